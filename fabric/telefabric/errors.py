@@ -1,0 +1,55 @@
+"""What Telefabric raises, split by whose fault it is.
+
+    TelefabricError
+    ├── UsageError        the caller's: a malformed setting, a value out of range        (exit code 2)
+    │   └── ClosedError   the caller's: a worker that is closed already
+    ├── EnvironmentProblem  the machine's: a port in use, a full disk, a missing file    (exit code 1)
+    │   ├── SpoolError    the spool cannot be written or read
+    │   ├── StoreError    the store file cannot be opened, read or written
+    │   └── Unreachable   nobody answers at an address
+    └── WireError         the peer's: bytes that are not ours, damaged, or of another version
+
+Every message is one sentence with the figure and the remedy; the CLI prints it as it stands.
+"""
+
+from __future__ import annotations
+
+
+class TelefabricError(Exception):
+    """Root of all errors of this package."""
+
+    exit_code = 1
+
+
+class UsageError(TelefabricError):
+    """The caller asked for something that cannot be."""
+
+    exit_code = 2
+
+
+class ClosedError(UsageError):
+    """The object was closed before."""
+
+
+class EnvironmentProblem(TelefabricError):
+    """The machine does not give what is needed."""
+
+
+class SpoolError(EnvironmentProblem):
+    """The spool cannot be written or read."""
+
+
+class StoreError(EnvironmentProblem):
+    """The store file cannot be opened, read or written."""
+
+
+class Unreachable(EnvironmentProblem):
+    """Nobody answers at an address."""
+
+
+class WireError(TelefabricError):
+    """Bytes from outside that are not ours, damaged, or of another version. `reason` is a short word for counters."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,75 @@
+"""Every limit and interval of the fabric, with its unit in its name and its reason beside it."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# -- events and batches ------------------------------------------------------------------------------------------
+EVENT_BYTES_MAX = 8 * MIB
+"""Largest encoded event: a step whose observation is a raw 1080p picture fits."""
+BATCH_BYTES_MAX = 64 * KIB
+"""Body of one durable batch, unless a single event is larger. 450 steps: the per-message cost is gone by then."""
+BATCH_EVENTS_MAX = 4_096
+"""Keeps the store's decode of one batch under some milliseconds however small the events are."""
+MESSAGE_BYTES_MAX = EVENT_BYTES_MAX + 64 * KIB
+"""ZeroMQ's MAXMSGSIZE on every bound socket: a larger message costs its sender the connection."""
+CONTROL_BYTES_MAX = 1 * MIB
+METADATA_BYTES_MAX = 256 * KIB
+"""Metadata travels in HELLO, on the control socket."""
+NAME_BYTES_MAX = 255
+"""Run, worker and agent ids, in UTF-8."""
+
+# -- credit ------------------------------------------------------------------------------------------------------
+CREDIT_BASE_BYTES = 64 * KIB
+"""What every stream may have in flight without asking: one batch."""
+STREAMS_MAX = 1_024
+DURABLE_BYTES_MAX = 128 * MIB
+"""All unacknowledged bytes that broker and store may hold together."""
+CREDIT_STREAM_BYTES_MAX = 16 * MIB
+"""More in flight does not make one stream faster, only its rewinds longer."""
+BATCH_OVERHEAD_BYTES = 256
+"""Header, topic and bookkeeping of a batch, counted against credit."""
+
+# -- timing ------------------------------------------------------------------------------------------------------
+HEARTBEAT_S = 1.0
+MISSED_HEARTBEATS_MAX = 3
+DURABLE_ABSENT_S = 15.0
+"""A durable subscriber is silent for the length of a commit; SQLite's worst is a few seconds on a busy disk."""
+STREAM_ABSENT_S = 30.0
+"""After so long without a heartbeat a stream's credit goes to others; its worker says HELLO when it is back."""
+BATCH_INTERVAL_MIN_S = 0.02
+BATCH_INTERVAL_MAX_S = 0.5
+BATCH_INTERVAL_PER_STREAM_S = 0.0005
+"""So that all streams together send at most 2,000 small batches a second."""
+RECONNECT_MIN_S = 0.2
+RECONNECT_MAX_S = 30.0
+ACK_STALL_S = 5.0
+"""No progress for so long with batches in flight: say HELLO again and go back."""
+CREDIT_REVIEW_S = 0.1
+
+# -- sockets -----------------------------------------------------------------------------------------------------
+DATA_HWM = 64
+DURABLE_HWM = 64
+CONTROL_HWM = 10_000
+"""Small messages, always drained; the mark only stops a peer that has died without a word."""
+SOCKET_BUFFER_BYTES = 1 * MIB
+
+# -- spool -------------------------------------------------------------------------------------------------------
+SEGMENT_BYTES = 4 * MIB
+SPOOL_BYTES_MAX = 4096 * MIB
+ORPHANS_AT_ONCE = 4
+"""Spools of dead workers that one process drains beside its own work."""
+
+# -- store -------------------------------------------------------------------------------------------------------
+COMMIT_EVENTS_MAX = 5_000
+COMMIT_INTERVAL_S = 0.03
+QUERY_ROWS_MAX = 2_000
+QUERY_BYTES_MAX = 4 * MIB
+QUERY_DEADLINE_S = 5.0
+
+assert DURABLE_BYTES_MAX >= STREAMS_MAX * CREDIT_BASE_BYTES + EVENT_BYTES_MAX
+assert CREDIT_BASE_BYTES >= BATCH_BYTES_MAX
+assert CREDIT_STREAM_BYTES_MAX >= EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES
+assert MESSAGE_BYTES_MAX > EVENT_BYTES_MAX
+assert DURABLE_ABSENT_S > MISSED_HEARTBEATS_MAX * HEARTBEAT_S

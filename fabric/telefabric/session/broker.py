@@ -1,0 +1,439 @@
+"""The broker's rules for the durable path: who may send, how much, from where, and what is acknowledged.
+
+A stream is *open* when every required durable subscriber is attached and has reported the stream's watermark since it
+attached; else it *waits*, with no credit and no acknowledgement. Opening, and every rewind, starts a new epoch: cursor,
+credit and outstanding bytes start afresh, and batches of an earlier epoch are ignored. An acknowledgement is the
+smallest watermark of the required subscribers.
+
+Nothing here survives a restart, and nothing has to: streams say HELLO again, subscribers attach again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from telefabric import limits
+from telefabric.errors import WireError
+from telefabric.session.credit import CreditBook
+from telefabric.session.lane import DurableLane
+from telefabric.wire import control
+from telefabric.wire.batch import Header, parse_header
+
+NS = 1_000_000_000
+ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
+
+
+class Send(NamedTuple):
+    """A control message to one peer."""
+
+    peer: bytes
+    message: control.Message
+
+
+@dataclass(slots=True)
+class _Stream:
+    info: control.StreamInfo
+    peer: bytes
+    oldest: int
+    head: int
+    heard_ns: int
+    epoch: int = 0
+    open: bool = False
+    opened_ns: int = 0
+    backlog_bytes: int = 0
+    acked: int = 0
+    next_seq: int = 1
+    marks: dict[str, int] = field(default_factory=dict)
+    outstanding: deque[tuple[int, int]] = field(default_factory=deque)
+    outstanding_bytes: int = 0
+    rewinds: int = 0
+
+
+@dataclass(slots=True)
+class _Durable:
+    name: str
+    peer: bytes
+    token: bytes
+    heard_ns: int
+    query: str | None = None
+    stored_events: int = 0
+    quarantined_events: int = 0
+
+
+class BrokerCore:
+    """All decisions of the durable path. Times are monotonic nanoseconds. Not thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        instance: bytes,
+        endpoints: control.Endpoints,
+        new_token: Callable[[], bytes],
+        required: Iterable[str] = ("store",),
+        durable_bytes_max: int = limits.DURABLE_BYTES_MAX,
+        streams_max: int = limits.STREAMS_MAX,
+    ) -> None:
+        self.instance = instance
+        self.lane = DurableLane()
+        self.dropped: Counter[str] = Counter()
+        self._endpoints = endpoints
+        self._new_token = new_token
+        self._required = tuple(required)
+        self._streams_max = streams_max
+        self._credit = CreditBook(
+            total=durable_bytes_max,
+            base=limits.CREDIT_BASE_BYTES,
+            streams_max=streams_max,
+            stream_bytes_max=limits.CREDIT_STREAM_BYTES_MAX,
+        )
+        self._streams: dict[bytes, _Stream] = {}
+        self._durable: dict[str, _Durable] = {}
+        self._out: list[Send] = []
+        self._reviewed_ns = 0
+        self._interval_told_ms = 0
+
+    # -- outputs -------------------------------------------------------------------------------------------------
+
+    def take(self) -> list[Send]:
+        """The control messages to send, in order."""
+        out, self._out = self._out, []
+        return out
+
+    def tokens(self) -> dict[str, bytes]:
+        """The token of each attached durable subscriber."""
+        return {name: durable.token for name, durable in self._durable.items()}
+
+    @property
+    def endpoints(self) -> control.Endpoints:
+        queries = [durable.query for durable in self._durable.values() if durable.query]
+        return control.Endpoints(self._endpoints.data, self._endpoints.durable, queries[0] if queries else None)
+
+    # -- from workers --------------------------------------------------------------------------------------------
+
+    def receive(self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int) -> None:
+        """Any control message of any peer. Messages that only a broker sends are counted and ignored."""
+        match message:
+            case control.Beat():
+                self._beat(peer, message, now_ns, wall_ns)
+            case control.Stored():
+                self._stored(peer, message, now_ns)
+            case control.Hello():
+                self._hello(peer, message, now_ns)
+            case control.Marks():
+                self._marks(peer, message, now_ns)
+            case control.Nack():
+                self._nack(peer, message, now_ns)
+            case control.DurableBeat():
+                self._durable_beat(peer, message, now_ns, wall_ns)
+            case control.Bye():
+                self._bye(peer, message)
+            case control.Attach():
+                self._attach(peer, message, now_ns)
+            case control.StatusRequest():
+                self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+            case _:
+                self.dropped["unexpected_control"] += 1
+
+    def _hello(self, peer: bytes, message: control.Hello, now_ns: int) -> None:
+        if message.protocol != control.PROTOCOL:
+            self._refuse(peer, message.protocol)
+            return
+        stream = message.info.stream
+        state = self._streams.get(stream)
+        if state is None:
+            if len(self._streams) >= self._streams_max:
+                self._wait(peer, stream, f"the broker serves its limit of {self._streams_max} streams")
+                return
+            state = self._streams[stream] = _Stream(message.info, peer, message.oldest, message.head, now_ns)
+        state.info, state.peer = message.info, peer
+        state.oldest, state.head, state.heard_ns = message.oldest, message.head, now_ns
+        self._hold(state)
+        state.marks.clear()
+        self._wait(peer, stream, self._why_wait(state))
+        for durable in self._durable.values():
+            self._send(durable.peer, control.Ask(self.instance, [state.info]))
+
+    def _beat(self, peer: bytes, message: control.Beat, now_ns: int, wall_ns: int) -> None:
+        self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
+        for beat in message.streams:
+            state = self._streams.get(beat.stream)
+            if state is None or state.peer != peer:
+                self._send(peer, control.Who(self.instance, beat.stream))
+                continue
+            state.heard_ns = now_ns
+            state.oldest, state.head, state.backlog_bytes = beat.oldest, beat.head, beat.backlog_bytes
+            if not state.open:
+                continue
+            if beat.epoch == state.epoch:
+                self._credit.report(
+                    beat.stream, backlog=beat.backlog_bytes, next_bytes=beat.next_bytes, confirmed=beat.credit_bytes
+                )
+            elif now_ns - state.opened_ns > limits.HEARTBEAT_S * NS:
+                self._send(peer, control.Who(self.instance, beat.stream))
+
+    def _bye(self, peer: bytes, message: control.Bye) -> None:
+        state = self._streams.get(message.stream)
+        if state is not None and state.peer == peer:
+            self._forget(message.stream)
+
+    def batch(self, message: bytes) -> None:
+        """A message of the data socket. Whatever is not a batch of an open stream within its credit is counted."""
+        try:
+            header, _ = parse_header(message)
+        except WireError as error:
+            self.dropped[error.reason] += 1
+            return
+        state = self._streams.get(header.stream)
+        if state is None:
+            self.dropped["unknown_stream"] += 1
+        elif header.session != self.instance or header.epoch != state.epoch or not state.open:
+            self.dropped["stale"] += 1
+        else:
+            self._accept(state, header, message)
+
+    def _accept(self, state: _Stream, header: Header, message: bytes) -> None:
+        size = len(message) + limits.BATCH_OVERHEAD_BYTES
+        if state.outstanding_bytes + size > self._credit.reserved(header.stream):
+            self.dropped["over_credit"] += 1
+            self._rewind(state, state.next_seq, "over_credit")
+            return
+        state.next_seq = header.last_seq + 1
+        state.outstanding.append((header.last_seq, size))
+        state.outstanding_bytes += size
+        self.lane.push(message)
+
+    # -- from durable subscribers --------------------------------------------------------------------------------
+
+    def _attach(self, peer: bytes, message: control.Attach, now_ns: int) -> None:
+        if message.protocol != control.PROTOCOL:
+            self._refuse(peer, message.protocol)
+            return
+        durable = _Durable(message.name, peer, self._new_token(), now_ns, message.query)
+        self._durable[message.name] = durable
+        self.lane.attach(message.name, required=message.name in self._required)
+        self._send(peer, control.Attached(self.instance, durable.token, self.endpoints))
+        for state in self._streams.values():
+            state.marks.pop(message.name, None)
+            if message.name in self._required:
+                self._hold(state)
+        for chunk in _chunks([state.info for state in self._streams.values()]):
+            self._send(peer, control.Ask(self.instance, chunk))
+
+    def _marks(self, peer: bytes, message: control.Marks, now_ns: int) -> None:
+        durable = self._durable_of(peer, message.instance, now_ns)
+        if durable is None:
+            return
+        for mark in message.marks:
+            state = self._streams.get(mark.stream)
+            if state is None:
+                continue
+            state.marks[durable.name] = mark.seq
+            if not state.open and all(name in state.marks for name in self._required):
+                self._open(state, now_ns)
+
+    def _stored(self, peer: bytes, message: control.Stored, now_ns: int) -> None:
+        durable = self._durable_of(peer, message.instance, now_ns)
+        if durable is None:
+            return
+        for mark in message.marks:
+            state = self._streams.get(mark.stream)
+            if state is None or durable.name not in state.marks:
+                continue
+            state.marks[durable.name] = mark.seq
+            if state.open:
+                self._acknowledge(state)
+
+    def _nack(self, peer: bytes, message: control.Nack, now_ns: int) -> None:
+        durable = self._durable_of(peer, message.instance, now_ns)
+        state = self._streams.get(message.stream)
+        if durable is None or state is None or not state.open or state.epoch != message.epoch:
+            return
+        others = [mark + 1 for name, mark in state.marks.items() if name in self._required and name != durable.name]
+        self._rewind(state, min([message.expected, *others]), message.reason)
+
+    def _durable_beat(self, peer: bytes, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
+        self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
+        durable = self._durable_of(peer, self.instance, now_ns)
+        if durable is not None:
+            durable.stored_events, durable.quarantined_events = message.stored_events, message.quarantined_events
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Review credit, and notice who has gone silent. Call it every few tens of milliseconds."""
+        if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
+            return
+        self._reviewed_ns = now_ns
+        for name, durable in list(self._durable.items()):
+            if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * NS:
+                self._detach(name)
+        silent = [
+            stream for stream, state in self._streams.items() if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS
+        ]
+        for stream in silent:
+            self._forget(stream)
+        self._review_credit()
+
+    def _review_credit(self) -> None:
+        interval_ms = self._interval_ms()
+        changed = self._credit.review()
+        if abs(interval_ms - self._interval_told_ms) * 4 > self._interval_told_ms:
+            self._interval_told_ms = interval_ms
+            changed = {stream: self._credit.granted(stream) for stream, state in self._streams.items() if state.open}
+        for stream, grant in changed.items():
+            state = self._streams[stream]
+            self._send(state.peer, control.Credit(self.instance, stream, state.epoch, grant, interval_ms))
+
+    def status(self, now_ns: int) -> dict[str, Any]:
+        """What `telefabric status` shows: plain values."""
+        return {
+            "streams": [self._stream_status(state, now_ns) for state in self._streams.values()],
+            "durable": [
+                {
+                    "name": durable.name,
+                    "required": durable.name in self._required,
+                    "queued": self.lane.pending(durable.name),
+                    "missed": self.lane.missed(durable.name),
+                    "stored_events": durable.stored_events,
+                    "quarantined_events": durable.quarantined_events,
+                    "heard_s": round((now_ns - durable.heard_ns) / NS, 3),
+                }
+                for durable in self._durable.values()
+            ],
+            "absent": [name for name in self._required if name not in self._durable],
+            "lane_bytes": self.lane.bytes,
+            "credit_lent_bytes": self._credit.total_reserved(),
+            "dropped": dict(self.dropped),
+        }
+
+    def _stream_status(self, state: _Stream, now_ns: int) -> dict[str, Any]:
+        silent_s = (now_ns - state.heard_ns) / NS
+        stalled = silent_s > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
+        return {
+            "stream_id": state.info.stream.hex(),
+            "run_id": state.info.run_id,
+            "worker_id": state.info.worker_id,
+            "agent_id": state.info.agent_id,
+            "state": "stalled" if stalled else "open" if state.open else "waiting",
+            "emitted": state.head,
+            "acknowledged": state.acked,
+            "stored": min(state.marks.values(), default=0),
+            "backlog": max(state.head - state.acked, 0),
+            "backlog_bytes": state.backlog_bytes,
+            "credit_bytes": self._credit.granted(state.info.stream) if state.open else 0,
+            "in_flight_bytes": state.outstanding_bytes,
+            "rewinds": state.rewinds,
+            "silent_s": round(silent_s, 3),
+        }
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _send(self, peer: bytes, message: control.Message) -> None:
+        self._out.append(Send(peer, message))
+
+    def _refuse(self, peer: bytes, protocol: int) -> None:
+        reason = (
+            f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install the same version on both sides"
+        )
+        self.dropped["protocol"] += 1
+        self._send(peer, control.Refused(self.instance, reason))
+
+    def _wait(self, peer: bytes, stream: bytes, reason: str) -> None:
+        self._send(peer, self._welcome(stream, 0, None, 0, reason))
+
+    def _why_wait(self, state: _Stream) -> str:
+        absent = [name for name in self._required if name not in self._durable]
+        if absent:
+            return f"no {' and no '.join(absent)} is attached to the broker"
+        return "the store has not reported this stream yet"
+
+    def _welcome(
+        self, stream: bytes, epoch: int, expected: int | None, credit: int, reason: str | None = None
+    ) -> control.Welcome:
+        return control.Welcome(
+            self.instance, stream, epoch, expected, credit, self._interval_ms(), self.endpoints,
+            int(limits.HEARTBEAT_S * 1000), reason,
+        )  # fmt: skip
+
+    def _hold(self, state: _Stream) -> None:
+        """No credit, no acknowledgement, until all required subscribers have reported the stream again."""
+        state.open = False
+        state.outstanding.clear()
+        state.outstanding_bytes = 0
+        self._credit.close(state.info.stream)
+
+    def _open(self, state: _Stream, now_ns: int) -> None:
+        state.open = True
+        state.opened_ns = now_ns
+        state.acked = min(state.marks[name] for name in self._required) if self._required else state.head
+        self._new_epoch(state, state.acked + 1)
+        grant = self._credit.open(state.info.stream)
+        self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
+
+    def _rewind(self, state: _Stream, expected: int, reason: str) -> None:
+        state.rewinds += 1
+        self._new_epoch(state, expected)
+        grant = self._credit.open(state.info.stream)
+        message = control.Rewind(self.instance, state.info.stream, state.epoch, expected, grant, reason)
+        self._send(state.peer, message)
+
+    def _new_epoch(self, state: _Stream, expected: int) -> None:
+        state.epoch += 1
+        state.next_seq = expected
+        state.outstanding.clear()
+        state.outstanding_bytes = 0
+
+    def _acknowledge(self, state: _Stream) -> None:
+        acked = min(state.marks[name] for name in self._required)
+        while state.outstanding and state.outstanding[0][0] <= acked:
+            state.outstanding_bytes -= state.outstanding.popleft()[1]
+        if acked > state.acked:
+            state.acked = acked
+            self._send(state.peer, control.Ack(self.instance, state.info.stream, acked))
+
+    def _forget(self, stream: bytes) -> None:
+        self._credit.close(stream)
+        del self._streams[stream]
+
+    def _detach(self, name: str) -> None:
+        del self._durable[name]
+        self.lane.detach(name)
+        for state in self._streams.values():
+            state.marks.pop(name, None)
+            if name in self._required:
+                self._hold(state)
+                self._wait(state.peer, state.info.stream, self._why_wait(state))
+
+    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> _Durable | None:
+        """The attached subscriber behind a peer; one that is unknown here is told to attach."""
+        for durable in self._durable.values():
+            if durable.peer == peer:
+                if instance != self.instance:
+                    return None
+                durable.heard_ns = now_ns
+                return durable
+        self.dropped["unknown_durable"] += 1
+        self._send(peer, control.Who(self.instance, bytes(16)))
+        return None
+
+    def _interval_ms(self) -> int:
+        seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
+        return int(1000 * min(max(seconds, limits.BATCH_INTERVAL_MIN_S), limits.BATCH_INTERVAL_MAX_S))
+
+
+def _chunks(infos: list[control.StreamInfo]) -> Iterable[list[control.StreamInfo]]:
+    """Lists that each fit into one control message."""
+    chunk: list[control.StreamInfo] = []
+    size = 0
+    for info in infos:
+        weight = len(info.metadata) + 2_048
+        if chunk and size + weight > ASK_CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(info)
+        size += weight
+    if chunk:
+        yield chunk

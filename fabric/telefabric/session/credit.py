@@ -1,0 +1,140 @@
+"""Credit: how many unacknowledged bytes each stream may have in flight.
+
+Lent, not owned. Every stream always holds the base grant. The rest of the total goes to streams with a backlog,
+max-min fair (nobody gets more than it asks for, and what is left over is shared equally), and an event that is larger
+than its stream's share waits in line for one grant of its size. What is taken back counts as lent until the worker has
+said, in its next heartbeat, that it heard of it; so the sum of what may be in flight never exceeds the total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+def max_min_fair(wants: Mapping[bytes, int], pool: int) -> dict[bytes, int]:
+    """Shares of `pool`: none above its want, and no share can grow but at the cost of a smaller one."""
+    shares: dict[bytes, int] = {}
+    waiting = sorted(wants.items(), key=lambda item: item[1])
+    for place, (stream, want) in enumerate(waiting):
+        shares[stream] = min(want, pool // (len(waiting) - place))
+        pool -= shares[stream]
+    return shares
+
+
+@dataclass(slots=True)
+class _Account:
+    granted: int
+    confirmed: int
+    backlog: int = 0
+    next_bytes: int = 0
+
+    @property
+    def reserved(self) -> int:
+        """What the stream may have in flight as far as anyone can tell."""
+        return max(self.granted, self.confirmed)
+
+
+class CreditBook:
+    """Who holds how much of the total."""
+
+    def __init__(self, *, total: int, base: int, streams_max: int, stream_bytes_max: int) -> None:
+        self._base = base
+        self._pool = total - base * streams_max
+        self._stream_extra_max = stream_bytes_max - base
+        self._accounts: dict[bytes, _Account] = {}
+        self._line: list[bytes] = []
+        self._dirty = False
+
+    def open(self, stream: bytes) -> int:
+        """(Re)start a stream at the base grant."""
+        self._accounts[stream] = _Account(self._base, self._base)
+        self._dirty = True
+        return self._base
+
+    def close(self, stream: bytes) -> None:
+        self._accounts.pop(stream, None)
+        if stream in self._line:
+            self._line.remove(stream)
+        self._dirty = True
+
+    def granted(self, stream: bytes) -> int:
+        account = self._accounts.get(stream)
+        return account.granted if account else 0
+
+    def reserved(self, stream: bytes) -> int:
+        account = self._accounts.get(stream)
+        return account.reserved if account else 0
+
+    def report(self, stream: bytes, *, backlog: int, next_bytes: int, confirmed: int) -> None:
+        """What a worker's heartbeat says."""
+        account = self._accounts.get(stream)
+        if account is None:
+            return
+        told = (backlog, next_bytes, min(confirmed, account.reserved))
+        if told == (account.backlog, account.next_bytes, account.confirmed):
+            return
+        account.backlog, account.next_bytes, account.confirmed = told
+        waits = next_bytes > account.granted
+        if waits and stream not in self._line:
+            self._line.append(stream)
+        elif not waits and stream in self._line:
+            self._line.remove(stream)
+        self._dirty = True
+
+    def review(self) -> dict[bytes, int]:
+        """The grants that change now."""
+        if not self._dirty:
+            return {}
+        self._dirty = False
+        targets = self._targets()
+        changed = self._lower(targets)
+        free = self._pool - sum(account.reserved - self._base for account in self._accounts.values())
+        for stream in (*self._line, *targets):
+            account = self._accounts[stream]
+            raised = min(targets[stream], account.reserved + free) if free > 0 else 0
+            if stream in self._line and raised < account.next_bytes:
+                self._dirty = True
+                continue
+            if raised > account.reserved:
+                free -= raised - account.reserved
+                account.granted = raised
+                changed[stream] = raised
+            elif raised > account.granted:
+                account.granted = raised
+                changed[stream] = raised
+        return {stream: grant for stream, grant in changed.items() if self._accounts[stream].granted == grant}
+
+    def _targets(self) -> dict[bytes, int]:
+        """What each stream should hold: the line's heads whole, then the others' fair shares."""
+        pool = self._pool
+        targets: dict[bytes, int] = {}
+        for stream in self._line:
+            extra = min(self._accounts[stream].next_bytes - self._base, self._stream_extra_max)
+            if extra <= pool:
+                targets[stream] = self._base + extra
+                pool -= extra
+            else:
+                targets[stream] = self._base
+        others = {
+            stream: min(max(account.backlog - self._base, 0), self._stream_extra_max)
+            for stream, account in self._accounts.items()
+            if stream not in targets
+        }
+        shares = max_min_fair(others, pool)
+        targets.update({stream: self._base + share for stream, share in shares.items()})
+        return targets
+
+    def _lower(self, targets: Mapping[bytes, int]) -> dict[bytes, int]:
+        """Take back what exceeds the target by more than an eighth: small swings are not worth a message."""
+        changed: dict[bytes, int] = {}
+        for stream, account in self._accounts.items():
+            target = targets[stream]
+            if target < account.granted - account.granted // 8 or (target == self._base < account.granted):
+                account.granted = target
+                changed[stream] = target
+        return changed
+
+    def total_reserved(self, streams: Iterable[bytes] | None = None) -> int:
+        chosen = self._accounts if streams is None else streams
+        return sum(self._accounts[stream].reserved for stream in chosen)

@@ -1,0 +1,78 @@
+"""The store's side of all streams: which batch is the next of its stream, and which is not.
+
+A stream's events are accepted in order, without holes and once. `expected` runs ahead of what is committed: after a
+failed commit `reset` takes it back to what the database says.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from telefabric.wire.batch import Header
+
+REMEMBERED_BATCHES = 16
+
+
+class Verdict(Enum):
+    ACCEPT = "accept"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    """Same seqs as an accepted batch, other bytes: two owners of one stream. Never overwrite."""
+    NACK = "nack"
+    AHEAD = "ahead"
+    """Follows a hole that was reported already."""
+    UNKNOWN = "unknown"
+
+
+class Judgement(NamedTuple):
+    verdict: Verdict
+    skip: int = 0
+    """ACCEPT: so many of its first seqs are stored already."""
+    expected: int = 0
+
+
+@dataclass(slots=True)
+class _Stream:
+    expected: int
+    nacked_epoch: int = -1
+    recent: OrderedDict[tuple[int, int], int] = field(default_factory=OrderedDict)
+
+
+class Intake:
+    """In-order acceptance. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._streams: dict[bytes, _Stream] = {}
+
+    def reset(self, stream: bytes, stored_seq: int) -> None:
+        """The database holds the stream up to `stored_seq`."""
+        self._streams[stream] = _Stream(stored_seq + 1)
+
+    def forget_all(self) -> None:
+        self._streams.clear()
+
+    def knows(self, stream: bytes) -> bool:
+        return stream in self._streams
+
+    def judge(self, header: Header) -> Judgement:
+        """What to do with a batch; ACCEPT moves `expected` past it."""
+        stream = self._streams.get(header.stream)
+        if stream is None:
+            return Judgement(Verdict.UNKNOWN)
+        if header.last_seq < stream.expected:
+            crc = stream.recent.get((header.first_seq, header.last_seq), header.body_crc)
+            return Judgement(Verdict.DUPLICATE if crc == header.body_crc else Verdict.CONFLICT)
+        if header.first_seq > stream.expected:
+            if stream.nacked_epoch == header.epoch:
+                return Judgement(Verdict.AHEAD, expected=stream.expected)
+            stream.nacked_epoch = header.epoch
+            return Judgement(Verdict.NACK, expected=stream.expected)
+        skip = stream.expected - header.first_seq
+        stream.expected = header.last_seq + 1
+        stream.recent[header.first_seq, header.last_seq] = header.body_crc
+        if len(stream.recent) > REMEMBERED_BATCHES:
+            stream.recent.popitem(last=False)
+        return Judgement(Verdict.ACCEPT, skip=skip, expected=stream.expected)

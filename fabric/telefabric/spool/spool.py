@@ -1,0 +1,359 @@
+"""A stream's spool directory: segments, the acknowledged position, and who owns it.
+
+::
+
+    <root>/<stream id in hex>/
+        stream          who the stream is, MessagePack (StreamInfo)
+        lock            held by the owner
+        00…001.seg      records from seq 1 on
+        position        acknowledged seq, synced before a segment is removed
+        closed          everything is acknowledged; the directory may go
+
+A directory belongs to one process for its whole life. Whoever takes the lock of a dead one may read it, send it and
+remove it; nobody ever appends to another's.
+
+Threads: `append` under `lock` from any thread; reading, acknowledging and closing from the link's thread alone; `head`,
+`acked` and `dropped_events` may be looked at from anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from telefabric import limits
+from telefabric.errors import SpoolError, UsageError
+from telefabric.spool.lock import DirectoryLock
+from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment, allocate
+from telefabric.wire import records
+from telefabric.wire.control import StreamInfo
+
+_POSITION = struct.Struct(">QI")
+_SPARE = "spare.tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Where a record begins."""
+
+    seq: int
+    segment: Segment
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A range that was removed before it was acknowledged."""
+
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of records to send: the body of one batch."""
+
+    body: bytes
+    first_seq: int
+    last_seq: int
+
+    @property
+    def count(self) -> int:
+        return self.last_seq - self.first_seq + 1
+
+
+class Spool:
+    """See the module. Made by `create` (the stream's own worker) or `adopt` (a drain of a dead one's)."""
+
+    def __init__(self, directory: Path, info: StreamInfo, owner: DirectoryLock, bytes_max: int) -> None:
+        self.directory = directory
+        self.info = info
+        self.lock = threading.Lock()
+        self.head = 0
+        """Newest seq that was appended, or dropped because it could not be."""
+        self.acked = 0
+        self.dropped: deque[Dropped] = deque(maxlen=1_000)
+        self.dropped_events = 0
+        self._owner = owner
+        self._bytes_max = bytes_max
+        self._segments: deque[Segment] = deque()
+        self._active: Segment | None = None
+        self._reader: _Position | None = None
+        self._written = 0
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, root: Path, info: StreamInfo, *, bytes_max: int = limits.SPOOL_BYTES_MAX) -> Spool:
+        """A new stream's spool. Raises `SpoolError` when the place cannot be written or has no room."""
+        if bytes_max < 2 * limits.SEGMENT_BYTES:
+            raise UsageError(f"a spool of {bytes_max} bytes is too small: give it {2 * limits.SEGMENT_BYTES} or more")
+        directory = root / info.stream.hex()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700)
+            owner = DirectoryLock.take(directory)
+            if owner is None:
+                raise SpoolError(f"another process took the new spool {directory}: check what else writes there")
+            (directory / "stream").write_bytes(msgspec.msgpack.encode(info))
+        except OSError as error:
+            raise SpoolError(
+                f"the spool {root} cannot be written: {error.strerror}: "
+                "make room or set TELEFABRIC_SPOOL to a folder that can"
+            ) from None
+        spool = cls(directory, info, owner, bytes_max)
+        try:
+            spool._active = spool._begin_segment(1)
+        except SpoolError:
+            owner.release()
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        return spool
+
+    @classmethod
+    def adopt(cls, directory: Path) -> Spool | None:
+        """Take over a dead worker's spool to drain it; None when its owner lives or nothing is there.
+
+        Scans all of its records. Damaged segments end at their first bad record; what lies behind is a gap.
+        """
+        owner = DirectoryLock.take(directory)
+        if owner is None:
+            return None
+        if (directory / "closed").exists():
+            _remove(directory, owner)
+            return None
+        try:
+            info = msgspec.msgpack.decode((directory / "stream").read_bytes(), type=StreamInfo)
+        except FileNotFoundError:
+            _remove(directory, owner)  # killed while it was made: no event can be in it
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            owner.release()
+            raise SpoolError(f"the spool {directory} cannot be read: {error}: move it away or remove it") from None
+        spool = cls(directory, info, owner, bytes_max=0)
+        spool._recover()
+        return spool
+
+    def _recover(self) -> None:
+        self.acked = self.head = _read_position(self.directory / "position")
+        for path in sorted(self.directory.glob(f"*{SUFFIX}")):
+            segment = Segment.recover(path, self.info.stream, self._written)
+            if segment is not None:
+                self._segments.append(segment)
+                self._written = segment.records_end
+                self.head = max(self.head, segment.last_seq)
+
+    # -- appending -----------------------------------------------------------------------------------------------
+
+    def append(self, seq: int, event: bytes) -> None:
+        """Store the encoded event `seq`, which follows the last. The caller holds `lock`. Microseconds.
+
+        When the spool or its disk is full, the oldest segment goes, or the event itself when nothing else is left;
+        see `dropped`.
+        """
+        segment = self._active
+        size = records.PREFIX_BYTES + len(event)
+        if segment is None or segment.end + size > segment.size:
+            segment = self._roll(seq, size)
+            if segment is None:
+                self.head = seq
+                return
+        start = segment.end
+        end = start + size
+        segment.map[start:end] = records.frame(event)
+        segment.end = end
+        segment.last_seq = self.head = seq
+
+    def prepare(self) -> None:
+        """Allocate the next segment ahead of time, so that `append` need not. Any thread. Raises `SpoolError`."""
+        spare = self.directory / _SPARE
+        if not spare.exists():
+            self._allocate_spare(limits.SEGMENT_BYTES)
+
+    def _allocate_spare(self, size: int) -> None:
+        making = self.directory / f"{_SPARE}.{threading.get_ident()}"
+        allocate(making, size)
+        os.replace(making, self.directory / _SPARE)
+
+    def _roll(self, seq: int, record_bytes: int) -> Segment | None:
+        """Begin the segment that `seq` goes into; None when there is no room for it at all."""
+        if self._active is not None:
+            self._written = self._active.records_end
+            self._active = None
+        size = max(limits.SEGMENT_BYTES, HEADER_BYTES + record_bytes)
+        while len(self._segments) > 1 and self._bytes() + size > self._bytes_max:
+            self._drop_oldest("spool_full")
+        while True:
+            try:
+                self._active = self._begin_segment(seq, size)
+                return self._active
+            except SpoolError:
+                if not self._segments:
+                    self._count_drop(seq, seq, "disk_full")
+                    return None
+                self._drop_oldest("disk_full")
+
+    def _begin_segment(self, first_seq: int, size: int = limits.SEGMENT_BYTES) -> Segment:
+        spare = self.directory / _SPARE
+        if size > limits.SEGMENT_BYTES:
+            self._allocate_spare(size)
+        else:
+            self.prepare()
+        segment = Segment.start(spare, self.directory, self.info.stream, first_seq, self._written)
+        self._segments.append(segment)
+        return segment
+
+    def _drop_oldest(self, reason: str) -> None:
+        segment = self._segments.popleft()
+        first = max(segment.first_seq, self.acked + 1)
+        if first <= segment.last_seq:
+            self._count_drop(first, segment.last_seq, reason)
+        segment.discard()
+
+    def _count_drop(self, first_seq: int, last_seq: int, reason: str) -> None:
+        self.dropped.append(Dropped(first_seq, last_seq, reason))
+        self.dropped_events += last_seq - first_seq + 1
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def first_held(self, seq: int) -> int:
+        """The smallest seq from `seq` on that is held; head + 1 when none is."""
+        with self.lock:
+            for segment in self._segments:
+                if segment.last_seq >= seq:
+                    return max(segment.first_seq, seq)
+            return self.head + 1
+
+    def unsent_bytes(self, seq: int) -> int:
+        """Bytes of records from `seq` on."""
+        with self.lock:
+            position = self._locate(seq)
+            if position is None:
+                return 0
+            self._reader = position
+            written = self._active.records_end if self._active else self._written
+        return written - position.segment.base - (position.offset - HEADER_BYTES)
+
+    def read(self, first_seq: int, bytes_max: int) -> Chunk | None:
+        """The records from `first_seq` on, as many as fit `bytes_max` (at least one), all of one segment.
+
+        None when `first_seq` is not held.
+        """
+        with self.lock:
+            position = self._locate(first_seq)
+            if position is None:
+                return None
+            segment, start = position.segment, position.offset
+            end, last = segment.end, segment.last_seq
+        if end - start > bytes_max or last - first_seq >= limits.BATCH_EVENTS_MAX:
+            end, count = records.cut(segment.map, start, end, bytes_max, limits.BATCH_EVENTS_MAX)
+            last = first_seq + count - 1
+        self._reader = _Position(last + 1, segment, end)
+        return Chunk(segment.map[start:end], first_seq, last)
+
+    def _locate(self, seq: int) -> _Position | None:
+        """Where the record of `seq` begins: at the reader's place, else found by walking its segment."""
+        reader = self._reader
+        held = self._segments[0].first_seq if self._segments else 0
+        if reader and reader.seq == seq and reader.segment.last_seq >= seq and reader.segment.first_seq >= held > 0:
+            return reader
+        for segment in self._segments:
+            if segment.first_seq <= seq <= segment.last_seq:
+                offset = HEADER_BYTES
+                if seq > segment.first_seq:
+                    offset, _ = records.cut(segment.map, offset, segment.end, segment.size, seq - segment.first_seq)
+                return _Position(seq, segment, offset)
+        return None
+
+    def lost_reason(self, first_seq: int, last_seq: int) -> str:
+        """Why a range is not held any more."""
+        for dropped in list(self.dropped):
+            if dropped.first_seq <= last_seq and first_seq <= dropped.last_seq:
+                return dropped.reason
+        return "no_longer_held"
+
+    # -- acknowledgement and end ---------------------------------------------------------------------------------
+
+    def acknowledge(self, seq: int) -> None:
+        """Everything up to `seq` is stored for good: remove whole segments below it."""
+        if seq <= self.acked:
+            return
+        self.acked = seq
+        with self.lock:
+            done = [segment for segment in self._segments if segment.last_seq <= seq and segment is not self._active]
+        if not done:
+            return
+        _write_position(self.directory / "position", seq)
+        with self.lock:
+            while self._segments and self._segments[0] in done:
+                self._segments.popleft().discard()
+
+    def sync(self) -> None:
+        """Write all dirty pages to the disk. Blocks."""
+        with self.lock:
+            paths = [segment.path for segment in self._segments]
+        for path in paths:
+            _sync_file(path)
+
+    @property
+    def complete(self) -> bool:
+        """All that was appended is acknowledged."""
+        return self.acked >= self.head
+
+    def close(self) -> None:
+        """Let go of the directory; remove it when it is complete. Nothing may be appended or read afterwards."""
+        with self.lock:
+            self._segments.clear()
+            self._active = self._reader = None
+        if self.complete:
+            (self.directory / "closed").touch()
+            _remove(self.directory, self._owner)
+        else:
+            (self.directory / _SPARE).unlink(missing_ok=True)
+            self._owner.release()
+
+    def _bytes(self) -> int:
+        return sum(segment.size for segment in self._segments)
+
+
+def _remove(directory: Path, owner: DirectoryLock) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    owner.release()
+
+
+def _read_position(path: Path) -> int:
+    try:
+        seq, check = _POSITION.unpack(path.read_bytes())
+    except (OSError, struct.error):
+        return 0  # not written yet, or torn: only costs sending what is held again
+    return int(seq) if check == crc32(seq.to_bytes(8, "big")) else 0
+
+
+def _sync_file(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return  # acknowledged and removed meanwhile
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_position(path: Path, seq: int) -> None:
+    """Replace the position and sync it, so that no segment is removed before its acknowledgement is on the disk."""
+    making = path.with_suffix(".tmp")
+    with making.open("wb") as file:
+        file.write(_POSITION.pack(seq, crc32(seq.to_bytes(8, "big"))))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(making, path)

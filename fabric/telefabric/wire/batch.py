@@ -1,0 +1,129 @@
+"""The batch: consecutive events of one stream in one message. See WIRE.md, "Batch"."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from telefabric import limits
+from telefabric.errors import WireError
+from telefabric_schemas import AnyEvent
+
+MAGIC = b"TF"
+VERSION = 1
+FLAG_LIVE = 0x0001
+FLAG_GAP = 0x0002
+"""The body is one gap event that covers first_seq … last_seq."""
+
+_HEADER = struct.Struct(">2sBBH16s16sIQQIQQI")
+_CHECK = struct.Struct(">I")
+HEADER_BYTES = _HEADER.size + _CHECK.size
+
+
+class Header(NamedTuple):
+    """The fixed part of a batch."""
+
+    flags: int
+    session: bytes
+    """Instance id of the broker under which it was sent, 16 bytes."""
+    stream: bytes
+    """Stream id, 16 bytes."""
+    epoch: int
+    """Number of the WELCOME or REWIND under which it was sent."""
+    first_seq: int
+    last_seq: int
+    events: int
+    """How many records the body holds."""
+    counter: int
+    """Live batches: newest number of this (stream, kind); 0 in durable ones."""
+    time_ns: int
+    """Wall clock when it was sent."""
+    body_crc: int
+
+    @property
+    def is_gap(self) -> bool:
+        return bool(self.flags & FLAG_GAP)
+
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """One record, decoded."""
+
+    length: int
+    crc: int
+    event: AnyEvent
+
+
+def pack(
+    body: bytes,
+    *,
+    session: bytes,
+    stream: bytes,
+    epoch: int,
+    first_seq: int,
+    last_seq: int,
+    count: int,
+    time_ns: int,
+    flags: int = 0,
+    counter: int = 0,
+) -> bytes:
+    """Header and body as one message."""
+    head = _HEADER.pack(
+        MAGIC, VERSION, HEADER_BYTES, flags, session, stream, epoch, first_seq, last_seq, count, counter, time_ns,
+        crc32(body),
+    )  # fmt: skip
+    return b"".join((head, _CHECK.pack(crc32(head)), body))
+
+
+def parse_header(message: bytes) -> tuple[Header, int]:
+    """The header and the offset of the body. Checks the header, not the body.
+
+    Raises `WireError`: too_short, not_ours, version, damaged, inconsistent, too_large.
+    """
+    if len(message) < HEADER_BYTES:
+        raise WireError("too_short", f"a message of {len(message)} bytes is shorter than a batch header")
+    magic, version, size, flags, session, stream, epoch, first, last, count, counter, time_ns, body_crc = (
+        _HEADER.unpack_from(message)
+    )
+    if magic != MAGIC:
+        raise WireError("not_ours", "a message does not begin with the batch magic")
+    if version != VERSION:
+        raise WireError("version", f"a batch has wire version {version}; this side reads {VERSION}: update it")
+    if size < HEADER_BYTES or size > len(message):
+        raise WireError("inconsistent", f"a batch header claims {size} bytes")
+    check = size - _CHECK.size
+    if _CHECK.unpack_from(message, check)[0] != crc32(memoryview(message)[:check]):
+        raise WireError("damaged", "a batch header fails its checksum")
+    header = Header(flags, session, stream, epoch, first, last, count, counter, time_ns, body_crc)
+    _check_ranges(header)
+    return header, size
+
+
+def _check_ranges(header: Header) -> None:
+    covered = header.last_seq - header.first_seq + 1
+    expected = 1 if header.is_gap else covered
+    if header.first_seq < 1 or covered < 1 or header.events != expected:
+        raise WireError(
+            "inconsistent",
+            f"a batch claims {header.events} events for seqs {header.first_seq} to {header.last_seq}",
+        )
+    if header.events > limits.BATCH_EVENTS_MAX:
+        raise WireError(
+            "too_large", f"a batch of {header.events} events is over the limit of {limits.BATCH_EVENTS_MAX}"
+        )
+
+
+def check_body(header: Header, body: bytes) -> None:
+    """Raises `WireError` when the body is not the one that the header was made for."""
+    if crc32(body) != header.body_crc:
+        raise WireError("damaged", "a batch body fails its checksum")
+
+
+def decode_body(body: bytes, count: int) -> list[Record]:
+    """All records of a body, in one call. Raises `msgspec.DecodeError` when any of them has no schema here."""
+    return _records.decode(b"\xdd" + count.to_bytes(4, "big") + body)
+
+
+_records = msgspec.msgpack.Decoder(list[Record])

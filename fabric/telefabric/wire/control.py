@@ -1,0 +1,244 @@
+"""Control messages: MessagePack arrays whose first item names the message. See WIRE.md, "Control".
+
+Unknown trailing fields are skipped; an unknown name is an error of that one message (`WireError`), never of the peer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Union
+
+import msgspec
+from msgspec import Meta
+
+from telefabric import limits
+from telefabric.errors import WireError
+
+PROTOCOL = 1
+
+Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_BYTES_MAX)]
+Count = Annotated[int, Meta(ge=0, lt=2**63)]
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Root of all control messages."""
+
+
+class StreamInfo(msgspec.Struct, array_like=True, gc=False):
+    """Who a stream is: all that a store needs to know of it before its first event."""
+
+    stream: Id
+    run_id: Name
+    worker_id: Name
+    agent_id: Name
+    started_ns: Count
+    control_mode: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    sdk_version: str | None = None
+    metadata: Annotated[bytes, Meta(max_length=limits.METADATA_BYTES_MAX)] = b"\x80"
+
+
+class StreamBeat(msgspec.Struct, array_like=True, gc=False):
+    """How one stream of a worker stands."""
+
+    stream: Id
+    oldest: Count
+    head: Count
+    backlog_bytes: Count
+    """Emitted and not acknowledged."""
+    credit_bytes: Count
+    """The last credit that the worker heard; what was lent above it is free again."""
+    epoch: Count
+    """The last WELCOME or REWIND that the worker heard."""
+    next_bytes: Count = 0
+    """Size of the next event when it does not fit into the credit."""
+
+
+class StreamSeq(msgspec.Struct, array_like=True, gc=False):
+    """A position in a stream."""
+
+    stream: Id
+    seq: Count
+
+
+# -- worker to broker --------------------------------------------------------------------------------------------
+class Hello(Message, tag="hello"):
+    protocol: int
+    info: StreamInfo
+    oldest: Count
+    head: Count
+
+
+class Beat(Message, tag="beat"):
+    """Once a second, for all streams of a process; answered with ALIVE."""
+
+    sent_ns: int
+    streams: list[StreamBeat]
+
+
+class Bye(Message, tag="bye"):
+    """The stream is complete and acknowledged, or its worker is gone and leaves the rest to a later drain."""
+
+    stream: Id
+    complete: bool
+
+
+# -- broker to worker --------------------------------------------------------------------------------------------
+class Endpoints(msgspec.Struct, array_like=True, gc=False):
+    """Where the broker's other sockets are: full URLs, or ``*:port`` for the host just dialled."""
+
+    data: str
+    durable: str
+    query: str | None = None
+
+
+class Welcome(Message, tag="welcome"):
+    """The stream may send from `expected` on, or must wait (`expected` is null) and why."""
+
+    instance: Id
+    stream: Id
+    epoch: Count
+    expected: Count | None
+    credit_bytes: Count
+    interval_ms: Count
+    endpoints: Endpoints
+    heartbeat_ms: Count
+    wait_reason: str | None = None
+
+
+class Alive(Message, tag="alive"):
+    """Answer to BEAT: the broker's instance and clock."""
+
+    instance: Id
+    echo_ns: int
+    broker_ns: int
+
+
+class Ack(Message, tag="ack"):
+    """All events up to and including `seq` are in every required store."""
+
+    instance: Id
+    stream: Id
+    seq: Count
+
+
+class Credit(Message, tag="credit"):
+    instance: Id
+    stream: Id
+    epoch: Count
+    credit_bytes: Count
+    interval_ms: Count
+
+
+class Rewind(Message, tag="rewind"):
+    """NACK: go back to `expected`; batches of earlier epochs are ignored from now on."""
+
+    instance: Id
+    stream: Id
+    epoch: Count
+    expected: Count
+    credit_bytes: Count
+    reason: str
+
+
+class Who(Message, tag="who"):
+    """This broker does not know the stream: say HELLO."""
+
+    instance: Id
+    stream: Id
+
+
+class Refused(Message, tag="refused"):
+    """The broker will not serve this peer; the reason is a sentence."""
+
+    instance: Id
+    reason: str
+
+
+# -- durable subscriber to broker --------------------------------------------------------------------------------
+class Attach(Message, tag="attach"):
+    protocol: int
+    name: Name
+    query: str | None = None
+    """Where this subscriber answers queries: a URL or ``*:port``."""
+
+
+class Marks(Message, tag="marks"):
+    """Answer to ASK: the last stored seq of each stream, 0 for none."""
+
+    instance: Id
+    marks: list[StreamSeq]
+
+
+class Stored(Message, tag="stored"):
+    """Committed: the last stored seq of each stream that moved."""
+
+    instance: Id
+    marks: list[StreamSeq]
+
+
+class Nack(Message, tag="nack"):
+    """A batch did not follow; the subscriber expects `expected`."""
+
+    instance: Id
+    stream: Id
+    epoch: Count
+    expected: Count
+    reason: str
+
+
+class DurableBeat(Message, tag="durable_beat"):
+    sent_ns: int
+    stored_events: Count = 0
+    quarantined_events: Count = 0
+
+
+# -- broker to durable subscriber --------------------------------------------------------------------------------
+class Attached(Message, tag="attached"):
+    """Subscribe to `token` on the durable endpoint."""
+
+    instance: Id
+    token: bytes
+    endpoints: Endpoints
+
+
+class Ask(Message, tag="ask"):
+    """Report the watermark of each of these streams."""
+
+    instance: Id
+    streams: list[StreamInfo]
+
+
+# -- anyone to broker --------------------------------------------------------------------------------------------
+class StatusRequest(Message, tag="status?"):
+    pass
+
+
+class StatusReply(Message, tag="status"):
+    instance: Id
+    endpoints: Endpoints
+    status: dict[str, Any]
+
+
+AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
+    Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Refused,
+    Attach, Marks, Stored, Nack, DurableBeat, Attached, Ask, StatusRequest, StatusReply,
+]  # fmt: skip
+
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> AnyMessage:
+    """Raises `WireError` for anything that is not a control message of this protocol."""
+    if len(data) > limits.CONTROL_BYTES_MAX:
+        raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise WireError("bad_control", f"a control message cannot be read: {error}") from None
