@@ -28,20 +28,25 @@ ControlMode = Literal["human", "agent", "multi_agent", "hybrid", "replay", "unkn
 Outcome = Literal["completed", "failed", "cancelled"]
 
 
+INT_MAX = 2**63 - 1
+"""Largest integer of a typed field: SQLite's."""
+
+
 def _unit(unit: str, description: str) -> Meta:
     return Meta(description=description, extra={"unit": unit})
 
 
-Seq = Annotated[int, _unit("1", "Number of the event in its stream, from 1; 0 for kinds that are never stored.")]
+Int64 = Annotated[int, Meta(le=INT_MAX)]
+Seq = Annotated[Int64, _unit("1", "Number of the event in its stream, from 1; 0 for kinds that are never stored.")]
 AgentId = Annotated[str, _unit("id", "The agent that acted; never null.")]
-EnvIndex = Annotated[int, _unit("index", "Which environment of a vector env, from 0.")]
-EpisodeIndex = Annotated[int, _unit("index", "Episode of this agent and environment, from 0.")]
-StepIndex = Annotated[int, _unit("index", "Step within the episode, from 0.")]
-GlobalStep = Annotated[int | None, _unit("steps", "Steps of this agent over the whole run so far, from 0.")]
+EnvIndex = Annotated[Int64, _unit("index", "Which environment of a vector env, from 0.")]
+EpisodeIndex = Annotated[Int64, _unit("index", "Episode of this agent and environment, from 0.")]
+StepIndex = Annotated[Int64, _unit("index", "Step within the episode, from 0.")]
+GlobalStep = Annotated[Int64 | None, _unit("steps", "Steps of this agent over the whole run so far, from 0.")]
 Reward = Annotated[float | None, _unit("reward", "What the environment paid for this step; null when it was unusable.")]
-TimeNs = Annotated[int, _unit("ns", "Wall clock of the worker, since 1970-01-01 UTC.")]
-MonoNs = Annotated[int, _unit("ns", "Monotonic clock of the worker; differences only.")]
-Version = Annotated[int, _unit("1", "Version of the payload's meaning.")]
+TimeNs = Annotated[Int64, _unit("ns", "Wall clock of the worker, since 1970-01-01 UTC.")]
+MonoNs = Annotated[Int64, _unit("ns", "Monotonic clock of the worker; differences only.")]
+Version = Annotated[Int64, _unit("1", "Version of the payload's meaning.")]
 Mode = Annotated[str | None, _unit("enum", "human, agent, multi_agent, hybrid or replay; anything else is unknown.")]
 PolicyLabel = Annotated[str | None, _unit("label", "Which policy chose the action.")]
 
@@ -87,7 +92,7 @@ class Episode(Event, tag="episode"):
     env_index: EnvIndex
     episode_index: EpisodeIndex
     total_reward: Annotated[float | None, _unit("reward", "Sum of the rewards of the episode.")]
-    length: Annotated[int | None, _unit("steps", "Steps in the episode.")]
+    length: Annotated[Int64 | None, _unit("steps", "Steps in the episode.")]
     global_step: GlobalStep
     time_ns: TimeNs
     mono_ns: MonoNs
@@ -137,7 +142,7 @@ class RunStarted(Event, tag="run_started"):
     control_mode: Mode = None
     metadata: Annotated[Payload, _unit("map", "What the user told about the run.")] = NIL
     host: Annotated[str | None, _unit("name", "Machine of the worker.")] = None
-    pid: Annotated[int | None, _unit("pid", "Process of the worker.")] = None
+    pid: Annotated[Int64 | None, _unit("pid", "Process of the worker.")] = None
     sdk_version: Annotated[str | None, _unit("version", "Version of the worker SDK.")] = None
     payload_version: Version = PAYLOAD_VERSION
 
@@ -159,8 +164,8 @@ class RunCompleted(Event, tag="run_completed"):
     reason: Annotated[str | None, _unit("text", "Why it failed or was cancelled.")]
     time_ns: TimeNs
     mono_ns: MonoNs
-    steps: Annotated[int | None, _unit("steps", "Steps that this stream emitted.")] = None
-    episodes: Annotated[int | None, _unit("episodes", "Episodes that this stream emitted.")] = None
+    steps: Annotated[Int64 | None, _unit("steps", "Steps that this stream emitted.")] = None
+    episodes: Annotated[Int64 | None, _unit("episodes", "Episodes that this stream emitted.")] = None
     payload_version: Version = PAYLOAD_VERSION
 
 
@@ -172,8 +177,8 @@ class Frame(Event, tag="frame"):
     episode_index: EpisodeIndex
     step_index: StepIndex
     frame_ref: Annotated[str, _unit("ref", "The name by which steps refer to this frame.")]
-    width: Annotated[int, _unit("px", "Width.")]
-    height: Annotated[int, _unit("px", "Height.")]
+    width: Annotated[Int64, _unit("px", "Width.")]
+    height: Annotated[Int64, _unit("px", "Height.")]
     encoding: Annotated[str, _unit("enum", "How data is encoded: jpeg, png, raw.")]
     data: Annotated[bytes, _unit("bytes", "The encoded picture.")]
     time_ns: TimeNs
@@ -184,7 +189,7 @@ class Frame(Event, tag="frame"):
 class Gap(Event, tag="gap"):
     """A range of seqs that is known to be lost. Takes their place in the stream; its seq is the first of them."""
 
-    last_seq: Annotated[int, _unit("1", "Last seq of the range.")]
+    last_seq: Annotated[Int64, _unit("1", "Last seq of the range.")]
     reason: Annotated[str, _unit("enum", "Why they are lost: spool_full, disk_full, no_longer_held, unreadable.")]
     time_ns: TimeNs
     payload_version: Version = PAYLOAD_VERSION
@@ -194,8 +199,8 @@ class RunHeartbeat(Event, tag="run_heartbeat"):
     """A sign of life; live only."""
 
     state: Annotated[str, _unit("enum", "pending, running, idle or closing.")]
-    head_seq: Annotated[int, _unit("1", "Newest seq that the worker emitted.")]
-    backlog_bytes: Annotated[int, _unit("bytes", "What the worker holds that is not acknowledged.")]
+    head_seq: Annotated[Int64, _unit("1", "Newest seq that the worker emitted.")]
+    backlog_bytes: Annotated[Int64, _unit("bytes", "What the worker holds that is not acknowledged.")]
     time_ns: TimeNs
     mono_ns: MonoNs
 
@@ -206,7 +211,7 @@ class Overflow(Event, tag="overflow"):
     hop: Annotated[str, _unit("enum", "Where: worker, broker or client.")]
     reason: Annotated[str, _unit("enum", "Why.")]
     of_kind: Annotated[str, _unit("kind", "Kind of the dropped events.")]
-    count: Annotated[int, _unit("events", "How many.")]
+    count: Annotated[Int64, _unit("events", "How many.")]
     time_ns: TimeNs
 
 
@@ -215,7 +220,7 @@ class Control(Event, tag="control"):
 
     stream: Annotated[bytes, _unit("id", "The stream, 16 bytes.")]
     state: Annotated[str, _unit("enum", "throttled or resumed.")]
-    credit_bytes: Annotated[int, _unit("bytes", "Credit from now on.")]
+    credit_bytes: Annotated[Int64, _unit("bytes", "Credit from now on.")]
     time_ns: TimeNs
 
 

@@ -16,6 +16,7 @@ numpy is imported only when a value already is an array or when a stored array i
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +32,8 @@ EXT_BIGINT = 2
 DEPTH_MAX = 64
 _PLAIN_TYPES: tuple[type[Any], ...] = (float, str, bytes, list, tuple, set, frozenset)
 """What subclasses of these become."""
+_DTYPE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Zμ]{1,7}\])?")
+"""What `dtype.str` gives. numpy's own parser takes much more, and fails in many ways on what it does not like."""
 
 
 class ArrayValue(NamedTuple):
@@ -58,7 +61,10 @@ def decode(raw: bytes | msgspec.Raw | memoryview) -> Any:
 
     Any thread. Raises `msgspec.DecodeError`.
     """
-    return _decoder.decode(raw)
+    try:
+        return _decoder.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"not a readable value: {error}") from None
 
 
 def enc_hook(value: Any) -> Any:
@@ -88,7 +94,7 @@ def ext_hook(code: int, data: memoryview) -> Any:
     if code == EXT_NDARRAY:
         try:
             return _array_from(data)
-        except (ValueError, TypeError, msgspec.DecodeError):  # not an array: keep its bytes
+        except Exception:  # noqa: BLE001  whatever numpy makes of a stranger's bytes: not an array, keep them
             return Ext(code, bytes(data))
     if code == EXT_BIGINT:
         return int.from_bytes(data, "big", signed=True)
@@ -110,7 +116,7 @@ def _array_ext(array: np.ndarray[Any, Any]) -> Any:
     dtype = array.dtype
     if dtype.hasobject:
         return array.tolist()
-    if type(array).__name__ == "MaskedArray":
+    if any(base.__name__ == "MaskedArray" for base in type(array).__mro__):
         raise UnencodableError("a masked array cannot be encoded: fill it first with array.filled(value)")
     described = dtype.descr if dtype.names else dtype.str
     body = [described, array.shape, array.tobytes()]
@@ -155,15 +161,26 @@ def _array_from(data: memoryview) -> Any:
         import numpy
     except ImportError:
         return ArrayValue(dtype, shape, body)
-    described = [_descr_field(field) for field in dtype] if isinstance(dtype, list) else dtype
-    return numpy.frombuffer(body, dtype=numpy.dtype(described)).reshape(shape).copy()
+    from numpy.lib.format import descr_to_dtype
+
+    described = descr_to_dtype(_descr(dtype))
+    if described.itemsize == 0:
+        if body:
+            raise ValueError("data of items without size")
+        return numpy.ndarray(shape, described, b"")
+    return numpy.frombuffer(body, dtype=described).reshape(shape).copy()
 
 
-def _descr_field(field: list[Any]) -> tuple[Any, ...]:
-    """numpy wants tuples where MessagePack has arrays."""
-    name, kind, *shape = field
-    kind = [_descr_field(inner) for inner in kind] if isinstance(kind, list) else kind
-    return (tuple(name) if isinstance(name, list) else name, kind, *(tuple(part) for part in shape))
+def _descr(dtype: Any) -> Any:
+    """A dtype as numpy describes it: tuples where MessagePack has arrays."""
+    if isinstance(dtype, str):
+        if not _DTYPE.fullmatch(dtype):
+            raise ValueError(f"{dtype!r} is no dtype")
+        return dtype
+    return [
+        (tuple(name) if isinstance(name, list) else name, _descr(kind), *(tuple(part) for part in shape))
+        for name, kind, *shape in dtype
+    ]
 
 
 def _plain(value: Any, depth: int) -> Any:
@@ -182,6 +199,8 @@ def _plain(value: Any, depth: int) -> Any:
         return tuple(_plain(item, depth + 1) for item in value)
     if isinstance(value, (list, set, frozenset)):
         return [_plain(item, depth + 1) for item in value]
+    if getattr(getattr(value, "dtype", None), "hasobject", False) and hasattr(value, "tolist"):
+        return _plain(value.tolist(), depth + 1)
     try:
         _encoder.encode(value)
     except (OverflowError, RecursionError, ValueError) as error:

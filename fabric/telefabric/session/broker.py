@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from telefabric import limits
-from telefabric.errors import WireError
+from telefabric.errors import UsageError, WireError
 from telefabric.session.credit import CreditBook
 from telefabric.session.lane import DurableLane
 from telefabric.wire import control
@@ -83,6 +83,13 @@ class BrokerCore:
         self._new_token = new_token
         self._required = tuple(required)
         self._streams_max = streams_max
+        self._lane_bytes_max = durable_bytes_max
+        self._epoch = 0
+        if not self._required:
+            raise UsageError("no durable subscriber is required, so nothing could ever be acknowledged: name the store")
+        least = streams_max * limits.CREDIT_BASE_BYTES + limits.EVENT_BYTES_MAX
+        if durable_bytes_max < least:
+            raise UsageError(f"{streams_max} streams need {least} bytes for the durable path, not {durable_bytes_max}")
         self._credit = CreditBook(
             total=durable_bytes_max,
             base=limits.CREDIT_BASE_BYTES,
@@ -196,6 +203,9 @@ class BrokerCore:
 
     def _accept(self, state: _Stream, header: Header, message: bytes) -> None:
         size = len(message) + limits.BATCH_OVERHEAD_BYTES
+        if self.lane.bytes + size > self._lane_bytes_max:  # batches of ended epochs wait there too, beside the credit
+            self.dropped["lane_full"] += 1
+            return
         if state.outstanding_bytes + size > self._credit.reserved(header.stream):
             self.dropped["over_credit"] += 1
             self._rewind(state, state.next_seq, "over_credit")
@@ -251,8 +261,11 @@ class BrokerCore:
         state = self._streams.get(message.stream)
         if durable is None or state is None or not state.open or state.epoch != message.epoch:
             return
+        if durable.name not in self._required:
+            self.dropped["nack_not_required"] += 1  # it reads what it missed from the store
+            return
         others = [mark + 1 for name, mark in state.marks.items() if name in self._required and name != durable.name]
-        self._rewind(state, min([message.expected, *others]), message.reason)
+        self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
 
     def _durable_beat(self, peer: bytes, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
@@ -335,9 +348,7 @@ class BrokerCore:
         self._out.append(Send(peer, message))
 
     def _refuse(self, peer: bytes, protocol: int) -> None:
-        reason = (
-            f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install the same version on both sides"
-        )
+        reason = f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install one version on both sides"
         self.dropped["protocol"] += 1
         self._send(peer, control.Refused(self.instance, reason))
 
@@ -368,7 +379,7 @@ class BrokerCore:
     def _open(self, state: _Stream, now_ns: int) -> None:
         state.open = True
         state.opened_ns = now_ns
-        state.acked = min(state.marks[name] for name in self._required) if self._required else state.head
+        state.acked = min(state.marks[name] for name in self._required)
         self._new_epoch(state, state.acked + 1)
         grant = self._credit.open(state.info.stream)
         self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
@@ -381,7 +392,8 @@ class BrokerCore:
         self._send(state.peer, message)
 
     def _new_epoch(self, state: _Stream, expected: int) -> None:
-        state.epoch += 1
+        self._epoch += 1  # never used twice, not even by a stream that was forgotten and is back
+        state.epoch = self._epoch
         state.next_seq = expected
         state.outstanding.clear()
         state.outstanding_bytes = 0

@@ -41,15 +41,15 @@ class CreditBook:
     def __init__(self, *, total: int, base: int, streams_max: int, stream_bytes_max: int) -> None:
         self._base = base
         self._pool = total - base * streams_max
-        self._stream_extra_max = stream_bytes_max - base
+        self._stream_extra_max = min(stream_bytes_max - base, self._pool)
         self._accounts: dict[bytes, _Account] = {}
         self._line: list[bytes] = []
         self._dirty = False
 
     def open(self, stream: bytes) -> int:
         """(Re)start a stream at the base grant."""
+        self.close(stream)
         self._accounts[stream] = _Account(self._base, self._base)
-        self._dirty = True
         return self._base
 
     def close(self, stream: bytes) -> None:
@@ -71,15 +71,16 @@ class CreditBook:
         account = self._accounts.get(stream)
         if account is None:
             return
+        next_bytes = min(next_bytes, self._base + self._stream_extra_max)
         told = (backlog, next_bytes, min(confirmed, account.reserved))
         if told == (account.backlog, account.next_bytes, account.confirmed):
             return
         account.backlog, account.next_bytes, account.confirmed = told
-        waits = next_bytes > account.granted
-        if waits and stream not in self._line:
+        if stream in self._line:
+            if next_bytes <= min(account.granted, account.confirmed):  # the worker heard of the grant
+                self._line.remove(stream)
+        elif next_bytes > account.granted:
             self._line.append(stream)
-        elif not waits and stream in self._line:
-            self._line.remove(stream)
         self._dirty = True
 
     def review(self) -> dict[bytes, int]:
@@ -89,7 +90,7 @@ class CreditBook:
         self._dirty = False
         targets = self._targets()
         changed = self._lower(targets)
-        free = self._pool - sum(account.reserved - self._base for account in self._accounts.values())
+        free = self._free()
         for stream in (*self._line, *targets):
             account = self._accounts[stream]
             raised = min(targets[stream], account.reserved + free) if free > 0 else 0
@@ -110,7 +111,7 @@ class CreditBook:
         pool = self._pool
         targets: dict[bytes, int] = {}
         for stream in self._line:
-            extra = min(self._accounts[stream].next_bytes - self._base, self._stream_extra_max)
+            extra = max(self._accounts[stream].next_bytes - self._base, 0)
             if extra <= pool:
                 targets[stream] = self._base + extra
                 pool -= extra
@@ -126,14 +127,22 @@ class CreditBook:
         return targets
 
     def _lower(self, targets: Mapping[bytes, int]) -> dict[bytes, int]:
-        """Take back what exceeds the target by more than an eighth: small swings are not worth a message."""
+        """Take back what exceeds the target by more than an eighth (small swings are not worth a message), or by
+        anything as long as others are owed more than is free."""
         changed: dict[bytes, int] = {}
+        owed = sum(max(targets[stream] - account.reserved, 0) for stream, account in self._accounts.items())
+        exact = owed > self._free()
         for stream, account in self._accounts.items():
             target = targets[stream]
-            if target < account.granted - account.granted // 8 or (target == self._base < account.granted):
+            spare = 0 if exact or target == self._base else account.granted // 8
+            if target < account.granted - spare:
+                account.confirmed = account.reserved  # until the worker says that it heard of less
                 account.granted = target
                 changed[stream] = target
         return changed
+
+    def _free(self) -> int:
+        return self._pool - sum(account.reserved - self._base for account in self._accounts.values())
 
     def total_reserved(self, streams: Iterable[bytes] | None = None) -> int:
         chosen = self._accounts if streams is None else streams

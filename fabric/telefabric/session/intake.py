@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from telefabric.wire.batch import Header
 
-REMEMBERED_BATCHES = 16
+REMEMBERED_BATCHES = 4
 
 
 class Verdict(Enum):
@@ -37,7 +37,7 @@ class Judgement(NamedTuple):
 @dataclass(slots=True)
 class _Stream:
     expected: int
-    nacked_epoch: int = -1
+    nacked: tuple[bytes, int] | None = None
     recent: OrderedDict[tuple[int, int], int] = field(default_factory=OrderedDict)
 
 
@@ -66,9 +66,10 @@ class Intake:
             crc = stream.recent.get((header.first_seq, header.last_seq), header.body_crc)
             return Judgement(Verdict.DUPLICATE if crc == header.body_crc else Verdict.CONFLICT)
         if header.first_seq > stream.expected:
-            if stream.nacked_epoch == header.epoch:
+            under = (header.session, header.epoch)
+            if stream.nacked == under:
                 return Judgement(Verdict.AHEAD, expected=stream.expected)
-            stream.nacked_epoch = header.epoch
+            stream.nacked = under
             return Judgement(Verdict.NACK, expected=stream.expected)
         skip = stream.expected - header.first_seq
         stream.expected = header.last_seq + 1

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from telefabric import limits
 from telefabric.session.backoff import Backoff
 from telefabric.wire import control
+from telefabric.wire.batch import HEADER_BYTES
 
 
 class Phase(Enum):
@@ -32,7 +33,7 @@ class Phase(Enum):
 
 
 class SendBatch(NamedTuple):
-    """Send the events from `first_seq` on, at most `bytes_max` of them; at least one, if it fits `credit_bytes`."""
+    """Send the events from `first_seq` on: a body of `bytes_max`, or one event whose message fits `credit_bytes`."""
 
     first_seq: int
     bytes_max: int
@@ -50,7 +51,7 @@ NS = 1_000_000_000
 
 
 class StreamSession:
-    """One stream towards one broker. All times are monotonic nanoseconds. Not thread-safe: the link's thread owns it."""
+    """One stream towards one broker. All times are monotonic nanoseconds. The link's thread owns it."""
 
     def __init__(self, info: control.StreamInfo, random: Random) -> None:
         self.info = info
@@ -105,10 +106,12 @@ class StreamSession:
     def acknowledged(self, message: control.Ack, now_ns: int) -> None:
         if message.instance != self.instance or self.phase is not Phase.STREAMING:
             return
+        progress = message.seq > self.acked
         while self._in_flight and self._in_flight[0][0] <= message.seq:
             self.in_flight_bytes -= self._in_flight.popleft()[1]
-        if message.seq > self.acked:
-            self.acked = message.seq
+            progress = True
+        if progress:
+            self.acked = max(self.acked, message.seq)
             self._progress_ns = now_ns
             self._backoff.reset()
 
@@ -132,17 +135,19 @@ class StreamSession:
         """What to send now, given what the spool holds (`oldest` … `head`); `hurry` skips the gathering interval."""
         if self.phase is not Phase.STREAMING or (self.cursor > head and self.cursor >= oldest):
             return None
+        free = self.credit - self.in_flight_bytes - limits.BATCH_OVERHEAD_BYTES
+        if free <= 2 * HEADER_BYTES:
+            return None
         if self.cursor < oldest:
             return SendGap(self.cursor, oldest - 1)
         gathered = unsent_bytes >= limits.BATCH_BYTES_MAX or hurry or now_ns - self._sent_ns >= self._interval_ns
-        free = self.credit - self.in_flight_bytes - limits.BATCH_OVERHEAD_BYTES
         worthwhile = free >= min(unsent_bytes, limits.BATCH_BYTES_MAX) or not self._in_flight
-        if not gathered or free <= 0 or not worthwhile:
+        if not gathered or not worthwhile:
             return None
-        return SendBatch(self.cursor, min(free, limits.BATCH_BYTES_MAX), free)
+        return SendBatch(self.cursor, min(free - HEADER_BYTES, limits.BATCH_BYTES_MAX), free)
 
     def sent(self, last_seq: int, size: int, now_ns: int) -> None:
-        """The batch or gap up to `last_seq` is with ZeroMQ."""
+        """The batch or gap up to `last_seq`, a message of `size` bytes, is with ZeroMQ."""
         if not self._in_flight:
             self._progress_ns = now_ns
         charged = size + limits.BATCH_OVERHEAD_BYTES

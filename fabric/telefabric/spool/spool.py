@@ -31,7 +31,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import SpoolError, UsageError
-from telefabric.spool.lock import DirectoryLock
+from telefabric.filelock import FileLock
 from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment, allocate
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
@@ -74,7 +74,7 @@ class Chunk:
 class Spool:
     """See the module. Made by `create` (the stream's own worker) or `adopt` (a drain of a dead one's)."""
 
-    def __init__(self, directory: Path, info: StreamInfo, owner: DirectoryLock, bytes_max: int) -> None:
+    def __init__(self, directory: Path, info: StreamInfo, owner: FileLock, bytes_max: int) -> None:
         self.directory = directory
         self.info = info
         self.lock = threading.Lock()
@@ -101,7 +101,7 @@ class Spool:
         try:
             root.mkdir(parents=True, exist_ok=True)
             directory.mkdir(mode=0o700)
-            owner = DirectoryLock.take(directory)
+            owner = FileLock.take(directory / "lock")
             if owner is None:
                 raise SpoolError(f"another process took the new spool {directory}: check what else writes there")
             (directory / "stream").write_bytes(msgspec.msgpack.encode(info))
@@ -125,7 +125,10 @@ class Spool:
 
         Scans all of its records. Damaged segments end at their first bad record; what lies behind is a gap.
         """
-        owner = DirectoryLock.take(directory)
+        try:
+            owner = FileLock.take(directory / "lock")
+        except OSError as error:
+            raise SpoolError(f"the spool {directory} cannot be opened: {error.strerror}: check its rights") from None
         if owner is None:
             return None
         if (directory / "closed").exists():
@@ -325,7 +328,7 @@ class Spool:
         return sum(segment.size for segment in self._segments)
 
 
-def _remove(directory: Path, owner: DirectoryLock) -> None:
+def _remove(directory: Path, owner: FileLock) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     owner.release()
 

@@ -14,6 +14,8 @@ from telefabric_schemas import AnyEvent
 
 MAGIC = b"TF"
 VERSION = 1
+SEQ_MAX = 2**63 - 1
+"""What a signed 64-bit column holds."""
 FLAG_LIVE = 0x0001
 FLAG_GAP = 0x0002
 """The body is one gap event that covers first_seq … last_seq."""
@@ -104,15 +106,13 @@ def parse_header(message: bytes) -> tuple[Header, int]:
 def _check_ranges(header: Header) -> None:
     covered = header.last_seq - header.first_seq + 1
     expected = 1 if header.is_gap else covered
-    if header.first_seq < 1 or covered < 1 or header.events != expected:
+    if header.first_seq < 1 or covered < 1 or header.last_seq > SEQ_MAX or header.events != expected:
         raise WireError(
             "inconsistent",
             f"a batch claims {header.events} events for seqs {header.first_seq} to {header.last_seq}",
         )
     if header.events > limits.BATCH_EVENTS_MAX:
-        raise WireError(
-            "too_large", f"a batch of {header.events} events is over the limit of {limits.BATCH_EVENTS_MAX}"
-        )
+        raise WireError("too_large", f"a batch of {header.events} events is over {limits.BATCH_EVENTS_MAX}")
 
 
 def check_body(header: Header, body: bytes) -> None:
@@ -123,7 +123,10 @@ def check_body(header: Header, body: bytes) -> None:
 
 def decode_body(body: bytes, count: int) -> list[Record]:
     """All records of a body, in one call. Raises `msgspec.DecodeError` when any of them has no schema here."""
-    return _records.decode(b"\xdd" + count.to_bytes(4, "big") + body)
+    try:
+        return _records.decode(b"\xdd" + count.to_bytes(4, "big") + body)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"a batch body cannot be read: {error}") from None
 
 
 _records = msgspec.msgpack.Decoder(list[Record])

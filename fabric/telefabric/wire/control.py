@@ -17,7 +17,7 @@ PROTOCOL = 1
 
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_BYTES_MAX)]
-Count = Annotated[int, Meta(ge=0, lt=2**63)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -240,5 +240,5 @@ def decode(data: bytes) -> AnyMessage:
         raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("bad_control", f"a control message cannot be read: {error}") from None

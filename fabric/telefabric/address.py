@@ -1,0 +1,61 @@
+"""Addresses: one URL is all that a user types; the other sockets follow from it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import NamedTuple
+
+from telefabric.errors import UsageError
+
+DEFAULT = "tcp://127.0.0.1:7750"
+
+
+class Address(NamedTuple):
+    """A TCP address as typed: ``tcp://host:port``."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Raises `UsageError` for anything but ``tcp://host:port``."""
+        scheme, separator, rest = url.partition("://")
+        host, colon, port = rest.rpartition(":")
+        if scheme != "tcp" or not separator or not colon or not host or not port.isdecimal() or int(port) > 65_535:
+            raise UsageError(f"{url!r} is not an address: write tcp://HOST:PORT, such as {DEFAULT}")
+        return cls(host, int(port))
+
+    @property
+    def url(self) -> str:
+        return f"tcp://{self.host}:{self.port}"
+
+    def beside(self, offset: int) -> Address:
+        """The address of another socket of the same service; port 0 stays 0, any free one."""
+        return Address(self.host, self.port + offset if self.port else 0)
+
+    def resolve(self, endpoint: str) -> str:
+        """The URL of an endpoint that a peer at this address named: ``*:port`` means the host just dialled."""
+        return f"tcp://{self.host}:{endpoint[2:]}" if endpoint.startswith("*:") else endpoint
+
+    def require_loopback(self) -> None:
+        """Raises `UsageError` unless only this machine can reach the address."""
+        if not _is_loopback(self.host):
+            raise UsageError(
+                f"{self.url} can be reached from other machines, and this version has no keys to protect it: "
+                f"listen on tcp://127.0.0.1:{self.port}"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    """True when every address of the host is this machine's own loopback."""
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        pass  # a name, not a number
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(bare, None)}
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)

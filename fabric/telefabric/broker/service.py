@@ -1,0 +1,205 @@
+"""The broker as a process: its sockets and its loop. All decisions are in `telefabric.session.broker`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import EnvironmentProblem, WireError
+from telefabric.session.broker import BrokerCore
+from telefabric.transport import common_options
+from telefabric.wire import control
+
+log = structlog.get_logger("telefabric.broker")
+
+OFFSET_DATA, OFFSET_DURABLE = 1, 3
+_POLL_MS = 20
+_RETRY_MS = 1
+_MESSAGES_A_TURN = 500
+_SUBSCRIBE = b"\x01"
+_SUMMARY_S = 60.0
+
+
+class Broker:
+    """Binds on construction, serves in `run` until `stop`. Raises `EnvironmentProblem` when a port is in use."""
+
+    def __init__(
+        self, listen: Address, *, required: Sequence[str] = ("store",), streams_max: int = limits.STREAMS_MAX
+    ) -> None:
+        listen.require_loopback()
+        self._context = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 65_536)
+        try:
+            self._control, self.address = self._bind(zmq.ROUTER, listen, 0)
+            self._data, data = self._bind(zmq.SUB, listen, OFFSET_DATA)
+            self._durable, durable = self._bind(zmq.XPUB, listen, OFFSET_DURABLE)
+        except EnvironmentProblem:
+            self._context.destroy(linger=0)
+            raise
+        self.instance = os.urandom(16)
+        self.core = BrokerCore(
+            instance=self.instance,
+            endpoints=control.Endpoints(f"*:{data.port}", f"*:{durable.port}"),
+            new_token=lambda: os.urandom(16),
+            required=required,
+            streams_max=streams_max,
+        )
+        self._subscribed: set[bytes] = set()
+        self._stop = threading.Event()
+        self._full = False
+        self._summary_due_s = time.monotonic() + _SUMMARY_S
+
+    def stop(self) -> None:
+        """End `run` soon. Any thread, and signal handlers."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Serve until `stop`; closes all sockets at the end."""
+        self._data.subscribe(b"")
+        poller = zmq.Poller()
+        for socket in (self._control, self._data, self._durable):
+            poller.register(socket, zmq.POLLIN)
+        log.info("broker.started", address=self.address.url, instance=self.instance.hex())
+        try:
+            while not self._stop.is_set():
+                poller.poll(_RETRY_MS if self._full else _POLL_MS)
+                self._turn(time.monotonic_ns())
+        finally:
+            self._context.destroy(linger=0)
+            log.info("broker.stopped", address=self.address.url)
+
+    def _turn(self, now_ns: int) -> None:
+        self._read_subscriptions()
+        self._read_control(now_ns)
+        self._read_data()
+        self.core.tick(now_ns)
+        self._forward()
+        for peer, message in self.core.take():
+            self._send(peer, message)
+        self._summarise()
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def _read_subscriptions(self) -> None:
+        """Enter only subscriptions to a token that was issued; a stranger's is left out and hears nothing."""
+        while (frames := _receive(self._durable)) is not None:
+            wish = frames[-1]
+            if wish[:1] != _SUBSCRIBE:
+                continue  # a subscriber that went: what it misses it asks for again
+            if wish[1:] in self.core.tokens().values():
+                self._durable.set(zmq.SUBSCRIBE, wish[1:])
+                self._subscribed.add(wish[1:])
+            else:
+                self.core.dropped["unknown_token"] += 1
+
+    def _read_control(self, now_ns: int) -> None:
+        for _ in range(_MESSAGES_A_TURN):
+            frames = _receive(self._control)
+            if frames is None:
+                return
+            if len(frames) != 2:
+                self.core.dropped["bad_control"] += 1
+                continue
+            try:
+                message = control.decode(frames[1])
+            except WireError as error:
+                self.core.dropped[error.reason] += 1
+                continue
+            self.core.receive(frames[0], message, now_ns, time.time_ns())
+
+    def _read_data(self) -> None:
+        for _ in range(_MESSAGES_A_TURN):
+            frames = _receive(self._data)
+            if frames is None:
+                return
+            self.core.batch(frames[-1])
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def _forward(self) -> None:
+        """Give each durable subscriber what follows its cursor, until its pipe is full."""
+        self._full = False
+        tokens = self.core.tokens()
+        self._subscribed.intersection_update(tokens.values())
+        for name, token in tokens.items():
+            if token not in self._subscribed:
+                continue
+            while (message := self.core.lane.peek(name)) is not None:
+                try:
+                    self._durable.send_multipart((token, message), zmq.DONTWAIT)
+                except zmq.Again:
+                    self._full = True
+                    break
+                self.core.lane.sent(name)
+
+    def _send(self, peer: bytes, message: control.Message) -> None:
+        try:
+            self._control.send_multipart((peer, control.encode(message)), zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self.core.dropped["control_unreachable" if error.errno == zmq.EHOSTUNREACH else "control_full"] += 1
+
+    def _summarise(self) -> None:
+        if time.monotonic() < self._summary_due_s:
+            return
+        self._summary_due_s = time.monotonic() + _SUMMARY_S
+        status = self.core.status(time.monotonic_ns())
+        log.info(
+            "broker.summary",
+            streams=len(status["streams"]),
+            lane_bytes=status["lane_bytes"],
+            credit_lent_bytes=status["credit_lent_bytes"],
+            absent=status["absent"],
+            dropped=status["dropped"],
+        )
+
+    def _bind(self, kind: int, listen: Address, offset: int) -> tuple[zmq.Socket[Any], Address]:
+        socket = self._context.socket(kind)
+        common_options(socket)
+        socket.set(zmq.BACKLOG, 1024)
+        socket.set(zmq.HANDSHAKE_IVL, 5_000)
+        if kind == zmq.ROUTER:
+            socket.set(zmq.ROUTER_MANDATORY, 1)
+            socket.set(zmq.ROUTER_HANDOVER, 1)
+            socket.set(zmq.SNDHWM, limits.CONTROL_HWM)
+            socket.set(zmq.RCVHWM, limits.CONTROL_HWM)
+            socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
+        elif kind == zmq.SUB:
+            socket.set(zmq.RCVHWM, limits.DATA_HWM)
+        else:
+            socket.set(zmq.SNDHWM, limits.DURABLE_HWM)
+            socket.set(zmq.XPUB_MANUAL, 1)
+            socket.set(zmq.XPUB_NODROP, 1)
+            socket.set(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX)
+        return socket, bind(socket, listen.beside(offset))
+
+
+def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
+    """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had."""
+    try:
+        socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}")
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise EnvironmentProblem(
+                f"{wanted.url} is in use: is a broker running there already (telefabric status)? "
+                "Stop it, or listen on another port with --listen"
+            ) from None
+        raise EnvironmentProblem(f"cannot listen on {wanted.url}: {error.strerror}") from None
+    endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
+    return Address(wanted.host, int(endpoint.rpartition(":")[2]))
+
+
+def _receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
+    try:
+        return socket.recv_multipart(zmq.DONTWAIT)
+    except zmq.Again:
+        return None

@@ -1,0 +1,88 @@
+"""An exclusive lock on a file that nothing else opens; it goes with the process, however that ends.
+
+``fcntl.lockf`` rather than ``flock``: a forked child does not keep it when its parent dies (``flock`` would). On
+Windows `msvcrt.locking`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+_guard = threading.Lock()
+_held: set[Path] = set()
+"""POSIX locks belong to the process: a second lock of a file in one process would succeed, and closing it would drop
+the first."""
+
+
+class FileLock:
+    """The lock on one file, held until `release`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> FileLock | None:
+        """The lock, or None when somebody holds it or its folder is gone. Any thread. Raises `OSError`."""
+        path = path.absolute()
+        with _guard:
+            if path in _held:
+                return None
+            _held.add(path)
+        lock = None
+        try:
+            lock = cls._open(path)
+        finally:
+            if lock is None:
+                _held.discard(path)
+        return lock
+
+    @classmethod
+    def _open(cls, path: Path) -> FileLock | None:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except FileNotFoundError:
+            return None
+        if _lock(descriptor):
+            return cls(path, descriptor)
+        os.close(descriptor)
+        return None
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+        _held.discard(self._path)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+
+def _forget_after_fork() -> None:
+    """A forked child holds no locks."""
+    global _guard
+    _guard = threading.Lock()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

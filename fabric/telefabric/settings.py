@@ -1,0 +1,191 @@
+"""The one table of settings: flags, environment, `telefabric.toml` and defaults all come from here.
+
+A flag wins over the environment (``TELEFABRIC_…``), that over ``telefabric.toml`` in the current folder (or the file
+that ``TELEFABRIC_CONFIG`` names), that over the default.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from telefabric import address, limits
+from telefabric.errors import UsageError
+
+FILE_NAME = "telefabric.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `parse` turns a string into its value, or raises `ValueError` with what it should be."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+    unit: str = ""
+
+    @property
+    def variable(self) -> str:
+        return "TELEFABRIC_" + self.name.upper()
+
+
+class Resolved(NamedTuple):
+    """A value and where it came from: flag, environment, file or default."""
+
+    value: Any
+    source: str
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("some text")
+    return value
+
+
+def _name(value: str) -> str:
+    if not value.strip() or len(value.encode("utf-8", "replace")) > limits.NAME_BYTES_MAX or not value.isprintable():
+        raise ValueError(f"printable text of 1 to {limits.NAME_BYTES_MAX} bytes")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        return address.Address.parse(value).url
+    except UsageError:
+        raise ValueError(f"an address such as {address.DEFAULT}") from None
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _seconds(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError("a number of seconds, 0 or more")
+    return number
+
+
+def _choice(*names: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in names:
+            raise ValueError("one of " + ", ".join(names))
+        return value
+
+    return parse
+
+
+def _path(value: str) -> Path:
+    return Path(_text(value)).expanduser()
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting("connect", _url, address.DEFAULT, "Broker that workers, stores and readers connect to."),
+        Setting("listen", _url, address.DEFAULT, "Where the broker listens; its other sockets are on the ports above."),
+        Setting("data", _path, None, "Folder of the store; the user's data folder unless given."),
+        Setting("spool", _path, None, "Folder of the workers' spools; spool/ in the user's data folder unless given."),
+        Setting(
+            "spool_bytes_max",
+            _whole(2 * limits.SEGMENT_BYTES, 2**62),
+            limits.SPOOL_BYTES_MAX,
+            "Largest size of one stream's spool; beyond it the oldest events go, each loss recorded.",
+            "bytes",
+        ),
+        Setting("run_id", _name, None, "Run that a worker belongs to; made from the time unless given."),
+        Setting("agent_id", _name, "agent_0", "Agent that a worker's events name unless they name their own."),
+        Setting("worker_id", _name, None, "Name of the worker process; host-pid unless given."),
+        Setting(
+            "mode",
+            _choice("dual", "durable", "off", "dry-run"),
+            "dual",
+            "What a worker does: dual and durable send and store, off does nothing, dry-run only validates and counts.",
+        ),
+        Setting("exit_flush_s", _seconds, 5.0, "How long a worker waits at its end for acknowledgements.", "s"),
+        Setting(
+            "streams_max",
+            _whole(1, limits.STREAMS_MAX),
+            limits.STREAMS_MAX,
+            "How many streams the broker serves at once; further ones wait.",
+        ),
+        Setting("log_format", _choice("console", "json"), "console", "How the services write their logs, to stderr."),
+    )
+}
+
+
+def resolve(
+    name: str, given: Any = None, *, environ: Mapping[str, str] | None = None, file: Mapping[str, Any] | None = None
+) -> Resolved:
+    """The value of a setting. Raises `UsageError`, one sentence with the remedy, for a malformed one."""
+    setting = SETTINGS[name]
+    environ = os.environ if environ is None else environ
+    if given is not None:
+        return Resolved(_parse(setting, given, f"--{name.replace('_', '-')}"), "flag")
+    if setting.variable in environ:
+        return Resolved(_parse(setting, environ[setting.variable], setting.variable), "environment")
+    file = load_file(environ) if file is None else file
+    if name in file:
+        return Resolved(_parse(setting, file[name], f"{name} in {FILE_NAME}"), "file")
+    return Resolved(setting.default, "default")
+
+
+def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
+    """What ``telefabric.toml`` says; nothing when there is none. Raises `UsageError` for a malformed one."""
+    path = Path(environ.get("TELEFABRIC_CONFIG", FILE_NAME))
+    if not path.is_file():
+        if "TELEFABRIC_CONFIG" in environ:
+            raise UsageError(f"TELEFABRIC_CONFIG names {path}, which is no file: correct or unset it")
+        return {}
+    import tomllib
+
+    try:
+        found = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}: correct it, or move it away") from None
+    unknown = sorted(set(found) - set(SETTINGS))
+    if unknown:
+        raise UsageError(f"{path} sets {unknown[0]!r}, which is no setting; there are: {', '.join(sorted(SETTINGS))}")
+    return found
+
+
+def _parse(setting: Setting, value: Any, where: str) -> Any:
+    try:
+        return setting.parse(str(value))
+    except ValueError as error:
+        raise UsageError(f"{where} is {str(value)!r} and should be {error}") from None
+
+
+def data_folder(given: Any = None) -> Path:
+    """The folder of the store."""
+    folder: Path | None = resolve("data", given).value
+    return folder or _user_data()
+
+
+def spool_folder(given: Any = None) -> Path:
+    """The folder of the workers' spools."""
+    folder: Path | None = resolve("spool", given).value
+    return folder or _user_data() / "spool"
+
+
+def _user_data() -> Path:
+    import platformdirs  # takes 30 ms, and most workers are told where their spool is
+
+    return platformdirs.user_data_path("telefabric", appauthor=False)

@@ -1,0 +1,116 @@
+"""Opening a store file: is it one, is it ours, is it of a version that this program reads.
+
+SQLite in WAL mode, ``synchronous=FULL``: what is committed survives a kill and, on a disk that honours fsync, a power
+loss. apsw only: SQLite before 3.51.3 can corrupt a WAL that is written and checkpointed at once, and two copies of
+SQLite on one file in one process break its locks, so the standard library's `sqlite3` is never imported here.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import apsw
+
+from telefabric.errors import StoreError
+
+FILE_NAME = "telemetry.sqlite"
+APPLICATION_ID = 0x54464142  # "TFAB"
+SQLITE_MIN = (3, 51, 3)
+MIGRATIONS: dict[int, str] = {1: "schema.sql"}
+"""user_version → the script that leads to it from the one before."""
+VERSION = max(MIGRATIONS)
+
+_WRITER_PRAGMAS = (
+    "synchronous = FULL",
+    "wal_autocheckpoint = 8000",
+    "journal_size_limit = 268435456",
+    "cache_size = -65536",
+    "temp_store = MEMORY",
+    "foreign_keys = ON",
+)
+
+
+def open_writer(path: Path) -> apsw.Connection:
+    """The one writing connection, made or migrated as needed. Raises `StoreError`, a sentence with the remedy."""
+    require_sqlite()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(5_000)
+        _check_identity(connection, path)
+        for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        _migrate(connection)
+    except (apsw.Error, OSError) as error:
+        raise _explain(path, error) from None
+    if connection.pragma("journal_mode") != "wal":
+        raise StoreError(f"{path} cannot use a write-ahead log: put the store on a local disk")
+    return connection
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """A reading connection. Raises `StoreError`."""
+    require_sqlite()
+    if not path.exists():
+        raise StoreError(f"there is no store at {path}: name the file with --store, or start one with telefabric up")
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        connection.set_busy_timeout(2_000)
+        version = _check_identity(connection, path)
+        connection.execute("PRAGMA query_only = ON").fetchall()
+    except apsw.Error as error:
+        raise _explain(path, error) from None
+    if version == 0:
+        raise StoreError(f"{path} holds no store yet: start one with telefabric up")
+    return connection
+
+
+def require_sqlite() -> None:
+    """Raises `StoreError` when apsw brings a SQLite that can corrupt the store."""
+    found = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+    if found < SQLITE_MIN:
+        raise StoreError(
+            f"SQLite {apsw.sqlite_lib_version()} can corrupt a busy write-ahead log; "
+            f"{'.'.join(map(str, SQLITE_MIN))} or newer is needed: pip install -U apsw"
+        )
+
+
+def _check_identity(connection: apsw.Connection, path: Path) -> int:
+    """The file's version; 0 for a new one. Raises `StoreError` for a file that is not ours or is newer."""
+    application = connection.pragma("application_id")
+    version = int(connection.pragma("user_version"))
+    is_new = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+    if application != APPLICATION_ID and not (is_new and application == 0):
+        raise StoreError(f"{path} is a database of another program: name another file or folder with --data")
+    if version > VERSION:
+        raise StoreError(
+            f"{path} was written by a newer version (store version {version}, this program reads up to {VERSION}): "
+            "pip install -U telefabric"
+        )
+    return version
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    with connection:
+        version = int(connection.pragma("user_version"))
+        for target in range(version + 1, VERSION + 1):
+            script = resources.files("telefabric.store").joinpath(MIGRATIONS[target]).read_text("utf-8")
+            connection.execute(script).fetchall()
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", VERSION)
+
+
+def _explain(path: Path, error: Exception) -> StoreError:
+    """The sentence for what SQLite or the system said."""
+    if isinstance(error, apsw.NotADBError):
+        return StoreError(f"{path} is not a database: name another file or folder with --data")
+    if isinstance(error, apsw.CorruptError):
+        return StoreError(f"{path} is damaged ({error}): move it, its -wal and its -shm aside together, and restore")
+    if isinstance(error, apsw.FullError):
+        return StoreError(f"the disk of {path} is full: make room")
+    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+        return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")
+    if isinstance(error, OSError):
+        return StoreError(f"{path.parent} cannot be used: {error.strerror}: choose another folder with --data")
+    return StoreError(f"{path} cannot be opened: {error}")

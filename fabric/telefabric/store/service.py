@@ -1,0 +1,333 @@
+"""The store writer as a process: subscribes to the broker, commits, then acknowledges.
+
+One thread does all of it: SQLite gives the interpreter lock away at every row, and a second busy thread would take it
+for milliseconds each time. Queries are answered by a process of their own (`telefabric.store.query`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import StoreError, WireError
+from telefabric.session.backoff import Backoff
+from telefabric.session.intake import Intake, Verdict
+from telefabric.store.rows import Rows
+from telefabric.store.writer import Writer
+from telefabric.transport import common_options, receive_last
+from telefabric.wire import control
+from telefabric.wire.batch import Header, check_body, parse_header
+
+log = structlog.get_logger("telefabric.store")
+
+_POLL_MS = 20
+_IDLE_CHECKPOINT_S = 2.0
+_SUMMARY_S = 60.0
+_MESSAGES_A_TURN = 200
+NS = 1_000_000_000
+
+
+class Store:
+    """Opens the file on construction (raises `StoreError`), serves in `run` until `stop`."""
+
+    def __init__(self, broker: Address, path: Path, *, name: str = "store", query: str | None = None) -> None:
+        self.path = path
+        self._broker = broker
+        self._name = name
+        self._query = query
+        self._random = Random(os.urandom(8))
+        self._writer: Writer | None = Writer(path)
+        self._intake = Intake()
+        self._streams: dict[bytes, control.StreamInfo] = {}
+        self._rows: Rows = self._writer.begin()
+        self._session: _Session | None = None
+        self._stop = threading.Event()
+        self._backoff = Backoff(self._random)
+        self._reopen_due_ns = 0
+        self._written_ns = time.monotonic_ns()
+        self._checkpointed = True
+        self._summary_due_ns = time.monotonic_ns() + int(_SUMMARY_S * NS)
+        self.stored_events = 0
+        self.quarantined_events = 0
+        self.counts: dict[str, int] = {}
+
+    def stop(self) -> None:
+        """End `run` soon, after a last commit. Any thread, and signal handlers."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        log.info("store.started", path=str(self.path), broker=self._broker.url)
+        try:
+            while not self._stop.is_set():
+                self._turn()
+            if self._writer is not None:
+                self._commit()
+        finally:
+            if self._session is not None:
+                self._session.close()
+            if self._writer is not None:
+                self._writer.close()
+            log.info("store.stopped", path=str(self.path), stored_events=self.stored_events)
+
+    def _turn(self) -> None:
+        now_ns = time.monotonic_ns()
+        if self._writer is None:
+            self._reopen(now_ns)
+            return
+        if self._session is None or self._session.silent(now_ns):
+            self._reconnect(now_ns)
+        session = self._session
+        assert session is not None
+        session.wait(self._patience_ms(now_ns))
+        now_ns = time.monotonic_ns()
+        for message in session.receive_control(now_ns):
+            self._dispatch(session, message)
+        for _ in range(_MESSAGES_A_TURN):
+            if self._rows.events >= limits.COMMIT_EVENTS_MAX:
+                break
+            data = session.receive_data()
+            if data is None:
+                break
+            self._take(session, data)
+        if self._due(time.monotonic_ns()) and not self._commit():
+            return
+        session.beat(time.monotonic_ns(), self.stored_events, self.quarantined_events)
+        self._keep_house(time.monotonic_ns())
+
+    # -- broker --------------------------------------------------------------------------------------------------
+
+    def _reconnect(self, now_ns: int) -> None:
+        if self._session is not None:
+            log.warning("store.broker_silent", broker=self._broker.url)
+            self._session.close()
+        self._session = _Session(self._broker, now_ns)
+        self._attach(self._session)
+
+    def _attach(self, session: _Session) -> None:
+        session.attach(control.Attach(control.PROTOCOL, self._name, self._query))
+
+    def _dispatch(self, session: _Session, message: control.Message) -> None:
+        match message:
+            case control.Attached():
+                session.subscribe(message)
+                log.info("store.attached", broker=self._broker.url, instance=message.instance.hex())
+            case control.Ask() if message.instance == session.instance:
+                session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
+            case control.Who():
+                self._attach(session)
+            case control.Refused():
+                log.error("store.refused", reason=message.reason)
+
+    def _mark(self, info: control.StreamInfo) -> control.StreamSeq:
+        """The committed watermark; the stream is known from now on."""
+        assert self._writer is not None
+        stored = self._writer.stored_seq(info.stream)
+        self._streams[info.stream] = info
+        if not self._intake.knows(info.stream):
+            self._intake.reset(info.stream, stored)
+        return control.StreamSeq(info.stream, stored)
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def _take(self, session: _Session, message: bytes) -> None:
+        """Judge one batch and add its rows. Nothing that comes in here can stop the store."""
+        try:
+            header, start = parse_header(message)
+            body = message[start:]
+            check_body(header, body)
+        except WireError as error:
+            self._count(error.reason)
+            return
+        if header.session != session.instance:
+            self._count("stale")
+            return
+        judgement = self._intake.judge(header)
+        match judgement.verdict:
+            case Verdict.ACCEPT:
+                self._accept(header, body, judgement.skip)
+            case Verdict.NACK:
+                nack = control.Nack(header.session, header.stream, header.epoch, judgement.expected, "missing")
+                session.send(nack)
+                self._count("nack")
+            case Verdict.CONFLICT:
+                self._conflict(header, body)
+            case verdict:
+                self._count(verdict.value)
+
+    def _accept(self, header: Header, body: bytes, skip: int) -> None:
+        assert self._writer is not None
+        self._rows.add(self._writer.place(self._streams[header.stream]), header, body, skip)
+
+    def _conflict(self, header: Header, body: bytes) -> None:
+        """Two owners of one stream: keep what came second, change nothing."""
+        assert self._writer is not None
+        self._count("conflict")
+        detail = f"seqs {header.first_seq} to {header.last_seq} are stored with other bytes"
+        place = self._writer.place(self._streams[header.stream])
+        self._rows.quarantine_batch(place, header, body, "conflict", detail)
+        log.warning("store.conflict", stream=header.stream.hex(), detail=detail)
+
+    # -- commits -------------------------------------------------------------------------------------------------
+
+    def _patience_ms(self, now_ns: int) -> int:
+        if not self._rows:
+            return _POLL_MS
+        waited_ms = (now_ns - self._rows.began_ns) // 1_000_000
+        return max(0, int(limits.COMMIT_INTERVAL_S * 1000) - waited_ms)
+
+    def _due(self, now_ns: int) -> bool:
+        if not self._rows:
+            self._rows.began_ns = now_ns
+            return False
+        waited_ns = now_ns - self._rows.began_ns
+        return self._rows.events >= limits.COMMIT_EVENTS_MAX or waited_ns >= limits.COMMIT_INTERVAL_S * NS
+
+    def _commit(self) -> bool:
+        """Write what has gathered and acknowledge it; False when the file could not be written."""
+        rows, writer = self._rows, self._writer
+        assert writer is not None
+        if not rows:
+            return True
+        try:
+            marks = writer.commit(rows)
+        except StoreError as error:
+            self._fail(error)
+            return False
+        self.stored_events += rows.events
+        self.quarantined_events += rows.quarantined
+        self._rows = writer.begin()
+        self._written_ns = time.monotonic_ns()
+        self._checkpointed = False
+        self._backoff.reset()
+        if self._session is not None and self._session.instance is not None:
+            stored = [control.StreamSeq(stream, seq) for stream, seq in marks.items()]
+            self._session.send(control.Stored(self._session.instance, stored))
+        return True
+
+    def _fail(self, error: StoreError) -> None:
+        """Nothing of the transaction is stored: forget it, let go of the broker, and begin again from the database."""
+        wait_s = self._backoff.next_s()
+        log.error("store.failed", reason=str(error), retry_s=round(wait_s, 1))
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._intake.forget_all()
+        self._reopen_due_ns = time.monotonic_ns() + int(wait_s * NS)
+
+    def _reopen(self, now_ns: int) -> None:
+        if now_ns < self._reopen_due_ns:
+            self._stop.wait(_POLL_MS / 1000)
+            return
+        try:
+            self._writer = Writer(self.path)
+            self._rows = self._writer.begin()
+        except StoreError as error:
+            self._fail(error)
+
+    def _keep_house(self, now_ns: int) -> None:
+        """Checkpoint when nothing has been written for a while, and say each minute how things stand."""
+        if self._writer is None:
+            return
+        if not self._checkpointed and now_ns - self._written_ns > _IDLE_CHECKPOINT_S * NS:
+            self._checkpointed = True
+            try:
+                done = self._writer.checkpoint()
+            except StoreError as error:
+                self._fail(error)
+                return
+            log.info("store.checkpoint", busy=done.busy, log_frames=done.log_frames, moved=done.checkpointed_frames)
+        if now_ns >= self._summary_due_ns:
+            self._summary_due_ns = now_ns + int(_SUMMARY_S * NS)
+            log.info("store.summary", stored=self.stored_events, quarantined=self.quarantined_events, **self.counts)
+
+    def _count(self, reason: str) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+
+
+class _Session:
+    """The store's sockets towards one broker: control DEALER, and the SUB that its token opens."""
+
+    def __init__(self, broker: Address, now_ns: int) -> None:
+        self._broker = broker
+        self._context = zmq.Context()
+        self._control = self._context.socket(zmq.DEALER)
+        common_options(self._control)
+        self._control.set(zmq.ROUTING_ID, b"d" + os.urandom(15))
+        self._control.connect(broker.url)
+        self._data: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._poller.register(self._control, zmq.POLLIN)
+        self._heard_ns = now_ns
+        self._beat_due_ns = 0
+        self.instance: bytes | None = None
+
+    def attach(self, message: control.Attach) -> None:
+        self.send(message)
+
+    def subscribe(self, message: control.Attached) -> None:
+        """Listen under a token, on a new socket: what an old one still holds is of the past."""
+        self._drop_data()
+        data: zmq.Socket[Any] = self._context.socket(zmq.SUB)
+        common_options(data)
+        data.set(zmq.RCVHWM, limits.DURABLE_HWM)
+        data.set(zmq.RCVBUF, limits.SOCKET_BUFFER_BYTES)
+        data.subscribe(message.token)
+        data.connect(self._broker.resolve(message.endpoints.durable))
+        self._data = data
+        self._poller.register(data, zmq.POLLIN)
+        self.instance = message.instance
+
+    def wait(self, timeout_ms: int) -> None:
+        self._poller.poll(timeout_ms)
+
+    def silent(self, now_ns: int) -> bool:
+        return now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
+
+    def receive_control(self, now_ns: int) -> list[control.Message]:
+        messages: list[control.Message] = []
+        while (data := receive_last(self._control)) is not None:
+            self._heard_ns = now_ns
+            try:
+                messages.append(control.decode(data))
+            except WireError as error:
+                log.warning("store.bad_control", reason=str(error))
+        return messages
+
+    def receive_data(self) -> bytes | None:
+        return None if self._data is None else receive_last(self._data)
+
+    def beat(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
+        if now_ns < self._beat_due_ns:
+            return
+        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+        self.send(control.DurableBeat(now_ns, stored_events, quarantined_events))
+
+    def send(self, message: control.Message) -> None:
+        try:
+            self._control.send(control.encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            log.warning("store.control_full")
+
+    def close(self) -> None:
+        self._drop_data()
+        self._control.close(linger=200)
+        self._context.term()
+
+    def _drop_data(self) -> None:
+        if self._data is not None:
+            self._poller.unregister(self._data)
+            self._data.close(linger=0)
+            self._data = None

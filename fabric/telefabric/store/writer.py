@@ -1,0 +1,238 @@
+"""The writing side of the store file: rows and watermarks of many streams, one transaction at a time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+import msgspec
+
+from telefabric.errors import StoreError
+from telefabric.filelock import FileLock
+from telefabric.store import overview
+from telefabric.store.database import open_writer
+from telefabric.store.rows import Lifecycle, Place, Rows
+from telefabric.wire.control import StreamInfo
+from telefabric_schemas import events
+
+EVENT_TABLES = ("lifecycle", "steps", "episodes", "metrics", "logs", "frames", "gaps", "quarantine")
+
+_COLUMNS = {"steps": 15, "episodes": 15, "metrics": 11, "logs": 9, "frames": 11, "lifecycle": 7, "gaps": 8}
+_INSERT = {name: f"INSERT INTO {name} VALUES ({', '.join('?' * columns)})" for name, columns in _COLUMNS.items()}
+_INSERT["quarantine"] = f"INSERT INTO quarantine VALUES ({', '.join('?' * 9)})"
+_RAW = -1
+_SEQ = 3
+_NEW_RUN = (
+    "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"
+    " VALUES (?, ?, ?, ?, 'running', ?, ?)"
+)
+_NEW_STREAM = (
+    "INSERT INTO streams (stream, stream_id, run, worker_id, agent_id, started_ns, host, pid, sdk_version)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_MARK = """
+INSERT INTO watermarks (stream, stored_seq, first_id, last_id) VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq, last_id = excluded.last_id
+"""
+
+
+class Checkpoint(NamedTuple):
+    """What `PRAGMA wal_checkpoint(TRUNCATE)` reported."""
+
+    busy: bool
+    log_frames: int
+    checkpointed_frames: int
+
+
+class Writer:
+    """Owns the store file. Raises `StoreError` on opening, when it is not ours to write, and when a commit fails.
+
+    After a failed commit the transaction is rolled back and nothing of it is stored; close this writer, open another,
+    and go on from what the database says. One thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = self._take_lock(path)
+        try:
+            self._db = open_writer(path)
+            self._places: dict[bytes, Place] = {}
+            self._runs: dict[str, int] = {}
+            self._new: list[tuple[str, tuple[object, ...]]] = []
+            self._next_id = self._newest("id", EVENT_TABLES) + 1
+            self._next_run = self._newest("run", ("runs",)) + 1
+            self._next_stream = self._newest("stream", ("streams",)) + 1
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @staticmethod
+    def _take_lock(path: Path) -> FileLock:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock.take(path.with_name(path.name + ".lock"))
+        except OSError as error:
+            raise StoreError(
+                f"{path.parent} cannot be written: {error.strerror}: choose another folder with --data"
+            ) from None
+        if lock is None:
+            raise StoreError(f"{path} is being written by another store process: stop that one, or use another --data")
+        return lock
+
+    def close(self) -> None:
+        try:
+            self._db.close()
+        finally:
+            self._lock.release()
+
+    # -- reading back --------------------------------------------------------------------------------------------
+
+    def stored_seq(self, stream: bytes) -> int:
+        """The watermark of a stream, from the database; 0 for one that is not in it."""
+        query = "SELECT stored_seq FROM watermarks JOIN streams USING (stream) WHERE stream_id = ?"
+        return int(self._db.execute(query, (stream,)).get or 0)
+
+    def _newest(self, column: str, tables: tuple[str, ...]) -> int:
+        return max(int(self._db.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").get) for table in tables)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Rows:
+        """An empty set of rows for the next transaction."""
+        return Rows(self._next_id)
+
+    def place(self, info: StreamInfo) -> Place:
+        """How the database numbers a stream and its run; a new one is written with the next commit."""
+        found = self._places.get(info.stream)
+        if found is not None:
+            return found
+        run = self._run(info)
+        stream = self._db.execute("SELECT stream FROM streams WHERE stream_id = ?", (info.stream,)).get
+        if stream is None:
+            stream, self._next_stream = self._next_stream, self._next_stream + 1
+            row = (stream, info.stream, run, info.worker_id, info.agent_id, info.started_ns, info.host, info.pid)
+            self._new.append((_NEW_STREAM, (*row, info.sdk_version)))
+        place = self._places[info.stream] = Place(run, int(stream))
+        return place
+
+    def _run(self, info: StreamInfo) -> int:
+        run = (
+            self._runs.get(info.run_id) or self._db.execute("SELECT run FROM runs WHERE run_id = ?", (info.run_id,)).get
+        )
+        if run is None:
+            run, self._next_run = self._next_run, self._next_run + 1
+            mode = info.control_mode or "unknown"
+            self._new.append((_NEW_RUN, (run, info.run_id, time.time_ns(), info.started_ns, mode, info.metadata)))
+        self._runs[info.run_id] = int(run)
+        return int(run)
+
+    def commit(self, rows: Rows) -> dict[bytes, int]:
+        """Write rows, lifecycle, overview and watermarks in one transaction; the new watermark of each stream.
+
+        When this returns, they are on the disk. Raises `StoreError` when they are not; then nothing of them is.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except apsw.Error as error:
+            raise StoreError(f"{self.path} cannot be written: {error}") from error
+        self._next_id = rows.next_id
+        self._new.clear()
+        return {stream: mark[0] for stream, mark in rows.marks.items()}
+
+    def _write(self, rows: Rows) -> None:
+        for statement, values in self._new:
+            self._db.execute(statement, values)
+        for table in list(rows.tables):
+            if table != "quarantine":
+                self._insert(rows, table)
+        if "quarantine" in rows.tables:
+            self._db.executemany(_INSERT["quarantine"], rows.tables["quarantine"])
+        for change in rows.lifecycle:
+            self._apply(change)
+        self._db.executemany(overview.UPSERT, rows.overview.rows())
+        marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
+        self._db.executemany(_MARK, marks)
+
+    def _insert(self, rows: Rows, table: str) -> None:
+        """All rows of a table; when one of them does not fit its columns, that one goes to quarantine."""
+        try:
+            with self._db:
+                self._db.executemany(_INSERT[table], rows.tables[table])
+        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError):
+            for row in rows.tables[table]:
+                self._insert_one(rows, table, row)
+
+    def _insert_one(self, rows: Rows, table: str, row: tuple[object, ...]) -> None:
+        try:
+            with self._db:
+                self._db.execute(_INSERT[table], row)
+        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError) as no:
+            number, run, stream, seq = row[:4]
+            place = Place(int(run), int(stream))  # type: ignore[call-overload]
+            rows.quarantine(int(number), place, int(seq), "not_storable", str(no), bytes(row[_RAW]))  # type: ignore[call-overload]
+
+    def _apply(self, change: Lifecycle) -> None:
+        """What a lifecycle event means for its run and stream."""
+        place, event = change
+        match event:
+            case events.RunStarted():
+                self._db.execute(
+                    "UPDATE runs SET status = 'running', finished_ns = NULL, reason = NULL,"
+                    " started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode) WHERE run = ?",
+                    (event.time_ns, event.control_mode, place.run),
+                )
+                self._merge_metadata(place, event.metadata)
+            case events.RunMetadata():
+                self._merge_metadata(place, event.metadata)
+            case events.RunCompleted():
+                self._complete(place, event)
+
+    def _merge_metadata(self, place: Place, metadata: msgspec.Raw) -> None:
+        """Later values replace earlier ones of the same name; they stay encoded."""
+        stored = self._db.execute("SELECT metadata FROM runs WHERE run = ?", (place.run,)).get
+        try:
+            merged = {**(_raw_map.decode(stored) or {}), **(_raw_map.decode(metadata) or {})}
+        except (msgspec.DecodeError, TypeError):
+            return  # not a map of names; the event itself is stored as it came
+        self._db.execute("UPDATE runs SET metadata = ? WHERE run = ?", (msgspec.msgpack.encode(merged), place.run))
+
+    def _complete(self, place: Place, event: events.RunCompleted) -> None:
+        """A run is over when none of its streams is running; the worst outcome is its own."""
+        self._db.execute("UPDATE streams SET outcome = ? WHERE stream = ?", (event.outcome, place.stream))
+        outcomes = {row[0] for row in self._db.execute("SELECT outcome FROM streams WHERE run = ?", (place.run,))}
+        if None in outcomes:
+            return
+        worst = next((known for known in ("failed", "cancelled") if known in outcomes), event.outcome)
+        self._db.execute(
+            "UPDATE runs SET status = ?, reason = coalesce(?, reason), finished_ns = ? WHERE run = ?",
+            (worst, event.reason, event.time_ns, place.run),
+        )
+
+    # -- housekeeping --------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """Move the write-ahead log into the database and shorten its file. Blocks; call it when nothing waits.
+
+        Raises `StoreError` when the disk refuses; nothing is lost by that, the log stays.
+        """
+        try:
+            log, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return Checkpoint(True, -1, -1)
+        except apsw.Error as error:
+            raise StoreError(f"{self.path} cannot be checkpointed: {error}") from error
+        return Checkpoint(False, log, moved)
+
+
+_raw_map: msgspec.msgpack.Decoder[dict[str, msgspec.Raw] | None] = msgspec.msgpack.Decoder(
+    dict[str, msgspec.Raw] | None
+)

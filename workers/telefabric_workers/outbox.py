@@ -1,0 +1,221 @@
+"""Where a worker's events go: into a spool that a link sends from, through validation only, or nowhere."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from telefabric.address import Address
+from telefabric.errors import UsageError
+from telefabric.spool import Spool
+from telefabric.wire.control import StreamInfo
+from telefabric_schemas import AnyEvent
+from telefabric_workers.environment import WorkerEnvironment
+
+if TYPE_CHECKING:
+    from telefabric.link import Link
+
+log = logging.getLogger("telefabric.worker")
+
+_UNREACHED_S = 1.0
+"""How long the end of a run waits for a broker that has not answered so far."""
+
+
+class Outbox(ABC):
+    """What a worker appends to. `append` is called with `lock` held."""
+
+    lock: threading.Lock
+
+    @property
+    @abstractmethod
+    def head(self) -> int:
+        """Newest seq."""
+
+    @property
+    def acked(self) -> int:
+        return self.head
+
+    @property
+    def dropped_events(self) -> int:
+        return 0
+
+    @abstractmethod
+    def append(self, seq: int, event: bytes, /) -> None: ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything up to now is stored."""
+        return True
+
+    def close(self, flush_s: float) -> bool:
+        """Let go, after waiting at most `flush_s`; True when everything is stored."""
+        return True
+
+    def disown(self) -> None:
+        """In a forked child: what the parent holds is the parent's."""
+        return
+
+
+class Nowhere(Outbox):
+    """Mode off."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    @property
+    def head(self) -> int:
+        return 0
+
+    def append(self, seq: int, event: bytes, /) -> None:
+        pass
+
+
+class DryRun(Outbox):
+    """Mode dry-run: every event is decoded as the store would, and counted. No broker, no disk."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+        self.bytes = 0
+        self._head = 0
+
+    @property
+    def head(self) -> int:
+        return self._head
+
+    def append(self, seq: int, event: bytes, /) -> None:
+        """Raises `UsageError` for an event that a store would not take."""
+        try:
+            decoded = _decoder.decode(event)
+        except msgspec.DecodeError as error:
+            raise UsageError(f"event {seq} does not fit its schema: {error}") from None
+        self._head = seq
+        self.counts[decoded.kind] += 1
+        self.bytes += len(event)
+
+    def close(self, flush_s: float) -> bool:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.counts.items()))
+        log.info("dry run: %d events valid, %d bytes: %s", self._head, self.bytes, kinds)
+        return True
+
+
+class Spooled(Outbox):
+    """The normal case: a spool on the disk, and the process's link to the broker that sends from it."""
+
+    def __init__(self, spool: Spool, link: Link) -> None:
+        self.spool = spool
+        self.lock = spool.lock
+        self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
+        self._link = link
+        self._linked = link.add(spool)
+
+    @property
+    def head(self) -> int:
+        return self.spool.head
+
+    @property
+    def acked(self) -> int:
+        return self.spool.acked
+
+    @property
+    def dropped_events(self) -> int:
+        return self.spool.dropped_events
+
+    def append(self, seq: int, event: bytes, /) -> None:
+        self.spool.append(seq, event)
+
+    def flush(self, timeout_s: float) -> bool:
+        target = self.head
+        deadline = time.monotonic() + timeout_s
+        self._linked.hurry = True
+        try:
+            while self.acked < target and time.monotonic() < deadline and self._link.alive:
+                time.sleep(0.005)
+        finally:
+            self._linked.hurry = False
+        return self.acked >= target
+
+    def close(self, flush_s: float) -> bool:
+        """Raises nothing: what is not stored in time stays in the spool, and one warning says so."""
+        head, directory = self.head, self.spool.directory
+        self._linked.closing = True
+        self._wait(flush_s)
+        complete = self.spool.complete
+        self._linked.leaving = True
+        if not self._linked.done.wait(_UNREACHED_S) and not self._link.alive:
+            self.spool.close()
+        _release(self._link)
+        if not complete:
+            log.warning(
+                "%d of %d events are not stored yet and stay in %s; "
+                "the next worker on this machine delivers them, or: telefabric spool drain",
+                head - self.spool.acked, head, directory,
+            )  # fmt: skip
+        return complete
+
+    def _wait(self, flush_s: float) -> None:
+        """Until done; not long for a broker or a store that is not there."""
+        start = time.monotonic()
+        while not self._linked.done.wait(0.005):
+            waited = time.monotonic() - start
+            if waited >= flush_s or (waited >= _UNREACHED_S and not self._linked.moving) or not self._link.alive:
+                return
+
+    def disown(self) -> None:
+        _inherited.append(self._link)
+        _inherited.append(self.spool)
+        with _guard:
+            _links.clear()
+
+
+_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
+_guard = threading.Lock()
+_links: dict[tuple[Address, Path], tuple[Link, int]] = {}
+"""The links of this process and how many streams of its own each carries."""
+_inherited: list[object] = []
+"""What a forked child must not close, not even by collecting it: sockets and maps of its parent."""
+
+
+def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
+    """The outbox that the environment's mode asks for. Raises `telefabric.errors.SpoolError`."""
+    if environment.mode == "off":
+        return Nowhere()
+    if environment.mode == "dry-run":
+        return DryRun()
+    spool = Spool.create(environment.spool, info, bytes_max=environment.spool_bytes_max)
+    return Spooled(spool, _acquire(environment.address, environment.spool))
+
+
+def _acquire(address: Address, root: Path) -> Link:
+    from telefabric.link import Link  # imports zmq, which takes most of the time that importing a worker takes
+
+    with _guard:
+        link, users = _links.get((address, root), (None, 0))
+        if link is None or not link.alive:
+            link, users = Link(address, spool_root=root, drain_orphans=True), 0
+        _links[address, root] = (link, users + 1)
+        return link
+
+
+def _release(link: Link) -> None:
+    """The last stream of a link that ends stops it."""
+    with _guard:
+        for key, (known, users) in list(_links.items()):
+            if known is link:
+                if users > 1:
+                    _links[key] = (known, users - 1)
+                    return
+                del _links[key]
+    link.stop()
+
+
+def reset_after_fork() -> None:
+    """In a forked child: the guard may be held by a thread that is not here."""
+    global _guard
+    _guard = threading.Lock()

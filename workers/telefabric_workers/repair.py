@@ -1,0 +1,138 @@
+"""Making an event of what a caller gave: every field in the type that the schema declares, or left out.
+
+The fast path never comes here. A field that cannot be used becomes null (numbers and texts that may be null), -1 (an
+index) or nil (payloads), and each such loss is a `Problem` that the worker counts and tells once.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+import msgspec
+
+from telefabric import limits
+from telefabric_schemas import values
+from telefabric_schemas.events import INT_MAX, NIL, Event
+
+_UNKNOWN_INDEX = -1
+
+
+class Problem(NamedTuple):
+    """One field that went without its value, and why."""
+
+    kind: str
+    field: str
+    why: str
+
+
+def repair(event: Event) -> tuple[bytes, list[Problem]]:
+    """The event encoded, with every unusable field left out, and what was left out."""
+    problems: list[Problem] = []
+    fields: dict[str, Any] = {}
+    for name, kind in _field_kinds(type(event)).items():
+        try:
+            fields[name] = _COERCE[kind](getattr(event, name))
+        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+            problems.append(Problem(event.kind, name, str(error) or type(error).__name__))
+            fields[name] = _LEFT_OUT[kind]
+    _shorten(event.kind, fields, problems)
+    return _encoder.encode(type(event)(**fields)), problems
+
+
+def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None:
+    """Leave out the largest values until the event is within its limit."""
+    room = limits.EVENT_BYTES_MAX - 1_024
+
+    def size(name: str) -> int:
+        value = fields[name]
+        return len(bytes(value)) if isinstance(value, msgspec.Raw) else len(value) if hasattr(value, "__len__") else 9
+
+    while sum(map(size, fields)) > room:
+        name = max(fields, key=size)
+        problems.append(Problem(kind, name, f"it makes the event larger than {limits.EVENT_BYTES_MAX} bytes"))
+        value = fields[name]
+        fields[name] = value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
+
+
+def _integer(value: Any) -> int:
+    number = operator.index(value)
+    if not -INT_MAX <= number <= INT_MAX:
+        raise OverflowError("it does not fit into 64 bits")
+    return int(number)
+
+
+def _integer_or_none(value: Any) -> int | None:
+    return None if value is None else _integer(value)
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, (bool, int)) or type(value).__name__ in {"bool", "bool_"}:
+        return bool(value)
+    raise TypeError(f"{type(value).__name__} is neither true nor false")
+
+
+def _text(value: Any) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _payload(value: Any) -> msgspec.Raw:
+    return value if isinstance(value, msgspec.Raw) else msgspec.Raw(values.encode(value))
+
+
+_COERCE: dict[str, Any] = {
+    "int": _integer,
+    "int?": _integer_or_none,
+    "float?": _number_or_none,
+    "bool": _boolean,
+    "str": _text,
+    "str?": _text_or_none,
+    "bytes": bytes,
+    "payload": _payload,
+}
+_LEFT_OUT: dict[str, Any] = {
+    "int": _UNKNOWN_INDEX,
+    "int?": None,
+    "float?": None,
+    "bool": False,
+    "str": "?",
+    "str?": None,
+    "bytes": b"",
+    "payload": NIL,
+}
+
+
+def _field_kinds(event_type: type[Event]) -> dict[str, str]:
+    """What each field of an event type holds, from its annotations."""
+    found = _known.get(event_type)
+    if found is None:
+        hints = get_type_hints(event_type)
+        found = _known[event_type] = {name: _kind_of(hints[name]) for name in event_type.__struct_fields__}
+    return found
+
+
+def _kind_of(hint: Any) -> str:
+    arms = get_args(hint)
+    optional = type(None) in arms
+    plain = next(arm for arm in arms if arm is not type(None)) if arms else hint
+    if plain is msgspec.Raw:
+        return "payload"
+    return f"{plain.__name__}{'?' if optional else ''}"
+
+
+def usable(value: float) -> bool:
+    """True for a number that a chart can draw."""
+    return math.isfinite(value)
+
+
+_known: dict[type[Event], dict[str, str]] = {}
+_encoder = msgspec.msgpack.Encoder(enc_hook=values.enc_hook)

@@ -1,0 +1,433 @@
+"""The worker: what a training loop calls. `emit` costs microseconds and never waits for a network or a disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+import msgspec
+
+from telefabric import __version__, limits
+from telefabric.errors import ClosedError, UsageError
+from telefabric.wire.control import StreamInfo
+from telefabric_schemas import values
+from telefabric_schemas.events import (
+    PAYLOAD_VERSION,
+    ControlMode,
+    Episode,
+    Event,
+    Log,
+    Metric,
+    Outcome,
+    RunCompleted,
+    RunMetadata,
+    RunStarted,
+    Step,
+)
+from telefabric_workers.environment import WorkerEnvironment, default_worker_id
+from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
+from telefabric_workers.repair import Problem, repair
+
+log = logging.getLogger("telefabric.worker")
+
+StepCallback = Callable[[Step], object]
+EpisodeCallback = Callable[[Episode], object]
+
+
+class Worker:
+    """One stream of events of one run. Made by `telefabric_workers.connect`. All methods are for any thread.
+
+    A value that cannot be used (not encodable, out of range, too large) is told once per kind and field, counted in
+    `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and nothing is
+    emitted. Numpy scalars and arrays, bytes, nested maps and sequences are fine as actions, observations and infos.
+    """
+
+    def __init__(
+        self,
+        environment: WorkerEnvironment,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        control_mode: ControlMode = "agent",
+        strict: bool = False,
+        on_fork: Literal["new", "off"] = "new",
+    ) -> None:
+        self.run_id = environment.run_id
+        self.agent_id = environment.agent_id
+        self.worker_id = environment.worker_id
+        self.problems: Counter[str] = Counter()
+        """Values that could not be used, by ``kind.field``."""
+        self._environment = environment
+        self._metadata: dict[str, Any] = dict(metadata or {})
+        self._control_mode: str = control_mode
+        self._strict = strict or environment.mode == "dry-run"
+        self._on_fork = on_fork
+        self._on_step: list[StepCallback] = []
+        self._on_episode: list[EpisodeCallback] = []
+        self._told: set[tuple[str, str]] = set()
+        self._revival = threading.Lock()
+        self._unusual = ""
+        """Why a call must not simply emit: closed, forked, off. Empty in the normal case."""
+        self._begin()
+        _workers.add(self)
+
+    # -- what a loop emits ---------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        *,
+        episode: int,
+        step: int,
+        action: Any = None,
+        observation: Any = None,
+        reward: float = 0.0,
+        terminated: bool = False,
+        truncated: bool = False,
+        env_index: int = 0,
+        agent: str | None = None,
+        global_step: int | None = None,
+        info: Mapping[str, Any] | None = None,
+        control_mode: str | None = None,
+        policy_label: str | None = None,
+        backend: str | None = None,
+        render_hint: Any = None,
+        frame_ref: str | None = None,
+    ) -> None:
+        """One environment step: the action, and the observation, reward and flags that it led to.
+
+        `global_step` counts the steps of each agent from 0 unless it is given. Indexes are from 0.
+        """
+        if self._unusual and not self._revive():
+            return
+        outbox = self._outbox
+        if agent is None:
+            agent = self.agent_id
+        with outbox.lock:
+            seq = outbox.head + 1
+            if global_step is None:
+                global_step = self._steps.get(agent, -1) + 1
+            event = Step(
+                seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
+                time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
+                policy_label, backend, render_hint, frame_ref, PAYLOAD_VERSION, info,
+            )  # fmt: skip
+            plain = (
+                reward.__class__ is float
+                and episode.__class__ is int
+                and step.__class__ is int
+                and env_index.__class__ is int
+                and global_step.__class__ is int
+                and terminated.__class__ is bool
+                and truncated.__class__ is bool
+                and agent.__class__ is str
+                and policy_label is None
+                and backend is None
+                and frame_ref is None
+                and control_mode is None
+            )
+            outbox.append(seq, self._encode(event, plain))
+            self._steps[agent] = global_step
+            self._step_count += 1
+        if self._on_step:
+            self._call(self._on_step, event)
+
+    def episode(
+        self,
+        *,
+        episode: int,
+        total_reward: float | None,
+        length: int | None,
+        env_index: int = 0,
+        agent: str | None = None,
+        global_step: int | None = None,
+        end_reason: str | None = None,
+        seed: Any = None,
+        game_id: str | None = None,
+        control_mode: str | None = None,
+        policy_label: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The end of an episode. `global_step` is the agent's last step's unless it is given."""
+        if self._unusual and not self._revive():
+            return
+        agent = self.agent_id if agent is None else agent
+        with self._outbox.lock:
+            event = Episode(
+                self._outbox.head + 1, agent, env_index, episode, total_reward, length, self._at(agent, global_step),
+                time.time_ns(), time.monotonic_ns(), end_reason, seed, game_id or self._metadata.get("game_id"),
+                control_mode or self._control_mode, policy_label, metadata,
+            )  # fmt: skip
+            self._append(event)
+            self._episode_count += 1
+        if self._on_episode:
+            self._call(self._on_episode, event)
+
+    def metric(
+        self,
+        name: str,
+        value: float | None,
+        *,
+        unit: str | None = None,
+        global_step: int | None = None,
+        agent: str | None = None,
+    ) -> None:
+        """One value of a named series. `global_step` is the agent's last step's unless it is given."""
+        if self._unusual and not self._revive():
+            return
+        agent = self.agent_id if agent is None else agent
+        with self._outbox.lock:
+            at = self._at(agent, global_step)
+            seq = self._outbox.head + 1
+            self._append(Metric(seq, name, value, unit, at, agent, time.time_ns(), time.monotonic_ns()))
+
+    def log(
+        self,
+        message: str,
+        *,
+        level: str = "info",
+        logger: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+        agent: str | None = None,
+    ) -> None:
+        """One line of the run's log."""
+        if self._unusual and not self._revive():
+            return
+        agent = self.agent_id if agent is None else agent
+        with self._outbox.lock:
+            seq = self._outbox.head + 1
+            self._append(Log(seq, level, message, agent, time.time_ns(), time.monotonic_ns(), logger, fields))
+
+    def set_metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Tell more about the run; values replace earlier ones of the same name."""
+        if self._unusual and not self._revive():
+            return
+        told = {**(metadata or {}), **more}
+        with self._outbox.lock:
+            self._metadata.update(told)
+            seq = self._outbox.head + 1
+            self._append(RunMetadata(seq, told, self.agent_id, time.time_ns(), time.monotonic_ns()))
+
+    # -- hooks ---------------------------------------------------------------------------------------------------
+
+    def register_on_step(self, callback: StepCallback) -> Callable[[], None]:
+        """Call `callback(step)` after each emitted step, on the thread that emitted it; returns what ends that.
+
+        What a callback raises is told once and counted, not raised, unless the worker is strict.
+        """
+        return _register(self._on_step, callback)
+
+    def register_on_episode_end(self, callback: EpisodeCallback) -> Callable[[], None]:
+        """Call `callback(episode)` after each emitted episode; as `register_on_step`."""
+        return _register(self._on_episode, callback)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    @property
+    def stream_id(self) -> bytes:
+        return self._info.stream
+
+    @property
+    def emitted(self) -> int:
+        """Events of this stream so far; also its newest seq."""
+        return self._outbox.head
+
+    @property
+    def acknowledged(self) -> int:
+        """The seq up to which everything is stored, as far as this worker knows."""
+        return self._outbox.acked
+
+    @property
+    def dropped(self) -> int:
+        """Events that a full spool or disk had to drop before they were stored; each is recorded as a gap."""
+        return self._outbox.dropped_events
+
+    @property
+    def closed(self) -> bool:
+        return self._unusual == "closed"
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`."""
+        if self._unusual:
+            return True
+        return self._outbox.flush(timeout_s)
+
+    # -- end -----------------------------------------------------------------------------------------------------
+
+    def close(self, outcome: Outcome = "completed", reason: str | None = None) -> bool:
+        """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
+
+        True when everything is stored; otherwise the rest stays in the spool and is delivered by the next worker that
+        starts on this machine, or by ``telefabric spool drain``.
+        """
+        if self._unusual:
+            if self._unusual == "forked":
+                self._unusual = "closed"
+            return True
+        with self._outbox.lock:
+            if self.closed:
+                return True
+            seq = self._outbox.head + 1
+            now = time.time_ns(), time.monotonic_ns()
+            self._append(RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count))
+            self._unusual = "closed"
+        return self._outbox.close(self._environment.exit_flush_s)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            self.close("cancelled", "interrupted")
+        else:
+            self.close("failed", f"{type(error).__name__}: {error}")
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Open a stream of our own, with its first event."""
+        started_ns = time.time_ns()
+        metadata, problems = _encode_metadata(self._metadata)
+        self._info = StreamInfo(
+            os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, self._control_mode,
+            _hostname(), os.getpid(), __version__, metadata,
+        )  # fmt: skip
+        self._steps: dict[str, int] = {}
+        self._step_count = 0
+        self._episode_count = 0
+        self._outbox: Outbox = open_outbox(self._environment, self._info)
+        self._unusual = "off" if self._environment.mode == "off" else ""
+        self._tell(problems)
+        with self._outbox.lock:
+            self._append(
+                RunStarted(
+                    1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(),
+                    self._control_mode, msgspec.Raw(metadata), self._info.host, self._info.pid, __version__,
+                )
+            )  # fmt: skip
+
+    def _revive(self) -> bool:
+        """The unusual cases of a call: True when it may go on."""
+        if self._unusual == "forked" and self._on_fork == "new":
+            with self._revival:
+                if self._unusual == "forked":
+                    self._begin()
+            return not self._unusual
+        if self._unusual == "closed":
+            if self._strict:
+                raise ClosedError("this worker is closed: connect() again for a new stream")
+            self._tell([Problem("worker", "closed", "it was called after close(), and the call was ignored")])
+        return False
+
+    def _append(self, event: Event) -> None:
+        """Encode and append; the caller holds the lock."""
+        self._outbox.append(event.seq, self._encode(event, plain=False))
+
+    def _encode(self, event: Event, plain: bool) -> bytes:
+        """The event's bytes; the slow way round when a field is not of its plain type, or a value is unusual."""
+        if plain:
+            try:
+                encoded = _encoder.encode(event)
+            except (TypeError, ValueError, OverflowError, RecursionError):
+                pass  # told by repair
+            else:
+                if len(encoded) <= limits.EVENT_BYTES_MAX:
+                    return encoded
+        encoded, problems = repair(event)
+        if problems:
+            self._tell(problems)
+        return encoded
+
+    def _tell(self, problems: list[Problem]) -> None:
+        for problem in problems:
+            name = f"{problem.kind}.{problem.field}"
+            if self._strict and problem.kind != "worker":
+                raise UsageError(f"{name} cannot be used: {problem.why}")
+            self.problems[name] += 1
+            if (problem.kind, problem.field) not in self._told:
+                self._told.add((problem.kind, problem.field))
+                log.warning("%s goes without its value: %s (told once; counted in worker.problems)", name, problem.why)
+
+    def _at(self, agent: str, global_step: int | None) -> int | None:
+        return self._steps.get(agent) if global_step is None else global_step
+
+    def _call(self, callbacks: list[Any], event: Event) -> None:
+        for callback in list(callbacks):
+            try:
+                callback(event)
+            except Exception as error:
+                if self._strict:
+                    raise
+                name = getattr(callback, "__qualname__", repr(callback))
+                self._tell([Problem("callback", name, f"it raised {type(error).__name__}: {error}")])
+
+    def _after_fork(self) -> None:
+        """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
+        if not self._unusual:
+            self._unusual = "forked"
+            self._revival = threading.Lock()
+            if self.worker_id.endswith(f"-{os.getppid()}"):
+                self.worker_id = default_worker_id()
+            self._outbox.disown()
+
+
+def _register(callbacks: list[Any], callback: Any) -> Callable[[], None]:
+    callbacks.append(callback)
+
+    def unregister() -> None:
+        if callback in callbacks:
+            callbacks.remove(callback)
+
+    return unregister
+
+
+def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]:
+    """Metadata as MessagePack, without what cannot be encoded or makes it too large."""
+    problems: list[Problem] = []
+    usable: dict[str, msgspec.Raw] = {}
+    size = 0
+    for name, value in metadata.items():
+        try:
+            encoded = values.encode(value)
+        except TypeError as error:
+            problems.append(Problem("metadata", str(name), str(error)))
+            continue
+        size += len(encoded) + len(str(name)) * 4
+        if size > limits.METADATA_BYTES_MAX:
+            problems.append(Problem("metadata", str(name), f"metadata is over {limits.METADATA_BYTES_MAX} bytes"))
+            size -= len(encoded)
+            continue
+        usable[str(name)] = msgspec.Raw(encoded)
+    return msgspec.msgpack.encode(usable), problems
+
+
+def _hostname() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def live_workers() -> list[Worker]:
+    """The workers of this process that are not closed."""
+    return [worker for worker in list(_workers) if not worker.closed]
+
+
+def _forked() -> None:
+    reset_after_fork()
+    for worker in list(_workers):
+        worker._after_fork()
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=values.enc_hook)
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
