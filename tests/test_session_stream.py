@@ -132,8 +132,9 @@ def test_few_bytes_are_gathered_for_the_interval_that_the_credit_names(session):
 
 def test_the_body_with_header_and_overhead_stays_within_the_credit(session):
     session.welcome(welcome(credit=10_000), 0)
+    free = 10_000 - limits.BATCH_OVERHEAD_BYTES
     send = decide(session)
-    assert send == SendBatch(1, 10_000 - limits.BATCH_OVERHEAD_BYTES - HEADER_BYTES, 10_000 - limits.BATCH_OVERHEAD_BYTES)
+    assert send == SendBatch(1, free - HEADER_BYTES, free)
     session.sent(50, send.bytes_max + HEADER_BYTES, 0)
     assert session.in_flight_bytes == 10_000
     assert decide(session) is None

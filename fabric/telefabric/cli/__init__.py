@@ -1,0 +1,1 @@
+"""The command line. Commands are entry points of the group ``telefabric.commands``; none is known here by name."""

@@ -1,0 +1,89 @@
+"""The `telefabric` command: finds its commands, runs one, and turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+from telefabric import __version__
+from telefabric.errors import TelefabricError
+
+GROUP = "telefabric.commands"
+
+try:
+    import click
+except ImportError:  # a worker's base install
+    sys.exit("telefabric needs: pip install 'telefabric[cli]'")
+
+
+class Commands(click.Group):
+    """Commands by entry point; each is imported only when it is run or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(point.name for point in entry_points(group=GROUP))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for point in entry_points(group=GROUP, name=cmd_name):
+            return _load(point)
+        return None
+
+
+def _load(point: EntryPoint) -> click.Command:
+    """The command; one whose packages are missing becomes a command that says which extra to install."""
+    try:
+        command = point.load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("telefabric"):
+            raise
+        return _missing(
+            point.name, f"telefabric {point.name} needs: pip install 'telefabric[{','.join(point.extras)}]'"
+        )
+    assert isinstance(command, click.Command)
+    return command
+
+
+def _missing(name: str, sentence: str) -> click.Command:
+    @click.command(name, help=sentence, context_settings={"ignore_unknown_options": True})
+    @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
+    def command(rest: tuple[str, ...]) -> None:
+        raise TelefabricError(sentence)
+
+    return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="telefabric")
+def telefabric() -> None:
+    """See runs live and keep them whole.
+
+    \b
+    Start broker and store:      telefabric up
+    Watch what is stored:        telefabric tail
+    Write it as JSON lines:      telefabric dump
+    """
+
+
+def main() -> None:
+    """Run the command of `sys.argv`. Exits with 0, 1 (the operation failed) or 2 (usage)."""
+    try:
+        telefabric.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read our output went away: that is how `| head` ends, not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except TelefabricError as error:
+        click.echo(f"telefabric: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
