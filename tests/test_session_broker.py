@@ -416,16 +416,11 @@ def test_each_attach_has_a_token_of_its_own(world):
 def test_a_silent_store_is_given_up_and_its_streams_wait(open_world):
     sent = open_world.wait(limits.DURABLE_ABSENT_S - 1)
     assert not [message for _, message in sent if isinstance(message, control.Welcome)]
-    world_beat(open_world)
+    open_world.beat()
     welcome = only(open_world.wait(2), control.Welcome)
     assert welcome.expected is None
     assert welcome.wait_reason == "no store is attached to the broker"
     assert open_world.core.status(open_world.now_ns)["absent"] == ["store"]
-
-
-def world_beat(world):
-    """A worker's heartbeat, so that only the store is silent."""
-    world.beat()
 
 
 def test_heartbeats_keep_a_store_attached(open_world):

@@ -73,7 +73,7 @@ class Link:
         self._arriving: list[LinkedStream] = []
         self._guard = threading.Lock()
         self._stop = threading.Event()
-        self._orphans = _Orphans(spool_root) if drain_orphans and spool_root else None
+        self.orphans = Orphans(spool_root) if drain_orphans and spool_root else None
         self._sockets: _Sockets | None = None
         self._rebuild = Backoff(self._random)
         self._rebuild_due_ns = 0
@@ -142,9 +142,10 @@ class Link:
             self._serve(linked, now_ns)
         if now_ns >= self._beat_due_ns or self._beat_urgent(now_ns):
             self._beat(now_ns)
-        if self._orphans is not None:
-            for spool in self._orphans.next(self.streams, now_ns):
+        if self.orphans is not None:
+            for spool in self.orphans.next(self.streams, now_ns):
                 self._adopt(spool, now_ns)
+            self.orphans.scanned = True
 
     def _take_arrivals(self, now_ns: int) -> None:
         with self._guard:
@@ -325,7 +326,8 @@ class Link:
         if self._sockets is not None and linked.session.phase is not Phase.GREETING:
             self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
         del self.streams[linked.spool.info.stream]
-        if linked.adopted:
+        if linked.adopted and self.orphans is not None:
+            self.orphans.drained(linked.spool)
             log.info("spool.drained: stream %s, %d events", linked.spool.info.stream.hex(), linked.spool.head)
         linked.spool.close()
         linked.done.set()
@@ -399,37 +401,45 @@ class _Sockets:
         self._context.term()
 
 
-class _Orphans:
-    """Spools under a root whose owner is gone, a few at a time."""
+class Orphans:
+    """Spools under a root whose owner is gone, taken over a few at a time."""
 
     def __init__(self, root: Path) -> None:
+        self.waiting: list[Path] = []
+        self.unreadable: set[Path] = set()
+        self.scanned = False
+        self.drained_spools = 0
+        self.drained_events = 0
         self._root = root
-        self._waiting: list[Path] = []
         self._scan_due_ns = 0
-        self._unreadable: set[Path] = set()
 
     def next(self, carried: dict[bytes, LinkedStream], now_ns: int) -> list[Spool]:
         """Spools to drain now."""
         free = limits.ORPHANS_AT_ONCE - sum(linked.adopted for linked in carried.values())
         if free <= 0:
             return []
-        if not self._waiting and now_ns >= self._scan_due_ns:
+        if not self.waiting and now_ns >= self._scan_due_ns:
             self._scan_due_ns = now_ns + int(_SCAN_S * NS)
-            self._waiting = orphan_candidates(self._root)
+            self.waiting = orphan_candidates(self._root)
         found: list[Spool] = []
-        while self._waiting and len(found) < free:
-            spool = self._try(self._waiting.pop())
+        while self.waiting and len(found) < free:
+            spool = self._try(self.waiting[-1])
             if spool is not None:
                 found.append(spool)
+            self.waiting.pop()
         return found
 
+    def drained(self, spool: Spool) -> None:
+        self.drained_spools += 1
+        self.drained_events += spool.head
+
     def _try(self, directory: Path) -> Spool | None:
-        if directory in self._unreadable:
+        if directory in self.unreadable:
             return None
         try:
             return Spool.adopt(directory)
         except SpoolError as error:
-            self._unreadable.add(directory)
+            self.unreadable.add(directory)
             log.warning("spool.unreadable: %s", error)
             return None
 

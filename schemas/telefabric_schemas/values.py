@@ -164,11 +164,11 @@ def _array_from(data: memoryview) -> Any:
     from numpy.lib.format import descr_to_dtype
 
     described = descr_to_dtype(_descr(dtype))
+    if min(shape, default=0) < 0 or (body and described.itemsize == 0):
+        raise ValueError("not an array's shape and data")
     if described.itemsize == 0:
-        if body:
-            raise ValueError("data of items without size")
         return numpy.ndarray(shape, described, b"")
-    return numpy.frombuffer(body, dtype=described).reshape(shape).copy()
+    return numpy.frombuffer(bytearray(body), described).reshape(shape)  # a bytearray, so that it may be written to
 
 
 def _descr(dtype: Any) -> Any:

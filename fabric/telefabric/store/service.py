@@ -43,7 +43,8 @@ class Store:
         self.path = path
         self._broker = broker
         self._name = name
-        self._query = query
+        self.query = query
+        """Where queries are answered, for the broker to tell."""
         self._random = Random(os.urandom(8))
         self._writer: Writer | None = Writer(path)
         self._intake = Intake()
@@ -64,8 +65,14 @@ class Store:
         """End `run` soon, after a last commit. Any thread, and signal handlers."""
         self._stop.set()
 
+    def close(self) -> None:
+        """Let go of the file; for a store that was never run."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
     def run(self) -> None:
-        """Serve until `stop`."""
+        """Serve until `stop`; closes the file at the end."""
         log.info("store.started", path=str(self.path), broker=self._broker.url)
         try:
             while not self._stop.is_set():
@@ -75,8 +82,7 @@ class Store:
         finally:
             if self._session is not None:
                 self._session.close()
-            if self._writer is not None:
-                self._writer.close()
+            self.close()
             log.info("store.stopped", path=str(self.path), stored_events=self.stored_events)
 
     def _turn(self) -> None:
@@ -114,7 +120,7 @@ class Store:
         self._attach(self._session)
 
     def _attach(self, session: _Session) -> None:
-        session.attach(control.Attach(control.PROTOCOL, self._name, self._query))
+        session.attach(control.Attach(control.PROTOCOL, self._name, self.query))
 
     def _dispatch(self, session: _Session, message: control.Message) -> None:
         match message:

@@ -1,0 +1,112 @@
+"""The services: `telefabric broker`, `telefabric store`, and both under `telefabric up`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import click
+
+from telefabric.address import Address
+from telefabric.cli.options import ignore_interrupt, on_signals, set_up_logs, setting, tied
+from telefabric.services import Services
+from telefabric.settings import data_folder, resolve
+from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
+
+OFFSET_QUERY = 4
+
+
+@click.command()
+@setting("listen")
+@setting("streams_max")
+@setting("log_format")
+@tied()
+def broker(listen: str | None, streams_max: str | None, log_format: str | None, tied: bool) -> None:
+    """Run the broker alone, until ^C or SIGTERM.
+
+    \b
+    Example:
+      telefabric broker --listen tcp://127.0.0.1:7750
+    """
+    from telefabric.broker.service import Broker
+
+    set_up_logs(log_format)
+    address = Address.parse(resolve("listen", listen).value)
+    service = Broker(address, streams_max=resolve("streams_max", streams_max).value)
+    on_signals(service.stop)
+    if tied:
+        ignore_interrupt()
+        stop_with_parent(service.stop)
+    ready(service.address.url)
+    service.run()
+
+
+@click.command()
+@setting("connect")
+@setting("data")
+@click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
+@setting("log_format")
+@tied()
+def store(connect: str | None, data: str | None, query: str | None, log_format: str | None, tied: bool) -> None:
+    """Run the store writer alone, until ^C or SIGTERM: it keeps what the broker takes in.
+
+    \b
+    Example:
+      telefabric store --connect tcp://127.0.0.1:7750 --data ./runs
+    """
+    from telefabric.store.database import FILE_NAME
+    from telefabric.store.service import Store
+
+    set_up_logs(log_format)
+    broker_address = Address.parse(resolve("connect", connect).value)
+    listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
+    path = data_folder(data) / FILE_NAME
+    service = Store(broker_address, path)
+    queries = Part("query service", lambda: _query_command(Address.parse(queries.url) if queries.url else listen, path))
+    helpers = Supervisor([queries])
+    try:
+        helpers.start()
+    except BaseException:
+        service.close()
+        raise
+    service.query = f"*:{Address.parse(queries.url).port}"
+    on_signals(service.stop)
+    if tied:
+        ignore_interrupt()
+        stop_with_parent(service.stop)
+    tending = threading.Thread(target=helpers.run, name="query-supervisor")
+    tending.start()
+    ready(str(path))
+    try:
+        service.run()
+    finally:
+        helpers.stop()
+        tending.join()
+
+
+def _query_command(listen: Address, path: object) -> list[str]:
+    return [sys.executable, "-m", "telefabric.store.query", "--listen", listen.url, "--store", str(path)]
+
+
+@click.command()
+@setting("listen")
+@setting("data")
+@setting("log_format")
+@tied()
+def up(listen: str | None, data: str | None, log_format: str | None, tied: bool) -> None:
+    """Run broker and store together, until ^C or SIGTERM; a part that dies is restarted.
+
+    \b
+    Example:
+      telefabric up
+      telefabric up --listen tcp://127.0.0.1:7750 --data ./runs
+    """
+    set_up_logs(log_format)
+    services = Services(Address.parse(resolve("listen", listen).value), data_folder(data), log_format=log_format)
+    services.start()
+    on_signals(services.stop)
+    if tied:
+        ignore_interrupt()
+        stop_with_parent(services.stop)
+    ready(services.address.url)
+    services.tend()

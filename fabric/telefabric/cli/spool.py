@@ -1,0 +1,65 @@
+"""`telefabric spool`: what workers left behind on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from telefabric.address import Address
+from telefabric.cli.options import setting
+from telefabric.drain import Drain
+from telefabric.errors import EnvironmentProblem
+from telefabric.settings import resolve, spool_folder
+
+
+@click.group()
+def spool() -> None:
+    """Spools: events that workers on this machine have emitted and no store has acknowledged yet."""
+
+
+@spool.command()
+@setting("connect")
+@setting("spool")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so long.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_json: bool) -> None:
+    """Deliver what dead workers on this machine left in their spools.
+
+    Spools of living workers are left to them. Ends with 1 when something could not be delivered.
+
+    \b
+    Example:
+      telefabric spool drain --connect tcp://127.0.0.1:7750
+    """
+    address = Address.parse(resolve("connect", connect).value)
+    root: Path = spool_folder(spool)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    with Drain(address, root) as draining:
+        complete = _watch(draining, deadline, quiet=as_json or not sys.stderr.isatty())
+        report = draining.report()
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        click.echo(f"{report['delivered_spools']} spools with {report['delivered_events']} events delivered.")
+    if not complete:
+        raise EnvironmentProblem(f"{report['left_spools']} spools in {root} are not delivered: {draining.obstacle()}")
+
+
+def _watch(draining: Drain, deadline: float | None, *, quiet: bool) -> bool:
+    """Until nothing is left (True), or until it is hopeless or the time is up."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        task = progress.add_task("spools", total=None)
+        while not draining.finished:
+            if draining.hopeless or (deadline is not None and time.monotonic() > deadline):
+                return False
+            report = draining.report()
+            progress.update(task, completed=report["delivered_events"], total=report["known_events"] or None)
+            time.sleep(0.05)
+    return True

@@ -1,0 +1,100 @@
+"""`telefabric demo`: a run that really learns, through a broker and a store of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from telefabric.address import Address
+from telefabric.cli.options import set_up_logs
+from telefabric.services import Services
+from telefabric.settings import data_folder
+from telefabric.store.audit import audit
+from telefabric_workers.connection import connect
+from telefabric_workers.demo import cartpole, frozenlake
+
+if TYPE_CHECKING:
+    from telefabric_workers.worker import Worker
+
+TASKS: dict[str, Any] = {"frozenlake": frozenlake, "cartpole": cartpole}
+_FLUSH_S = 30.0
+
+
+@click.command()
+@click.option("--task", type=click.Choice(sorted(TASKS)), default="frozenlake", show_default=True, help="What to learn.")
+@click.option("--episodes", type=click.IntRange(min=1), help="How many episodes; the task's own number by default.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same run.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Steps a second; as fast as it goes by default.")
+@click.option("--data", metavar="DIR", help="Folder of store and spool; demo/ in the user's data folder by default.")
+@click.option("--headless", is_flag=True, help="Never open a window. (This version has none to open.)")
+@click.option("--json", "as_json", is_flag=True, help="End with one line that is a JSON object.")
+def demo(
+    task: str, episodes: int | None, seed: int, rate: float | None, data: str | None, headless: bool, as_json: bool
+) -> None:
+    """Learn a small task, store every step of it, and count again what is stored.
+
+    Starts a broker and a store of its own on a free port of this machine, and ends by itself.
+
+    \b
+    Example:
+      telefabric demo --episodes 500 --data ./demo
+    """
+    set_up_logs(None)
+    folder = Path(data) if data else data_folder() / "demo"
+    started_s = time.monotonic()
+    with Services(Address("127.0.0.1", 0), folder) as services:
+        worker = connect(
+            services.address.url,
+            metadata={"game_id": TASKS[task].GAME_ID, "seed": seed},
+            spool=folder / "spool",
+            exit_flush_s=_FLUSH_S,
+        )
+        with worker:
+            result = _train(worker, task, episodes, seed, rate)
+    found = audit(services.file, worker.stream_id, worker.emitted)
+    report = {
+        "emitted": found.emitted,
+        "stored": found.stored,
+        "missing": found.missing,
+        "duplicated": found.duplicated,
+        "store": str(services.file.absolute()),
+        "success_rate": result.success_rate,
+        "mean_return": result.mean_return,
+        "episodes": result.episodes,
+        "steps": result.steps,
+        "run_id": worker.run_id,
+    }
+    _say(report, time.monotonic() - started_s)
+    if as_json:
+        click.echo(json.dumps(report))
+    if found.missing or found.duplicated or found.stored != found.emitted:
+        sys.exit(1)
+
+
+def _train(worker: Worker, task: str, episodes: int | None, seed: int, rate: float | None) -> Any:
+    """Train with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    total = episodes or TASKS[task].EPISODES
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("episodes"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(task, total=total)
+        worker.register_on_episode_end(lambda episode: progress.advance(bar))
+        return TASKS[task].train(worker, episodes=total, seed=seed, rate=rate)
+
+
+def _say(report: dict[str, Any], took_s: float) -> None:
+    rate = report["success_rate"]
+    learned = f"{rate:.0%} of the last 100 episodes succeeded" if rate is not None else f"mean return {report['mean_return']:.1f}"
+    click.echo(f"Learned   {learned}, after {report['episodes']} episodes and {report['steps']} steps in {took_s:.1f} s.")
+    click.echo(f"Emitted   {report['emitted']} events.")
+    click.echo(f"Stored    {report['stored']} of them, {report['missing']} missing, {report['duplicated']} duplicated.")
+    click.echo(f"Store     {report['store']}")
+    click.echo(f"Look      telefabric dump --store {report['store']} --run {report['run_id']} | head")
