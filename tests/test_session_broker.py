@@ -148,6 +148,16 @@ def test_a_store_that_attaches_later_is_asked_for_all_streams(world):
     assert [info.stream for info in only(sent, control.Ask).streams] == [A, B]
 
 
+def test_a_store_is_asked_again_until_it_has_reported(world):
+    world.attach()
+    world.hello()  # ASK, or its answer, is lost on the way
+    asked = [send for send in world.wait(limits.ACK_STALL_S + 1, alive=[STORE]) if isinstance(send[1], control.Ask)]
+    assert [(peer, [info.stream for info in ask.streams]) for peer, ask in asked] == [(STORE, [A])]
+    world.marks()
+    sent = world.wait(limits.ACK_STALL_S + 1, alive=[STORE])
+    assert not [message for _, message in sent if isinstance(message, control.Ask)]
+
+
 def test_what_is_asked_is_split_into_messages_that_stay_within_the_limit(world):
     metadata = bytes(limits.METADATA_BYTES_MAX)
     for number in range(10):
@@ -451,6 +461,17 @@ def test_a_worker_that_missed_its_welcome_is_asked_to_greet_again_after_a_heartb
     assert open_world.beat(epoch=stale) == [(WORKER, control.Who(INSTANCE, A))]
 
 
+def test_a_heartbeat_that_crosses_a_rewind_is_not_answered_with_who(open_world):
+    world = open_world
+    world.wait(5, alive=[STORE])
+    world.beat()
+    epoch = world.epoch()
+    world.nack(1)
+    assert world.beat(epoch=epoch) == []
+    world.wait(2, alive=[STORE])
+    assert world.beat(epoch=epoch) == [(WORKER, control.Who(INSTANCE, A))], "it never heard of the rewind"
+
+
 def test_a_silent_stream_is_forgotten_and_its_credit_lent_to_others(open_world):
     world = open_world
     world.beat(backlog=10**9)
@@ -515,6 +536,17 @@ def test_more_streams_are_told_to_send_less_often():
     told = [message for _, message in world.wait(0.5, alive=[STORE]) if isinstance(message, control.Credit)]
     assert {credit.interval_ms for credit in told} == {welcome.interval_ms}
     assert len(told) == 200
+
+
+def test_credit_is_told_again_while_the_heartbeats_do_not_show_it(open_world):
+    world = open_world
+    world.beat(backlog=10 * BASE)
+    world.wait(0.5, alive=[STORE])  # the CREDIT is lost on the way
+    assert world.beat(backlog=10 * BASE, credit=BASE) == [], "it may still be on its way"
+    world.wait(1, alive=[STORE])
+    assert only(world.beat(backlog=10 * BASE, credit=BASE), control.Credit).credit_bytes == 10 * BASE
+    world.wait(2, alive=[STORE])
+    assert world.beat(backlog=10 * BASE, credit=10 * BASE) == []
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------

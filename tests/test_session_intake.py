@@ -46,6 +46,17 @@ def test_the_same_seqs_with_other_bytes_are_a_conflict(intake):
     assert intake.judge(header(1, 3, crc=7)).verdict is Verdict.CONFLICT
 
 
+def test_a_gap_that_is_told_again_is_a_duplicate_although_its_time_differs(intake):
+    intake.judge(header(1, 9, gap=True, crc=1))
+    assert intake.judge(header(1, 9, gap=True, crc=2)).verdict is Verdict.DUPLICATE
+
+
+def test_a_gap_for_events_that_are_stored_already_is_a_duplicate(intake):
+    """Stored, not yet acknowledged, and meanwhile dropped from a full spool."""
+    intake.judge(header(1, 1))
+    assert intake.judge(header(1, 1, gap=True, crc=7)).verdict is Verdict.DUPLICATE
+
+
 def test_only_a_few_batches_are_remembered(intake):
     for seq in range(1, REMEMBERED_BATCHES + 2):
         intake.judge(header(seq, seq))

@@ -193,6 +193,16 @@ def test_the_heartbeat_says_which_credit_and_epoch_were_heard(open_session):
     assert beat == control.StreamBeat(STREAM, 2, 9, 77, 12_345, 1, 0)
 
 
+def test_credit_that_was_lowered_is_given_back_only_as_far_as_it_is_not_in_flight(open_session):
+    open_session.credited(control.Credit(BROKER, STREAM, 1, 10 * BASE, 20))
+    open_session.sent(10, 8 * BASE, 0)
+    open_session.sent(20, BASE, 0)
+    open_session.credited(control.Credit(BROKER, STREAM, 1, BASE, 20))
+    assert open_session.beat(oldest=1, head=20, backlog_bytes=0).credit_bytes == open_session.in_flight_bytes
+    open_session.acknowledged(ack(20), 0)
+    assert open_session.beat(oldest=1, head=20, backlog_bytes=0).credit_bytes == BASE
+
+
 # -- acknowledgement ---------------------------------------------------------------------------------------------
 
 
@@ -271,6 +281,13 @@ def test_a_rewind_goes_back_under_a_new_epoch_with_a_fresh_count(open_session):
     assert (open_session.cursor, open_session.epoch, open_session.credit) == (4, 2, 5_000)
     assert open_session.in_flight_bytes == 0
     assert open_session.rewinds == 1
+
+
+def test_a_rewind_acknowledges_nothing(open_session):
+    """What comes before the expected seq may be on its way, or written and not yet committed."""
+    open_session.sent(10, 1_000, 0)
+    open_session.rewind(rewind(8), 0)
+    assert open_session.acked == 0
 
 
 def test_a_rewind_or_credit_of_an_earlier_epoch_is_ignored(open_session):

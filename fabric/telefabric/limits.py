@@ -46,7 +46,7 @@ RECONNECT_MIN_S = 0.2
 RECONNECT_MAX_S = 30.0
 ACK_STALL_S = 5.0
 """No progress for so long with batches in flight: say HELLO again and go back."""
-CREDIT_REVIEW_S = 0.1
+CREDIT_REVIEW_S = 0.05
 
 # -- sockets -----------------------------------------------------------------------------------------------------
 DATA_HWM = 64
@@ -62,8 +62,11 @@ ORPHANS_AT_ONCE = 4
 """Spools of dead workers that one process drains beside its own work."""
 
 # -- store -------------------------------------------------------------------------------------------------------
-COMMIT_EVENTS_MAX = 5_000
+COMMIT_EVENTS_MAX = 20_000
 COMMIT_INTERVAL_S = 0.03
+"""When nothing more is waiting; a transaction is then small and its acknowledgement early."""
+COMMIT_INTERVAL_BUSY_S = 0.15
+"""While more is waiting: one sync for many events, and still within what a heartbeat's worth of credit covers."""
 QUERY_ROWS_MAX = 2_000
 QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0

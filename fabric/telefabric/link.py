@@ -23,7 +23,7 @@ from telefabric.errors import SpoolError, WireError
 from telefabric.session.backoff import Backoff
 from telefabric.session.stream import NS, Phase, SendBatch, SendGap, StreamSession
 from telefabric.spool import Spool
-from telefabric.transport import common_options, receive_last
+from telefabric.transport import common_options, receive_last, send_pair
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Gap
 
@@ -389,11 +389,7 @@ class _Sockets:
 
     def send_data(self, topic: bytes, message: bytes) -> bool:
         """False when the pipe is full: try again later, by time (POLLOUT of an XPUB means nothing)."""
-        try:
-            self._data.send_multipart((topic, message), zmq.DONTWAIT)
-        except zmq.Again:
-            return False
-        return True
+        return send_pair(self._data, topic, message)
 
     def close(self, linger_ms: int) -> None:
         self._control.close(linger=linger_ms)

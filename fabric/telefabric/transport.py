@@ -7,6 +7,13 @@ from typing import Any
 import zmq
 
 from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import EnvironmentProblem
+
+# pyzmq's flags are enum members, whose every | costs more than a send.
+_DONTWAIT = int(zmq.DONTWAIT)
+_DONTWAIT_SNDMORE = int(zmq.DONTWAIT) | int(zmq.SNDMORE)
+_RCVMORE = int(zmq.RCVMORE)
 
 
 def common_options(socket: zmq.Socket[Any]) -> None:
@@ -21,9 +28,43 @@ def common_options(socket: zmq.Socket[Any]) -> None:
     socket.set(zmq.MAXMSGSIZE, limits.MESSAGE_BYTES_MAX)
 
 
-def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
-    """The next message's last frame, or None when there is none."""
+def receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
+    """The frames of the next message, or None when there is none. `recv_multipart` with less work around it."""
     try:
-        return socket.recv_multipart(zmq.DONTWAIT)[-1]
+        frames = [socket.recv(_DONTWAIT)]
     except zmq.Again:
         return None
+    while socket.getsockopt(_RCVMORE):
+        frames.append(socket.recv(_DONTWAIT))
+    return frames
+
+
+def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
+    """The last frame of the next message, or None when there is none."""
+    frames = receive(socket)
+    return None if frames is None else frames[-1]
+
+
+def send_pair(socket: zmq.Socket[bytes], first: bytes, second: bytes) -> bool:
+    """Send two frames, or nothing and False when the pipe is full."""
+    try:
+        socket.send(first, _DONTWAIT_SNDMORE)
+    except zmq.Again:
+        return False
+    socket.send(second, _DONTWAIT)
+    return True
+
+
+def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
+    """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had."""
+    try:
+        socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}")
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise EnvironmentProblem(
+                f"{wanted.url} is in use: is a broker running there already (telefabric status)? "
+                "Stop it, or listen on another port with --listen"
+            ) from None
+        raise EnvironmentProblem(f"cannot listen on {wanted.url}: {error.strerror}") from None
+    endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
+    return Address(wanted.host, int(endpoint.rpartition(":")[2]))

@@ -1,16 +1,14 @@
-"""`connect`: from arguments and environment to a worker, and its end at the interpreter's exit."""
+"""`connect`: from arguments and environment to a worker."""
 
 from __future__ import annotations
 
-import atexit
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from telefabric_schemas.events import ControlMode
 from telefabric_workers.environment import WorkerEnvironment
-from telefabric_workers.worker import Worker, live_workers
+from telefabric_workers.worker import Worker
 
 
 def connect(
@@ -50,25 +48,4 @@ def connect(
     environment = WorkerEnvironment.read(
         connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, exit_flush_s=exit_flush_s
     )
-    _register_exit()
     return Worker(environment, metadata=metadata, control_mode=control_mode, strict=strict, on_fork=on_fork)
-
-
-_registered = False
-
-
-def _register_exit() -> None:
-    global _registered
-    if not _registered:
-        _registered = True
-        atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    """Workers that nobody closed: their run failed if the program ends by an exception."""
-    error = getattr(sys, "last_value", None)
-    for worker in live_workers():
-        if error is None:
-            worker.close()
-        else:
-            worker.close("failed", f"{type(error).__name__}: {error}")

@@ -34,7 +34,7 @@ def repair(event: Event) -> tuple[bytes, list[Problem]]:
     for name, kind in _field_kinds(type(event)).items():
         try:
             fields[name] = _COERCE[kind](getattr(event, name))
-        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
             problems.append(Problem(event.kind, name, str(error) or type(error).__name__))
             fields[name] = _LEFT_OUT[kind]
     _shorten(event.kind, fields, problems)
@@ -47,6 +47,8 @@ def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None
 
     def size(name: str) -> int:
         value = fields[name]
+        if isinstance(value, str):
+            return len(value.encode())
         return len(bytes(value)) if isinstance(value, msgspec.Raw) else len(value) if hasattr(value, "__len__") else 9
 
     while sum(map(size, fields)) > room:
@@ -56,7 +58,8 @@ def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None
         fields[name] = value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
+    """Any whole number as an int. Raises `TypeError`, or `OverflowError` beyond 64 bits."""
     number = operator.index(value)
     if not -INT_MAX <= number <= INT_MAX:
         raise OverflowError("it does not fit into 64 bits")
@@ -64,7 +67,7 @@ def _integer(value: Any) -> int:
 
 
 def _integer_or_none(value: Any) -> int | None:
-    return None if value is None else _integer(value)
+    return None if value is None else integer(value)
 
 
 def _number_or_none(value: Any) -> float | None:
@@ -90,7 +93,7 @@ def _payload(value: Any) -> msgspec.Raw:
 
 
 _COERCE: dict[str, Any] = {
-    "int": _integer,
+    "int": integer,
     "int?": _integer_or_none,
     "float?": _number_or_none,
     "bool": _boolean,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -33,12 +35,15 @@ from telefabric_schemas.events import (
 )
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
-from telefabric_workers.repair import Problem, repair
+from telefabric_workers.repair import Problem, integer, repair
 
 log = logging.getLogger("telefabric.worker")
 
 StepCallback = Callable[[Step], object]
 EpisodeCallback = Callable[[Episode], object]
+
+_REASON_CHARS_MAX = 4_000
+"""Some exceptions print whole data sets."""
 
 
 class Worker:
@@ -109,7 +114,11 @@ class Worker:
         if agent is None:
             agent = self.agent_id
         with outbox.lock:
+            if self._unusual and not self._revive():  # closed by another thread just now
+                return
             seq = outbox.head + 1
+            if agent.__class__ is not str:
+                agent = self._named(agent)
             if global_step is None:
                 global_step = self._steps.get(agent, -1) + 1
             event = Step(
@@ -123,16 +132,19 @@ class Worker:
                 and step.__class__ is int
                 and env_index.__class__ is int
                 and global_step.__class__ is int
+                and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
                 and terminated.__class__ is bool
                 and truncated.__class__ is bool
-                and agent.__class__ is str
-                and policy_label is None
-                and backend is None
-                and frame_ref is None
-                and control_mode is None
+                and (policy_label is None or policy_label.__class__ is str)
+                and (control_mode is None or control_mode.__class__ is str)
+                and (backend is None or backend.__class__ is str)
+                and (frame_ref is None or frame_ref.__class__ is str)
             )
             outbox.append(seq, self._encode(event, plain))
-            self._steps[agent] = global_step
+            if plain:
+                self._steps[agent] = global_step
+            else:
+                self._count_step(agent, global_step)
             self._step_count += 1
         if self._on_step:
             self._call(self._on_step, event)
@@ -156,14 +168,15 @@ class Worker:
         """The end of an episode. `global_step` is the agent's last step's unless it is given."""
         if self._unusual and not self._revive():
             return
-        agent = self.agent_id if agent is None else agent
+        agent = self._named(agent)
         with self._outbox.lock:
             event = Episode(
                 self._outbox.head + 1, agent, env_index, episode, total_reward, length, self._at(agent, global_step),
                 time.time_ns(), time.monotonic_ns(), end_reason, seed, game_id or self._metadata.get("game_id"),
                 control_mode or self._control_mode, policy_label, metadata,
             )  # fmt: skip
-            self._append(event)
+            if not self._append(event):
+                return
             self._episode_count += 1
         if self._on_episode:
             self._call(self._on_episode, event)
@@ -180,7 +193,7 @@ class Worker:
         """One value of a named series. `global_step` is the agent's last step's unless it is given."""
         if self._unusual and not self._revive():
             return
-        agent = self.agent_id if agent is None else agent
+        agent = self._named(agent)
         with self._outbox.lock:
             at = self._at(agent, global_step)
             seq = self._outbox.head + 1
@@ -198,7 +211,7 @@ class Worker:
         """One line of the run's log."""
         if self._unusual and not self._revive():
             return
-        agent = self.agent_id if agent is None else agent
+        agent = self._named(agent)
         with self._outbox.lock:
             seq = self._outbox.head + 1
             self._append(Log(seq, level, message, agent, time.time_ns(), time.monotonic_ns(), logger, fields))
@@ -208,10 +221,13 @@ class Worker:
         if self._unusual and not self._revive():
             return
         told = {**(metadata or {}), **more}
+        encoded, problems = _encode_metadata(told)
+        self._tell(problems)
         with self._outbox.lock:
             self._metadata.update(told)
             seq = self._outbox.head + 1
-            self._append(RunMetadata(seq, told, self.agent_id, time.time_ns(), time.monotonic_ns()))
+            now = time.time_ns(), time.monotonic_ns()
+            self._append(RunMetadata(seq, msgspec.Raw(encoded), self.agent_id, *now))
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
@@ -284,12 +300,7 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None:
-            self.close()
-        elif isinstance(error, KeyboardInterrupt):
-            self.close("cancelled", "interrupted")
-        else:
-            self.close("failed", f"{type(error).__name__}: {error}")
+        self.close(*outcome_of(error))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -297,6 +308,7 @@ class Worker:
         """Open a stream of our own, with its first event."""
         started_ns = time.time_ns()
         metadata, problems = _encode_metadata(self._metadata)
+        self._tell(problems)  # before anything is opened: it raises when strict
         self._info = StreamInfo(
             os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, self._control_mode,
             _hostname(), os.getpid(), __version__, metadata,
@@ -304,16 +316,16 @@ class Worker:
         self._steps: dict[str, int] = {}
         self._step_count = 0
         self._episode_count = 0
+        started = RunStarted(
+            1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(),
+            self._control_mode, msgspec.Raw(metadata), self._info.host, self._info.pid, __version__,
+        )  # fmt: skip
+        encoded = self._encode(started, plain=False)
         self._outbox: Outbox = open_outbox(self._environment, self._info)
-        self._unusual = "off" if self._environment.mode == "off" else ""
-        self._tell(problems)
         with self._outbox.lock:
-            self._append(
-                RunStarted(
-                    1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(),
-                    self._control_mode, msgspec.Raw(metadata), self._info.host, self._info.pid, __version__,
-                )
-            )  # fmt: skip
+            self._outbox.append(1, encoded)
+        _close_at_exit()
+        self._unusual = "off" if self._environment.mode == "off" else ""  # last: from here on other threads emit
 
     def _revive(self) -> bool:
         """The unusual cases of a call: True when it may go on."""
@@ -328,17 +340,20 @@ class Worker:
             self._tell([Problem("worker", "closed", "it was called after close(), and the call was ignored")])
         return False
 
-    def _append(self, event: Event) -> None:
-        """Encode and append; the caller holds the lock."""
+    def _append(self, event: Event) -> bool:
+        """Encode and append; the caller holds the lock. False when another thread closed the worker just now."""
+        if self._unusual and not self._revive():
+            return False
         self._outbox.append(event.seq, self._encode(event, plain=False))
+        return True
 
     def _encode(self, event: Event, plain: bool) -> bytes:
         """The event's bytes; the slow way round when a field is not of its plain type, or a value is unusual."""
         if plain:
             try:
                 encoded = _encoder.encode(event)
-            except (TypeError, ValueError, OverflowError, RecursionError):
-                pass  # told by repair
+            except Exception:  # noqa: BLE001, S110  whatever the caller's own objects raise: repair tells it
+                pass
             else:
                 if len(encoded) <= limits.EVENT_BYTES_MAX:
                     return encoded
@@ -356,6 +371,16 @@ class Worker:
             if (problem.kind, problem.field) not in self._told:
                 self._told.add((problem.kind, problem.field))
                 log.warning("%s goes without its value: %s (told once; counted in worker.problems)", name, problem.why)
+
+    def _named(self, agent: str | None) -> str:
+        return self.agent_id if agent is None else str(agent)
+
+    def _count_step(self, agent: str, global_step: Any) -> None:
+        """Go on counting from a step number of any type; one that cannot be used counts as one step."""
+        try:
+            self._steps[agent] = integer(global_step)
+        except (TypeError, OverflowError):
+            self._steps[agent] = self._steps.get(agent, -1) + 1
 
     def _at(self, agent: str, global_step: int | None) -> int | None:
         return self._steps.get(agent) if global_step is None else global_step
@@ -398,7 +423,7 @@ def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]
     for name, value in metadata.items():
         try:
             encoded = values.encode(value)
-        except TypeError as error:
+        except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
             problems.append(Problem("metadata", str(name), str(error)))
             continue
         size += len(encoded) + len(str(name)) * 4
@@ -416,9 +441,34 @@ def _hostname() -> str:
     return socket.gethostname()
 
 
-def live_workers() -> list[Worker]:
-    """The workers of this process that are not closed."""
-    return [worker for worker in list(_workers) if not worker.closed]
+def outcome_of(error: BaseException | None) -> tuple[Outcome, str | None]:
+    """How a run ended whose program ended with `error`, and the reason to tell."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "completed", None
+    if isinstance(error, KeyboardInterrupt):
+        return "cancelled", "interrupted"
+    return "failed", f"{type(error).__name__}: {error}"[:_REASON_CHARS_MAX]
+
+
+def _close_at_exit() -> None:
+    """See to it that this process closes its workers when it ends by itself. A second time is harmless."""
+    global _exit_seen_to
+    if _exit_seen_to == os.getpid():
+        return
+    if not _exit_seen_to:
+        atexit.register(_close_all)  # a forked child inherits it
+    _exit_seen_to = os.getpid()
+    multiprocessing = sys.modules.get("multiprocessing.util")
+    if multiprocessing is not None and sys.modules["multiprocessing.process"].parent_process() is not None:
+        multiprocessing.Finalize(None, _close_all, exitpriority=0)  # such a child ends without atexit
+
+
+def _close_all() -> None:
+    """End the workers that nobody closed: their run failed if the program ends by an exception."""
+    error = sys.exception() or getattr(sys, "last_value", None)
+    for worker in list(_workers):
+        if not worker.closed:
+            worker.close(*outcome_of(error))
 
 
 def _forked() -> None:
@@ -429,5 +479,7 @@ def _forked() -> None:
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=values.enc_hook)
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+_exit_seen_to = 0
+"""The process that closes its workers at its end."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)

@@ -15,7 +15,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, WireError
 from telefabric.session.broker import BrokerCore
-from telefabric.transport import common_options
+from telefabric.transport import bind, common_options, receive, send_pair
 from telefabric.wire import control
 
 log = structlog.get_logger("telefabric.broker")
@@ -90,7 +90,7 @@ class Broker:
 
     def _read_subscriptions(self) -> None:
         """Enter only subscriptions to a token that was issued; a stranger's is left out and hears nothing."""
-        while (frames := _receive(self._durable)) is not None:
+        while (frames := receive(self._durable)) is not None:
             wish = frames[-1]
             if wish[:1] != _SUBSCRIBE:
                 continue  # a subscriber that went: what it misses it asks for again
@@ -102,7 +102,7 @@ class Broker:
 
     def _read_control(self, now_ns: int) -> None:
         for _ in range(_MESSAGES_A_TURN):
-            frames = _receive(self._control)
+            frames = receive(self._control)
             if frames is None:
                 return
             if len(frames) != 2:
@@ -117,7 +117,7 @@ class Broker:
 
     def _read_data(self) -> None:
         for _ in range(_MESSAGES_A_TURN):
-            frames = _receive(self._data)
+            frames = receive(self._data)
             if frames is None:
                 return
             self.core.batch(frames[-1])
@@ -133,9 +133,7 @@ class Broker:
             if token not in self._subscribed:
                 continue
             while (message := self.core.lane.peek(name)) is not None:
-                try:
-                    self._durable.send_multipart((token, message), zmq.DONTWAIT)
-                except zmq.Again:
+                if not send_pair(self._durable, token, message):
                     self._full = True
                     break
                 self.core.lane.sent(name)
@@ -181,25 +179,3 @@ class Broker:
             socket.set(zmq.XPUB_NODROP, 1)
             socket.set(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX)
         return socket, bind(socket, listen.beside(offset))
-
-
-def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
-    """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had."""
-    try:
-        socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}")
-    except zmq.ZMQError as error:
-        if error.errno == zmq.EADDRINUSE:
-            raise EnvironmentProblem(
-                f"{wanted.url} is in use: is a broker running there already (telefabric status)? "
-                "Stop it, or listen on another port with --listen"
-            ) from None
-        raise EnvironmentProblem(f"cannot listen on {wanted.url}: {error.strerror}") from None
-    endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
-    return Address(wanted.host, int(endpoint.rpartition(":")[2]))
-
-
-def _receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
-    try:
-        return socket.recv_multipart(zmq.DONTWAIT)
-    except zmq.Again:
-        return None

@@ -5,6 +5,9 @@ attached; else it *waits*, with no credit and no acknowledgement. Opening, and e
 credit and outstanding bytes start afresh, and batches of an earlier epoch are ignored. An acknowledgement is the
 smallest watermark of the required subscribers.
 
+A connection that breaks and comes back loses what was under way without a word, so whatever waits for an answer is said
+again: ASK until a subscriber has reported, CREDIT until the worker's heartbeat shows it.
+
 Nothing here survives a restart, and nothing has to: streams say HELLO again, subscribers attach again.
 """
 
@@ -43,6 +46,9 @@ class _Stream:
     epoch: int = 0
     open: bool = False
     opened_ns: int = 0
+    """When its epoch began."""
+    asked_ns: int = 0
+    told_ns: int = 0
     backlog_bytes: int = 0
     acked: int = 0
     next_seq: int = 1
@@ -159,6 +165,7 @@ class BrokerCore:
         state.oldest, state.head, state.heard_ns = message.oldest, message.head, now_ns
         self._hold(state)
         state.marks.clear()
+        state.asked_ns = now_ns
         self._wait(peer, stream, self._why_wait(state))
         for durable in self._durable.values():
             self._send(durable.peer, control.Ask(self.instance, [state.info]))
@@ -178,7 +185,9 @@ class BrokerCore:
                 self._credit.report(
                     beat.stream, backlog=beat.backlog_bytes, next_bytes=beat.next_bytes, confirmed=beat.credit_bytes
                 )
-            elif now_ns - state.opened_ns > limits.HEARTBEAT_S * NS:
+                if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
+                    self._tell_credit(state, now_ns)
+            elif _long_ago(state.opened_ns, now_ns):
                 self._send(peer, control.Who(self.instance, beat.stream))
 
     def _bye(self, peer: bytes, message: control.Bye) -> None:
@@ -227,10 +236,10 @@ class BrokerCore:
         self._send(peer, control.Attached(self.instance, durable.token, self.endpoints))
         for state in self._streams.values():
             state.marks.pop(message.name, None)
+            state.asked_ns = now_ns
             if message.name in self._required:
                 self._hold(state)
-        for chunk in _chunks([state.info for state in self._streams.values()]):
-            self._send(peer, control.Ask(self.instance, chunk))
+        self._ask(durable, self._streams.values())
 
     def _marks(self, peer: bytes, message: control.Marks, now_ns: int) -> None:
         durable = self._durable_of(peer, message.instance, now_ns)
@@ -288,17 +297,24 @@ class BrokerCore:
         ]
         for stream in silent:
             self._forget(stream)
-        self._review_credit()
+        self._ask_again(now_ns)
+        self._review_credit(now_ns)
 
-    def _review_credit(self) -> None:
+    def _ask_again(self, now_ns: int) -> None:
+        due = [state for state in self._streams.values() if now_ns - state.asked_ns > limits.ACK_STALL_S * NS]
+        for durable in self._durable.values():
+            self._ask(durable, [state for state in due if durable.name not in state.marks])
+        for state in due:
+            state.asked_ns = now_ns
+
+    def _review_credit(self, now_ns: int) -> None:
         interval_ms = self._interval_ms()
         changed = self._credit.review()
         if abs(interval_ms - self._interval_told_ms) * 4 > self._interval_told_ms:
             self._interval_told_ms = interval_ms
             changed = {stream: self._credit.granted(stream) for stream, state in self._streams.items() if state.open}
-        for stream, grant in changed.items():
-            state = self._streams[stream]
-            self._send(state.peer, control.Credit(self.instance, stream, state.epoch, grant, interval_ms))
+        for stream in changed:
+            self._tell_credit(self._streams[stream], now_ns)
 
     def status(self, now_ns: int) -> dict[str, Any]:
         """What `telefabric status` shows: plain values."""
@@ -347,6 +363,15 @@ class BrokerCore:
     def _send(self, peer: bytes, message: control.Message) -> None:
         self._out.append(Send(peer, message))
 
+    def _ask(self, durable: _Durable, states: Iterable[_Stream]) -> None:
+        for chunk in _chunks([state.info for state in states]):
+            self._send(durable.peer, control.Ask(self.instance, chunk))
+
+    def _tell_credit(self, state: _Stream, now_ns: int) -> None:
+        state.told_ns = now_ns
+        stream, grant = state.info.stream, self._credit.granted(state.info.stream)
+        self._send(state.peer, control.Credit(self.instance, stream, state.epoch, grant, self._interval_ms()))
+
     def _refuse(self, peer: bytes, protocol: int) -> None:
         reason = f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install one version on both sides"
         self.dropped["protocol"] += 1
@@ -378,7 +403,7 @@ class BrokerCore:
 
     def _open(self, state: _Stream, now_ns: int) -> None:
         state.open = True
-        state.opened_ns = now_ns
+        state.opened_ns = state.told_ns = now_ns
         state.acked = min(state.marks[name] for name in self._required)
         self._new_epoch(state, state.acked + 1)
         grant = self._credit.open(state.info.stream)
@@ -386,6 +411,7 @@ class BrokerCore:
 
     def _rewind(self, state: _Stream, expected: int, reason: str) -> None:
         state.rewinds += 1
+        state.opened_ns = max(state.opened_ns, self._reviewed_ns)
         self._new_epoch(state, expected)
         grant = self._credit.open(state.info.stream)
         message = control.Rewind(self.instance, state.info.stream, state.epoch, expected, grant, reason)
@@ -434,6 +460,11 @@ class BrokerCore:
     def _interval_ms(self) -> int:
         seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
         return int(1000 * min(max(seconds, limits.BATCH_INTERVAL_MIN_S), limits.BATCH_INTERVAL_MAX_S))
+
+
+def _long_ago(then_ns: int, now_ns: int) -> bool:
+    """Longer than an answer may take."""
+    return now_ns - then_ns > limits.HEARTBEAT_S * NS
 
 
 def _chunks(infos: list[control.StreamInfo]) -> Iterable[list[control.StreamInfo]]:

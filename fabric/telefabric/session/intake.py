@@ -63,6 +63,8 @@ class Intake:
         if stream is None:
             return Judgement(Verdict.UNKNOWN)
         if header.last_seq < stream.expected:
+            if header.is_gap:  # told again, with another time; or for events that were stored before they were dropped
+                return Judgement(Verdict.DUPLICATE)
             crc = stream.recent.get((header.first_seq, header.last_seq), header.body_crc)
             return Judgement(Verdict.DUPLICATE if crc == header.body_crc else Verdict.CONFLICT)
         if header.first_seq > stream.expected:
@@ -73,7 +75,8 @@ class Intake:
             return Judgement(Verdict.NACK, expected=stream.expected)
         skip = stream.expected - header.first_seq
         stream.expected = header.last_seq + 1
-        stream.recent[header.first_seq, header.last_seq] = header.body_crc
+        if not header.is_gap:
+            stream.recent[header.first_seq, header.last_seq] = header.body_crc
         if len(stream.recent) > REMEMBERED_BATCHES:
             stream.recent.popitem(last=False)
         return Judgement(Verdict.ACCEPT, skip=skip, expected=stream.expected)

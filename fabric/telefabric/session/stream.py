@@ -90,9 +90,11 @@ class StreamSession:
             self._forget_in_flight()
             return
         self._start(message.epoch, message.expected, message.credit_bytes, now_ns)
+        self.acked = max(self.acked, message.expected - 1)
         self._interval_ns = message.interval_ms * 1_000_000
 
     def rewind(self, message: control.Rewind, now_ns: int) -> None:
+        """Acknowledges nothing: what comes before `expected` may be accepted and not committed."""
         if message.instance != self.instance or self.phase is not Phase.STREAMING or message.epoch <= self.epoch:
             return
         self.rewinds += 1
@@ -165,9 +167,9 @@ class StreamSession:
         return control.Hello(control.PROTOCOL, self.info, oldest, head)
 
     def beat(self, *, oldest: int, head: int, backlog_bytes: int) -> control.StreamBeat:
-        return control.StreamBeat(
-            self.info.stream, oldest, head, backlog_bytes, self.credit, self.epoch, self.next_bytes
-        )
+        """Credit that was lowered below what is in flight already is confirmed only as far as that is acknowledged."""
+        in_use = max(self.credit, self.in_flight_bytes)
+        return control.StreamBeat(self.info.stream, oldest, head, backlog_bytes, in_use, self.epoch, self.next_bytes)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -176,7 +178,6 @@ class StreamSession:
         self.epoch = epoch
         self.cursor = expected
         self.credit = credit
-        self.acked = max(self.acked, expected - 1)
         self._forget_in_flight()
         self._progress_ns = now_ns
         self._sent_ns = 0

@@ -112,7 +112,7 @@ class Spool:
             ) from None
         spool = cls(directory, info, owner, bytes_max)
         try:
-            spool._active = spool._begin_segment(1)
+            spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
         except SpoolError:
             owner.release()
             shutil.rmtree(directory, ignore_errors=True)
@@ -205,7 +205,7 @@ class Spool:
                     return None
                 self._drop_oldest("disk_full")
 
-    def _begin_segment(self, first_seq: int, size: int = limits.SEGMENT_BYTES) -> Segment:
+    def _begin_segment(self, first_seq: int, size: int) -> Segment:
         spare = self.directory / _SPARE
         if size > limits.SEGMENT_BYTES:
             self._allocate_spare(size)

@@ -59,6 +59,13 @@ def open_reader(path: Path) -> apsw.Connection:
         connection.set_busy_timeout(2_000)
         version = _check_identity(connection, path)
         connection.execute("PRAGMA query_only = ON").fetchall()
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError):
+        raise StoreError(
+            f"{path} cannot be opened for reading: check the rights of the file and its folder, in which SQLite keeps "
+            "the index of the write-ahead log"
+        ) from None
+    except apsw.NotADBError:
+        raise StoreError(f"{path} is not a database: name a store file with --store") from None
     except apsw.Error as error:
         raise _explain(path, error) from None
     if version == 0:

@@ -39,6 +39,13 @@ class _Bucket:
         self.min = self.max = self.first = self.last = self.total = value
         self.count = 1
 
+    @classmethod
+    def of(cls, values: list[float]) -> _Bucket:
+        bucket = cls(values[0])
+        bucket.min, bucket.max, bucket.last = min(values), max(values), values[-1]
+        bucket.total, bucket.count = sum(values), len(values)
+        return bucket
+
     def add(self, value: float) -> None:
         if value < self.min:
             self.min = value
@@ -71,6 +78,26 @@ class Overview:
             self._buckets[place] = _Bucket(value)
         else:
             bucket.add(value)
+
+    def add_run(self, key: Key, first_step: int, values: list[float]) -> None:
+        """As `add` for each of the values of consecutive steps."""
+        if not isfinite(sum(values)):
+            for place, value in enumerate(values, first_step):
+                self.add(key, place, value)
+            return
+        start = 0
+        while start < len(values):
+            bucket = (first_step + start) >> FACTOR_BITS
+            end = ((bucket + 1) << FACTOR_BITS) - first_step
+            self._merge(key, bucket, _Bucket.of(values[start:end]))
+            start = end
+
+    def _merge(self, key: Key, place: int, later: _Bucket) -> None:
+        bucket = self._buckets.get((key, place))
+        if bucket is None:
+            self._buckets[key, place] = later
+        else:
+            bucket.merge(later)
 
     def rows(self) -> list[tuple[int, str, str, int, int, float, float, float, float, float, int]]:
         """Rows for `UPSERT`, all levels."""

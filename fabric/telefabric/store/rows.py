@@ -7,15 +7,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import msgspec
+from msgspec.structs import astuple
 
 from telefabric.errors import WireError
 from telefabric.store.overview import Key, Overview
 from telefabric.wire import records
-from telefabric.wire.batch import Header, Record, decode_body
+from telefabric.wire.batch import Header, decode_body
 from telefabric_schemas import events
 
-CONTROL_MODES = frozenset({"human", "agent", "multi_agent", "hybrid", "replay"})
-INT64_MAX = 2**63 - 1
+_MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
+_STEP_COLUMNS = 10
+"""The first fields of a step are columns of its table, in the same order: seq … time_ns."""
 
 Row = tuple[Any, ...]
 
@@ -43,37 +45,57 @@ class Rows:
         """Stream id → (stored_seq, first id, last id)."""
         self.lifecycle: list[Lifecycle] = []
         self.overview = Overview()
-        self.events = 0
+        self.rewards = _Rewards(self.overview)
         self.quarantined = 0
-        self.next_id = first_id
+        self.first_id = self.next_id = first_id
         self.began_ns = time.monotonic_ns()
 
     def add(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         """All events of an accepted batch, but the first `skip`. Whatever cannot be read goes to quarantine."""
         first_id = self.next_id
         try:
-            spans = records.spans(body, header.events)
-        except WireError as error:  # it passes its checksum and lies about its records: never one of our senders
-            self.quarantine_batch(place, header, body, error.reason, str(error))
-        else:
             if header.is_gap:
-                self._add_gap(place, header, body[slice(*spans[0])], skip)
+                self._add_gap(place, header, body, skip)
             else:
-                self._add_events(place, header, body, spans, skip)
+                self._add_events(place, header, body, skip)
+        except WireError as error:  # it passes its checksum and lies about its records: never one of our senders
+            left = header._replace(first_seq=header.first_seq + skip)
+            self.quarantine_batch(place, left, body, error.reason, str(error))
         previous = self.marks.get(header.stream)
         self.marks[header.stream] = (header.last_seq, previous[1] if previous else first_id, self.next_id - 1)
 
-    def _add_events(self, place: Place, header: Header, body: bytes, spans: list[records.Span], skip: int) -> None:
-        first = header.first_seq
+    def _add_events(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         try:
-            decoded: list[Record | None] = list(decode_body(body, header.events))
+            decoded = decode_body(body, header.events)
         except (msgspec.DecodeError, RecursionError):
-            decoded = [None] * header.events
-        for index in range(skip, header.events):
-            start, end = spans[index]
-            record = decoded[index]
-            self._add_event(place, first + index, record.event if record else None, body[start:end])
-        self.events += header.events - skip
+            self._add_one_by_one(place, header, body, skip)
+            return
+        if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
+            raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
+        steps = self.table("steps").append
+        head = tuple(place)
+        seq, end = header.first_seq - 1, 0
+        for record in decoded:
+            event = record.event
+            start = end + records.PREFIX_BYTES
+            end = start + record.length
+            seq += 1
+            if skip:
+                skip -= 1
+            elif type(event) is events.Step and event.seq == seq:  # nearly all events: no call, no look-up
+                fields = astuple(event)
+                mode = _MODES.get(event.control_mode, "unknown")
+                steps((self.next_id, *head, *fields[:_STEP_COLUMNS], mode, body[start:end]))
+                self.next_id += 1
+                self.rewards.add(place.stream, event)
+            else:
+                self._add_event(place, seq, event, body[start:end])
+
+    def _add_one_by_one(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+        """When some event of a batch has no schema here: the others are stored as what they are."""
+        for index, (start, end) in enumerate(records.spans(body, header.events)):
+            if index >= skip:
+                self._add_event(place, header.first_seq + index, None, body[start:end])
 
     def _add_event(self, place: Place, seq: int, event: events.AnyEvent | None, raw: bytes) -> None:
         number = self.next_id
@@ -81,7 +103,7 @@ class Rows:
         if event is None:
             try:
                 event = _decoder.decode(raw)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self.quarantine(number, place, seq, "undecodable", str(error), raw)
                 return
         if event.seq != seq:
@@ -94,14 +116,15 @@ class Rows:
         table, row = maker(self, number, place, event, raw)
         self.table(table).append(row)
 
-    def _add_gap(self, place: Place, header: Header, raw: bytes, skip: int) -> None:
+    def _add_gap(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+        raw = body[slice(*records.spans(body, 1)[0])]
         number, self.next_id = self.next_id, self.next_id + 1
         first = header.first_seq + skip
         try:
             gap = msgspec.msgpack.decode(raw, type=events.Gap)
             reason, time_ns = gap.reason, gap.time_ns
-        except msgspec.DecodeError:
-            reason, time_ns = "unreadable", header.time_ns
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            reason, time_ns = "unreadable", min(header.time_ns, events.INT_MAX)
         self.table("gaps").append((number, *place, first, header.last_seq, reason, time_ns, raw))
 
     def quarantine(self, number: int, place: Place, seq: int, reason: str, detail: str, raw: bytes) -> None:
@@ -122,22 +145,52 @@ class Rows:
             rows = self.tables[name] = []
         return rows
 
+    @property
+    def events(self) -> int:
+        return self.next_id - self.first_id
+
     def __bool__(self) -> bool:
-        return bool(self.tables)
+        return self.next_id > self.first_id
 
 
-def _mode(value: str | None) -> str:
-    return value if value in CONTROL_MODES else "unknown"
+class _Rewards:
+    """Gathers rewards of consecutive steps of one agent, so that the overview gets them by the run, not one by one."""
+
+    __slots__ = ("_agent", "_next", "_overview", "_stream", "_values")
+
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+        self._stream, self._agent, self._next = 0, "", 0
+        self._values: list[float] = []
+
+    def add(self, stream: int, event: events.Step) -> None:
+        step = event.global_step
+        reward = event.reward
+        if step != self._next or stream != self._stream or event.agent_id != self._agent or reward is None:
+            self.flush()
+            if reward is None:
+                return
+            if step is None:
+                step = event.seq
+            self._stream, self._agent, self._next = stream, event.agent_id, step
+        self._next += 1
+        self._values.append(reward)
+
+    def flush(self) -> None:
+        """Hand over what has gathered."""
+        if self._values:
+            key = Key(self._stream, self._agent, "reward")
+            self._overview.add_run(key, self._next - len(self._values), self._values)
+            self._values = []
 
 
 def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    step = event.seq if event.global_step is None else event.global_step
-    rows.overview.add(Key(place.stream, event.agent_id, "reward"), step, event.reward)
-    return "steps", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.step_index, event.global_step, event.reward, event.terminated, event.truncated, event.time_ns,
-        _mode(event.control_mode), raw,
-    )  # fmt: skip
+    rows.rewards.add(place.stream, event)
+    return "steps", (number, *place, *astuple(event)[:_STEP_COLUMNS], _mode(event.control_mode), raw)
+
+
+def _mode(value: str | None) -> str:
+    return _MODES.get(value, "unknown")
 
 
 def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:

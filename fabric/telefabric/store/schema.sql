@@ -172,7 +172,8 @@ CREATE TABLE quarantine (
 
 CREATE INDEX quarantine_by_stream ON quarantine (stream, seq);
 
--- What time lines and charts draw until one zooms in: buckets of 256 ** level steps.
+-- What time lines and charts draw until one zooms in: buckets of 256 ** level steps. A total whose parts overflow to
+-- both sides is no number, which SQLite keeps as null.
 CREATE TABLE overview (
     stream INTEGER NOT NULL,
     agent_id TEXT NOT NULL,
@@ -183,7 +184,7 @@ CREATE TABLE overview (
     max REAL,
     first REAL,
     last REAL,
-    total REAL NOT NULL,
+    total REAL,
     count INTEGER NOT NULL,
     PRIMARY KEY (stream, agent_id, series, level, bucket)
 ) STRICT, WITHOUT ROWID;

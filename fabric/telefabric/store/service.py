@@ -98,14 +98,8 @@ class Store:
         now_ns = time.monotonic_ns()
         for message in session.receive_control(now_ns):
             self._dispatch(session, message)
-        for _ in range(_MESSAGES_A_TURN):
-            if self._rows.events >= limits.COMMIT_EVENTS_MAX:
-                break
-            data = session.receive_data()
-            if data is None:
-                break
-            self._take(session, data)
-        if self._due(time.monotonic_ns()) and not self._commit():
+        more = self._take_all(session)
+        if self._due(time.monotonic_ns(), more) and not self._commit():
             return
         session.beat(time.monotonic_ns(), self.stored_events, self.quarantined_events)
         self._keep_house(time.monotonic_ns())
@@ -144,6 +138,17 @@ class Store:
         return control.StreamSeq(info.stream, stored)
 
     # -- batches -------------------------------------------------------------------------------------------------
+
+    def _take_all(self, session: _Session) -> bool:
+        """Add what has arrived, up to a transaction's worth; True when there may be more."""
+        for _ in range(_MESSAGES_A_TURN):
+            if self._rows.events >= limits.COMMIT_EVENTS_MAX:
+                return True
+            data = session.receive_data()
+            if data is None:
+                return False
+            self._take(session, data)
+        return True
 
     def _take(self, session: _Session, message: bytes) -> None:
         """Judge one batch and add its rows. Nothing that comes in here can stop the store."""
@@ -191,12 +196,12 @@ class Store:
         waited_ms = (now_ns - self._rows.began_ns) // 1_000_000
         return max(0, int(limits.COMMIT_INTERVAL_S * 1000) - waited_ms)
 
-    def _due(self, now_ns: int) -> bool:
+    def _due(self, now_ns: int, more: bool) -> bool:
         if not self._rows:
             self._rows.began_ns = now_ns
             return False
-        waited_ns = now_ns - self._rows.began_ns
-        return self._rows.events >= limits.COMMIT_EVENTS_MAX or waited_ns >= limits.COMMIT_INTERVAL_S * NS
+        patience_s = limits.COMMIT_INTERVAL_BUSY_S if more else limits.COMMIT_INTERVAL_S
+        return self._rows.events >= limits.COMMIT_EVENTS_MAX or now_ns - self._rows.began_ns >= patience_s * NS
 
     def _commit(self) -> bool:
         """Write what has gathered and acknowledge it; False when the file could not be written."""

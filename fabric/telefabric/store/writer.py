@@ -9,6 +9,7 @@ from typing import NamedTuple
 import apsw
 import msgspec
 
+from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.filelock import FileLock
 from telefabric.store import overview
@@ -158,6 +159,7 @@ class Writer:
             self._db.executemany(_INSERT["quarantine"], rows.tables["quarantine"])
         for change in rows.lifecycle:
             self._apply(change)
+        rows.rewards.flush()
         self._db.executemany(overview.UPSERT, rows.overview.rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)
@@ -197,13 +199,15 @@ class Writer:
                 self._complete(place, event)
 
     def _merge_metadata(self, place: Place, metadata: msgspec.Raw) -> None:
-        """Later values replace earlier ones of the same name; they stay encoded."""
+        """Later values replace earlier ones of the same name; they stay encoded.
+
+        What is no map of names, or would make the whole larger than an event may be, is left out: the event itself is
+        stored as it came.
+        """
         stored = self._db.execute("SELECT metadata FROM runs WHERE run = ?", (place.run,)).get
-        try:
-            merged = {**(_raw_map.decode(stored) or {}), **(_raw_map.decode(metadata) or {})}
-        except (msgspec.DecodeError, TypeError):
-            return  # not a map of names; the event itself is stored as it came
-        self._db.execute("UPDATE runs SET metadata = ? WHERE run = ?", (msgspec.msgpack.encode(merged), place.run))
+        merged = msgspec.msgpack.encode({**_names(stored), **_names(metadata)})
+        if len(merged) <= limits.EVENT_BYTES_MAX:
+            self._db.execute("UPDATE runs SET metadata = ? WHERE run = ?", (merged, place.run))
 
     def _complete(self, place: Place, event: events.RunCompleted) -> None:
         """A run is over when none of its streams is running; the worst outcome is its own."""
@@ -231,6 +235,14 @@ class Writer:
         except apsw.Error as error:
             raise StoreError(f"{self.path} cannot be checkpointed: {error}") from error
         return Checkpoint(False, log, moved)
+
+
+def _names(metadata: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The values of a map by name, still encoded; none when it is no such map."""
+    try:
+        return _raw_map.decode(metadata) or {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
 
 
 _raw_map: msgspec.msgpack.Decoder[dict[str, msgspec.Raw] | None] = msgspec.msgpack.Decoder(

@@ -48,7 +48,7 @@ class StreamBeat(msgspec.Struct, array_like=True, gc=False):
     backlog_bytes: Count
     """Emitted and not acknowledged."""
     credit_bytes: Count
-    """The last credit that the worker heard; what was lent above it is free again."""
+    """The last credit that the worker heard, or what is in flight when that is more; what was lent above is free."""
     epoch: Count
     """The last WELCOME or REWIND that the worker heard."""
     next_bytes: Count = 0

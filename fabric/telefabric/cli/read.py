@@ -1,0 +1,450 @@
+"""`telefabric dump` and `telefabric tail`: stored events as JSON lines, and as lines for people."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from msgspec.msgpack import Ext
+from msgspec.structs import fields
+
+from telefabric import settings
+from telefabric.address import Address
+from telefabric.errors import Unreachable, UsageError
+from telefabric.store.database import FILE_NAME
+from telefabric.store.query import Page, StoredEvent
+from telefabric.store.reader import KINDS, QUARANTINE, FileReader, Reader, RemoteReader
+from telefabric_schemas import TOPICS, AnyEvent, events, values
+
+_POLL_S = 0.1
+_RETRY_S = 1.0
+_SHORT = 48
+"""Characters of a value in a line for people."""
+
+
+# -- where from --------------------------------------------------------------------------------------------------
+def open_source(store: Path | None, connect: str | None) -> Reader:
+    """The reader of what the user named, or of what this machine has. Raises `TelefabricError`."""
+    if store is not None and connect is not None:
+        raise UsageError("--store reads a file and --connect asks a broker: give one of them")
+    if store is not None:
+        return FileReader(store / FILE_NAME if store.is_dir() else store)
+    address = settings.resolve("connect", connect)
+    file = settings.data_folder() / FILE_NAME
+    named = address.source != "default" and settings.resolve("data").source == "default"
+    if connect is None and not named and file.exists():
+        return FileReader(file)
+    try:
+        return RemoteReader(Address.parse(address.value))
+    except Unreachable as error:
+        if address.source != "default":
+            raise
+        raise Unreachable(f"there is no store at {file}, and {error}, or name a file with --store") from None
+
+
+def _source_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        (
+            click.option("--run", metavar="ID", help="Only this run."),
+            click.option(
+                "--kind", "kinds", multiple=True, type=click.Choice(KINDS), metavar="KIND",
+                help=f"Only this kind; may be given several times. One of {', '.join(KINDS)}.",
+            ),
+            click.option("--agent", metavar="ID", help="Only this agent."),
+            click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file."),
+            click.option("--connect", metavar="URL", help="Ask the store of the broker there."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+# -- dump --------------------------------------------------------------------------------------------------------
+@click.command()
+@_source_options
+@click.option("--since", type=click.IntRange(min=0), default=0, metavar="ID", help="Only events with a higher id.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many events.")
+def dump(
+    run: str | None,
+    kinds: tuple[str, ...],
+    agent: str | None,
+    store: Path | None,
+    connect: str | None,
+    since: int,
+    limit: int | None,
+) -> None:
+    """Write stored events as JSON lines: one object an event, in order of arrival.
+
+    \b
+    telefabric dump --run frozenlake-q --kind episode | jq .total_reward
+    telefabric dump --since 120000 > rest.jsonl
+    telefabric dump --store telemetry.sqlite --limit 5
+
+    Without --store or --connect: the broker or data folder that the environment or telefabric.toml names, else the
+    store file in your data folder, else the broker at the default address. Reading a file needs no running service.
+
+    Each object has id, kind, run_id, worker_id, stream_id, seq, and the fields of the event. The id grows in order of
+    arrival over all kinds: keep the last one, and --since goes on from there. What is stored while dump runs is left
+    for the next time.
+
+    Arrays are {"dtype", "shape", "data"}, bytes {"base64"}, timestamps ISO 8601; keys that are no strings become
+    strings. NaN, Infinity and -Infinity stand as such, as in Python's json. A gap tells which seqs are lost and why;
+    a quarantine holds what could not be read, with its reason.
+    """
+    with open_source(store, connect) as reader:
+        _require_run(reader, run)
+        newest = reader.newest(0).last
+        write = sys.stdout.buffer.write
+        at = min(since, newest)
+        left = limit
+        while at < newest:
+            page = _page(reader, at, run, kinds, agent, left)
+            for event in page.rows:
+                if event.id > newest:
+                    break
+                write(json_line(event))
+            at = page.last
+            left = None if left is None else left - len(page.rows)
+            if left == 0 or not page.more:
+                break
+        sys.stdout.buffer.flush()
+
+
+def _page(
+    reader: Reader, at: int, run: str | None, kinds: tuple[str, ...], agent: str | None, limit: int | None = None
+) -> Page[StoredEvent]:
+    wanted = {} if limit is None else {"limit": limit}
+    return reader.events(at, run, kinds or None, agent, **wanted)
+
+
+def _require_run(reader: Reader, run: str | None) -> None:
+    """Raises `UsageError` for a run of which nothing is stored, naming some of which there is."""
+    if run is None or reader.run(run) is not None:
+        return
+    known = [found.run_id for found in reader.runs()[-5:]]
+    hint = f"the newest are {', '.join(known)}" if known else "it holds none yet"
+    raise UsageError(f"there is no run {run!r} in {reader.where}: {hint}")
+
+
+# -- tail --------------------------------------------------------------------------------------------------------
+@click.command()
+@_source_options
+@click.option("--since", type=click.IntRange(min=0), metavar="ID", help="Begin after this id, instead of -n.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0, 2_000), default=10, show_default=True, help="Begin with the last so many."
+)
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Go on with what is stored from now on.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines, as telefabric dump writes them.")
+@click.option("--raw", is_flag=True, help="Each event's MessagePack array as it is, as a JSON array, without a schema.")
+def tail(
+    run: str | None,
+    kinds: tuple[str, ...],
+    agent: str | None,
+    store: Path | None,
+    connect: str | None,
+    since: int | None,
+    lines: int,
+    follow: bool,
+    as_json: bool,
+    raw: bool,
+) -> None:
+    """Show events as they are stored, one line each.
+
+    \b
+    telefabric tail
+    telefabric tail --run frozenlake-q --kind episode -n 20
+    telefabric tail --connect tcp://127.0.0.1:7750 --json | jq .
+
+    Each line: local time, run, agent, kind, and what matters of it. ^C ends it. With --run one may wait for a run that
+    has not begun. Without --store or --connect it looks in the same places as telefabric dump.
+    """
+    if as_json and raw:
+        raise UsageError("--json and --raw are two forms: give one of them")
+    render = json_line if as_json else raw_line if raw else human_line
+    with open_source(store, connect) as reader:
+        if since is None:
+            page = reader.newest(lines, run, kinds or None, agent)
+        else:
+            page = _page(reader, since, run, kinds, agent)
+        _show(page.rows, render)
+        while page.more or follow:
+            if not page.more:
+                time.sleep(_POLL_S)
+            page = _next_page(reader, page.last, run, kinds, agent, follow)
+            _show(page.rows, render)
+
+
+def _next_page(
+    reader: Reader, at: int, run: str | None, kinds: tuple[str, ...], agent: str | None, patient: bool
+) -> Page[StoredEvent]:
+    """The page after `at`. One who follows waits for a broker that went away."""
+    told = False
+    while True:
+        try:
+            return _page(reader, at, run, kinds, agent)
+        except Unreachable as error:
+            if not patient:
+                raise
+            if not told:
+                click.echo(f"telefabric: {error} (waiting for it)", err=True)
+                told = True
+            time.sleep(_RETRY_S)
+
+
+def _show(rows: Iterable[StoredEvent], render: Callable[[StoredEvent], bytes]) -> None:
+    for event in rows:
+        sys.stdout.buffer.write(render(event))
+    sys.stdout.buffer.flush()
+
+
+# -- lines for people --------------------------------------------------------------------------------------------
+_COLOURS = {
+    "step": "white", "episode": "green", "metric": "blue", "log": "magenta", "frame": "white", "gap": "red",
+    "quarantine": "red", "run_started": "bright_green", "run_metadata": "bright_green", "run_completed": "bright_green",
+}  # fmt: skip
+_typed: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
+
+
+def human_line(stored: StoredEvent) -> bytes:
+    """Time, run, agent, kind, and what matters of the event; colours only on a terminal."""
+    clock = datetime.fromtimestamp(stored.time_ns // 10**9 if 0 <= stored.time_ns < 10**19 else 0)
+    moment = f"{clock:%H:%M:%S}.{stored.time_ns // 10**6 % 1000:03}"
+    plain = not sys.stdout.isatty()
+    kind = f"{stored.kind:<13}" if plain else click.style(f"{stored.kind:<13}", fg=_COLOURS.get(stored.kind))
+    run = clean(stored.run_id) if plain else click.style(clean(stored.run_id), fg="cyan")
+    return f"{moment} {run} {clean(stored.agent_id)} {kind} {clean(_essence(stored))}\n".encode()
+
+
+def _essence(stored: StoredEvent) -> str:
+    if stored.kind in ("gap", QUARANTINE):
+        seqs = f"seq {stored.seq}" + ("" if stored.last_seq == stored.seq else f" to {stored.last_seq}")
+        return f"{seqs} {stored.reason}" + (f": {stored.detail}" if stored.detail else "")
+    try:
+        event = _typed.decode(stored.event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return f"seq {stored.seq} cannot be read here: {error}"
+    return " ".join(word for word in _words(event) if word)
+
+
+def _words(event: AnyEvent) -> Iterator[str]:
+    match event:
+        case events.Step():
+            yield from _where(event)
+            yield f"step {event.step_index}"
+            yield f"reward {_number(event.reward)}"
+            yield f"action {_short(event.action)}"
+            yield "terminated" * event.terminated + "truncated" * (event.truncated and not event.terminated)
+        case events.Episode():
+            yield from _where(event)
+            yield f"return {_number(event.total_reward)}"
+            yield f"length {event.length}"
+            yield event.end_reason or ""
+        case events.Metric():
+            yield f"{event.name} {_number(event.value)}"
+            yield event.unit or ""
+            yield "" if event.global_step is None else f"at step {event.global_step}"
+        case events.Log():
+            yield event.level.upper()
+            yield event.message
+        case events.RunStarted():
+            yield f"worker {event.worker_id}"
+            yield _short(event.metadata)
+        case events.RunMetadata():
+            yield _short(event.metadata)
+        case events.RunCompleted():
+            yield event.outcome
+            yield event.reason or ""
+        case events.Frame():
+            yield from _where(event)
+            yield f"step {event.step_index} {event.width}×{event.height} {event.encoding} {len(event.data)} bytes"
+        case _:
+            yield f"seq {event.seq}"
+
+
+def _where(event: events.Step | events.Episode | events.Frame) -> Iterator[str]:
+    if event.env_index:
+        yield f"env {event.env_index}"
+    yield f"episode {event.episode_index}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6g}"
+
+
+def _short(raw: msgspec.Raw) -> str:
+    try:
+        text = _encode(_decoder.decode(raw))
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        return "(unreadable)"
+    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
+
+
+def clean(text: str) -> str:
+    """Without the characters that would steer a terminal."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "�" for each in text)
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------
+_OWN = ("id", "kind", "run_id", "worker_id", "stream_id", "seq")
+_FIELDS = {
+    kind: {
+        field.encode_name: None if field.default in (msgspec.NODEFAULT, events.NIL) else field.default
+        for field in fields(topic.event_type)
+        if field.encode_name != "seq"
+    }
+    for kind, topic in TOPICS.items()
+}
+"""Kind → its fields after `seq`, in order, with what an older writer left out."""
+_CODES = {
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "f2": "e", "f4": "f", "f8": "d", "M8": "q", "m8": "q",
+}  # fmt: skip
+"""numpy's type codes as `struct` writes them."""
+_PARTS = {"c8": "f", "c16": "d"}
+_BIGINT_BYTES_MAX = 1_700
+"""Python refuses to write integers of more than 4,300 digits."""
+_array_decoder: msgspec.msgpack.Decoder[tuple[Any, tuple[int, ...], bytes]] = msgspec.msgpack.Decoder(
+    tuple[Any, tuple[int, ...], bytes]
+)
+
+
+def json_line(stored: StoredEvent) -> bytes:
+    """One event as a line of JSON, whatever is in it."""
+    try:
+        text = _encode(json_object(stored))
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        text = _encode(_careful_object(stored))
+    return text.encode() + b"\n"
+
+
+def raw_line(stored: StoredEvent) -> bytes:
+    """The event's MessagePack array as it is; bytes that are none as {"base64"}."""
+    try:
+        text = _encode(_decoder.decode(stored.event))
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        text = _encode(_careful(msgspec.Raw(stored.event)))
+    return text.encode() + b"\n"
+
+
+def json_object(stored: StoredEvent) -> dict[str, Any]:
+    """Own fields and the event's. Raises what its payloads raise on decoding."""
+    found = _head(stored)
+    if stored.kind not in _FIELDS or stored.kind == "gap":
+        return _as_stored(found, stored)
+    items = _decoder.decode(stored.event)[2:]
+    return _name(found, _FIELDS[stored.kind], items)
+
+
+def _careful_object(stored: StoredEvent) -> dict[str, Any]:
+    """The same, payload by payload: one that cannot be JSON stays as bytes, and the others are shown."""
+    items = msgspec.msgpack.decode(stored.event, type=list[msgspec.Raw])[2:]
+    return _name(_head(stored), _FIELDS[stored.kind], [_careful(item) for item in items])
+
+
+def _head(stored: StoredEvent) -> dict[str, Any]:
+    return {
+        "id": stored.id, "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
+        "stream_id": stored.stream_id.hex(), "seq": stored.seq,
+    }  # fmt: skip
+
+
+def _as_stored(found: dict[str, Any], stored: StoredEvent) -> dict[str, Any]:
+    """Gaps and quarantine: what the store says of them counts, not what their bytes say."""
+    found.update(last_seq=stored.last_seq, reason=stored.reason, time_ns=stored.time_ns)
+    if stored.kind == QUARANTINE:
+        found.update(detail=stored.detail, event=stored.event)
+    return found
+
+
+def _name(found: dict[str, Any], names: dict[str, Any], items: list[Any]) -> dict[str, Any]:
+    for name, item in zip(names, items, strict=False):
+        found.setdefault(name, item)
+    if len(items) < len(names):
+        for name, default in list(names.items())[len(items) :]:
+            found.setdefault(name, default)
+    elif len(items) > len(names):  # of a newer version
+        found["unknown_fields"] = items[len(names) :]
+    return found
+
+
+def _careful(raw: msgspec.Raw) -> Any:
+    """A payload as something that is JSON for certain."""
+    try:
+        value = _string_keys(_decoder.decode(raw))
+        _encode(value)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+        return {"unreadable": str(error), "base64": b64encode(raw).decode()}
+    return value
+
+
+def _string_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_key(key): _string_keys(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_string_keys(item) for item in value]
+    return value
+
+
+def _key(key: Any) -> Any:
+    if key is None or isinstance(key, (str, int, float)):
+        return key  # json makes strings of these
+    return b64encode(key).decode() if isinstance(key, bytes) else str(key)
+
+
+def _default(value: Any) -> Any:
+    """What json does not know by itself."""
+    if isinstance(value, bytes):
+        return {"base64": b64encode(value).decode()}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Ext):
+        return {"ext": value.code, "base64": b64encode(value.data).decode()}
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
+
+
+def _ext_hook(code: int, data: memoryview) -> Any:
+    if code == values.EXT_NDARRAY:
+        try:
+            return _array(*_array_decoder.decode(data))
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, struct.error):
+            return Ext(code, bytes(data))
+    if code == values.EXT_BIGINT and len(data) <= _BIGINT_BYTES_MAX:
+        return int.from_bytes(data, "big", signed=True)
+    return Ext(code, bytes(data))
+
+
+def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
+    """Nested lists without numpy. Types that `struct` has no code for keep their bytes; complex numbers are pairs.
+
+    Raises `ValueError` when data and shape do not fit each other.
+    """
+    described = {"dtype": dtype, "shape": shape}
+    letters = dtype[1:].partition("[")[0] if isinstance(dtype, str) else ""
+    code = _CODES.get(letters) or _PARTS.get(letters)
+    if code is None:
+        return {**described, "data": data}
+    dimensions = (*shape, 2) if letters in _PARTS else shape
+    count = 1
+    for size in dimensions:
+        count *= size
+    if any(size < 0 for size in dimensions) or count * struct.calcsize("<" + code) != len(data):
+        raise ValueError(f"{len(data)} bytes are no {dtype} of shape {shape}")
+    flat: Any = list(struct.unpack(f"{'>' if dtype[0] == '>' else '<'}{count}{code}", data))
+    if not flat:
+        return {**described, "data": []}
+    for size in reversed(dimensions[1:]):
+        flat = [flat[at : at + size] for at in range(0, len(flat), size)]
+    return {**described, "data": flat if dimensions else flat[0]}
+
+
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_ext_hook)
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_default).encode

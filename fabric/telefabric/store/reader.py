@@ -1,0 +1,714 @@
+"""Reading a store: one interface, over the file itself or over the store's query service.
+
+Every answer is a short page: at most `limits.QUERY_ROWS_MAX` rows and about `limits.QUERY_BYTES_MAX` bytes, read in one
+transaction that ends with the page and is cut off after `limits.QUERY_DEADLINE_S`. So no reader holds up the writer's
+checkpoints, and within a page all tables show the same moment: an event that is stored while one pages has a higher
+`id` than all that were seen, and comes in a later page.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from operator import itemgetter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar, cast
+
+import apsw
+import msgspec
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import StoreError, Unreachable, UsageError
+from telefabric.inquiry import PATIENCE_S, ask_status
+from telefabric.store import query
+from telefabric.store.database import open_reader
+from telefabric.store.query import (
+    Bucket,
+    BucketKey,
+    EpisodeKey,
+    EpisodeRow,
+    Mark,
+    Page,
+    Run,
+    Series,
+    StepKey,
+    StoredEvent,
+    Stream,
+)
+from telefabric.transport import common_options
+from telefabric.wire.control import StreamSeq
+from telefabric_schemas import DURABLE_KINDS
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+QUARANTINE = "quarantine"
+KINDS = (*sorted(DURABLE_KINDS), QUARANTINE)
+"""All that `StoredEvent.kind` can be."""
+_FIRST_BUCKET, _LAST_BUCKET = -(2**63), 2**63 - 1
+
+
+class Reader(ABC):
+    """What can be read of a store. One thread at a time; close it, or use it in a `with`.
+
+    A run, stream or agent that is not stored yet has no rows; that is no error. All methods raise `StoreError` when the
+    file cannot be read or a question takes too long, `UsageError` for a question that makes no sense, and over the
+    network `Unreachable`. `where` names the store for people.
+    """
+
+    where: str
+
+    @abstractmethod
+    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # -- runs and streams ----------------------------------------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """All runs, in order of appearance."""
+        return self._all(lambda after: self._ask(query.Runs(None, after, limits.QUERY_ROWS_MAX), Page[Run]))
+
+    def run(self, run_id: str) -> Run | None:
+        """One run, or None when nothing of it is stored."""
+        return next(iter(self._ask(query.Runs(run_id, 0, 1), Page[Run]).rows), None)
+
+    def streams(self, run_id: str | None = None) -> list[Stream]:
+        """All streams, or those of a run, in order of appearance."""
+        return self._all(lambda after: self._ask(query.Streams(run_id, after, limits.QUERY_ROWS_MAX), Page[Stream]))
+
+    def watermarks(self, run_id: str | None = None) -> dict[bytes, int]:
+        """Stream id → the highest seq up to which all of the stream is stored, quarantined or a gap."""
+        marks = self._all(lambda after: self._ask(query.Marks(run_id, after, limits.QUERY_ROWS_MAX), Page[Mark]))
+        return {mark.stream_id: mark.stored_seq for mark in marks}
+
+    def _all(self, page_after: Callable[[int], Page[T]]) -> list[T]:
+        page = page_after(0)
+        rows = page.rows
+        while page.more:
+            page = page_after(page.last)
+            rows += page.rows
+        return rows
+
+    # -- events by id --------------------------------------------------------------------------------------------
+
+    def events(
+        self,
+        since_id: int = 0,
+        run_id: str | None = None,
+        kinds: Iterable[str] | None = None,
+        agent_id: str | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[StoredEvent]:
+        """The next events of all tables in the order of id; go on with ``since_id=page.last``.
+
+        With filters a page may be short or empty although there are more: a page also ends after some time. When not
+        `more`, `page.last` is the newest id of the whole store: what is stored later follows it. Kinds that name no
+        agent, lifecycle, gap and quarantine, belong to the agent of their stream.
+        """
+        wanted = None if kinds is None else list(kinds)
+        return self._ask(query.Events(since_id, run_id, wanted, agent_id, None, _capped(limit)), Page[StoredEvent])
+
+    def newest(
+        self, limit: int, run_id: str | None = None, kinds: Iterable[str] | None = None, agent_id: str | None = None
+    ) -> Page[StoredEvent]:
+        """The last events, in the order of id; `page.last` is the newest id of the whole store, to go on from."""
+        wanted = None if kinds is None else list(kinds)
+        return self._ask(query.Newest(run_id, wanted, agent_id, _capped(limit)), Page[StoredEvent])
+
+    def metrics(
+        self,
+        run_id: str,
+        name: str | None = None,
+        agent_id: str | None = None,
+        since_id: int = 0,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[StoredEvent]:
+        """Metrics of a run, or one series of it, in the order of id; pages as `events`."""
+        return self._ask(query.Events(since_id, run_id, ["metric"], agent_id, name, _capped(limit)), Page[StoredEvent])
+
+    def frames(
+        self, run_id: str, agent_id: str | None = None, since_id: int = 0, limit: int = limits.QUERY_ROWS_MAX
+    ) -> Page[StoredEvent]:
+        """Stored frames of a run in the order of id; pages as `events`."""
+        return self.events(since_id, run_id, ["frame"], agent_id, limit)
+
+    def frame(self, run_id: str, frame_ref: str) -> StoredEvent | None:
+        """The frame that a step's `frame_ref` names; the last one stored, should there be several."""
+        return next(iter(self._ask(query.FrameOf(run_id, frame_ref), Page[StoredEvent]).rows), None)
+
+    def gaps(
+        self, run_id: str | None = None, since_id: int = 0, limit: int = limits.QUERY_ROWS_MAX
+    ) -> Page[StoredEvent]:
+        """Ranges known to be lost, in the order of id; pages as `events`."""
+        return self.events(since_id, run_id, ["gap"], None, limit)
+
+    # -- events by stream and seq --------------------------------------------------------------------------------
+
+    def steps_since(self, marks: Mapping[bytes, int], limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+        """Steps after a seq of each stream: stream after stream, each in order. Go on with the seqs last seen."""
+        return self._since("step", marks, limit)
+
+    def episodes_since(self, marks: Mapping[bytes, int], limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+        """Episodes after a seq of each stream; pages as `steps_since`."""
+        return self._since("episode", marks, limit)
+
+    def _since(self, kind: str, marks: Mapping[bytes, int], limit: int) -> Page[StoredEvent]:
+        if len(marks) > query.STREAMS_A_QUESTION_MAX:
+            raise UsageError(f"a question names at most {query.STREAMS_A_QUESTION_MAX} streams: ask in parts")
+        after = [StreamSeq(stream, seq) for stream, seq in marks.items()]
+        return self._ask(query.Since(kind, after, _capped(limit)), Page[StoredEvent])
+
+    # -- episodes and their steps --------------------------------------------------------------------------------
+
+    def episodes_for_run(
+        self,
+        run_id: str,
+        agent_id: str | None = None,
+        after: EpisodeKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[EpisodeRow]:
+        """Episodes by agent, environment and index; go on with ``after=page.rows[-1].key``."""
+        return self._ask(query.EpisodesOf(run_id, agent_id, after, _capped(limit)), Page[EpisodeRow])
+
+    def steps_for_episode(
+        self,
+        run_id: str,
+        agent_id: str,
+        env_index: int,
+        episode_index: int,
+        after: StepKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[StoredEvent]:
+        """Steps of one episode by index; go on after the step index and id of the last."""
+        question = query.StepsOf(run_id, agent_id, env_index, episode_index, after, _capped(limit))
+        return self._ask(question, Page[StoredEvent])
+
+    # -- overview ------------------------------------------------------------------------------------------------
+
+    def series(self, run_id: str) -> list[Series]:
+        """The numeric series of a run that have an overview."""
+        return self._ask(query.SeriesOf(run_id), Page[Series]).rows
+
+    def overview(
+        self,
+        agent_id: str,
+        series: str,
+        level: int,
+        *,
+        run_id: str | None = None,
+        stream_id: bytes | None = None,
+        first_bucket: int = _FIRST_BUCKET,
+        last_bucket: int = _LAST_BUCKET,
+        after: BucketKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[Bucket]:
+        """Buckets of a series of one stream, or of all streams of a run: by stream, then bucket.
+
+        Go on with ``after=page.rows[-1].key``.
+        """
+        if (run_id is None) == (stream_id is None):
+            raise UsageError("an overview is of a run or of a stream: name one of them")
+        question = query.Buckets(
+            run_id, stream_id, agent_id, series, level, first_bucket, last_bucket, after, _capped(limit)
+        )
+        return self._ask(question, Page[Bucket])
+
+
+def _capped(limit: int) -> int:
+    if limit < 0:
+        raise UsageError(f"a page cannot have {limit} rows: ask for 1 to {limits.QUERY_ROWS_MAX}")
+    return min(limit, limits.QUERY_ROWS_MAX)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------
+_EVENT = "id, {kind}, {table}.stream, seq, {last_seq}, {agent}, time_ns, {reason}, {detail}, event"
+
+
+class _Table(NamedTuple):
+    """How rows of a table are read as events."""
+
+    name: str
+    kinds: frozenset[str]
+    columns: str
+    agent: str
+    """Condition for rows of one agent."""
+
+
+def _table(
+    name: str, kind: str | None, *, has_agent: bool = True, range_: bool = False, detail: str = "NULL"
+) -> _Table:
+    columns = _EVENT.format(
+        table=name,
+        kind="kind" if kind is None else f"'{kind}'",
+        last_seq="last_seq" if range_ else "seq",
+        agent="agent_id" if has_agent else "NULL",
+        reason="reason" if range_ else "NULL",
+        detail=detail,
+    )
+    kinds = frozenset({"run_started", "run_metadata", "run_completed"} if kind is None else {kind})
+    agent = "agent_id = ?" if has_agent else "stream IN (SELECT stream FROM streams WHERE agent_id = ?)"
+    return _Table(name, kinds, columns, agent)
+
+
+_TABLES = (
+    _table("lifecycle", None, has_agent=False),
+    _table("steps", "step"),
+    _table("episodes", "episode"),
+    _table("metrics", "metric"),
+    _table("logs", "log"),
+    _table("frames", "frame"),
+    _table("gaps", "gap", has_agent=False, range_=True),
+    _table("quarantine", QUARANTINE, has_agent=False, range_=True, detail="detail"),
+)
+_BY_KIND = {kind: table for table in _TABLES for kind in table.kinds}
+assert set(_BY_KIND) == set(KINDS)
+
+_WINDOW_IDS = 50_000
+"""Ids that are searched between two looks at the clock."""
+_PAGE_S = 0.25
+"""A search that finds little ends its page after so long, and says from where to go on."""
+_ROW_BYTES = 128
+"""What a row costs beside its event."""
+_PROGRESS_STEPS = 10_000
+"""SQLite's virtual machine takes well under a millisecond for these."""
+
+_RUNS = (
+    "SELECT run, run_id, status, reason, created_ns, started_ns, finished_ns, control_mode, metadata, tags, notes"
+    " FROM runs WHERE run > ?{one} ORDER BY run"
+)
+_STREAMS = (
+    "SELECT stream, stream_id, run_id, worker_id, agent_id, streams.started_ns, host, pid, sdk_version, outcome,"
+    " coalesce(stored_seq, 0) FROM streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)"
+)
+_MARKS = "SELECT stream, stream_id, coalesce(stored_seq, 0) FROM streams LEFT JOIN watermarks USING (stream)"
+_EPISODES = (
+    "SELECT id, stream_id, seq, episodes.agent_id, env_index, episode_index, total_reward, length, global_step,"
+    " end_reason, game_id, time_ns, control_mode FROM episodes JOIN streams USING (stream)"
+)
+_BUCKETS = (
+    "SELECT stream, stream_id, bucket, min, max, first, last, total, count FROM streams JOIN overview USING (stream)"
+)
+_OF_RUN = "run = (SELECT run FROM runs WHERE run_id = ?)"
+
+
+class _Place(NamedTuple):
+    """What rows know only by the number of their stream."""
+
+    run_id: str
+    worker_id: str
+    stream_id: bytes
+    agent_id: str
+
+
+class FileReader(Reader):
+    """Reads the file itself, over a connection that cannot write. Raises `StoreError` when it is not a store."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        deadline_s: float = limits.QUERY_DEADLINE_S,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`cancelled` is asked while a question is in work; when it says so the question fails."""
+        self.where = str(path)
+        self._db = open_reader(path)
+        self._deadline_s = deadline_s
+        self._cancelled = cancelled
+        self._places: dict[int, _Place] = {}
+        self._cursors: list[apsw.Cursor] = []
+        self._handlers: dict[type[query.Question], Callable[[Any], Page[Any]]] = {
+            query.Runs: self._runs,
+            query.Streams: self._streams,
+            query.Marks: self._marks,
+            query.Events: self._events,
+            query.Newest: self._newest,
+            query.Since: self._since_seq,
+            query.EpisodesOf: self._episodes_of,
+            query.StepsOf: self._steps_of,
+            query.FrameOf: self._frame_of,
+            query.SeriesOf: self._series_of,
+            query.Buckets: self._buckets,
+        }
+
+    def close(self) -> None:
+        self._db.close()
+
+    def answer(self, question: query.Question) -> Page[Any]:
+        """One page, read in a transaction of its own. Raises `StoreError` and `UsageError`."""
+        with self._snapshot():
+            return self._handlers[type(question)](question)
+
+    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
+        return cast("Page[T]", self.answer(question))
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """All reads inside show the same moment; nothing is held afterwards."""
+        deadline = time.monotonic() + self._deadline_s
+        try:
+            self._db.execute("BEGIN")
+            self._db.set_progress_handler(lambda: time.monotonic() > deadline or self._cancelled(), _PROGRESS_STEPS)
+            try:
+                yield
+            finally:
+                self._db.set_progress_handler(None)
+                for cursor in self._cursors:
+                    cursor.close(True)
+                self._cursors.clear()
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+        except apsw.InterruptError:
+            raise StoreError(
+                f"a question to {self.where} was cut off after {self._deadline_s:g} s: ask for less at a time"
+            ) from None
+        except apsw.Error as error:
+            raise StoreError(f"{self.where} cannot be read: {error}") from error
+
+    def _query(self, sql: str, values: Iterable[Any] = ()) -> apsw.Cursor:
+        """Rows as they are needed; closed with the snapshot."""
+        cursor = self._db.cursor()
+        self._cursors.append(cursor)
+        return cursor.execute(sql, tuple(values))
+
+    # -- runs and streams ----------------------------------------------------------------------------------------
+
+    def _runs(self, question: query.Runs) -> Page[Run]:
+        one, values = ("", ()) if question.run_id is None else (" AND run_id = ?", (question.run_id,))
+        rows = (Run(*row) for row in self._query(_RUNS.format(one=one), (question.after, *values)))
+        page = _cut(rows, question.limit, lambda run: len(run.metadata) + len(run.tags) + len(run.notes))
+        page.last = page.rows[-1].run if page.rows else question.after
+        return page
+
+    def _streams(self, question: query.Streams) -> Page[Stream]:
+        rows = (Stream(*row) for row in self._by_stream(_STREAMS, question))
+        page = _cut(rows, question.limit, lambda stream: _ROW_BYTES)
+        page.last = page.rows[-1].stream if page.rows else question.after
+        return page
+
+    def _marks(self, question: query.Marks) -> Page[Mark]:
+        rows = (Mark(*row) for row in self._by_stream(_MARKS, question))
+        page = _cut(rows, question.limit, lambda mark: 0)
+        page.last = page.rows[-1].stream if page.rows else question.after
+        return page
+
+    def _by_stream(self, select: str, question: query.Streams | query.Marks) -> apsw.Cursor:
+        if question.run_id is None:
+            return self._query(f"{select} WHERE stream > ? ORDER BY stream", (question.after,))
+        return self._query(
+            f"{select} WHERE stream > ? AND streams.{_OF_RUN} ORDER BY stream", (question.after, question.run_id)
+        )
+
+    def _place(self, stream: int) -> _Place:
+        place = self._places.get(stream)
+        if place is None:
+            select = "SELECT run_id, worker_id, stream_id, agent_id FROM streams JOIN runs USING (run) WHERE stream = ?"
+            row = self._db.execute(select, (stream,)).fetchone()
+            place = self._places[stream] = _Place(*row) if row else _Place("", "", b"", "")
+        return place
+
+    def _event(self, row: Row) -> StoredEvent:
+        number, kind, stream, seq, last_seq, agent_id, time_ns, reason, detail, event = row
+        place = self._places.get(stream) or self._place(stream)
+        return StoredEvent(
+            number, kind, place.run_id, place.worker_id, place.stream_id, seq, last_seq,
+            place.agent_id if agent_id is None else agent_id, time_ns, reason, detail, event,
+        )  # fmt: skip
+
+    # -- events by id --------------------------------------------------------------------------------------------
+
+    def _events(self, question: query.Events) -> Page[StoredEvent]:
+        until = time.monotonic() + min(_PAGE_S, self._deadline_s / 2)
+        newest = self._newest_id()
+        first, last = self._bounds(question.run_id, newest)
+        search = _Search.of(question, question.name)
+        gathered: _Gathered = _Gathered(question.limit)
+        at = max(question.since_id, first - 1)
+        while at < last:
+            end = min(at + _WINDOW_IDS, last)
+            for row in self._window(search, at, end):
+                if not gathered.add(row):
+                    return Page([self._event(row) for row in gathered.rows], True, gathered.last(question.since_id))
+            at = end
+            if time.monotonic() > until:
+                break
+        more = at < last
+        return Page([self._event(row) for row in gathered.rows], more, at if more else max(newest, question.since_id))
+
+    def _newest(self, question: query.Newest) -> Page[StoredEvent]:
+        until = time.monotonic() + self._deadline_s / 2
+        newest = self._newest_id()
+        first, at = self._bounds(question.run_id, newest)
+        search = _Search.of(question, None)
+        gathered: _Gathered = _Gathered(question.limit)
+        while at >= first and time.monotonic() < until and question.limit:
+            start = max(at - _WINDOW_IDS, first - 1)
+            if not all(gathered.add(row) for row in self._window(search, start, at, newest_first=True)):
+                break
+            at = start
+        return Page([self._event(row) for row in reversed(gathered.rows)], False, newest)
+
+    def _newest_id(self) -> int:
+        union = " UNION ALL ".join(f"SELECT max(id) AS id FROM {table.name}" for table in _TABLES)
+        return self._db.execute(f"SELECT coalesce(max(id), 0) FROM ({union})").get  # type: ignore[no-any-return]
+
+    def _bounds(self, run_id: str | None, newest: int) -> tuple[int, int]:
+        """The first and last id that can be of a run; all ids without one.
+
+        A batch in conflict with what is stored goes to quarantine without moving a watermark.
+        """
+        if run_id is None:
+            return 1, newest
+        streams = f"SELECT stream FROM streams WHERE {_OF_RUN}"
+        first, last = self._db.execute(
+            "SELECT min(first), max(last) FROM ("
+            f"SELECT min(first_id) AS first, max(last_id) AS last FROM watermarks WHERE stream IN ({streams})"
+            f" UNION ALL SELECT min(id), max(id) FROM quarantine WHERE stream IN ({streams}))",
+            (run_id, run_id),
+        ).get
+        return (newest + 1, newest) if first is None else (first, last)
+
+    def _window(self, search: _Search, after: int, until: int, *, newest_first: bool = False) -> Iterable[Row]:
+        """Rows with an id in (after, until] that fit, of all tables, by id."""
+        order = "DESC" if newest_first else "ASC"
+        cursors = [
+            self._query(
+                # By id whatever else there is an index for: that is the order which is wanted, and the range is short.
+                f"SELECT {table.columns} FROM {table.name} NOT INDEXED"
+                f" WHERE id > ? AND id <= ?{conditions} ORDER BY id {order}",
+                (after, until, *values),
+            )
+            for table, conditions, values in search.parts
+        ]
+        if len(cursors) == 1:
+            return cursors[0]
+        return heapq.merge(*cursors, key=itemgetter(0), reverse=newest_first)
+
+    # -- events by other keys ------------------------------------------------------------------------------------
+
+    def _since_seq(self, question: query.Since) -> Page[StoredEvent]:
+        if question.kind not in ("step", "episode"):
+            raise UsageError(f"{question.kind!r} is not asked for by seq: step and episode are")
+        table = _BY_KIND[question.kind]
+        gathered: _Gathered = _Gathered(question.limit)
+        for mark in question.marks:
+            rows = self._query(
+                f"SELECT {table.columns} FROM {table.name}"
+                " WHERE stream = (SELECT stream FROM streams WHERE stream_id = ?) AND seq > ? ORDER BY seq",
+                (mark.stream, mark.seq),
+            )
+            if not all(gathered.add(row) for row in rows):
+                return Page([self._event(row) for row in gathered.rows], True)
+        return Page([self._event(row) for row in gathered.rows], False)
+
+    def _episodes_of(self, question: query.EpisodesOf) -> Page[EpisodeRow]:
+        where, values = f"episodes.{_OF_RUN}", [question.run_id]
+        if question.agent_id is not None:
+            where, values = f"{where} AND episodes.agent_id = ?", [*values, question.agent_id]
+        if (after := question.after) is not None:
+            where += " AND (episodes.agent_id, env_index, episode_index, id) > (?, ?, ?, ?)"
+        key = () if after is None else (after.agent_id, after.env_index, after.episode_index, after.id)
+        order = "episodes.agent_id, env_index, episode_index, id"
+        rows = self._query(f"{_EPISODES} WHERE {where} ORDER BY {order}", (*values, *key))
+        return _cut((EpisodeRow(*row) for row in rows), question.limit, lambda row: _ROW_BYTES)
+
+    def _steps_of(self, question: query.StepsOf) -> Page[StoredEvent]:
+        after = question.after or StepKey(-(2**63), -(2**63))
+        episode = (question.run_id, question.agent_id, question.env_index, question.episode_index)
+        rows = self._query(
+            f"SELECT {_BY_KIND['step'].columns} FROM steps WHERE {_OF_RUN} AND agent_id = ? AND env_index = ?"
+            " AND episode_index = ? AND (step_index, id) > (?, ?) ORDER BY step_index, id",
+            (*episode, after.step_index, after.id),
+        )
+        gathered: _Gathered = _Gathered(question.limit)
+        more = not all(gathered.add(row) for row in rows)
+        return Page([self._event(row) for row in gathered.rows], more)
+
+    def _frame_of(self, question: query.FrameOf) -> Page[StoredEvent]:
+        rows = self._query(
+            f"SELECT {_BY_KIND['frame'].columns} FROM frames WHERE {_OF_RUN} AND frame_ref = ?"
+            " ORDER BY id DESC LIMIT 1",
+            (question.run_id, question.frame_ref),
+        )
+        return Page([self._event(row) for row in rows], False)
+
+    # -- overview ------------------------------------------------------------------------------------------------
+
+    def _series_of(self, question: query.SeriesOf) -> Page[Series]:
+        rows = self._query(
+            "SELECT DISTINCT agent_id, series FROM overview WHERE level = 3 AND stream IN"
+            f" (SELECT stream FROM streams WHERE {_OF_RUN}) ORDER BY agent_id, series",
+            (question.run_id,),
+        )
+        return _cut((Series(*row) for row in rows), limits.QUERY_ROWS_MAX, lambda row: _ROW_BYTES)
+
+    def _buckets(self, question: query.Buckets) -> Page[Bucket]:
+        of = f"streams.{_OF_RUN}" if question.stream_id is None else "stream_id = ?"
+        after = question.after or BucketKey(0, _FIRST_BUCKET)
+        rows = self._query(
+            f"{_BUCKETS} WHERE {of} AND overview.agent_id = ? AND series = ? AND level = ?"
+            " AND bucket BETWEEN ? AND ? AND (stream, bucket) > (?, ?) ORDER BY stream, bucket",
+            (
+                question.run_id if question.stream_id is None else question.stream_id,
+                question.agent_id, question.series, question.level, question.first_bucket, question.last_bucket,
+                after.stream, after.bucket,
+            ),
+        )  # fmt: skip
+        return _cut((Bucket(*row) for row in rows), question.limit, lambda row: 0)
+
+
+class _Search(NamedTuple):
+    """Which tables to search, and with what conditions."""
+
+    parts: list[tuple[_Table, str, list[Any]]]
+
+    @classmethod
+    def of(cls, question: query.Events | query.Newest, name: str | None) -> _Search:
+        """Raises `UsageError` for a kind that there is not."""
+        wanted = frozenset(KINDS if question.kinds is None else question.kinds)
+        if unknown := sorted(wanted - set(KINDS)):
+            raise UsageError(f"{unknown[0]!r} is no kind of stored event; there are: {', '.join(KINDS)}")
+        parts = []
+        for table in _TABLES:
+            kinds = table.kinds & wanted
+            if not kinds:
+                continue
+            conditions: list[tuple[str, list[Any]]] = []
+            if question.run_id is not None:
+                conditions.append((_OF_RUN, [question.run_id]))
+            if question.agent_id is not None:
+                conditions.append((table.agent, [question.agent_id]))
+            if kinds < table.kinds:
+                conditions.append((f"kind IN ({', '.join('?' * len(kinds))})", sorted(kinds)))
+            if name is not None and table.name == "metrics":
+                conditions.append(("name = ?", [name]))
+            text = "".join(f" AND {condition}" for condition, _ in conditions)
+            parts.append((table, text, [value for _, values in conditions for value in values]))
+        return cls(parts)
+
+
+class _Gathered:
+    """Event rows up to a number and a size; at least one, however large."""
+
+    def __init__(self, limit: int) -> None:
+        self.rows: list[Row] = []
+        self._limit = limit
+        self._bytes = 0
+
+    def add(self, row: Row) -> bool:
+        """False when the row does not fit any more."""
+        self._bytes += len(row[-1]) + _ROW_BYTES
+        if len(self.rows) >= self._limit or (self._bytes > limits.QUERY_BYTES_MAX and self.rows):
+            return False
+        self.rows.append(row)
+        return True
+
+    def last(self, otherwise: int) -> int:
+        return self.rows[-1][0] if self.rows else otherwise
+
+
+def _cut(rows: Iterator[T], limit: int, size: Callable[[T], int]) -> Page[T]:
+    """The first of `rows`, up to a number and a size; at least one, however large."""
+    found: list[T] = []
+    total = 0
+    for row in rows:
+        total += size(row) + _ROW_BYTES
+        if len(found) >= limit or (total > limits.QUERY_BYTES_MAX and found):
+            return Page(found, True)
+        found.append(row)
+    return Page(found, False)
+
+
+# -- the query service -------------------------------------------------------------------------------------------
+class RemoteReader(Reader):
+    """Asks the query service of the store behind a broker.
+
+    Raises `Unreachable` when no broker answers, when it has no store, or when the store does not answer.
+    """
+
+    def __init__(self, address: Address, *, timeout_s: float = PATIENCE_S) -> None:
+        self.where = address.url
+        self._address = address
+        self._timeout_s = timeout_s
+        self._decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+        self._endpoint = self._find()
+        self._context = zmq.Context()
+        self._socket = self._connect()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
+        request = msgspec.msgpack.encode(question)
+        reply = self._request(request, limits.QUERY_DEADLINE_S + self._timeout_s)
+        if reply is None:  # the store may have moved to another port
+            self._endpoint = self._find()
+            self._socket.close(linger=0)
+            self._socket = self._connect()
+            reply = self._request(request, self._timeout_s)
+        if reply is None:
+            raise Unreachable(
+                f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric status"
+            )
+        status, body = reply
+        if status != query.OK:
+            raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
+        return self._decode(body, answer)
+
+    def _decode(self, body: bytes, answer: type[Page[T]]) -> Page[T]:
+        decoder = self._decoders.get(answer)
+        if decoder is None:
+            decoder = self._decoders[answer] = msgspec.msgpack.Decoder(answer)
+        try:
+            return cast("Page[T]", decoder.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StoreError(
+                f"the store behind {self.where} answers in words of another version ({error}): "
+                "pip install -U telefabric on both sides"
+            ) from None
+
+    def _request(self, request: bytes, timeout_s: float) -> tuple[bytes, bytes] | None:
+        """Status and body of the reply, or None when there is none in time. Late replies to others are skipped."""
+        number = os.urandom(query.NUMBER_BYTES)
+        self._socket.send_multipart((number, request))
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0 and self._socket.poll(int(left * 1000) + 1):
+            frames = self._socket.recv_multipart()
+            if len(frames) == 3 and frames[0] == number:
+                return frames[1], frames[2]
+        return None
+
+    def _find(self) -> str:
+        endpoint = ask_status(self._address, self._timeout_s).endpoints.query
+        if endpoint is None:
+            raise Unreachable(
+                f"the broker at {self.where} has no store that answers questions: start one there with: "
+                "telefabric store"
+            )
+        return self._address.resolve(endpoint)
+
+    def _connect(self) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        common_options(socket)
+        socket.set(zmq.MAXMSGSIZE, query.REPLY_BYTES_MAX)
+        try:
+            socket.connect(self._endpoint)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise Unreachable(f"{self._endpoint} cannot be reached: {error.strerror}: see telefabric status") from None
+        return socket

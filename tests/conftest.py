@@ -1,0 +1,68 @@
+"""Fixtures for all tests. Nothing of the machine's own configuration reaches a test."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from processes import wait_for
+
+from telefabric.address import Address
+from telefabric.broker.service import Broker
+from telefabric.store.database import FILE_NAME, open_reader
+from telefabric.store.service import Store
+
+pytest_plugins = ["skips"]
+
+
+class FabricService(NamedTuple):
+    """A running broker and store: where workers connect, and the store's file."""
+
+    url: str
+    file: Path
+    spool: Path
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Rows of the store, read on a connection of its own."""
+        connection = open_reader(self.file)
+        try:
+            return connection.execute(query, values).fetchall()
+        finally:
+            connection.close()
+
+    def wait_for_rows(self, count: int, query: str, *values: Any) -> list[Any]:
+        """The rows, as soon as there are so many."""
+
+        def enough() -> list[Any]:
+            found = self.rows(query, *values)
+            return found if len(found) >= count else []
+
+        return wait_for(enough, f"{count} rows of {query}")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TELEFABRIC_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def fabric_service(tmp_path: Path) -> Iterator[FabricService]:
+    """A real broker and a real store, each on a thread of this process; both have ended afterwards."""
+    broker = Broker(Address("127.0.0.1", 0))
+    store = Store(broker.address, tmp_path / FILE_NAME)
+    threads = [threading.Thread(target=part.run, name=type(part).__name__) for part in (broker, store)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield FabricService(broker.address.url, tmp_path / FILE_NAME, tmp_path / "spool")
+    finally:
+        store.stop()
+        threads[1].join(20)
+        broker.stop()
+        threads[0].join(20)
+        assert not any(thread.is_alive() for thread in threads)

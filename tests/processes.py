@@ -1,0 +1,125 @@
+"""Real processes for tests: brokers, stores and workers that can be killed, and waiting with a deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+Found = TypeVar("Found")
+TELEFABRIC = [sys.executable, "-m", "telefabric.cli.main"]
+
+
+def wait_for(look: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
+    """Ask again and again until the answer is true; fails with `what` after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.01)
+
+
+def free_ports() -> int:
+    """A base port with five free ones above it."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            base = probe.getsockname()[1]
+        if base > 65_000:
+            continue
+        if all(_is_free(base + offset) for offset in range(6)):
+            return int(base)
+    raise AssertionError("no five free ports in a row")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class Service:
+    """One process that says ``ready`` on its standard output; killed at the end of a ``with`` block at the latest."""
+
+    def __init__(self, command: Sequence[str], *, stderr: Path | None = None, env: dict[str, str] | None = None) -> None:
+        self.command = list(command)
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+        self._stderr = stderr
+        self._env = {**os.environ, **(env or {})}
+
+    def start(self) -> Service:
+        """Start it and wait for its ready line."""
+        errors = self._stderr.open("a") if self._stderr else None
+        try:
+            self.process = subprocess.Popen(
+                self.command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True, env=self._env
+            )
+        finally:
+            if errors:
+                errors.close()
+        assert self.process.stdout is not None
+        word, _, self.url = self.process.stdout.readline().strip().partition(" ")
+        assert word == "ready", f"{self.command} did not become ready (exit code {self.process.poll()})"
+        return self
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def _end(self, number: int) -> int:
+        process = self.process
+        if process is None:
+            return 0
+        if process.poll() is None:
+            process.send_signal(number)
+        code = process.wait(20)
+        if process.stdout:
+            process.stdout.close()
+        self.process = None
+        return code
+
+    def __enter__(self) -> Service:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process is not None:
+            self.signal(signal.SIGCONT)
+        self.kill()
+
+
+def broker(port: int, **options: object) -> Service:
+    return Service([*TELEFABRIC, "broker", "--listen", f"tcp://127.0.0.1:{port}"], **options)  # type: ignore[arg-type]
+
+
+def store(port: int, folder: Path, **options: object) -> Service:
+    command = [*TELEFABRIC, "store", "--connect", f"tcp://127.0.0.1:{port}", "--data", str(folder)]
+    return Service([*command, "--query", "tcp://127.0.0.1:0"], **options)  # type: ignore[arg-type]
+
+
+def run(*arguments: str, timeout_s: float = 60.0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A `telefabric` command as a new user would run it."""
+    return subprocess.run(
+        [*TELEFABRIC, *arguments],
+        capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})},
+        check=False,
+    )  # fmt: skip

@@ -1,0 +1,278 @@
+"""The spool keeps what was appended through kills, torn tails, full disks and drops, and says what it lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telefabric import limits
+from telefabric.errors import SpoolError, UsageError
+from telefabric.spool import Spool
+from telefabric.spool.segment import HEADER_BYTES, Segment
+from telefabric.wire import records
+from telefabric.wire.control import StreamInfo
+
+
+def info(stream: bytes | None = None) -> StreamInfo:
+    return StreamInfo(stream or os.urandom(16), "run", "worker", "agent", 1)
+
+
+def fill(spool: Spool, count: int, size: int = 100) -> None:
+    for seq in range(spool.head + 1, spool.head + count + 1):
+        with spool.lock:
+            spool.append(seq, seq.to_bytes(8, "big") + bytes(size - 8))
+
+
+def seqs(spool: Spool, first: int, bytes_max: int = 64 * 1024) -> list[int]:
+    """The seqs that the bodies say, read to the end and over holes."""
+    found: list[int] = []
+    cursor = first
+    while (cursor := spool.first_held(cursor)) <= spool.head:
+        chunk = spool.read(cursor, bytes_max)
+        assert chunk is not None
+        assert chunk.first_seq == cursor
+        spans = records.spans(chunk.body, chunk.count)
+        found += [int.from_bytes(chunk.body[start : start + 8], "big") for start, _ in spans]
+        cursor = chunk.last_seq + 1
+    return found
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(limits, "SEGMENT_BYTES", 16_384)
+    return 16_384
+
+
+def test_what_was_appended_is_read_in_order(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 1_000)
+    assert len(list(spool.directory.glob("*.seg"))) > 5
+    assert seqs(spool, 1) == list(range(1, 1_001))
+    assert seqs(spool, 777) == list(range(777, 1_001))
+
+
+@given(sizes=st.lists(st.integers(8, 6_000), max_size=60), bytes_max=st.integers(1, 20_000), back=st.integers(1, 60))
+def test_any_sizes_and_any_rewind(sizes: list[int], bytes_max: int, back: int, tmp_path_factory: object) -> None:
+    root = tmp_path_factory.mktemp("spool")  # type: ignore[attr-defined]
+    spool = Spool.create(root, info())
+    for seq, size in enumerate(sizes, 1):
+        with spool.lock:
+            spool.append(seq, seq.to_bytes(8, "big") + bytes(size - 8))
+    assert seqs(spool, 1, bytes_max) == list(range(1, len(sizes) + 1))
+    assert seqs(spool, back, bytes_max) == list(range(back, len(sizes) + 1))
+    spool.acked = spool.head
+    spool.close()
+
+
+def test_an_event_larger_than_a_segment_has_one_of_its_own(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 3)
+    fill(spool, 1, size=100_000)
+    fill(spool, 3)
+    assert seqs(spool, 1) == list(range(1, 8))
+
+
+def test_unsent_bytes_are_exact_after_any_rewind(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 500)
+    record = 100 + records.PREFIX_BYTES
+    for cursor in (1, 500, 250, 251, 499, 2):
+        assert spool.unsent_bytes(cursor) == (501 - cursor) * record
+    assert spool.unsent_bytes(501) == 0
+
+
+def test_acknowledged_segments_go_after_the_position_is_synced(
+    tmp_path: Path, small_segments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    fsync, unlink = os.fsync, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("sync"), fsync(descriptor))[1])
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: (order.append(path.suffix), unlink(path, **how))[1])
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 1_000)
+    spool.acknowledge(500)
+    assert order[0] == "sync"
+    assert order.count(".seg") >= 3
+    assert spool.first_held(1) > 300
+    assert seqs(spool, 501) == list(range(501, 1_001))
+
+
+def test_nothing_that_is_not_acknowledged_is_removed(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 1_000)
+    for acked in range(0, 1_000, 7):
+        spool.acknowledge(acked)
+        assert spool.first_held(1) <= acked + 1
+        assert spool.first_held(acked + 1) == acked + 1
+
+
+def test_a_complete_spool_leaves_nothing_behind(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 10)
+    spool.acknowledge(10)
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_incomplete_spool_is_adopted_with_all_its_events(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 400)
+    spool.acknowledge(200)
+    spool.close()
+    adopted = Spool.adopt(spool.directory)
+    assert adopted is not None
+    assert (adopted.head, adopted.info) == (400, spool.info)
+    assert seqs(adopted, 201) == list(range(201, 401))
+    adopted.acknowledge(400)
+    adopted.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_living_owner_keeps_its_spool(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path, info())
+    assert Spool.adopt(spool.directory) is None, "in the owner's own process"
+    code = f"from pathlib import Path; from telefabric.spool import Spool; print(Spool.adopt(Path({str(spool.directory)!r})))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == "None"
+
+
+KILLED_WORKER = """
+import os, signal, sys
+from pathlib import Path
+from telefabric.spool import Spool
+from telefabric.wire.control import StreamInfo
+spool = Spool.create(Path(sys.argv[1]), StreamInfo(os.urandom(16), "run", "worker", "agent", 1))
+for seq in range(1, int(sys.argv[2]) + 1):
+    with spool.lock:
+        spool.append(seq, seq.to_bytes(8, "big") + bytes(seq % 300))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 30_000])
+def test_all_that_append_returned_for_survives_kill_9(tmp_path: Path, count: int) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED_WORKER, str(tmp_path), str(count)], check=False)
+    assert ended.returncode == -9
+    (directory,) = tmp_path.iterdir()
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    assert seqs(spool, 1) == list(range(1, count + 1))
+    spool.close()
+
+
+def _dead_spool(root: Path, count: int) -> Path:
+    spool = Spool.create(root, info())
+    fill(spool, count)
+    spool.close()
+    return spool.directory
+
+
+def test_a_torn_tail_costs_only_the_torn_record(tmp_path: Path) -> None:
+    directory = _dead_spool(tmp_path, 50)
+    (segment,) = directory.glob("*.seg")
+    record = 100 + records.PREFIX_BYTES
+    for cut in range(1, record, 7):
+        data = bytearray(segment.read_bytes())
+        end = HEADER_BYTES + 50 * record
+        data[end - cut : end] = bytes(cut)
+        copy = tmp_path / f"cut{cut:027d}"
+        copy.mkdir()
+        (copy / "stream").write_bytes((directory / "stream").read_bytes())
+        (copy / segment.name).write_bytes(data)
+        spool = Spool.adopt(copy)
+        assert spool is not None
+        # The zeros of the tail may be the record's own: then it is whole after all.
+        assert spool.head == (50 if bytes(segment.read_bytes()) == bytes(data) else 49)
+        assert seqs(spool, 1) == list(range(1, spool.head + 1))
+
+
+def test_damage_in_the_middle_is_a_hole_that_is_stepped_over(tmp_path: Path, small_segments: int) -> None:
+    directory = _dead_spool(tmp_path, 500)
+    second = sorted(directory.glob("*.seg"))[1]
+    data = bytearray(second.read_bytes())
+    data[HEADER_BYTES + 10 * 111 + 50] ^= 0x10
+    second.write_bytes(data)
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    found = seqs(spool, 1)
+    first = int(second.stem)
+    after = int(sorted(directory.glob("*.seg"))[2].stem)
+    assert found == [*range(1, first + 10), *range(after, 501)]
+    assert spool.lost_reason(first + 10, after - 1) == "no_longer_held"
+
+
+def test_a_segment_of_another_stream_is_not_read(tmp_path: Path) -> None:
+    directory = _dead_spool(tmp_path / "a", 10)
+    other = _dead_spool(tmp_path / "b", 10)
+    (segment,) = directory.glob("*.seg")
+    segment.write_bytes(next(other.glob("*.seg")).read_bytes())
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    assert spool.first_held(1) > spool.head
+
+
+def test_a_full_spool_drops_the_oldest_and_says_so(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info(), bytes_max=4 * small_segments)
+    fill(spool, 2_000)
+    held = spool.first_held(1)
+    assert held > 1
+    assert sum(path.stat().st_size for path in spool.directory.glob("*.seg")) <= 4 * small_segments
+    assert spool.dropped_events == held - 1
+    assert spool.lost_reason(1, held - 1) == "spool_full"
+    assert seqs(spool, held) == list(range(held, 2_001))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00", b"not a stream", bytes(1_000)])
+def test_an_unreadable_spool_is_named_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    directory = _dead_spool(tmp_path, 10)
+    (directory / "stream").write_bytes(content)
+    with pytest.raises(SpoolError, match="cannot be read"):
+        Spool.adopt(directory)
+    assert len(list(directory.glob("*.seg"))) == 1
+
+
+def test_a_spool_that_was_being_made_or_removed_is_cleared_away(tmp_path: Path) -> None:
+    making = tmp_path / "0" / ("a" * 32)
+    making.mkdir(parents=True)
+    assert Spool.adopt(making) is None
+    assert not making.exists()
+    closed = _dead_spool(tmp_path, 10)
+    (closed / "closed").touch()
+    assert Spool.adopt(closed) is None
+    assert not closed.exists()
+
+
+def test_a_place_that_cannot_be_a_spool_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match="TELEFABRIC_SPOOL"):
+        Spool.create(tmp_path / "file" / "spool", info())
+    with pytest.raises(UsageError, match="too small"):
+        Spool.create(tmp_path, info(), bytes_max=1)
+
+
+def test_a_position_that_is_torn_only_costs_sending_again(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 500)
+    spool.acknowledge(300)
+    spool.close()
+    (spool.directory / "position").write_bytes(b"torn")
+    adopted = Spool.adopt(spool.directory)
+    assert adopted is not None
+    assert adopted.acked == 0
+    assert adopted.head == 500
+    assert seqs(adopted, 301) == list(range(301, 501))
+
+
+def test_recovery_of_a_segment_ends_at_its_own_size(tmp_path: Path) -> None:
+    directory = _dead_spool(tmp_path, 10)
+    (path,) = directory.glob("*.seg")
+    path.write_bytes(path.read_bytes()[: HEADER_BYTES + 5 * 111 + 40])
+    segment = Segment.recover(path, bytes.fromhex(directory.name), 0)
+    assert segment is not None
+    assert segment.last_seq == 5

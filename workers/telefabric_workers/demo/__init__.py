@@ -1,0 +1,1 @@
+"""Demo workers: small tasks that are really learned, with numpy alone."""

@@ -1,0 +1,102 @@
+"""What a demo run came to, and running one from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from telefabric.errors import TelefabricError
+from telefabric_workers.connection import connect
+from telefabric_workers.worker import Worker
+
+WINDOW_EPISODES = 100
+"""Episodes that success rate and mean return look back on."""
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """Of the whole run: `episodes` and `steps`; of its last 100 episodes: `success_rate` (0 to 1) and `mean_return`."""
+
+    episodes: int
+    steps: int
+    success_rate: float
+    mean_return: float
+
+
+class Score:
+    """Counts episodes and steps, and looks back on the last 100 episodes."""
+
+    def __init__(self) -> None:
+        self.episodes = 0
+        self.steps = 0
+        self._successes: deque[bool] = deque(maxlen=WINDOW_EPISODES)
+        self._returns: deque[float] = deque(maxlen=WINDOW_EPISODES)
+
+    def add(self, total_reward: float, length: int, success: bool) -> None:
+        """Count one finished episode."""
+        self.episodes += 1
+        self.steps += length
+        self._successes.append(success)
+        self._returns.append(total_reward)
+
+    @property
+    def success_rate(self) -> float:
+        return sum(self._successes) / max(1, len(self._successes))
+
+    @property
+    def mean_return(self) -> float:
+        return sum(self._returns) / max(1, len(self._returns))
+
+    @property
+    def result(self) -> DemoResult:
+        return DemoResult(self.episodes, self.steps, self.success_rate, self.mean_return)
+
+
+def run_from_command_line(
+    train: Callable[[Worker, int, int, float | None], DemoResult], description: str, episodes: int
+) -> int:
+    """Train with a worker that the environment describes (``TELEFABRIC_CONNECT`` …). Returns the exit code."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--episodes", type=_count, default=episodes, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=_whole, default=0, help="same seed, same run (%(default)s)")
+    parser.add_argument("--rate", type=_rate, default=None, help="steps a second; as fast as it goes by default")
+    options = parser.parse_args()
+    try:
+        with connect() as worker:
+            result = train(worker, options.episodes, options.seed, options.rate)
+    except TelefabricError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    print(
+        f"{result.episodes} episodes, {result.steps} steps; of the last {WINDOW_EPISODES}: "
+        f"success rate {result.success_rate:.2f}, mean return {result.mean_return:.2f}"
+    )
+    return 0
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no rate: give a number over 0")
+    return number
