@@ -85,6 +85,12 @@ def test_a_welcome_without_expected_means_to_wait(session):
     assert decide(session).first_seq == 5
 
 
+def test_a_waiting_stream_claims_no_epoch_of_before(open_session):
+    """Else its heartbeats would look as if it had heard of an opening under the same number by another broker."""
+    open_session.welcome(welcome(None, instance=OTHER, epoch=0), 0)
+    assert open_session.beat(oldest=1, head=9, backlog_bytes=1).epoch == 0
+
+
 def test_who_makes_the_stream_greet_again_at_once(open_session):
     open_session.sent(5, 100, 0)
     open_session.who(control.Who(BROKER, STREAM), 7)

@@ -37,7 +37,7 @@ def seqs(spool: Spool, first: int, bytes_max: int = 64 * 1024) -> list[int]:
         chunk = spool.read(cursor, bytes_max)
         assert chunk is not None
         assert chunk.first_seq == cursor
-        spans = records.spans(chunk.body, chunk.count)
+        spans = records.spans(chunk.body, chunk.events)
         found += [int.from_bytes(chunk.body[start : start + 8], "big") for start, _ in spans]
         cursor = chunk.last_seq + 1
     return found

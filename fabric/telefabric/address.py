@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from typing import NamedTuple
 
 from telefabric.errors import UsageError
@@ -49,6 +47,9 @@ class Address(NamedTuple):
 
 def _is_loopback(host: str) -> bool:
     """True when every address of the host is this machine's own loopback."""
+    import ipaddress  # only services ask, and workers import this module
+    import socket
+
     bare = host.removeprefix("[").removesuffix("]")
     try:
         return ipaddress.ip_address(bare).is_loopback

@@ -304,7 +304,7 @@ class Link:
             if len(chunk.body) + batch.HEADER_BYTES > decision.credit_bytes:
                 session.too_large(len(chunk.body))
                 return False
-            body, first, last, count, flags = chunk.body, chunk.first_seq, chunk.last_seq, chunk.count, 0
+            body, first, last, count, flags = chunk.body, chunk.first_seq, chunk.last_seq, chunk.events, 0
         assert session.instance is not None
         message = batch.pack(
             body, session=session.instance, stream=spool.info.stream, epoch=session.epoch, first_seq=first,

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from telefabric.address import Address
 from telefabric.settings import resolve, spool_folder
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerEnvironment:
+class WorkerEnvironment(NamedTuple):
     """Settings of one worker, from arguments, environment, file and defaults in this order."""
 
     address: Address
@@ -59,8 +56,14 @@ class WorkerEnvironment:
 
 def new_run_id() -> str:
     """A run id that sorts by time: run-YYYYMMDD-HHMMSS-xxxx."""
-    return time.strftime("run-%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+    return time.strftime("run-%Y%m%d-%H%M%S-") + os.urandom(2).hex()
 
 
 def default_worker_id() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
+    return f"{hostname()}-{os.getpid()}"
+
+
+def hostname() -> str:
+    import socket  # not needed to import a worker
+
+    return socket.gethostname()

@@ -33,7 +33,7 @@ from telefabric_schemas.events import (
     RunStarted,
     Step,
 )
-from telefabric_workers.environment import WorkerEnvironment, default_worker_id
+from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
 from telefabric_workers.repair import Problem, integer, repair
 
@@ -311,7 +311,7 @@ class Worker:
         self._tell(problems)  # before anything is opened: it raises when strict
         self._info = StreamInfo(
             os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, self._control_mode,
-            _hostname(), os.getpid(), __version__, metadata,
+            hostname(), os.getpid(), __version__, metadata,
         )  # fmt: skip
         self._steps: dict[str, int] = {}
         self._step_count = 0
@@ -433,12 +433,6 @@ def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]
             continue
         usable[str(name)] = msgspec.Raw(encoded)
     return msgspec.msgpack.encode(usable), problems
-
-
-def _hostname() -> str:
-    import socket
-
-    return socket.gethostname()
 
 
 def outcome_of(error: BaseException | None) -> tuple[Outcome, str | None]:

@@ -19,7 +19,7 @@ from msgspec.structs import fields
 
 from telefabric import settings
 from telefabric.address import Address
-from telefabric.errors import Unreachable, UsageError
+from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.store.database import FILE_NAME
 from telefabric.store.query import Page, StoredEvent
 from telefabric.store.reader import KINDS, QUARANTINE, FileReader, Reader, RemoteReader
@@ -127,12 +127,12 @@ def _page(
 
 
 def _require_run(reader: Reader, run: str | None) -> None:
-    """Raises `UsageError` for a run of which nothing is stored, naming some of which there is."""
+    """Raises `StoreError` for a run of which nothing is stored, naming some of which there is."""
     if run is None or reader.run(run) is not None:
         return
     known = [found.run_id for found in reader.runs()[-5:]]
     hint = f"the newest are {', '.join(known)}" if known else "it holds none yet"
-    raise UsageError(f"there is no run {run!r} in {reader.where}: {hint}")
+    raise StoreError(f"there is no run {run!r} in {reader.where}: {hint}")
 
 
 # -- tail --------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def _words(event: AnyEvent) -> Iterator[str]:
             yield event.reason or ""
         case events.Frame():
             yield from _where(event)
-            yield f"step {event.step_index} {event.width}×{event.height} {event.encoding} {len(event.data)} bytes"
+            yield f"step {event.step_index} {event.width}x{event.height} {event.encoding} {len(event.data)} bytes"
         case _:
             yield f"seq {event.seq}"
 
@@ -277,7 +277,7 @@ def _where(event: events.Step | events.Episode | events.Frame) -> Iterator[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.6g}"
+    return "none" if value is None else f"{value:.6g}"
 
 
 def _short(raw: msgspec.Raw) -> str:
@@ -294,7 +294,6 @@ def clean(text: str) -> str:
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------
-_OWN = ("id", "kind", "run_id", "worker_id", "stream_id", "seq")
 _FIELDS = {
     kind: {
         field.encode_name: None if field.default in (msgspec.NODEFAULT, events.NIL) else field.default
@@ -366,14 +365,13 @@ def _as_stored(found: dict[str, Any], stored: StoredEvent) -> dict[str, Any]:
 
 
 def _name(found: dict[str, Any], names: dict[str, Any], items: list[Any]) -> dict[str, Any]:
-    for name, item in zip(names, items, strict=False):
-        found.setdefault(name, item)
-    if len(items) < len(names):
-        for name, default in list(names.items())[len(items) :]:
-            found.setdefault(name, default)
-    elif len(items) > len(names):  # of a newer version
-        found["unknown_fields"] = items[len(names) :]
-    return found
+    """`found` with the event's fields; where both name one, what the store says counts."""
+    named = {**found, **names} if len(items) < len(names) else dict(found)
+    named.update(zip(names, items, strict=False))
+    if len(items) > len(names):  # of a newer version
+        named["unknown_fields"] = items[len(names) :]
+    named.update(found)
+    return named
 
 
 def _careful(raw: msgspec.Raw) -> Any:

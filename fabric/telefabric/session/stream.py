@@ -87,6 +87,7 @@ class StreamSession:
         self.wait_reason = message.wait_reason
         if message.expected is None:
             self.phase = Phase.WAITING
+            self.epoch = message.epoch
             self._forget_in_flight()
             return
         self._start(message.epoch, message.expected, message.credit_bytes, now_ns)

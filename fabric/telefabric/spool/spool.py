@@ -19,12 +19,11 @@ Threads: `append` under `lock` from any thread; reading, acknowledging and closi
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import threading
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -40,8 +39,7 @@ _POSITION = struct.Struct(">QI")
 _SPARE = "spare.tmp"
 
 
-@dataclass(frozen=True, slots=True)
-class _Position:
+class _Position(NamedTuple):
     """Where a record begins."""
 
     seq: int
@@ -49,8 +47,7 @@ class _Position:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(NamedTuple):
     """A range that was removed before it was acknowledged."""
 
     first_seq: int
@@ -58,8 +55,7 @@ class Dropped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A run of records to send: the body of one batch."""
 
     body: bytes
@@ -67,7 +63,7 @@ class Chunk:
     last_seq: int
 
     @property
-    def count(self) -> int:
+    def events(self) -> int:
         return self.last_seq - self.first_seq + 1
 
 
@@ -114,8 +110,7 @@ class Spool:
         try:
             spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
         except SpoolError:
-            owner.release()
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory, owner)
             raise
         return spool
 
@@ -329,6 +324,8 @@ class Spool:
 
 
 def _remove(directory: Path, owner: FileLock) -> None:
+    import shutil  # brings four compression modules, which an importing worker need not wait for
+
     shutil.rmtree(directory, ignore_errors=True)
     owner.release()
 
