@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from telefabric_workers import connect
+from telefabric_workers import Worker, connect
 
 STREAM_BYTES = 16
 
@@ -47,18 +47,25 @@ def main() -> None:
     given.progress.write_bytes(bytes(STREAM_BYTES + 8))
     descriptor = os.open(given.progress, os.O_RDWR)
     progress = mmap.mmap(descriptor, STREAM_BYTES + 8)
-    with connect(given.url, run=given.run, spool=given.spool, exit_flush_s=given.exit_flush) as worker:
+    worker = connect(given.url, run=given.run, spool=given.spool, exit_flush_s=given.exit_flush)
+    try:
+        with worker:
+            emit(worker, progress, given.rate, given.seconds)
+    finally:
         progress[STREAM_BYTES:] = worker.emitted.to_bytes(8, "little")
-        progress[:STREAM_BYTES] = worker.stream_id
-        print("ready", flush=True)
-        start, step = time.monotonic(), 0
-        while (elapsed := time.monotonic() - start) < given.seconds:
-            for _ in range(max(int(elapsed * given.rate) - step, 0)):
-                worker.step(episode=step // 500, step=step % 500, observation=observation(step), reward=float(step % 7))
-                progress[STREAM_BYTES:] = worker.emitted.to_bytes(8, "little")
-                step += 1
-            time.sleep(0.001)
+
+
+def emit(worker: Worker, progress: mmap.mmap, rate: float, seconds: float) -> None:
     progress[STREAM_BYTES:] = worker.emitted.to_bytes(8, "little")
+    progress[:STREAM_BYTES] = worker.stream_id
+    print("ready", flush=True)
+    start, step = time.monotonic(), 0
+    while (elapsed := time.monotonic() - start) < seconds:
+        for _ in range(max(int(elapsed * rate) - step, 0)):
+            worker.step(episode=step // 500, step=step % 500, observation=observation(step), reward=float(step % 7))
+            progress[STREAM_BYTES:] = worker.emitted.to_bytes(8, "little")
+            step += 1
+        time.sleep(0.001)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,17 @@ class Services:
     Use `start` and `stop`, or it as a context manager; either raises `EnvironmentProblem` when a part does not come up.
     """
 
-    def __init__(self, listen: Address, folder: Path, *, log_format: str | None = None) -> None:
+    def __init__(
+        self, listen: Address, folder: Path, log_format: str | None = None, log_level: str | None = None
+    ) -> None:
         self.folder = folder
         self.broker = Part("broker", self._broker_command)
         self.store = Part("store", self._store_command)
         self._listen = listen
-        self._log_options = ["--log-format", log_format] if log_format else []
+        self._log_options = [
+            *(["--log-format", log_format] if log_format else []),
+            *(["--log-level", log_level] if log_level else []),
+        ]
         self._supervisor = Supervisor([self.broker, self.store])
         self._tending: threading.Thread | None = None
 

@@ -124,6 +124,7 @@ SETTINGS: dict[str, Setting] = {
             limits.STREAMS_MAX,
             "How many streams the broker serves at once; further ones wait.",
         ),
+        Setting("log_level", _choice("debug", "info", "warning", "error"), "info", "The least that services log."),
         Setting("log_format", _choice("console", "json"), "console", "How the services write their logs, to stderr."),
     )
 }

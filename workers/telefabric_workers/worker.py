@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -281,9 +280,9 @@ class Worker:
         True when everything is stored; otherwise the rest stays in the spool and is delivered by the next worker that
         starts on this machine, or by ``telefabric spool drain``.
         """
+        _workers.discard(self)
         if self._unusual:
-            if self._unusual == "forked":
-                self._unusual = "closed"
+            self._unusual = "closed"
             return True
         with self._outbox.lock:
             if self.closed:
@@ -379,7 +378,7 @@ class Worker:
         """Go on counting from a step number of any type; one that cannot be used counts as one step."""
         try:
             self._steps[agent] = integer(global_step)
-        except (TypeError, OverflowError):
+        except Exception:  # noqa: BLE001  whatever the caller's object raises
             self._steps[agent] = self._steps.get(agent, -1) + 1
 
     def _at(self, agent: str, global_step: int | None) -> int | None:
@@ -461,8 +460,7 @@ def _close_all() -> None:
     """End the workers that nobody closed: their run failed if the program ends by an exception."""
     error = sys.exception() or getattr(sys, "last_value", None)
     for worker in list(_workers):
-        if not worker.closed:
-            worker.close(*outcome_of(error))
+        worker.close(*outcome_of(error))
 
 
 def _forked() -> None:
@@ -472,7 +470,8 @@ def _forked() -> None:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=values.enc_hook)
-_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+_workers: set[Worker] = set()
+"""Those that are not closed, also when their program has let go of them."""
 _exit_seen_to = 0
 """The process that closes its workers at its end."""
 if hasattr(os, "register_at_fork"):

@@ -44,8 +44,13 @@ def ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def set_up_logs(log_format: str | None) -> None:
+def logging_options(command: Command) -> Command:
+    return setting("log_format")(setting("log_level")(command))
+
+
+def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> None:
     """Structured logs to stderr: for people, or one JSON object a line."""
+    level = logging.getLevelNamesMapping()[resolve("log_level", log_level).value.upper()]
     as_json = resolve("log_format", log_format).value == "json"
     renderer: Any = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -56,7 +61,8 @@ def set_up_logs(log_format: str | None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(message)s")
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(message)s")

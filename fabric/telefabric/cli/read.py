@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,16 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+@contextmanager
+def _output() -> Iterator[Callable[[bytes], object]]:
+    """Writes to standard output. When whoever reads it goes away, as `head` does, the command is done."""
+    try:
+        yield sys.stdout.buffer.write
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+
+
 # -- dump --------------------------------------------------------------------------------------------------------
 @click.command()
 @_source_options
@@ -100,10 +112,9 @@ def dump(
     strings. NaN, Infinity and -Infinity stand as such, as in Python's json. A gap tells which seqs are lost and why;
     a quarantine holds what could not be read, with its reason.
     """
-    with open_source(store, connect) as reader:
+    with _output() as write, open_source(store, connect) as reader:
         _require_run(reader, run)
         newest = reader.newest(0).last
-        write = sys.stdout.buffer.write
         at = min(since, newest)
         left = limit
         while at < newest:
@@ -116,7 +127,6 @@ def dump(
             left = None if left is None else left - len(page.rows)
             if left == 0 or not page.more:
                 break
-        sys.stdout.buffer.flush()
 
 
 def _page(
@@ -170,17 +180,17 @@ def tail(
     if as_json and raw:
         raise UsageError("--json and --raw are two forms: give one of them")
     render = json_line if as_json else raw_line if raw else human_line
-    with open_source(store, connect) as reader:
+    with _output() as write, open_source(store, connect) as reader:
         if since is None:
             page = reader.newest(lines, run, kinds or None, agent)
         else:
             page = _page(reader, since, run, kinds, agent)
-        _show(page.rows, render)
+        _show(page.rows, render, write)
         while page.more or follow:
             if not page.more:
                 time.sleep(_POLL_S)
             page = _next_page(reader, page.last, run, kinds, agent, follow)
-            _show(page.rows, render)
+            _show(page.rows, render, write)
 
 
 def _next_page(
@@ -200,9 +210,11 @@ def _next_page(
             time.sleep(_RETRY_S)
 
 
-def _show(rows: Iterable[StoredEvent], render: Callable[[StoredEvent], bytes]) -> None:
+def _show(
+    rows: Iterable[StoredEvent], render: Callable[[StoredEvent], bytes], write: Callable[[bytes], object]
+) -> None:
     for event in rows:
-        sys.stdout.buffer.write(render(event))
+        write(render(event))
     sys.stdout.buffer.flush()
 
 

@@ -8,7 +8,7 @@ import threading
 import click
 
 from telefabric.address import Address
-from telefabric.cli.options import ignore_interrupt, on_signals, set_up_logs, setting, tied
+from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, set_up_logs, setting, tied
 from telefabric.services import Services
 from telefabric.settings import data_folder, resolve
 from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
@@ -19,9 +19,11 @@ OFFSET_QUERY = 4
 @click.command()
 @setting("listen")
 @setting("streams_max")
-@setting("log_format")
+@logging_options
 @tied()
-def broker(listen: str | None, streams_max: str | None, log_format: str | None, tied: bool) -> None:
+def broker(
+    listen: str | None, streams_max: str | None, log_format: str | None, log_level: str | None, tied: bool
+) -> None:
     """Run the broker alone, until ^C or SIGTERM.
 
     \b
@@ -30,7 +32,7 @@ def broker(listen: str | None, streams_max: str | None, log_format: str | None, 
     """
     from telefabric.broker.service import Broker
 
-    set_up_logs(log_format)
+    set_up_logs(log_format, log_level)
     address = Address.parse(resolve("listen", listen).value)
     service = Broker(address, streams_max=resolve("streams_max", streams_max).value)
     on_signals(service.stop)
@@ -45,9 +47,11 @@ def broker(listen: str | None, streams_max: str | None, log_format: str | None, 
 @setting("connect")
 @setting("data")
 @click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
-@setting("log_format")
+@logging_options
 @tied()
-def store(connect: str | None, data: str | None, query: str | None, log_format: str | None, tied: bool) -> None:
+def store(
+    connect: str | None, data: str | None, query: str | None, log_format: str | None, log_level: str | None, tied: bool
+) -> None:
     """Run the store writer alone, until ^C or SIGTERM: it keeps what the broker takes in.
 
     \b
@@ -57,7 +61,7 @@ def store(connect: str | None, data: str | None, query: str | None, log_format: 
     from telefabric.store.database import FILE_NAME
     from telefabric.store.service import Store
 
-    set_up_logs(log_format)
+    set_up_logs(log_format, log_level)
     broker_address = Address.parse(resolve("connect", connect).value)
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / FILE_NAME
@@ -91,9 +95,9 @@ def _query_command(listen: Address, path: object) -> list[str]:
 @click.command()
 @setting("listen")
 @setting("data")
-@setting("log_format")
+@logging_options
 @tied()
-def up(listen: str | None, data: str | None, log_format: str | None, tied: bool) -> None:
+def up(listen: str | None, data: str | None, log_format: str | None, log_level: str | None, tied: bool) -> None:
     """Run broker and store together, until ^C or SIGTERM; a part that dies is restarted.
 
     \b
@@ -101,8 +105,8 @@ def up(listen: str | None, data: str | None, log_format: str | None, tied: bool)
       telefabric up
       telefabric up --listen tcp://127.0.0.1:7750 --data ./runs
     """
-    set_up_logs(log_format)
-    services = Services(Address.parse(resolve("listen", listen).value), data_folder(data), log_format=log_format)
+    set_up_logs(log_format, log_level)
+    services = Services(Address.parse(resolve("listen", listen).value), data_folder(data), log_format, log_level)
     services.start()
     on_signals(services.stop)
     if tied:

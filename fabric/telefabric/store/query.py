@@ -5,8 +5,8 @@ number, one of `OK`, `USAGE` and `FAILED`, and the answer or a sentence in UTF-8
 first item names them, answers are `Page`; unknown trailing fields are skipped on both sides.
 
 The service is a process of its own (``python -m telefabric.store.query --listen URL --store FILE``): SQLite gives the
-interpreter lock away at every row, and a second busy thread in the store's process would hold up its commits. It prints
-its address as one line and ends when its standard input does, so it never outlives the process that started it.
+interpreter lock away at every row, and a second busy thread in the store's process would hold up its commits. It is a
+part under `telefabric.supervisor`: it says ``ready URL``, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, Union
@@ -45,7 +43,6 @@ STREAMS_A_QUESTION_MAX = 10_000
 _HWM = 4
 """Messages per asker and direction: one that does not read its answers holds so many pages and gets no more."""
 _POLL_MS = 100
-_START_S = 20.0
 
 T = TypeVar("T")
 
@@ -374,94 +371,24 @@ class QueryService:
 
 
 # -- the service as a process ------------------------------------------------------------------------------------
-class QueryProcess:
-    """The service in a process of its own, from the side that starts it. It ends with `stop`, or with this process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], address: Address) -> None:
-        self._process = process
-        self.address = address
-
-    @classmethod
-    def start(cls, listen: Address, path: Path) -> QueryProcess:
-        """Start it and wait until it answers. Raises `EnvironmentProblem` with its sentence when it does not.
-
-        The store file must be there: start it after the writer has opened.
-        """
-        listen.require_loopback()
-        command = [sys.executable, "-P", "-m", "telefabric.store.query", "--listen", listen.url, "--store", str(path)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        line = _first_line(process)
-        if not line.startswith("tcp://"):
-            cls(process, listen).stop()
-            raise EnvironmentProblem(line or f"the store's query service did not start within {_START_S:.0f} s")
-        return cls(process, Address.parse(line))
-
-    @property
-    def endpoint(self) -> str:
-        """What ATTACH says of it: its port on the host of the broker."""
-        return f"*:{self.address.port}"
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def stop(self) -> None:
-        """End it: at once, since it only reads. Safe to call again."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        try:
-            self._process.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def _first_line(process: subprocess.Popen[bytes]) -> str:
-    """What the child says first; empty when it ends or stays silent."""
-    assert process.stdout is not None
-    patience = threading.Timer(_START_S, process.kill)
-    patience.start()
-    try:
-        return process.stdout.readline().decode("utf-8", "replace").strip()
-    finally:
-        patience.cancel()
-
-
-def serve(listen: Address, path: Path, *, ready: Callable[[Address], None], parent: int) -> None:
-    """Answer until `parent` ends, the descriptor of a pipe that the starting process holds open."""
-    service = QueryService(listen, path)
-
-    def watch() -> None:
-        while os.read(parent, 1):
-            pass  # nobody writes to it; only its end says something
-        service.stop()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-    ready(service.address)
-    service.run()
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """The process: one line on standard output, an address or the sentence that says why not."""
+    """The process: says ``ready URL`` and answers until its standard input closes."""
+    from telefabric.supervisor import ready, stop_with_parent  # readers import this module, and it takes 0.1 s
+
     parser = argparse.ArgumentParser(description="Answer questions about a store file; ends with its standard input.")
     parser.add_argument("--listen", required=True, help="tcp://HOST:PORT on this machine; port 0 takes any free one")
     parser.add_argument("--store", required=True, type=Path, help="the store file")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the whole terminal; the parent decides
     try:
-        serve(Address.parse(given.listen), given.store, ready=_report, parent=sys.stdin.fileno())
+        service = QueryService(Address.parse(given.listen), given.store)
     except TelefabricError as error:
-        print(error, flush=True)
+        print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-def _report(address: Address) -> None:
-    print(address.url, flush=True)
+    stop_with_parent(service.stop)
+    ready(service.address.url)
     os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
+    service.run()
 
 
 if __name__ == "__main__":

@@ -26,10 +26,14 @@ _FLUSH_S = 30.0
 
 
 @click.command()
-@click.option("--task", type=click.Choice(sorted(TASKS)), default="frozenlake", show_default=True, help="What to learn.")
+@click.option(
+    "--task", type=click.Choice(sorted(TASKS)), default="frozenlake", show_default=True, help="What to learn."
+)
 @click.option("--episodes", type=click.IntRange(min=1), help="How many episodes; the task's own number by default.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same run.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Steps a second; as fast as it goes by default.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Steps a second; as fast as it goes by default."
+)
 @click.option("--data", metavar="DIR", help="Folder of store and spool; demo/ in the user's data folder by default.")
 @click.option("--headless", is_flag=True, help="Never open a window. (This version has none to open.)")
 @click.option("--json", "as_json", is_flag=True, help="End with one line that is a JSON object.")
@@ -44,10 +48,10 @@ def demo(
     Example:
       telefabric demo --episodes 500 --data ./demo
     """
-    set_up_logs(None)
+    set_up_logs(log_level="warning")
     folder = Path(data) if data else data_folder() / "demo"
     started_s = time.monotonic()
-    with Services(Address("127.0.0.1", 0), folder) as services:
+    with Services(Address("127.0.0.1", 0), folder, log_level="warning") as services:
         worker = connect(
             services.address.url,
             metadata={"game_id": TASKS[task].GAME_ID, "seed": seed},
@@ -92,8 +96,14 @@ def _train(worker: Worker, task: str, episodes: int | None, seed: int, rate: flo
 
 def _say(report: dict[str, Any], took_s: float) -> None:
     rate = report["success_rate"]
-    learned = f"{rate:.0%} of the last 100 episodes succeeded" if rate is not None else f"mean return {report['mean_return']:.1f}"
-    click.echo(f"Learned   {learned}, after {report['episodes']} episodes and {report['steps']} steps in {took_s:.1f} s.")
+    learned = (
+        f"{rate:.0%} of the last 100 episodes succeeded"
+        if rate is not None
+        else f"mean return {report['mean_return']:.1f}"
+    )
+    click.echo(
+        f"Learned   {learned}, after {report['episodes']} episodes and {report['steps']} steps in {took_s:.1f} s."
+    )
     click.echo(f"Emitted   {report['emitted']} events.")
     click.echo(f"Stored    {report['stored']} of them, {report['missing']} missing, {report['duplicated']} duplicated.")
     click.echo(f"Store     {report['store']}")
