@@ -218,6 +218,8 @@ class World:
             for part in (*self.workers, self.store):
                 if part.peer == peer and (self.calm or self.random.random() > 0.02):
                     part.inbox.append(message)
+        for worker in self.workers:
+            assert worker.session.acked <= self.store.watermark(worker.stream), "acknowledged before it was stored"
         assert self.core.lane.bytes <= TOTAL
         assert self.core.status(self.now_ns)["credit_lent_bytes"] <= TOTAL
 

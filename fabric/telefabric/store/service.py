@@ -123,7 +123,7 @@ class Store:
                 log.info("store.attached", broker=self._broker.url, instance=message.instance.hex())
             case control.Ask() if message.instance == session.instance:
                 session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
-            case control.Who():
+            case control.Who() | control.Ask():  # ATTACHED was lost, or the broker is another one now
                 self._attach(session)
             case control.Refused():
                 log.error("store.refused", reason=message.reason)
