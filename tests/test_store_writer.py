@@ -285,7 +285,7 @@ def test_a_run_is_over_when_its_last_stream_is_and_the_worst_outcome_is_its_own(
         assert run_row(path)[0] == "running"
         scribe.put(two, run_completed(2))
         scribe.commit()
-        assert run_row(path)[:3] == ("failed", "out of memory", TIME_NS + 2) or run_row(path)[0] == "failed"
+        assert run_row(path)[:3] == ("failed", "out of memory", TIME_NS + 2)
         three = stream(worker="three")
         scribe.put(three, run_started(1, three))
         scribe.commit()
@@ -383,12 +383,10 @@ def test_a_total_that_is_no_number_stops_nothing(path: Path) -> None:
     info = stream()
     huge = 1.7e308
     with Scribe(path) as scribe:
-        for seq, reward in enumerate([huge, huge, -huge, -huge, -huge, 1.0], 1):
-            scribe.put(info, step(seq, reward=reward))
-            scribe.commit()
-        scribe.put(info, *(step(seq, reward=reward) for seq, reward in enumerate([huge, huge, -huge, -huge, -huge], 7)))
-        assert scribe.commit() == {info.stream: 11}
-    assert read(path, "SELECT min, max, count, total FROM overview WHERE level = 1") == [(-huge, huge, 11, None)]
+        for seq, reward in [(1, huge), (3, -huge), (5, 1.0)]:
+            scribe.put(info, step(seq, reward=reward), step(seq + 1, reward=reward))
+            assert scribe.commit() == {info.stream: seq + 1}
+    assert read(path, "SELECT min, max, count, total FROM overview WHERE level = 1") == [(-huge, huge, 6, None)]
 
 
 # -- opening -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from bisect import bisect_right
 from pathlib import Path
 from zlib import crc32
 
@@ -23,6 +24,7 @@ _MAGIC = b"TFSPOOL\n"
 _VERSION = 1
 HEADER_BYTES = _HEADER.size + _CHECK.size
 SUFFIX = ".seg"
+MARK_SEQS = 64
 
 
 def segment_path(directory: Path, first_seq: int) -> Path:
@@ -49,7 +51,7 @@ def allocate(path: Path, size: int) -> None:
 class Segment:
     """One mapped segment. `first_seq` … `last_seq` are its events; `end` is the offset behind the last of them."""
 
-    __slots__ = ("base", "end", "first_seq", "last_seq", "map", "path", "size")
+    __slots__ = ("base", "end", "first_seq", "last_seq", "map", "marks", "path", "size")
 
     def __init__(self, path: Path, first_seq: int, base: int, *, writable: bool) -> None:
         flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -66,6 +68,8 @@ class Segment:
         self.end = HEADER_BYTES
         self.base = base
         """Bytes of records in all segments before this one."""
+        self.marks: list[int] = []
+        """Where the record of each seq that `MARK_SEQS` divides ends, so that a batch is cut without a walk."""
 
     @classmethod
     def start(cls, spare: Path, directory: Path, stream: bytes, first_seq: int, base: int) -> Segment:
@@ -89,12 +93,35 @@ class Segment:
         for span in records.walk(segment.map, HEADER_BYTES, segment.size):
             segment.last_seq += 1
             segment.end = span.end
+            if not segment.last_seq % MARK_SEQS:
+                segment.marks.append(segment.end)
         return segment if segment.last_seq >= segment.first_seq else None
 
     def _header_is(self, stream: bytes) -> bool:
         head = self.map[: _HEADER.size]
         (check,) = _CHECK.unpack_from(self.map, _HEADER.size)
         return crc32(head) == check and _HEADER.unpack(head) == (_MAGIC, _VERSION, stream, self.first_seq)
+
+    def cut(self, seq: int, start: int, end: int, bytes_max: int, events_max: int) -> tuple[int, int]:
+        """Where a batch from `seq` at `start` may end, at most at `end`, and its last seq. At least one event."""
+        first_mark = -(-self.first_seq // MARK_SEQS)
+        fits = bisect_right(self.marks, min(start + bytes_max, end)) - 1
+        last_mark = min(first_mark + fits, (seq - 1 + events_max) // MARK_SEQS)
+        if last_mark * MARK_SEQS > seq:
+            return self.marks[last_mark - first_mark], last_mark * MARK_SEQS
+        end, events = records.cut(self.map, start, end, bytes_max, events_max)
+        return end, seq + events - 1
+
+    def offset_of(self, seq: int) -> int:
+        """Where the record of a held seq begins."""
+        first_mark = -(-self.first_seq // MARK_SEQS)
+        passed = (seq - 1) // MARK_SEQS - first_mark
+        offset, at = (
+            (self.marks[passed], (first_mark + passed) * MARK_SEQS + 1)
+            if passed >= 0
+            else (HEADER_BYTES, self.first_seq)
+        )
+        return offset if at == seq else records.cut(self.map, offset, self.end, self.size, seq - at)[0]
 
     @property
     def records_end(self) -> int:

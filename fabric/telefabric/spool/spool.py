@@ -31,7 +31,7 @@ import msgspec
 from telefabric import limits
 from telefabric.errors import SpoolError, UsageError
 from telefabric.filelock import FileLock
-from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment, allocate
+from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
 
@@ -170,6 +170,8 @@ class Spool:
         segment.map[start:end] = records.frame(event)
         segment.end = end
         segment.last_seq = self.head = seq
+        if not seq % MARK_SEQS:
+            segment.marks.append(end)
 
     def prepare(self) -> None:
         """Allocate the next segment ahead of time, so that `append` need not. Any thread. Raises `SpoolError`."""
@@ -253,8 +255,7 @@ class Spool:
             segment, start = position.segment, position.offset
             end, last = segment.end, segment.last_seq
         if end - start > bytes_max or last - first_seq >= limits.BATCH_EVENTS_MAX:
-            end, count = records.cut(segment.map, start, end, bytes_max, limits.BATCH_EVENTS_MAX)
-            last = first_seq + count - 1
+            end, last = segment.cut(first_seq, start, end, bytes_max, limits.BATCH_EVENTS_MAX)
         self._reader = _Position(last + 1, segment, end)
         return Chunk(segment.map[start:end], first_seq, last)
 
@@ -266,10 +267,7 @@ class Spool:
             return reader
         for segment in self._segments:
             if segment.first_seq <= seq <= segment.last_seq:
-                offset = HEADER_BYTES
-                if seq > segment.first_seq:
-                    offset, _ = records.cut(segment.map, offset, segment.end, segment.size, seq - segment.first_seq)
-                return _Position(seq, segment, offset)
+                return _Position(seq, segment, segment.offset_of(seq))
         return None
 
     def lost_reason(self, first_seq: int, last_seq: int) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import msgspec
-from msgspec.structs import astuple
 
 from telefabric.errors import WireError
 from telefabric.store.overview import Key, Overview
@@ -16,8 +15,6 @@ from telefabric.wire.batch import Header, decode_body
 from telefabric_schemas import events
 
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
-_STEP_COLUMNS = 10
-"""The first fields of a step are columns of its table, in the same order: seq … time_ns."""
 
 Row = tuple[Any, ...]
 
@@ -44,8 +41,7 @@ class Rows:
         self.marks: dict[bytes, tuple[int, int, int]] = {}
         """Stream id → (stored_seq, first id, last id)."""
         self.lifecycle: list[Lifecycle] = []
-        self.overview = Overview()
-        self.rewards = _Rewards(self.overview)
+        self._overview = Overview()
         self.quarantined = 0
         self.first_id = self.next_id = first_id
         self.began_ns = time.monotonic_ns()
@@ -73,7 +69,7 @@ class Rows:
         if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
             raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
         steps = self.table("steps").append
-        head = tuple(place)
+        run, stream = place
         seq, end = header.first_seq - 1, 0
         for record in decoded:
             event = record.event
@@ -83,11 +79,8 @@ class Rows:
             if skip:
                 skip -= 1
             elif type(event) is events.Step and event.seq == seq:  # nearly all events: no call, no look-up
-                fields = astuple(event)
-                mode = _MODES.get(event.control_mode, "unknown")
-                steps((self.next_id, *head, *fields[:_STEP_COLUMNS], mode, body[start:end]))
+                steps(_step_row(self.next_id, run, stream, event, body[start:end]))
                 self.next_id += 1
-                self.rewards.add(place.stream, event)
             else:
                 self._add_event(place, seq, event, body[start:end])
 
@@ -145,6 +138,11 @@ class Rows:
             rows = self.tables[name] = []
         return rows
 
+    def overview(self) -> Overview:
+        """What these rows add to the overview. Call it once."""
+        _add_rewards(self._overview, self.tables.get("steps", []))
+        return self._overview
+
     @property
     def events(self) -> int:
         return self.next_id - self.first_id
@@ -153,40 +151,35 @@ class Rows:
         return self.next_id > self.first_id
 
 
-class _Rewards:
-    """Gathers rewards of consecutive steps of one agent, so that the overview gets them by the run, not one by one."""
+def _step_row(number: int, run: int, stream: int, event: events.Step, raw: bytes) -> Row:
+    return (
+        number, run, stream, event.seq, event.agent_id, event.env_index, event.episode_index, event.step_index,
+        event.global_step, event.reward, event.terminated, event.truncated, event.time_ns,
+        _MODES.get(event.control_mode, "unknown"), raw,
+    )  # fmt: skip
 
-    __slots__ = ("_agent", "_next", "_overview", "_stream", "_values")
 
-    def __init__(self, overview: Overview) -> None:
-        self._overview = overview
-        self._stream, self._agent, self._next = 0, "", 0
-        self._values: list[float] = []
-
-    def add(self, stream: int, event: events.Step) -> None:
-        step = event.global_step
-        reward = event.reward
-        if step != self._next or stream != self._stream or event.agent_id != self._agent or reward is None:
-            self.flush()
+def _add_rewards(overview: Overview, steps: list[Row]) -> None:
+    """Rewards of consecutive steps of one agent go into the overview by the run, not one by one."""
+    values: list[float] = []
+    of, following = (0, ""), 0
+    for row in steps:
+        reward, step = row[9], row[8]
+        if step != following or reward is None or of != (row[2], row[4]):
+            if values:
+                overview.add_run(Key(*of, "reward"), following - len(values), values)
+            values = []
             if reward is None:
-                return
-            if step is None:
-                step = event.seq
-            self._stream, self._agent, self._next = stream, event.agent_id, step
-        self._next += 1
-        self._values.append(reward)
-
-    def flush(self) -> None:
-        """Hand over what has gathered."""
-        if self._values:
-            key = Key(self._stream, self._agent, "reward")
-            self._overview.add_run(key, self._next - len(self._values), self._values)
-            self._values = []
+                continue
+            of, following = (row[2], row[4]), row[3] if step is None else step
+        values.append(reward)
+        following += 1
+    if values:
+        overview.add_run(Key(*of, "reward"), following - len(values), values)
 
 
 def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    rows.rewards.add(place.stream, event)
-    return "steps", (number, *place, *astuple(event)[:_STEP_COLUMNS], _mode(event.control_mode), raw)
+    return "steps", _step_row(number, *place, event, raw)
 
 
 def _mode(value: str | None) -> str:
@@ -195,7 +188,7 @@ def _mode(value: str | None) -> str:
 
 def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
     step = event.seq if event.global_step is None else event.global_step
-    rows.overview.add(Key(place.stream, event.agent_id, "return"), step, event.total_reward)
+    rows._overview.add(Key(place.stream, event.agent_id, "return"), step, event.total_reward)
     return "episodes", (
         number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
         event.total_reward, event.length, event.global_step, event.end_reason, event.game_id, event.time_ns,
@@ -205,7 +198,7 @@ def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> t
 
 def _metric(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
     step = event.seq if event.global_step is None else event.global_step
-    rows.overview.add(Key(place.stream, event.agent_id, f"metric/{event.name}"), step, event.value)
+    rows._overview.add(Key(place.stream, event.agent_id, f"metric/{event.name}"), step, event.value)
     return "metrics", (
         number, place.run, place.stream, event.seq, event.agent_id, event.name, event.value, event.unit,
         event.global_step, event.time_ns, raw,

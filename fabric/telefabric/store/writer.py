@@ -159,8 +159,7 @@ class Writer:
             self._db.executemany(_INSERT["quarantine"], rows.tables["quarantine"])
         for change in rows.lifecycle:
             self._apply(change)
-        rows.rewards.flush()
-        self._db.executemany(overview.UPSERT, rows.overview.rows())
+        self._db.executemany(overview.UPSERT, rows.overview().rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)
 
@@ -210,14 +209,16 @@ class Writer:
             self._db.execute("UPDATE runs SET metadata = ? WHERE run = ?", (merged, place.run))
 
     def _complete(self, place: Place, event: events.RunCompleted) -> None:
-        """A run is over when none of its streams is running; the worst outcome is its own."""
+        """A run is over when none of its streams is running; the worst outcome is its own, with the first reason."""
         self._db.execute("UPDATE streams SET outcome = ? WHERE stream = ?", (event.outcome, place.stream))
+        if event.outcome in ("failed", "cancelled"):
+            self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (event.reason, place.run))
         outcomes = {row[0] for row in self._db.execute("SELECT outcome FROM streams WHERE run = ?", (place.run,))}
         if None in outcomes:
             return
         worst = next((known for known in ("failed", "cancelled") if known in outcomes), event.outcome)
         self._db.execute(
-            "UPDATE runs SET status = ?, reason = coalesce(?, reason), finished_ns = ? WHERE run = ?",
+            "UPDATE runs SET status = ?, reason = coalesce(reason, ?), finished_ns = ? WHERE run = ?",
             (worst, event.reason, event.time_ns, place.run),
         )
 
