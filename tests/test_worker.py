@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -260,6 +260,16 @@ def test_what_is_not_stored_stays_in_the_spool(
 # -- threads and processes ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _threads_switch_often() -> Iterator[None]:
+    """Between almost any two steps of the interpreter, so that a missing lock shows."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before_s)
+
+
+@pytest.mark.usefixtures("_threads_switch_often")
 def test_events_of_many_threads_are_numbered_without_a_hole(fabric_service: FabricService) -> None:
     threads, each = 8, 400
     start = threading.Barrier(threads)
@@ -292,6 +302,7 @@ def test_events_of_many_threads_are_numbered_without_a_hole(fabric_service: Fabr
         assert [row[0] for row in own] == list(range(each))
 
 
+@pytest.mark.usefixtures("_threads_switch_often")
 def test_a_close_while_others_emit_is_the_last_event(alone: Callable[..., Worker]) -> None:
     for _ in range(5):
         worker = alone()

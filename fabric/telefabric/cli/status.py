@@ -48,13 +48,13 @@ def _print(address: Address, found: dict[str, Any]) -> None:
         table = Table(box=None, pad_edge=False)
         for name in ("run", "agent", "worker", "state"):
             table.add_column(name, overflow="fold")
-        for name in ("emitted", "acknowledged", "stored", "backlog", "credit, bytes"):
+        for name in ("emitted", "acked", "stored", "backlog", "credit kB"):
             table.add_column(name, justify="right")
         for one in found["streams"]:
             table.add_row(
                 one["run_id"], one["agent_id"], one["worker_id"], one["state"],
-                *(f"{one[key]:,}".replace(",", " ") for key in ("emitted", "acknowledged", "stored", "backlog")),
-                f"{one['credit_bytes']:,}".replace(",", " "),
+                *(f"{one[key]:,}".replace(",", "\u2009") for key in ("emitted", "acknowledged", "stored", "backlog")),
+                f"{one['credit_bytes'] / 1e3:,.0f}".replace(",", "\u2009"),
             )  # fmt: skip
         console.print(table)
     if found["dropped"]:

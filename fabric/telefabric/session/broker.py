@@ -340,6 +340,7 @@ class BrokerCore:
 
     def _stream_status(self, state: _Stream, now_ns: int) -> dict[str, Any]:
         silent_s = (now_ns - state.heard_ns) / NS
+        emitted = max(state.head, state.acked, state.next_seq - 1)  # batches come more often than heartbeats
         stalled = silent_s > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
         return {
             "stream_id": state.info.stream.hex(),
@@ -347,10 +348,10 @@ class BrokerCore:
             "worker_id": state.info.worker_id,
             "agent_id": state.info.agent_id,
             "state": "stalled" if stalled else "open" if state.open else "waiting",
-            "emitted": state.head,
+            "emitted": emitted,
             "acknowledged": state.acked,
             "stored": min(state.marks.values(), default=0),
-            "backlog": max(state.head - state.acked, 0),
+            "backlog": emitted - state.acked,
             "backlog_bytes": state.backlog_bytes,
             "credit_bytes": self._credit.granted(state.info.stream) if state.open else 0,
             "in_flight_bytes": state.outstanding_bytes,

@@ -40,7 +40,7 @@ ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq, last_id = excluded.l
 
 
 class Checkpoint(NamedTuple):
-    """What `PRAGMA wal_checkpoint(TRUNCATE)` reported."""
+    """What a checkpoint reported: whether a reader held it up, frames in the log, and frames moved out of it."""
 
     busy: bool
     log_frames: int
@@ -229,10 +229,12 @@ class Writer:
 
         Raises `StoreError` when the disk refuses; nothing is lost by that, the log stays.
         """
+        log = moved = -1
         try:
-            log, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            log, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # reports an empty log, whatever it moved
         except apsw.BusyError:
-            return Checkpoint(True, -1, -1)
+            return Checkpoint(True, log, moved)
         except apsw.Error as error:
             raise StoreError(f"{self.path} cannot be checkpointed: {error}") from error
         return Checkpoint(False, log, moved)
