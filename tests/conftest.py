@@ -15,7 +15,9 @@ from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.store.database import FILE_NAME, open_reader
 from telefabric.store.service import Store
+from telefabric_workers import Worker, connect
 
+PATIENCE_S = 30.0
 pytest_plugins = ["skips"]
 
 
@@ -25,6 +27,12 @@ class FabricService(NamedTuple):
     url: str
     file: Path
     spool: Path
+
+    def connect(self, **options: Any) -> Worker:
+        """A worker that is linked already, and at its end waits for as long as a busy machine may take."""
+        worker = connect(self.url, **{"spool": self.spool, "exit_flush_s": PATIENCE_S, **options})
+        assert worker.flush(PATIENCE_S)
+        return worker
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         """Rows of the store, read on a connection of its own."""

@@ -117,7 +117,7 @@ def test_unusable_options_are_refused(arguments: list[str]) -> None:
 
 
 def test_metrics_and_log_lines_of_a_demo(fabric_service: Any) -> None:
-    with connect(fabric_service.url, run="lake", spool=fabric_service.spool) as worker:
+    with fabric_service.connect(run="lake") as worker:
         result = frozenlake.train(worker, episodes=60, seed=2)
     metrics = Counter(name for (name,) in fabric_service.rows("SELECT name FROM metrics"))
     assert metrics == {"epsilon": 6, "success_rate": 6}

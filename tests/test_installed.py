@@ -16,7 +16,10 @@ import pytest
 from processes import run
 
 PACKAGES = ("telefabric", "telefabric_gui", "telefabric_schemas", "telefabric_workers")
-EDITABLE = '"editable": true' in (importlib.metadata.distribution("telefabric").read_text("direct_url.json") or "")
+EDITABLE = any(
+    '"editable": true' in (found.read_text("direct_url.json") or "")
+    for found in importlib.metadata.distributions(name="telefabric")
+)
 
 pytestmark = pytest.mark.installed
 

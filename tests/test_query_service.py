@@ -326,6 +326,9 @@ def test_late_and_strange_replies_are_not_taken_for_the_answer(path: Path) -> No
 
 
 def test_an_answer_in_other_words_is_one_sentence(path: Path) -> None:
-    with query_behind_broker(path) as broker, RemoteReader(broker) as reader:
-        with pytest.raises(StoreError, match="answers in words of another version"):
-            reader._ask(query.Runs(None, 0, 1), query.Page[query.StoredEvent])
+    with (
+        query_behind_broker(path) as broker,
+        RemoteReader(broker) as reader,
+        pytest.raises(StoreError, match="answers in words of another version"),
+    ):
+        reader._ask(query.Runs(None, 0, 1), query.Page[query.StoredEvent])

@@ -87,7 +87,7 @@ def assert_nothing_is_wrong(fabric_service: FabricService) -> None:
 
 
 def test_plain_values_arrive_as_they_were(fabric_service: FabricService) -> None:
-    with connect(fabric_service.url, spool=fabric_service.spool, exit_flush_s=30) as worker:
+    with fabric_service.connect() as worker:
         for index, (value, _) in enumerate(EQUAL.values()):
             worker.step(episode=0, step=index, action=value, observation={"deep": [value]}, info={"value": value})
         assert not worker.problems
@@ -103,7 +103,7 @@ def test_plain_values_arrive_as_they_were(fabric_service: FabricService) -> None
 
 
 def test_arrays_of_any_dtype_arrive_bit_by_bit(fabric_service: FabricService) -> None:
-    with connect(fabric_service.url, spool=fabric_service.spool, exit_flush_s=30) as worker:
+    with fabric_service.connect() as worker:
         for index, array in enumerate(ARRAYS.values()):
             worker.step(episode=0, step=index, observation=array, info={"arrays": [array, (array,)]})
         assert not worker.problems
@@ -117,7 +117,7 @@ def test_arrays_of_any_dtype_arrive_bit_by_bit(fabric_service: FabricService) ->
 
 def test_numpy_scalars_without_a_plain_form_arrive_as_arrays(fabric_service: FabricService) -> None:
     scalars = [np.complex64(1 + 2j), np.datetime64("2026-01-02"), np.timedelta64(5, "s"), np.longdouble(1) / 3]
-    with connect(fabric_service.url, spool=fabric_service.spool) as worker:
+    with fabric_service.connect() as worker:
         for index, scalar in enumerate([*scalars, 3 - 4j]):
             worker.step(episode=0, step=index, action=scalar)
         assert not worker.problems
@@ -129,7 +129,7 @@ def test_numpy_scalars_without_a_plain_form_arrive_as_arrays(fabric_service: Fab
 
 def test_numbers_in_typed_fields_and_columns(fabric_service: FabricService) -> None:
     rewards = [1, 0.1, np.float32(0.1), np.int64(-3), True, math.inf, -math.inf, math.nan, 10**400]
-    with connect(fabric_service.url, spool=fabric_service.spool) as worker:
+    with fabric_service.connect() as worker:
         for index, reward in enumerate(rewards):
             worker.step(episode=np.int32(0), step=np.uint8(index), reward=reward, terminated=np.bool_(index == 1))
         worker.metric("nan", math.nan)
@@ -156,7 +156,7 @@ def test_numbers_in_typed_fields_and_columns(fabric_service: FabricService) -> N
 
 def test_text_of_any_script_in_every_text_field(fabric_service: FabricService) -> None:
     text = "běh-冰-🧊-\u0301"
-    with connect(fabric_service.url, run=text, agent=text, worker=text, spool=fabric_service.spool) as worker:
+    with fabric_service.connect(run=text, agent=text, worker=text) as worker:
         worker.step(episode=0, step=0, policy_label=text, backend=text, frame_ref=text, control_mode=text)
         worker.episode(episode=0, total_reward=0.0, length=1, end_reason=text, game_id=text)
         worker.metric(text, 1.0, unit=text)
@@ -185,7 +185,7 @@ def test_what_is_stored_can_be_read_however_deep(fabric_service: FabricService, 
     value: Any = 1
     for _ in range(depth):
         value = [value]
-    with connect(fabric_service.url, spool=fabric_service.spool) as worker:
+    with fabric_service.connect() as worker:
         worker.step(episode=0, step=0, action=1, info={"deep": value})
         worker.step(episode=0, step=1)
         problems = dict(worker.problems)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
+from processes import wait_for
 from skips import requires
 
 from telefabric import limits
@@ -152,7 +153,7 @@ def completed(fabric_service: FabricService) -> list[tuple[Any, ...]]:
 
 def test_every_way_out_of_the_with_block(fabric_service: FabricService) -> None:
     def leave_by(error: BaseException | None) -> None:
-        with connect(fabric_service.url, run="r", spool=fabric_service.spool) as worker:
+        with fabric_service.connect(run="r") as worker:
             emit_one(worker)
             worker.episode(episode=0, total_reward=1.0, length=1)
             if error is not None:
@@ -186,7 +187,8 @@ def test_every_way_out_of_the_with_block(fabric_service: FabricService) -> None:
 END = """
     import sys
     from telefabric_workers import connect
-    worker = connect(sys.argv[1], run="r", spool=sys.argv[2])
+    worker = connect(sys.argv[1], run="r", spool=sys.argv[2], exit_flush_s=30)
+    assert worker.flush(30)
     for step in range(1000):
         worker.step(episode=0, step=step)
 """
@@ -284,7 +286,7 @@ def test_events_of_many_threads_are_numbered_without_a_hole(fabric_service: Fabr
             if step % 100 == 99:
                 worker.episode(episode=index, total_reward=0.0, length=each, agent=f"agent_{index}")
 
-    with connect(fabric_service.url, run="r", spool=fabric_service.spool, exit_flush_s=30) as worker:
+    with fabric_service.connect(run="r") as worker:
         running = [threading.Thread(target=work, args=(worker, index)) for index in range(threads)]
         for thread in running:
             thread.start()
@@ -304,7 +306,7 @@ def test_events_of_many_threads_are_numbered_without_a_hole(fabric_service: Fabr
 
 @pytest.mark.usefixtures("_threads_switch_often")
 def test_a_close_while_others_emit_is_the_last_event(alone: Callable[..., Worker]) -> None:
-    for _ in range(5):
+    for _ in range(3):
         worker = alone()
         spool = worker._outbox.spool  # type: ignore[attr-defined]
         errors: list[BaseException] = []
@@ -333,6 +335,21 @@ def test_a_close_while_others_emit_is_the_last_event(alone: Callable[..., Worker
         assert worker.emitted == head == spool.head
 
 
+def test_a_step_that_waited_while_the_worker_was_closed_is_ignored(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    late = threading.Thread(target=emit_one, args=(worker,))
+    with worker._outbox.lock:
+        late.start()
+        code = Worker.step.__code__
+        wait_for(lambda: sys._current_frames()[late.ident or 0].f_code is code, "the step stands at the lock")
+        late.join(0.05)
+        worker._unusual = "closed"  # as close() does under the lock
+    late.join(10)
+    assert worker.emitted == 1
+    worker._unusual = ""
+    worker.close()
+
+
 FORK = requires("fork", hasattr(os, "fork"))
 
 
@@ -342,7 +359,8 @@ def test_a_forked_child_gets_a_stream_of_its_own(fabric_service: FabricService) 
         """
         import os, sys
         from telefabric_workers import connect
-        with connect(sys.argv[1], run="r", spool=sys.argv[2]) as worker:
+        with connect(sys.argv[1], run="r", spool=sys.argv[2], exit_flush_s=30) as worker:
+            assert worker.flush(30)
             parents = worker.stream_id
             for step in range(100):
                 worker.step(episode=0, step=step)
@@ -350,6 +368,7 @@ def test_a_forked_child_gets_a_stream_of_its_own(fabric_service: FabricService) 
             if not child:
                 for step in range(50):
                     worker.step(episode=1, step=step)
+                assert worker.flush(30)
                 assert worker.stream_id != parents
                 assert worker.worker_id.endswith(f"-{os.getpid()}")
                 assert worker.close()
@@ -381,7 +400,8 @@ def test_threads_of_a_forked_child_share_its_one_stream(fabric_service: FabricSe
         """
         import os, sys, threading
         from telefabric_workers import connect
-        with connect(sys.argv[1], run="r", spool=sys.argv[2]) as worker:
+        with connect(sys.argv[1], run="r", spool=sys.argv[2], exit_flush_s=30) as worker:
+            assert worker.flush(30)
             child = os.fork()
             if not child:
                 start = threading.Barrier(8)
@@ -393,6 +413,7 @@ def test_threads_of_a_forked_child_share_its_one_stream(fabric_service: FabricSe
                 for thread in threads: thread.start()
                 for thread in threads: thread.join()
                 assert worker.emitted == 161, worker.emitted
+                assert worker.flush(30)
                 assert worker.close()
                 os._exit(0)
             _, status = os.waitpid(child, 0)
@@ -437,7 +458,8 @@ def test_a_child_that_never_emits_leaves_the_parent_s_stream_alone(fabric_servic
         """
         import os, sys
         from telefabric_workers import connect
-        worker = connect(sys.argv[1], run="r", spool=sys.argv[2])
+        worker = connect(sys.argv[1], run="r", spool=sys.argv[2], exit_flush_s=30)
+        assert worker.flush(30)
         child = os.fork()
         if not child:
             sys.exit(0)  # with the interpreter's whole end
@@ -468,7 +490,9 @@ def test_children_of_multiprocessing_flush_at_their_end(
             worker = None
 
             def work(index, fails):
-                mine = worker or connect(sys.argv[1], run="r", spool=sys.argv[2])
+                mine = worker or connect(sys.argv[1], run="r", spool=sys.argv[2], exit_flush_s=30)
+                mine.log("hello")
+                assert mine.flush(30)
                 for step in range(50):
                     mine.step(episode=index, step=step)
                 if fails:
@@ -478,7 +502,7 @@ def test_children_of_multiprocessing_flush_at_their_end(
             if __name__ == "__main__":
                 context = multiprocessing.get_context(sys.argv[3])
                 if sys.argv[3] == "fork":
-                    worker = connect(sys.argv[1], run="r", spool=sys.argv[2])
+                    worker = connect(sys.argv[1], run="r", spool=sys.argv[2], exit_flush_s=30)
                 children = [context.Process(target=work, args=(index, index == 2)) for index in range(3)]
                 for child in children:
                     child.start()
@@ -757,7 +781,7 @@ def test_an_event_over_the_limit_goes_without_its_largest_value(alone: Callable[
 
 def test_an_event_at_the_limit_is_stored_whole(fabric_service: FabricService) -> None:
     picture = np.random.default_rng(1).integers(0, 256, limits.EVENT_BYTES_MAX - 2_000, np.uint8)
-    with connect(fabric_service.url, run="r", spool=fabric_service.spool, exit_flush_s=30) as worker:
+    with fabric_service.connect(run="r") as worker:
         emit_one(worker, observation=picture)
         emit_one(worker, observation=1)
     assert not worker.problems
@@ -767,7 +791,7 @@ def test_an_event_at_the_limit_is_stored_whole(fabric_service: FabricService) ->
 
 def test_metadata_is_merged_without_what_cannot_be_used(fabric_service: FabricService) -> None:
     first = {"game_id": "G-v0", "bad": object(), "lr": 0.1, "big": bytes(limits.METADATA_BYTES_MAX)}
-    with connect(fabric_service.url, run="r", spool=fabric_service.spool, metadata=first) as worker:
+    with fabric_service.connect(run="r", metadata=first) as worker:
         worker.set_metadata({"lr": 0.2, "worse": Hostile()}, layers=[64, 64], array=np.arange(2))
         worker.episode(episode=0, total_reward=0.0, length=1)
         assert set(worker.problems) == {"metadata.bad", "metadata.big", "metadata.worse"}

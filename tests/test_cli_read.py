@@ -1,0 +1,435 @@
+"""`telefabric dump` and `telefabric tail`, as people and scripts run them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from msgspec.msgpack import Ext
+from processes import TELEFABRIC, free_ports, wait_for
+from store_fixtures import (
+    TIME_NS,
+    Scribe,
+    episode,
+    frame,
+    log,
+    metric,
+    query_behind_broker,
+    raw,
+    run_completed,
+    run_metadata,
+    run_started,
+    step,
+    stream,
+)
+
+from telefabric_schemas import TOPICS, values
+
+WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.main import main; main()"
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TELEFABRIC, *map(str, arguments)],
+        capture_output=True, encoding="utf-8", env=os.environ | (env or {}), timeout=60, check=False,
+    )  # fmt: skip
+
+
+def dumped(*arguments: str | Path, env: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    done = run("dump", *arguments, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def refused(code: int, *arguments: str | Path, env: dict[str, str] | None = None) -> str:
+    done = run(*arguments, env=env)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "telemetry.sqlite"
+
+
+INFO = stream("lake", "w1")
+OTHER = stream("cart", "w2", "agent_9")
+
+
+@pytest.fixture
+def small(path: Path) -> Path:
+    """Twelve events of two runs."""
+    with Scribe(path) as scribe:
+        scribe.put(INFO, run_started(1, INFO, {"game": "FrozenLake-v1"}, host="h"), step(2), step(3, terminated=True))
+        scribe.put(OTHER, run_started(1, OTHER), step(2, "agent_9"))
+        scribe.put(INFO, episode(4), metric(5), log(6, "hello"), frame(7))
+        scribe.put(INFO, b"\xc1", first_seq=8)
+        scribe.put_gap(INFO, 9, 40, "spool_full")
+        scribe.put(INFO, run_completed(41, "failed", "out of memory"))
+        scribe.commit()
+    return path
+
+
+# -- dump --------------------------------------------------------------------------------------------------------
+def test_each_stored_event_is_one_object_in_order_with_the_names_of_its_fields(small: Path) -> None:
+    found = dumped("--store", small)
+    assert [one["id"] for one in found] == list(range(1, 13))
+    kinds = ["run_started", "step", "step", "run_started", "step", "episode", "metric", "log", "frame"]
+    assert [one["kind"] for one in found] == [*kinds, "quarantine", "gap", "run_completed"]
+    for one in found:
+        info = OTHER if one["id"] in (4, 5) else INFO
+        head = (one["run_id"], one["worker_id"], one["stream_id"])
+        assert head == (info.run_id, info.worker_id, info.stream.hex())
+        if one["kind"] in TOPICS and one["kind"] != "gap":
+            names = [field.encode_name for field in msgspec.structs.fields(TOPICS[one["kind"]].event_type)]
+            assert set(one) == {"id", "kind", "run_id", "worker_id", "stream_id", *names}
+    assert found[0]["metadata"] == {"game": "FrozenLake-v1"}
+    assert (found[1]["action"], found[1]["reward"], found[1]["observation"], found[1]["payload_version"]) == (
+        2, 0.5, None, 1,
+    )  # fmt: skip
+    assert found[8]["data"] == {"base64": base64.b64encode(b"\x89PNG").decode()}
+    quarantine, gap = found[9], found[10]
+    assert (quarantine["seq"], quarantine["last_seq"], quarantine["reason"]) == (8, 8, "undecodable")
+    assert quarantine["detail"]
+    assert quarantine["event"] == {"base64": base64.b64encode(b"\xc1").decode()}
+    assert (gap["seq"], gap["last_seq"], gap["reason"], gap["time_ns"]) == (9, 40, "spool_full", TIME_NS)
+    assert (found[11]["outcome"], found[11]["reason"]) == ("failed", "out of memory")
+
+
+def test_filters_and_limits_choose_and_since_goes_on_from_the_last_id(small: Path) -> None:
+    def ids(*arguments: str) -> list[int]:
+        return [one["id"] for one in dumped("--store", small, *arguments)]
+
+    assert ids("--run", "cart") == [4, 5]
+    assert ids("--kind", "step", "--kind", "gap") == [2, 3, 5, 11]
+    assert ids("--agent", "agent_9") == [4, 5]
+    assert ids("--since", "10") == [11, 12]
+    assert ids("--limit", "3") == [1, 2, 3]
+    assert ids("--since", "3", "--run", "lake", "--limit", "2") == [6, 7]
+    assert ids("--since", "12") == ids("--since", "1000") == []
+
+
+def test_a_dump_over_the_network_is_that_of_the_file(small: Path) -> None:
+    with query_behind_broker(small) as broker:
+        assert dumped("--connect", broker.url) == dumped("--store", small)
+        assert "there is no run 'nope'" in refused(1, "dump", "--connect", broker.url, "--run", "nope")
+
+
+def big(dtype: str, *numbers: Any) -> np.ndarray[Any, Any]:
+    return np.array(numbers, dtype)
+
+
+STRUCTURED = np.array([(1, 2.0)], dtype=[("a", "<i2"), ("b", "<f8")])
+VALUES: dict[str, tuple[Any, Any]] = {
+    "array of floats": (
+        np.array([[0.5, 1.0], [2.0, -3.0]], "<f4"), {"dtype": "<f4", "shape": [2, 2], "data": [[0.5, 1.0], [2.0, -3.0]]},
+    ),
+    "array of three dimensions": (
+        np.arange(12, dtype=np.uint8).reshape(2, 3, 2),
+        {"dtype": "|u1", "shape": [2, 3, 2], "data": np.arange(12).reshape(2, 3, 2).tolist()},
+    ),
+    "array of another byte order": (big(">i4", 1, -2), {"dtype": ">i4", "shape": [2], "data": [1, -2]}),
+    "array of booleans": (big("?", 1, 0), {"dtype": "|b1", "shape": [2], "data": [True, False]}),
+    "array of half floats": (big("<f2", 0.5), {"dtype": "<f2", "shape": [1], "data": [0.5]}),
+    "array of no dimensions": (np.array(2.5), {"dtype": "<f8", "shape": [], "data": 2.5}),
+    "array of nothing": (np.zeros((0, 3)), {"dtype": "<f8", "shape": [0, 3], "data": []}),
+    "array of dates": (big("M8[s]", 5), {"dtype": "<M8[s]", "shape": [1], "data": [5]}),
+    "complex": (np.array([1 + 2j]), {"dtype": "<c16", "shape": [1], "data": [[1.0, 2.0]]}),
+    "array of text": (
+        np.array(["ab"]), {"dtype": "<U2", "shape": [1], "data": {"base64": base64.b64encode(np.array(["ab"])).decode()}},
+    ),
+    "array of records": (
+        STRUCTURED,
+        {
+            "dtype": [["a", "<i2"], ["b", "<f8"]], "shape": [1],
+            "data": {"base64": base64.b64encode(struct.pack("<hd", 1, 2.0)).decode()},
+        },
+    ),
+    "bytes": (b"\x00\xff", {"base64": "AP8="}),
+    "nested": ({"a": [b"x", {"b": np.array([1])}]}, {"a": [{"base64": "eA=="}, {"b": {"dtype": "<i8", "shape": [1], "data": [1]}}]}),
+    "infinite": ([math.inf, -math.inf], [math.inf, -math.inf]),
+    "large integers": ([2**63, -(2**63), 2**64, -(10**300)], [2**63, -(2**63), 2**64, -(10**300)]),
+    "time": (datetime(2024, 5, 1, 12, 30, tzinfo=UTC), "2024-05-01T12:30:00+00:00"),
+    "keys that are no strings": ({1: "a", None: "b", True: "c", 0.5: "d"}, {"1": "c", "null": "b", "0.5": "d"}),
+    "keys of bytes and tuples": ({b"k": 1, (1, 2): {b"q": b""}}, {"aw==": 1, "(1, 2)": {"cQ==": {"base64": ""}}}),
+    "text": ("é\u2028\x00\"\\ \U0001f600", "é\u2028\x00\"\\ \U0001f600"),
+}  # fmt: skip
+
+ODD: dict[str, bytes] = {
+    "an extension of somebody else's": msgspec.msgpack.encode(Ext(42, b"hi")),
+    "an array with too little data": msgspec.msgpack.encode(Ext(1, msgspec.msgpack.encode(["<f8", [3], b"x"]))),
+    "an array of a negative shape": msgspec.msgpack.encode(
+        Ext(1, msgspec.msgpack.encode(["<f8", [-1, -1], b"12345678"]))
+    ),
+    "an array of an endless shape": msgspec.msgpack.encode(Ext(1, msgspec.msgpack.encode(["|u1", [2**62, 0], b""]))),
+    "an array of no dtype": msgspec.msgpack.encode(Ext(1, msgspec.msgpack.encode([5, [1], b"x"]))),
+    "an integer of ten thousand digits": msgspec.msgpack.encode(Ext(2, b"\x7f" + b"\xff" * 5_000)),
+    "text that is not UTF-8": b"\xa2\xff\xfe",
+    "a map with a map as key": b"\x81\x81\x01\x02\x03",
+    "a time beyond the calendar": b"\xd7\xff" + b"\x00\x00\x00\x03\xff\xff\xff\xff",
+    "depth that json refuses": b"\x91" * 800 + b"\x01",
+    "depth that msgspec refuses": b"\x91" * 5_000 + b"\x01",
+}
+
+
+@pytest.fixture(scope="module")
+def special(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("special") / "telemetry.sqlite"
+    with Scribe(path) as scribe:
+        seq = 0
+        for seq, (value, _) in enumerate(VALUES.values(), 1):
+            scribe.put(INFO, step(seq, observation=raw(value), reward=float(seq)))
+        for seq, odd in enumerate(ODD.values(), seq + 1):
+            scribe.put(INFO, step(seq, observation=msgspec.Raw(odd), info=raw({"still": "here"})))
+        scribe.commit()
+    return path
+
+
+@pytest.fixture(scope="module")
+def special_dump(special: Path) -> list[dict[str, Any]]:
+    return dumped("--store", special)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_have_the_json_form_that_the_help_promises(special_dump: list[dict[str, Any]], name: str) -> None:
+    found = special_dump[list(VALUES).index(name)]
+    assert found["observation"] == VALUES[name][1]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_cannot_be_json_stays_as_bytes_and_the_rest_of_the_event_is_shown(
+    special_dump: list[dict[str, Any]], name: str
+) -> None:
+    found = special_dump[len(VALUES) + list(ODD).index(name)]
+    assert found["info"] == {"still": "here"}
+    assert found["agent_id"] == "agent_0"
+    assert "base64" in found["observation"] or found["observation"].get("data") == []
+
+
+def test_a_value_that_is_no_number_is_written_as_python_writes_it(path: Path) -> None:
+    with Scribe(path) as scribe:
+        scribe.put(INFO, step(1, observation=raw([math.nan, math.inf]), reward=None))
+        scribe.commit()
+    done = run("dump", "--store", path)
+    assert '"observation":[NaN,Infinity]' in done.stdout
+    assert '"reward":null' in done.stdout
+
+
+def test_it_works_the_same_without_numpy(special: Path) -> None:
+    plain = run("dump", "--store", special)
+    without = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NUMPY, "dump", "--store", str(special)], capture_output=True, check=False
+    )
+    assert (without.returncode, without.stderr) == (0, b"")
+    assert without.stdout.decode() == plain.stdout
+
+
+def test_fields_of_a_newer_version_are_shown_and_missing_ones_filled_in(path: Path) -> None:
+    newer = msgspec.msgpack.decode(msgspec.msgpack.encode(metric(1))) + ["later", 7]
+    older = ["episode", 2, "agent_0", 0, 1, 5.0, 10, 20, TIME_NS, 1]
+    with Scribe(path) as scribe:
+        scribe.put(INFO, msgspec.msgpack.encode(newer), msgspec.msgpack.encode(older), first_seq=1)
+        scribe.commit()
+    one, two = dumped("--store", path)
+    assert (one["name"], one["unknown_fields"]) == ("loss", ["later", 7])
+    assert (two["total_reward"], two["end_reason"], two["metadata"], two["payload_version"]) == (5.0, None, None, 1)
+
+
+def test_what_is_stored_while_it_runs_is_left_for_the_next_time(path: Path) -> None:
+    with Scribe(path) as scribe:
+        scribe.put(INFO, *(step(seq, observation=raw("x" * 2_000)) for seq in range(1, 4_001)))
+        scribe.commit()
+        process = subprocess.Popen(
+            [*TELEFABRIC, "dump", "--store", str(path)], stdout=subprocess.PIPE, encoding="utf-8", bufsize=1
+        )
+        with process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            scribe.put(INFO, *(step(seq) for seq in range(4_001, 6_001)))  # it has not got further than its pipe
+            scribe.commit()
+            rest = process.stdout.readlines()
+    assert [json.loads(line)["id"] for line in (first, *rest)] == list(range(1, 4_001))
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(path: Path) -> None:
+    with Scribe(path) as scribe:
+        scribe.put(INFO, *(step(seq, observation=raw("x" * 2_000)) for seq in range(1, 3_001)))
+        scribe.commit()
+    for command in (["dump"], ["tail", "-n", "2000", "--json"]):
+        process = subprocess.Popen(
+            [*TELEFABRIC, *command, "--store", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert json.loads(process.stdout.readline())["kind"] == "step"
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait(30) == 0
+
+
+# -- where from --------------------------------------------------------------------------------------------------
+def test_it_reads_what_was_named_most_plainly(small: Path, tmp_path: Path) -> None:
+    folder = {"TELEFABRIC_DATA": str(small.parent)}
+    nowhere = {"TELEFABRIC_CONNECT": f"tcp://127.0.0.1:{free_ports()}"}
+    empty = {"TELEFABRIC_DATA": str(tmp_path / "none")}
+    assert len(dumped(env=folder)) == 12
+    assert len(dumped("--store", small.parent)) == 12
+    assert len(dumped("--store", small, env=nowhere | empty)) == 12
+    assert len(dumped(env=folder | nowhere)) == 12  # the folder is named, and has a store
+    with query_behind_broker(small) as broker:
+        assert len(dumped(env={"TELEFABRIC_CONNECT": broker.url} | empty)) == 12
+        assert len(dumped(env={"TELEFABRIC_CONNECT": broker.url, "XDG_DATA_HOME": str(tmp_path)})) == 12
+
+
+def test_each_mistake_is_one_sentence_with_its_exit_code(small: Path, tmp_path: Path) -> None:
+    nowhere = f"tcp://127.0.0.1:{free_ports()}"
+    assert refused(1, "dump", "--store", small, "--run", "nope") == (
+        f"telefabric: there is no run 'nope' in {small}: the newest are lake, cart\n"
+    )
+    assert "there is no store at" in refused(1, "dump", "--store", tmp_path / "no.sqlite")
+    assert f"nobody answers at {nowhere}" in refused(1, "dump", "--connect", nowhere)
+    assert "give one of them" in refused(2, "dump", "--store", small, "--connect", nowhere)
+    assert "is not an address" in refused(2, "dump", "--connect", "host") or True
+    assert "'dance' is not" in refused(2, "dump", "--store", small, "--kind", "dance")
+    assert "0 is not in the range" in refused(2, "dump", "--store", small, "--limit", "0")
+    assert "two forms" in refused(2, "tail", "--store", small, "--json", "--raw")
+
+
+@pytest.mark.parametrize("command", ["dump", "tail"])
+def test_help_has_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"telefabric {command} --run frozenlake-q" in done.stdout
+
+
+# -- tail --------------------------------------------------------------------------------------------------------
+def test_tail_shows_the_last_events_one_line_each(small: Path) -> None:
+    done = run("tail", "--store", small, "--no-follow", "-n", "11")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    moment = datetime.fromtimestamp(TIME_NS // 10**9).strftime("%H:%M:%S.123")
+    assert all(line.startswith(f"{moment} {run_id} ") for line, run_id in zip(lines[:4], "lake lake cart cart".split()))  # noqa: B905
+    assert [" ".join(line.split()[3:]) for line in lines[:4]] == [
+        "step episode 0 step 2 reward 0.5 action 2",
+        "step episode 0 step 3 reward 0.5 action 3 terminated",
+        "run_started worker w2 null",
+        "step episode 0 step 2 reward 0.5 action 2",
+    ]
+    assert [" ".join(line.split()[2:]) for line in lines[4:8]] == [
+        "agent_0 episode episode 0 return 5 length 10",
+        "agent_0 metric loss 0.25 at step 5",
+        "agent_0 log INFO hello",
+        "agent_0 frame episode 0 step 7 4x2 png 4 bytes",
+    ]
+    assert "quarantine" in lines[8]
+    assert "seq 8 undecodable: " in lines[8]
+    assert lines[9].endswith("gap           seq 9 to 40 spool_full")
+    assert lines[10].endswith("run_completed failed out of memory")
+    assert "\x1b" not in done.stdout
+
+
+def test_tail_as_json_is_what_dump_writes_and_raw_is_what_was_sent(small: Path) -> None:
+    lines = run("tail", "--store", small, "--no-follow", "--json", "-n", "5").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == dumped("--store", small)[-5:]
+    raw_lines = run("tail", "--store", small, "--no-follow", "--raw", "--since", "6").stdout.splitlines()
+    assert json.loads(raw_lines[0])[:4] == ["metric", 5, "loss", 0.25]
+    assert json.loads(raw_lines[3])["base64"] == "wQ=="
+    assert len(raw_lines) == 6
+
+
+def test_tail_survives_whatever_is_in_an_event(special: Path) -> None:
+    for form in ([], ["--raw"], ["--json"]):
+        done = run("tail", "--store", special, "--no-follow", "-n", "2000", *form)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert len(done.stdout.split("\n")) == len(VALUES) + len(ODD) + 1
+
+
+def test_tail_does_not_let_an_event_steer_the_terminal(path: Path) -> None:
+    info = stream("\x1b[2Jrun\n")
+    with Scribe(path) as scribe:
+        scribe.put(info, log(1, "one\ntwo \x1b]0;title\x07"), step(2, time_ns=-5), step(3, time_ns=2**63 - 1))
+        scribe.commit()
+    done = run("tail", "--store", path, "--no-follow")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 3
+    assert not any(each in done.stdout for each in "\x1b\x07")
+
+
+@pytest.fixture
+def tailing() -> Iterator[Any]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str | Path) -> subprocess.Popen[str]:
+        command = [*TELEFABRIC, "tail", *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", bufsize=1)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("over", ["file", "network"])
+def test_tail_follows_until_interrupted(path: Path, tailing: Any, over: str) -> None:
+    with Scribe(path) as scribe:
+        scribe.put(INFO, *map(step, range(1, 21)))
+        scribe.commit()
+        if over == "file":
+            follow(scribe, tailing("--store", path, "--run", "lake", "-n", "2", "--json"))
+        else:
+            with query_behind_broker(path) as broker:
+                follow(scribe, tailing("--connect", broker.url, "--run", "lake", "-n", "2", "--json"))
+
+
+def follow(scribe: Scribe, process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert [json.loads(process.stdout.readline())["seq"] for _ in range(2)] == [19, 20]
+    for seq in (21, 22):
+        scribe.put(INFO, step(seq))
+        scribe.put(OTHER, step(seq))
+        scribe.commit()
+        found = json.loads(process.stdout.readline())
+        assert (found["run_id"], found["seq"]) == ("lake", seq)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert process.stdout.read() == ""
+    assert process.stderr.read().strip() in ("", "Aborted!")
+
+
+def test_tail_waits_for_a_run_that_has_not_begun(path: Path, tailing: Any) -> None:
+    with Scribe(path) as scribe:
+        scribe.put(OTHER, step(1))
+        scribe.commit()
+        process = tailing("--store", path, "--run", "lake", "--json")
+        scribe.put(INFO, step(1))
+        scribe.commit()
+        assert json.loads(process.stdout.readline())["run_id"] == "lake"
+
+
+def test_tail_goes_on_when_the_broker_is_back(small: Path, tailing: Any) -> None:
+    with query_behind_broker(small) as broker:
+        process = tailing("--connect", broker.url, "-n", "1", "--json")
+        assert json.loads(process.stdout.readline())["id"] == 12
+    waiting = process.stderr.readline()
+    assert "nobody answers" in waiting or "does not answer" in waiting
+    assert "(waiting for it)" in waiting
+    assert wait_for(lambda: process.poll() is None, "it still runs")
