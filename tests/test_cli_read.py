@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 from msgspec.msgpack import Ext
-from processes import TELEFABRIC, free_ports, wait_for
+from processes import TELEFABRIC, free_ports
 from store_fixtures import (
     TIME_NS,
     Scribe,
@@ -30,13 +30,16 @@ from store_fixtures import (
     query_behind_broker,
     raw,
     run_completed,
-    run_metadata,
     run_started,
     step,
     stream,
 )
 
-from telefabric_schemas import TOPICS, values
+from telefabric.cli import read
+from telefabric.errors import Unreachable
+from telefabric.store.query import Page, Question
+from telefabric.store.reader import FileReader
+from telefabric_schemas import TOPICS
 
 WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.main import main; main()"
 
@@ -137,7 +140,8 @@ def big(dtype: str, *numbers: Any) -> np.ndarray[Any, Any]:
 STRUCTURED = np.array([(1, 2.0)], dtype=[("a", "<i2"), ("b", "<f8")])
 VALUES: dict[str, tuple[Any, Any]] = {
     "array of floats": (
-        np.array([[0.5, 1.0], [2.0, -3.0]], "<f4"), {"dtype": "<f4", "shape": [2, 2], "data": [[0.5, 1.0], [2.0, -3.0]]},
+        np.array([[0.5, 1.0], [2.0, -3.0]], "<f4"),
+        {"dtype": "<f4", "shape": [2, 2], "data": [[0.5, 1.0], [2.0, -3.0]]},
     ),
     "array of three dimensions": (
         np.arange(12, dtype=np.uint8).reshape(2, 3, 2),
@@ -151,7 +155,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "array of dates": (big("M8[s]", 5), {"dtype": "<M8[s]", "shape": [1], "data": [5]}),
     "complex": (np.array([1 + 2j]), {"dtype": "<c16", "shape": [1], "data": [[1.0, 2.0]]}),
     "array of text": (
-        np.array(["ab"]), {"dtype": "<U2", "shape": [1], "data": {"base64": base64.b64encode(np.array(["ab"])).decode()}},
+        np.array(["ab"]),
+        {"dtype": "<U2", "shape": [1], "data": {"base64": base64.b64encode(np.array(["ab"])).decode()}},
     ),
     "array of records": (
         STRUCTURED,
@@ -161,11 +166,14 @@ VALUES: dict[str, tuple[Any, Any]] = {
         },
     ),
     "bytes": (b"\x00\xff", {"base64": "AP8="}),
-    "nested": ({"a": [b"x", {"b": np.array([1])}]}, {"a": [{"base64": "eA=="}, {"b": {"dtype": "<i8", "shape": [1], "data": [1]}}]}),
+    "nested": (
+        {"a": [b"x", {"b": np.array([1])}]},
+        {"a": [{"base64": "eA=="}, {"b": {"dtype": "<i8", "shape": [1], "data": [1]}}]},
+    ),
     "infinite": ([math.inf, -math.inf], [math.inf, -math.inf]),
     "large integers": ([2**63, -(2**63), 2**64, -(10**300)], [2**63, -(2**63), 2**64, -(10**300)]),
     "time": (datetime(2024, 5, 1, 12, 30, tzinfo=UTC), "2024-05-01T12:30:00+00:00"),
-    "keys that are no strings": ({1: "a", None: "b", True: "c", 0.5: "d"}, {"1": "c", "null": "b", "0.5": "d"}),
+    "keys that are no strings": ({1: 2, None: 3, False: 4, 0.5: 5}, {"1": 2, "null": 3, "false": 4, "0.5": 5}),
     "keys of bytes and tuples": ({b"k": 1, (1, 2): {b"q": b""}}, {"aw==": 1, "(1, 2)": {"cQ==": {"base64": ""}}}),
     "text": ("é\u2028\x00\"\\ \U0001f600", "é\u2028\x00\"\\ \U0001f600"),
 }  # fmt: skip
@@ -181,9 +189,7 @@ ODD: dict[str, bytes] = {
     "an integer of ten thousand digits": msgspec.msgpack.encode(Ext(2, b"\x7f" + b"\xff" * 5_000)),
     "text that is not UTF-8": b"\xa2\xff\xfe",
     "a map with a map as key": b"\x81\x81\x01\x02\x03",
-    "a time beyond the calendar": b"\xd7\xff" + b"\x00\x00\x00\x03\xff\xff\xff\xff",
-    "depth that json refuses": b"\x91" * 800 + b"\x01",
-    "depth that msgspec refuses": b"\x91" * 5_000 + b"\x01",
+    "a time beyond the calendar": b"\xc7\x0c\xff" + bytes(4) + (10**13).to_bytes(8, "big"),
 }
 
 
@@ -191,11 +197,9 @@ ODD: dict[str, bytes] = {
 def special(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("special") / "telemetry.sqlite"
     with Scribe(path) as scribe:
-        seq = 0
-        for seq, (value, _) in enumerate(VALUES.values(), 1):
-            scribe.put(INFO, step(seq, observation=raw(value), reward=float(seq)))
-        for seq, odd in enumerate(ODD.values(), seq + 1):
-            scribe.put(INFO, step(seq, observation=msgspec.Raw(odd), info=raw({"still": "here"})))
+        observations = [raw(value) for value, _ in VALUES.values()] + [msgspec.Raw(odd) for odd in ODD.values()]
+        for seq, observation in enumerate(observations, 1):
+            scribe.put(INFO, step(seq, observation=observation, info=raw({"still": "here"})))
         scribe.commit()
     return path
 
@@ -218,7 +222,7 @@ def test_what_cannot_be_json_stays_as_bytes_and_the_rest_of_the_event_is_shown(
     found = special_dump[len(VALUES) + list(ODD).index(name)]
     assert found["info"] == {"still": "here"}
     assert found["agent_id"] == "agent_0"
-    assert "base64" in found["observation"] or found["observation"].get("data") == []
+    assert "base64" in json.dumps(found["observation"]) or found["observation"]["data"] == []
 
 
 def test_a_value_that_is_no_number_is_written_as_python_writes_it(path: Path) -> None:
@@ -240,7 +244,7 @@ def test_it_works_the_same_without_numpy(special: Path) -> None:
 
 
 def test_fields_of_a_newer_version_are_shown_and_missing_ones_filled_in(path: Path) -> None:
-    newer = msgspec.msgpack.decode(msgspec.msgpack.encode(metric(1))) + ["later", 7]
+    newer = [*msgspec.msgpack.decode(msgspec.msgpack.encode(metric(1))), "later", 7]
     older = ["episode", 2, "agent_0", 0, 1, 5.0, 10, 20, TIME_NS, 1]
     with Scribe(path) as scribe:
         scribe.put(INFO, msgspec.msgpack.encode(newer), msgspec.msgpack.encode(older), first_seq=1)
@@ -305,7 +309,7 @@ def test_each_mistake_is_one_sentence_with_its_exit_code(small: Path, tmp_path: 
     assert "there is no store at" in refused(1, "dump", "--store", tmp_path / "no.sqlite")
     assert f"nobody answers at {nowhere}" in refused(1, "dump", "--connect", nowhere)
     assert "give one of them" in refused(2, "dump", "--store", small, "--connect", nowhere)
-    assert "is not an address" in refused(2, "dump", "--connect", "host") or True
+    assert "an address such as tcp://" in refused(2, "dump", "--connect", "host")
     assert "'dance' is not" in refused(2, "dump", "--store", small, "--kind", "dance")
     assert "0 is not in the range" in refused(2, "dump", "--store", small, "--limit", "0")
     assert "two forms" in refused(2, "tail", "--store", small, "--json", "--raw")
@@ -324,7 +328,7 @@ def test_tail_shows_the_last_events_one_line_each(small: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     moment = datetime.fromtimestamp(TIME_NS // 10**9).strftime("%H:%M:%S.123")
-    assert all(line.startswith(f"{moment} {run_id} ") for line, run_id in zip(lines[:4], "lake lake cart cart".split()))  # noqa: B905
+    assert [line.split()[:2] for line in lines[:4]] == [[moment, run_id] for run_id in ("lake", "lake", "cart", "cart")]
     assert [" ".join(line.split()[3:]) for line in lines[:4]] == [
         "step episode 0 step 2 reward 0.5 action 2",
         "step episode 0 step 3 reward 0.5 action 3 terminated",
@@ -425,11 +429,27 @@ def test_tail_waits_for_a_run_that_has_not_begun(path: Path, tailing: Any) -> No
         assert json.loads(process.stdout.readline())["run_id"] == "lake"
 
 
-def test_tail_goes_on_when_the_broker_is_back(small: Path, tailing: Any) -> None:
-    with query_behind_broker(small) as broker:
-        process = tailing("--connect", broker.url, "-n", "1", "--json")
-        assert json.loads(process.stdout.readline())["id"] == 12
-    waiting = process.stderr.readline()
-    assert "nobody answers" in waiting or "does not answer" in waiting
-    assert "(waiting for it)" in waiting
-    assert wait_for(lambda: process.poll() is None, "it still runs")
+class Absent(FileReader):
+    """A reader of which one does not hear for a while."""
+
+    def __init__(self, path: Path, times: int) -> None:
+        super().__init__(path)
+        self.left = times
+
+    def answer(self, question: Question) -> Page[Any]:
+        self.left -= 1
+        if self.left >= 0:
+            raise Unreachable("nobody answers at tcp://host:7750")
+        return super().answer(question)
+
+
+def test_tail_waits_for_a_broker_that_went_away_and_says_so_once(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(read, "_RETRY_S", 0.0)
+    with Absent(small, 3) as reader:
+        assert [event.id for event in read.next_page(reader, 10, None, (), None, patient=True).rows] == [11, 12]
+        assert capsys.readouterr().err == "telefabric: nobody answers at tcp://host:7750 (waiting for it)\n"
+        reader.left = 1
+        with pytest.raises(Unreachable):
+            read.next_page(reader, 10, None, (), None, patient=False)

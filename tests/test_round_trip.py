@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from telefabric_schemas import Episode, Log, Metric, Step, values
-from telefabric_workers import connect
 
 if TYPE_CHECKING:
     from conftest import FabricService

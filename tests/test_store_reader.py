@@ -171,7 +171,7 @@ AGENTS = st.sampled_from([None, "agent_0", "agent_1", "agent_7", "nobody"])
 
 
 # -- events by id ------------------------------------------------------------------------------------------------
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     run=RUNS,
     kinds=SOME_KINDS,
@@ -190,7 +190,7 @@ def test_paging_yields_each_event_that_fits_exactly_once_in_order(
     assert seen(all_pages(ask, since)) == library.expected(since, run, kinds, agent)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(run=RUNS, kinds=SOME_KINDS, agent=AGENTS, limit=st.sampled_from([0, 1, 2, 10, 2_000]))
 def test_the_newest_events_come_in_order_with_the_newest_id_of_all(
     books: Reader, library: Library, run: str | None, kinds: set[str] | None, agent: str | None, limit: int

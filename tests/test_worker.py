@@ -35,13 +35,17 @@ STREAMS = "SELECT run_id, worker_id, hex(stream_id), pid, outcome FROM streams J
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Callable[..., Worker]:
+def alone(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     """Makes workers whose broker is not there, so that everything stays in the spool."""
+    made: list[Worker] = []
 
     def make(**options: Any) -> Worker:
-        return connect(NOBODY, spool=tmp_path / "spool", exit_flush_s=0, **options)
+        made.append(connect(NOBODY, spool=tmp_path / "spool", exit_flush_s=0, **options))
+        return made[-1]
 
-    return make
+    yield make
+    for worker in made:
+        worker.close()
 
 
 def spooled(worker: Worker) -> list[Any]:
@@ -846,3 +850,14 @@ def test_the_callers_values_are_not_changed() -> None:
         emit_one(worker, info=info, observation=array)
     assert info == {"a": [1, {"b": 2}]}
     assert array.tolist() == [0, 1, 2]
+
+
+def test_an_unknown_control_mode_is_refused_or_left_out(alone: Callable[..., Worker]) -> None:
+    with pytest.raises(UsageError, match="control_mode"):
+        alone(control_mode="robot")
+    worker = alone()
+    worker.step(episode=0, step=0, control_mode="human")
+    worker.step(episode=0, step=1, control_mode="robot")
+    worker.step(episode=0, step=2, control_mode=["human"])  # type: ignore[arg-type]
+    assert [event.control_mode for event in spooled(worker)] == ["agent", "human", "unknown", "unknown"]
+    assert worker.problems == {"step.control_mode": 2}

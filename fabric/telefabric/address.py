@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from telefabric.errors import UsageError
 
 DEFAULT = "tcp://127.0.0.1:7750"
+_HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*")
+_PORT = re.compile(r"[0-9]{1,5}")
+_PORT_MAX = 65_535
+_PORTS_ABOVE = 4
+"""A broker's other sockets, and its store's, are on the ports above its own."""
 
 
 class Address(NamedTuple):
@@ -20,7 +26,8 @@ class Address(NamedTuple):
         """Raises `UsageError` for anything but ``tcp://host:port``."""
         scheme, separator, rest = url.partition("://")
         host, colon, port = rest.rpartition(":")
-        if scheme != "tcp" or not separator or not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        well_formed = scheme == "tcp" and separator and colon and _HOST.fullmatch(host) and _PORT.fullmatch(port)
+        if not well_formed or int(port) > _PORT_MAX:
             raise UsageError(f"{url!r} is not an address: write tcp://HOST:PORT, such as {DEFAULT}")
         return cls(host, int(port))
 
@@ -29,7 +36,15 @@ class Address(NamedTuple):
         return f"tcp://{self.host}:{self.port}"
 
     def beside(self, offset: int) -> Address:
-        """The address of another socket of the same service; port 0 stays 0, any free one."""
+        """The address of another socket of the same service; port 0 stays 0, any free one.
+
+        Raises `UsageError` when there is no such port.
+        """
+        if self.port + offset > _PORT_MAX:
+            raise UsageError(
+                f"{self.url} leaves no room for the sockets on the ports above it: "
+                f"choose a port up to {_PORT_MAX - _PORTS_ABOVE}"
+            )
         return Address(self.host, self.port + offset if self.port else 0)
 
     def resolve(self, endpoint: str) -> str:

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.link import Link
+from telefabric.link import Link, orphan_candidates
 
 
 class DrainReport(TypedDict):
@@ -21,11 +21,15 @@ class DrainReport(TypedDict):
 
 
 class Drain:
-    """Adopts every spool under `root` whose owner is gone, a few at a time, until none is left."""
+    """Adopts every spool under `root` whose owner is gone, a few at a time, until none is left.
+
+    Raises `SpoolError` when the root cannot be read.
+    """
 
     def __init__(self, address: Address, root: Path) -> None:
         self._address = address
         self._root = root
+        orphan_candidates(root)
         self._link = Link(address, spool_root=root, drain_orphans=True)
         self._started_s = time.monotonic()
 

@@ -6,6 +6,8 @@
     ├── EnvironmentProblem  the machine's: a port in use, a full disk, a missing file    (exit code 1)
     │   ├── SpoolError    the spool cannot be written or read
     │   ├── StoreError    the store file cannot be opened, read or written
+    │   │   └── StoreReplaced  it was removed or replaced while it was open
+    │   ├── PartFailed    a child process ended before it was ready, and has told why by itself
     │   └── Unreachable   nobody answers at an address
     └── WireError         the peer's: bytes that are not ours, damaged, or of another version
 
@@ -41,6 +43,14 @@ class SpoolError(EnvironmentProblem):
 
 class StoreError(EnvironmentProblem):
     """The store file cannot be opened, read or written."""
+
+
+class StoreReplaced(StoreError):
+    """The store file was removed or replaced while it was open."""
+
+
+class PartFailed(EnvironmentProblem):
+    """A child process ended before it was ready. It has told why on standard error, so the CLI adds nothing."""
 
 
 class Unreachable(EnvironmentProblem):

@@ -9,7 +9,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import Unreachable, WireError
-from telefabric.transport import common_options
+from telefabric.transport import common_options, why
 from telefabric.wire import control
 
 PATIENCE_S = 3.0
@@ -26,7 +26,7 @@ def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.Statu
         try:
             socket.connect(address.url)
         except zmq.ZMQError as error:
-            raise Unreachable(f"{address.url} cannot be reached: {error.strerror}: check the address") from None
+            raise Unreachable(f"{address.url} cannot be reached: {why(error)}: check the address") from None
         socket.send(control.encode(control.StatusRequest()))
         return _await_reply(socket, address, time.monotonic() + timeout_s)
 

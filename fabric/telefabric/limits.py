@@ -47,6 +47,25 @@ RECONNECT_MAX_S = 30.0
 ACK_STALL_S = 5.0
 """No progress for so long with batches in flight: say HELLO again and go back."""
 CREDIT_REVIEW_S = 0.05
+DURABLES_MAX = 16
+"""Durable subscribers of one broker: the store, and what exports or relays."""
+
+# -- live path ---------------------------------------------------------------------------------------------------
+LIVE_QUEUE_EVENTS = 20_000
+"""A subscriber that falls four seconds behind a fast run begins to lose the oldest of it."""
+LIVE_QUEUE_EVENTS_MAX = 1_000_000
+LIVE_QUEUE_BYTES_MAX = 32 * MIB
+LIVE_QUEUE_AGE_MS = 10_000
+LIVE_RECENT_BATCHES = 256
+LIVE_RECENT_BYTES = 256 * KIB
+LIVE_HWM = 8
+"""Small, so that what is newest is new: what does not fit waits in our queue, where it can be dropped and counted."""
+LIVE_SOCKET_BYTES = 128 * KIB
+LIVE_INTERVAL_S = 0.002
+LIVE_BEHIND_EVENTS_MAX = 5_000
+"""A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
+LIVE_ABSENT_S = 5.0
+TICK_S = 1.0
 
 # -- sockets -----------------------------------------------------------------------------------------------------
 DATA_HWM = 64

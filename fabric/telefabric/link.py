@@ -416,7 +416,7 @@ class Orphans:
             return []
         if not self.waiting and now_ns >= self._scan_due_ns:
             self._scan_due_ns = now_ns + int(_SCAN_S * NS)
-            self.waiting = orphan_candidates(self._root)
+            self.waiting = self._look()
         found: list[Spool] = []
         while self.waiting and len(found) < free:
             spool = self._try(self.waiting[-1])
@@ -424,6 +424,15 @@ class Orphans:
                 found.append(spool)
             self.waiting.pop()
         return found
+
+    def _look(self) -> list[Path]:
+        try:
+            return orphan_candidates(self._root)
+        except SpoolError as error:
+            if self._root not in self.unreadable:
+                self.unreadable.add(self._root)
+                log.warning("spool.unreadable: %s", error)
+            return []
 
     def drained(self, spool: Spool) -> None:
         self.drained_spools += 1
@@ -441,11 +450,16 @@ class Orphans:
 
 
 def orphan_candidates(root: Path) -> list[Path]:
-    """Spool directories under a root, newest last; whether their owners live only the lock tells."""
+    """Spool directories under a root, newest last; whether their owners live only the lock tells.
+
+    Raises `SpoolError` when the root cannot be read.
+    """
     try:
         return sorted(path for path in root.iterdir() if path.is_dir() and len(path.name) == 32)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise SpoolError(f"{root} is no folder of spools: {error.strerror}: name another with --spool") from None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -58,6 +58,13 @@ def _url(value: str) -> str:
         raise ValueError(f"an address such as {address.DEFAULT}") from None
 
 
+def _peer(value: str) -> str:
+    found = address.Address.parse(_url(value))
+    if found.host == "*" or not found.port:
+        raise ValueError(f"the address of one broker, such as {address.DEFAULT}")
+    return found.url
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         try:
@@ -97,7 +104,7 @@ def _path(value: str) -> Path:
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
-        Setting("connect", _url, address.DEFAULT, "Broker that workers, stores and readers connect to."),
+        Setting("connect", _peer, address.DEFAULT, "Broker that workers, stores and readers connect to."),
         Setting("listen", _url, address.DEFAULT, "Where the broker listens; its other sockets are on the ports above."),
         Setting("data", _path, None, "Folder of the store; the user's data folder unless given."),
         Setting("spool", _path, None, "Folder of the workers' spools; spool/ in the user's data folder unless given."),
@@ -137,11 +144,13 @@ def resolve(
     setting = SETTINGS[name]
     environ = os.environ if environ is None else environ
     if given is not None:
-        return Resolved(_parse(setting, given, f"--{name.replace('_', '-')}"), "flag")
+        return Resolved(_parse(setting, given, name.replace("_", "-")), "flag")
     if setting.variable in environ:
         return Resolved(_parse(setting, environ[setting.variable], setting.variable), "environment")
     file = load_file(environ) if file is None else file
     if name in file:
+        if type(file[name]) not in (str, int, float):
+            raise UsageError(f"{name} in {FILE_NAME} is {file[name]!r} and should be a text in quotes or a number")
         return Resolved(_parse(setting, file[name], f"{name} in {FILE_NAME}"), "file")
     return Resolved(setting.default, "default")
 

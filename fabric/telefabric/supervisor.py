@@ -17,7 +17,7 @@ from random import Random
 
 import structlog
 
-from telefabric.errors import EnvironmentProblem
+from telefabric.errors import EnvironmentProblem, PartFailed
 from telefabric.session.backoff import Backoff
 
 log = structlog.get_logger("telefabric.supervisor")
@@ -99,11 +99,12 @@ class Part:
         assert process is not None
         code = process.poll() if reader.is_alive() else process.wait()
         self.stop()
-        problem = EnvironmentProblem(
-            f"the {self.name} did not start"
-            + (f" within {_READY_S:.0f} s" if code is None else ": see its message above")
-        )
-        problem.exit_code = code or 1
+        if code is None:
+            raise EnvironmentProblem(f"the {self.name} did not start within {_READY_S:.0f} s: see what it logged")
+        if code not in (1, 2):
+            raise EnvironmentProblem(f"the {self.name} ended with {code} before it was ready: see what it logged")
+        problem = PartFailed(f"the {self.name} did not start: see its message above")
+        problem.exit_code = code
         raise problem
 
     def _read_ready(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import zmq
 
 from telefabric import limits
-from telefabric.address import Address
+from telefabric.address import DEFAULT, Address
 from telefabric.errors import EnvironmentProblem
 
 # pyzmq's flags are enum members, whose every | costs more than a send.
@@ -55,6 +55,11 @@ def send_pair(socket: zmq.Socket[bytes], first: bytes, second: bytes) -> bool:
     return True
 
 
+def why(error: zmq.ZMQError) -> str:
+    """What the system says, without the address that pyzmq adds."""
+    return zmq.strerror(error.errno) if error.errno else str(error)
+
+
 def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
     """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had."""
     try:
@@ -63,8 +68,10 @@ def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
         if error.errno == zmq.EADDRINUSE:
             raise EnvironmentProblem(
                 f"{wanted.url} is in use: is a broker running there already (telefabric status)? "
-                "Stop it, or listen on another port with --listen"
+                "Stop it, or listen on another port with --listen (a store alone: --query)"
             ) from None
-        raise EnvironmentProblem(f"cannot listen on {wanted.url}: {error.strerror}") from None
+        raise EnvironmentProblem(
+            f"cannot listen on {wanted.url}: {why(error)}: choose another address, such as {DEFAULT}"
+        ) from None
     endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
     return Address(wanted.host, int(endpoint.rpartition(":")[2]))

@@ -11,7 +11,7 @@ neither decides order, ``seq`` does. Fields of the type `Payload` hold any value
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,7 @@ PAYLOAD_VERSION = 1
 NIL = msgspec.Raw(b"\xc0")
 
 ControlMode = Literal["human", "agent", "multi_agent", "hybrid", "replay", "unknown"]
+CONTROL_MODES = frozenset(get_args(ControlMode))
 Outcome = Literal["completed", "failed", "cancelled"]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from telefabric_schemas.events import ControlMode
+from telefabric.errors import UsageError
+from telefabric_schemas.events import CONTROL_MODES, ControlMode
 from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.worker import Worker
 
@@ -45,6 +46,8 @@ def connect(
     Raises `telefabric.errors.UsageError` for malformed settings and `telefabric.errors.SpoolError` when the spool
     cannot be written.
     """
+    if control_mode not in CONTROL_MODES:
+        raise UsageError(f"control_mode is {control_mode!r} and should be one of {', '.join(sorted(CONTROL_MODES))}")
     environment = WorkerEnvironment.read(
         connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, exit_flush_s=exit_flush_s
     )

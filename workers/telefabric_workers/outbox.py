@@ -26,6 +26,8 @@ log = logging.getLogger("telefabric.worker")
 
 _UNREACHED_S = 1.0
 """How long the end of a run waits for a broker that has not answered so far."""
+_UNSTORED_S = 3.0
+"""How long it waits for a broker that has answered and does not take events yet: its store may be starting."""
 
 
 class Outbox(ABC):
@@ -164,7 +166,8 @@ class Spooled(Outbox):
         start = time.monotonic()
         while not self._linked.done.wait(0.005):
             waited = time.monotonic() - start
-            if waited >= flush_s or (waited >= _UNREACHED_S and not self._linked.moving) or not self._link.alive:
+            patience = _UNSTORED_S if self._link.connected else _UNREACHED_S
+            if waited >= flush_s or (waited >= patience and not self._linked.moving) or not self._link.alive:
                 return
 
     def disown(self) -> None:

@@ -6,7 +6,6 @@ index) or nil (payloads), and each such loss is a `Problem` that the worker coun
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -14,7 +13,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric_schemas import values
-from telefabric_schemas.events import INT_MAX, NIL, Event
+from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event
 
 _UNKNOWN_INDEX = -1
 
@@ -84,6 +83,12 @@ def _text(value: Any) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _mode(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and value in CONTROL_MODES):
+        return value
+    raise ValueError(f"{value!r} is none of {', '.join(sorted(CONTROL_MODES))}")
+
+
 def _text_or_none(value: Any) -> str | None:
     return None if value is None else _text(value)
 
@@ -99,6 +104,7 @@ _COERCE: dict[str, Any] = {
     "bool": _boolean,
     "str": _text,
     "str?": _text_or_none,
+    "control_mode": _mode,
     "bytes": bytes,
     "payload": _payload,
 }
@@ -109,6 +115,7 @@ _LEFT_OUT: dict[str, Any] = {
     "bool": False,
     "str": "?",
     "str?": None,
+    "control_mode": "unknown",
     "bytes": b"",
     "payload": NIL,
 }
@@ -119,7 +126,10 @@ def _field_kinds(event_type: type[Event]) -> dict[str, str]:
     found = _known.get(event_type)
     if found is None:
         hints = get_type_hints(event_type)
-        found = _known[event_type] = {name: _kind_of(hints[name]) for name in event_type.__struct_fields__}
+        found = _known[event_type] = {
+            name: "control_mode" if name == "control_mode" else _kind_of(hints[name])
+            for name in event_type.__struct_fields__
+        }
     return found
 
 
@@ -130,11 +140,6 @@ def _kind_of(hint: Any) -> str:
     if plain is msgspec.Raw:
         return "payload"
     return f"{plain.__name__}{'?' if optional else ''}"
-
-
-def usable(value: float) -> bool:
-    """True for a number that a chart can draw."""
-    return math.isfinite(value)
 
 
 _known: dict[type[Event], dict[str, str]] = {}

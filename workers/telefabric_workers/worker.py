@@ -20,6 +20,7 @@ from telefabric.errors import ClosedError, UsageError
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import values
 from telefabric_schemas.events import (
+    CONTROL_MODES,
     PAYLOAD_VERSION,
     ControlMode,
     Episode,
@@ -135,7 +136,7 @@ class Worker:
                 and terminated.__class__ is bool
                 and truncated.__class__ is bool
                 and (policy_label is None or policy_label.__class__ is str)
-                and (control_mode is None or control_mode.__class__ is str)
+                and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
                 and (backend is None or backend.__class__ is str)
                 and (frame_ref is None or frame_ref.__class__ is str)
             )

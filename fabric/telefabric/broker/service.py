@@ -13,7 +13,7 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import EnvironmentProblem, WireError
+from telefabric.errors import TelefabricError, WireError
 from telefabric.session.broker import BrokerCore
 from telefabric.transport import bind, common_options, receive, send_pair
 from telefabric.wire import control
@@ -41,7 +41,7 @@ class Broker:
             self._control, self.address = self._bind(zmq.ROUTER, listen, 0)
             self._data, data = self._bind(zmq.SUB, listen, OFFSET_DATA)
             self._durable, durable = self._bind(zmq.XPUB, listen, OFFSET_DURABLE)
-        except EnvironmentProblem:
+        except TelefabricError:
             self._context.destroy(linger=0)
             raise
         self.instance = os.urandom(16)

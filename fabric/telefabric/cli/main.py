@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from telefabric import __version__
-from telefabric.errors import TelefabricError
+from telefabric.errors import PartFailed, TelefabricError
 
 GROUP = "telefabric.commands"
 
@@ -16,6 +17,10 @@ try:
     import click
 except ImportError:  # a worker's base install
     sys.exit("telefabric needs: pip install 'telefabric[cli]'")
+
+
+_NoCommand: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""A group without a command shows its help; before click 8.2 that was no error."""
 
 
 class Commands(click.Group):
@@ -68,9 +73,16 @@ def telefabric() -> None:
 def main() -> None:
     """Run the command of `sys.argv`. Exits with 0, 1 (the operation failed) or 2 (usage)."""
     try:
-        telefabric.main(standalone_mode=False)
+        telefabric.main(prog_name="telefabric", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except _NoCommand as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "telefabric"
+        click.echo(f"telefabric: {error.format_message().rstrip('.')}: see {command} --help", err=True)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -80,6 +92,8 @@ def main() -> None:
         # Whoever read our output went away: that is how `| head` ends, not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except PartFailed as error:
+        sys.exit(error.exit_code)
     except TelefabricError as error:
         click.echo(f"telefabric: {error}", err=True)
         sys.exit(error.exit_code)

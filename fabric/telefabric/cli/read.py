@@ -189,11 +189,11 @@ def tail(
         while page.more or follow:
             if not page.more:
                 time.sleep(_POLL_S)
-            page = _next_page(reader, page.last, run, kinds, agent, follow)
+            page = next_page(reader, page.last, run, kinds, agent, follow)
             _show(page.rows, render, write)
 
 
-def _next_page(
+def next_page(
     reader: Reader, at: int, run: str | None, kinds: tuple[str, ...], agent: str | None, patient: bool
 ) -> Page[StoredEvent]:
     """The page after `at`. One who follows waits for a broker that went away."""
@@ -294,7 +294,7 @@ def _number(value: float | None) -> str:
 
 def _short(raw: msgspec.Raw) -> str:
     try:
-        text = _encode(_decoder.decode(raw))
+        text = _encode_plainly(_decoder.decode(raw))
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         return "(unreadable)"
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
@@ -457,4 +457,6 @@ def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
 
 
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_ext_hook)
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_default).encode
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_default).encode
+"""ASCII, so that a line is one line to whatever reads it: some take U+2028 for the end of one."""
+_encode_plainly = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=_default).encode

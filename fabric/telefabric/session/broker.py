@@ -230,6 +230,12 @@ class BrokerCore:
         if message.protocol != control.PROTOCOL:
             self._refuse(peer, message.protocol)
             return
+        known = message.name in self._durable or message.name in self._required
+        if not known and len(self._durable) >= limits.DURABLES_MAX:
+            self.dropped["too_many_durables"] += 1
+            reason = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers: stop one"
+            self._send(peer, control.Refused(self.instance, reason))
+            return
         durable = _Durable(message.name, peer, self._new_token(), now_ns, message.query)
         self._durable[message.name] = durable
         self.lane.attach(message.name, required=message.name in self._required)

@@ -33,7 +33,10 @@ def segment_path(directory: Path, first_seq: int) -> Path:
 
 def allocate(path: Path, size: int) -> None:
     """Make a file of `size` bytes whose space is really there. Raises `SpoolError` when it is not."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except OSError as error:
+        raise SpoolError(f"a spool segment cannot be made in {path.parent}: {error.strerror}") from None
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size)
@@ -42,8 +45,11 @@ def allocate(path: Path, size: int) -> None:
             for offset in range(0, size, len(zeros)):
                 os.write(descriptor, zeros[: size - offset])
     except OSError as error:
-        path.unlink()
-        raise SpoolError(f"no room for a spool segment of {size} bytes in {path.parent}: {error.strerror}") from None
+        path.unlink(missing_ok=True)
+        raise SpoolError(
+            f"no room for a spool segment of {size} bytes in {path.parent}: {error.strerror}: "
+            "make room or set TELEFABRIC_SPOOL to a folder that has some"
+        ) from None
     finally:
         os.close(descriptor)
 

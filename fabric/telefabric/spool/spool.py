@@ -94,6 +94,7 @@ class Spool:
         if bytes_max < 2 * limits.SEGMENT_BYTES:
             raise UsageError(f"a spool of {bytes_max} bytes is too small: give it {2 * limits.SEGMENT_BYTES} or more")
         directory = root / info.stream.hex()
+        owner = None
         try:
             root.mkdir(parents=True, exist_ok=True)
             directory.mkdir(mode=0o700)
@@ -101,17 +102,17 @@ class Spool:
             if owner is None:
                 raise SpoolError(f"another process took the new spool {directory}: check what else writes there")
             (directory / "stream").write_bytes(msgspec.msgpack.encode(info))
-        except OSError as error:
+            spool = cls(directory, info, owner, bytes_max)
+            spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
+        except (OSError, SpoolError) as error:
+            if owner is not None:
+                _remove(directory, owner)
+            if isinstance(error, SpoolError):
+                raise
             raise SpoolError(
                 f"the spool {root} cannot be written: {error.strerror}: "
                 "make room or set TELEFABRIC_SPOOL to a folder that can"
             ) from None
-        spool = cls(directory, info, owner, bytes_max)
-        try:
-            spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
-        except SpoolError:
-            _remove(directory, owner)
-            raise
         return spool
 
     @classmethod
@@ -180,9 +181,16 @@ class Spool:
             self._allocate_spare(limits.SEGMENT_BYTES)
 
     def _allocate_spare(self, size: int) -> None:
+        making = self._allocate(size)
+        try:
+            os.replace(making, self.directory / _SPARE)
+        except OSError as error:
+            raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
+
+    def _allocate(self, size: int) -> Path:
         making = self.directory / f"{_SPARE}.{threading.get_ident()}"
         allocate(making, size)
-        os.replace(making, self.directory / _SPARE)
+        return making
 
     def _roll(self, seq: int, record_bytes: int) -> Segment | None:
         """Begin the segment that `seq` goes into; None when there is no room for it at all."""
@@ -203,12 +211,15 @@ class Spool:
                 self._drop_oldest("disk_full")
 
     def _begin_segment(self, first_seq: int, size: int) -> Segment:
-        spare = self.directory / _SPARE
         if size > limits.SEGMENT_BYTES:
-            self._allocate_spare(size)
+            spare = self._allocate(size)  # not the spare, which the link may replace meanwhile
         else:
             self.prepare()
-        segment = Segment.start(spare, self.directory, self.info.stream, first_seq, self._written)
+            spare = self.directory / _SPARE
+        try:
+            segment = Segment.start(spare, self.directory, self.info.stream, first_seq, self._written)
+        except OSError as error:
+            raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
         self._segments.append(segment)
         return segment
 
@@ -220,8 +231,10 @@ class Spool:
         segment.discard()
 
     def _count_drop(self, first_seq: int, last_seq: int, reason: str) -> None:
-        self.dropped.append(Dropped(first_seq, last_seq, reason))
         self.dropped_events += last_seq - first_seq + 1
+        if self.dropped and self.dropped[-1].last_seq + 1 == first_seq and self.dropped[-1].reason == reason:
+            first_seq = self.dropped.pop().first_seq  # one event after another on a full disk
+        self.dropped.append(Dropped(first_seq, last_seq, reason))
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -288,7 +301,10 @@ class Spool:
             done = [segment for segment in self._segments if segment.last_seq <= seq and segment is not self._active]
         if not done:
             return
-        _write_position(self.directory / "position", seq)
+        try:
+            _write_position(self.directory / "position", seq)
+        except OSError:
+            pass  # a full disk: only removing makes room, and the store knows the position as well
         with self.lock:
             while self._segments and self._segments[0] in done:
                 self._segments.popleft().discard()
@@ -311,7 +327,10 @@ class Spool:
             self._segments.clear()
             self._active = self._reader = None
         if self.complete:
-            (self.directory / "closed").touch()
+            try:
+                (self.directory / "closed").touch()
+            except OSError:
+                pass  # a full disk, or the folder is gone: what is left is removed, or drained once more for nothing
             _remove(self.directory, self._owner)
         else:
             (self.directory / _SPARE).unlink(missing_ok=True)

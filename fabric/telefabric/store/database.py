@@ -34,6 +34,8 @@ _WRITER_PRAGMAS = (
 def open_writer(path: Path) -> apsw.Connection:
     """The one writing connection, made or migrated as needed. Raises `StoreError`, a sentence with the remedy."""
     require_sqlite()
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is no file: name another file or folder with --data")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = apsw.Connection(str(path))
@@ -43,7 +45,7 @@ def open_writer(path: Path) -> apsw.Connection:
             connection.execute(f"PRAGMA {pragma}").fetchall()
         _migrate(connection)
     except (apsw.Error, OSError) as error:
-        raise _explain(path, error) from None
+        raise explain(path, error) from None
     if connection.pragma("journal_mode") != "wal":
         raise StoreError(f"{path} cannot use a write-ahead log: put the store on a local disk")
     return connection
@@ -52,7 +54,7 @@ def open_writer(path: Path) -> apsw.Connection:
 def open_reader(path: Path) -> apsw.Connection:
     """A reading connection. Raises `StoreError`."""
     require_sqlite()
-    if not path.exists():
+    if not path.is_file():
         raise StoreError(f"there is no store at {path}: name the file with --store, or start one with telefabric up")
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -67,7 +69,7 @@ def open_reader(path: Path) -> apsw.Connection:
     except apsw.NotADBError:
         raise StoreError(f"{path} is not a database: name a store file with --store") from None
     except apsw.Error as error:
-        raise _explain(path, error) from None
+        raise explain(path, error) from None
     if version == 0:
         raise StoreError(f"{path} holds no store yet: start one with telefabric up")
     return connection
@@ -90,6 +92,8 @@ def _check_identity(connection: apsw.Connection, path: Path) -> int:
     is_new = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
     if application != APPLICATION_ID and not (is_new and application == 0):
         raise StoreError(f"{path} is a database of another program: name another file or folder with --data")
+    if version < 0:
+        raise StoreError(f"{path} is damaged (store version {version}): name another file or folder with --data")
     if version > VERSION:
         raise StoreError(
             f"{path} was written by a newer version (store version {version}, this program reads up to {VERSION}): "
@@ -108,11 +112,11 @@ def _migrate(connection: apsw.Connection) -> None:
         connection.pragma("user_version", VERSION)
 
 
-def _explain(path: Path, error: Exception) -> StoreError:
+def explain(path: Path, error: Exception) -> StoreError:
     """The sentence for what SQLite or the system said."""
     if isinstance(error, apsw.NotADBError):
         return StoreError(f"{path} is not a database: name another file or folder with --data")
-    if isinstance(error, apsw.CorruptError):
+    if isinstance(error, (apsw.CorruptError, apsw.SQLError)):  # SQLError: a table is missing, or is another
         return StoreError(f"{path} is damaged ({error}): move it, its -wal and its -shm aside together, and restore")
     if isinstance(error, apsw.FullError):
         return StoreError(f"the disk of {path} is full: make room")
@@ -120,4 +124,4 @@ def _explain(path: Path, error: Exception) -> StoreError:
         return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")
     if isinstance(error, OSError):
         return StoreError(f"{path.parent} cannot be used: {error.strerror}: choose another folder with --data")
-    return StoreError(f"{path} cannot be opened: {error}")
+    return StoreError(f"{path} cannot be opened: {error}: name another file or folder with --data")

@@ -654,21 +654,28 @@ class RemoteReader(Reader):
         self._context.destroy(linger=0)
 
     def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
-        request = msgspec.msgpack.encode(question)
-        reply = self._request(request, limits.QUERY_DEADLINE_S + self._timeout_s)
-        if reply is None:  # the store may have moved to another port
-            self._endpoint = self._find()
-            self._socket.close(linger=0)
-            self._socket = self._connect()
-            reply = self._request(request, self._timeout_s)
+        status, body = self._request(msgspec.msgpack.encode(question))
+        if status != query.OK:
+            raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
+        return self._decode(body, answer)
+
+    def _request(self, request: bytes) -> tuple[bytes, bytes]:
+        """Status and body of the reply. When it takes long, the broker is asked whether the store has moved."""
+        number = self._send(request)
+        reply = self._await(number, self._timeout_s)
+        if reply is None:
+            endpoint = self._find()
+            if endpoint != self._endpoint:
+                self._endpoint = endpoint
+                self._socket.close(linger=0)
+                self._socket = self._connect()
+                number = self._send(request)
+            reply = self._await(number, limits.QUERY_DEADLINE_S)
         if reply is None:
             raise Unreachable(
                 f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric status"
             )
-        status, body = reply
-        if status != query.OK:
-            raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
-        return self._decode(body, answer)
+        return reply
 
     def _decode(self, body: bytes, answer: type[Page[T]]) -> Page[T]:
         decoder = self._decoders.get(answer)
@@ -682,10 +689,13 @@ class RemoteReader(Reader):
                 "pip install -U telefabric on both sides"
             ) from None
 
-    def _request(self, request: bytes, timeout_s: float) -> tuple[bytes, bytes] | None:
-        """Status and body of the reply, or None when there is none in time. Late replies to others are skipped."""
+    def _send(self, request: bytes) -> bytes:
         number = os.urandom(query.NUMBER_BYTES)
         self._socket.send_multipart((number, request))
+        return number
+
+    def _await(self, number: bytes, timeout_s: float) -> tuple[bytes, bytes] | None:
+        """The reply to that request, or None when there is none in time. Late replies to others are skipped."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0 and self._socket.poll(int(left * 1000) + 1):
             frames = self._socket.recv_multipart()

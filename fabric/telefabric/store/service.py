@@ -18,7 +18,7 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import StoreError, WireError
+from telefabric.errors import StoreError, StoreReplaced, WireError
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
 from telefabric.store.rows import Rows
@@ -32,12 +32,17 @@ log = structlog.get_logger("telefabric.store")
 _POLL_MS = 20
 _IDLE_CHECKPOINT_S = 2.0
 _SUMMARY_S = 60.0
+_LOOK_S = 1.0
 _MESSAGES_A_TURN = 200
 NS = 1_000_000_000
 
 
 class Store:
-    """Opens the file on construction (raises `StoreError`), serves in `run` until `stop`."""
+    """Opens the file on construction (raises `StoreError`), serves in `run` until `stop`.
+
+    `run` raises `StoreReplaced` when the file is removed or replaced under it: whoever started it begins again with
+    what is there then. Whatever else goes wrong with the file, it tries again until that is over.
+    """
 
     def __init__(self, broker: Address, path: Path, *, name: str = "store", query: str | None = None) -> None:
         self.path = path
@@ -56,6 +61,8 @@ class Store:
         self._reopen_due_ns = 0
         self._written_ns = time.monotonic_ns()
         self._checkpointed = True
+        self._told_silent = False
+        self._look_due_ns = 0
         self._summary_due_ns = time.monotonic_ns() + int(_SUMMARY_S * NS)
         self.stored_events = 0
         self.quarantined_events = 0
@@ -76,7 +83,12 @@ class Store:
         log.info("store.started", path=str(self.path), broker=self._broker.url)
         try:
             while not self._stop.is_set():
-                self._turn()
+                try:
+                    self._turn()
+                except StoreReplaced:
+                    raise
+                except StoreError as error:
+                    self._fail(error)
             if self._writer is not None:
                 self._commit()
         finally:
@@ -108,7 +120,9 @@ class Store:
 
     def _reconnect(self, now_ns: int) -> None:
         if self._session is not None:
-            log.warning("store.broker_silent", broker=self._broker.url)
+            if not self._told_silent:
+                log.warning("store.broker_silent", broker=self._broker.url, remedy="telefabric broker, or --connect")
+            self._told_silent = True
             self._session.close()
         self._session = _Session(self._broker, now_ns)
         self._attach(self._session)
@@ -120,6 +134,7 @@ class Store:
         match message:
             case control.Attached():
                 session.subscribe(message)
+                self._told_silent = False
                 log.info("store.attached", broker=self._broker.url, instance=message.instance.hex())
             case control.Ask() if message.instance == session.instance:
                 session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
@@ -211,6 +226,8 @@ class Store:
             return True
         try:
             marks = writer.commit(rows)
+        except StoreReplaced:
+            raise
         except StoreError as error:
             self._fail(error)
             return False
@@ -252,6 +269,9 @@ class Store:
         """Checkpoint when nothing has been written for a while, and say each minute how things stand."""
         if self._writer is None:
             return
+        if now_ns >= self._look_due_ns:
+            self._look_due_ns = now_ns + int(_LOOK_S * NS)
+            self._writer.require_file()
         if not self._checkpointed and now_ns - self._written_ns > _IDLE_CHECKPOINT_S * NS:
             self._checkpointed = True
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +11,10 @@ import apsw
 import msgspec
 
 from telefabric import limits
-from telefabric.errors import StoreError
+from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
 from telefabric.store import overview
-from telefabric.store.database import open_writer
+from telefabric.store.database import explain, open_writer
 from telefabric.store.rows import Lifecycle, Place, Rows
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
@@ -65,6 +66,10 @@ class Writer:
             self._next_id = self._newest("id", EVENT_TABLES) + 1
             self._next_run = self._newest("run", ("runs",)) + 1
             self._next_stream = self._newest("stream", ("streams",)) + 1
+            self._file = _identity(path)
+        except apsw.Error as error:
+            self._lock.release()
+            raise explain(path, error) from None
         except BaseException:
             self._lock.release()
             raise
@@ -93,7 +98,27 @@ class Writer:
     def stored_seq(self, stream: bytes) -> int:
         """The watermark of a stream, from the database; 0 for one that is not in it."""
         query = "SELECT stored_seq FROM watermarks JOIN streams USING (stream) WHERE stream_id = ?"
-        return int(self._db.execute(query, (stream,)).get or 0)
+        try:
+            return int(self._db.execute(query, (stream,)).get or 0)
+        except apsw.Error as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
+
+    def require_file(self) -> None:
+        """Raises `StoreReplaced` when the file that is open is not the one at its path any more.
+
+        SQLite would go on writing to a file that nobody can find. The log is moved into it first: a file that was only
+        renamed is then whole, and no log is left for another file to be read with.
+        """
+        if _identity(self.path) == self._file:
+            return
+        try:
+            self.checkpoint()
+        except StoreError:
+            pass  # what is in the log was to go with the file
+        raise StoreReplaced(
+            f"{self.path} was removed or replaced while the store wrote it: "
+            "nothing more is acknowledged; put it back or leave it, and start the store again"
+        )
 
     def _newest(self, column: str, tables: tuple[str, ...]) -> int:
         return max(int(self._db.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").get) for table in tables)
@@ -109,8 +134,11 @@ class Writer:
         found = self._places.get(info.stream)
         if found is not None:
             return found
-        run = self._run(info)
-        stream = self._db.execute("SELECT stream FROM streams WHERE stream_id = ?", (info.stream,)).get
+        try:
+            run = self._run(info)
+            stream = self._db.execute("SELECT stream FROM streams WHERE stream_id = ?", (info.stream,)).get
+        except apsw.Error as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
         if stream is None:
             stream, self._next_stream = self._next_stream, self._next_stream + 1
             row = (stream, info.stream, run, info.worker_id, info.agent_id, info.started_ns, info.host, info.pid)
@@ -133,6 +161,7 @@ class Writer:
         """Write rows, lifecycle, overview and watermarks in one transaction; the new watermark of each stream.
 
         When this returns, they are on the disk. Raises `StoreError` when they are not; then nothing of them is.
+        Raises `StoreReplaced` when they are, in a file that is not at its path any more.
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -145,6 +174,7 @@ class Writer:
                 raise
         except apsw.Error as error:
             raise StoreError(f"{self.path} cannot be written: {error}") from error
+        self.require_file()
         self._next_id = rows.next_id
         self._new.clear()
         return {stream: mark[0] for stream, mark in rows.marks.items()}
@@ -238,6 +268,14 @@ class Writer:
         except apsw.Error as error:
             raise StoreError(f"{self.path} cannot be checkpointed: {error}") from error
         return Checkpoint(False, log, moved)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _names(metadata: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

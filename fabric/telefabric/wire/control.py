@@ -17,6 +17,7 @@ PROTOCOL = 1
 
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_BYTES_MAX)]
+Url = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -34,7 +35,7 @@ class StreamInfo(msgspec.Struct, array_like=True, gc=False):
     started_ns: Count
     control_mode: str | None = None
     host: str | None = None
-    pid: int | None = None
+    pid: Count | None = None
     sdk_version: str | None = None
     metadata: Annotated[bytes, Meta(max_length=limits.METADATA_BYTES_MAX)] = b"\x80"
 
@@ -90,7 +91,7 @@ class Endpoints(msgspec.Struct, array_like=True, gc=False):
 
     data: str
     durable: str
-    query: str | None = None
+    query: Url | None = None
 
 
 class Welcome(Message, tag="welcome"):
@@ -160,7 +161,7 @@ class Refused(Message, tag="refused"):
 class Attach(Message, tag="attach"):
     protocol: int
     name: Name
-    query: str | None = None
+    query: Url | None = None
     """Where this subscriber answers queries: a URL or ``*:port``."""
 
 

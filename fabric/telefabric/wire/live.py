@@ -1,0 +1,66 @@
+"""Live batches and how they are delivered. See WIRE.md, "Live path"."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from telefabric import limits
+from telefabric.errors import WireError
+
+_SEPARATOR = b"\0"
+
+
+class LivePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How a subscriber's queue in the broker behaves: what is dropped is the oldest, by count and by age."""
+
+    events_max: Annotated[int, Meta(ge=1, le=limits.LIVE_QUEUE_EVENTS_MAX)] = limits.LIVE_QUEUE_EVENTS
+    age_ms_max: Annotated[int, Meta(ge=1, le=3_600_000)] = limits.LIVE_QUEUE_AGE_MS
+
+
+class Drop(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Events of one stream and kind that the broker dropped for this subscriber, and why."""
+
+    reason: str
+    kind: str
+    stream: bytes
+    events: int
+
+
+class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the broker sends before each batch, and alone once a second: see `telefabric.session.live`."""
+
+    number: int
+    drops: list[Drop] = []
+
+
+def topic_of(run: str, kind: str) -> bytes:
+    """The topic of a live batch; with an empty kind, the prefix of all kinds of a run."""
+    return run.encode() + _SEPARATOR + kind.encode()
+
+
+def topic_parts(topic: bytes) -> tuple[str, str] | None:
+    """Run and kind of a topic; None when it is none."""
+    run, separator, kind = topic.rpartition(_SEPARATOR)
+    try:
+        return (run.decode(), kind.decode()) if separator and run and kind else None
+    except UnicodeDecodeError:
+        return None
+
+
+def encode_delivery(delivery: Delivery) -> bytes:
+    return _encoder.encode(delivery)
+
+
+def decode_delivery(data: bytes) -> Delivery:
+    """Raises `WireError`."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError("bad_delivery", f"a delivery cannot be read: {error}") from None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Delivery)
