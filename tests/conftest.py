@@ -74,3 +74,4 @@ def fabric_service(tmp_path: Path) -> Iterator[FabricService]:
         broker.stop()
         threads[0].join(20)
         assert not any(thread.is_alive() for thread in threads)
+        store.close()

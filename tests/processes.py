@@ -52,7 +52,9 @@ def _is_free(port: int) -> bool:
 class Service:
     """One process that says ``ready`` on its standard output; killed at the end of a ``with`` block at the latest."""
 
-    def __init__(self, command: Sequence[str], *, stderr: Path | None = None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], *, stderr: Path | None = None, env: dict[str, str] | None = None
+    ) -> None:
         self.command = list(command)
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
@@ -116,7 +118,9 @@ def store(port: int, folder: Path, **options: object) -> Service:
     return Service([*command, "--query", "tcp://127.0.0.1:0"], **options)  # type: ignore[arg-type]
 
 
-def run(*arguments: str, timeout_s: float = 60.0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, timeout_s: float = 60.0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A `telefabric` command as a new user would run it."""
     return subprocess.run(
         [*TELEFABRIC, *arguments],

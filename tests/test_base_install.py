@@ -21,8 +21,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the base install in it; its site-packages."""
     environment = tmp_path_factory.mktemp("base")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", str(environment), "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(PROJECT)], check=True, stderr=subprocess.DEVNULL, timeout=110)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment), "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", str(PROJECT)], check=True, stderr=subprocess.DEVNULL, timeout=110)
     return next(environment.glob("lib/python*/site-packages"))
 
 
@@ -31,8 +31,8 @@ def python(installed: Path, code: str) -> list[str]:
 
 
 def in_base_install(installed: Path, code: str) -> str:
-    ended = subprocess.run(python(installed, code), capture_output=True, text=True, check=True, timeout=60, cwd=installed)
-    return ended.stdout
+    command = python(installed, code)
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=installed).stdout
 
 
 def test_a_base_install_is_small(installed: Path) -> None:

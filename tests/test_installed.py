@@ -1,4 +1,4 @@
-"""The wheel, installed: complete, and able to do the whole job. Runs from the checkout too, but for where modules lie."""
+"""The wheel, installed: complete, and able to do the whole job. From the checkout only where modules lie differs."""
 
 from __future__ import annotations
 

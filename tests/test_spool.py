@@ -137,7 +137,10 @@ def test_an_incomplete_spool_is_adopted_with_all_its_events(tmp_path: Path, smal
 def test_a_living_owner_keeps_its_spool(tmp_path: Path) -> None:
     spool = Spool.create(tmp_path, info())
     assert Spool.adopt(spool.directory) is None, "in the owner's own process"
-    code = f"from pathlib import Path; from telefabric.spool import Spool; print(Spool.adopt(Path({str(spool.directory)!r})))"
+    code = (
+        "from pathlib import Path; from telefabric.spool import Spool; "
+        f"print(Spool.adopt(Path({str(spool.directory)!r})))"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == "None"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from skips import requires
 
 from telefabric import limits
 from telefabric.session.stream import Phase
@@ -13,7 +14,7 @@ from telefabric.wire import batch, control
 from telefabric_schemas import TOPICS
 
 SPEC = Path(__file__).resolve().parent.parent / "fabric" / "WIRE.md"
-pytestmark = pytest.mark.skipif(not SPEC.exists(), reason="the specification is in the checkout only")
+pytestmark = requires("the specification, which is in the checkout only", SPEC.exists())
 TEXT = SPEC.read_text("utf-8") if SPEC.exists() else ""
 
 TYPES = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bin", type(None): "nil", msgspec.Raw: "any"}

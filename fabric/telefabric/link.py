@@ -29,10 +29,11 @@ from telefabric_schemas import Gap
 
 log = logging.getLogger("telefabric.link")
 
-_POLL_ACTIVE_MS = 10
+_POLL_ACTIVE_MS = 20
 _POLL_IDLE_MS = 50
 _SUBSCRIBED = 1
 _SCAN_S = 5.0
+_TELL_DROPS_S = 10.0
 
 
 @dataclass(slots=True)
@@ -47,6 +48,8 @@ class LinkedStream:
     leaving: bool = False
     """Finish now; what is not acknowledged stays in the spool."""
     hurry: bool = False
+    told_drops: int = 0
+    told_ns: int = 0
     done: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -116,8 +119,8 @@ class Link:
     def _turn(self) -> None:
         now_ns = time.monotonic_ns()
         self._take_arrivals(now_ns)
-        for linked in [linked for linked in self.streams.values() if linked.leaving]:
-            self._finish(linked)
+        for linked in list(self.streams.values()):
+            self._tend(linked, now_ns)
         if self._sockets is None:
             if now_ns < self._rebuild_due_ns:
                 self._stop.wait(_POLL_IDLE_MS / 1000)
@@ -261,6 +264,21 @@ class Link:
 
     # -- one stream ----------------------------------------------------------------------------------------------
 
+    def _tend(self, linked: LinkedStream, now_ns: int) -> None:
+        """What a stream needs with or without a broker."""
+        if linked.leaving:
+            self._finish(linked)
+            return
+        if not linked.closing:
+            self._prepare(linked.spool)
+        self._tell_drops(linked, now_ns)
+
+    def _prepare(self, spool: Spool) -> None:
+        try:
+            spool.prepare()
+        except SpoolError as error:
+            log.debug("spool.prepare: %s", error)  # append finds out by itself, and counts what it must drop
+
     def _serve(self, linked: LinkedStream, now_ns: int) -> None:
         """Acknowledge, greet, send, finish: whatever the stream's session decides."""
         session, spool = linked.session, linked.spool
@@ -274,7 +292,6 @@ class Link:
             self._sockets.send(session.hello(spool.first_held(spool.acked + 1), spool.head))
         if session.phase is Phase.STREAMING and self._sockets.subscribed:
             self._send(linked, now_ns)
-        self._prepare(spool)
 
     def _send(self, linked: LinkedStream, now_ns: int) -> None:
         session, spool = linked.session, linked.spool
@@ -316,11 +333,17 @@ class Link:
         session.sent(last, len(message), now_ns)
         return True
 
-    def _prepare(self, spool: Spool) -> None:
-        try:
-            spool.prepare()
-        except SpoolError as error:
-            log.debug("spool.prepare: %s", error)  # append finds out by itself, and counts what it must drop
+    def _tell_drops(self, linked: LinkedStream, now_ns: int) -> None:
+        """A full spool is loud: at once when it begins to drop, then each ten seconds while it goes on."""
+        dropped = linked.spool.dropped_events
+        if dropped > linked.told_drops and now_ns - linked.told_ns > _TELL_DROPS_S * NS:
+            reason = linked.spool.dropped[-1].reason
+            log.warning(
+                "spool.dropped: %d events of run %s so far (%s): each loss is recorded as a gap; "
+                "make room, or give TELEFABRIC_SPOOL_BYTES_MAX more",
+                dropped, linked.spool.info.run_id, reason,
+            )  # fmt: skip
+            linked.told_drops, linked.told_ns = dropped, now_ns
 
     def _finish(self, linked: LinkedStream) -> None:
         if self._sockets is not None and linked.session.phase is not Phase.GREETING:
@@ -352,6 +375,7 @@ class _Sockets:
         self._data.set(zmq.IMMEDIATE, 1)
         self._data.set(zmq.XPUB_NODROP, 1)
         self._control.connect(address.url)
+        self._readable: set[object] = set()
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._poller.register(self._data, zmq.POLLIN)
@@ -366,14 +390,14 @@ class _Sockets:
         self._data.connect(url)
 
     def wait(self, timeout_ms: int) -> None:
-        self._poller.poll(timeout_ms)
+        self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
 
     def receive(self) -> list[control.Message]:
         """All control messages that are here, and whether the data socket is heard."""
-        while (subscription := receive_last(self._data)) is not None:
+        while self._data in self._readable and (subscription := receive_last(self._data)) is not None:
             self.subscribed = subscription[:1] == bytes([_SUBSCRIBED])
         messages: list[control.Message] = []
-        while (data := receive_last(self._control)) is not None:
+        while self._control in self._readable and (data := receive_last(self._control)) is not None:
             try:
                 messages.append(control.decode(data))
             except WireError as error:

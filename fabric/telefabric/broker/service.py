@@ -70,16 +70,19 @@ class Broker:
         log.info("broker.started", address=self.address.url, instance=self.instance.hex())
         try:
             while not self._stop.is_set():
-                poller.poll(_RETRY_MS if self._full else _POLL_MS)
-                self._turn(time.monotonic_ns())
+                readable = {socket for socket, _ in poller.poll(_RETRY_MS if self._full else _POLL_MS)}
+                self._turn(readable, time.monotonic_ns())
         finally:
             self._context.destroy(linger=0)
             log.info("broker.stopped", address=self.address.url)
 
-    def _turn(self, now_ns: int) -> None:
-        self._read_subscriptions()
-        self._read_control(now_ns)
-        self._read_data()
+    def _turn(self, readable: set[Any], now_ns: int) -> None:
+        if self._durable in readable:
+            self._read_subscriptions()
+        if self._control in readable:
+            self._read_control(now_ns)
+        if self._data in readable:
+            self._read_data()
         self.core.tick(now_ns)
         self._forward()
         for peer, message in self.core.take():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import closing
+from pathlib import Path
 
 import click
 
@@ -65,31 +67,27 @@ def store(
     broker_address = Address.parse(resolve("connect", connect).value)
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / FILE_NAME
-    service = Store(broker_address, path)
-    queries = Part("query service", lambda: _query_command(Address.parse(queries.url) if queries.url else listen, path))
-    helpers = Supervisor([queries])
-    try:
+    with closing(Store(broker_address, path)) as service:
+        queries = Part("query service", lambda: _query_command(queries.url or listen.url, path))
+        helpers = Supervisor([queries])
         helpers.start()
-    except BaseException:
-        service.close()
-        raise
-    service.query = f"*:{Address.parse(queries.url).port}"
-    on_signals(service.stop)
-    if tied:
-        ignore_interrupt()
-        stop_with_parent(service.stop)
-    tending = threading.Thread(target=helpers.run, name="query-supervisor")
-    tending.start()
-    ready(str(path))
-    try:
-        service.run()
-    finally:
-        helpers.stop()
-        tending.join()
+        service.query = f"*:{Address.parse(queries.url).port}"
+        on_signals(service.stop)
+        if tied:
+            ignore_interrupt()
+            stop_with_parent(service.stop)
+        tending = threading.Thread(target=helpers.run, name="query-supervisor")
+        tending.start()
+        ready(str(path))
+        try:
+            service.run()
+        finally:
+            helpers.stop()
+            tending.join()
 
 
-def _query_command(listen: Address, path: object) -> list[str]:
-    return [sys.executable, "-m", "telefabric.store.query", "--listen", listen.url, "--store", str(path)]
+def _query_command(listen: str, path: Path) -> list[str]:
+    return [sys.executable, "-m", "telefabric.store.query", "--listen", listen, "--store", str(path)]
 
 
 @click.command()

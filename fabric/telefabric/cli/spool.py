@@ -11,14 +11,19 @@ import click
 
 from telefabric.address import Address
 from telefabric.cli.options import setting
-from telefabric.drain import Drain
+from telefabric.drain import Drain, DrainReport
 from telefabric.errors import EnvironmentProblem
 from telefabric.settings import resolve, spool_folder
 
 
 @click.group()
 def spool() -> None:
-    """Spools: events that workers on this machine have emitted and no store has acknowledged yet."""
+    """Spools: events that workers on this machine have emitted and no store has acknowledged yet.
+
+    \b
+    Example:
+      telefabric spool drain
+    """
 
 
 @spool.command()
@@ -44,9 +49,21 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
     if as_json:
         click.echo(json.dumps(report))
     else:
-        click.echo(f"{report['delivered_spools']} spools with {report['delivered_events']} events delivered.")
+        _say(report, root)
     if not complete:
         raise EnvironmentProblem(f"{report['left_spools']} spools in {root} are not delivered: {draining.obstacle()}")
+
+
+def _say(report: DrainReport, root: Path) -> None:
+    spools, events = report["delivered_spools"], report["delivered_events"]
+    if spools:
+        click.echo(f"Delivered: {_count(events, 'event')} of {_count(spools, 'spool')}.")
+    else:
+        click.echo(f"Nothing to deliver: no dead worker left a spool in {root}.")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _watch(draining: Drain, deadline: float | None, *, quiet: bool) -> bool:

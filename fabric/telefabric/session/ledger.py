@@ -1,8 +1,8 @@
 """The receiver's account of the live path: received + dropped + lost in transit = newest number seen, at any moment.
 
 Twice over: by the numbers that the broker gives each delivery to this subscriber, and by the numbers that each source
-gives the events of each kind. Drops are those that a part reported with their reason; what is then still missing no part
-reported (a killed process, a cut connection), and it is lost in transit between the two that know.
+gives the events of each kind. Drops are those that a part reported with their reason; what is then still missing no
+part reported (a killed process, a cut connection), and it is lost in transit between the two that know.
 """
 
 from __future__ import annotations

@@ -309,13 +309,6 @@ class Spool:
             while self._segments and self._segments[0] in done:
                 self._segments.popleft().discard()
 
-    def sync(self) -> None:
-        """Write all dirty pages to the disk. Blocks."""
-        with self.lock:
-            paths = [segment.path for segment in self._segments]
-        for path in paths:
-            _sync_file(path)
-
     @property
     def complete(self) -> bool:
         """All that was appended is acknowledged."""
@@ -353,17 +346,6 @@ def _read_position(path: Path) -> int:
     except (OSError, struct.error):
         return 0  # not written yet, or torn: only costs sending what is held again
     return int(seq) if check == crc32(seq.to_bytes(8, "big")) else 0
-
-
-def _sync_file(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return  # acknowledged and removed meanwhile
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_position(path: Path, seq: int) -> None:

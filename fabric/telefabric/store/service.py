@@ -73,13 +73,13 @@ class Store:
         self._stop.set()
 
     def close(self) -> None:
-        """Let go of the file; for a store that was never run."""
+        """Let go of the file, when `run` has ended. It is whole without its log if nobody else has it open."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def run(self) -> None:
-        """Serve until `stop`; closes the file at the end."""
+        """Serve until `stop`. The file stays open: `close` it."""
         log.info("store.started", path=str(self.path), broker=self._broker.url)
         try:
             while not self._stop.is_set():
@@ -94,7 +94,6 @@ class Store:
         finally:
             if self._session is not None:
                 self._session.close()
-            self.close()
             log.info("store.stopped", path=str(self.path), stored_events=self.stored_events)
 
     def _turn(self) -> None:
@@ -299,6 +298,7 @@ class _Session:
         self._control.set(zmq.ROUTING_ID, b"d" + os.urandom(15))
         self._control.connect(broker.url)
         self._data: zmq.Socket[bytes] | None = None
+        self._readable: set[object] = set()
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._heard_ns = now_ns
@@ -322,14 +322,14 @@ class _Session:
         self.instance = message.instance
 
     def wait(self, timeout_ms: int) -> None:
-        self._poller.poll(timeout_ms)
+        self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
 
     def silent(self, now_ns: int) -> bool:
         return now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
 
     def receive_control(self, now_ns: int) -> list[control.Message]:
         messages: list[control.Message] = []
-        while (data := receive_last(self._control)) is not None:
+        while self._control in self._readable and (data := receive_last(self._control)) is not None:
             self._heard_ns = now_ns
             try:
                 messages.append(control.decode(data))
@@ -338,7 +338,7 @@ class _Session:
         return messages
 
     def receive_data(self) -> bytes | None:
-        return None if self._data is None else receive_last(self._data)
+        return receive_last(self._data) if self._data is not None and self._data in self._readable else None
 
     def beat(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
         if now_ns < self._beat_due_ns:

@@ -1,0 +1,215 @@
+"""A full disk, under the spool and under the store: training goes on, what is lost is counted, nothing else is lost."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from processes import broker, free_ports, run, store, wait_for
+from skips import requires
+
+from telefabric.errors import SpoolError
+from telefabric.limits import SEGMENT_BYTES
+from telefabric.store.audit import Audit, audit
+from telefabric.store.database import FILE_NAME
+from telefabric_workers import Worker, connect
+
+MIB = 1024 * 1024
+OBSERVATION = bytes(range(256)) * 16
+
+
+def _mount(folder: Path, options: str) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", options, "telefabric-test", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            mounted = _mount(Path(folder), "size=1m")
+        except OSError:
+            return False
+        if mounted:
+            subprocess.run(["umount", folder], check=True)
+        return mounted
+
+
+pytestmark = requires("the right to mount a tmpfs", _can_mount())
+
+Disk = Callable[[int], Path]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of so many bytes; called again, the same disk with another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def of_size(size: int) -> Path:
+        nonlocal mounted
+        assert _mount(folder, f"{'remount,' * mounted}size={size}")
+        mounted = True
+        return folder
+
+    yield of_size
+    if mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the room that is left."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        with pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(bytes(4_096))
+    return ballast
+
+
+def train(worker: Worker, steps: int) -> None:
+    for step in range(steps):
+        worker.step(episode=0, step=step, observation=OBSERVATION, reward=1.0)
+
+
+def gaps(file: Path) -> list[tuple[int, int, str]]:
+    connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return connection.execute("SELECT seq, last_seq, reason FROM gaps ORDER BY seq").fetchall()
+    finally:
+        connection.close()
+
+
+def steps_of(events_bytes: int) -> int:
+    """How many steps take so many bytes of a spool."""
+    return events_bytes // len(OBSERVATION)
+
+
+def stored_whole(file: Path, worker: Worker) -> Audit:
+    """What the store holds of a closed worker, once nothing of it is missing."""
+
+    def whole() -> Audit | None:
+        found = audit(file, worker.stream_id, worker.emitted)
+        return found if found.missing == 0 else None
+
+    found = wait_for(whole, "everything is stored or a gap")
+    assert found is not None
+    assert found.duplicated == 0
+    assert found.stored + found.lost == worker.emitted
+    return found
+
+
+def test_connecting_on_a_full_disk_says_so_and_leaves_nothing_behind(disk: Disk, tmp_path: Path) -> None:
+    folder = disk(SEGMENT_BYTES // 2)
+    with pytest.raises(SpoolError, match="No space left.*make room or set TELEFABRIC_SPOOL"):
+        connect("tcp://127.0.0.1:9", run="full", spool=folder / "spool", exit_flush_s=0)
+    assert list((folder / "spool").iterdir()) == []
+    ballast = fill(folder)
+    with pytest.raises(SpoolError, match="No space left.*make room or set TELEFABRIC_SPOOL"):
+        connect("tcp://127.0.0.1:9", run="full", spool=folder / "spool", exit_flush_s=0)
+    assert list((folder / "spool").iterdir()) == []
+
+    ballast.unlink()
+    disk(4 * SEGMENT_BYTES)
+    port = free_ports()
+    with broker(port), store(port, tmp_path):
+        worker = connect(f"tcp://127.0.0.1:{port}", run="room", spool=folder / "spool")
+        train(worker, 100)
+        assert worker.close()
+        assert worker.dropped == 0
+
+
+def test_a_disk_that_fills_up_without_a_broker_costs_the_oldest_events(disk: Disk, tmp_path: Path) -> None:
+    folder = disk(3 * SEGMENT_BYTES + MIB)
+    port = free_ports()
+    worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=20)
+    train(worker, 10)
+    ballast = fill(folder)
+    train(worker, steps_of(6 * SEGMENT_BYTES))
+    assert worker.dropped > 0
+    ballast.unlink()
+    dropped, before = worker.dropped, worker.emitted
+    with broker(port), store(port, tmp_path):
+        train(worker, 200)
+        assert worker.close()
+    found = stored_whole(tmp_path / FILE_NAME, worker)
+    assert found.lost == dropped == worker.dropped, "what was dropped is a gap, and after there was room nothing was"
+    (gap,) = gaps(tmp_path / FILE_NAME)
+    assert gap == (1, dropped, "disk_full")
+    assert found.stored == worker.emitted - dropped > worker.emitted - before
+    assert list((folder / "spool").iterdir()) == []
+
+
+def test_events_that_no_disk_has_room_for_are_counted_one_by_one(disk: Disk, tmp_path: Path) -> None:
+    folder = disk(SEGMENT_BYTES + 2 * MIB)
+    port = free_ports()
+    worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=20)
+    train(worker, 10)
+    for step in range(5):
+        worker.step(episode=1, step=step, observation=bytes(7 * MIB))
+        assert worker.dropped == worker.emitted, "to make room everything before it went, and there is still too little"
+    dropped = worker.dropped
+    with broker(port), store(port, tmp_path):
+        train(worker, 300)
+        assert worker.close()
+    found = stored_whole(tmp_path / FILE_NAME, worker)
+    assert found.lost == worker.dropped == dropped
+    assert gaps(tmp_path / FILE_NAME) == [(1, dropped, "disk_full")]
+
+
+def test_a_disk_that_is_full_during_a_run_that_is_stored(disk: Disk, tmp_path: Path) -> None:
+    folder = disk(2 * SEGMENT_BYTES + MIB)
+    port = free_ports()
+    with broker(port), store(port, tmp_path) as writer:
+        worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=20)
+        train(worker, 10)
+        assert worker.flush()
+        ballast = fill(folder)
+        for _ in range(6):  # acknowledged segments go although not even their position can be written
+            train(worker, steps_of(SEGMENT_BYTES) // 2)
+            assert worker.flush()
+        assert worker.dropped == 0, "a full disk costs nothing as long as the store keeps up"
+        writer.signal(signal.SIGSTOP)
+        train(worker, steps_of(4 * SEGMENT_BYTES))
+        assert worker.dropped > 0
+        writer.signal(signal.SIGCONT)
+        ballast.unlink()
+        train(worker, 100)
+        assert worker.close()
+        found = stored_whole(tmp_path / FILE_NAME, worker)
+    assert 0 < found.lost <= worker.dropped, "what was under way when it was dropped may be stored"
+    assert {reason for _, _, reason in gaps(tmp_path / FILE_NAME)} == {"disk_full"}
+
+
+def test_a_full_disk_under_the_store_loses_nothing(disk: Disk, tmp_path: Path) -> None:
+    folder = disk(4 * MIB)
+    port, log = free_ports(), tmp_path / "store.log"
+    with broker(port), store(port, folder, stderr=log) as writer:
+        worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=tmp_path / "spool", exit_flush_s=30)
+        train(worker, steps_of(12 * MIB))
+        wait_for(lambda: "store.failed" in log.read_text(), "the store says that its disk is full")
+        assert not worker.flush(1.0)
+        assert worker.acknowledged < worker.emitted
+        assert worker.dropped == 0
+        disk(128 * MIB)
+        train(worker, 100)
+        assert worker.close(), "the store goes on by itself"
+        assert writer.process is not None
+        assert writer.process.poll() is None
+    found = stored_whole(folder / FILE_NAME, worker)
+    assert found.lost == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_store_on_a_full_disk_does_not_start(disk: Disk) -> None:
+    folder = disk(64 * 1024)
+    fill(folder)
+    refused = run("store", "--connect", f"tcp://127.0.0.1:{free_ports()}", "--data", str(folder), timeout_s=20)
+    assert refused.returncode == 1
+    (sentence,) = refused.stderr.splitlines()
+    assert sentence == f"telefabric: the disk of {folder / FILE_NAME} is full: make room"
