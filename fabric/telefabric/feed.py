@@ -1,0 +1,105 @@
+"""What a client is shown of the fabric: runs, events and holes, in updates that its own clock fetches.
+
+A feed has a thread of its own that receives, decodes and puts together; whoever shows it calls `drain` at its own pace
+and gets all that came since, each event once. Two feeds: of a broker (live and stored, `telefabric.follower`) and of a
+store file (`telefabric.filefeed`).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from telefabric.session.handover import Range
+from telefabric_schemas import AnyEvent
+
+
+class Link(Enum):
+    """How a feed stands towards what it shows."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    HISTORY = "history"
+    """Connected to the store alone: what is stored comes, with its delay."""
+    FILE = "file"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+
+
+class Connection(NamedTuple):
+    """State of the connection, for a status bar."""
+
+    link: Link
+    address: str
+    """URL or file."""
+    sentence: str = ""
+    """What is wrong and what to do, when something is."""
+    events_per_s: float = 0.0
+    behind_s: float | None = None
+    """Age of the newest live event when it was received, by the broker's clock; None when nothing is live."""
+    received: int = 0
+    dropped: tuple[tuple[str, int], ...] = ()
+    """Live events of this subscription that were dropped, by reason."""
+    lost_in_transit: int = 0
+    buffered: int = 0
+    """Events that wait for `drain`."""
+
+
+class RunView(NamedTuple):
+    """One run in the list of runs."""
+
+    run_id: str
+    state: str
+    """pending, running, idle, stalled, waiting, completed, failed or cancelled."""
+    control_mode: str
+    agents: tuple[str, ...]
+    workers: int
+    started_ns: int | None
+    finished_ns: int | None
+    reason: str | None
+    metadata: dict[str, object]
+    silent_s: float | None = None
+    """How long the broker has not heard of its workers; None for a run that it does not know."""
+    backlog: int = 0
+    """Events that its workers hold and no store has yet."""
+
+
+class FeedEvent(NamedTuple):
+    """One event of a watched run. For kinds that the schema does not know, `event` is None and `raw` the bytes."""
+
+    run_id: str
+    stream_id: bytes
+    seq: int
+    kind: str
+    event: AnyEvent | None
+    raw: bytes
+    live: bool
+    """It came over the live path; otherwise from the store."""
+
+
+class Update(NamedTuple):
+    """All that changed since the last `drain`."""
+
+    connection: Connection
+    runs: tuple[RunView, ...] | None
+    """The whole list when something in it changed; newest first."""
+    events: tuple[FeedEvent, ...]
+    """Of one stream in rising seq, but for those that fill a hole."""
+    holes: dict[bytes, tuple[Range, ...]]
+    """For each stream whose holes changed, the seqs that are missing now and may still come from the store."""
+    gaps: dict[bytes, tuple[Range, ...]]
+    """For each stream where it changed, the seqs that are known to be lost for good."""
+    skipped: dict[bytes, int]
+    """For each stream, events that this feed left out because nobody drained it; all are in the store."""
+
+
+class Feed(Protocol):
+    """Any thread may call these; `drain` returns at once."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def watch(self, run_ids: frozenset[str]) -> None:
+        """Follow these runs and no others, from their history on."""
+        ...
+
+    def drain(self) -> Update: ...
