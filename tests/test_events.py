@@ -23,6 +23,7 @@ VALUES = {
     float: st.floats(allow_nan=False),
     str: st.text(max_size=12),
     bytes: st.binary(max_size=12),
+    dict[str, int]: st.dictionaries(st.text(max_size=8), INT64, max_size=4),
     type(None): st.none(),
     msgspec.Raw: PAYLOADS.map(lambda value: msgspec.Raw(values.encode(value))),
 }

@@ -156,13 +156,12 @@ def test_numbers_in_typed_fields_and_columns(fabric_service: FabricService) -> N
 def test_text_of_any_script_in_every_text_field(fabric_service: FabricService) -> None:
     text = "běh-冰-🧊-\u0301"
     with fabric_service.connect(run=text, agent=text, worker=text) as worker:
-        worker.step(episode=0, step=0, policy_label=text, backend=text, frame_ref=text, control_mode=text)
+        worker.step(episode=0, step=0, policy_label=text, backend=text, frame_ref=text)
         worker.episode(episode=0, total_reward=0.0, length=1, end_reason=text, game_id=text)
         worker.metric(text, 1.0, unit=text)
         worker.log(text + "\x00\r\n", level=text, logger=text, fields={text: text})
     (step,) = stored(fabric_service, "steps", Step)
-    assert {step.agent_id, step.policy_label, step.backend, step.frame_ref, step.control_mode} == {text}
-    assert fabric_service.rows("SELECT control_mode FROM steps") == [("unknown",)]
+    assert {step.agent_id, step.policy_label, step.backend, step.frame_ref} == {text}
     (episode,) = stored(fabric_service, "episodes", Episode)
     assert (episode.end_reason, episode.game_id) == (text, text)
     (metric,) = stored(fabric_service, "metrics", Metric)

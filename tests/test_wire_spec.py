@@ -17,7 +17,16 @@ SPEC = Path(__file__).resolve().parent.parent / "fabric" / "WIRE.md"
 pytestmark = requires("the specification, which is in the checkout only", SPEC.exists())
 TEXT = SPEC.read_text("utf-8") if SPEC.exists() else ""
 
-TYPES = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bin", type(None): "nil", msgspec.Raw: "any"}
+TYPES = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    bytes: "bin",
+    dict[str, int]: "map",
+    type(None): "nil",
+    msgspec.Raw: "any",
+}
 MESSAGES = {kind.__struct_config__.tag: kind for kind in typing.get_args(control.AnyMessage)}
 PARTS = {
     "Stream info": control.StreamInfo,

@@ -60,11 +60,15 @@ LIVE_RECENT_BATCHES = 256
 LIVE_RECENT_BYTES = 256 * KIB
 LIVE_HWM = 8
 """Small, so that what is newest is new: what does not fit waits in our queue, where it can be dropped and counted."""
+LIVE_WORKERS_HWM = 64
+TAP_HWM = 1_000
+TAP_TOPICS_MAX = 256
 LIVE_SOCKET_BYTES = 128 * KIB
 LIVE_INTERVAL_S = 0.002
 LIVE_BEHIND_EVENTS_MAX = 5_000
 """A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
 LIVE_ABSENT_S = 5.0
+WATCHERS_MAX = 64
 TICK_S = 1.0
 
 # -- sockets -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -21,16 +22,19 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import SpoolError, WireError
 from telefabric.session.backoff import Backoff
+from telefabric.session.livefeed import KindBatch, LiveFeed
 from telefabric.session.stream import NS, Phase, SendBatch, SendGap, StreamSession
-from telefabric.spool import Spool
-from telefabric.transport import common_options, receive_last, send_pair
+from telefabric.spool import Chunk, Spool
+from telefabric.transport import common_options, receive_last, send_frames
 from telefabric.wire import batch, control, records
-from telefabric_schemas import Gap
+from telefabric.wire.live import topic_of
+from telefabric_schemas import Gap, Overflow, RunHeartbeat
 
 log = logging.getLogger("telefabric.link")
 
 _POLL_ACTIVE_MS = 20
 _POLL_IDLE_MS = 50
+_POLL_LIVE_MS = 2
 _SUBSCRIBED = 1
 _SCAN_S = 5.0
 _TELL_DROPS_S = 10.0
@@ -42,6 +46,8 @@ class LinkedStream:
 
     spool: Spool
     session: StreamSession
+    feed: LiveFeed = field(default_factory=LiveFeed)
+    ticked_ns: int = 0
     adopted: bool = False
     closing: bool = False
     """No event will follow: finish when everything is acknowledged."""
@@ -128,8 +134,7 @@ class Link:
             self._connect(now_ns)
         sockets = self._sockets
         assert sockets is not None
-        busy = any(linked.session.cursor <= linked.spool.head for linked in self.streams.values())
-        sockets.wait(_POLL_ACTIVE_MS if busy else _POLL_IDLE_MS)
+        sockets.wait(self._patience_ms())
         now_ns = time.monotonic_ns()
         was_heard = sockets.subscribed
         messages = sockets.receive()
@@ -141,7 +146,11 @@ class Link:
         if now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS:
             self._disconnect(now_ns)
             return
+        if sockets.watched_changed:
+            self._watch()
         for linked in list(self.streams.values()):
+            if linked.feed.watched:
+                self._feed_live(linked, now_ns)
             self._serve(linked, now_ns)
         if now_ns >= self._beat_due_ns or self._beat_urgent(now_ns):
             self._beat(now_ns)
@@ -149,6 +158,16 @@ class Link:
             for spool in self.orphans.next(self.streams, now_ns):
                 self._adopt(spool, now_ns)
             self.orphans.scanned = True
+
+    def _patience_ms(self) -> int:
+        """How long to sleep: live events wait two milliseconds at most, durable ones for their gathering interval."""
+        patience = _POLL_IDLE_MS
+        for linked in self.streams.values():
+            if linked.feed.watched:
+                return _POLL_LIVE_MS
+            if linked.session.cursor <= linked.spool.head:
+                patience = _POLL_ACTIVE_MS
+        return patience
 
     def _take_arrivals(self, now_ns: int) -> None:
         with self._guard:
@@ -223,6 +242,8 @@ class Link:
         self._rebuild.reset()
         assert self._sockets is not None
         self._sockets.connect_data(self.address.resolve(message.endpoints.data))
+        if message.endpoints.live is not None:
+            self._sockets.connect_live(self.address.resolve(message.endpoints.live))
 
     def _refused(self, message: control.Refused) -> None:
         if message.reason != self.refusal:
@@ -261,6 +282,67 @@ class Link:
     def _backlog(self, linked: LinkedStream) -> int:
         session = linked.session
         return session.in_flight_bytes + linked.spool.unsent_bytes(session.cursor)
+
+    # -- live ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Feed the streams of watched runs from now on, and no others."""
+        assert self._sockets is not None
+        self._sockets.watched_changed = False
+        for linked in self.streams.values():
+            run = topic_of(linked.spool.info.run_id, "")
+            watched = any(run.startswith(topic) or topic.startswith(run) for topic in self._sockets.watched)
+            linked.feed.watch(watched and not linked.adopted, linked.spool.head)
+
+    def _feed_live(self, linked: LinkedStream, now_ns: int) -> None:
+        """Send what is new, by kind; skip what is old, and what the pipe does not take."""
+        feed, spool = linked.feed, linked.spool
+        behind = feed.behind(spool.head)
+        while feed.cursor <= spool.head:
+            chunk = spool.read(spool.first_held(feed.cursor), limits.BATCH_BYTES_MAX)
+            if chunk is None:
+                break
+            too_old = behind and feed.behind(spool.head)
+            for one in feed.sort(chunk.first_seq, _kinds_and_records(chunk)):
+                if too_old:
+                    feed.skip(one, "behind")
+                elif not self._send_live(linked, one):
+                    feed.skip(one, "worker_pipe_full")
+        if now_ns - linked.ticked_ns > limits.TICK_S * NS:
+            linked.ticked_ns = now_ns
+            self._tick(linked)
+
+    def _send_live(self, linked: LinkedStream, one: KindBatch) -> bool:
+        """A live batch, after what it must be told before it; False when the pipe is full."""
+        for skip in linked.feed.untold():
+            told = Overflow(0, "worker", skip.reason, skip.kind, skip.events, time.time_ns(), skip.reached)
+            if not self._publish(linked, self._single(linked, told)):
+                return False
+            linked.feed.told(skip)
+        return self._publish(linked, one)
+
+    def _tick(self, linked: LinkedStream) -> None:
+        """A sign of life with the newest number of each kind, so that a lost tail is seen too."""
+        state = "closing" if linked.closing else "running"
+        now = time.time_ns(), time.monotonic_ns()
+        beat = RunHeartbeat(0, state, linked.spool.head, self._backlog(linked), *now, dict(linked.feed.counters))
+        one = self._single(linked, beat)
+        if not self._send_live(linked, one):
+            linked.feed.skip(one, "worker_pipe_full")
+
+    def _single(self, linked: LinkedStream, event: Overflow | RunHeartbeat) -> KindBatch:
+        """A batch of one event that is live only."""
+        number = linked.feed.next_number(event.kind)
+        return KindBatch(event.kind, 0, 0, 1, number, records.frame(_encoder.encode(event)))
+
+    def _publish(self, linked: LinkedStream, one: KindBatch) -> bool:
+        assert self._sockets is not None
+        message = batch.pack(
+            one.body, session=self.instance or bytes(16), stream=linked.spool.info.stream, epoch=0,
+            first_seq=one.first_seq, last_seq=one.last_seq, count=one.events, counter=one.counter,
+            time_ns=time.time_ns() + (self.clock_offset_ns or 0), flags=batch.FLAG_LIVE,
+        )  # fmt: skip
+        return self._sockets.send_live(topic_of(linked.spool.info.run_id, one.kind), message)
 
     # -- one stream ----------------------------------------------------------------------------------------------
 
@@ -357,16 +439,21 @@ class Link:
 
 
 class _Sockets:
-    """Control DEALER and data XPUB, with the options that were measured to matter."""
+    """Control DEALER, data XPUB and live XPUB, with the options that were measured to matter."""
 
     def __init__(self, address: Address) -> None:
         self._context = zmq.Context()
         self._control = self._context.socket(zmq.DEALER)
         self._data = self._context.socket(zmq.XPUB)
+        self._live = self._context.socket(zmq.XPUB)
         self._data_url: str | None = None
+        self._live_url: str | None = None
+        self.watched: set[bytes] = set()
+        """Topic prefixes that the broker subscribed to on the live socket."""
+        self.watched_changed = False
         self.subscribed = False
         """The broker listens on the data socket. A PUB socket would send into the void without knowing."""
-        for socket in (self._control, self._data):
+        for socket in (self._control, self._data, self._live):
             common_options(socket)
         self._control.set(zmq.ROUTING_ID, b"w" + os.urandom(15))
         self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
@@ -374,11 +461,16 @@ class _Sockets:
         self._data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
         self._data.set(zmq.IMMEDIATE, 1)
         self._data.set(zmq.XPUB_NODROP, 1)
+        self._live.set(zmq.SNDHWM, limits.LIVE_HWM)
+        self._live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
+        self._live.set(zmq.IMMEDIATE, 1)
+        self._live.set(zmq.XPUB_NODROP, 1)
         self._control.connect(address.url)
         self._readable: set[object] = set()
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._poller.register(self._data, zmq.POLLIN)
+        self._poller.register(self._live, zmq.POLLIN)
 
     def connect_data(self, url: str) -> None:
         if url == self._data_url:
@@ -389,6 +481,14 @@ class _Sockets:
         self._data_url = url
         self._data.connect(url)
 
+    def connect_live(self, url: str) -> None:
+        if url == self._live_url:
+            return
+        if self._live_url is not None:
+            self._live.disconnect(self._live_url)
+        self._live_url = url
+        self._live.connect(url)
+
     def wait(self, timeout_ms: int) -> None:
         self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
 
@@ -396,6 +496,12 @@ class _Sockets:
         """All control messages that are here, and whether the data socket is heard."""
         while self._data in self._readable and (subscription := receive_last(self._data)) is not None:
             self.subscribed = subscription[:1] == bytes([_SUBSCRIBED])
+        while self._live in self._readable and (wish := receive_last(self._live)) is not None:
+            if wish[:1] == bytes([_SUBSCRIBED]):
+                self.watched.add(wish[1:])
+            else:
+                self.watched.discard(wish[1:])
+            self.watched_changed = True
         messages: list[control.Message] = []
         while self._control in self._readable and (data := receive_last(self._control)) is not None:
             try:
@@ -413,9 +519,14 @@ class _Sockets:
 
     def send_data(self, topic: bytes, message: bytes) -> bool:
         """False when the pipe is full: try again later, by time (POLLOUT of an XPUB means nothing)."""
-        return send_pair(self._data, topic, message)
+        return send_frames(self._data, topic, message)
+
+    def send_live(self, topic: bytes, message: bytes) -> bool:
+        """False when the pipe is full."""
+        return send_frames(self._live, topic, message)
 
     def close(self, linger_ms: int) -> None:
+        self._live.close(linger=linger_ms)
         self._control.close(linger=linger_ms)
         self._data.close(linger=linger_ms)
         self._context.term()
@@ -484,6 +595,12 @@ def orphan_candidates(root: Path) -> list[Path]:
         return []
     except OSError as error:
         raise SpoolError(f"{root} is no folder of spools: {error.strerror}: name another with --spool") from None
+
+
+def _kinds_and_records(chunk: Chunk) -> Iterator[tuple[str, bytes]]:
+    body = chunk.body
+    for start, end in records.spans(body, chunk.events):
+        yield records.kind_of(body[start : start + 32]), body[start - records.PREFIX_BYTES : end]
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -73,4 +73,5 @@ class Services:
         ]  # fmt: skip
 
 
-_TELEFABRIC = [sys.executable, "-m", "telefabric.cli.main"]
+_TELEFABRIC = [sys.executable, "-P", "-m", "telefabric.cli.main"]
+"""-P: a file of the user's own in the current folder must not stand in for one of ours."""

@@ -130,14 +130,14 @@ class Supervisor:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Start all; when one does not come up, stop those before it. Raises `EnvironmentProblem`."""
-        for place, part in enumerate(self._parts):
-            try:
+        """Start all; when one does not come up, or ^C comes first, stop all. Raises `EnvironmentProblem`."""
+        try:
+            for part in self._parts:
                 part.start()
-            except EnvironmentProblem:
-                for started in reversed(self._parts[:place]):
-                    started.stop()
-                raise
+        except BaseException:
+            for part in reversed(self._parts):
+                part.stop()
+            raise
 
     def run(self) -> None:
         """Tend the parts until `stop`, then stop them."""

@@ -45,13 +45,15 @@ def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
     return None if frames is None else frames[-1]
 
 
-def send_pair(socket: zmq.Socket[bytes], first: bytes, second: bytes) -> bool:
-    """Send two frames, or nothing and False when the pipe is full."""
+def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes) -> bool:
+    """Send a message of two or more frames, or nothing and False when the pipe is full."""
     try:
         socket.send(first, _DONTWAIT_SNDMORE)
     except zmq.Again:
         return False
-    socket.send(second, _DONTWAIT)
+    for frame in others[:-1]:
+        socket.send(frame, _DONTWAIT_SNDMORE)
+    socket.send(others[-1], _DONTWAIT)
     return True
 
 

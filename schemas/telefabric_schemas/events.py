@@ -204,6 +204,7 @@ class RunHeartbeat(Event, tag="run_heartbeat"):
     backlog_bytes: Annotated[Int64, _unit("bytes", "What the worker holds that is not acknowledged.")]
     time_ns: TimeNs
     mono_ns: MonoNs
+    counters: Annotated[dict[str, int] | None, _unit("events", "Newest live number of each kind of the stream.")] = None
 
 
 class Overflow(Event, tag="overflow"):
@@ -214,6 +215,7 @@ class Overflow(Event, tag="overflow"):
     of_kind: Annotated[str, _unit("kind", "Kind of the dropped events.")]
     count: Annotated[Int64, _unit("events", "How many.")]
     time_ns: TimeNs
+    reached: Annotated[Int64, _unit("1", "Live number of that kind that the dropped events reached.")] = 0
 
 
 class Control(Event, tag="control"):

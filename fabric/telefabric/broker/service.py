@@ -13,9 +13,10 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.broker.livesockets import LiveSockets
 from telefabric.errors import TelefabricError, WireError
 from telefabric.session.broker import BrokerCore
-from telefabric.transport import bind, common_options, receive, send_pair
+from telefabric.transport import bind, common_options, receive, send_frames
 from telefabric.wire import control
 
 log = structlog.get_logger("telefabric.broker")
@@ -23,8 +24,12 @@ log = structlog.get_logger("telefabric.broker")
 OFFSET_DATA, OFFSET_DURABLE = 1, 3
 _POLL_MS = 20
 _RETRY_MS = 1
-_MESSAGES_A_TURN = 500
-_SUBSCRIBE = b"\x01"
+_RETRY_LIVE_MS = 5
+"""While a live subscriber's pipe is full: it cannot tell, and the others' messages wake the loop anyway."""
+_CONTROL_A_TURN = 500
+_BATCHES_A_TURN = 32
+"""2 MB of batches, some milliseconds: then the live path has its turn again."""
+_SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
 _SUMMARY_S = 60.0
 
 
@@ -41,13 +46,20 @@ class Broker:
             self._control, self.address = self._bind(zmq.ROUTER, listen, 0)
             self._data, data = self._bind(zmq.SUB, listen, OFFSET_DATA)
             self._durable, durable = self._bind(zmq.XPUB, listen, OFFSET_DURABLE)
+            self._live = LiveSockets(self._new_socket, listen)
         except TelefabricError:
             self._context.destroy(linger=0)
             raise
         self.instance = os.urandom(16)
         self.core = BrokerCore(
             instance=self.instance,
-            endpoints=control.Endpoints(f"*:{data.port}", f"*:{durable.port}"),
+            endpoints=control.Endpoints(
+                data=f"*:{data.port}",
+                durable=f"*:{durable.port}",
+                live=f"*:{self._live.live.port}",
+                watch=f"*:{self._live.watch.port}",
+                tap=f"*:{self._live.tap.port}",
+            ),
             new_token=lambda: os.urandom(16),
             required=required,
             streams_max=streams_max,
@@ -55,6 +67,7 @@ class Broker:
         self._subscribed: set[bytes] = set()
         self._stop = threading.Event()
         self._full = False
+        self._retry_ms = _POLL_MS
         self._summary_due_s = time.monotonic() + _SUMMARY_S
 
     def stop(self) -> None:
@@ -67,16 +80,20 @@ class Broker:
         poller = zmq.Poller()
         for socket in (self._control, self._data, self._durable):
             poller.register(socket, zmq.POLLIN)
+        self._live.register(poller)
         log.info("broker.started", address=self.address.url, instance=self.instance.hex())
         try:
             while not self._stop.is_set():
-                readable = {socket for socket, _ in poller.poll(_RETRY_MS if self._full else _POLL_MS)}
+                readable = {socket for socket, _ in poller.poll(self._retry_ms)}
                 self._turn(readable, time.monotonic_ns())
         finally:
             self._context.destroy(linger=0)
             log.info("broker.stopped", address=self.address.url)
 
     def _turn(self, readable: set[Any], now_ns: int) -> None:
+        """The live path first: nobody waits there for what can wait."""
+        self._live.read(self.core.live, readable, now_ns)
+        live_full = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
             self._read_subscriptions()
         if self._control in readable:
@@ -85,6 +102,7 @@ class Broker:
             self._read_data()
         self.core.tick(now_ns)
         self._forward()
+        self._retry_ms = _RETRY_MS if self._full else _RETRY_LIVE_MS if live_full else _POLL_MS
         for peer, message in self.core.take():
             self._send(peer, message)
         self._summarise()
@@ -95,16 +113,18 @@ class Broker:
         """Enter only subscriptions to a token that was issued; a stranger's is left out and hears nothing."""
         while (frames := receive(self._durable)) is not None:
             wish = frames[-1]
-            if wish[:1] != _SUBSCRIBE:
+            if wish[:1] == _UNSUBSCRIBE:
                 continue  # a subscriber that went: what it misses it asks for again
-            if wish[1:] in self.core.tokens().values():
+            if wish[:1] != _SUBSCRIBE:
+                self.core.dropped["bad_subscription"] += 1
+            elif wish[1:] in self.core.tokens().values():
                 self._durable.set(zmq.SUBSCRIBE, wish[1:])
                 self._subscribed.add(wish[1:])
             else:
                 self.core.dropped["unknown_token"] += 1
 
     def _read_control(self, now_ns: int) -> None:
-        for _ in range(_MESSAGES_A_TURN):
+        for _ in range(_CONTROL_A_TURN):
             frames = receive(self._control)
             if frames is None:
                 return
@@ -119,7 +139,7 @@ class Broker:
             self.core.receive(frames[0], message, now_ns, time.time_ns())
 
     def _read_data(self) -> None:
-        for _ in range(_MESSAGES_A_TURN):
+        for _ in range(_BATCHES_A_TURN):
             frames = receive(self._data)
             if frames is None:
                 return
@@ -136,7 +156,7 @@ class Broker:
             if token not in self._subscribed:
                 continue
             while (message := self.core.lane.peek(name)) is not None:
-                if not send_pair(self._durable, token, message):
+                if not send_frames(self._durable, token, message):
                     self._full = True
                     break
                 self.core.lane.sent(name)
@@ -163,11 +183,15 @@ class Broker:
             dropped=status["dropped"],
         )
 
-    def _bind(self, kind: int, listen: Address, offset: int) -> tuple[zmq.Socket[Any], Address]:
+    def _new_socket(self, kind: int) -> zmq.Socket[Any]:
         socket = self._context.socket(kind)
         common_options(socket)
         socket.set(zmq.BACKLOG, 1024)
         socket.set(zmq.HANDSHAKE_IVL, 5_000)
+        return socket
+
+    def _bind(self, kind: int, listen: Address, offset: int) -> tuple[zmq.Socket[Any], Address]:
+        socket = self._new_socket(kind)
         if kind == zmq.ROUTER:
             socket.set(zmq.ROUTER_MANDATORY, 1)
             socket.set(zmq.ROUTER_HANDOVER, 1)

@@ -321,8 +321,6 @@ _CODES = {
 }  # fmt: skip
 """numpy's type codes as `struct` writes them."""
 _PARTS = {"c8": "f", "c16": "d"}
-_BIGINT_BYTES_MAX = 1_700
-"""Python refuses to write integers of more than 4,300 digits."""
 _array_decoder: msgspec.msgpack.Decoder[tuple[Any, tuple[int, ...], bytes]] = msgspec.msgpack.Decoder(
     tuple[Any, tuple[int, ...], bytes]
 )
@@ -427,7 +425,7 @@ def _ext_hook(code: int, data: memoryview) -> Any:
             return _array(*_array_decoder.decode(data))
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, struct.error):
             return Ext(code, bytes(data))
-    if code == values.EXT_BIGINT and len(data) <= _BIGINT_BYTES_MAX:
+    if code == values.EXT_BIGINT:
         return int.from_bytes(data, "big", signed=True)
     return Ext(code, bytes(data))
 

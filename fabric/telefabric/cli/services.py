@@ -78,8 +78,8 @@ def store(
             stop_with_parent(service.stop)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()
-        ready(str(path))
         try:
+            ready(str(path))  # raises when the supervisor is gone
             service.run()
         finally:
             helpers.stop()
@@ -87,7 +87,7 @@ def store(
 
 
 def _query_command(listen: str, path: Path) -> list[str]:
-    return [sys.executable, "-m", "telefabric.store.query", "--listen", listen, "--store", str(path)]
+    return [sys.executable, "-P", "-m", "telefabric.store.query", "--listen", listen, "--store", str(path)]
 
 
 @click.command()

@@ -18,15 +18,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from telefabric import limits
 from telefabric.errors import UsageError, WireError
 from telefabric.session.credit import CreditBook
 from telefabric.session.lane import DurableLane
+from telefabric.session.live import LiveCore
 from telefabric.wire import control
 from telefabric.wire.batch import Header, parse_header
 
 NS = 1_000_000_000
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
+_INFO_BYTES_MAX = 8 * limits.KIB
+"""A stream's info without its metadata: six texts of so many characters, of up to four bytes each."""
 
 
 class Send(NamedTuple):
@@ -105,6 +110,7 @@ class BrokerCore:
         self._streams: dict[bytes, _Stream] = {}
         self._durable: dict[str, _Durable] = {}
         self._out: list[Send] = []
+        self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
         self._interval_told_ms = 0
 
@@ -122,7 +128,7 @@ class BrokerCore:
     @property
     def endpoints(self) -> control.Endpoints:
         queries = [durable.query for durable in self._durable.values() if durable.query]
-        return control.Endpoints(self._endpoints.data, self._endpoints.durable, queries[0] if queries else None)
+        return replace(self._endpoints, query=queries[0] if queries else None)
 
     # -- from workers --------------------------------------------------------------------------------------------
 
@@ -145,6 +151,9 @@ class BrokerCore:
                 self._bye(peer, message)
             case control.Attach():
                 self._attach(peer, message, now_ns)
+            case control.Watch() | control.WatchBeat() | control.Unwatch():
+                for answer in self.live.receive(peer, message, now_ns, wall_ns):
+                    self._send(peer, answer)
             case control.StatusRequest():
                 self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
             case _:
@@ -338,6 +347,7 @@ class BrokerCore:
                 }
                 for durable in self._durable.values()
             ],
+            "live": self.live.status(now_ns),
             "absent": [name for name in self._required if name not in self._durable],
             "lane_bytes": self.lane.bytes,
             "credit_lent_bytes": self._credit.total_reserved(),
@@ -479,7 +489,7 @@ def _chunks(infos: list[control.StreamInfo]) -> Iterable[list[control.StreamInfo
     chunk: list[control.StreamInfo] = []
     size = 0
     for info in infos:
-        weight = len(info.metadata) + 2_048
+        weight = len(info.metadata) + _INFO_BYTES_MAX
         if chunk and size + weight > ASK_CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from telefabric import limits
+from telefabric.wire import control
 from telefabric.wire.batch import Header
 from telefabric.wire.live import Delivery, Drop, LivePolicy, topic_of, topic_parts
 from telefabric_schemas import TOPICS
@@ -48,10 +49,11 @@ class DropKey(NamedTuple):
 class LiveSubscriber:
     """What one subscriber wants and what waits for it."""
 
-    name: str
-    runs: frozenset[str] | None
-    kinds: frozenset[str] | None
-    policy: LivePolicy
+    name: str = ""
+    runs: frozenset[str] | None = frozenset()
+    """These; None for all."""
+    kinds: frozenset[str] | None = None
+    policy: LivePolicy = field(default_factory=LivePolicy)
     number: int = 0
     """Events that were ever meant for it."""
     told: int = 0
@@ -63,6 +65,13 @@ class LiveSubscriber:
     _queues: dict[int, deque[Item]] = field(default_factory=dict)
     _untold: list[tuple[int, DropKey, int]] = field(default_factory=list)
     _merge_at: int = _MERGE_DROPS
+
+    def want(self, message: control.Watch) -> None:
+        """Take over filters and policy; numbers and queue go on."""
+        self.name = message.name
+        self.runs = None if message.runs is None else frozenset(message.runs)
+        self.kinds = None if message.kinds is None else frozenset(message.kinds)
+        self.policy = message.policy
 
     def takes(self, run: str, kind: str) -> bool:
         return (self.runs is None or run in self.runs) and (self.kinds is None or kind in self.kinds)
@@ -161,7 +170,7 @@ class LiveLane:
 
     def remove(self, token: bytes) -> None:
         self.subscribers.pop(token, None)
-        self._forget_unwatched()
+        self.forget_unwatched()
 
     def wanted(self, tapped: Iterable[bytes] = ()) -> set[bytes]:
         """The topic prefixes to ask of the workers, for subscribers and for what the tap's listeners subscribed to."""
@@ -188,11 +197,13 @@ class LiveLane:
             recent = self._recent[run] = deque(maxlen=limits.LIVE_RECENT_BATCHES)
         recent.append((topic, message))
 
-    def recent(self, subscriber: LiveSubscriber) -> list[bytes]:
-        """The last batches of the runs that a subscriber wants, oldest first, as much as one control message holds."""
+    def recent(self, subscriber: LiveSubscriber, known: frozenset[str] | None) -> list[bytes]:
+        """The last batches of the runs that a subscriber wants and did not want before, oldest first, in bounds."""
         found: list[bytes] = []
         room = limits.LIVE_RECENT_BYTES
         for run, batches in self._recent.items():
+            if known is None or run in known:
+                continue
             for topic, message in reversed(batches):
                 parts = topic_parts(topic)
                 if parts and subscriber.takes(run, parts[1]) and len(message) <= room:
@@ -200,8 +211,104 @@ class LiveLane:
                     room -= len(message)
         return found[::-1]
 
-    def _forget_unwatched(self) -> None:
+    def forget_unwatched(self) -> None:
+        """Drop the recent windows of runs that nobody wants any more."""
         if any(subscriber.runs is None for subscriber in self.subscribers.values()):
             return
         watched = {run for subscriber in self.subscribers.values() for run in subscriber.runs or ()}
         self._recent = {run: batches for run, batches in self._recent.items() if run in watched}
+
+
+@dataclass(slots=True)
+class _Watcher:
+    peer: bytes
+    token: bytes
+    heard_ns: int
+    ticked_ns: int
+    subscriber: LiveSubscriber
+
+
+class LiveCore:
+    """Who watches what: the control side of the live lane. Times are monotonic nanoseconds."""
+
+    def __init__(
+        self,
+        *,
+        instance: bytes,
+        endpoints: Callable[[], control.Endpoints],
+        new_token: Callable[[], bytes],
+        watchers_max: int = limits.WATCHERS_MAX,
+    ) -> None:
+        self.lane = LiveLane()
+        self._instance = instance
+        self._endpoints = endpoints
+        self._new_token = new_token
+        self._watchers_max = watchers_max
+        self._watchers: dict[bytes, _Watcher] = {}
+
+    def receive(self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int) -> list[control.Message]:
+        """A live subscriber's control message; what to answer it."""
+        match message:
+            case control.Watch():
+                return self._watch(peer, message, now_ns)
+            case control.WatchBeat():
+                return self._beat(peer, message, now_ns, wall_ns)
+            case control.Unwatch():
+                self._remove(peer)
+        return []
+
+    def tick(self, now_ns: int) -> list[bytes]:
+        """Forget who is silent; the tokens of those for whom a tick is due."""
+        for peer, watcher in list(self._watchers.items()):
+            if now_ns - watcher.heard_ns > limits.LIVE_ABSENT_S * NS:
+                self._remove(peer)
+        due = [one for one in self._watchers.values() if now_ns - one.ticked_ns > limits.TICK_S * NS]
+        for watcher in due:
+            watcher.ticked_ns = now_ns
+        return [watcher.token for watcher in due]
+
+    def _watch(self, peer: bytes, message: control.Watch, now_ns: int) -> list[control.Message]:
+        if message.protocol != control.PROTOCOL:
+            reason = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}: install one version"
+            return [control.Refused(self._instance, reason)]
+        watcher = self._watchers.get(peer)
+        if watcher is None and len(self._watchers) >= self._watchers_max:
+            reason = f"this broker serves its limit of {self._watchers_max} live subscribers: close one"
+            return [control.Refused(self._instance, reason)]
+        if watcher is None:
+            watcher = self._watchers[peer] = _Watcher(peer, self._new_token(), now_ns, now_ns, LiveSubscriber())
+            self.lane.add(watcher.token, watcher.subscriber)
+        subscriber = watcher.subscriber
+        known = subscriber.runs
+        subscriber.want(message)
+        self.lane.forget_unwatched()
+        watching = control.Watching(self._instance, watcher.token, self._endpoints(), message.policy)
+        recent = self.lane.recent(subscriber, known)
+        return [watching, control.Recent(self._instance, recent)] if recent else [watching]
+
+    def _beat(self, peer: bytes, message: control.WatchBeat, now_ns: int, wall_ns: int) -> list[control.Message]:
+        watcher = self._watchers.get(peer)
+        if watcher is None:
+            return [control.Who(self._instance, bytes(16))]
+        watcher.heard_ns = now_ns
+        return [control.Alive(self._instance, message.sent_ns, wall_ns)]
+
+    def _remove(self, peer: bytes) -> None:
+        watcher = self._watchers.pop(peer, None)
+        if watcher is not None:
+            self.lane.remove(watcher.token)
+
+    def status(self, now_ns: int) -> list[dict[str, object]]:
+        """What `telefabric status` shows of live subscribers."""
+        return [
+            {
+                "name": watcher.subscriber.name,
+                "runs": sorted(watcher.subscriber.runs) if watcher.subscriber.runs is not None else None,
+                "numbered": watcher.subscriber.number,
+                "delivered": watcher.subscriber.delivered,
+                "queued": watcher.subscriber.queued_events,
+                "dropped": dict(watcher.subscriber.dropped),
+                "heard_s": round((now_ns - watcher.heard_ns) / NS, 3),
+            }
+            for watcher in self._watchers.values()
+        ]

@@ -8,8 +8,6 @@ from typing import NamedTuple
 from telefabric.store.database import open_reader
 from telefabric.store.writer import EVENT_TABLES
 
-_RANGES = {"gaps": "last_seq", "quarantine": "last_seq"}
-
 
 class Audit(NamedTuple):
     """What the store holds of the seqs 1 … `emitted` of one stream."""
@@ -32,13 +30,15 @@ def audit(path: Path, stream_id: bytes, emitted: int) -> Audit:
         rows: dict[int, int] = {}
         lost: set[int] = set()
         for table in EVENT_TABLES:
-            last = _RANGES.get(table, "seq")
-            query = f"SELECT seq, {last} FROM {table} JOIN streams USING (stream) WHERE stream_id = ?"
+            last = "last_seq" if table in ("gaps", "quarantine") else "seq"
+            covers = "AND reason <> 'conflict'" if table == "quarantine" else ""
+            query = f"SELECT seq, {last} FROM {table} JOIN streams USING (stream) WHERE stream_id = ? {covers}"
             for first_seq, last_seq in connection.execute(query, (stream_id,)):
                 if table == "gaps":
                     lost.update(range(first_seq, last_seq + 1))
-                elif first_seq == last_seq:
-                    rows[first_seq] = rows.get(first_seq, 0) + 1
+                else:
+                    for seq in range(first_seq, last_seq + 1):
+                        rows[seq] = rows.get(seq, 0) + 1
     finally:
         connection.close()
     missing = sum(seq not in rows and seq not in lost for seq in range(1, emitted + 1))

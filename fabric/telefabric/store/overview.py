@@ -1,5 +1,6 @@
 """Overviews of numeric series: min, max, first, last, total and count per bucket of 256 ** level steps.
 
+`first` and `last` are by order of arrival, which is that of the steps within one stream unless a worker counts back.
 Gathered in memory for the events of one transaction and merged into the table in that same transaction. Values that are
 not finite are left out.
 """

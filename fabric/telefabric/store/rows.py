@@ -182,7 +182,7 @@ def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tupl
     return "steps", _step_row(number, *place, event, raw)
 
 
-def _mode(value: str | None) -> str:
+def known_mode(value: str | None) -> str:
     return _MODES.get(value, "unknown")
 
 
@@ -192,7 +192,7 @@ def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> t
     return "episodes", (
         number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
         event.total_reward, event.length, event.global_step, event.end_reason, event.game_id, event.time_ns,
-        _mode(event.control_mode), raw,
+        known_mode(event.control_mode), raw,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
 from telefabric.store import overview
 from telefabric.store.database import explain, open_writer
-from telefabric.store.rows import Lifecycle, Place, Rows
+from telefabric.store.rows import Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
 
@@ -152,7 +152,7 @@ class Writer:
         )
         if run is None:
             run, self._next_run = self._next_run, self._next_run + 1
-            mode = info.control_mode or "unknown"
+            mode = known_mode(info.control_mode)
             self._new.append((_NEW_RUN, (run, info.run_id, time.time_ns(), info.started_ns, mode, info.metadata)))
         self._runs[info.run_id] = int(run)
         return int(run)
@@ -219,7 +219,7 @@ class Writer:
                 self._db.execute(
                     "UPDATE runs SET status = 'running', finished_ns = NULL, reason = NULL,"
                     " started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode) WHERE run = ?",
-                    (event.time_ns, event.control_mode, place.run),
+                    (event.time_ns, None if event.control_mode is None else known_mode(event.control_mode), place.run),
                 )
                 self._merge_metadata(place, event.metadata)
             case events.RunMetadata():

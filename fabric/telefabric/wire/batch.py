@@ -46,6 +46,10 @@ class Header(NamedTuple):
     body_crc: int
 
     @property
+    def is_live(self) -> bool:
+        return bool(self.flags & FLAG_LIVE)
+
+    @property
     def is_gap(self) -> bool:
         return bool(self.flags & FLAG_GAP)
 
@@ -105,8 +109,11 @@ def parse_header(message: bytes) -> tuple[Header, int]:
 
 def _check_ranges(header: Header) -> None:
     covered = header.last_seq - header.first_seq + 1
-    expected = 1 if header.is_gap else covered
-    if header.first_seq < 1 or covered < 1 or header.last_seq > SEQ_MAX or header.events != expected:
+    if header.is_live:  # of one kind, so it may leave seqs out; 0 for kinds that are never stored
+        fits = header.events >= 1 and (header.events <= covered or header.last_seq == 0)
+    else:
+        fits = header.first_seq >= 1 and header.events == (1 if header.is_gap else covered)
+    if not fits or covered < 1 or header.last_seq > SEQ_MAX:
         raise WireError(
             "inconsistent",
             f"a batch claims {header.events} events for seqs {header.first_seq} to {header.last_seq}",

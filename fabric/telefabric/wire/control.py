@@ -12,11 +12,13 @@ from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric.wire.live import LivePolicy
 
 PROTOCOL = 1
 
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_BYTES_MAX)]
+Label = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
 Url = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -33,10 +35,10 @@ class StreamInfo(msgspec.Struct, array_like=True, gc=False):
     worker_id: Name
     agent_id: Name
     started_ns: Count
-    control_mode: str | None = None
-    host: str | None = None
+    control_mode: Label | None = None
+    host: Label | None = None
     pid: Count | None = None
-    sdk_version: str | None = None
+    sdk_version: Label | None = None
     metadata: Annotated[bytes, Meta(max_length=limits.METADATA_BYTES_MAX)] = b"\x80"
 
 
@@ -92,6 +94,12 @@ class Endpoints(msgspec.Struct, array_like=True, gc=False):
     data: str
     durable: str
     query: Url | None = None
+    live: Url | None = None
+    """Where workers publish live batches."""
+    watch: Url | None = None
+    """Where live subscribers subscribe to their token."""
+    tap: Url | None = None
+    """Plain live batches for anybody on the broker's machine."""
 
 
 class Welcome(Message, tag="welcome"):
@@ -211,6 +219,46 @@ class Ask(Message, tag="ask"):
     streams: list[StreamInfo]
 
 
+# -- live subscriber to broker -----------------------------------------------------------------------------------
+class Watch(Message, tag="watch"):
+    """Which live batches to send, and how to queue them; said again, it replaces what was said before."""
+
+    protocol: int
+    name: Name
+    runs: list[Name] | None = None
+    """These runs; null for all."""
+    kinds: list[Name] | None = None
+    """These kinds; null for all."""
+    policy: LivePolicy = LivePolicy()
+
+
+class WatchBeat(Message, tag="watch_beat"):
+    """Once a second; answered with ALIVE, or with WHO when the broker does not know this subscriber."""
+
+    sent_ns: int
+
+
+class Unwatch(Message, tag="unwatch"):
+    """Nothing more, please."""
+
+
+# -- broker to live subscriber -----------------------------------------------------------------------------------
+class Watching(Message, tag="watching"):
+    """Subscribe to `token` on the watch endpoint; `policy` is what was granted."""
+
+    instance: Id
+    token: bytes
+    endpoints: Endpoints
+    policy: LivePolicy
+
+
+class Recent(Message, tag="recent"):
+    """Live batches of before the subscription, oldest first; the store may hold them too."""
+
+    instance: Id
+    batches: list[bytes]
+
+
 # -- anyone to broker --------------------------------------------------------------------------------------------
 class StatusRequest(Message, tag="status?"):
     pass
@@ -225,6 +273,7 @@ class StatusReply(Message, tag="status"):
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Refused,
     Attach, Marks, Stored, Nack, DurableBeat, Attached, Ask, StatusRequest, StatusReply,
+    Watch, WatchBeat, Unwatch, Watching, Recent,
 ]  # fmt: skip
 
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)

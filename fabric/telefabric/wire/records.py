@@ -44,6 +44,13 @@ def frame(event: bytes) -> bytes:
     return PREFIX.pack(_ARRAY_OF_3, _U32, len(event), _U32, crc32(event)) + event
 
 
+def kind_of(event: bytes) -> str:
+    """The kind of an encoded event, by its first bytes alone; empty when it is none."""
+    start = 1 if 0x90 <= event[0] <= 0x9F else 3
+    marker = event[start]
+    return event[start + 1 : start + 1 + (marker & 0x1F)].decode() if 0xA0 <= marker <= 0xBF else ""
+
+
 def walk(buffer: Buffer, start: int, end: int) -> Iterator[Span]:
     """The events of the whole, undamaged records from `start` on; ends before the first bad one or at `end`."""
     unpack = PREFIX.unpack_from

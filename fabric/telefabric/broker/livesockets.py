@@ -1,0 +1,130 @@
+"""The broker's live sockets: from workers, to live subscribers, and the plain tap.
+
+Who gets what is decided in `telefabric.session.live`; this file moves frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import WireError
+from telefabric.session.live import LiveCore
+from telefabric.transport import bind, receive, send_frames
+from telefabric.wire.batch import parse_header
+from telefabric.wire.live import encode_delivery
+
+OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
+_MESSAGES_A_TURN = 1_000
+_SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
+
+
+class LiveSockets:
+    """Binds on construction. The broker's thread."""
+
+    def __init__(self, new_socket: Callable[[int], zmq.Socket[Any]], listen: Address) -> None:
+        self._live = new_socket(zmq.SUB)
+        self._watch = new_socket(zmq.XPUB)
+        self._tap = new_socket(zmq.XPUB)
+        self._live.set(zmq.RCVHWM, limits.LIVE_WORKERS_HWM)
+        self._watch.set(zmq.XPUB_MANUAL, 1)
+        self._watch.set(zmq.XPUB_NODROP, 1)
+        for socket in (self._watch, self._tap):
+            socket.set(zmq.SNDHWM, limits.LIVE_HWM)
+            socket.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
+            socket.set(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX + 64)
+        self._tap.set(zmq.SNDHWM, limits.TAP_HWM)
+        self.live = bind(self._live, listen.beside(OFFSET_LIVE))
+        self.tap = bind(self._tap, listen.beside(OFFSET_TAP))
+        self.watch = bind(self._watch, listen.beside(OFFSET_WATCH))
+        self._asked: set[bytes] = set()
+        self._tapped: set[bytes] = set()
+        self._tokens: set[bytes] = set()
+
+    def register(self, poller: zmq.Poller) -> None:
+        for socket in (self._live, self._watch, self._tap):
+            poller.register(socket, zmq.POLLIN)
+
+    def read(self, core: LiveCore, readable: set[Any], now_ns: int) -> None:
+        """Subscriptions first, then what workers publish."""
+        if self._watch in readable:
+            self._read_tokens(core)
+        if self._tap in readable:
+            self._read_tap()
+        if self._live in readable:
+            self._read_batches(core, now_ns)
+        self._ask_workers(core)
+
+    def forward(self, core: LiveCore, now_ns: int) -> bool:
+        """Give each subscriber what waits for it, until its pipe is full; True when one is."""
+        full = False
+        due = core.tick(now_ns)
+        self._tokens.intersection_update(core.lane.subscribers)
+        for token in self._tokens:
+            subscriber = core.lane.subscribers[token]
+            while (item := subscriber.peek(now_ns)) is not None:
+                delivery = encode_delivery(subscriber.delivery(item))
+                if not send_frames(self._watch, token, delivery, item.message):
+                    full = True
+                    break
+                subscriber.sent(item)
+            tick = subscriber.tick() if token in due else None
+            if tick is not None and send_frames(self._watch, token, encode_delivery(tick), b""):
+                subscriber.ticked()
+        return full
+
+    def _read_tokens(self, core: LiveCore) -> None:
+        """Enter only subscriptions to a token that was issued."""
+        while (frames := receive(self._watch)) is not None:
+            wish = frames[-1]
+            if wish[:1] == _UNSUBSCRIBE:
+                continue  # who is gone stops its heartbeats
+            if wish[:1] == _SUBSCRIBE and wish[1:] in core.lane.subscribers:
+                self._watch.set(zmq.SUBSCRIBE, wish[1:])
+                self._tokens.add(wish[1:])
+            else:
+                core.lane.dropped["unknown_token"] += 1
+
+    def _read_tap(self) -> None:
+        while (frames := receive(self._tap)) is not None:
+            topic = frames[-1][1:]
+            if frames[-1][:1] == _SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
+                self._tapped.add(topic)
+            else:
+                self._tapped.discard(topic)
+
+    def _read_batches(self, core: LiveCore, now_ns: int) -> None:
+        for _ in range(_MESSAGES_A_TURN):
+            frames = receive(self._live)
+            if frames is None:
+                return
+            if len(frames) != 2:
+                core.lane.dropped["bad_live"] += 1
+                continue
+            topic, message = frames
+            try:
+                header, _ = parse_header(message)
+            except WireError as error:
+                core.lane.dropped[error.reason] += 1
+                continue
+            if not header.is_live:
+                core.lane.dropped["not_live"] += 1
+                continue
+            core.lane.push(topic, header, message, now_ns)
+            if self._tapped:
+                self._tap.send_multipart((topic, message), zmq.DONTWAIT)
+
+    def _ask_workers(self, core: LiveCore) -> None:
+        """Subscribe to what is wanted and nothing else, so that an unwatched run costs its worker nothing."""
+        wanted = core.lane.wanted(self._tapped)
+        if wanted == self._asked:
+            return
+        for topic in wanted - self._asked:
+            self._live.subscribe(topic)
+        for topic in self._asked - wanted:
+            self._live.unsubscribe(topic)
+        self._asked = wanted

@@ -1,0 +1,94 @@
+"""The worker's side of the live path: the newest events of one stream, by kind, numbered, while somebody watches.
+
+Events are numbered per kind from the moment a run is watched. What is not sent (too far behind, a full pipe) is
+numbered all the same and told in an ``overflow`` event before the next batch, so that every receiver's sum is exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from telefabric import limits
+
+
+class KindBatch(NamedTuple):
+    """A live batch to send: the records of events of one kind."""
+
+    kind: str
+    first_seq: int
+    last_seq: int
+    events: int
+    counter: int
+    body: bytes
+
+
+class Skip(NamedTuple):
+    """Events of one kind that were numbered up to `reached` and not sent."""
+
+    kind: str
+    reason: str
+    events: int
+    reached: int
+
+
+class LiveFeed:
+    """One stream's live feed. Not thread-safe: the link's thread owns it."""
+
+    def __init__(self) -> None:
+        self.watched = False
+        self.cursor = 1
+        """The next seq to look at."""
+        self.counters: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        """All events ever skipped, by reason."""
+        self._untold: dict[tuple[str, str], Skip] = {}
+
+    def watch(self, watched: bool, head: int) -> None:
+        """Whether somebody watches from now on. A new watcher gets what is emitted after `head`."""
+        if watched and not self.watched:
+            self.cursor = head + 1
+        self.watched = watched
+
+    def behind(self, head: int) -> bool:
+        """So far behind that the older part is better skipped: live is what is new."""
+        return head - self.cursor >= limits.LIVE_BEHIND_EVENTS_MAX
+
+    def sort(self, first_seq: int, kinds_and_records: Iterable[tuple[str, bytes]]) -> list[KindBatch]:
+        """Consecutive events from `first_seq` on, as batches by kind; numbers them and moves the cursor past them."""
+        firsts: dict[str, int] = {}
+        lasts: dict[str, int] = {}
+        bodies: dict[str, list[bytes]] = {}
+        seq = first_seq - 1
+        for seq, (kind, record) in enumerate(kinds_and_records, first_seq):
+            if kind not in bodies:
+                firsts[kind] = seq
+                bodies[kind] = []
+            lasts[kind] = seq
+            bodies[kind].append(record)
+        self.cursor = seq + 1
+        return [self._number(kind, firsts[kind], lasts[kind], records) for kind, records in bodies.items()]
+
+    def skip(self, batch: KindBatch, reason: str) -> None:
+        """A batch was not sent."""
+        self.skipped[reason] += batch.events
+        before = self._untold.get((batch.kind, reason))
+        events = batch.events + (before.events if before else 0)
+        self._untold[batch.kind, reason] = Skip(batch.kind, reason, events, batch.counter)
+
+    def untold(self) -> list[Skip]:
+        """What receivers were not told of; call `told` when they were."""
+        return list(self._untold.values())
+
+    def told(self, skip: Skip) -> None:
+        self._untold.pop((skip.kind, skip.reason), None)
+
+    def next_number(self, kind: str) -> int:
+        """Number an event that is live only."""
+        self.counters[kind] += 1
+        return self.counters[kind]
+
+    def _number(self, kind: str, first_seq: int, last_seq: int, records: list[bytes]) -> KindBatch:
+        self.counters[kind] += len(records)
+        return KindBatch(kind, first_seq, last_seq, len(records), self.counters[kind], b"".join(records))

@@ -1,0 +1,235 @@
+"""Colours of the client, dark and light: one table, from which style sheet, palette and painted widgets take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from string import Template
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
+from PySide6.QtWidgets import QApplication
+
+TEXT_PX = 13
+CAPTION_PX = 12
+CONTRAST_MIN = 4.5
+"""Of text on its ground (WCAG 2 AA)."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours by role. Meaning is never in a colour alone: words, hatching or a tooltip go with it."""
+
+    name: str
+    window: str
+    panel: str
+    raised: str
+    line: str
+    text: str
+    dim: str
+    faint: str
+    accent: str
+    good: str
+    warning: str
+    error: str
+    stored: str
+    live_only: str
+    missing: str
+    not_loaded: str
+    human: str
+    multi_agent: str
+    series: tuple[str, ...]
+    tint: float
+    """Share of a colour in the ground of a badge that is written in it."""
+
+    def mode(self, control_mode: str) -> str:
+        """Colour of a control mode's badge."""
+        return {"agent": self.accent, "human": self.human, "multi_agent": self.multi_agent}.get(control_mode, self.dim)
+
+    def state(self, state: str) -> str:
+        """Colour of a run's state."""
+        if state == "running":
+            return self.good
+        if state in ("stalled", "waiting"):
+            return self.warning
+        return self.error if state == "failed" else self.faint
+
+    def tinted(self, colour: str, ground: str | None = None) -> str:
+        """The ground of a badge."""
+        return mixed(colour, ground or self.panel, self.tint)
+
+
+DARK = Theme(
+    "dark", "#14171c", "#1a1e25", "#222833", "#2c333f", "#e6e9ef", "#aab4c3", "#8490a3", "#4c9ffe",
+    "#2fbf71", "#f0b429", "#f0616d", "#2f7f8f", "#c98a1b", "#f0616d", "#2c333f", "#2fbf71", "#b083f0",
+    ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.14,
+)  # fmt: skip
+LIGHT = Theme(
+    "light", "#f6f7f9", "#ffffff", "#eef1f5", "#dde2ea", "#1c2430", "#48525f", "#636d7b", "#1b62d1",
+    "#147a46", "#966000", "#c9303e", "#4fa3b3", "#d99a2b", "#d8404d", "#dde2ea", "#147a46", "#7b4fd0",
+    ("#1b62d1", "#966000", "#147a46", "#7b4fd0", "#c9303e", "#11858a"), 0.10,
+)  # fmt: skip
+THEMES = {theme.name: theme for theme in (DARK, LIGHT)}
+_active = DARK
+
+
+def active() -> Theme:
+    """What painted widgets take their colours from. GUI thread."""
+    return _active
+
+
+def use(app: QApplication, name: str) -> Theme:
+    """Dress the application in ``dark``, ``light``, or with ``auto`` as the desktop is (dark when it does not say)."""
+    global _active
+    if name == "auto":
+        name = "light" if app.styleHints().colorScheme() == Qt.ColorScheme.Light else "dark"
+    _active = THEMES[name]
+    if app.style().name() != "fusion":
+        app.setStyle("Fusion")
+    app.setPalette(_palette(_active))
+    app.setStyleSheet(style_sheet(_active))
+    return _active
+
+
+def text_font(pixels: int = TEXT_PX, *, bold: bool = False) -> QFont:
+    """The system's font, with digits of one width."""
+    font = QFont(QApplication.font())
+    font.setPixelSize(pixels)
+    font.setWeight(QFont.Weight.DemiBold if bold else QFont.Weight.Normal)
+    if hasattr(font, "setFeature"):
+        font.setFeature(QFont.Tag("tnum"), 1)
+    return font
+
+
+def figure_font(pixels: int = CAPTION_PX, *, bold: bool = False) -> QFont:
+    """The system's monospace font, for figures in columns."""
+    font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
+    font.setPixelSize(pixels)
+    font.setBold(bold)
+    return font
+
+
+def mixed(colour: str, ground: str, share: float) -> str:
+    """`colour` over `ground` at an opacity of `share`."""
+    over, under = QColor(colour), QColor(ground)
+    parts = zip(over.getRgb()[:3], under.getRgb()[:3], strict=True)  # type: ignore[index]
+    return QColor(*(round(one * share + other * (1 - share)) for one, other in parts)).name()
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.1)."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    shares = (part / 255 for part in QColor(colour).getRgb()[:3])  # type: ignore[index]
+    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _palette(theme: Theme) -> QPalette:
+    role = QPalette.ColorRole
+    palette = QPalette()
+    for of, colour in {
+        role.Window: theme.window, role.Base: theme.panel, role.AlternateBase: theme.raised, role.Button: theme.raised,
+        role.WindowText: theme.text, role.Text: theme.text, role.ButtonText: theme.text, role.Highlight: theme.raised,
+        role.HighlightedText: theme.text, role.ToolTipBase: theme.raised, role.ToolTipText: theme.text,
+        role.PlaceholderText: theme.faint, role.Link: theme.accent, role.Mid: theme.line, role.Dark: theme.line,
+        role.Light: theme.raised, role.Midlight: theme.raised, role.Shadow: theme.window,
+    }.items():  # fmt: skip
+        palette.setColor(of, QColor(colour))
+    palette.setColor(QPalette.ColorGroup.Disabled, role.Text, QColor(theme.faint))
+    palette.setColor(QPalette.ColorGroup.Disabled, role.ButtonText, QColor(theme.faint))
+    return palette
+
+
+def style_sheet(theme: Theme) -> str:
+    """The whole application's style; widgets take part by object name or the property ``role``."""
+    colours = {key: value for key, value in vars(theme).items() if isinstance(value, str)}
+    return _QSS.substitute(
+        colours,
+        text_px=TEXT_PX,
+        caption_px=CAPTION_PX,
+        good_tint=theme.tinted(theme.good),
+        warning_tint=theme.tinted(theme.warning),
+        error_tint=theme.tinted(theme.error),
+        accent_tint=theme.tinted(theme.accent),
+        dim_tint=theme.tinted(theme.dim),
+    )
+
+
+_QSS = Template("""
+* { font-size: ${text_px}px; }
+QWidget { color: $text; }
+QMainWindow, QDialog { background: $window; }
+QToolTip { background: $raised; color: $text; border: 1px solid $line; padding: 4px 8px; }
+QLabel { background: transparent; }
+QLabel[role="dim"] { color: $dim; }
+QLabel[role="caption"] { color: $dim; font-size: ${caption_px}px; }
+QLabel[role="heading"] { color: $faint; font-size: ${caption_px}px; font-weight: 600; }
+QLabel[role="title"] { font-weight: 600; }
+QLabel[role="large"] { font-size: 18px; font-weight: 600; }
+QLabel[role="good"] { color: $good; }
+QLabel[role="warning"] { color: $warning; }
+QLabel[role="error"] { color: $error; }
+QLabel[badge="good"] { color: $good; background: $good_tint; }
+QLabel[badge="warning"] { color: $warning; background: $warning_tint; }
+QLabel[badge="error"] { color: $error; background: $error_tint; }
+QLabel[badge="accent"] { color: $accent; background: $accent_tint; }
+QLabel[badge="dim"] { color: $dim; background: $dim_tint; }
+QLabel[badge] { border-radius: 10px; padding: 2px 8px; font-size: 11px; font-weight: 600; }
+#topbar, #runs, #details { background: $panel; }
+#topbar { border-bottom: 1px solid $line; }
+#statusbar { background: $panel; border-top: 1px solid $line; }
+#runs { border-right: 1px solid $line; }
+#details, #details QScrollArea, #details_body { background: $panel; border: none; }
+#details { border-left: 1px solid $line; }
+#centre, #page, #empty { background: $window; }
+#name { font-size: 16px; font-weight: 700; }
+#card { background: $panel; border: 1px solid $line; border-radius: 8px; }
+#banner { background: $warning_tint; border-bottom: 1px solid $line; }
+#banner QLabel { color: $warning; }
+#segments { background: $raised; border-radius: 8px; }
+#segments QPushButton { border: none; border-radius: 6px; padding: 4px 16px; color: $dim; background: transparent; }
+#segments QPushButton:hover { color: $text; }
+#segments QPushButton:checked { background: $window; color: $good; font-weight: 600; }
+#segments QPushButton#pause:checked { color: $warning; }
+#segments QPushButton:focus { border: 1px solid $accent; }
+QPushButton[role="plain"] { border: 1px solid transparent; border-radius: 6px; padding: 4px 10px; color: $dim;
+    background: transparent; }
+QPushButton[role="plain"]:hover { background: $raised; color: $text; }
+QPushButton[role="plain"]:focus { border-color: $accent; }
+QPushButton[role="link"] { border: none; padding: 0 2px; color: $accent; background: transparent;
+    font-size: ${caption_px}px; }
+QLineEdit { background: $raised; border: 1px solid $raised; border-radius: 6px; padding: 5px 9px; color: $text;
+    selection-background-color: $accent; selection-color: $panel; }
+QLineEdit:focus { border-color: $accent; }
+QListView { background: $panel; border: none; outline: none; }
+QTabWidget::pane { border: none; }
+QTabBar { background: $panel; }
+QTabBar::tab { background: transparent; color: $dim; padding: 9px 16px 8px 12px; border: none;
+    border-bottom: 2px solid transparent; max-width: 260px; }
+QTabBar::tab:selected { color: $text; font-weight: 600; border-bottom-color: $accent; }
+QTabBar::tab:hover { color: $text; }
+QTabBar QToolButton { background: $panel; border: none; }
+#tabs { background: $panel; }
+QTableView { background: $panel; border: none; outline: none; gridline-color: transparent;
+    selection-background-color: $raised; selection-color: $text; }
+QTableView::item:focus { border: none; }
+QHeaderView { background: $panel; border: none; }
+QHeaderView::section { background: $panel; color: $faint; border: none; border-bottom: 1px solid $line;
+    padding: 4px 6px; font-size: 11px; font-weight: 600; }
+QScrollBar:vertical { background: transparent; width: 10px; margin: 0; }
+QScrollBar:horizontal { background: transparent; height: 10px; margin: 0; }
+QScrollBar::handle { background: $line; border-radius: 3px; min-height: 24px; min-width: 24px; margin: 2px; }
+QScrollBar::handle:hover { background: $faint; }
+QScrollBar::add-line, QScrollBar::sub-line { width: 0; height: 0; }
+QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
+QSplitter::handle { background: $window; }
+QComboBox { background: $raised; border: 1px solid $raised; border-radius: 6px; padding: 2px 8px; color: $dim;
+    font-size: ${caption_px}px; }
+QComboBox:focus { border-color: $accent; }
+QComboBox::drop-down { border: none; width: 14px; }
+QComboBox QAbstractItemView { background: $raised; border: 1px solid $line; color: $text;
+    selection-background-color: $line; selection-color: $text; }
+""")
