@@ -24,7 +24,9 @@ from emitter import Progress
 from processes import TELEFABRIC, Service, broker, free_ports, run, wait_for
 
 from telefabric import limits
+from telefabric.address import Address
 from telefabric.errors import WireError
+from telefabric.inquiry import ask_status
 from telefabric.store import query
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
@@ -61,16 +63,11 @@ class Fabric:
     def stream(self) -> bytes:
         return Progress(self.folder / "progress").read()[0]
 
-    def status(self) -> dict[str, object]:
-        answered = run("status", "--json", "--connect", self.url)
-        assert answered.returncode == 0, answered.stderr
-        found: dict[str, object] = json.loads(answered.stdout)
-        return found
+    def status(self) -> control.StatusReply:
+        return ask_status(Address.parse(self.url))
 
     def dropped(self) -> dict[str, int]:
-        found = self.status()["dropped"]
-        assert isinstance(found, dict)
-        return found
+        return dict(self.status().status["dropped"])
 
     def goes_on(self) -> None:
         """What is emitted from now on is stored soon."""
@@ -211,7 +208,7 @@ def test_frames_of_any_number_and_size_over_sockets_of_any_kind(tmp_path: Path) 
                     if kind in (zmq.PUB, zmq.XPUB):
                         time.sleep(0.1)  # such a socket drops what it sends before it is subscribed to
                     all(say(peer, frames) for frames in messages)
-        dropped = fabric.dropped()
+        dropped = json.loads(run("status", "--json", "--connect", fabric.url).stdout)["dropped"]
         assert dropped["bad_control"] > 100
         assert dropped["too_short"] > 100
         assert dropped["unknown_token"] > 0
@@ -282,7 +279,7 @@ def mutated(dice: random.Random, data: bytes) -> bytes:
 def test_control_messages_that_are_damaged_or_lie(tmp_path: Path) -> None:
     dice = random.Random(3)
     with besieged(tmp_path) as fabric:
-        instance = bytes.fromhex(str(fabric.status()["instance"]))
+        instance = fabric.status().instance
         for stream in (fabric.stream, dice.randbytes(16)):
             for message in samples(instance, stream):
                 whole = control.encode(message)
@@ -307,9 +304,7 @@ def test_attachments_are_bounded_and_a_false_store_is_replaced(tmp_path: Path) -
         refused = 0
         while not refused:
             refused += isinstance(control.decode(peer.recv_multipart()[-1]), control.Refused)
-        durable = fabric.status()["durable"]
-        assert isinstance(durable, list)
-        assert len(durable) <= limits.DURABLES_MAX
+        assert len(fabric.status().status["durable"]) <= limits.DURABLES_MAX
         say(peer, [control.encode(control.Attach(control.PROTOCOL, "store"))])
         fabric.goes_on()
 

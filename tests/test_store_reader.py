@@ -383,6 +383,29 @@ def test_events_since_a_seq_of_each_stream(books: Reader, library: Library, kind
     assert set(found) == expected
 
 
+@pytest.mark.parametrize("since", [0, 1, 17, 10_000])
+@pytest.mark.parametrize("limit", [1, 4, 2_000])
+def test_all_events_of_a_stream_since_a_seq_leave_nothing_out(
+    books: Reader, library: Library, since: int, limit: int
+) -> None:
+    for info in library.streams:
+        stored = library.marks[info.stream]
+        covered, found = since, []
+        while True:
+            page = books.stream_since(info.stream, covered, limit)
+            assert len(page.rows) <= limit
+            for event in page.rows:
+                assert event.stream_id == info.stream
+                found += range(max(event.seq, since + 1), event.last_seq + 1)
+            assert found == list(range(since + 1, page.last + 1)) or page.last <= since
+            covered = page.last
+            if not page.more:
+                break
+        assert covered == stored
+        assert found == list(range(since + 1, stored + 1))
+    assert books.stream_since(b"nobody's stream!", 0) == Page([], False, 0)
+
+
 def test_watermarks_are_of_all_streams_or_those_of_a_run(books: Reader, library: Library) -> None:
     assert books.watermarks() == library.marks
     assert books.watermarks("a") == {info.stream: library.marks[info.stream] for info in library.streams[:2]}

@@ -34,9 +34,9 @@ _WRITER_PRAGMAS = (
 def open_writer(path: Path) -> apsw.Connection:
     """The one writing connection, made or migrated as needed. Raises `StoreError`, a sentence with the remedy."""
     require_sqlite()
-    if path.exists() and not path.is_file():
-        raise StoreError(f"{path} is no file: name another file or folder with --data")
     try:
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path} is no file: name another file or folder with --data")
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(5_000)
@@ -54,7 +54,13 @@ def open_writer(path: Path) -> apsw.Connection:
 def open_reader(path: Path) -> apsw.Connection:
     """A reading connection. Raises `StoreError`."""
     require_sqlite()
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be looked at: {error.strerror}: check the rights of its folder, or name a file with --store"
+        ) from None
+    if not there:
         raise StoreError(f"there is no store at {path}: name the file with --store, or start one with telefabric up")
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)

@@ -242,6 +242,14 @@ class Since(Question, tag="since"):
     limit: Limit
 
 
+class StreamSince(Question, tag="stream_since"):
+    """Events of all kinds of one stream after a seq, in the order of seq."""
+
+    stream_id: Id
+    seq: Count
+    limit: Limit
+
+
 class EpisodesOf(Question, tag="episodes_of"):
     """Episodes of a run by agent, environment and index, after `after`."""
 
@@ -286,7 +294,7 @@ class Buckets(Question, tag="buckets"):
 
 
 AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
-    Runs, Streams, Marks, Events, Newest, Since, EpisodesOf, StepsOf, FrameOf, SeriesOf, Buckets,
+    Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, SeriesOf, Buckets,
 ]  # fmt: skip
 
 _decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQuestion)

@@ -173,6 +173,13 @@ class Reader(ABC):
         after = [StreamSeq(stream, seq) for stream, seq in marks.items()]
         return self._ask(query.Since(kind, after, _capped(limit)), Page[StoredEvent])
 
+    def stream_since(self, stream_id: bytes, seq: int, limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+        """All events of one stream after a seq, in the order of seq; up to `page.last` nothing is left out.
+
+        A gap or a quarantined batch that begins before `seq` and ends after it is among them.
+        """
+        return self._ask(query.StreamSince(stream_id, seq, _capped(limit)), Page[StoredEvent])
+
     # -- episodes and their steps --------------------------------------------------------------------------------
 
     def episodes_for_run(
@@ -236,6 +243,9 @@ def _capped(limit: int) -> int:
 
 
 # -- the file ----------------------------------------------------------------------------------------------------
+_SEQ, _LAST_SEQ = 3, 4
+_COVERING = " AND reason <> 'conflict'"
+"""A conflict contradicts what is stored: it stands for no seq."""
 _EVENT = "id, {kind}, {table}.stream, seq, {last_seq}, {agent}, time_ns, {reason}, {detail}, event"
 
 
@@ -247,6 +257,8 @@ class _Table(NamedTuple):
     columns: str
     agent: str
     """Condition for rows of one agent."""
+    is_range: bool
+    """A row covers seq to last_seq."""
 
 
 def _table(
@@ -262,7 +274,7 @@ def _table(
     )
     kinds = frozenset({"run_started", "run_metadata", "run_completed"} if kind is None else {kind})
     agent = "agent_id = ?" if has_agent else "stream IN (SELECT stream FROM streams WHERE agent_id = ?)"
-    return _Table(name, kinds, columns, agent)
+    return _Table(name, kinds, columns, agent, range_)
 
 
 _TABLES = (
@@ -339,6 +351,7 @@ class FileReader(Reader):
             query.Events: self._events,
             query.Newest: self._newest,
             query.Since: self._since_seq,
+            query.StreamSince: self._stream_since,
             query.EpisodesOf: self._episodes_of,
             query.StepsOf: self._steps_of,
             query.FrameOf: self._frame_of,
@@ -515,6 +528,24 @@ class FileReader(Reader):
             if not all(gathered.add(row) for row in rows):
                 return Page([self._event(row) for row in gathered.rows], True)
         return Page([self._event(row) for row in gathered.rows], False)
+
+    def _stream_since(self, question: query.StreamSince) -> Page[StoredEvent]:
+        """Bounded by the watermark, so that tables that are read one after the other agree."""
+        found = self._query(f"{_MARKS} WHERE stream_id = ?", (question.stream_id,))
+        stream, _, stored = next(iter(found), (0, b"", 0))
+        cursors = [
+            self._query(
+                f"SELECT {table.columns} FROM {table.name}"
+                f" WHERE stream = ? AND {'last_seq' if table.is_range else 'seq'} > ? AND seq <= ?"
+                f"{_COVERING if table.name == 'quarantine' else ''} ORDER BY seq",
+                (stream, question.seq, stored),
+            )
+            for table in _TABLES
+        ]
+        gathered: _Gathered = _Gathered(question.limit)
+        more = not all(gathered.add(row) for row in heapq.merge(*cursors, key=itemgetter(_SEQ)))
+        covered = gathered.rows[-1][_LAST_SEQ] if more else stored
+        return Page([self._event(row) for row in gathered.rows], more, covered)
 
     def _episodes_of(self, question: query.EpisodesOf) -> Page[EpisodeRow]:
         where, values = f"episodes.{_OF_RUN}", [question.run_id]

@@ -1,0 +1,132 @@
+"""The feed of a broker: its runs, and the watched ones live and stored as one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from telefabric.address import Address
+from telefabric.feed import Connection, Link, RunView, Update
+from telefabric.follow.gathering import Gathering
+from telefabric.follow.history import History
+from telefabric.follow.live import LiveLink
+from telefabric.store.query import Run
+from telefabric.wire.live import LivePolicy
+from telefabric_schemas import values
+
+_UNREACHABLE_S = 4.0
+_STALLED_S = 3.0
+_RATE_S = 1.0
+
+
+class Follower:
+    """A `telefabric.feed.Feed`. Connects by itself, again and again; nothing it meets is an error of its caller's."""
+
+    def __init__(self, address: Address, *, name: str = "client", policy: LivePolicy | None = None) -> None:
+        self.address = address
+        self._gathering = Gathering()
+        self._history = History(address, self._gathering)
+        self._live = LiveLink(address, self._gathering, name, policy or LivePolicy())
+        self._shown: tuple[RunView, ...] | None = None
+        self._started_s = time.monotonic()
+        self._rate_since_s = time.monotonic()
+        self._rate_from = 0
+        self._rate = 0.0
+
+    def start(self) -> None:
+        self._live.start()
+        self._history.start()
+
+    def stop(self) -> None:
+        self._live.stop()
+        self._history.stop()
+
+    def watch(self, run_ids: frozenset[str]) -> None:
+        if run_ids != self._gathering.watched:
+            self._gathering.watch(run_ids)
+            self._live.watch_changed()
+            self._history.wake()
+
+    def drain(self) -> Update:
+        drained = self._gathering.drain()
+        if any(drained.holes.values()):
+            self._history.wake()
+        runs = self._runs()
+        changed = runs if runs != self._shown else None
+        self._shown = runs
+        return Update(self._connection(), changed, drained.events, drained.holes, drained.gaps, drained.skipped)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _connection(self) -> Connection:
+        now_s = time.monotonic()
+        if now_s - self._rate_since_s >= _RATE_S:
+            self._rate = (self._live.received - self._rate_from) / (now_s - self._rate_since_s)
+            self._rate_since_s, self._rate_from = now_s, self._live.received
+        link, sentence = self._link(now_s)
+        return Connection(
+            link,
+            self.address.url,
+            sentence,
+            self._rate,
+            self._live.behind_s,
+            self._live.received,
+            tuple(sorted(self._live.dropped.items())),
+            self._live.lost_in_transit,
+            self._gathering.pending,
+        )
+
+    def _link(self, now_s: float) -> tuple[Link, str]:
+        if self._live.refusal:
+            return Link.REFUSED, self._live.refusal
+        if self._live.instance is not None:
+            return Link.LIVE, self._history.problem
+        if now_s - self._started_s < _UNREACHABLE_S:
+            return Link.CONNECTING, ""
+        return Link.UNREACHABLE, (
+            f"Nobody answers at {self.address.url}. Is the broker running there? Start one with: telefabric up"
+        )
+
+    def _runs(self) -> tuple[RunView, ...]:
+        """Stored runs and those that the broker knows, newest first."""
+        by_run: dict[str, list[dict[str, Any]]] = {}
+        for stream in self._live.status.get("streams", ()):
+            by_run.setdefault(stream["run_id"], []).append(stream)
+        stored = {run.run_id: run for run in self._history.runs}
+        views = [_view(run_id, stored.get(run_id), by_run.get(run_id, [])) for run_id in {**stored, **by_run}]
+        return tuple(sorted(views, key=lambda view: (view.started_ns is None, view.started_ns), reverse=True))
+
+
+def _view(run_id: str, run: Run | None, streams: list[dict[str, Any]]) -> RunView:
+    silent_s = min((stream["silent_s"] for stream in streams), default=None)
+    state = run.status if run else "pending"
+    if state in ("running", "pending") and silent_s is not None:
+        if silent_s > _STALLED_S:
+            state = "stalled"
+        elif all(stream["state"] == "waiting" for stream in streams):
+            state = "waiting"
+        else:
+            state = "running"
+    return RunView(
+        run_id,
+        state,
+        run.control_mode if run else "unknown",
+        tuple(sorted({stream["agent_id"] for stream in streams})),
+        len(streams),
+        run.started_ns if run else None,
+        run.finished_ns if run else None,
+        run.reason if run else None,
+        _metadata(run),
+        silent_s and round(silent_s, 0),
+        sum(stream["backlog"] for stream in streams),
+    )
+
+
+def _metadata(run: Run | None) -> dict[str, object]:
+    try:
+        found = values.decode(run.metadata) if run else {}
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,187 @@
+"""What two threads gather, the live one and the history one, and a third drains: each event of a watched run once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from telefabric.feed import FeedEvent
+from telefabric.session.handover import Numbered, Range, StreamHandover
+from telefabric_schemas import AnyEvent
+
+PENDING_EVENTS_MAX = 200_000
+"""Beyond it nobody seems to drain: history waits, and live events are left to the store."""
+HISTORY_EVENTS = 50_000
+"""How far back before the watermark a stream's history is fetched whole; of older times only the episodes."""
+_UNKNOWN_EVENTS_MAX = 5_000
+
+
+class Seen(NamedTuple):
+    """One event as it came, by either way."""
+
+    kind: str
+    event: AnyEvent | None
+    raw: bytes
+
+
+class Task(NamedTuple):
+    """What to fetch from the store next."""
+
+    stream: bytes
+    since: int
+    episodes_before: int | None = None
+    """Only episodes, up to this seq."""
+
+
+class _Followed:
+    """One stream of a watched run."""
+
+    def __init__(self, run_id: str, stored: int) -> None:
+        self.run_id = run_id
+        self.handover: StreamHandover[Seen] = StreamHandover(max(stored - HISTORY_EVENTS, 0))
+        self.handover.stored_up_to(stored)
+        self.episodes_from = 0
+        """Episodes up to here are fetched, of the time before the handover begins."""
+        self.gaps: list[Range] = []
+        self.skipped = 0
+
+
+class Gathering:
+    """Any thread. Streams become known through `know`; live events of unknown ones wait for that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watched: frozenset[str] = frozenset()
+        self._streams: dict[bytes, _Followed] = {}
+        self._unknown: dict[bytes, list[Numbered[Seen]]] = {}
+        self._unknown_events = 0
+        self._pending: list[FeedEvent] = []
+        self._changed: set[bytes] = set()
+
+    @property
+    def watched(self) -> frozenset[str]:
+        return self._watched
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+    @property
+    def has_unknown(self) -> bool:
+        """Live events wait for their stream to be known."""
+        return bool(self._unknown)
+
+    def watch(self, run_ids: frozenset[str]) -> None:
+        """Follow these runs; what was gathered of others is forgotten."""
+        with self._lock:
+            self._watched = run_ids
+            self._streams = {stream: one for stream, one in self._streams.items() if one.run_id in run_ids}
+            self._pending = [event for event in self._pending if event.run_id in run_ids]
+            self._unknown.clear()
+
+    def know(self, stream: bytes, run_id: str, stored: int | None) -> None:
+        """A stream belongs to a run, and the store holds it up to `stored` (None: nobody could be asked)."""
+        with self._lock:
+            if run_id not in self._watched:
+                self._unknown.pop(stream, None)
+                return
+            followed = self._streams.get(stream)
+            if followed is None:
+                followed = self._streams[stream] = _Followed(run_id, stored or 0)
+                self._changed.add(stream)
+            elif stored is not None:
+                followed.handover.stored_up_to(stored)
+            waiting = self._unknown.pop(stream, None)
+            if waiting:
+                self._unknown_events -= len(waiting)
+                self._take(stream, followed, followed.handover.live(waiting), live=True)
+
+    def live(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
+        """Events of the live path."""
+        with self._lock:
+            followed = self._streams.get(stream)
+            if followed is None:
+                self._hold(stream, events)
+            elif len(self._pending) >= PENDING_EVENTS_MAX:
+                followed.skipped += len(events)
+                self._changed.add(stream)
+            else:
+                self._take(stream, followed, followed.handover.live(events), live=True)
+
+    def stored(self, task: Task, events: list[Numbered[Seen]], gaps: Iterable[Range], covers: int, more: bool) -> None:
+        """A page of the store, the answer to a task."""
+        with self._lock:
+            followed = self._streams.get(task.stream)
+            if followed is None:
+                return
+            if task.episodes_before is not None:
+                before = [one for one in events if one.seq <= task.episodes_before]
+                self._append(task.stream, followed, before, live=False)
+                done = not more or len(before) < len(events)
+                followed.episodes_from = task.episodes_before if done else before[-1].seq
+                return
+            followed.gaps += gaps
+            self._take(task.stream, followed, followed.handover.stored(task.since, events, covers=covers), live=False)
+
+    def tasks(self) -> list[Task]:
+        """What the store should be asked for next: one page for each stream that misses something."""
+        with self._lock:
+            if len(self._pending) >= PENDING_EVENTS_MAX // 2:
+                return []
+            found: list[Task] = []
+            for stream, followed in self._streams.items():
+                missing = followed.handover.ask()
+                if followed.episodes_from < followed.handover.since:
+                    found.append(Task(stream, followed.episodes_from, followed.handover.since))
+                elif missing is not None:
+                    found.append(Task(stream, missing.first - 1))
+            return found
+
+    def drain(self) -> Drained:
+        """All that came since the last call."""
+        with self._lock:
+            pending, self._pending = self._pending, []
+            changed, self._changed = self._changed, set()
+            streams = {stream: self._streams[stream] for stream in changed if stream in self._streams}
+            return Drained(
+                tuple(pending),
+                {stream: tuple(one.handover.holes()) for stream, one in streams.items()},
+                {stream: tuple(one.gaps) for stream, one in streams.items()},
+                {stream: one.skipped for stream, one in streams.items() if one.skipped},
+            )
+
+    def _hold(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
+        if self._unknown_events < _UNKNOWN_EVENTS_MAX:
+            self._unknown.setdefault(stream, []).extend(events)
+            self._unknown_events += len(events)
+
+    def _take(self, stream: bytes, followed: _Followed, fresh: list[Numbered[Seen]], *, live: bool) -> None:
+        self._append(stream, followed, fresh, live=live)
+        self._changed.add(stream)
+
+    def _append(self, stream: bytes, followed: _Followed, events: list[Numbered[Seen]], *, live: bool) -> None:
+        run_id = followed.run_id
+        self._pending += [FeedEvent(run_id, stream, seq, seen.kind, seen.event, seen.raw, live) for seq, seen in events]
+
+
+class Drained(NamedTuple):
+    """What `Gathering.drain` gives: see `telefabric.feed.Update`."""
+
+    events: tuple[FeedEvent, ...]
+    holes: dict[bytes, tuple[Range, ...]]
+    gaps: dict[bytes, tuple[Range, ...]]
+    skipped: dict[bytes, int]
+
+
+def decode(kind: str, raw: bytes) -> Seen:
+    """An event's bytes as what they are; undecoded when they have no schema here."""
+    try:
+        return Seen(kind, _decoder.decode(raw), raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Seen(kind, None, raw)
+
+
+_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)

@@ -1,0 +1,110 @@
+"""The history thread: what the store holds of the watched runs, page by page, and the list of runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from telefabric.address import Address
+from telefabric.errors import TelefabricError
+from telefabric.follow.gathering import Gathering, Seen, Task, decode
+from telefabric.session.handover import Numbered, Range
+from telefabric.store.query import Run, StoredEvent, Stream
+from telefabric.store.reader import Reader, RemoteReader
+
+log = logging.getLogger("telefabric.follow")
+
+_LOOK_S = 0.5
+_RETRY_S = 1.0
+
+
+class History:
+    """Fetches until `stop`. `runs`, `streams` and `problem` may be looked at from any thread."""
+
+    def __init__(self, address: Address, gathering: Gathering) -> None:
+        self.runs: list[Run] = []
+        self.streams: list[Stream] = []
+        self.problem = ""
+        """Why nothing is fetched now: a sentence; empty when it is."""
+        self._address = address
+        self._gathering = gathering
+        self._reader: Reader | None = None
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="telefabric-history", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once: other runs are watched, or something is missing."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                patience_s = self._turn()
+                self._wake.wait(patience_s)
+                self._wake.clear()
+        finally:
+            self._close()
+
+    def _turn(self) -> float:
+        """One look at the store; how long to wait for the next."""
+        try:
+            if self._reader is None:
+                self._reader = RemoteReader(self._address)
+            self._look(self._reader)
+            while not self._stop.is_set() and self._fetch(self._reader):
+                self._look(self._reader)
+        except TelefabricError as error:
+            self.problem = str(error)
+            self._close()
+            return _RETRY_S
+        self.problem = ""
+        return _LOOK_S
+
+    def _look(self, reader: Reader) -> None:
+        """Runs, and the streams of watched ones with how far they are stored."""
+        self.runs = reader.runs()
+        found: list[Stream] = []
+        for run_id in self._gathering.watched:
+            streams = reader.streams(run_id)
+            found += streams
+            for stream in streams:
+                self._gathering.know(stream.stream_id, run_id, stream.stored_seq)
+        self.streams = found
+
+    def _fetch(self, reader: Reader) -> bool:
+        """One page of each stream that misses something; False when none does."""
+        tasks = self._gathering.tasks()
+        for task in tasks:
+            if self._stop.is_set():
+                return False
+            self._fetch_one(reader, task)
+        return bool(tasks)
+
+    def _fetch_one(self, reader: Reader, task: Task) -> None:
+        if task.episodes_before is not None:
+            page = reader.episodes_since({task.stream: task.since})
+            last = page.rows[-1].seq if page.rows else 0
+        else:
+            page = reader.stream_since(task.stream, task.since)
+            last = page.last
+        gaps = [Range(row.seq, row.last_seq) for row in page.rows if row.kind == "gap"]
+        self._gathering.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _numbered(row: StoredEvent) -> Numbered[Seen]:
+    seen = Seen(row.kind, None, row.event) if row.kind == "quarantine" else decode(row.kind, row.event)
+    return Numbered(row.seq, seen)

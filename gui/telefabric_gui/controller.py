@@ -1,0 +1,190 @@
+"""Between the feed and the window: one timer drains the feed, tracks take the events, views are told once a tick."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from telefabric.feed import Connection, Feed, Link, RunView, Update
+from telefabric.session.handover import Range
+from telefabric_gui.rows import GAP, HOLE, Mark
+from telefabric_gui.track import Track, TrackKey
+from telefabric_schemas import Episode, Gap, Metric, Step
+
+TICK_MS = 50
+TRACKS_MAX = 32
+"""Open tabs; agents beyond are counted and not shown."""
+MARKS_MAX = 500
+"""Missing ranges of one stream in a table, the newest."""
+LATENCIES_MAX = 1_200
+"""Samples of the live path's latency: a minute of ticks."""
+
+
+class Controller(QObject):
+    """Owns the tracks. Everything on the GUI thread; the feed's own thread is behind `Feed.drain`."""
+
+    runs_changed = Signal()
+    track_opened = Signal(object)
+    track_closed = Signal(object)
+    ticked = Signal()
+    """After each tick; views read what they show."""
+    paused_changed = Signal(bool)
+
+    def __init__(self, feed: Feed, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._feed = feed
+        self.connection = Connection(Link.CONNECTING, "")
+        self.runs: dict[str, RunView] = {}
+        self.tracks: dict[TrackKey, Track] = {}
+        self.watched: list[str] = []
+        self.paused = False
+        self.paused_since_s = 0.0
+        self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
+        self.skipped: dict[bytes, int] = {}
+        self.unknown_events = 0
+        """Events of kinds or versions that this program does not know."""
+        self.hidden_agents: set[TrackKey] = set()
+        """Agents for which there was no tab left."""
+        self.shown_events = 0
+        self.tick_s = 0.0
+        self._chosen = False
+        self._run_of_stream: dict[bytes, str] = {}
+        self._holes: dict[bytes, tuple[Range, ...]] = {}
+        self._gaps: dict[bytes, tuple[Range, ...]] = {}
+        self._reasons: dict[tuple[bytes, int], str] = {}
+        self._timer = QTimer(self)
+        self._timer.setInterval(TICK_MS)
+        self._timer.timeout.connect(self.tick)
+
+    def start(self) -> None:
+        self._feed.start()
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Ends the timer and the feed's thread."""
+        self._timer.stop()
+        self._feed.stop()
+
+    # -- what the user asks for ----------------------------------------------------------------------------------
+
+    def watch(self, run_id: str) -> None:
+        """Open a run; once it is, this does nothing."""
+        self._chosen = True
+        self._watch(run_id)
+
+    def unwatch(self, run_id: str) -> None:
+        """Close a run's tabs and forget what is held of it; the store has it all."""
+        if run_id not in self.watched:
+            return
+        self.watched.remove(run_id)
+        for key in [key for key in self.tracks if key.run_id == run_id]:
+            self.track_closed.emit(self.tracks.pop(key))
+        self.hidden_agents = {key for key in self.hidden_agents if key.run_id != run_id}
+        for stream_id in [one for one, of in self._run_of_stream.items() if of == run_id]:
+            for table in (self._run_of_stream, self._holes, self._gaps, self.skipped):
+                table.pop(stream_id, None)  # type: ignore[attr-defined]
+            self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != stream_id}
+        self._feed.watch(frozenset(self.watched))
+
+    def set_paused(self, paused: bool) -> None:
+        """Paused, tables and charts stand still; the tracks go on receiving."""
+        if paused == self.paused:
+            return
+        self.paused = paused
+        self.paused_since_s = time.monotonic()
+        self.paused_changed.emit(paused)
+
+    # -- what is shown -------------------------------------------------------------------------------------------
+
+    @property
+    def missing(self) -> int:
+        """Events that have not come yet, or are being fetched."""
+        return sum(last - first + 1 for ranges in self._holes.values() for first, last in ranges)
+
+    @property
+    def lost(self) -> int:
+        """Events that are known to be lost for good."""
+        return sum(last - first + 1 for ranges in self._gaps.values() for first, last in ranges)
+
+    # -- the tick ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Take all that came since the last one."""
+        begun = time.perf_counter()
+        update = self._feed.drain()
+        self.connection = update.connection
+        if update.connection.behind_s is not None:
+            self.latencies.append(update.connection.behind_s)
+        if update.runs is not None:
+            self._take_runs(update.runs)
+        self._take_events(update)
+        self.tick_s = time.perf_counter() - begun
+        self.ticked.emit()
+
+    def _take_runs(self, runs: tuple[RunView, ...]) -> None:
+        self.runs = {run.run_id: run for run in runs}
+        if not self._chosen and not self.watched and runs:
+            self._watch(next((run.run_id for run in runs if run.state == "running"), runs[0].run_id))
+        self.runs_changed.emit()
+
+    def _watch(self, run_id: str) -> None:
+        if run_id in self.watched:
+            return
+        agents = max(1, len(self.runs[run_id].agents)) if run_id in self.runs else 1
+        while self.watched and len(self.tracks) + agents > TRACKS_MAX:
+            self.unwatch(self.watched[0])
+        self.watched.append(run_id)
+        self._feed.watch(frozenset(self.watched))
+
+    def _take_events(self, update: Update) -> None:
+        touched: dict[TrackKey, set[bytes]] = {}
+        for event in update.events:
+            if event.run_id not in self.watched:
+                continue
+            self.shown_events += 1
+            inner = event.event
+            if isinstance(inner, Step | Episode | Metric):
+                track = self._track(TrackKey(event.run_id, inner.agent_id))
+                if track is not None:
+                    fresh = touched.setdefault(track.key, set())
+                    if track.add(event, inner):
+                        fresh.add(event.stream_id)
+            elif inner is None:
+                self.unknown_events += 1
+            elif isinstance(inner, Gap):
+                self._reasons[event.stream_id, event.seq] = inner.reason
+            if event.stream_id not in self._run_of_stream:
+                self._run_of_stream[event.stream_id] = event.run_id
+        changed = self._take_missing(update)
+        for track in list(self.tracks.values()):
+            fresh = touched.get(track.key, set())
+            streams = fresh | {stream_id for stream_id in changed if stream_id in track.streams}
+            if streams or track.key in touched:
+                track.apply({stream_id: self._marks(stream_id) for stream_id in streams})
+
+    def _track(self, key: TrackKey) -> Track | None:
+        track = self.tracks.get(key)
+        if track is None:
+            if len(self.tracks) >= TRACKS_MAX:
+                self.hidden_agents.add(key)
+                return None
+            track = self.tracks[key] = Track(key)
+            self.track_opened.emit(track)
+        return track
+
+    def _take_missing(self, update: Update) -> set[bytes]:
+        for stream_id, skipped in update.skipped.items():
+            self.skipped[stream_id] = self.skipped.get(stream_id, 0) + skipped
+        self._holes.update(update.holes)
+        self._gaps.update(update.gaps)
+        return update.holes.keys() | update.gaps.keys()
+
+    def _marks(self, stream_id: bytes) -> list[Mark]:
+        holes = [Mark(first, last, HOLE) for first, last in self._holes.get(stream_id, ())]
+        gaps = [
+            Mark(first, last, GAP, self._reasons.get((stream_id, first), ""))
+            for first, last in self._gaps.get(stream_id, ())
+        ]
+        return sorted(holes + gaps)[-MARKS_MAX:]

@@ -1,0 +1,46 @@
+"""The table of episodes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from telefabric_gui.figures import NONE, clock, count, decoded, real, short
+from telefabric_gui.models.table import Column, EventTable
+from telefabric_gui.rows import NO_STEP, EventRows
+from telefabric_schemas import Episode
+
+
+def _tone(end: str) -> str:
+    return "dim" if end in ("truncated", "reset", "closed") else "text"
+
+
+class EpisodeTable(EventTable):
+    """One row an episode."""
+
+    columns = (
+        Column("EP", 7, True, "Episode"),
+        Column("RETURN", 9, True, "Sum of the rewards"),
+        Column("LENGTH", 7, True, "Steps"),
+        Column("END", 11, False, "Why it ended", _tone),
+        Column("SEED", 6, True, "Seed of its reset"),
+        Column("MODE", 8, False, "Who acted", lambda mode: "dim"),
+        Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
+    )
+
+    def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:
+        row = rows.row(position)
+        raw = rows.raw(position)
+        episode = None if raw is None else _decoder.decode(raw)
+        length = int(row["length"])
+        return (
+            count(int(row["episode"])),
+            real(float(row["total"])),
+            NONE if length == NO_STEP else count(length),
+            NONE if episode is None else episode.end_reason or NONE,
+            NONE if episode is None else short(decoded(episode.seed), 12),
+            NONE if episode is None else episode.control_mode or NONE,
+            clock(int(row["time_ns"])),
+        )
+
+
+_decoder: msgspec.msgpack.Decoder[Episode] = msgspec.msgpack.Decoder(Episode)

@@ -1,0 +1,115 @@
+"""The list of runs, with what a row of it shows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, Qt
+
+from telefabric.feed import RunView
+from telefabric_gui.figures import clock, duration, plural
+from telefabric_gui.models.table import Index
+from telefabric_gui.reduction import thinned
+
+ROW_ROLE = int(Qt.ItemDataRole.UserRole)
+"""The `RunRow`."""
+_SPARK_POINTS = 48
+
+
+class RunRow(NamedTuple):
+    run: RunView
+    watched: bool
+    spark: tuple[float, ...]
+
+    @property
+    def caption(self) -> str:
+        """The second line."""
+        agents = self.run.agents
+        who = agents[0] if len(agents) == 1 else plural(len(agents), "agent")
+        return f"{who} · {state_words(self.run)}"
+
+    @property
+    def mode(self) -> str:
+        """The badge."""
+        return {"multi_agent": "multi"}.get(self.run.control_mode, self.run.control_mode)
+
+
+def state_words(run: RunView) -> str:
+    """State of a run, with for how long it has been silent."""
+    if run.state == "stalled" and run.silent_s is not None:
+        return f"stalled {duration(run.silent_s)}"
+    return run.state
+
+
+def explained(run: RunView) -> str:
+    """State of a run in a sentence or two, for its tooltip."""
+    lines = [f"{run.run_id}: {state_words(run)}" + (f", {run.reason}" if run.reason else "")]
+    if run.state == "stalled":
+        lines.append(f"Nothing from it for {duration(run.silent_s or 0)}. What it sent is kept.")
+    if run.backlog:
+        lines.append(f"{plural(run.backlog, 'event')} wait on its machine to be stored.")
+    if run.started_ns:
+        until = f" – {clock(run.finished_ns)}" if run.finished_ns else ""
+        lines.append(f"{clock(run.started_ns)}{until} · {plural(run.workers, 'worker')}")
+    game = run.metadata.get("game_id")
+    if game:
+        lines.append(str(game))
+    return "\n".join(lines)
+
+
+class RunList(QAbstractListModel):
+    """Runs, newest first. A row changes in place; the list is reset only when runs come or go."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._rows: list[RunRow] = []
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: N802, B008
+        return 0 if parent.isValid() else len(self._rows)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if not index.isValid():
+            return None
+        row = self._rows[index.row()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return row.run.run_id
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return explained(row.run)
+        if role == Qt.ItemDataRole.AccessibleTextRole:
+            return f"{row.run.run_id}, {row.caption}, {row.mode}"
+        return row if role == ROW_ROLE else None
+
+    def show(self, rows: list[RunRow]) -> None:
+        """The whole list as it is now."""
+        if [row.run.run_id for row in rows] == [row.run.run_id for row in self._rows]:
+            for place, (old, new) in enumerate(zip(self._rows, rows, strict=True)):
+                if old != new:
+                    self._rows[place] = new
+                    index = self.index(place)
+                    self.dataChanged.emit(index, index)
+            return
+        before = {row.run.run_id for row in self._rows}
+        fresh = 0
+        while fresh < len(rows) and rows[fresh].run.run_id not in before:
+            fresh += 1
+        if fresh and [row.run.run_id for row in rows[fresh:]] == [row.run.run_id for row in self._rows]:
+            self.beginInsertRows(QModelIndex(), 0, fresh - 1)
+            self._rows = rows[:fresh] + self._rows
+            self.endInsertRows()
+            self.show(rows)
+            return
+        self.beginResetModel()
+        self._rows = rows
+        self.endResetModel()
+
+
+def spark(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """A few points between 0 and 1 that show how a series went."""
+    if len(values) < 2:
+        return ()
+    means = thinned(values, _SPARK_POINTS)
+    low, high = float(means.min()), float(means.max())
+    span = high - low or 1.0
+    return tuple(round((float(value) - low) / span, 2) for value in means)

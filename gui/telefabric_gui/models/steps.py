@@ -1,0 +1,58 @@
+"""The table of steps."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from telefabric_gui.figures import NONE, clock, count, decoded, real, short
+from telefabric_gui.models.table import Column, EventTable
+from telefabric_gui.rows import EventRows
+from telefabric_schemas import Step
+
+_CELL = 20
+
+
+class StepTable(EventTable):
+    """One row a step. Action and observation are decoded for the rows in sight alone."""
+
+    columns = (
+        Column("SEQ", 9, True, "Number of the event in its stream"),
+        Column("EP", 6, True, "Episode"),
+        Column("STEP", 6, True, "Step within the episode"),
+        Column("ACTION", 9, False, "What the agent did"),
+        Column("REWARD", 8, True),
+        Column("OBSERVATION", 13, False, "What the agent saw after the action"),
+        Column("END", 10, False, "Whether the episode ended with this step"),
+        Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
+    )
+
+    def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:
+        row = rows.row(position)
+        step = step_of(rows.raw(position))
+        return (
+            count(int(row["seq"])),
+            count(int(row["episode"])),
+            count(int(row["step"])),
+            NONE if step is None else short(decoded(step.action), _CELL),
+            real(float(row["reward"])),
+            NONE if step is None else short(decoded(step.observation), 2 * _CELL),
+            end_of(row),
+            clock(int(row["time_ns"])),
+        )
+
+
+def end_of(row: Any) -> str:
+    """How a step ended its episode; nothing when it did not."""
+    return "terminated" if row["terminated"] else "truncated" if row["truncated"] else ""
+
+
+@lru_cache(maxsize=64)
+def step_of(raw: bytes | None) -> Step | None:
+    """The whole step again, from its bytes."""
+    return None if raw is None else _decoder.decode(raw)
+
+
+_decoder: msgspec.msgpack.Decoder[Step] = msgspec.msgpack.Decoder(Step)

@@ -1,0 +1,46 @@
+"""Series made small before they are drawn: extremes per pixel, means, and an exponential moving average."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+EMA = 0.9
+_TAPS = 88
+"""0.9 ** 88 is below 0.0001: what is older does not show."""
+
+
+def extremes(x: Floats, y: Floats, first: float, last: float, pixels: int) -> tuple[Floats, Floats]:
+    """The lowest and highest point of each pixel column between `first` and `last`, as one line. `x` rises.
+
+    Columns with two points or fewer keep them; neighbours just outside stay, so that the line runs to the edge.
+    """
+    begin = max(0, int(np.searchsorted(x, first, "left")) - 1)
+    end = min(len(x), int(np.searchsorted(x, last, "right")) + 1)
+    x, y = x[begin:end], y[begin:end]
+    if len(x) <= 2 * pixels or last <= first:
+        return x, y
+    column = np.clip(((x - first) * (pixels / (last - first))).astype(np.int64), -1, pixels)
+    starts = np.flatnonzero(np.diff(column, prepend=column[0] - 1))
+    low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
+    centre = x[starts]
+    return np.repeat(centre, 2), np.column_stack((low, high)).ravel()
+
+
+def smoothed(y: Floats, keep: float = EMA) -> Floats:
+    """Exponential moving average, each value the weighted mean of those before it, without a bias at the start."""
+    weights = keep ** np.arange(min(_TAPS, max(1, len(y))), dtype=np.float64)
+    sums = np.convolve(y, weights)[: len(y)]
+    norms = np.cumsum(weights)
+    sums[: len(norms)] /= norms[: len(sums)]
+    sums[len(norms) :] /= norms[-1]
+    return sums
+
+
+def thinned(values: Floats, points: int) -> Floats:
+    """Means of at most `points` equal parts."""
+    if len(values) <= points:
+        return values
+    edges = np.linspace(0, len(values), points + 1).astype(np.int64)[:-1]
+    return np.add.reduceat(values, edges) / np.diff(np.append(edges, len(values)))

@@ -1,0 +1,153 @@
+"""What the client holds of one agent of one run: the tables and series that a tab shows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from telefabric.feed import FeedEvent
+from telefabric_gui.rows import EPISODE_ROW, NO_STEP, STEP_ROW, EventRows, Mark
+from telefabric_schemas import Episode, Metric, Step
+
+STEP_ROWS_MAX = 100_000
+EPISODE_ROWS_MAX = 50_000
+STEP_BYTES_MAX = 32 * 2**20
+"""Encoded steps of one track; those beyond keep their columns and lose action and observation."""
+EPISODE_BYTES_MAX = 8 * 2**20
+SERIES_POINTS_MAX = 50_000
+SERIES_MAX = 64
+"""Named metrics of one track; more are not charted."""
+
+
+class TrackKey(NamedTuple):
+    run_id: str
+    agent_id: str
+
+
+class Points(NamedTuple):
+    """A series to draw: x rising, both float64."""
+
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+
+
+class Track:
+    """Tables and series of one (run, agent). `version` rises with every change. GUI thread."""
+
+    def __init__(self, key: TrackKey) -> None:
+        self.key = key
+        self.steps = EventRows(STEP_ROW, STEP_ROWS_MAX, STEP_BYTES_MAX)
+        self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
+        self.metrics: dict[str, deque[tuple[float, float]]] = {}
+        self.version = 0
+        self.live = False
+        """The newest step came over the live path."""
+        self.streams: dict[bytes, int] = {}
+        """Streams that have had events of this agent, with the number by which rows know them."""
+        self._pending: list[tuple[FeedEvent, Step | Episode | Metric]] = []
+
+    def add(self, event: FeedEvent, inner: Step | Episode | Metric) -> bool:
+        """Take one event for the next `apply`; whether its stream is new here."""
+        self._pending.append((event, inner))
+        if event.stream_id in self.streams:
+            return False
+        self.streams[event.stream_id] = len(self.streams)
+        return True
+
+    def apply(self, marks: dict[bytes, Iterable[Mark]]) -> None:
+        """Put what was added into the tables, and for some streams all that is missing now."""
+        steps: list[tuple[Any, ...]] = []
+        episodes: list[tuple[Any, ...]] = []
+        step_raws: list[bytes] = []
+        episode_raws: list[bytes] = []
+        streams = self.streams
+        for event, inner in self._pending:
+            stream = streams[event.stream_id]
+            if type(inner) is Step:
+                steps.append(_step_row(stream, event.seq, inner))
+                step_raws.append(event.raw)
+                self.live = event.live
+            elif type(inner) is Episode:
+                episodes.append(_episode_row(stream, event.seq, inner))
+                episode_raws.append(event.raw)
+            elif type(inner) is Metric:
+                self._add_point(inner)
+        self._pending.clear()
+        own = {streams[stream_id]: given for stream_id, given in marks.items() if stream_id in streams}
+        self.steps.apply(steps, step_raws, own)
+        self.episodes.apply(episodes, episode_raws, own)
+        self.version += 1
+
+    def returns(self) -> Points:
+        """Episode returns by step, or by episode when the events do not tell the step."""
+        rows = self.episodes
+        there = np.flatnonzero(~np.isnan(rows.column("total")) & (rows.column("mark") == 0))
+        at, y = rows.column("global_step")[there].astype(np.float64), rows.column("total")[there]
+        if (at == NO_STEP).any():
+            at = np.arange(len(there), dtype=np.float64)
+        return Points(at, y.copy()) if (np.diff(at) >= 0).all() else _sorted(at, y)
+
+    def metric(self, name: str) -> Points:
+        """One named series by step."""
+        points = np.array(self.metrics.get(name, ()), np.float64).reshape(-1, 2)
+        return _sorted(points[:, 0], points[:, 1])
+
+    def steps_per_s(self) -> float | None:
+        """Steps in the newest second, by the worker's clock."""
+        times = self.steps.column("time_ns")[-20_000:]
+        times = times[times > 0]
+        if len(times) < 2:
+            return None
+        newest = times[-1]
+        recent = times[times > newest - 1_000_000_000]
+        span_s = (newest - recent[0]) / 1e9 if len(recent) > 1 else 0.0
+        return (len(recent) - 1) / span_s if span_s > 0 else None
+
+    def return_so_far(self, position: int) -> float:
+        """Sum of the rewards of the episode of a step, up to that step, as far as they are held."""
+        rows = self.steps
+        end = position + 1 if position >= 0 else len(rows) + position + 1
+        row = rows.row(end - 1)
+        begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
+        same = (rows.column("episode")[begin:end] == row["episode"]) & (rows.column("env")[begin:end] == row["env"])
+        same &= (rows.column("stream")[begin:end] == row["stream"]) & (rows.column("mark")[begin:end] == 0)
+        return float(np.nansum(rows.column("reward")[begin:end][same]))
+
+    def _add_point(self, metric: Metric) -> None:
+        if metric.value is None:
+            return
+        points = self.metrics.get(metric.name)
+        if points is None:
+            if len(self.metrics) >= SERIES_MAX:
+                return
+            points = self.metrics[metric.name] = deque(maxlen=SERIES_POINTS_MAX)
+        points.append((float(len(points) if metric.global_step is None else metric.global_step), metric.value))
+
+
+def _sorted(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
+    order = np.argsort(x, kind="stable")
+    return Points(x[order], y[order])
+
+
+def _step_row(stream: int, seq: int, step: Step) -> tuple[Any, ...]:
+    return (
+        0, stream, seq, seq, step.env_index, step.episode_index, step.step_index,
+        NO_STEP if step.global_step is None else step.global_step, _nan(step.reward), step.terminated, step.truncated,
+        step.time_ns,
+    )  # fmt: skip
+
+
+def _episode_row(stream: int, seq: int, episode: Episode) -> tuple[Any, ...]:
+    return (
+        0, stream, seq, seq, episode.env_index, episode.episode_index, _nan(episode.total_reward),
+        NO_STEP if episode.length is None else episode.length,
+        NO_STEP if episode.global_step is None else episode.global_step, episode.time_ns,
+    )  # fmt: skip
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value
