@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -79,40 +80,50 @@ class Fabric:
         mine = (self.url, str(self.folder))
         return {pid: command for pid, command in _processes().items() if any(word in command for word in mine)}
 
+    def undisturbed(self, pids: Iterable[int]) -> None:
+        """The run is being stored, by the same processes as before, none of which has grown or complained."""
+        self.goes_on()
+        assert self.pids().keys() == set(pids), "no process has ended or was restarted"
+        for pid, command in self.pids().items():
+            assert _peak_rss(pid) < RSS_MAX, command
+        assert "Traceback" not in self.log.read_text()
+
     def end(self) -> None:
-        """The worker ends well and its run is whole; nothing of the services has ended, grown or complained."""
+        """The worker's run is whole, the services end well, and the file is sound."""
+        self.worker.signal(signal.SIGINT)
         assert self.worker.process is not None
-        self.worker.process.send_signal(2)
         self.worker.process.wait(60)
         stream, emitted = Progress(self.folder / "progress").read()
         wait_for(lambda: audit(self.file, stream, emitted).missing == 0, "the run is stored whole")
-        found = audit(self.file, stream, emitted)
-        assert found[:5] == (emitted, emitted, 0, 0, 0)
-
-
-@contextmanager
-def besieged(tmp_path: Path) -> Iterator[Fabric]:
-    """A fabric at work, checked afterwards."""
-    fabric = Fabric(free_ports(), tmp_path)
-    with ExitStack() as stack:
-        for service in fabric.services:
-            stack.enter_context(service)
-        stack.enter_context(fabric.worker)
-        fabric.goes_on()
-        before = fabric.pids()
-        assert len(before) == 4
-        yield fabric
-        fabric.goes_on()
-        assert fabric.pids().keys() == before.keys(), "no process has ended or was restarted"
-        for pid, command in before.items():
-            assert _peak_rss(pid) < RSS_MAX, command
-        fabric.end()
-        for service in reversed(fabric.services):
+        assert audit(self.file, stream, emitted)[:5] == (emitted, emitted, 0, 0, 0)
+        for service in reversed(self.services):
             assert service.stop() == 0
-    assert "Traceback" not in fabric.log.read_text()
-    connection = apsw.Connection(str(fabric.file), flags=apsw.SQLITE_OPEN_READONLY)
-    assert connection.execute("PRAGMA integrity_check").get == "ok"
-    connection.close()
+        assert "Traceback" not in self.log.read_text()
+        connection = apsw.Connection(str(self.file), flags=apsw.SQLITE_OPEN_READONLY)
+        assert connection.execute("PRAGMA integrity_check").get == "ok"
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+    """One fabric for all strangers of this file; at the end its run is whole."""
+    with pytest.MonkeyPatch.context() as environment, ExitStack() as stack:
+        for name in [name for name in os.environ if name.startswith("TELEFABRIC_")]:
+            environment.delenv(name)
+        fabric = Fabric(free_ports(), tmp_path_factory.mktemp("fabric"))
+        for service in (*fabric.services, fabric.worker):
+            stack.enter_context(service)
+        fabric.goes_on()
+        assert len(fabric.pids()) == 4
+        yield fabric
+        fabric.end()
+
+
+@pytest.fixture
+def fabric(besieged: Fabric) -> Iterator[Fabric]:
+    pids = set(besieged.pids())
+    yield besieged
+    besieged.undisturbed(pids)
 
 
 def _stored(file: Path, stream: bytes) -> int:
@@ -161,7 +172,7 @@ def say(socket: zmq.Socket[bytes], frames: list[bytes]) -> bool:
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------
-def test_raw_bytes(tmp_path: Path) -> None:
+def test_raw_bytes(fabric: Fabric) -> None:
     dice = random.Random(1)
     openings = [
         b"", b"\x00", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -172,7 +183,7 @@ def test_raw_bytes(tmp_path: Path) -> None:
         b"\xff" + bytes(8) + b"\x7f\x01" + bytes(53), b"\x01\x00" + dice.randbytes(50), *map(dice.randbytes, [9] * 20),
         dice.randbytes(200_000),
     ]  # fmt: skip
-    with besieged(tmp_path) as fabric, ExitStack() as held:
+    with ExitStack() as held:
         for offset in PORTS:
             for opening in openings:
                 held.enter_context(raw := socket.create_connection(("127.0.0.1", fabric.port + offset), timeout=5))
@@ -187,7 +198,7 @@ def test_raw_bytes(tmp_path: Path) -> None:
 KINDS = (zmq.DEALER, zmq.REQ, zmq.PUB, zmq.XPUB, zmq.SUB, zmq.XSUB, zmq.PUSH, zmq.ROUTER, zmq.PAIR)
 
 
-def test_frames_of_any_number_and_size_over_sockets_of_any_kind(tmp_path: Path) -> None:
+def test_frames_of_any_number_and_size_over_sockets_of_any_kind(fabric: Fabric) -> None:
     dice = random.Random(2)
     messages = [
         [b""], [b"", b""], [b"", b"", b""], [b"x"] * 2_000, [dice.randbytes(16), b""], [dice.randbytes(300)] * 3,
@@ -197,26 +208,25 @@ def test_frames_of_any_number_and_size_over_sockets_of_any_kind(tmp_path: Path) 
         [dice.randbytes(16), bytes(limits.EVENT_BYTES_MAX)], [dice.randbytes(limits.CONTROL_BYTES_MAX + 1)],
         [bytes(limits.MESSAGE_BYTES_MAX + 1)],
     ]  # fmt: skip
-    with besieged(tmp_path) as fabric:
-        for offset in PORTS:
-            for kind in KINDS:
-                with stranger(kind, fabric.at(offset)) as peer:
-                    peer.set(zmq.SNDTIMEO, 20)
-                    peer.set(zmq.LINGER, 100)
-                    if kind == zmq.SUB:
-                        peer.subscribe(b"")
-                    if kind in (zmq.PUB, zmq.XPUB):
-                        time.sleep(0.1)  # such a socket drops what it sends before it is subscribed to
-                    all(say(peer, frames) for frames in messages)
-        dropped = json.loads(run("status", "--json", "--connect", fabric.url).stdout)["dropped"]
-        assert dropped["bad_control"] > 100
-        assert dropped["too_short"] > 100
-        assert dropped["unknown_token"] > 0
-        assert dropped["bad_subscription"] > 0
+    for offset in PORTS:
+        for kind in KINDS:
+            with stranger(kind, fabric.at(offset)) as peer:
+                peer.set(zmq.SNDTIMEO, 20)
+                peer.set(zmq.LINGER, 100)
+                if kind == zmq.SUB:
+                    peer.subscribe(b"")
+                if kind in (zmq.PUB, zmq.XPUB):
+                    time.sleep(0.1)  # such a socket drops what it sends before it is subscribed to
+                all(say(peer, frames) for frames in messages)
+    dropped = json.loads(run("status", "--json", "--connect", fabric.url).stdout)["dropped"]
+    assert dropped["bad_control"] > 100
+    assert dropped["too_short"] > 100
+    assert dropped["unknown_token"] > 0
+    assert dropped["bad_subscription"] > 0
 
 
-def test_a_subscription_to_everything_hears_nothing_and_stops_nobody(tmp_path: Path) -> None:
-    with besieged(tmp_path) as fabric, ExitStack() as stack:
+def test_a_subscription_to_everything_hears_nothing_and_stops_nobody(fabric: Fabric) -> None:
+    with ExitStack() as stack:
         silent = [stack.enter_context(stranger(zmq.SUB, fabric.at(DURABLE))) for _ in range(3)]
         for peer in silent:
             peer.set(zmq.RCVHWM, 1)
@@ -276,37 +286,24 @@ def mutated(dice: random.Random, data: bytes) -> bytes:
     return bytes(found)
 
 
-def test_control_messages_that_are_damaged_or_lie(tmp_path: Path) -> None:
+def test_control_messages_that_are_damaged_or_lie(fabric: Fabric) -> None:
     dice = random.Random(3)
-    with besieged(tmp_path) as fabric:
-        instance = fabric.status().instance
-        for stream in (fabric.stream, dice.randbytes(16)):
-            for message in samples(instance, stream):
-                whole = control.encode(message)
-                with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
-                    say(peer, [whole])
-                    for _ in range(100):
-                        say(peer, [mutated(dice, whole)])
-        with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
-            for _ in range(500):
-                say(peer, [dice.randbytes(dice.randrange(60))])
-        wait_for(lambda: fabric.dropped().get("bad_control", 0) > 1_500, "the broker has read all of it")
-        dropped = fabric.dropped()
-        assert dropped["unknown_durable"] > 0
-        assert dropped["unexpected_control"] > 0
-        assert dropped["protocol"] > 0
-
-
-def test_attachments_are_bounded_and_a_false_store_is_replaced(tmp_path: Path) -> None:
-    with besieged(tmp_path) as fabric, stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
-        for number in range(200):
-            say(peer, [control.encode(control.Attach(control.PROTOCOL, f"evil-{number}", "x" * 200))])
-        refused = 0
-        while not refused:
-            refused += isinstance(control.decode(peer.recv_multipart()[-1]), control.Refused)
-        assert len(fabric.status().status["durable"]) <= limits.DURABLES_MAX
-        say(peer, [control.encode(control.Attach(control.PROTOCOL, "store"))])
-        fabric.goes_on()
+    instance = fabric.status().instance
+    for stream in (fabric.stream, dice.randbytes(16)):
+        for message in samples(instance, stream):
+            whole = control.encode(message)
+            with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
+                say(peer, [whole])
+                for _ in range(100):
+                    say(peer, [mutated(dice, whole)])
+    with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
+        for _ in range(500):
+            say(peer, [dice.randbytes(dice.randrange(60))])
+    wait_for(lambda: fabric.dropped().get("bad_control", 0) > 1_500, "the broker has read all of it")
+    dropped = fabric.dropped()
+    assert dropped["unknown_durable"] > 0
+    assert dropped["unexpected_control"] > 0
+    assert dropped["protocol"] > 0
 
 
 # -- batches -----------------------------------------------------------------------------------------------------
@@ -375,9 +372,9 @@ def events(dice: random.Random, seq: int) -> bytes:
     return mutated(dice, encoded) if dice.random() < 0.9 else encoded
 
 
-def test_damaged_events_in_whole_batches_are_quarantined(tmp_path: Path) -> None:
+def test_damaged_events_in_whole_batches_are_quarantined(fabric: Fabric) -> None:
     dice = random.Random(4)
-    with besieged(tmp_path) as fabric, liars(fabric) as more:
+    with liars(fabric) as more:
         liar = next(more)
         seq, each = 1, 40
         for _ in range(40):
@@ -389,10 +386,10 @@ def test_damaged_events_in_whole_batches_are_quarantined(tmp_path: Path) -> None
         assert found[:4] == (seq - 1, seq - 1, 0, 0), "each is stored: as what it is, or in quarantine"
 
 
-def test_batches_that_lie(tmp_path: Path) -> None:
+def test_batches_that_lie(fabric: Fabric) -> None:
     dice = random.Random(5)
     one = records.frame(msgspec.msgpack.encode(Metric(1, "loss", 1.0, None, 1, "a", 1, 1)))
-    with besieged(tmp_path) as fabric, liars(fabric) as more:
+    with liars(fabric) as more:
         for body in (b"", b"\xff" * 200, one * 2, one[:-1], b"\xdd\xff\xff\xff\xff" * 40, dice.randbytes(5_000)):
             liar = next(more)
             liar.send(body, 1, 1)
@@ -431,9 +428,9 @@ def test_a_stream_that_no_row_could_hold_is_no_hello(field: str) -> None:
         control.decode(control.encode(control.Hello(control.PROTOCOL, who, 1, 0)))
 
 
-def test_streams_that_say_odd_things_of_themselves_are_stored(tmp_path: Path) -> None:
+def test_streams_that_say_odd_things_of_themselves_are_stored(fabric: Fabric) -> None:
     one = records.frame(msgspec.msgpack.encode(Metric(1, "loss", 1.0, None, 1, "a", 1, 1)))
-    with besieged(tmp_path) as fabric, liars(fabric, strange_info) as more:
+    with liars(fabric, strange_info) as more:
         for _ in range(20):
             liar = next(more)
             liar.send(one, 1, 1)
@@ -459,9 +456,9 @@ def questions() -> list[query.Question]:
     ]  # fmt: skip
 
 
-def test_questions_that_make_no_sense(tmp_path: Path) -> None:
+def test_questions_that_make_no_sense(fabric: Fabric) -> None:
     dice = random.Random(6)
-    with besieged(tmp_path) as fabric, stranger(zmq.DEALER, fabric.at(QUERY)) as asker:
+    with stranger(zmq.DEALER, fabric.at(QUERY)) as asker:
         for number, question in enumerate(questions()):
             asker.send_multipart([number.to_bytes(8, "big"), msgspec.msgpack.encode(question)])
             assert asker.recv_multipart()[0] == number.to_bytes(8, "big"), question
@@ -477,3 +474,17 @@ def test_questions_that_make_no_sense(tmp_path: Path) -> None:
                     break  # it holds so many answers for one that does not read them, and takes no more questions
             asker.send_multipart([b"the last", msgspec.msgpack.encode(query.Runs(None, 0, 10))])
             assert asker.recv_multipart()[:2] == [b"the last", query.OK]
+
+
+# -- attachments -------------------------------------------------------------------------------------------------
+def test_attachments_are_bounded_and_a_false_store_is_replaced(fabric: Fabric) -> None:
+    """The last one here: these hold their places for some seconds after they are gone."""
+    with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
+        for number in range(200):
+            say(peer, [control.encode(control.Attach(control.PROTOCOL, f"evil-{number}", "x" * 200))])
+        refused = 0
+        while not refused:
+            refused += isinstance(control.decode(peer.recv_multipart()[-1]), control.Refused)
+        assert len(fabric.status().status["durable"]) <= limits.DURABLES_MAX
+        say(peer, [control.encode(control.Attach(control.PROTOCOL, "store"))])
+        fabric.goes_on()

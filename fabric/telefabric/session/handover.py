@@ -49,6 +49,13 @@ class SeqSet:
         self._firsts[begin:end] = [first]
         self._lasts[begin:end] = [last]
 
+    def truncate(self, last: int) -> None:
+        """Take out all that comes after `last`."""
+        end = bisect_right(self._firsts, last)
+        del self._firsts[end:], self._lasts[end:]
+        if end and self._lasts[-1] > last:
+            self._lasts[-1] = last
+
     def missing(self, first: int, last: int) -> list[Range]:
         """The ranges of `first` … `last` that are not in."""
         found: list[Range] = []
@@ -105,6 +112,10 @@ class StreamHandover(Generic[T]):
         """What the store holds by now. It may go back: a store can be restored from a backup."""
         self.watermark = watermark
 
+    def let_go(self, after: int) -> None:
+        """The reader did not keep what came after `after`: that is missing again, and the store has it."""
+        self._seen.truncate(after)
+
     # -- decisions -----------------------------------------------------------------------------------------------
 
     @property
@@ -135,7 +146,10 @@ class StreamHandover(Generic[T]):
 
 
 class InOrder(Generic[T]):
-    """Holds events back until all before them have come, for a reader that prints a stream in order of seq."""
+    """Holds events back until all before them have come, for a reader that prints a stream in order of seq.
+
+    When too many wait, the newest half is let go again, for the store to bring.
+    """
 
     def __init__(self, handover: StreamHandover[T], *, held_max: int = 100_000) -> None:
         self._handover = handover
@@ -146,11 +160,20 @@ class InOrder(Generic[T]):
     def take(self, fresh: Iterable[Numbered[T]]) -> list[Numbered[T]]:
         """Add new events; what can be told now, in order."""
         self._held.update(fresh)
-        cursor = self._handover.cursor
-        ready = sorted(seq for seq in self._held if seq <= cursor)
-        self._told = max(self._told, cursor)
-        return [Numbered(seq, self._held.pop(seq)) for seq in ready]
+        ready: list[int] = []
+        if self._handover.cursor > self._told:
+            self._told = self._handover.cursor
+            ready = sorted(seq for seq in self._held if seq <= self._told)
+        told = [Numbered(seq, self._held.pop(seq)) for seq in ready]
+        if len(self._held) > self._held_max:
+            self._let_go()
+        return told
 
     @property
     def held(self) -> int:
         return len(self._held)
+
+    def _let_go(self) -> None:
+        kept = sorted(self._held)[: max(self._held_max // 2, 1)]
+        self._held = {seq: self._held[seq] for seq in kept}
+        self._handover.let_go(kept[-1])

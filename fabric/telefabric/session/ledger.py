@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from telefabric.wire.live import Delivery
 
 
 @dataclass(slots=True)
 class Account:
-    """One numbered sequence as its receiver sees it."""
+    """One numbered sequence as its receiver sees it, from the first word of it on."""
 
+    before: int | None = None
+    """The number before the first one that counts here; None until there was a word."""
     newest: int = 0
+    """How many were numbered since, as far as is known."""
     received: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """Events by reason, as their dropper reported."""
@@ -27,57 +31,88 @@ class Account:
     def lost_in_transit(self) -> int:
         return self.newest - self.received - sum(self.dropped.values())
 
+    def reach(self, number: int, events: int = 0) -> None:
+        """`number` was seen; so many events up to it have just been added to what was received or dropped.
+
+        A source that begins to number again gives less than is accounted for: its account goes on from there.
+        """
+        accounted = self.received + sum(self.dropped.values())
+        if self.before is None or accounted > max(self.newest, number - self.before):
+            self.before = number - events - self.newest
+        self.newest = max(self.newest, number - self.before)
+
+
+class Lost(NamedTuple):
+    """Events that no part reported, by hop."""
+
+    to_broker: int
+    to_client: int
+
 
 class Ledger:
-    """All accounts of one subscription. A new subscription begins a new ledger; `total` sums ended ones up."""
+    """All accounts of one subscription to these kinds (None: all). A new subscription begins a new ledger.
 
-    def __init__(self) -> None:
-        self.broker_hop = Account()
+    Of a delivery, first its drops are told with `delivered`, then its batch with `batch`, then what the events say.
+    """
+
+    def __init__(self, kinds: Iterable[str] | None = None) -> None:
+        self.broker_hop = Account(before=0)
         self.sources: dict[tuple[bytes, str], Account] = {}
-        self._bases: dict[tuple[bytes, str], int] = {}
+        self.dropped: Counter[str] = Counter()
+        """All reported drops of this subscription, by reason."""
+        self._kinds = None if kinds is None else frozenset(kinds)
+        self._lost_before = 0
 
     def delivered(self, delivery: Delivery, events: int) -> None:
         """A delivery of so many events; 0 for a tick."""
         hop = self.broker_hop
-        hop.newest = max(hop.newest, delivery.number)
         hop.received += events
+        reached: dict[tuple[bytes, str], tuple[int, int]] = {}
         for drop in delivery.drops:
             hop.dropped[drop.reason] += drop.events
-            source = self.sources.get((drop.stream, drop.kind))
-            if source is not None:
-                source.dropped[drop.reason] += drop.events
+            self.dropped[drop.reason] += drop.events
+            if drop.kind:
+                self._source(drop.stream, drop.kind).dropped[drop.reason] += drop.events
+                number, before = reached.get((drop.stream, drop.kind), (0, 0))
+                reached[drop.stream, drop.kind] = (max(number, drop.reached), before + drop.events)
+        for source, (number, dropped) in reached.items():
+            self.sources[source].reach(number, dropped)
+        hop.reach(delivery.number)
 
     def batch(self, stream: bytes, kind: str, counter: int, events: int) -> None:
-        """A batch of a source, numbered up to `counter`. The first one seen sets where its account begins."""
-        source = self._source(stream, kind, counter - events)
+        """A batch of a source, numbered up to `counter`."""
+        source = self._source(stream, kind)
         source.received += events
-        self._reach(stream, kind, source, counter)
+        source.reach(counter, events)
 
     def ticked(self, stream: bytes, counters: Iterable[tuple[str, int]]) -> None:
         """A source's own tick: its newest number of each kind, so that a lost tail is seen too."""
         for kind, counter in counters:
-            self._reach(stream, kind, self._source(stream, kind, counter), counter)
+            if self._wants(kind):
+                self._source(stream, kind).reach(counter)
 
     def overflowed(self, stream: bytes, kind: str, reason: str, events: int, counter: int) -> None:
-        """The source itself dropped events before it numbered up to `counter`."""
-        source = self._source(stream, kind, counter - events)
-        source.dropped[reason] += events
-        self._reach(stream, kind, source, counter)
+        """The source itself dropped events, the last of them numbered `counter`."""
+        if self._wants(kind):
+            source = self._source(stream, kind)
+            source.dropped[reason] += events
+            self.dropped[reason] += events
+            source.reach(counter, events)
+
+    def forget(self, stream: bytes) -> None:
+        """The stream is not wanted any more; what it lost stays counted, and what it sends later begins anew."""
+        for source in [source for source in self.sources if source[0] == stream]:
+            self._lost_before += self.sources.pop(source).lost_in_transit
 
     @property
-    def dropped(self) -> Counter[str]:
-        """All reported drops of this subscription, by reason."""
-        found: Counter[str] = Counter()
-        for source in self.sources.values():
-            found.update(source.dropped)
-        return found
+    def lost_in_transit(self) -> Lost:
+        """What the sources numbered and nobody accounts for, and what of it the broker had."""
+        to_client = self.broker_hop.lost_in_transit
+        lost = self._lost_before + sum(source.lost_in_transit for source in self.sources.values())
+        return Lost(max(lost - to_client, 0), to_client)
 
-    def _source(self, stream: bytes, kind: str, before: int) -> Account:
-        source = self.sources.get((stream, kind))
-        if source is None:
-            source = self.sources[stream, kind] = Account()
-            self._bases[stream, kind] = before
-        return source
+    def _wants(self, kind: str) -> bool:
+        return self._kinds is None or kind in self._kinds
 
-    def _reach(self, stream: bytes, kind: str, source: Account, counter: int) -> None:
-        source.newest = max(source.newest, counter - self._bases[stream, kind])
+    def _source(self, stream: bytes, kind: str) -> Account:
+        return self.sources.setdefault((stream, kind), Account())

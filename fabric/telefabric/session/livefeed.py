@@ -49,6 +49,7 @@ class LiveFeed:
         """Whether somebody watches from now on. A new watcher gets what is emitted after `head`."""
         if watched and not self.watched:
             self.cursor = head + 1
+            self._untold.clear()
         self.watched = watched
 
     def behind(self, head: int) -> bool:
@@ -73,12 +74,12 @@ class LiveFeed:
     def skip(self, batch: KindBatch, reason: str) -> None:
         """A batch was not sent."""
         self.skipped[reason] += batch.events
-        before = self._untold.get((batch.kind, reason))
+        before = self._untold.pop((batch.kind, reason), None)
         events = batch.events + (before.events if before else 0)
         self._untold[batch.kind, reason] = Skip(batch.kind, reason, events, batch.counter)
 
     def untold(self) -> list[Skip]:
-        """What receivers were not told of; call `told` when they were."""
+        """What receivers were not told of, of each kind in order of number; call `told` when they were."""
         return list(self._untold.values())
 
     def told(self, skip: Skip) -> None:
@@ -88,6 +89,10 @@ class LiveFeed:
         """Number an event that is live only."""
         self.counters[kind] += 1
         return self.counters[kind]
+
+    def unsent(self, kind: str) -> None:
+        """The event that was just numbered was not sent and need not be: the next one gets its number."""
+        self.counters[kind] -= 1
 
     def _number(self, kind: str, first_seq: int, last_seq: int, records: list[bytes]) -> KindBatch:
         self.counters[kind] += len(records)

@@ -11,6 +11,7 @@ from telefabric import limits
 from telefabric.errors import WireError
 
 _SEPARATOR = b"\0"
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class LivePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -21,18 +22,21 @@ class LivePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Drop(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Events of one stream and kind that the broker dropped for this subscriber, and why."""
+    """Events that the broker dropped for this subscriber, and why."""
 
     reason: str
     kind: str
+    """Empty, like `stream`, when too many were affected to tell them apart."""
     stream: bytes
-    events: int
+    events: Count
+    reached: Count = 0
+    """The number that their source gave the last of them."""
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the broker sends before each batch, and alone once a second: see `telefabric.session.live`."""
 
-    number: int
+    number: Count
     drops: list[Drop] = []
 
 

@@ -1,0 +1,316 @@
+"""The link: one thread and its sockets, from this process to one broker, for all of its streams.
+
+It sends what the spools hold, within the credit, and removes what is acknowledged. It also drains spools that dead
+workers on this machine left behind. All rules are in `telefabric.session.stream`; this file moves bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from random import Random
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import SpoolError
+from telefabric.link.durable import send_durable
+from telefabric.link.linked import LinkedStream
+from telefabric.link.live import LiveSender
+from telefabric.link.orphans import Orphans
+from telefabric.link.sockets import Sockets
+from telefabric.session.backoff import Backoff
+from telefabric.session.stream import NS, Phase, StreamSession
+from telefabric.spool import Spool
+from telefabric.wire import control
+from telefabric.wire.live import topic_of
+
+log = logging.getLogger("telefabric.link")
+
+_POLL_ACTIVE_MS = 20
+_POLL_IDLE_MS = 50
+_POLL_LIVE_MS = 2
+_TELL_DROPS_S = 10.0
+
+
+class Link:
+    """Carries streams to the broker at `address`. Started by its first stream, stopped by `stop`.
+
+    `add`, `stop` and the looks at a `LinkedStream` are for any thread; all else happens on the link's own.
+    """
+
+    def __init__(self, address: Address, *, spool_root: Path | None = None, drain_orphans: bool = False) -> None:
+        self.address = address
+        self.instance: bytes | None = None
+        self.refusal: str | None = None
+        """Why the broker will not serve this process, if it said so."""
+        self.clock_offset_ns: int | None = None
+        self.round_trip_ns: int | None = None
+        self.streams: dict[bytes, LinkedStream] = {}
+        self._random = Random(os.urandom(8))
+        self._arriving: list[LinkedStream] = []
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self.orphans = Orphans(spool_root) if drain_orphans and spool_root else None
+        self._sockets: Sockets | None = None
+        self._rebuild = Backoff(self._random)
+        self._rebuild_due_ns = 0
+        self._heard_ns = 0
+        self._beat_due_ns = 0
+        self._thread = threading.Thread(target=self._run, name="telefabric-link", daemon=True)
+        self._thread.start()
+
+    def add(self, spool: Spool) -> LinkedStream:
+        """Carry a stream from now on."""
+        linked = LinkedStream(spool, StreamSession(spool.info, self._random))
+        with self._guard:
+            self._arriving.append(linked)
+        return linked
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the thread; spools that are not complete stay on the disk for a later drain."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def connected(self) -> bool:
+        return self.instance is not None
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._turn()
+        except Exception:
+            log.exception("link.died: events stay in the spool and are drained by the next start")
+        finally:
+            self._shut_down()
+
+    def _turn(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._take_arrivals(now_ns)
+        for linked in list(self.streams.values()):
+            self._tend(linked, now_ns)
+        if self._sockets is None:
+            if now_ns < self._rebuild_due_ns:
+                self._stop.wait(_POLL_IDLE_MS / 1000)
+                return
+            self._connect(now_ns)
+        sockets = self._sockets
+        assert sockets is not None
+        sockets.wait(self._patience_ms())
+        now_ns = time.monotonic_ns()
+        was_heard = sockets.subscribed
+        messages = sockets.receive()
+        if sockets.subscribed != was_heard:
+            self._beat_due_ns = now_ns  # perhaps another instance: its WHO tells
+        for message in messages:
+            self._heard_ns = now_ns
+            self._dispatch(message, now_ns)
+        if now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS:
+            self._disconnect(now_ns)
+            return
+        if sockets.watched_changed:
+            self._watch()
+        live = LiveSender(sockets, self.instance or bytes(16), self.clock_offset_ns or 0)
+        for linked in list(self.streams.values()):
+            if linked.feed.watched:
+                live.feed(linked, now_ns)
+            self._serve(linked, now_ns)
+        if now_ns >= self._beat_due_ns or self._beat_urgent(now_ns):
+            self._beat(now_ns)
+        if self.orphans is not None:
+            for spool in self.orphans.next(self.streams, now_ns):
+                self._adopt(spool, now_ns)
+            self.orphans.scanned = True
+
+    def _patience_ms(self) -> int:
+        """How long to sleep: live events wait two milliseconds at most, durable ones for their gathering interval."""
+        patience = _POLL_IDLE_MS
+        for linked in self.streams.values():
+            if linked.feed.watched:
+                return _POLL_LIVE_MS
+            if linked.session.cursor <= linked.spool.head:
+                patience = _POLL_ACTIVE_MS
+        return patience
+
+    def _take_arrivals(self, now_ns: int) -> None:
+        with self._guard:
+            arriving, self._arriving = self._arriving, []
+        for linked in arriving:
+            self.streams[linked.spool.info.stream] = linked
+            linked.session.reconnected(now_ns)
+
+    def _adopt(self, spool: Spool, now_ns: int) -> None:
+        linked = LinkedStream(spool, StreamSession(spool.info, self._random), adopted=True, closing=True, hurry=True)
+        linked.session.reconnected(now_ns)
+        self.streams[spool.info.stream] = linked
+        log.info("spool.adopted: stream %s of run %s", spool.info.stream.hex(), spool.info.run_id)
+
+    def _shut_down(self) -> None:
+        for linked in self.streams.values():
+            if self._sockets is not None and self.instance is not None:
+                self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
+            if linked.adopted:
+                linked.spool.close()
+            linked.done.set()
+        if self._sockets is not None:
+            self._sockets.close(linger_ms=200)
+
+    # -- connection ----------------------------------------------------------------------------------------------
+
+    def _connect(self, now_ns: int) -> None:
+        self._sockets = Sockets(self.address)
+        self._heard_ns = now_ns
+        for linked in self.streams.values():
+            linked.session.reconnected(now_ns)
+
+    def _disconnect(self, now_ns: int) -> None:
+        """The broker is silent: close all sockets, and try again after a growing wait."""
+        assert self._sockets is not None
+        self._sockets.close(linger_ms=0)
+        self._sockets = None
+        self.instance = None
+        self._rebuild_due_ns = now_ns + int(self._rebuild.next_s() * NS)
+        for linked in self.streams.values():
+            linked.session.reconnected(now_ns)
+
+    # -- control -------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, message: control.Message, now_ns: int) -> None:
+        if isinstance(message, control.Alive):
+            self._clock(message, now_ns)
+            return
+        if isinstance(message, control.Refused):
+            self._refused(message)
+            return
+        linked = self.streams.get(getattr(message, "stream", b""))
+        if linked is None:
+            return
+        session = linked.session
+        match message:
+            case control.Ack():
+                session.acknowledged(message, now_ns)
+            case control.Credit():
+                session.credited(message)
+            case control.Welcome():
+                self._welcomed(message)
+                session.welcome(message, now_ns)
+            case control.Rewind():
+                session.rewind(message, now_ns)
+            case control.Who():
+                session.who(message, now_ns)
+
+    def _welcomed(self, message: control.Welcome) -> None:
+        self.instance = message.instance
+        self.refusal = None
+        self._rebuild.reset()
+        assert self._sockets is not None
+        self._sockets.connect_data(self.address.resolve(message.endpoints.data))
+        if message.endpoints.live is not None:
+            self._sockets.connect_live(self.address.resolve(message.endpoints.live))
+
+    def _refused(self, message: control.Refused) -> None:
+        if message.reason != self.refusal:
+            log.warning("link.refused: %s", message.reason)
+        self.refusal = message.reason
+
+    def _clock(self, message: control.Alive, now_ns: int) -> None:
+        """Offset of the broker's wall clock, from the middle of the round trip (as NTP does)."""
+        self.round_trip_ns = now_ns - message.echo_ns
+        self.clock_offset_ns = message.broker_ns - (time.time_ns() - self.round_trip_ns // 2)
+
+    def _beat_urgent(self, now_ns: int) -> bool:
+        """A stream has more to send than its credit: do not let it wait a whole heartbeat for more."""
+        if now_ns < self._beat_due_ns - int((limits.HEARTBEAT_S - limits.CREDIT_REVIEW_S) * NS):
+            return False
+        return any(
+            linked.session.phase is Phase.STREAMING
+            and (linked.session.next_bytes or linked.backlog_bytes > linked.session.credit)
+            for linked in self.streams.values()
+        )
+
+    def _beat(self, now_ns: int) -> None:
+        assert self._sockets is not None
+        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+        beats = [
+            linked.session.beat(
+                oldest=linked.spool.first_held(linked.session.acked + 1),
+                head=linked.spool.head,
+                backlog_bytes=linked.backlog_bytes,
+            )
+            for linked in self.streams.values()
+            if linked.session.phase is not Phase.GREETING
+        ]
+        self._sockets.send(control.Beat(now_ns, beats))
+
+    # -- live ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Feed the streams of watched runs from now on, and no others."""
+        assert self._sockets is not None
+        self._sockets.watched_changed = False
+        for linked in self.streams.values():
+            run = topic_of(linked.spool.info.run_id, "")
+            watched = any(run.startswith(topic) or topic.startswith(run) for topic in self._sockets.watched)
+            linked.feed.watch(watched and not linked.adopted, linked.spool.head)
+
+    # -- one stream ----------------------------------------------------------------------------------------------
+
+    def _tend(self, linked: LinkedStream, now_ns: int) -> None:
+        """What a stream needs with or without a broker."""
+        if linked.leaving:
+            self._finish(linked)
+            return
+        if not linked.closing:
+            self._prepare(linked.spool)
+        self._tell_drops(linked, now_ns)
+
+    def _prepare(self, spool: Spool) -> None:
+        try:
+            spool.prepare()
+        except SpoolError as error:
+            log.debug("spool.prepare: %s", error)  # append finds out by itself, and counts what it must drop
+
+    def _serve(self, linked: LinkedStream, now_ns: int) -> None:
+        """Acknowledge, greet, send, finish: whatever the stream's session decides."""
+        session, spool = linked.session, linked.spool
+        session.tick(now_ns)
+        spool.acknowledge(session.acked)
+        if linked.closing and spool.complete:
+            self._finish(linked)
+            return
+        assert self._sockets is not None
+        if session.hello_due(now_ns):
+            self._sockets.send(session.hello(spool.first_held(spool.acked + 1), spool.head))
+        if session.phase is Phase.STREAMING and self._sockets.subscribed:
+            send_durable(linked, self._sockets, now_ns)
+
+    def _tell_drops(self, linked: LinkedStream, now_ns: int) -> None:
+        """A full spool is loud: at once when it begins to drop, then each ten seconds while it goes on."""
+        dropped = linked.spool.dropped_events
+        if dropped > linked.told_drops and now_ns - linked.told_ns > _TELL_DROPS_S * NS:
+            reason = linked.spool.dropped[-1].reason
+            log.warning(
+                "spool.dropped: %d events of run %s so far (%s): each loss is recorded as a gap; "
+                "make room, or give TELEFABRIC_SPOOL_BYTES_MAX more",
+                dropped, linked.spool.info.run_id, reason,
+            )  # fmt: skip
+            linked.told_drops, linked.told_ns = dropped, now_ns
+
+    def _finish(self, linked: LinkedStream) -> None:
+        if self._sockets is not None and linked.session.phase is not Phase.GREETING:
+            self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
+        del self.streams[linked.spool.info.stream]
+        if linked.adopted and self.orphans is not None:
+            self.orphans.drained(linked.spool)
+            log.info("spool.drained: stream %s, %d events", linked.spool.info.stream.hex(), linked.spool.head)
+        linked.spool.close()
+        linked.done.set()

@@ -1,0 +1,39 @@
+"""A stream that a link carries: its spool, its session with the broker, its live feed."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from telefabric.session.livefeed import LiveFeed
+from telefabric.session.stream import Phase, StreamSession
+from telefabric.spool import Spool
+
+
+@dataclass(slots=True)
+class LinkedStream:
+    """A stream that the link carries. `closing` is set by its owner; `done` by the link."""
+
+    spool: Spool
+    session: StreamSession
+    feed: LiveFeed = field(default_factory=LiveFeed)
+    ticked_ns: int = 0
+    adopted: bool = False
+    closing: bool = False
+    """No event will follow: finish when everything is acknowledged."""
+    leaving: bool = False
+    """Finish now; what is not acknowledged stays in the spool."""
+    hurry: bool = False
+    told_drops: int = 0
+    told_ns: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def moving(self) -> bool:
+        """Events are flowing, as opposed to waiting for a broker or a store."""
+        return self.session.phase is Phase.STREAMING
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What is not acknowledged."""
+        return self.session.in_flight_bytes + self.spool.unsent_bytes(self.session.cursor)

@@ -1,0 +1,85 @@
+"""Sending one stream's live batches: the newest events by kind, what was skipped, and a tick each second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from telefabric import limits
+from telefabric.link.linked import LinkedStream
+from telefabric.link.sockets import Sockets
+from telefabric.session.livefeed import KindBatch
+from telefabric.session.stream import NS
+from telefabric.spool import Chunk
+from telefabric.wire import batch, records
+from telefabric.wire.live import topic_of
+from telefabric_schemas import Overflow, RunHeartbeat
+
+
+class LiveSender:
+    """Towards one broker instance. `clock_offset_ns` brings this machine's wall clock to the broker's."""
+
+    def __init__(self, sockets: Sockets, instance: bytes, clock_offset_ns: int) -> None:
+        self._sockets = sockets
+        self._instance = instance
+        self._clock_offset_ns = clock_offset_ns
+
+    def feed(self, linked: LinkedStream, now_ns: int) -> None:
+        """Send what is new, by kind; skip what is old, and what the pipe does not take."""
+        feed, spool = linked.feed, linked.spool
+        behind = feed.behind(spool.head)
+        while feed.cursor <= spool.head:
+            chunk = spool.read(spool.first_held(feed.cursor), limits.BATCH_BYTES_MAX)
+            if chunk is None:
+                break
+            too_old = behind and feed.behind(spool.head)
+            for one in feed.sort(chunk.first_seq, _kinds_and_records(chunk)):
+                if too_old:
+                    feed.skip(one, "behind")
+                elif not self._send_live(linked, one):
+                    feed.skip(one, "worker_pipe_full")
+        if now_ns - linked.ticked_ns > limits.TICK_S * NS:
+            linked.ticked_ns = now_ns
+            self._tick(linked)
+
+    def _send_live(self, linked: LinkedStream, one: KindBatch) -> bool:
+        """A live batch, after what it must be told before it; False when the pipe is full."""
+        for skip in linked.feed.untold():
+            told = Overflow(0, "worker", skip.reason, skip.kind, skip.events, time.time_ns(), skip.reached)
+            if not self._publish(linked, self._single(linked, told)):
+                return False
+            linked.feed.told(skip)
+        return self._publish(linked, one)
+
+    def _tick(self, linked: LinkedStream) -> None:
+        """A sign of life with the newest number of each kind, so that a lost tail is seen too."""
+        state = "closing" if linked.closing else "running"
+        now = time.time_ns(), time.monotonic_ns()
+        beat = RunHeartbeat(0, state, linked.spool.head, linked.backlog_bytes, *now, dict(linked.feed.counters))
+        one = self._single(linked, beat)
+        if not self._send_live(linked, one):
+            linked.feed.skip(one, "worker_pipe_full")
+
+    def _single(self, linked: LinkedStream, event: Overflow | RunHeartbeat) -> KindBatch:
+        """A batch of one event that is live only."""
+        number = linked.feed.next_number(event.kind)
+        return KindBatch(event.kind, 0, 0, 1, number, records.frame(_encoder.encode(event)))
+
+    def _publish(self, linked: LinkedStream, one: KindBatch) -> bool:
+        message = batch.pack(
+            one.body, session=self._instance, stream=linked.spool.info.stream, epoch=0,
+            first_seq=one.first_seq, last_seq=one.last_seq, count=one.events, counter=one.counter,
+            time_ns=time.time_ns() + self._clock_offset_ns, flags=batch.FLAG_LIVE,
+        )  # fmt: skip
+        return self._sockets.send_live(topic_of(linked.spool.info.run_id, one.kind), message)
+
+
+def _kinds_and_records(chunk: Chunk) -> Iterator[tuple[str, bytes]]:
+    body = chunk.body
+    for start, end in records.spans(body, chunk.events):
+        yield records.kind_of(body[start : start + 32]), body[start - records.PREFIX_BYTES : end]
+
+
+_encoder = msgspec.msgpack.Encoder()

@@ -1,0 +1,81 @@
+"""Spools that dead workers left on this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from telefabric import limits
+from telefabric.errors import SpoolError
+from telefabric.link.linked import LinkedStream
+from telefabric.session.stream import NS
+from telefabric.spool import Spool
+
+log = logging.getLogger("telefabric.link")
+
+_SCAN_S = 5.0
+
+
+class Orphans:
+    """Spools under a root whose owner is gone, taken over a few at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.waiting: list[Path] = []
+        self.unreadable: set[Path] = set()
+        self.scanned = False
+        self.drained_spools = 0
+        self.drained_events = 0
+        self._root = root
+        self._scan_due_ns = 0
+
+    def next(self, carried: dict[bytes, LinkedStream], now_ns: int) -> list[Spool]:
+        """Spools to drain now."""
+        free = limits.ORPHANS_AT_ONCE - sum(linked.adopted for linked in carried.values())
+        if free <= 0:
+            return []
+        if not self.waiting and now_ns >= self._scan_due_ns:
+            self._scan_due_ns = now_ns + int(_SCAN_S * NS)
+            self.waiting = self._look()
+        found: list[Spool] = []
+        while self.waiting and len(found) < free:
+            spool = self._try(self.waiting[-1])
+            if spool is not None:
+                found.append(spool)
+            self.waiting.pop()
+        return found
+
+    def _look(self) -> list[Path]:
+        try:
+            return orphan_candidates(self._root)
+        except SpoolError as error:
+            if self._root not in self.unreadable:
+                self.unreadable.add(self._root)
+                log.warning("spool.unreadable: %s", error)
+            return []
+
+    def drained(self, spool: Spool) -> None:
+        self.drained_spools += 1
+        self.drained_events += spool.head
+
+    def _try(self, directory: Path) -> Spool | None:
+        if directory in self.unreadable:
+            return None
+        try:
+            return Spool.adopt(directory)
+        except SpoolError as error:
+            self.unreadable.add(directory)
+            log.warning("spool.unreadable: %s", error)
+            return None
+
+
+def orphan_candidates(root: Path) -> list[Path]:
+    """Spool directories under a root, newest last; whether their owners live only the lock tells.
+
+    Raises `SpoolError` when the root cannot be read.
+    """
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir() and len(path.name) == 32)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SpoolError(f"{root} is no folder of spools: {error.strerror}: name another with --spool") from None

@@ -1,0 +1,112 @@
+"""A link's sockets: control, data and live, with the options that were measured to matter."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import WireError
+from telefabric.transport import common_options, receive_last, send_frames
+from telefabric.wire import control
+
+log = logging.getLogger("telefabric.link")
+
+_SUBSCRIBED = 1
+
+
+class Sockets:
+    """Control DEALER, data XPUB and live XPUB, with the options that were measured to matter."""
+
+    def __init__(self, address: Address) -> None:
+        self._context = zmq.Context()
+        self._control = self._context.socket(zmq.DEALER)
+        self._data = self._context.socket(zmq.XPUB)
+        self._live = self._context.socket(zmq.XPUB)
+        self._data_url: str | None = None
+        self._live_url: str | None = None
+        self.watched: set[bytes] = set()
+        """Topic prefixes that the broker subscribed to on the live socket."""
+        self.watched_changed = False
+        self.subscribed = False
+        """The broker listens on the data socket. A PUB socket would send into the void without knowing."""
+        for socket in (self._control, self._data, self._live):
+            common_options(socket)
+        self._control.set(zmq.ROUTING_ID, b"w" + os.urandom(15))
+        self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
+        self._data.set(zmq.SNDHWM, limits.DATA_HWM)
+        self._data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
+        self._data.set(zmq.IMMEDIATE, 1)
+        self._data.set(zmq.XPUB_NODROP, 1)
+        self._live.set(zmq.SNDHWM, limits.LIVE_HWM)
+        self._live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
+        self._live.set(zmq.IMMEDIATE, 1)
+        self._live.set(zmq.XPUB_NODROP, 1)
+        self._control.connect(address.url)
+        self._readable: set[object] = set()
+        self._poller = zmq.Poller()
+        self._poller.register(self._control, zmq.POLLIN)
+        self._poller.register(self._data, zmq.POLLIN)
+        self._poller.register(self._live, zmq.POLLIN)
+
+    def connect_data(self, url: str) -> None:
+        if url == self._data_url:
+            return
+        if self._data_url is not None:
+            self._data.disconnect(self._data_url)
+            self.subscribed = False
+        self._data_url = url
+        self._data.connect(url)
+
+    def connect_live(self, url: str) -> None:
+        if url == self._live_url:
+            return
+        if self._live_url is not None:
+            self._live.disconnect(self._live_url)
+        self._live_url = url
+        self._live.connect(url)
+
+    def wait(self, timeout_ms: int) -> None:
+        self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
+
+    def receive(self) -> list[control.Message]:
+        """All control messages that are here, and whether the data socket is heard."""
+        while self._data in self._readable and (subscription := receive_last(self._data)) is not None:
+            self.subscribed = subscription[:1] == bytes([_SUBSCRIBED])
+        while self._live in self._readable and (wish := receive_last(self._live)) is not None:
+            if wish[:1] == bytes([_SUBSCRIBED]):
+                self.watched.add(wish[1:])
+            else:
+                self.watched.discard(wish[1:])
+            self.watched_changed = True
+        messages: list[control.Message] = []
+        while self._control in self._readable and (data := receive_last(self._control)) is not None:
+            try:
+                messages.append(control.decode(data))
+            except WireError as error:
+                log.warning("link.bad_control: %s", error)
+        return messages
+
+    def send(self, message: control.Message) -> None:
+        """A control message; lost when the broker is away, and said again by then."""
+        try:
+            self._control.send(control.encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            log.debug("link.control_full")
+
+    def send_data(self, topic: bytes, message: bytes) -> bool:
+        """False when the pipe is full: try again later, by time (POLLOUT of an XPUB means nothing)."""
+        return send_frames(self._data, topic, message)
+
+    def send_live(self, topic: bytes, message: bytes) -> bool:
+        """False when the pipe is full."""
+        return send_frames(self._live, topic, message)
+
+    def close(self, linger_ms: int) -> None:
+        self._live.close(linger=linger_ms)
+        self._control.close(linger=linger_ms)
+        self._data.close(linger=linger_ms)
+        self._context.term()

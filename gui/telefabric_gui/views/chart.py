@@ -1,0 +1,138 @@
+"""A chart of one series: the raw line faint, the smoothed one over it. Reduced per pixel before pyqtgraph sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QWidget
+
+from telefabric_gui import theme
+from telefabric_gui.figures import count, real
+from telefabric_gui.reduction import Floats, extremes, smoothed
+from telefabric_gui.track import Points
+
+_RAW_OPACITY = 0.28
+_EMPTY = np.empty(0, np.float64)
+
+
+class _StepAxis(pg.AxisItem):  # type: ignore[misc]
+    """Ticks as figures are written everywhere else."""
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: N802
+        if self.orientation == "bottom":
+            return [count(int(value)) if value == int(value) else "" for value in values]
+        digits = 0 if spacing >= 1 else 1 if spacing >= 0.1 else 2 if spacing >= 0.01 else 4
+        return [real(value, digits) for value in values]
+
+
+class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
+    """Follows its data until one zooms or drags; a double click shows all again."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        axes = {side: _StepAxis(side) for side in ("left", "bottom")}
+        super().__init__(parent, axisItems=axes, background=None)
+        self.setFrameShape(self.Shape.NoFrame)
+        self._points = Points(_EMPTY, _EMPTY)
+        self._smooth: Floats = _EMPTY
+        self._redrawing = False
+        plot: Any = self.getPlotItem()
+        plot.hideButtons()
+        plot.setMenuEnabled(False)
+        plot.setContentsMargins(8, 4, 16, 4)
+        plot.showGrid(x=False, y=True, alpha=0.12)
+        self._raw = plot.plot(skipFiniteCheck=True)
+        self._line = plot.plot(skipFiniteCheck=True)
+        self._end = pg.InfiniteLine(angle=90, movable=False)
+        plot.addItem(self._end, ignoreBounds=True)
+        self._view: Any = plot.getViewBox()
+        self._view.setDefaultPadding(0.03)
+        self._view.setMouseEnabled(x=True, y=False)
+        self._view.enableAutoRange(x=False, y=False)
+        self._following = True
+        self._view.sigRangeChangedManually.connect(self._on_moved)
+        self._view.sigXRangeChanged.connect(self._on_range)
+        self._view.sigResized.connect(self._on_range)
+        self.dress()
+
+    @property
+    def following(self) -> bool:
+        """Whether all of the series is in sight, and stays so."""
+        return self._following
+
+    def show_points(self, points: Points) -> None:
+        """Draw these from now on."""
+        self._points = points
+        self._smooth = smoothed(points.y) if len(points.y) else _EMPTY
+        if self._following:
+            self._show_all()
+        self._redraw()
+
+    def follow(self) -> None:
+        """Show all of the series, and go on so."""
+        self._following = True
+        self._show_all()
+        self._redraw()
+
+    def dress(self) -> None:
+        """Take the colours of the theme."""
+        colours = theme.active()
+        faint = QColor(colours.series[0])
+        faint.setAlphaF(_RAW_OPACITY)
+        self._raw.setPen(pg.mkPen(faint, width=1))
+        self._line.setPen(pg.mkPen(colours.series[0], width=2))
+        self._end.setPen(pg.mkPen(colours.series[0], width=1, style=Qt.PenStyle.DashLine))
+        for side in ("left", "bottom"):
+            axis: Any = self.getPlotItem().getAxis(side)
+            axis.setPen(pg.mkPen(colours.line))
+            axis.setTickPen(pg.mkPen(colours.faint))
+            axis.setTextPen(pg.mkPen(colours.dim))
+            axis.setStyle(tickFont=theme.text_font(11), tickLength=0, tickTextOffset=6)
+        self.getPlotItem().getAxis("left").setWidth(52)
+        self.getPlotItem().getAxis("bottom").setHeight(24)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange and hasattr(self, "_end"):
+            self.dress()
+
+    def mouseDoubleClickEvent(self, event: Any) -> None:  # noqa: N802
+        self.follow()
+        event.accept()
+
+    def _show_all(self) -> None:
+        x, y = self._points
+        if not len(x):
+            return
+        low, high = float(y.min()), float(y.max())
+        margin = (high - low) * 0.04 or max(0.5, abs(low) * 0.05)
+        first, last = float(x[0]), float(x[-1])
+        self._view.setRange(xRange=(first, last if last > first else first + 1), yRange=(low - margin, high + margin),
+                            padding=0)  # fmt: skip
+
+    def _redraw(self) -> None:
+        if self._redrawing:
+            return
+        self._redrawing = True
+        x, y = self._points
+        if len(x):
+            first, last = self._view.viewRange()[0]
+            pixels = max(50, int(self._view.width()))
+            self._raw.setData(*extremes(x, y, first, last, pixels))
+            self._line.setData(*extremes(x, self._smooth, first, last, pixels))
+            self._end.setValue(float(x[-1]))
+        else:
+            self._raw.setData(_EMPTY, _EMPTY)
+            self._line.setData(_EMPTY, _EMPTY)
+        self._end.setVisible(bool(len(x)))
+        self._redrawing = False
+
+    def _on_moved(self, *what: object) -> None:
+        self._following = False
+
+    def _on_range(self, *what: object) -> None:
+        if not self._following:
+            self._redraw()

@@ -1,0 +1,45 @@
+"""The dot of a state, with its words in a tooltip."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtCore import QPointF, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QWidget
+
+from telefabric_gui import theme
+
+_PULSE_S = 1.5
+
+
+class Dot(QWidget):
+    """`pulse` when what it stands for is live: the only thing that moves by itself."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setFixedSize(14, 14)
+        self._tone = "faint"
+        self._pulse = False
+
+    def show_state(self, tone: str, words: str, *, pulse: bool = False) -> None:
+        self.setToolTip(words)
+        self.setAccessibleName(words)
+        if (tone, pulse) != (self._tone, self._pulse) or pulse:
+            self._tone, self._pulse = tone, pulse
+            self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        colour = QColor(getattr(theme.active(), self._tone))
+        if self._pulse:
+            share = (time.monotonic() % _PULSE_S) / _PULSE_S
+            halo = QColor(colour)
+            halo.setAlphaF(0.4 * (1 - share))
+            painter.setBrush(halo)
+            painter.drawEllipse(QPointF(7, 7), 4 + 3 * share, 4 + 3 * share)
+        painter.setBrush(colour)
+        painter.drawEllipse(QPointF(7, 7), 4, 4)
+        painter.end()

@@ -1,0 +1,99 @@
+"""What stands in the centre while there is nothing to show: what is, and the next command to type."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from telefabric.feed import Connection, Link
+from telefabric_gui import theme
+from telefabric_gui.views.card import label
+
+_WIDTH_PX = 560
+
+
+class Situation(NamedTuple):
+    """A heading, a sentence, and a command when one helps."""
+
+    title: str
+    sentence: str
+    command: str = ""
+
+
+def situation(connection: Connection, runs: int, waiting_for: str | None) -> Situation:
+    """Why there is nothing to show."""
+    link, address = connection.link, connection.address
+    if link is Link.CONNECTING:
+        return Situation("Connecting", f"To {address} …" if address else "…")
+    if link is Link.REFUSED:
+        return Situation("Refused", connection.sentence or f"{address} does not let this client in.")
+    if link is Link.UNREACHABLE:
+        if address.startswith(("tcp:", "ipc:")):
+            return Situation("Not reachable", connection.sentence, "telefabric up")
+        return Situation("No store to read", connection.sentence, _demo(address))
+    if waiting_for is not None:
+        return Situation("Waiting for the first step", f"{waiting_for} is known, and has told no step yet.")
+    if runs:
+        return Situation("Choose a run", "Click one in the list, or move there with the arrow keys and press Enter.")
+    if link is Link.FILE:
+        return Situation("No run yet", "This store is empty. To fill it with a small run that really learns:", _demo(address))
+    return Situation(
+        "No run yet",
+        "The broker is there, and no worker has said anything. Start one:",
+        f"TELEFABRIC_CONNECT={shlex.quote(address)} python -m telefabric_workers.demo.frozenlake",
+    )
+
+
+def _demo(file: str) -> str:
+    return f"telefabric demo --data {shlex.quote(str(Path(file).parent))}" if file else "telefabric demo"
+
+
+class EmptyView(QWidget):
+    """Shows a situation; its command is copied with a click."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("empty")
+        self._shown: Situation | None = None
+        self._title = label(role="large")
+        self._sentence = label(role="dim")
+        self._sentence.setWordWrap(True)
+        self._command = QLineEdit()
+        self._command.setReadOnly(True)
+        self._command.setAccessibleName("Command to type")
+        self._copy = QPushButton("Copy")
+        self._copy.setProperty("role", "plain")
+        self._copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self._command.text()))
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(self._command, 1)
+        row.addWidget(self._copy)
+        column = QWidget()
+        column.setFixedWidth(_WIDTH_PX)
+        inner = QVBoxLayout(column)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.setSpacing(12)
+        inner.addWidget(self._title)
+        inner.addWidget(self._sentence)
+        inner.addLayout(row)
+        layout = QVBoxLayout(self)
+        layout.addStretch(2)
+        layout.addWidget(column, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch(3)
+
+    def show_situation(self, now: Situation) -> None:
+        if now == self._shown:
+            return
+        self._shown = now
+        self._title.setText(now.title)
+        self._sentence.setText(now.sentence)
+        self._command.setFont(theme.figure_font())
+        self._command.setText(now.command)
+        self._command.setCursorPosition(0)
+        for widget in (self._command, self._copy):
+            widget.setVisible(bool(now.command))

@@ -1,0 +1,218 @@
+"""A tab: one agent of one run, with its environment, a chart, its episodes and its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QComboBox, QGridLayout, QPushButton, QVBoxLayout, QWidget
+
+from telefabric.feed import RunView
+from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, plural, real, short
+from telefabric_gui.models.episodes import EpisodeTable
+from telefabric_gui.models.steps import StepTable, end_of, step_of
+from telefabric_gui.reduction import EMA
+from telefabric_gui.rows import EVENT, NO_STEP, EventRows
+from telefabric_gui.track import Track
+from telefabric_gui.views.banner import Banner
+from telefabric_gui.views.card import Card, label
+from telefabric_gui.views.chart import SeriesChart
+from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.scenes import action_words, scene_of
+from telefabric_gui.views.tables import TableView
+
+CHART_TICKS = 4
+"""The chart is drawn at every so many ticks."""
+_RETURN = "Episode return"
+
+Details = list[tuple[str, str]]
+
+
+class Page(QWidget):
+    """`refresh` once a tick while in sight; the tables follow their models by themselves."""
+
+    let_go = Signal()
+
+    def __init__(self, track: Track, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("page")
+        self.track = track
+        self.details: Details = []
+        """The step that is shown, for the details dock."""
+        self.step_table = StepTable(track.steps, self)
+        self.episode_table = EpisodeTable(track.episodes, self)
+        self.steps = TableView(self.step_table)
+        self.episodes = TableView(self.episode_table)
+        self.steps.setAccessibleName("Steps")
+        self.episodes.setAccessibleName("Episodes")
+        self.environment = EnvironmentView()
+        self.chart = SeriesChart()
+        self.banner = Banner()
+        self._series = QComboBox()
+        self._series.addItem(_RETURN)
+        self._series.setAccessibleName("Series in the chart")
+        self._series.currentTextChanged.connect(self._on_series)
+        self._ticks = 0
+        self._drawn: tuple[str, int] = ("", -1)
+        self._lay_out()
+
+    # -- what the window asks for --------------------------------------------------------------------------------
+
+    def refresh(self, run: RunView | None, *, paused: bool) -> None:
+        """Show what came since the last time."""
+        metadata = run.metadata if run else {}
+        rows = self.step_table.rows
+        position = self.steps.picked_position()
+        pinned = position is not None
+        if position is None:
+            position = newest_event(rows)
+        if position is not None:
+            self._show_step(rows, position, metadata)
+        self._captions(run, pinned=pinned, paused=paused)
+        self._warn(run)
+        if self._ticks % CHART_TICKS == 0 and not (paused and self._drawn[1] >= 0):
+            self._draw_chart()
+        self._ticks += 1
+
+    def set_paused(self, paused: bool) -> None:
+        """Hold the tables as they are, or let them go on."""
+        for table in (self.step_table, self.episode_table):
+            table.freeze() if paused else table.thaw()
+        self._ticks = 0
+
+    def follow(self) -> None:
+        """All back to the newest."""
+        self.steps.follow()
+        self.episodes.follow()
+        self.chart.follow()
+        self._ticks = 0
+
+    @property
+    def waiting(self) -> int:
+        """Steps that came since the pause began."""
+        return self.step_table.waiting
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        self._environment_card = Card("Environment", self.environment)
+        self._chart_card = Card("Chart", self.chart)
+        self._episodes_card = Card("Episodes", self.episodes)
+        self._steps_card = Card("Steps", self.steps)
+        self._path = label(badge="dim")
+        self._environment_card.badges.addWidget(self._path)
+        self._age = label(role="caption")
+        self._environment_card.corner.addWidget(self._age)
+        self._chart_card.corner.addWidget(self._series)
+        self._newest = QPushButton("to the newest")
+        self._newest.setProperty("role", "link")
+        self._newest.setCursor(Qt.CursorShape.PointingHandCursor)
+        self._newest.setToolTip("Back to the newest step (End)")
+        self._newest.clicked.connect(self.let_go)
+        self._newest.hide()
+        self._steps_card.corner.addWidget(self._newest)
+        grid = QGridLayout()
+        grid.setContentsMargins(12, 12, 12, 12)
+        grid.setSpacing(12)
+        for place, card in enumerate((self._environment_card, self._chart_card, self._episodes_card, self._steps_card)):
+            grid.addWidget(card, place // 2, place % 2)
+        for stretch in (grid.setRowStretch, grid.setColumnStretch):
+            stretch(0, 1)
+            stretch(1, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.banner)
+        layout.addLayout(grid, 1)
+
+    def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any]) -> None:
+        row = rows.row(position)
+        step = step_of(rows.raw(position))
+        observation = decoded(step.observation) if step else None
+        action = action_words(decoded(step.action), metadata) if step else NONE
+        hint = decoded(step.render_hint) if step else None
+        rate = self.track.steps_per_s()
+        figures = (
+            ("reward", real(float(row["reward"]))),
+            ("return", real(self._return_of(rows, position))),
+            ("episode", count(int(row["episode"]))),
+            ("step", count(int(row["step"]))),
+            ("steps/s", NONE if rate is None else count(round(rate))),
+        )
+        self.environment.show_step(scene_of(observation, hint, metadata), figures)
+        self.details = [
+            ("action", action),
+            ("observation", short(observation, 200) if step else "no longer held here; the store has it"),
+            ("reward", real(float(row["reward"]), 4)),
+            ("episode", count(int(row["episode"]))),
+            ("step", count(int(row["step"]))),
+            ("global step", NONE if row["global_step"] == NO_STEP else count(int(row["global_step"]))),
+            ("ended", end_of(row) or "no"),
+            ("policy", (step.policy_label if step else None) or NONE),
+            ("backend", (step.backend if step else None) or NONE),
+            ("environment", count(int(row["env"]))),
+            ("frame", (step.frame_ref if step else None) or "none"),
+            ("seq", count(int(row["seq"]))),
+            ("time", clock(int(row["time_ns"]))),
+        ]
+        if step and (info := decoded(step.info)):
+            self.details.append(("info", short(info, 200)))
+
+    def _return_of(self, rows: EventRows, position: int) -> float:
+        return self.track.return_so_far(position) if rows is self.track.steps else float("nan")
+
+    def _captions(self, run: RunView | None, *, pinned: bool, paused: bool) -> None:
+        steps = self.step_table.rows
+        of = count(steps.events) if steps.held == steps.events else f"the newest {count(steps.held)} of {count(steps.events)}"
+        standing = "paused" if paused else "following the tail" if self.steps.following and not pinned else "scrolled back"
+        if pinned and not paused:
+            standing = "one step chosen"
+        self._steps_card.caption.setText(f"{standing} · {of}")
+        self._newest.setVisible(not paused and (pinned or not self.steps.following))
+        episodes = self.episode_table.rows
+        self._episodes_card.caption.setText(count(episodes.events))
+        self._path.setText("live" if self.track.live else "stored")
+        self._path.setToolTip(
+            "The newest step came over the live path." if self.track.live else "The newest step was read from the store."
+        )
+        running = run is not None and run.state in ("running", "idle")
+        newest = newest_event(steps)
+        age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else 0.0
+        self._age.setText(f"age {duration(age)}" if running and newest is not None else "")
+        self._chart_card.caption.setText(f"EMA {EMA} · by step · min/max per pixel")
+
+    def _warn(self, run: RunView | None) -> None:
+        sentence = ""
+        if run is not None and run.state == "stalled":
+            silent = f" for {duration(run.silent_s)}" if run.silent_s is not None else ""
+            kept = f"{plural(run.backlog, 'event')} of it wait to be stored." if run.backlog else "Its last step is stored."
+            sentence = f"Stalled: nothing from {run.run_id}{silent}. {kept}"
+        elif run is not None and run.state == "failed":
+            sentence = f"Failed: {run.reason or 'the worker gave no reason'}. What it sent is kept."
+        self.banner.say(sentence)
+
+    def _draw_chart(self) -> None:
+        self._offer_series()
+        name = self._series.currentText()
+        if self._drawn == (name, self.track.version):
+            return
+        self._drawn = (name, self.track.version)
+        self.chart.show_points(self.track.returns() if name == _RETURN else self.track.metric(name))
+
+    def _offer_series(self) -> None:
+        if self._series.count() != len(self.track.metrics) + 1:
+            known = {self._series.itemText(place) for place in range(self._series.count())}
+            self._series.addItems([name for name in self.track.metrics if name not in known])
+
+    def _on_series(self, name: str) -> None:
+        self.chart.follow()
+        self._ticks = 0
+
+
+def newest_event(rows: EventRows) -> int | None:
+    """Position of the last row that is an event."""
+    for position in range(len(rows) - 1, -1, -1):
+        if rows.row(position)["mark"] == EVENT:
+            return position
+    return None

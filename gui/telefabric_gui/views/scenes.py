@@ -1,0 +1,246 @@
+"""Pictures of an environment drawn from what a step tells: grid, cart and pole, image, bars, or text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QColor, QImage, QPainter, QPen
+
+from telefabric_gui import theme
+from telefabric_gui.figures import real, short
+
+LAKES = {
+    16: ("SFFF", "FHFH", "FFFH", "HFFG"),
+    64: (
+        "SFFFFFFF", "FFFFFFFF", "FFFHFFFF", "FFFFFHFF", "FFFHFFFF", "FHHFFFHF", "FHFFHFHF", "FFFHFFFG",
+    ),
+}  # fmt: skip
+"""The two maps that FrozenLake brings, by number of fields, for workers that do not tell theirs."""
+_LAKE_ACTIONS = ("left", "down", "right", "up")
+_FIELDS = {"S": "#a0b8d8", "F": "#d0e3f2", "H": "#31587e", "G": "#ffd480", "#": "#48525f", "W": "#48525f"}
+_FLOOR, _AGENT, _ON_DARK, _ON_LIGHT = "#d0e3f2", "#e4562a", "#d0e3f2", "#31587e"
+_BARS_MAX = 64
+_CART_X, _CART_ANGLE = 2.4, 12 * math.pi / 180
+"""Where CartPole ends: metres from the middle, and angle of the pole."""
+
+
+class Scene(Protocol):
+    """Something to paint into a rectangle; `words` says the same for those who do not see it."""
+
+    words: str
+
+    def paint(self, painter: QPainter, area: QRectF) -> None: ...
+
+
+def scene_of(observation: Any, render_hint: Any, metadata: Mapping[str, Any]) -> Scene:
+    """The most telling picture that these allow."""
+    hint = render_hint if isinstance(render_hint, dict) else {}
+    game = str(hint.get("game_id") or metadata.get("game_id") or "")
+    if grid := _grid(hint.get("grid") or metadata.get("grid"), game, observation):
+        return GridScene(grid, _place(hint, observation, grid))
+    array = _array(observation)
+    if array is not None and game.startswith("CartPole") and array.shape == (4,):
+        return CartPoleScene(*array.tolist())
+    if array is not None and array.dtype == np.uint8 and _is_image(array):
+        return ImageScene(array)
+    if array is not None and array.ndim == 1 and 1 < len(array) <= _BARS_MAX:
+        return BarScene(array)
+    text = hint.get("text") if isinstance(hint.get("text"), str) else render_hint
+    return TextScene(text if isinstance(text, str) else short(observation, 400))
+
+
+def action_words(action: Any, metadata: Mapping[str, Any]) -> str:
+    """An action with its name, where that is known."""
+    names = metadata.get("action_names")
+    if not isinstance(names, list | tuple):
+        game = str(metadata.get("game_id") or "")
+        names = _LAKE_ACTIONS if game.startswith("FrozenLake") else ("left", "right") if "CartPole" in game else ()
+    if isinstance(action, int) and not isinstance(action, bool) and 0 <= action < len(names):
+        return f"{action} ({names[action]})"
+    return short(action)
+
+
+class GridScene(NamedTuple):
+    """Fields by letter, and where the agent stands."""
+
+    rows: tuple[str, ...]
+    agent: tuple[int, int] | None
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        at = f"; the agent is in row {self.agent[0] + 1}, column {self.agent[1] + 1}" if self.agent else ""
+        return f"A grid of {len(self.rows)} by {len(self.rows[0])} fields (S start, H hole, G goal){at}."
+
+    def paint(self, painter: QPainter, area: QRectF) -> None:
+        height, width = len(self.rows), max(len(row) for row in self.rows)
+        side = math.floor(min(area.width() / width, area.height() / height))
+        if side < 2:
+            return
+        left = area.center().x() - side * width / 2
+        top = area.center().y() - side * height / 2
+        space = 1 if side > 8 else 0
+        font = theme.text_font(max(8, side // 4), bold=True)
+        for row, fields in enumerate(self.rows):
+            for column, letter in enumerate(fields):
+                field = QRectF(left + column * side, top + row * side, side, side).adjusted(space, space, -space, -space)
+                colour = QColor(_FIELDS.get(letter, _FLOOR))
+                painter.setPen(Qt.PenStyle.NoPen)
+                painter.setBrush(colour)
+                painter.drawRoundedRect(field, 3, 3)
+                if side >= 28 and letter in "SHG" and (row, column) != self.agent:
+                    painter.setFont(font)
+                    painter.setPen(QColor(_ON_DARK if letter == "H" else _ON_LIGHT))
+                    painter.drawText(field, Qt.AlignmentFlag.AlignCenter, letter)
+        if self.agent:
+            self._paint_agent(painter, left + self.agent[1] * side, top + self.agent[0] * side, side)
+
+    def _paint_agent(self, painter: QPainter, left: float, top: float, side: float) -> None:
+        centre, radius = QPointF(left + side / 2, top + side / 2), side * 0.25
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(_AGENT))
+        painter.drawEllipse(centre, radius, radius)
+        painter.setBrush(QColor("white"))
+        for offset in (-0.38, 0.38):
+            painter.drawEllipse(QPointF(centre.x() + offset * radius, centre.y() - 0.2 * radius), radius / 5, radius / 5)
+
+
+class CartPoleScene(NamedTuple):
+    """Position (m), speed (m/s), angle (rad) and angular speed (rad/s)."""
+
+    x: float
+    speed: float
+    angle: float
+    turning: float
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        return f"Cart at {self.x:.2f} m, pole at {math.degrees(self.angle):.1f} degrees."
+
+    def paint(self, painter: QPainter, area: QRectF) -> None:
+        colours = theme.active()
+        scale = min(area.width() / (2 * _CART_X + 0.8), area.height() / 2.1)
+        ground = area.center().y() + 0.72 * scale
+        middle = area.center().x()
+        painter.setPen(QPen(QColor(colours.line), 2))
+        reach = (_CART_X + 0.3) * scale
+        painter.drawLine(QPointF(middle - reach, ground), QPointF(middle + reach, ground))
+        painter.setPen(QPen(QColor(colours.faint), 1, Qt.PenStyle.DashLine))
+        for edge in (-_CART_X, _CART_X):
+            at = middle + edge * scale
+            painter.drawLine(QPointF(at, ground - 0.25 * scale), QPointF(at, ground + 0.1 * scale))
+        x = middle + max(-_CART_X - 0.3, min(_CART_X + 0.3, self.x)) * scale
+        cart = QRectF(x - 0.28 * scale, ground - 0.26 * scale, 0.56 * scale, 0.26 * scale)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(colours.accent))
+        painter.drawRoundedRect(cart, 4, 4)
+        hinge = QPointF(x, cart.top() + 0.04 * scale)
+        tip = QPointF(x + math.sin(self.angle) * 1.2 * scale, hinge.y() - math.cos(self.angle) * 1.2 * scale)
+        fallen = abs(self.angle) > _CART_ANGLE
+        painter.setPen(
+            QPen(QColor(colours.error if fallen else colours.warning), max(3.0, 0.09 * scale), Qt.PenStyle.SolidLine,
+                 Qt.PenCapStyle.RoundCap)
+        )  # fmt: skip
+        painter.drawLine(hinge, tip)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(colours.text))
+        painter.drawEllipse(hinge, 0.05 * scale, 0.05 * scale)
+
+
+class ImageScene:
+    """An observation that is a picture: (H, W), (H, W, 1), (H, W, 3) or stacked grey (k, H, W), uint8."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.words = f"The observation as a picture of {' × '.join(map(str, array.shape))}."
+        if array.ndim == 3 and array.shape[2] not in (1, 3):
+            array = array[-1]
+        kind = QImage.Format.Format_RGB888 if array.ndim == 3 and array.shape[2] == 3 else QImage.Format.Format_Grayscale8
+        array = np.ascontiguousarray(array if kind == QImage.Format.Format_RGB888 else array.reshape(array.shape[:2]))
+        height, width = array.shape[:2]
+        self._image = QImage(array.tobytes(), width, height, array.strides[0], kind).copy()
+
+    def paint(self, painter: QPainter, area: QRectF) -> None:
+        size = self._image.size().scaled(area.size().toSize(), Qt.AspectRatioMode.KeepAspectRatio)
+        target = QRectF(0, 0, size.width(), size.height())
+        target.moveCenter(area.center())
+        painter.drawImage(target, self._image)
+
+
+class BarScene:
+    """A short vector as bars around zero, each with its value."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._values = [float(value) for value in array]
+        self.words = "Observation: " + short(self._values, 200)
+
+    def paint(self, painter: QPainter, area: QRectF) -> None:
+        colours = theme.active()
+        finite = [abs(value) for value in self._values if math.isfinite(value)]
+        largest = max(finite, default=0.0) or 1.0
+        height = min(28.0, area.height() / len(self._values))
+        top = area.center().y() - height * len(self._values) / 2
+        middle, reach = area.center().x(), area.width() / 2 - 76
+        painter.setFont(theme.figure_font(int(max(7, min(12, height * 0.6)))))
+        for place, value in enumerate(self._values):
+            line = QRectF(area.left(), top + place * height, area.width(), height)
+            if height >= 9:
+                painter.setPen(QColor(colours.faint))
+                painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), f"[{place}]")
+                painter.setPen(QColor(colours.text))
+                painter.drawText(line, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), real(value, 3))
+            if math.isfinite(value):
+                end = middle + reach * value / largest
+                bar = QRectF(min(middle, end), line.top() + 2, abs(end - middle), height - 4)
+                painter.fillRect(bar, QColor(colours.accent if value >= 0 else colours.warning))
+        painter.setPen(QPen(QColor(colours.line), 1))
+        painter.drawLine(QPointF(middle, top), QPointF(middle, top + height * len(self._values)))
+
+
+class TextScene:
+    """Anything else, readable."""
+
+    def __init__(self, text: str) -> None:
+        self.words = text
+
+    def paint(self, painter: QPainter, area: QRectF) -> None:
+        lines = self.words.split("\n")
+        painter.setFont(theme.figure_font(12 if len(lines) > 1 or len(self.words) > 60 else 24))
+        painter.setPen(QColor(theme.active().text))
+        flags = Qt.AlignmentFlag.AlignCenter | (Qt.TextFlag.TextWordWrap if len(lines) == 1 else Qt.TextFlag(0))
+        painter.drawText(area, int(flags), self.words)
+
+
+def _grid(given: Any, game: str, observation: Any) -> tuple[str, ...] | None:
+    if isinstance(given, list | tuple) and given and all(isinstance(row, str) and row for row in given):
+        return tuple(given)
+    if game.startswith("FrozenLake") and isinstance(observation, int):
+        fields = 64 if "8x8" in game else 16
+        return LAKES[fields] if 0 <= observation < fields else None
+    return None
+
+
+def _place(hint: Mapping[str, Any], observation: Any, rows: Sequence[str]) -> tuple[int, int] | None:
+    """Where the agent is: as the hint says, else a discrete observation counts fields row by row."""
+    agent = hint.get("agent")
+    if isinstance(agent, list | tuple) and len(agent) == 2 and all(isinstance(one, int) for one in agent):
+        return int(agent[0]), int(agent[1])
+    width = len(rows[0])
+    if isinstance(observation, int) and 0 <= observation < width * len(rows):
+        return divmod(observation, width)
+    return None
+
+
+def _array(observation: Any) -> np.ndarray[Any, Any] | None:
+    """A numeric observation as an array."""
+    if isinstance(observation, list) and observation and all(type(one) in (int, float) for one in observation):
+        return np.array(observation, np.float64)
+    if isinstance(observation, np.ndarray) and observation.dtype.kind in "biuf":
+        return observation
+    return None
+
+
+def _is_image(array: np.ndarray[Any, Any]) -> bool:
+    return array.ndim in (2, 3) and min(array.shape[:2]) >= 1 and array.size > _BARS_MAX and array.shape[-1] > 0

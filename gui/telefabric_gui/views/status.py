@@ -1,0 +1,55 @@
+"""The bar at the bottom: the figures that are always in sight, each in a place of its own."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
+
+from telefabric_gui import theme
+from telefabric_gui.views.card import label, restyle
+from telefabric_gui.views.dot import Dot
+
+HEIGHT_PX = 28
+_FIGURES = {
+    "rate": ("0 000 000 events/s", "Events that this client received in a second"),
+    "behind": ("behind live 00.0 s", "Age of the newest live event when it came in"),
+    "missing": ("missing 000 000", "Events that have not come yet and are being fetched from the store"),
+    "gaps": ("gaps 000 000", "Events that are known to be lost for good"),
+    "dropped": ("dropped here 000 000", "Live events that were left out on the way to this client"),
+    "memory": ("memory 0 000 MB", "Memory of this client"),
+    "redraw": ("redraw 00 ms at 20 Hz", "Time to take in what came and to paint it"),
+}
+
+
+class StatusBar(QFrame):
+    """`show_figure` once a tick; widths are fixed, so that nothing moves."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("statusbar")
+        self.setFixedHeight(HEIGHT_PX)
+        self.dot = Dot()
+        self._state = label(role="dim")
+        self._figures: dict[str, QLabel] = {}
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(14, 0, 14, 0)
+        layout.setSpacing(20)
+        first = QHBoxLayout()
+        first.setSpacing(6)
+        first.addWidget(self.dot)
+        first.addWidget(self._state)
+        layout.addLayout(first)
+        for name, (widest, tip) in _FIGURES.items():
+            figure = self._figures[name] = label(role="dim")
+            figure.setFont(theme.text_font(theme.CAPTION_PX))
+            figure.setMinimumWidth(figure.fontMetrics().horizontalAdvance(widest))
+            figure.setToolTip(tip)
+            layout.addWidget(figure)
+        layout.addStretch(1)
+
+    def show_state(self, tone: str, words: str, *, pulse: bool) -> None:
+        self.dot.show_state(tone, words, pulse=pulse)
+        self._state.setText(words)
+
+    def show_figure(self, name: str, text: str, role: str = "dim") -> None:
+        self._figures[name].setText(text)
+        restyle(self._figures[name], "role", role)

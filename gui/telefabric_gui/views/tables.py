@@ -1,0 +1,141 @@
+"""The view of a table of events: newest on top, following it until one scrolls away."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, Qt, Signal
+from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QResizeEvent
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QStyleOptionViewItem, QTableView, QWidget
+
+from telefabric_gui import theme
+from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable
+from telefabric_gui.rows import EVENT, GAP
+
+ROW_PX = 24
+_PAD_PX = 6
+_COLUMNS_MIN = 4
+
+
+class TableView(QTableView):
+    """At its top it follows what comes; scrolled away it stands still, whatever comes above."""
+
+    picked = Signal(int)
+    """Position of the row under the cursor in the model's rows; -1 when none is."""
+
+    def __init__(self, model: EventTable, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._events = model
+        self.setModel(model)
+        self.setItemDelegate(_Delegate(self))
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setCornerButtonEnabled(False)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerItem)
+        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setTabKeyNavigation(False)
+        vertical = self.verticalHeader()
+        vertical.setVisible(False)
+        vertical.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        vertical.setDefaultSectionSize(ROW_PX)
+        vertical.setMinimumSectionSize(ROW_PX)
+        self._lay_out_columns()
+        self._top_before = 0
+        model.rowsAboutToBeInserted.connect(self._before_insert)
+        model.rowsInserted.connect(self._after_insert)
+        self.selectionModel().selectionChanged.connect(self._on_selection)
+        model.modelReset.connect(lambda: self.picked.emit(-1))
+
+    @property
+    def following(self) -> bool:
+        """Whether the newest row is in sight."""
+        return self.verticalScrollBar().value() == 0
+
+    def follow(self) -> None:
+        """Back to the newest row, with none picked."""
+        self.clearSelection()
+        self.setCurrentIndex(QModelIndex())
+        self.scrollToTop()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        super().resizeEvent(event)
+        self._hide_what_does_not_fit()
+
+    def _hide_what_does_not_fit(self) -> None:
+        """Columns stand in order of importance: the last ones go first."""
+        left = self.viewport().width()
+        for place, width in enumerate(self._widths):
+            left -= width
+            self.setColumnHidden(place, left < 0 and place >= _COLUMNS_MIN)
+
+    def _lay_out_columns(self) -> None:
+        self.setFont(theme.figure_font())
+        digit = QFontMetrics(theme.figure_font()).horizontalAdvance("0")
+        header = self.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(3 * digit)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        for place, column in enumerate(self._events.columns):
+            self.setColumnWidth(place, column.width * digit + 2 * _PAD_PX)
+        self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
+        header.setStretchLastSection(True)
+
+    def _before_insert(self, parent: QModelIndex, first: int, last: int) -> None:
+        self._top_before = self.rowAt(0) if not self.following else -1
+
+    def _after_insert(self, parent: QModelIndex, first: int, last: int) -> None:
+        if self._top_before > 0 and first <= self._top_before:
+            self.updateGeometries()
+            self.verticalScrollBar().setValue(self._top_before + last - first + 1)
+
+    def _on_selection(self, *what: object) -> None:
+        chosen = self.selectionModel().selectedRows()
+        row = chosen[0].row() if chosen else -1
+        if row < 0 or self._events.index(row, 0).data(MARK_ROLE) != EVENT:
+            self.picked.emit(-1)
+        else:
+            self.picked.emit(self._events.position(row))
+
+    def picked_position(self) -> int | None:
+        """Position of the chosen row now; rows that came since may have moved it."""
+        chosen = self.selectionModel().selectedRows()
+        if not chosen or self._events.index(chosen[0].row(), 0).data(MARK_ROLE) != EVENT:
+            return None
+        return self._events.position(chosen[0].row())
+
+
+class _Delegate(QStyledItemDelegate):
+    """Draws cells without a focus frame, and rows of missing events hatched with one sentence over all columns."""
+
+    def __init__(self, view: QTableView) -> None:
+        super().__init__(view)
+        self._table = view
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:  # noqa: N802
+        super().initStyleOption(option, index)
+        option.textElideMode = Qt.TextElideMode.ElideRight  # type: ignore[attr-defined]
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        mark = index.data(MARK_ROLE)
+        if mark == EVENT:
+            super().paint(painter, option, index)
+            return
+        colours = theme.active()
+        colour = colours.error if mark == GAP else colours.warning
+        cell: QRect = option.rect  # type: ignore[attr-defined]
+        painter.save()
+        painter.setClipRect(cell)
+        painter.fillRect(cell, QColor(colours.tinted(colour)))
+        hatch = QColor(colour)
+        hatch.setAlphaF(0.35)
+        painter.setBrushOrigin(0, cell.top())
+        painter.fillRect(QRect(cell.left(), cell.top(), cell.width(), 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
+        painter.fillRect(QRect(cell.left(), cell.bottom() - 2, cell.width(), 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
+        painter.setPen(QColor(colour))
+        painter.setFont(theme.text_font(theme.CAPTION_PX))
+        line = QRect(_PAD_PX + 8, cell.top(), self._table.viewport().width() - 2 * _PAD_PX, cell.height())
+        painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE))
+        painter.restore()
