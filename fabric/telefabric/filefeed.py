@@ -25,8 +25,8 @@ from telefabric_schemas import DURABLE_KINDS, AnyEvent, values
 
 POLL_S = 0.2
 RETRY_S = 1.0
-BUFFERED_MAX = 4_000
-"""Events that wait for `drain`; at 20 drains a second 80,000 events a second."""
+BUFFERED_MAX = 3_000
+"""Events that wait for `drain`: what a client takes in within a tick without being felt."""
 WINDOW_IDS = 100_000
 HISTORY_IDS = 200_000
 _BULKY = frozenset({"step", "frame", "log"})

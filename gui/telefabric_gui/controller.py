@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from telefabric.feed import Connection, Feed, Link, RunView, Update
+from telefabric.feed import Connection, Feed, FeedEvent, Link, RunView, Update
 from telefabric.session.handover import Range
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.track import Track, TrackKey
@@ -139,39 +140,41 @@ class Controller(QObject):
         self._feed.watch(frozenset(self.watched))
 
     def _take_events(self, update: Update) -> None:
-        touched: dict[TrackKey, set[bytes]] = {}
+        tracks: Mapping[tuple[str, str], Track] = self.tracks
         for event in update.events:
-            if event.run_id not in self.watched:
-                continue
-            self.shown_events += 1
             inner = event.event
-            if isinstance(inner, Step | Episode | Metric):
-                track = self._track(TrackKey(event.run_id, inner.agent_id))
+            kind = type(inner)
+            if kind is Step or kind is Episode or kind is Metric:
+                track = tracks.get((event.run_id, inner.agent_id)) or self._open(event.run_id, inner.agent_id)  # type: ignore[union-attr]
                 if track is not None:
-                    fresh = touched.setdefault(track.key, set())
-                    if track.add(event, inner):
-                        fresh.add(event.stream_id)
-            elif inner is None:
-                self.unknown_events += 1
-            elif isinstance(inner, Gap):
-                self._reasons[event.stream_id, event.seq] = inner.reason
-            if event.stream_id not in self._run_of_stream:
-                self._run_of_stream[event.stream_id] = event.run_id
+                    track.pending.append(event)
+            else:
+                self._take_other(event)
+        self.shown_events += len(update.events)
         changed = self._take_missing(update)
         for track in list(self.tracks.values()):
-            fresh = touched.get(track.key, set())
+            fresh = track.new_streams()
+            self._run_of_stream.update((stream_id, track.key.run_id) for stream_id in fresh)
             streams = fresh | {stream_id for stream_id in changed if stream_id in track.streams}
-            if streams or track.key in touched:
+            if streams or track.pending:
                 track.apply({stream_id: self._marks(stream_id) for stream_id in streams})
 
-    def _track(self, key: TrackKey) -> Track | None:
-        track = self.tracks.get(key)
-        if track is None:
-            if len(self.tracks) >= TRACKS_MAX:
-                self.hidden_agents.add(key)
-                return None
-            track = self.tracks[key] = Track(key)
-            self.track_opened.emit(track)
+    def _take_other(self, event: FeedEvent) -> None:
+        if event.event is None:
+            self.unknown_events += 1
+        elif isinstance(event.event, Gap):
+            self._reasons[event.stream_id, event.seq] = event.event.reason
+
+    def _open(self, run_id: str, agent_id: str) -> Track | None:
+        """A track for an agent's first event, unless nobody watches its run any more or no tab is left."""
+        key = TrackKey(run_id, agent_id)
+        if run_id not in self.watched:
+            return None
+        if len(self.tracks) >= TRACKS_MAX:
+            self.hidden_agents.add(key)
+            return None
+        track = self.tracks[key] = Track(key)
+        self.track_opened.emit(track)
         return track
 
     def _take_missing(self, update: Update) -> set[bytes]:

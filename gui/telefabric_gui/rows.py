@@ -131,8 +131,15 @@ class EventRows:
         self.listener = None
 
     def _take(self, rows: Sequence[tuple[Any, ...]], raws: Sequence[bytes]) -> int:
-        tail, tail_raws, late = [], [], []
+        if not rows:
+            return 0
         newest = self._newest
+        block = np.array(rows, self._table.dtype)
+        if self._goes_on(block):
+            newest[rows[0][1]] = rows[-1][2]
+            self._insert(len(self), block, raws)
+            return len(rows)
+        tail, tail_raws, late = [], [], []
         for place, row in enumerate(rows):
             stream, seq = row[1], row[2]
             if seq > newest.get(stream, 0):
@@ -144,6 +151,12 @@ class EventRows:
         if tail:
             self._insert(len(self), np.array(tail, self._table.dtype), tail_raws)
         return len(tail) + (self._fill([rows[place] for place in late], [raws[place] for place in late]) if late else 0)
+
+    def _goes_on(self, block: npt.NDArray[Any]) -> bool:
+        """Whether these are of one stream, in order, and newer than all that came of it: the common case."""
+        streams, seqs = block["stream"], block["seq"]
+        one = bool((streams == streams[0]).all() and (seqs[1:] > seqs[:-1]).all())
+        return one and int(seqs[0]) > self._newest.get(int(streams[0]), 0)
 
     def _fill(self, rows: list[tuple[Any, ...]], raws: list[bytes]) -> int:
         """Events that belong between others, or before all."""
@@ -161,7 +174,10 @@ class EventRows:
                     continue
                 position = int(own[at]) if at < len(own) else int(own[-1]) + 1 if len(own) else 0
                 places.append((position, wanted[seq], seq))
-        self._insert_at([(position, rows[place], raws[place]) for position, place, _ in sorted(places)])
+        full = len(self) >= self.rows_max  # then what is older than all rows would leave at once
+        self._insert_at(
+            [(position, rows[place], raws[place]) for position, place, _ in sorted(places) if position or not full]
+        )
         return len(places)
 
     def _insert_marks(self, stream: int, marks: Iterable[Mark]) -> None:
@@ -234,7 +250,7 @@ class EventRows:
             self._raws[at : at + count] = None
         else:
             self._raws[at : at + count] = raws
-            self._raw_bytes += sum(len(raw) for raw in raws if raw is not None)
+            self._raw_bytes += sum(map(len, filter(None, raws)))
         self._end += count
         if self.listener:
             self.listener.inserted()
@@ -243,7 +259,7 @@ class EventRows:
         if self.listener:
             self.listener.removing(position, count)
         at = self._start + position
-        self._raw_bytes -= sum(len(raw) for raw in self._raws[at : at + count] if raw is not None)
+        self._raw_bytes -= sum(map(len, filter(None, self._raws[at : at + count])))
         self._raw_first -= min(max(0, self._raw_first - position), count)
         if position == 0:
             self._raws[at : at + count] = None

@@ -177,7 +177,8 @@ QLabel[badge="warning"] { color: $warning; background: $warning_tint; }
 QLabel[badge="error"] { color: $error; background: $error_tint; }
 QLabel[badge="accent"] { color: $accent; background: $accent_tint; }
 QLabel[badge="dim"] { color: $dim; background: $dim_tint; }
-QLabel[badge] { border-radius: 10px; padding: 2px 8px; font-size: 11px; font-weight: 600; }
+QLabel[badge] { border-radius: 9px; padding: 1px 8px; min-height: 16px; max-height: 16px; font-size: 11px;
+    font-weight: 600; }
 #topbar, #runs, #details { background: $panel; }
 #topbar { border-bottom: 1px solid $line; }
 #statusbar { background: $panel; border-top: 1px solid $line; }
@@ -190,11 +191,11 @@ QLabel[badge] { border-radius: 10px; padding: 2px 8px; font-size: 11px; font-wei
 #banner { background: $warning_tint; border-bottom: 1px solid $line; }
 #banner QLabel { color: $warning; }
 #segments { background: $raised; border-radius: 8px; }
-#segments QPushButton { border: none; border-radius: 6px; padding: 4px 16px; color: $dim; background: transparent; }
+#segments QPushButton { border: 1px solid transparent; border-radius: 6px; padding: 3px 12px; min-width: 92px; color: $dim; background: transparent; }
 #segments QPushButton:hover { color: $text; }
 #segments QPushButton:checked { background: $window; color: $good; font-weight: 600; }
 #segments QPushButton#pause:checked { color: $warning; }
-#segments QPushButton:focus { border: 1px solid $accent; }
+#segments QPushButton:focus { border-color: $accent; }
 QPushButton[role="plain"] { border: 1px solid transparent; border-radius: 6px; padding: 4px 10px; color: $dim;
     background: transparent; }
 QPushButton[role="plain"]:hover { background: $raised; color: $text; }
@@ -208,17 +209,18 @@ QListView { background: $panel; border: none; outline: none; }
 QTabWidget::pane { border: none; }
 QTabBar { background: $panel; }
 QTabBar::tab { background: transparent; color: $dim; padding: 9px 16px 8px 12px; border: none;
-    border-bottom: 2px solid transparent; max-width: 260px; }
-QTabBar::tab:selected { color: $text; font-weight: 600; border-bottom-color: $accent; }
+    border-bottom: 2px solid transparent; }
+QTabBar::tab:selected { color: $text; border-bottom-color: $accent; }
 QTabBar::tab:hover { color: $text; }
 QTabBar QToolButton { background: $panel; border: none; }
 #tabs { background: $panel; }
+#chart { background: transparent; border: none; }
 QTableView { background: $panel; border: none; outline: none; gridline-color: transparent;
     selection-background-color: $raised; selection-color: $text; }
 QTableView::item:focus { border: none; }
 QHeaderView { background: $panel; border: none; }
 QHeaderView::section { background: $panel; color: $faint; border: none; border-bottom: 1px solid $line;
-    padding: 4px 6px; font-size: 11px; font-weight: 600; }
+    padding: 4px 8px; font-size: 11px; font-weight: 600; }
 QScrollBar:vertical { background: transparent; width: 10px; margin: 0; }
 QScrollBar:horizontal { background: transparent; height: 10px; margin: 0; }
 QScrollBar::handle { background: $line; border-radius: 3px; min-height: 24px; min-width: 24px; margin: 2px; }

@@ -23,6 +23,9 @@ SERIES_MAX = 64
 """Named metrics of one track; more are not charted."""
 
 
+_NAN = float("nan")
+
+
 class TrackKey(NamedTuple):
     run_id: str
     agent_id: str
@@ -48,35 +51,34 @@ class Track:
         """The newest step came over the live path."""
         self.streams: dict[bytes, int] = {}
         """Streams that have had events of this agent, with the number by which rows know them."""
-        self._pending: list[tuple[FeedEvent, Step | Episode | Metric]] = []
+        self.pending: list[FeedEvent] = []
+        """Steps, episodes and metrics of this agent for the next `apply`."""
 
-    def add(self, event: FeedEvent, inner: Step | Episode | Metric) -> bool:
-        """Take one event for the next `apply`; whether its stream is new here."""
-        self._pending.append((event, inner))
-        if event.stream_id in self.streams:
-            return False
-        self.streams[event.stream_id] = len(self.streams)
-        return True
+    def new_streams(self) -> set[bytes]:
+        """Streams among the pending events of which there was none before."""
+        new = {event.stream_id for event in self.pending} - self.streams.keys()
+        for stream_id in sorted(new):
+            self.streams[stream_id] = len(self.streams)
+        return new
 
     def apply(self, marks: dict[bytes, Iterable[Mark]]) -> None:
-        """Put what was added into the tables, and for some streams all that is missing now."""
+        """Put what is pending into the tables, and for some streams all that is missing now."""
         steps: list[tuple[Any, ...]] = []
         episodes: list[tuple[Any, ...]] = []
         step_raws: list[bytes] = []
         episode_raws: list[bytes] = []
         streams = self.streams
-        for event, inner in self._pending:
-            stream = streams[event.stream_id]
+        for _, stream_id, seq, _, inner, raw, live in self.pending:
             if type(inner) is Step:
-                steps.append(_step_row(stream, event.seq, inner))
-                step_raws.append(event.raw)
-                self.live = event.live
+                steps.append(_step_row(streams[stream_id], seq, inner))
+                step_raws.append(raw)
+                self.live = live
             elif type(inner) is Episode:
-                episodes.append(_episode_row(stream, event.seq, inner))
-                episode_raws.append(event.raw)
+                episodes.append(_episode_row(streams[stream_id], seq, inner))
+                episode_raws.append(raw)
             elif type(inner) is Metric:
                 self._add_point(inner)
-        self._pending.clear()
+        self.pending.clear()
         own = {streams[stream_id]: given for stream_id, given in marks.items() if stream_id in streams}
         self.steps.apply(steps, step_raws, own)
         self.episodes.apply(episodes, episode_raws, own)
@@ -136,18 +138,15 @@ def _sorted(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
 def _step_row(stream: int, seq: int, step: Step) -> tuple[Any, ...]:
     return (
         0, stream, seq, seq, step.env_index, step.episode_index, step.step_index,
-        NO_STEP if step.global_step is None else step.global_step, _nan(step.reward), step.terminated, step.truncated,
+        NO_STEP if step.global_step is None else step.global_step, _NAN if step.reward is None else step.reward,
+        step.terminated, step.truncated,
         step.time_ns,
     )  # fmt: skip
 
 
 def _episode_row(stream: int, seq: int, episode: Episode) -> tuple[Any, ...]:
     return (
-        0, stream, seq, seq, episode.env_index, episode.episode_index, _nan(episode.total_reward),
+        0, stream, seq, seq, episode.env_index, episode.episode_index, _NAN if episode.total_reward is None else episode.total_reward,
         NO_STEP if episode.length is None else episode.length,
         NO_STEP if episode.global_step is None else episode.global_step, episode.time_ns,
     )  # fmt: skip
-
-
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
+
+import msgspec
 
 from telefabric import limits
 from telefabric.wire import control
@@ -24,8 +27,14 @@ from telefabric_schemas import TOPICS
 
 NS = 1_000_000_000
 ALL_RUNS = b""
+UNTOLD_MAX = 10_000
+"""When more separate drops than this wait to be told, which streams they were of is no longer kept apart."""
 _MERGE_DROPS = 1_000
 """How many separate drops wait to be told before those that can be told as one are."""
+_RECENT_WINDOW_BYTES = limits.LIVE_RECENT_BYTES // 4
+_RECENT_BYTES_MAX = limits.LIVE_QUEUE_BYTES_MAX
+_ORDER_UNKNOWN = 0
+"""A kind of a newer version: nobody here can tell what it is worth."""
 
 
 class Item(NamedTuple):
@@ -35,14 +44,16 @@ class Item(NamedTuple):
     events: int
     kind: str
     stream: bytes
+    counter: int
     entered_ns: int
     message: bytes
 
 
-class DropKey(NamedTuple):
-    reason: str
-    kind: str
-    stream: bytes
+class Untold(NamedTuple):
+    """A drop, to be told with the first delivery that reaches `number`."""
+
+    number: int
+    drop: Drop
 
 
 @dataclass(slots=True)
@@ -56,14 +67,12 @@ class LiveSubscriber:
     policy: LivePolicy = field(default_factory=LivePolicy)
     number: int = 0
     """Events that were ever meant for it."""
-    told: int = 0
-    """The number that the last delivery reached."""
     delivered: int = 0
     queued_events: int = 0
     queued_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     _queues: dict[int, deque[Item]] = field(default_factory=dict)
-    _untold: list[tuple[int, DropKey, int]] = field(default_factory=list)
+    _untold: list[Untold] = field(default_factory=list)
     _merge_at: int = _MERGE_DROPS
 
     def want(self, message: control.Watch) -> None:
@@ -72,23 +81,23 @@ class LiveSubscriber:
         self.runs = None if message.runs is None else frozenset(message.runs)
         self.kinds = None if message.kinds is None else frozenset(message.kinds)
         self.policy = message.policy
+        self._shorten()
 
     def takes(self, run: str, kind: str) -> bool:
         return (self.runs is None or run in self.runs) and (self.kinds is None or kind in self.kinds)
 
-    def push(self, kind: str, stream: bytes, events: int, message: bytes, now_ns: int) -> None:
+    def push(self, kind: str, header: Header, message: bytes, now_ns: int) -> None:
         """Number a batch and queue it; over the limit, drop what is worth least."""
-        self.number += events
-        order = TOPICS[kind].drop_order
+        self.number += header.events
+        order = _order(kind)
         queue = self._queues.get(order)
         if queue is None:
             queue = self._queues[order] = deque()
             self._queues = dict(sorted(self._queues.items()))
-        queue.append(Item(self.number, events, kind, stream, now_ns, message))
-        self.queued_events += events
+        queue.append(Item(self.number, header.events, kind, header.stream, header.counter, now_ns, message))
+        self.queued_events += header.events
         self.queued_bytes += len(message)
-        while self.queued_events > self.policy.events_max or self.queued_bytes > limits.LIVE_QUEUE_BYTES_MAX:
-            self._drop(next(queue for queue in self._queues.values() if queue), "queue_full")
+        self._shorten()
 
     def peek(self, now_ns: int) -> Item | None:
         """The next batch in order of number; what has grown too old on the way is dropped."""
@@ -107,13 +116,11 @@ class LiveSubscriber:
 
     def sent(self, item: Item) -> None:
         """ZeroMQ took the batch that `peek` gave."""
-        queue = self._queues[TOPICS[item.kind].drop_order]
-        queue.popleft()
+        self._queues[_order(item.kind)].popleft()
         self.queued_events -= item.events
         self.queued_bytes -= len(item.message)
         self.delivered += item.events
         self._forget_drops_below(item.number)
-        self.told = item.number
 
     def tick(self) -> Delivery | None:
         """When nothing is queued: the newest number and the drops that no delivery has told."""
@@ -123,38 +130,118 @@ class LiveSubscriber:
 
     def ticked(self) -> None:
         self._forget_drops_below(self.number)
-        self.told = self.number
+
+    def _shorten(self) -> None:
+        """Keep the limits. One batch may stay, however many its events: small limits would let none through."""
+        while self._too_full and sum(map(len, self._queues.values())) > 1:
+            self._drop(next(queue for queue in self._queues.values() if queue), "queue_full")
+
+    @property
+    def _too_full(self) -> bool:
+        return self.queued_events > self.policy.events_max or self.queued_bytes > limits.LIVE_QUEUE_BYTES_MAX
 
     def _drop(self, queue: deque[Item], reason: str) -> None:
         item = queue.popleft()
         self.queued_events -= item.events
         self.queued_bytes -= len(item.message)
         self.dropped[reason] += item.events
-        self._untold.append((item.number, DropKey(reason, item.kind, item.stream), item.events))
+        self._untold.append(Untold(item.number, Drop(reason, item.kind, item.stream, item.events, item.counter)))
         if len(self._untold) > self._merge_at:
             self._merge_untold()
             self._merge_at = 2 * len(self._untold) + _MERGE_DROPS
 
     def _merge_untold(self) -> None:
-        """Keep the list of drops short: those of one key between the same two queued batches become one."""
+        """Keep the list of drops short: those that are alike between the same two queued batches become one."""
         queued = sorted(item.number for queue in self._queues.values() for item in queue)
-        merged: dict[tuple[int, DropKey], tuple[int, int]] = {}
-        for number, key, events in self._untold:
-            place = (bisect_left(queued, number), key)
-            newest, before = merged.get(place, (0, 0))
-            merged[place] = (max(newest, number), before + events)
-        self._untold = [(newest, key, events) for (_, key), (newest, events) in merged.items()]
+        self._untold = _merged(self._untold, queued)
+        if len(self._untold) > UNTOLD_MAX:
+            unnamed = (Untold(number, Drop(drop.reason, "", b"", drop.events)) for number, drop in self._untold)
+            self._untold = _merged(unnamed, queued)
 
     def _drops_below(self, number: int) -> list[Drop]:
-        sums: Counter[DropKey] = Counter()
-        for newest, key, events in self._untold:
-            if newest <= number:
-                sums[key] += events
-        return [Drop(key.reason, key.kind, key.stream, events) for key, events in sums.items()]
+        """Nothing is delivered between them any more, so they stay merged: a full pipe asks for them again and again."""
+        below = _merged((one for one in self._untold if one.number <= number), ())
+        self._untold = below + [one for one in self._untold if one.number > number]
+        return [drop for _, drop in below]
 
     def _forget_drops_below(self, number: int) -> None:
         if self._untold:
-            self._untold = [drop for drop in self._untold if drop[0] > number]
+            self._untold = [one for one in self._untold if one.number > number]
+
+
+def _order(kind: str) -> int:
+    topic = TOPICS.get(kind)
+    return topic.drop_order if topic else _ORDER_UNKNOWN
+
+
+def _merged(drops: Iterable[Untold], queued: Sequence[int]) -> list[Untold]:
+    """Drops of one reason, kind and stream as one, between any two of the queued numbers."""
+    found: dict[Hashable, Untold] = {}
+    for one in drops:
+        reason, kind, stream, events, reached = msgspec.structs.astuple(one.drop)
+        place = (bisect_left(queued, one.number), reason, kind, stream)
+        before = found.get(place)
+        if before is None:
+            found[place] = one
+        else:
+            drop = Drop(reason, kind, stream, before.drop.events + events, max(before.drop.reached, reached))
+            found[place] = Untold(max(before.number, one.number), drop)
+    return list(found.values())
+
+
+@dataclass(slots=True)
+class _Window:
+    """Batches of one run and kind, each with the number of its arrival."""
+
+    batches: deque[tuple[int, bytes]] = field(default_factory=deque)
+    size: int = 0
+    """In bytes."""
+
+    def push(self, arrival: int, message: bytes) -> None:
+        self.batches.append((arrival, message))
+        self.size += len(message)
+        while len(self.batches) > limits.LIVE_RECENT_BATCHES or self.size > _RECENT_WINDOW_BYTES:
+            self.size -= len(self.batches.popleft()[1])
+
+
+class RecentWindow:
+    """The last batches of each run and kind, in bounds, for subscribers that come later."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """In bytes."""
+        self._arrivals = 0
+        self._windows: dict[tuple[str, str], _Window] = {}
+        """The one that was fed last comes last."""
+
+    def push(self, run: str, kind: str, message: bytes) -> None:
+        if len(message) > _RECENT_WINDOW_BYTES:
+            return
+        self._arrivals += 1
+        window = self._windows.pop((run, kind), None) or _Window()
+        self._windows[run, kind] = window
+        self.size -= window.size
+        window.push(self._arrivals, message)
+        self.size += window.size
+        while self.size > _RECENT_BYTES_MAX:
+            self.size -= self._windows.pop(next(iter(self._windows))).size
+
+    def batches(self, takes: Callable[[str, str], bool]) -> list[bytes]:
+        """Those of the runs and kinds that are asked for, oldest first; what is worth most where not all have room."""
+        wanted = [(kind, window) for (run, kind), window in self._windows.items() if takes(run, kind)]
+        wanted.sort(key=lambda one: _order(one[0]), reverse=True)
+        found: list[tuple[int, bytes]] = []
+        room = limits.LIVE_RECENT_BYTES
+        for arrival, message in chain.from_iterable(reversed(window.batches) for _, window in wanted):
+            if len(message) <= room:
+                found.append((arrival, message))
+                room -= len(message)
+        return [message for _, message in sorted(found)]
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Forget all other runs."""
+        self._windows = {key: window for key, window in self._windows.items() if wanted(key[0])}
+        self.size = sum(window.size for window in self._windows.values())
 
 
 class LiveLane:
@@ -162,8 +249,8 @@ class LiveLane:
 
     def __init__(self) -> None:
         self.subscribers: dict[bytes, LiveSubscriber] = {}
+        self.recent = RecentWindow()
         self.dropped: Counter[str] = Counter()
-        self._recent: dict[str, deque[tuple[bytes, bytes]]] = {}
 
     def add(self, token: bytes, subscriber: LiveSubscriber) -> None:
         self.subscribers[token] = subscriber
@@ -185,38 +272,22 @@ class LiveLane:
     def push(self, topic: bytes, header: Header, message: bytes, now_ns: int) -> None:
         """A live batch from a worker, for everyone who wants it."""
         parts = topic_parts(topic)
-        if parts is None or parts[1] not in TOPICS:
+        if parts is None:
             self.dropped["bad_topic"] += 1
             return
         run, kind = parts
         for subscriber in self.subscribers.values():
             if subscriber.takes(run, kind):
-                subscriber.push(kind, header.stream, header.events, message, now_ns)
-        recent = self._recent.get(run)
-        if recent is None:
-            recent = self._recent[run] = deque(maxlen=limits.LIVE_RECENT_BATCHES)
-        recent.append((topic, message))
-
-    def recent(self, subscriber: LiveSubscriber, known: frozenset[str] | None) -> list[bytes]:
-        """The last batches of the runs that a subscriber wants and did not want before, oldest first, in bounds."""
-        found: list[bytes] = []
-        room = limits.LIVE_RECENT_BYTES
-        for run, batches in self._recent.items():
-            if known is None or run in known:
-                continue
-            for topic, message in reversed(batches):
-                parts = topic_parts(topic)
-                if parts and subscriber.takes(run, parts[1]) and len(message) <= room:
-                    found.append(message)
-                    room -= len(message)
-        return found[::-1]
+                subscriber.push(kind, header, message, now_ns)
+        if self._watched(run):
+            self.recent.push(run, kind, message)
 
     def forget_unwatched(self) -> None:
         """Drop the recent windows of runs that nobody wants any more."""
-        if any(subscriber.runs is None for subscriber in self.subscribers.values()):
-            return
-        watched = {run for subscriber in self.subscribers.values() for run in subscriber.runs or ()}
-        self._recent = {run: batches for run, batches in self._recent.items() if run in watched}
+        self.recent.keep(self._watched)
+
+    def _watched(self, run: str) -> bool:
+        return any(subscriber.runs is None or run in subscriber.runs for subscriber in self.subscribers.values())
 
 
 @dataclass(slots=True)
@@ -278,12 +349,15 @@ class LiveCore:
         if watcher is None:
             watcher = self._watchers[peer] = _Watcher(peer, self._new_token(), now_ns, now_ns, LiveSubscriber())
             self.lane.add(watcher.token, watcher.subscriber)
+        watcher.heard_ns = now_ns
         subscriber = watcher.subscriber
         known = subscriber.runs
         subscriber.want(message)
         self.lane.forget_unwatched()
         watching = control.Watching(self._instance, watcher.token, self._endpoints(), message.policy)
-        recent = self.lane.recent(subscriber, known)
+        if known is None:
+            return [watching]
+        recent = self.lane.recent.batches(lambda run, kind: run not in known and subscriber.takes(run, kind))
         return [watching, control.Recent(self._instance, recent)] if recent else [watching]
 
     def _beat(self, peer: bytes, message: control.WatchBeat, now_ns: int, wall_ns: int) -> list[control.Message]:

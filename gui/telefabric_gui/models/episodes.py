@@ -18,12 +18,12 @@ class EpisodeTable(EventTable):
     """One row an episode."""
 
     columns = (
-        Column("EP", 7, True, "Episode"),
-        Column("RETURN", 9, True, "Sum of the rewards"),
+        Column("EP", 6, True, "Episode"),
+        Column("RETURN", 8, True, "Sum of the rewards"),
         Column("LENGTH", 7, True, "Steps"),
-        Column("END", 11, False, "Why it ended", _tone),
-        Column("SEED", 6, True, "Seed of its reset"),
-        Column("MODE", 8, False, "Who acted", lambda mode: "dim"),
+        Column("END", 10, False, "Why it ended", _tone),
+        Column("SEED", 5, True, "Seed of its reset"),
+        Column("MODE", 7, False, "Who acted", lambda mode: "dim"),
         Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
     )
 

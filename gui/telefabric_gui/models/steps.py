@@ -19,15 +19,23 @@ class StepTable(EventTable):
     """One row a step. Action and observation are decoded for the rows in sight alone."""
 
     columns = (
-        Column("SEQ", 9, True, "Number of the event in its stream"),
-        Column("EP", 6, True, "Episode"),
-        Column("STEP", 6, True, "Step within the episode"),
-        Column("ACTION", 9, False, "What the agent did"),
-        Column("REWARD", 8, True),
-        Column("OBSERVATION", 13, False, "What the agent saw after the action"),
+        Column("SEQ", 8, True, "Number of the event in its stream"),
+        Column("EP", 5, True, "Episode"),
+        Column("STEP", 5, True, "Step within the episode"),
+        Column("ACTION", 7, False, "What the agent did"),
+        Column("REWARD", 7, True),
+        Column("OBSERVATION", 12, False, "What the agent saw after the action"),
         Column("END", 10, False, "Whether the episode ended with this step"),
         Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
     )
+
+    action_names: tuple[str, ...] = ()
+    """Names of discrete actions, where they are known."""
+
+    def action_text(self, action: Any) -> str:
+        if type(action) is int and 0 <= action < len(self.action_names):
+            return self.action_names[action]
+        return short(action, _CELL)
 
     def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:
         row = rows.row(position)
@@ -36,7 +44,7 @@ class StepTable(EventTable):
             count(int(row["seq"])),
             count(int(row["episode"])),
             count(int(row["step"])),
-            NONE if step is None else short(decoded(step.action), _CELL),
+            NONE if step is None else self.action_text(decoded(step.action)),
             real(float(row["reward"])),
             NONE if step is None else short(decoded(step.observation), 2 * _CELL),
             end_of(row),

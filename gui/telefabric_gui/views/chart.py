@@ -35,6 +35,7 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
     def __init__(self, parent: QWidget | None = None) -> None:
         axes = {side: _StepAxis(side) for side in ("left", "bottom")}
         super().__init__(parent, axisItems=axes, background=None)
+        self.setObjectName("chart")
         self.setFrameShape(self.Shape.NoFrame)
         self._points = Points(_EMPTY, _EMPTY)
         self._smooth: Floats = _EMPTY
@@ -45,7 +46,7 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         plot.setContentsMargins(8, 4, 16, 4)
         plot.showGrid(x=False, y=True, alpha=0.12)
         self._raw = plot.plot(skipFiniteCheck=True)
-        self._line = plot.plot(skipFiniteCheck=True)
+        self._line = plot.plot(skipFiniteCheck=True, antialias=True)
         self._end = pg.InfiniteLine(angle=90, movable=False)
         plot.addItem(self._end, ignoreBounds=True)
         self._view: Any = plot.getViewBox()
@@ -90,7 +91,7 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
             axis.setPen(pg.mkPen(colours.line))
             axis.setTickPen(pg.mkPen(colours.faint))
             axis.setTextPen(pg.mkPen(colours.dim))
-            axis.setStyle(tickFont=theme.text_font(11), tickLength=0, tickTextOffset=6)
+            axis.setStyle(tickFont=theme.text_font(11), tickLength=0, tickTextOffset=6, maxTickLevel=0)
         self.getPlotItem().getAxis("left").setWidth(52)
         self.getPlotItem().getAxis("bottom").setHeight(24)
 

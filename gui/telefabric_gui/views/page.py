@@ -19,7 +19,7 @@ from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.card import Card, label
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
-from telefabric_gui.views.scenes import action_words, scene_of
+from telefabric_gui.views.scenes import action_names, scene_of
 from telefabric_gui.views.tables import TableView
 
 CHART_TICKS = 4
@@ -62,6 +62,7 @@ class Page(QWidget):
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
         """Show what came since the last time."""
         metadata = run.metadata if run else {}
+        self.step_table.action_names = action_names(metadata)
         rows = self.step_table.rows
         position = self.steps.picked_position()
         pinned = position is not None
@@ -130,7 +131,9 @@ class Page(QWidget):
         row = rows.row(position)
         step = step_of(rows.raw(position))
         observation = decoded(step.observation) if step else None
-        action = action_words(decoded(step.action), metadata) if step else NONE
+        value = decoded(step.action) if step else None
+        name = self.step_table.action_text(value)
+        action = name if name == short(value) else f"{value} ({name})"
         hint = decoded(step.render_hint) if step else None
         rate = self.track.steps_per_s()
         figures = (

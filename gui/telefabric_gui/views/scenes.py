@@ -53,15 +53,13 @@ def scene_of(observation: Any, render_hint: Any, metadata: Mapping[str, Any]) ->
     return TextScene(text if isinstance(text, str) else short(observation, 400))
 
 
-def action_words(action: Any, metadata: Mapping[str, Any]) -> str:
-    """An action with its name, where that is known."""
+def action_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of discrete actions: as the run tells in `action_names`, else for the games that are known."""
     names = metadata.get("action_names")
-    if not isinstance(names, list | tuple):
-        game = str(metadata.get("game_id") or "")
-        names = _LAKE_ACTIONS if game.startswith("FrozenLake") else ("left", "right") if "CartPole" in game else ()
-    if isinstance(action, int) and not isinstance(action, bool) and 0 <= action < len(names):
-        return f"{action} ({names[action]})"
-    return short(action)
+    if isinstance(names, list | tuple):
+        return tuple(map(str, names))
+    game = str(metadata.get("game_id") or "")
+    return _LAKE_ACTIONS if game.startswith("FrozenLake") else ("left", "right") if game.startswith("CartPole") else ()
 
 
 class GridScene(NamedTuple):

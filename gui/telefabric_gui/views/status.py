@@ -52,4 +52,5 @@ class StatusBar(QFrame):
 
     def show_figure(self, name: str, text: str, role: str = "dim") -> None:
         self._figures[name].setText(text)
+        self._figures[name].setVisible(bool(text))
         restyle(self._figures[name], "role", role)

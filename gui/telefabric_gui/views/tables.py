@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, Qt, Signal
+from PySide6.QtCore import QModelIndex, QRect, Qt, Signal
 from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QResizeEvent
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QStyleOptionViewItem, QTableView, QWidget
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTableView, QWidget
 
 from telefabric_gui import theme
-from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable
+from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable, Index
 from telefabric_gui.rows import EVENT, GAP
 
 ROW_PX = 24
-_PAD_PX = 6
+_PAD_PX = 8
 _COLUMNS_MIN = 4
 
 
@@ -112,21 +112,31 @@ class _Delegate(QStyledItemDelegate):
         super().__init__(view)
         self._table = view
 
-    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:  # noqa: N802
-        super().initStyleOption(option, index)
-        option.textElideMode = Qt.TextElideMode.ElideRight  # type: ignore[attr-defined]
-
-    def paint(
-        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
-    ) -> None:
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         mark = index.data(MARK_ROLE)
-        if mark == EVENT:
-            super().paint(painter, option, index)
-            return
-        colours = theme.active()
-        colour = colours.error if mark == GAP else colours.warning
         cell: QRect = option.rect  # type: ignore[attr-defined]
         painter.save()
+        if mark == EVENT:
+            self._paint_event(painter, cell, bool(option.state & QStyle.StateFlag.State_Selected), index)  # type: ignore[attr-defined]
+        else:
+            self._paint_missing(painter, cell, mark, index)
+        painter.restore()
+
+    def _paint_event(self, painter: QPainter, cell: QRect, selected: bool, index: Index) -> None:
+        colours = theme.active()
+        if selected:
+            painter.fillRect(cell, QColor(colours.raised))
+        text, colour = index.data(), index.data(Qt.ItemDataRole.ForegroundRole)
+        line = cell.adjusted(_PAD_PX, 0, -_PAD_PX, 0)
+        painter.setFont(self._table.font())
+        painter.setPen(QColor(colours.text) if colour is None else colour)
+        if painter.fontMetrics().horizontalAdvance(text) > line.width():
+            text = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, line.width())
+        painter.drawText(line, index.data(Qt.ItemDataRole.TextAlignmentRole), text)
+
+    def _paint_missing(self, painter: QPainter, cell: QRect, mark: int, index: Index) -> None:
+        colours = theme.active()
+        colour = colours.error if mark == GAP else colours.warning
         painter.setClipRect(cell)
         painter.fillRect(cell, QColor(colours.tinted(colour)))
         hatch = QColor(colour)
@@ -138,4 +148,3 @@ class _Delegate(QStyledItemDelegate):
         painter.setFont(theme.text_font(theme.CAPTION_PX))
         line = QRect(_PAD_PX + 8, cell.top(), self._table.viewport().width() - 2 * _PAD_PX, cell.height())
         painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE))
-        painter.restore()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from telefabric_gui.views.card import label
@@ -80,5 +80,5 @@ class TopBar(QFrame):
         layout.setContentsMargins(16, 0, 12, 0)
         layout.setSpacing(16)
         layout.addLayout(left, 1)
-        layout.addWidget(segments)
+        layout.addWidget(segments, 0, Qt.AlignmentFlag.AlignVCenter)
         layout.addLayout(right, 1)

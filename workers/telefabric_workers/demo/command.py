@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -107,4 +108,5 @@ def _say(report: dict[str, Any], took_s: float) -> None:
     click.echo(f"Emitted   {report['emitted']} events.")
     click.echo(f"Stored    {report['stored']} of them, {report['missing']} missing, {report['duplicated']} duplicated.")
     click.echo(f"Store     {report['store']}")
-    click.echo(f"Look      telefabric dump --store {report['store']} --run {report['run_id']} | head")
+    command = os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0]
+    click.echo(f"Look      {command} dump --store {report['store']} --run {report['run_id']} | head")

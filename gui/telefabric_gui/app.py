@@ -1,0 +1,49 @@
+"""The application around the window: Qt, theme, and its end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+
+from telefabric.errors import EnvironmentProblem
+from telefabric.feed import Feed
+from telefabric_gui import theme
+from telefabric_gui.controller import Controller
+from telefabric_gui.window import MainWindow
+
+
+def run(
+    feed: Feed, *, theme_name: str, screenshot: Path | None, after_s: float, size: tuple[int, int] | None = None
+) -> None:
+    """Show the feed until the window is closed; with `screenshot`, until it is saved. Ends cleanly on ^C.
+
+    Raises `EnvironmentProblem` when the screenshot cannot be written.
+    """
+    app = QApplication.instance() or QApplication(sys.argv[:1])
+    assert isinstance(app, QApplication)
+    app.setApplicationName("Telefabric")
+    theme.use(app, theme_name)
+    window = MainWindow(Controller(feed))
+    if size:
+        window.resize(*size)
+    previous = signal.signal(signal.SIGINT, lambda number, frame: window.close())
+    saved: list[bool] = []
+    if screenshot is not None:
+        QTimer.singleShot(int(after_s * 1000), window, lambda: _grab(window, screenshot, saved))
+    window.show()
+    try:
+        app.exec()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        window.close()
+    if screenshot is not None and not any(saved):
+        raise EnvironmentProblem(f"the picture could not be written to {screenshot}: name a .png file in a folder of yours")
+
+
+def _grab(window: MainWindow, file: Path, saved: list[bool]) -> None:
+    saved.append(window.grab().save(str(file)))
+    window.close()

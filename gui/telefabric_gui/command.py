@@ -1,0 +1,71 @@
+"""`telefabric gui`: the window."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from telefabric import settings
+from telefabric.address import Address
+from telefabric.errors import EnvironmentProblem, UsageError
+from telefabric.feed import Feed
+from telefabric.filefeed import FileFeed
+from telefabric.store.database import FILE_NAME
+
+
+@click.command()
+@click.option("--connect", metavar="URL", help="The broker to show; the one that the environment names by default.")
+@click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Show this store file, or folder of one.")
+@click.option(
+    "--theme", type=click.Choice(["dark", "light", "auto"]), default="auto", show_default=True,
+    help="Colours; auto is as the desktop is.",
+)
+@click.option("--screenshot", type=click.Path(path_type=Path), hidden=True, help="Save a picture of the window and quit.")
+@click.option("--after", type=click.FloatRange(min=0), default=3.0, hidden=True, help="Seconds before the picture.")
+@click.option("--size", metavar="WxH", hidden=True, help="Size of the window.")
+def gui(
+    connect: str | None, store: Path | None, theme: str, screenshot: Path | None, after: float, size: str | None
+) -> None:
+    """Open the window: runs as they go, and what is stored of them.
+
+    \b
+    Examples:
+      telefabric gui
+      telefabric gui --connect tcp://lab-broker:7750
+      telefabric gui --store ./demo/telemetry.sqlite
+    """
+    from telefabric_gui.app import run  # takes Qt along, which --help and errors can do without
+
+    feed = _feed(connect, store)
+    _require_display()
+    run(feed, theme_name=theme, screenshot=screenshot, after_s=after, size=_size(size))
+
+
+def _feed(connect: str | None, store: Path | None) -> Feed:
+    if store is not None and connect is not None:
+        raise UsageError("--store reads a file and --connect asks a broker: give one of them")
+    if store is not None:
+        return FileFeed((store / FILE_NAME if store.is_dir() else store).absolute())
+    from telefabric.follower import Follower
+
+    return Follower(Address.parse(settings.resolve("connect", connect).value))
+
+
+def _size(given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    width, _, height = given.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise UsageError(f"{given} is no size: give width and height, such as 1440x900")
+    return int(width), int(height)
+
+
+def _require_display() -> None:
+    """Qt ends the whole process when there is no display; a sentence is better."""
+    if sys.platform == "linux" and not any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    ):
+        raise EnvironmentProblem("there is no display: run it on a desktop, or with ssh -X, or under xvfb-run")

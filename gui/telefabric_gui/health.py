@@ -1,0 +1,116 @@
+"""What the health dock says of each part on the way of an event, from what the feed knows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from telefabric.feed import Connection, Link, RunView
+from telefabric_gui.controller import Controller
+from telefabric_gui.figures import count, duration, plural
+from telefabric_gui.views.details import Part
+
+_TONES = {
+    Link.CONNECTING: "warning", Link.LIVE: "good", Link.HISTORY: "warning", Link.FILE: "good",
+    Link.UNREACHABLE: "error", Link.REFUSED: "error",
+}  # fmt: skip
+
+
+def tone_of(link: Link) -> str:
+    return _TONES[link]
+
+
+def words_of(connection: Connection) -> str:
+    """The connection in a few words, for the status bar."""
+    return {
+        Link.CONNECTING: "Connecting",
+        Link.LIVE: "Connected, live",
+        Link.HISTORY: "Connected to the store alone",
+        Link.FILE: "Reading a store file",
+        Link.UNREACHABLE: "Not reachable",
+        Link.REFUSED: "Refused",
+    }[connection.link]
+
+
+def place_of(connection: Connection) -> str:
+    """Whom one is connected to, short: host and port, or a file's name."""
+    address = connection.address
+    if address.startswith(("tcp://", "ipc://")):
+        return address.split("://", 1)[1].split("?", 1)[0]
+    return Path(address).name if address else "…"
+
+
+def parts_of(controller: Controller, run: RunView | None) -> list[Part]:
+    """From worker to this client, as far as the feed knows them."""
+    connection = controller.connection
+    parts = [_worker(run)] if run else []
+    if connection.link is Link.FILE:
+        parts.append(Part("Store file", "read-only", connection.address))
+    elif connection.link is Link.HISTORY:
+        parts.append(Part("Broker", "store alone", connection.sentence or "no live path", "warning"))
+    else:
+        behind = connection.behind_s
+        figure = f"{duration(behind)} behind" if behind is not None else ""
+        parts.append(Part("Broker", figure, connection.sentence or connection.address, tone_of(connection.link)))
+    parts.append(_client(controller))
+    return parts
+
+
+def verdict_of(controller: Controller) -> tuple[str, str]:
+    """One word on completeness, and its tone."""
+    if controller.missing:
+        return f"{count(controller.missing)} being fetched", "warning"
+    if controller.lost:
+        return f"{count(controller.lost)} lost for good", "error"
+    if controller.connection.link in (Link.UNREACHABLE, Link.REFUSED):
+        return "not connected", "error"
+    return ("all accounted for", "good") if controller.watched else ("nothing open", "dim")
+
+
+def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
+    """Name, state and what the user told about the run."""
+    if run is None:
+        return []
+    pairs = [("run", run.run_id), ("state", run.state), ("mode", run.control_mode)]
+    if run.reason:
+        pairs.append(("reason", run.reason))
+    if run.started_ns:
+        end_ns = run.finished_ns
+        pairs.append(("took", duration((end_ns - run.started_ns) / 1e9)) if end_ns else ("workers", count(run.workers)))
+    return pairs + [(name, str(value)) for name, value in run.metadata.items() if name != "grid"]
+
+
+def memory_bytes() -> int:
+    """Memory of this process; 0 where the system does not tell."""
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+    return 0
+
+
+def _worker(run: RunView) -> Part:
+    figure = plural(run.workers, "worker")
+    if run.state == "stalled":
+        return Part("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
+    if run.state == "failed":
+        return Part("Worker", figure, run.reason or "failed", "error")
+    if run.backlog:
+        return Part("Worker", figure, f"{plural(run.backlog, 'event')} to be stored", "good")
+    done = run.state in ("completed", "cancelled")
+    return Part("Worker", figure, run.state, "faint" if done or run.state == "pending" else "good")
+
+
+def _client(controller: Controller) -> Part:
+    shown = f"{count(controller.shown_events)} taken in"
+    dropped = sum(number for _, number in controller.connection.dropped) + controller.connection.lost_in_transit
+    skipped = sum(controller.skipped.values())
+    if controller.hidden_agents:
+        return Part("This client", shown, f"no tab left for {plural(len(controller.hidden_agents), 'agent')}", "warning")
+    if controller.unknown_events:
+        return Part("This client", shown, f"{plural(controller.unknown_events, 'event')} of unknown kinds", "warning")
+    if dropped:
+        return Part("This client", shown, f"{count(dropped)} dropped on the live path", "warning")
+    if skipped:
+        return Part("This client", shown, f"{count(skipped)} older left in the store", "faint")
+    return Part("This client", shown, "keeps up", "good")

@@ -1,0 +1,324 @@
+"""The main window: runs on the left, a tab for each agent in the centre, details on the right."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtWidgets import (
+    QAbstractButton, QApplication, QHBoxLayout, QMainWindow, QMessageBox, QStackedWidget, QTabWidget, QVBoxLayout,
+    QWidget,
+)  # fmt: skip
+
+from telefabric.feed import Link
+from telefabric_gui import health, theme
+from telefabric_gui.controller import TICK_MS, Controller
+from telefabric_gui.figures import count, duration, plural
+from telefabric_gui.models.runs import RunList, RunRow, spark
+from telefabric_gui.track import Track
+from telefabric_gui.views.banner import Banner
+from telefabric_gui.views.details import DetailsDock
+from telefabric_gui.views.empty import EmptyView, situation
+from telefabric_gui.views.page import Page
+from telefabric_gui.views.runs import RunsDock
+from telefabric_gui.views.status import StatusBar
+from telefabric_gui.views.topbar import TopBar
+
+DETAILS_FROM_PX = 1280
+"""Below this width the right dock starts collapsed."""
+_SLOW_TICKS = 10
+"""What changes slowly, such as sparklines and memory, is looked at every so many ticks."""
+_KEYS = (
+    ("F, End", "follow: everything to the newest"),
+    ("P", "pause: hold everything as it is"),
+    ("Space", "pause, and follow again"),
+    ("Esc", "let go of the chosen step"),
+    ("[  ]", "hide or show the left and the right side"),
+    ("/, Ctrl+F", "filter runs"),
+    ("Ctrl+Tab", "next tab"),
+    ("Ctrl+W", "close the run in front"),
+    ("T", "dark or light"),
+    ("Ctrl+Q", "quit"),
+)
+
+
+class MainWindow(QMainWindow):
+    """Takes over the controller: starts it when shown, stops it and the feed when closed."""
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        controller.setParent(self)
+        self.setWindowTitle("Telefabric")
+        self.resize(1440, 900)
+        self.run_list = RunList(self)
+        self.pages: dict[Track, Page] = {}
+        self._ticks = 0
+        self._painted_s = 0.0
+        self._started = False
+        self._sized = False
+        self._build()
+        self._connect()
+        self._add_keys()
+        self._on_tick()
+
+    # -- building ------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.top = TopBar()
+        self.runs = RunsDock(self.run_list)
+        self.details = DetailsDock()
+        self.status = StatusBar()
+        self.banner = Banner()
+        self.empty = EmptyView()
+        self.tabs = QTabWidget()
+        self.tabs.setObjectName("tabs")
+        self.tabs.setDocumentMode(True)
+        self.tabs.setMovable(True)
+        self.tabs.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.tabs.tabBar().setExpanding(False)
+        self.tabs.tabBar().setDrawBase(False)
+        self.stack = QStackedWidget()
+        self.stack.addWidget(self.empty)
+        self.stack.addWidget(self.tabs)
+        centre = QWidget()
+        centre.setObjectName("centre")
+        column = QVBoxLayout(centre)
+        middle = QHBoxLayout()
+        root = QWidget()
+        rows = QVBoxLayout(root)
+        for layout in (column, middle, rows):
+            layout.setContentsMargins(0, 0, 0, 0)
+            layout.setSpacing(0)
+        column.addWidget(self.banner)
+        column.addWidget(self.stack, 1)
+        middle.addWidget(self.runs)
+        middle.addWidget(centre, 1)
+        middle.addWidget(self.details)
+        rows.addWidget(self.top)
+        rows.addLayout(middle, 1)
+        rows.addWidget(self.status)
+        self.setCentralWidget(root)
+
+    def _connect(self) -> None:
+        controller = self.controller
+        controller.ticked.connect(self._on_tick)
+        controller.runs_changed.connect(self._show_runs)
+        controller.track_opened.connect(self._open_page)
+        controller.track_closed.connect(self._close_page)
+        controller.paused_changed.connect(self._on_paused)
+        self.runs.chosen.connect(self.open_run)
+        self.tabs.currentChanged.connect(self._on_tab)
+        self.top.paused.connect(lambda paused: controller.set_paused(True) if paused else self.follow())
+        self.top.theme_wanted.connect(self.switch_theme)
+        self.top.help_wanted.connect(self.show_keys)
+
+    def _add_keys(self) -> None:
+        keys = QKeySequence.StandardKey
+        for sequence, action in (
+            ("F", self.follow), ("End", self.follow), ("P", lambda: self.controller.set_paused(True)),
+            ("Space", self._toggle_paused), ("[", lambda: self._toggle(self.runs)),
+            ("]", lambda: self._toggle(self.details)), ("T", self.switch_theme), ("?", self.show_keys),
+            ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter), ("Ctrl+W", self._close_run),
+            ("Ctrl+Q", self.close), ("Ctrl+Tab", lambda: self._next_tab(1)),
+            ("Ctrl+Shift+Tab", lambda: self._next_tab(-1)),
+        ):  # fmt: skip
+            QShortcut(QKeySequence(sequence), self, activated=action)  # type: ignore[call-overload]
+
+    # -- what the user does --------------------------------------------------------------------------------------
+
+    def open_run(self, run_id: str) -> None:
+        """Watch a run; to its first tab when it has one."""
+        self.controller.watch(run_id)
+        for track, page in self.pages.items():
+            if track.key.run_id == run_id:
+                self.tabs.setCurrentWidget(page)
+                return
+        self._show_centre()
+
+    def follow(self) -> None:
+        """Show what comes as it comes, the newest in sight."""
+        self.controller.set_paused(False)
+        if page := self.page:
+            page.follow()
+
+    def switch_theme(self) -> None:
+        """Dark to light and back."""
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        theme.use(app, "light" if theme.active().name == "dark" else "dark")
+
+    def show_keys(self) -> None:
+        rows = "".join(f"<tr><td><b>{key}</b>&nbsp;&nbsp;</td><td>{what}</td></tr>" for key, what in _KEYS)
+        box = QMessageBox(QMessageBox.Icon.NoIcon, "Keys", f"<table cellpadding=3>{rows}</table>", parent=self)
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.open()
+
+    @property
+    def page(self) -> Page | None:
+        """The page in front."""
+        found = self.tabs.currentWidget()
+        return found if isinstance(found, Page) else None
+
+    def _toggle_paused(self) -> None:
+        focused = QApplication.focusWidget()
+        if isinstance(focused, QAbstractButton):
+            focused.click()  # to a button, Space means itself
+        elif self.controller.paused:
+            self.follow()
+        else:
+            self.controller.set_paused(True)
+
+    def _toggle(self, dock: QWidget) -> None:
+        dock.setVisible(not dock.isVisible())
+
+    def _to_filter(self) -> None:
+        self.runs.show()
+        self.runs.filter.setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    def _let_go(self) -> None:
+        if self.runs.filter.hasFocus():
+            self.runs.filter.clear()
+            self.runs.list.setFocus()
+        elif page := self.page:
+            page.steps.follow()
+
+    def _close_run(self) -> None:
+        if page := self.page:
+            self.controller.unwatch(page.track.key.run_id)
+
+    def _next_tab(self, step: int) -> None:
+        if number := self.tabs.count():
+            self.tabs.setCurrentIndex((self.tabs.currentIndex() + step) % number)
+
+    # -- what the controller tells -------------------------------------------------------------------------------
+
+    def _open_page(self, track: Track) -> None:
+        page = self.pages[track] = Page(track)
+        page.let_go.connect(self.follow)
+        at = self.tabs.addTab(page, f"{track.key.agent_id} · {track.key.run_id}")
+        self.tabs.setTabToolTip(at, f"Agent {track.key.agent_id} of run {track.key.run_id}")
+        page.set_paused(self.controller.paused)
+        first = sum(other.key.run_id == track.key.run_id for other in self.pages) == 1
+        if first and self.controller.watched and self.controller.watched[-1] == track.key.run_id:
+            self.tabs.setCurrentWidget(page)
+
+    def _close_page(self, track: Track) -> None:
+        page = self.pages.pop(track)
+        for rows in (track.steps, track.episodes):
+            rows.listener = None
+        self.tabs.removeTab(self.tabs.indexOf(page))
+        page.deleteLater()
+
+    def _on_paused(self, paused: bool) -> None:
+        for page in self.pages.values():
+            page.set_paused(paused)
+        self._show_paused()
+
+    def _on_tab(self) -> None:
+        if page := self.page:
+            self.runs.select(page.track.key.run_id)
+            self._refresh_page()
+
+    def _on_tick(self) -> None:
+        self._show_connection()
+        self._show_paused()
+        self._show_centre()
+        self._refresh_page()
+        self._show_health()
+        if self._ticks % _SLOW_TICKS == 0:
+            self._show_runs()
+            self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
+        self._ticks += 1
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def _show_connection(self) -> None:
+        connection = self.controller.connection
+        live = connection.link is Link.LIVE
+        tone, words = health.tone_of(connection.link), health.words_of(connection)
+        told = f"{words}: {connection.address}" + (f"\n{connection.sentence}" if connection.sentence else "")
+        self.top.show_connection(tone, health.place_of(connection), told, pulse=live)
+        self.status.show_state(tone, words, pulse=live)
+        figure = self.status.show_figure
+        figure("rate", f"{count(round(connection.events_per_s))} events/s")
+        behind = connection.behind_s
+        figure("behind", "" if behind is None else f"behind live {behind:.1f} s", "warning" if (behind or 0) > 2 else "dim")
+        missing, lost = self.controller.missing, self.controller.lost
+        figure("missing", f"missing {count(missing)}", "warning" if missing else "dim")
+        figure("gaps", f"gaps {count(lost)}", "error" if lost else "dim")
+        dropped = sum(number for _, number in connection.dropped) + connection.lost_in_transit
+        figure("dropped", "" if connection.link is Link.FILE else f"dropped here {count(dropped)}",
+               "warning" if dropped else "dim")  # fmt: skip
+        redraw_ms = (self.controller.tick_s + self._painted_s) * 1e3
+        figure("redraw", f"redraw {redraw_ms:.0f} ms at {1000 // TICK_MS} Hz", "warning" if redraw_ms > TICK_MS else "dim")
+        broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY)
+        self.banner.say(connection.sentence if broken and self.pages else "")
+
+    def _show_paused(self) -> None:
+        controller, waiting = self.controller, ""
+        if controller.paused and (page := self.page):
+            behind = duration(time.monotonic() - controller.paused_since_s)
+            waiting = f"{plural(page.waiting, 'new step')}, {behind} behind"
+        self.top.show_paused(controller.paused, waiting)
+
+    def _show_centre(self) -> None:
+        if self.pages:
+            self.stack.setCurrentWidget(self.tabs)
+            return
+        controller = self.controller
+        waiting_for = controller.watched[-1] if controller.watched else None
+        self.empty.show_situation(situation(controller.connection, len(controller.runs), waiting_for))
+        self.stack.setCurrentWidget(self.empty)
+
+    def _refresh_page(self) -> None:
+        if page := self.page:
+            page.refresh(self.controller.runs.get(page.track.key.run_id), paused=self.controller.paused)
+
+    def _show_health(self) -> None:
+        if not self.details.isVisible():
+            return
+        controller, page = self.controller, self.page
+        run = controller.runs.get(page.track.key.run_id) if page else None
+        self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
+        if self._ticks % _SLOW_TICKS == 0:
+            self.details.show_latency(controller.latencies)
+        self.details.show_step(page.details if page else [])
+        self.details.show_run(health.run_details(run))
+
+    def _show_runs(self) -> None:
+        controller = self.controller
+        lines = {}
+        for track in controller.tracks.values():
+            if track.key.run_id not in lines:
+                lines[track.key.run_id] = spark(track.returns().y)
+        self.run_list.show(
+            [RunRow(run, run.run_id in controller.watched, lines.get(run.run_id, ())) for run in controller.runs.values()]
+        )
+        if page := self.page:
+            self.runs.select(page.track.key.run_id)
+
+    # -- as a widget ---------------------------------------------------------------------------------------------
+
+    def event(self, event: QEvent) -> bool:
+        if event.type() != QEvent.Type.UpdateRequest:
+            return super().event(event)
+        begun = time.perf_counter()
+        done = super().event(event)
+        self._painted_s = time.perf_counter() - begun
+        return done
+
+    def showEvent(self, event: object) -> None:  # noqa: N802
+        super().showEvent(event)  # type: ignore[arg-type]
+        if not self._sized:
+            self._sized = True
+            self.details.setVisible(self.width() >= DETAILS_FROM_PX)
+        if not self._started:
+            self._started = True
+            self.controller.start()
+
+    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        if self._started:
+            self.controller.stop()
+        event.accept()

@@ -1,0 +1,434 @@
+"""The live lane: what a subscriber received and what it was told of as dropped add up to the newest number it saw."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from telefabric import limits
+from telefabric.session import live
+from telefabric.session.live import NS, LiveCore, LiveLane, LiveSubscriber
+from telefabric.wire import batch, control
+from telefabric.wire.live import Delivery, LivePolicy, topic_of, topic_parts
+from telefabric_schemas import TOPICS
+
+INSTANCE = bytes(16)
+ENDPOINTS = control.Endpoints("*:1", "*:2", live="*:3", watch="*:4")
+STREAM = b"s" * 16
+MS = 1_000_000
+
+
+def header(events: int = 1, counter: int = 0, stream: bytes = STREAM) -> batch.Header:
+    return batch.Header(batch.FLAG_LIVE, INSTANCE, stream, 0, 1, events, events, counter or events, 0, 0)
+
+
+def watch(runs: list[str] | None = None, kinds: list[str] | None = None, **policy: int) -> control.Watch:
+    return control.Watch(control.PROTOCOL, "viewer", runs, kinds, LivePolicy(**policy))
+
+
+def wanting(message: control.Watch) -> LiveSubscriber:
+    subscriber = LiveSubscriber()
+    subscriber.want(message)
+    return subscriber
+
+
+def drain(subscriber: LiveSubscriber, now_ns: int = 0) -> list[tuple[str, Delivery]]:
+    """All that waits, by kind, as a pipe that is never full takes it."""
+    found = []
+    while (item := subscriber.peek(now_ns)) is not None:
+        found.append((item.kind, subscriber.delivery(item)))
+        subscriber.sent(item)
+    return found
+
+
+def kinds_of(deliveries: list[tuple[str, Delivery]]) -> list[str]:
+    return [kind for kind, _ in deliveries]
+
+
+# -- one subscriber's queue --------------------------------------------------------------------------------------
+
+
+class Queue(RuleBasedStateMachine):
+    """Against the plain list of what was pushed, each batch with what became of it."""
+
+    kinds = st.sampled_from([*TOPICS, "kind_of_tomorrow"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(limits, "LIVE_QUEUE_BYTES_MAX", 3_000)
+        self.patch.setattr(live, "_MERGE_DROPS", 3)
+        self.subscriber = wanting(watch(events_max=40, age_ms_max=50))
+        self.subscriber._merge_at = 3
+        self.now_ns = 0
+        self.pushed: dict[int, tuple[str, bytes, int, int]] = {}
+        self.counters: Counter[tuple[bytes, str]] = Counter()
+        self.received: list[int] = []
+        self.told: Counter[tuple[str, bytes]] = Counter()
+        self.reached: dict[tuple[str, bytes], int] = {}
+
+    def teardown(self) -> None:
+        self.patch.undo()
+
+    @rule(
+        kind=kinds, stream=st.sampled_from([b"a" * 16, b"b" * 16]), events=st.integers(1, 30), size=st.integers(1, 900)
+    )
+    def push(self, kind: str, stream: bytes, events: int, size: int) -> None:
+        self.counters[stream, kind] += events
+        counter = self.counters[stream, kind]
+        self.subscriber.push(kind, header(events, counter, stream), bytes(size), self.now_ns)
+        self.pushed[self.subscriber.number] = (kind, stream, events, counter)
+
+    @rule(ms=st.integers(1, 40))
+    def wait(self, ms: int) -> None:
+        self.now_ns += ms * MS
+
+    @rule(events_max=st.integers(1, 60), age_ms_max=st.integers(1, 80))
+    def another_policy(self, events_max: int, age_ms_max: int) -> None:
+        self.subscriber.want(watch(["other"], events_max=events_max, age_ms_max=age_ms_max))
+
+    @rule(batches=st.integers(1, 5), full_after=st.integers(0, 5))
+    def send(self, batches: int, full_after: int) -> None:
+        for place in range(batches):
+            item = self.subscriber.peek(self.now_ns)
+            if item is None:
+                return
+            assert self.now_ns - item.entered_ns <= self.subscriber.policy.age_ms_max * MS
+            delivery = self.subscriber.delivery(item)
+            if place >= full_after:
+                return  # the pipe is full: all this is said again
+            self.subscriber.sent(item)
+            assert self.pushed[item.number] == (item.kind, item.stream, item.events, item.counter)
+            self.received.append(item.number)
+            self.seen(delivery)
+
+    @precondition(lambda self: not self.subscriber.queued_events)
+    @rule(full=st.booleans())
+    def tick(self, full: bool) -> None:
+        tick = self.subscriber.tick()
+        assert tick is not None
+        assert tick.number == self.subscriber.number
+        if not full:
+            self.subscriber.ticked()
+            self.seen(tick)
+
+    def seen(self, delivery: Delivery) -> None:
+        for drop in delivery.drops:
+            assert drop.reason in ("queue_full", "too_old")
+            self.told[drop.kind, drop.stream] += drop.events
+            self.reached[drop.kind, drop.stream] = max(drop.reached, self.reached.get((drop.kind, drop.stream), 0))
+        received = sum(self.pushed[number][2] for number in self.received)
+        assert received + sum(self.told.values()) == delivery.number
+        missing: Counter[tuple[str, bytes]] = Counter()
+        newest: dict[tuple[str, bytes], int] = {}
+        for number, (kind, stream, events, counter) in self.pushed.items():
+            if number <= delivery.number and number not in self.received:
+                missing[kind, stream] += events
+                newest[kind, stream] = counter
+        assert (self.told, self.reached) == (missing, newest), "by kind and stream, too"
+
+    @invariant()
+    def in_order_and_in_bounds(self) -> None:
+        assert self.received == sorted(self.received)
+        one = sum(map(len, self.subscriber._queues.values())) <= 1
+        assert one or self.subscriber.queued_events <= self.subscriber.policy.events_max
+        assert self.subscriber.queued_bytes <= limits.LIVE_QUEUE_BYTES_MAX
+
+
+TestQueue = Queue.TestCase
+TestQueue.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_frames_are_dropped_before_steps_and_steps_before_episodes_and_lifecycle_last():
+    order = ["run_started", "episode", "log", "step", "frame"]
+    for room in range(1, len(order) + 1):
+        subscriber = wanting(watch(events_max=room))
+        for kind in order:
+            subscriber.push(kind, header(), b"x", 0)
+        assert kinds_of(drain(subscriber)) == order[:room]
+
+
+def test_of_one_kind_the_oldest_goes_first():
+    subscriber = wanting(watch(events_max=3))
+    for _ in range(10):
+        subscriber.push("step", header(), b"x", 0)
+    deliveries = [delivery for _, delivery in drain(subscriber)]
+    assert [delivery.number for delivery in deliveries] == [8, 9, 10]
+    assert [drop.events for drop in deliveries[0].drops] == [7]
+    assert not deliveries[1].drops
+
+
+def test_a_batch_larger_than_the_limit_still_comes_through():
+    subscriber = wanting(watch(events_max=10))
+    for counter in (450, 900):
+        subscriber.push("step", header(450, counter), b"x", 0)
+    assert [delivery.number for _, delivery in drain(subscriber)] == [900]
+
+
+def test_a_smaller_limit_holds_at_once():
+    subscriber = wanting(watch())
+    for _ in range(100):
+        subscriber.push("step", header(), b"x", 0)
+    subscriber.want(watch(events_max=5))
+    assert subscriber.queued_events == 5
+
+
+def test_no_tick_overtakes_what_is_queued():
+    subscriber = wanting(watch())
+    subscriber.push("step", header(), b"x", 0)
+    assert subscriber.tick() is None
+
+
+@pytest.mark.parametrize("streams", [1, 60_000])
+def test_a_frozen_subscriber_costs_a_bounded_number_of_drops(streams):
+    """One that never reads, and a broker that is flooded with streams that nobody ever heard of."""
+    subscriber = wanting(watch(events_max=100))
+    pushes = 60_000
+    for number in range(pushes):
+        kind = "episode" if number % 500 == 0 else "step"
+        subscriber.push(kind, header(1, 1, (number % streams).to_bytes(16, "big")), b"x", 0)
+    assert len(subscriber._untold) <= 2 * live.UNTOLD_MAX + 1_000
+    seen = [delivery for _, delivery in drain(subscriber)]
+    tail = subscriber.tick()
+    assert tail is not None
+    assert len(seen) + sum(drop.events for delivery in [*seen, tail] for drop in delivery.drops) == pushes
+
+
+def test_drops_that_a_full_pipe_asks_for_again_and_again_stay_few():
+    subscriber = wanting(watch(events_max=5))
+    for counter in range(1, 900):
+        subscriber.push("step", header(1, counter), b"x", 0)
+    item = subscriber.peek(0)
+    assert item is not None
+    subscriber.delivery(item)
+    assert len(subscriber._untold) == 1
+
+
+# -- filters, topics, the recent window --------------------------------------------------------------------------
+
+
+def live_message(lane: LiveLane, run: str, kind: str, message: bytes = b"m", **fields: int) -> None:
+    lane.push(topic_of(run, kind), header(**fields), message, 0)
+
+
+def test_a_subscriber_gets_the_runs_and_kinds_that_it_wants():
+    lane = LiveLane()
+    wants = {
+        b"all": watch(),
+        b"one": watch(["r1"]),
+        b"steps": watch(None, ["step"]),
+        b"both": watch(["r2"], ["episode", "log"]),
+        b"none": watch([], None),
+    }
+    for token, message in wants.items():
+        lane.add(token, wanting(message))
+    for run in ("r1", "r2"):
+        for kind in ("step", "episode"):
+            live_message(lane, run, kind)
+    got = {token: kinds_of(drain(subscriber)) for token, subscriber in lane.subscribers.items()}
+    assert got == {
+        b"all": ["step", "episode"] * 2,
+        b"one": ["step", "episode"],
+        b"steps": ["step", "step"],
+        b"both": ["episode"],
+        b"none": [],
+    }
+
+
+def test_other_filters_change_neither_numbers_nor_queue():
+    lane = LiveLane()
+    lane.add(b"t", subscriber := wanting(watch(["r1"])))
+    live_message(lane, "r1", "step")
+    subscriber.want(watch(["r2"]))
+    live_message(lane, "r1", "step")
+    live_message(lane, "r2", "step")
+    assert [delivery.number for _, delivery in drain(subscriber)] == [1, 2]
+
+
+@pytest.mark.parametrize("topic", [b"", b"\0", b"run", b"run\0", b"\0step", b"\xff\0step", b"run\0\xff"])
+def test_a_batch_without_a_topic_is_counted(topic):
+    lane = LiveLane()
+    lane.add(b"t", subscriber := wanting(watch()))
+    lane.push(topic, header(), b"m", 0)
+    assert (lane.dropped["bad_topic"], subscriber.number) == (1, 0)
+
+
+@given(st.text(min_size=1), st.sampled_from(sorted(TOPICS)))
+def test_topics_round_trip(run, kind):
+    assert topic_parts(topic_of(run, kind)) == (run, kind)
+    assert topic_of(run, kind).startswith(topic_of(run, ""))
+
+
+def test_wanted_is_what_subscribers_and_the_tap_want():
+    lane = LiveLane()
+    assert lane.wanted() == set()
+    lane.add(b"1", wanting(watch(["r1", "r2"], ["step"])))
+    lane.add(b"2", wanting(watch(["r2"])))
+    assert lane.wanted([b"r3\0step"]) == {b"r1\0", b"r2\0", b"r3\0step"}
+    lane.add(b"3", wanting(watch()))
+    assert live.ALL_RUNS in lane.wanted()
+    lane.remove(b"3")
+    lane.remove(b"1")
+    assert lane.wanted() == {b"r2\0"}
+
+
+def test_the_recent_window_keeps_what_is_rare_beside_what_is_frequent():
+    lane = LiveLane()
+    lane.add(b"t", wanting(watch(["r"])))
+    live_message(lane, "r", "run_started", b"started")
+    live_message(lane, "r", "episode", b"episode")
+    for number in range(10_000):
+        live_message(lane, "r", "step", b"%100d" % number)
+    recent = lane.recent.batches(lambda run, kind: True)
+    assert recent[:2] == [b"started", b"episode"]
+    assert recent[-1] == b"%100d" % 9_999
+    assert len(recent) <= 2 + limits.LIVE_RECENT_BATCHES
+    assert recent[2:] == sorted(recent[2:]), "oldest first"
+
+
+def test_the_recent_window_is_bounded_over_any_number_of_runs(monkeypatch):
+    monkeypatch.setattr(live, "_RECENT_BYTES_MAX", 1_000_000)
+    lane = LiveLane()
+    lane.add(b"t", wanting(watch()))
+    for number in range(1_000):
+        live_message(lane, f"r{number}", "step", bytes(5_000))
+        live_message(lane, f"r{number}", "frame", bytes(limits.MIB))
+        assert lane.recent.size <= 1_000_000
+    recent = lane.recent.batches(lambda run, kind: True)
+    assert 0 < sum(map(len, recent)) <= limits.LIVE_RECENT_BYTES
+
+
+def test_runs_that_only_the_tap_hears_leave_nothing_behind():
+    lane = LiveLane()
+    live_message(lane, "r", "step")
+    assert lane.recent.size == 0
+
+
+# -- who watches -------------------------------------------------------------------------------------------------
+
+
+class Watchers:
+    """A core, and what it answers."""
+
+    def __init__(self, watchers_max: int = 3) -> None:
+        self.core = LiveCore(
+            instance=INSTANCE,
+            endpoints=lambda: ENDPOINTS,
+            new_token=iter(bytes([n]) * 16 for n in range(1, 99)).__next__,
+            watchers_max=watchers_max,
+        )
+        self.now_ns = 0
+
+    def say(self, peer: bytes, message: control.Message) -> list[control.Message]:
+        return self.core.receive(peer, message, self.now_ns, 0)
+
+    def token(self, peer: bytes, message: control.Watch) -> bytes:
+        watching = self.say(peer, message)[0]
+        assert isinstance(watching, control.Watching)
+        assert (watching.instance, watching.endpoints, watching.policy) == (INSTANCE, ENDPOINTS, message.policy)
+        return watching.token
+
+
+def test_each_watcher_has_a_token_and_keeps_it():
+    watchers = Watchers()
+    first, second = watchers.token(b"p1", watch(["r"])), watchers.token(b"p2", watch(["r"]))
+    assert first != second
+    assert watchers.token(b"p1", watch(["s"])) == first
+    assert set(watchers.core.lane.subscribers) == {first, second}
+
+
+def test_more_watchers_than_the_limit_are_refused():
+    watchers = Watchers(watchers_max=2)
+    for peer in (b"p1", b"p2"):
+        watchers.token(peer, watch())
+    (refused,) = watchers.say(b"p3", watch())
+    assert isinstance(refused, control.Refused)
+    watchers.token(b"p1", watch(["r"]))  # one that is here may change its mind
+    watchers.say(b"p2", control.Unwatch())
+    watchers.token(b"p3", watch())
+
+
+def test_another_protocol_is_refused():
+    (refused,) = Watchers().say(b"p1", control.Watch(control.PROTOCOL + 1, "viewer"))
+    assert isinstance(refused, control.Refused)
+
+
+def test_a_heartbeat_is_answered_and_one_of_a_stranger_is_answered_with_who():
+    watchers = Watchers()
+    watchers.token(b"p1", watch())
+    assert watchers.say(b"p1", control.WatchBeat(7)) == [control.Alive(INSTANCE, 7, 0)]
+    assert watchers.say(b"p2", control.WatchBeat(7)) == [control.Who(INSTANCE, bytes(16))]
+
+
+def test_a_silent_watcher_is_forgotten():
+    watchers = Watchers()
+    watchers.token(b"p1", watch(["r"]))
+    watchers.token(b"p2", watch(["s"]))
+    for _ in range(20):
+        watchers.now_ns += NS
+        watchers.say(b"p1", control.WatchBeat(0))
+        watchers.core.tick(watchers.now_ns)
+    assert watchers.core.lane.wanted() == {b"r\0"}
+    assert watchers.say(b"p2", control.WatchBeat(0)) == [control.Who(INSTANCE, bytes(16))]
+
+
+def test_saying_watch_is_a_sign_of_life_too():
+    watchers = Watchers()
+    watchers.token(b"p1", watch(["r"]))
+    for _ in range(4):
+        watchers.now_ns += int(limits.LIVE_ABSENT_S * 0.6 * NS)
+        watchers.token(b"p1", watch(["r"]))
+        watchers.core.tick(watchers.now_ns)
+    assert watchers.core.lane.subscribers
+
+
+def test_a_tick_is_due_once_a_second():
+    watchers = Watchers()
+    token = watchers.token(b"p1", watch())
+    due = []
+    for _ in range(300):
+        watchers.now_ns += NS // 100
+        due += watchers.core.tick(watchers.now_ns)
+    assert due == [token] * 2
+
+
+def test_only_runs_that_are_newly_wanted_come_with_their_recent_batches():
+    watchers = Watchers()
+    watchers.token(b"p1", watch())
+    for run in ("r1", "r2"):
+        live_message(watchers.core.lane, run, "step", run.encode())
+        live_message(watchers.core.lane, run, "episode", run.encode() + b" episode")
+    assert watchers.say(b"p2", watch(["r1"], ["step"]))[1:] == [control.Recent(INSTANCE, [b"r1"])]
+    assert watchers.say(b"p2", watch(["r1"]))[1:] == []
+    assert watchers.say(b"p2", watch(["r1", "r2"]))[1:] == [control.Recent(INSTANCE, [b"r2", b"r2 episode"])]
+    assert watchers.say(b"p2", watch())[1:] == []
+    assert watchers.say(b"p2", watch(["r1"]))[1:] == [], "it had all runs"
+
+
+def test_the_window_of_a_run_goes_with_its_last_watcher():
+    watchers = Watchers()
+    watchers.token(b"p1", watch(["r1"]))
+    live_message(watchers.core.lane, "r1", "step")
+    watchers.token(b"p2", watch(["r1"]))
+    watchers.say(b"p1", control.Unwatch())
+    assert watchers.core.lane.recent.size
+    watchers.say(b"p2", watch(["r2"]))
+    assert watchers.core.lane.recent.size == 0
+
+
+def test_status_names_what_was_numbered_delivered_queued_and_dropped():
+    watchers = Watchers()
+    token = watchers.token(b"p1", watch(["r"], events_max=2))
+    for _ in range(3):
+        live_message(watchers.core.lane, "r", "step")
+    subscriber = watchers.core.lane.subscribers[token]
+    item = subscriber.peek(0)
+    assert item is not None
+    subscriber.sent(item)
+    (status,) = watchers.core.status(NS)
+    assert status == {
+        "name": "viewer", "runs": ["r"], "numbered": 3, "delivered": 1, "queued": 1, "dropped": {"queue_full": 1},
+        "heard_s": 1.0,
+    }  # fmt: skip
