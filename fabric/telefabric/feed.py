@@ -84,7 +84,8 @@ class Update(NamedTuple):
     runs: tuple[RunView, ...] | None
     """The whole list when something in it changed; newest first."""
     events: tuple[FeedEvent, ...]
-    """Of one stream in rising seq, but for those that fill a hole."""
+    """Of one stream in rising seq, but for those that fill a hole. A ``frame`` of seq 0 is a live picture, not stored,
+    the newest of its agent and environment."""
     holes: dict[bytes, tuple[Range, ...]]
     """For each stream whose holes changed, the seqs that are missing now and may still come from the store."""
     gaps: dict[bytes, tuple[Range, ...]]

@@ -88,7 +88,8 @@ class FileFeed:
             holes, self._holes = self._holes, {}
             gaps, self._gaps = self._gaps, {}
             skipped, self._skipped = self._skipped, {}
-            self._changed.notify_all()
+            if events:
+                self._changed.notify_all()
             connection = Connection(
                 self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received
             )
@@ -122,10 +123,8 @@ class FileFeed:
             while self._page_all(reader, pagers) and time.monotonic() < until:
                 pass
             with self._changed:
-                watched = self._watched
-                self._changed.wait_for(
-                    lambda: self._stopped.is_set() or self._watched != watched, max(0.0, until - time.monotonic())
-                )
+                if not self._stopped.is_set():
+                    self._changed.wait(max(0.0, until - time.monotonic()))
 
     def _page_all(self, reader: Reader, pagers: dict[str, _Pager]) -> bool:
         """One page of each watched run; whether there was anything."""

@@ -41,7 +41,9 @@ def run(
         signal.signal(signal.SIGINT, previous)
         window.close()
     if screenshot is not None and not any(saved):
-        raise EnvironmentProblem(f"the picture could not be written to {screenshot}: name a .png file in a folder of yours")
+        raise EnvironmentProblem(
+            f"the picture could not be written to {screenshot}: name a .png file in a folder of yours"
+        )
 
 
 def _grab(window: MainWindow, file: Path, saved: list[bool]) -> None:

@@ -18,12 +18,19 @@ from telefabric.store.database import FILE_NAME
 
 @click.command()
 @click.option("--connect", metavar="URL", help="The broker to show; the one that the environment names by default.")
-@click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Show this store file, or folder of one.")
 @click.option(
-    "--theme", type=click.Choice(["dark", "light", "auto"]), default="auto", show_default=True,
+    "--store", type=click.Path(path_type=Path), metavar="FILE", help="Show this store file, or folder of one."
+)
+@click.option(
+    "--theme",
+    type=click.Choice(["dark", "light", "auto"]),
+    default="auto",
+    show_default=True,
     help="Colours; auto is as the desktop is.",
 )
-@click.option("--screenshot", type=click.Path(path_type=Path), hidden=True, help="Save a picture of the window and quit.")
+@click.option(
+    "--screenshot", type=click.Path(path_type=Path), hidden=True, help="Save a picture of the window and quit."
+)
 @click.option("--after", type=click.FloatRange(min=0), default=3.0, hidden=True, help="Seconds before the picture.")
 @click.option("--size", metavar="WxH", hidden=True, help="Size of the window.")
 def gui(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -38,7 +37,7 @@ class Controller(QObject):
         self._feed = feed
         self.connection = Connection(Link.CONNECTING, "")
         self.runs: dict[str, RunView] = {}
-        self.tracks: dict[TrackKey, Track] = {}
+        self.tracks: dict[tuple[str, str], Track] = {}
         self.watched: list[str] = []
         self.paused = False
         self.paused_since_s = 0.0
@@ -80,12 +79,12 @@ class Controller(QObject):
         if run_id not in self.watched:
             return
         self.watched.remove(run_id)
-        for key in [key for key in self.tracks if key.run_id == run_id]:
+        for key in [key for key in self.tracks if key[0] == run_id]:
             self.track_closed.emit(self.tracks.pop(key))
         self.hidden_agents = {key for key in self.hidden_agents if key.run_id != run_id}
         for stream_id in [one for one, of in self._run_of_stream.items() if of == run_id]:
             for table in (self._run_of_stream, self._holes, self._gaps, self.skipped):
-                table.pop(stream_id, None)  # type: ignore[attr-defined]
+                table.pop(stream_id, None)
             self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != stream_id}
         self._feed.watch(frozenset(self.watched))
 
@@ -140,7 +139,7 @@ class Controller(QObject):
         self._feed.watch(frozenset(self.watched))
 
     def _take_events(self, update: Update) -> None:
-        tracks: Mapping[tuple[str, str], Track] = self.tracks
+        tracks = self.tracks
         for event in update.events:
             inner = event.event
             kind = type(inner)

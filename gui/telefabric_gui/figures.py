@@ -14,6 +14,7 @@ from telefabric_schemas import values
 
 THIN = "\u2009"
 NONE = "\u2013"
+TIMES = " \u00d7 "
 _SHORT = 40
 
 
@@ -60,7 +61,7 @@ def clock(time_ns: int) -> str:
     if time_ns <= 0:
         return NONE
     try:
-        return datetime.fromtimestamp(time_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  local time is meant
+        return datetime.fromtimestamp(time_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
     except (OverflowError, ValueError, OSError):
         return NONE
 
@@ -92,7 +93,7 @@ def _plain(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, np.ndarray):
         if value.size > 8:
-            return f"{value.dtype.name} {' × '.join(map(str, value.shape))}"
+            return f"{value.dtype.name} {TIMES.join(map(str, value.shape))}"
         return " ".join(_plain(one) for one in value.ravel().tolist())
     if isinstance(value, list | tuple):
         return " ".join(_plain(one) for one in value[:8]) + (f" … {len(value)}" if len(value) > 8 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,10 +83,11 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
 
 def memory_bytes() -> int:
     """Memory of this process; 0 where the system does not tell."""
-    if sys.platform == "linux":
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
-    return 0
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _worker(run: RunView) -> Part:
@@ -106,7 +107,9 @@ def _client(controller: Controller) -> Part:
     dropped = sum(number for _, number in controller.connection.dropped) + controller.connection.lost_in_transit
     skipped = sum(controller.skipped.values())
     if controller.hidden_agents:
-        return Part("This client", shown, f"no tab left for {plural(len(controller.hidden_agents), 'agent')}", "warning")
+        return Part(
+            "This client", shown, f"no tab left for {plural(len(controller.hidden_agents), 'agent')}", "warning"
+        )
     if controller.unknown_events:
         return Part("This client", shown, f"{plural(controller.unknown_events, 'event')} of unknown kinds", "warning")
     if dropped:

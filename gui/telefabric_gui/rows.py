@@ -181,7 +181,7 @@ class EventRows:
         return len(places)
 
     def _insert_marks(self, stream: int, marks: Iterable[Mark]) -> None:
-        found = []
+        found: list[tuple[int, tuple[Any, ...], bytes | None]] = []
         own = np.flatnonzero(self.column("stream") == stream)
         seqs = self.column("seq")[own]
         for mark in sorted(marks):

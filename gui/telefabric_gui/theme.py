@@ -124,7 +124,7 @@ def contrast(one: str, other: str) -> float:
 def _luminance(colour: str) -> float:
     shares = (part / 255 for part in QColor(colour).getRgb()[:3])  # type: ignore[index]
     red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shares)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
 
 
 def _palette(theme: Theme) -> QPalette:
@@ -191,7 +191,8 @@ QLabel[badge] { border-radius: 9px; padding: 1px 8px; min-height: 16px; max-heig
 #banner { background: $warning_tint; border-bottom: 1px solid $line; }
 #banner QLabel { color: $warning; }
 #segments { background: $raised; border-radius: 8px; }
-#segments QPushButton { border: 1px solid transparent; border-radius: 6px; padding: 3px 12px; min-width: 92px; color: $dim; background: transparent; }
+#segments QPushButton { border: 1px solid transparent; border-radius: 6px; padding: 3px 12px; min-width: 104px;
+    color: $dim; background: transparent; }
 #segments QPushButton:hover { color: $text; }
 #segments QPushButton:checked { background: $window; color: $good; font-weight: 600; }
 #segments QPushButton#pause:checked { color: $warning; }
@@ -214,6 +215,9 @@ QTabBar::tab:selected { color: $text; border-bottom-color: $accent; }
 QTabBar::tab:hover { color: $text; }
 QTabBar QToolButton { background: $panel; border: none; }
 #tabs { background: $panel; }
+QMenu { background: $raised; border: 1px solid $line; padding: 4px; }
+QMenu::item { padding: 4px 16px; border-radius: 4px; }
+QMenu::item:selected { background: $line; }
 #chart { background: transparent; border: none; }
 QTableView { background: $panel; border: none; outline: none; gridline-color: transparent;
     selection-background-color: $raised; selection-color: $text; }
@@ -228,10 +232,4 @@ QScrollBar::handle:hover { background: $faint; }
 QScrollBar::add-line, QScrollBar::sub-line { width: 0; height: 0; }
 QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
 QSplitter::handle { background: $window; }
-QComboBox { background: $raised; border: 1px solid $raised; border-radius: 6px; padding: 2px 8px; color: $dim;
-    font-size: ${caption_px}px; }
-QComboBox:focus { border-color: $accent; }
-QComboBox::drop-down { border: none; width: 14px; }
-QComboBox QAbstractItemView { background: $raised; border: 1px solid $line; color: $text;
-    selection-background-color: $line; selection-color: $text; }
 """)

@@ -146,7 +146,8 @@ def _step_row(stream: int, seq: int, step: Step) -> tuple[Any, ...]:
 
 def _episode_row(stream: int, seq: int, episode: Episode) -> tuple[Any, ...]:
     return (
-        0, stream, seq, seq, episode.env_index, episode.episode_index, _NAN if episode.total_reward is None else episode.total_reward,
+        0, stream, seq, seq, episode.env_index, episode.episode_index,
+        _NAN if episode.total_reward is None else episode.total_reward,
         NO_STEP if episode.length is None else episode.length,
         NO_STEP if episode.global_step is None else episode.global_step, episode.time_ns,
     )  # fmt: skip

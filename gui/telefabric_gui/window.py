@@ -7,7 +7,14 @@ import time
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
-    QAbstractButton, QApplication, QHBoxLayout, QMainWindow, QMessageBox, QStackedWidget, QTabWidget, QVBoxLayout,
+    QAbstractButton,
+    QApplication,
+    QHBoxLayout,
+    QMainWindow,
+    QMessageBox,
+    QStackedWidget,
+    QTabWidget,
+    QVBoxLayout,
     QWidget,
 )  # fmt: skip
 
@@ -244,7 +251,9 @@ class MainWindow(QMainWindow):
         figure = self.status.show_figure
         figure("rate", f"{count(round(connection.events_per_s))} events/s")
         behind = connection.behind_s
-        figure("behind", "" if behind is None else f"behind live {behind:.1f} s", "warning" if (behind or 0) > 2 else "dim")
+        figure(
+            "behind", "" if behind is None else f"behind live {behind:.1f} s", "warning" if (behind or 0) > 2 else "dim"
+        )
         missing, lost = self.controller.missing, self.controller.lost
         figure("missing", f"missing {count(missing)}", "warning" if missing else "dim")
         figure("gaps", f"gaps {count(lost)}", "error" if lost else "dim")
@@ -252,7 +261,9 @@ class MainWindow(QMainWindow):
         figure("dropped", "" if connection.link is Link.FILE else f"dropped here {count(dropped)}",
                "warning" if dropped else "dim")  # fmt: skip
         redraw_ms = (self.controller.tick_s + self._painted_s) * 1e3
-        figure("redraw", f"redraw {redraw_ms:.0f} ms at {1000 // TICK_MS} Hz", "warning" if redraw_ms > TICK_MS else "dim")
+        figure(
+            "redraw", f"redraw {redraw_ms:.0f} ms at {1000 // TICK_MS} Hz", "warning" if redraw_ms > TICK_MS else "dim"
+        )
         broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY)
         self.banner.say(connection.sentence if broken and self.pages else "")
 
@@ -294,7 +305,10 @@ class MainWindow(QMainWindow):
             if track.key.run_id not in lines:
                 lines[track.key.run_id] = spark(track.returns().y)
         self.run_list.show(
-            [RunRow(run, run.run_id in controller.watched, lines.get(run.run_id, ())) for run in controller.runs.values()]
+            [
+                RunRow(run, run.run_id in controller.watched, lines.get(run.run_id, ()))
+                for run in controller.runs.values()
+            ]
         )
         if page := self.page:
             self.runs.select(page.track.key.run_id)
@@ -309,7 +323,7 @@ class MainWindow(QMainWindow):
         self._painted_s = time.perf_counter() - begun
         return done
 
-    def showEvent(self, event: object) -> None:  # noqa: N802
+    def showEvent(self, event: object) -> None:
         super().showEvent(event)  # type: ignore[arg-type]
         if not self._sized:
             self._sized = True
@@ -318,7 +332,7 @@ class MainWindow(QMainWindow):
             self._started = True
             self.controller.start()
 
-    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+    def closeEvent(self, event: QCloseEvent) -> None:
         if self._started:
             self.controller.stop()
         event.accept()

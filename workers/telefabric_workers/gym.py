@@ -13,7 +13,7 @@ returns is passed on untouched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
 import gymnasium
@@ -68,6 +68,7 @@ class _Track:
             control_mode=teller.control_mode,
             policy_label=teller.policy_label,
             backend="gymnasium",
+            frame=teller.render,
         )
         self.step += 1
         self._total = self._total + reward if self._total is not None and reward.__class__ is float else None
@@ -111,6 +112,8 @@ class _Teller:
         self.policy_label = policy_label
         self.observations = observations
         self.infos = infos
+        self.render: Callable[[], Any] | None = None
+        """What draws the environment for whoever watches; not called while nobody does."""
 
 
 class _Labels:
@@ -160,9 +163,11 @@ class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         policy_label: str | None = None,
         observations: bool = True,
         infos: bool = True,
+        frames: bool | None = None,
     ) -> None:
         """
         :param agent: agent id of the events; the worker's own by default.
+        :param frames: whether watchers get what the environment renders; by default if its render mode is rgb_array.
         :param env_index: index of this environment among those of the agent.
         :param first_episode: index of the first episode, for a run that continues an earlier one.
         :param game_id: environment id; from ``env.spec`` by default.
@@ -172,6 +177,8 @@ class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         game_id = game_id or _spec_id(env)
         self._teller = _Teller(worker, game_id, control_mode, policy_label, observations, infos)
+        if frames or (frames is None and env.render_mode == "rgb_array"):
+            self._teller.render = env.render
         self._track = _Track(self._teller, env_index, agent, first_episode)
         self._autoreset = any(isinstance(layer, Autoreset) for layer in _layers(env))
 

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from telefabric.spool import Spool
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import AnyEvent
 from telefabric_workers.environment import WorkerEnvironment
+from telefabric_workers.frames import LiveFrames
 
 if TYPE_CHECKING:
     from telefabric.link import Link
@@ -58,6 +59,10 @@ class Outbox(ABC):
     def close(self, flush_s: float) -> bool:
         """Let go, after waiting at most `flush_s`; True when everything is stored."""
         return True
+
+    def show(self, agent_id: str, env_index: int, episode: int, step: int, frame: Any) -> None:
+        """Offer a picture to whoever watches. Raises `ValueError` and `ImportError`."""
+        return
 
     def disown(self) -> None:
         """In a forked child: what the parent holds is the parent's."""
@@ -116,6 +121,7 @@ class Spooled(Outbox):
         self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
         self._link = link
         self._linked = link.add(spool)
+        self._frames = LiveFrames(self._linked)
 
     @property
     def head(self) -> int:
@@ -131,6 +137,9 @@ class Spooled(Outbox):
 
     def append(self, seq: int, event: bytes, /) -> None:
         self.spool.append(seq, event)
+
+    def show(self, agent_id: str, env_index: int, episode: int, step: int, frame: Any) -> None:
+        self._frames.offer(agent_id, env_index, episode, step, frame)
 
     def flush(self, timeout_s: float) -> bool:
         target = self.head

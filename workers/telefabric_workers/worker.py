@@ -103,10 +103,13 @@ class Worker:
         backend: str | None = None,
         render_hint: Any = None,
         frame_ref: str | None = None,
+        frame: Any = None,
     ) -> None:
         """One environment step: the action, and the observation, reward and flags that it led to.
 
-        `global_step` counts the steps of each agent from 0 unless it is given. Indexes are from 0.
+        `global_step` counts the steps of each agent from 0 unless it is given. Indexes are from 0. `frame` is a
+        picture, uint8 of (height, width, 3) or (height, width), or a callable that renders one; it is sent to whoever
+        watches at the moment, at most 20 a second, never stored, and not even rendered while nobody watches.
         """
         if self._unusual and not self._revive():
             return
@@ -146,6 +149,8 @@ class Worker:
             else:
                 self._count_step(agent, global_step)
             self._step_count += 1
+        if frame is not None:
+            self._show(agent, env_index, episode, step, frame)
         if self._on_step:
             self._call(self._on_step, event)
 
@@ -381,6 +386,15 @@ class Worker:
             self._steps[agent] = integer(global_step)
         except Exception:  # noqa: BLE001  whatever the caller's object raises
             self._steps[agent] = self._steps.get(agent, -1) + 1
+
+    def _show(self, agent: str, env_index: int, episode: int, step: int, frame: Any) -> None:
+        """Offer a frame; whatever is wrong with it is told once."""
+        try:
+            self._outbox.show(agent, env_index, episode, step, frame)
+        except ImportError:
+            self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
+        except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
+            self._tell([Problem("step", "frame", f"{type(error).__name__}: {error}")])
 
     def _at(self, agent: str, global_step: int | None) -> int | None:
         return self._steps.get(agent) if global_step is None else global_step

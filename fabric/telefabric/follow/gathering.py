@@ -10,7 +10,7 @@ import msgspec
 
 from telefabric.feed import FeedEvent
 from telefabric.session.handover import Numbered, Range, StreamHandover
-from telefabric_schemas import AnyEvent
+from telefabric_schemas import AnyEvent, Frame
 
 PENDING_EVENTS_MAX = 200_000
 """Beyond it nobody seems to drain: history waits, and live events are left to the store."""
@@ -60,6 +60,7 @@ class Gathering:
         self._unknown_events = 0
         self._pending: list[FeedEvent] = []
         self._changed: set[bytes] = set()
+        self._frames: dict[tuple[bytes, str, int], FeedEvent] = {}
 
     @property
     def watched(self) -> frozenset[str]:
@@ -111,6 +112,14 @@ class Gathering:
             else:
                 self._take(stream, followed, followed.handover.live(events), live=True)
 
+    def frame(self, stream: bytes, seen: Seen) -> None:
+        """A picture; only the newest of each environment is kept."""
+        with self._lock:
+            followed = self._streams.get(stream)
+            if followed is not None and isinstance(seen.event, Frame):
+                key = (stream, seen.event.agent_id, seen.event.env_index)
+                self._frames[key] = FeedEvent(followed.run_id, stream, 0, seen.kind, seen.event, seen.raw, True)
+
     def stored(self, task: Task, events: list[Numbered[Seen]], gaps: Iterable[Range], covers: int, more: bool) -> None:
         """A page of the store, the answer to a task."""
         with self._lock:
@@ -143,7 +152,8 @@ class Gathering:
     def drain(self) -> Drained:
         """All that came since the last call."""
         with self._lock:
-            pending, self._pending = self._pending, []
+            pending, self._pending = [*self._pending, *self._frames.values()], []
+            self._frames.clear()
             changed, self._changed = self._changed, set()
             streams = {stream: self._streams[stream] for stream in changed if stream in self._streams}
             return Drained(

@@ -23,7 +23,7 @@ from telefabric.session.ledger import Ledger
 from telefabric.transport import common_options, receive, receive_last
 from telefabric.wire import batch, control, records
 from telefabric.wire.live import LivePolicy, decode_delivery
-from telefabric_schemas import Overflow, RunHeartbeat
+from telefabric_schemas import Frame, Overflow, RunHeartbeat
 
 log = logging.getLogger("telefabric.follow")
 
@@ -190,6 +190,8 @@ class LiveLink:
     def _live_only(self, stream: bytes, found: list[Numbered[Seen]]) -> None:
         for _, seen in found:
             match seen.event:
+                case Frame():
+                    self._gathering.frame(stream, seen)
                 case RunHeartbeat(counters=counters) if counters:
                     self.ledger.ticked(stream, counters.items())
                 case Overflow(of_kind=kind, reason=reason, count=count, reached=reached):

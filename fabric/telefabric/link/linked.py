@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from telefabric.session.livefeed import LiveFeed
 from telefabric.session.stream import Phase, StreamSession
 from telefabric.spool import Spool
+from telefabric_schemas import Frame
 
 
 @dataclass(slots=True)
@@ -18,6 +20,8 @@ class LinkedStream:
     session: StreamSession
     feed: LiveFeed = field(default_factory=LiveFeed)
     ticked_ns: int = 0
+    frames: dict[object, Callable[[], Frame | None]] = field(default_factory=dict)
+    """The newest picture of each environment, to be encoded on the link's thread."""
     adopted: bool = False
     closing: bool = False
     """No event will follow: finish when everything is acknowledged."""

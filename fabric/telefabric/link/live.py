@@ -15,7 +15,7 @@ from telefabric.session.stream import NS
 from telefabric.spool import Chunk
 from telefabric.wire import batch, records
 from telefabric.wire.live import topic_of
-from telefabric_schemas import Overflow, RunHeartbeat
+from telefabric_schemas import Frame, Overflow, RunHeartbeat
 
 
 class LiveSender:
@@ -40,9 +40,21 @@ class LiveSender:
                     feed.skip(one, "behind")
                 elif not self._send_live(linked, one):
                     feed.skip(one, "worker_pipe_full")
+        self._send_frames(linked)
         if now_ns - linked.ticked_ns > limits.TICK_S * NS:
             linked.ticked_ns = now_ns
             self._tick(linked)
+
+    def _send_frames(self, linked: LinkedStream) -> None:
+        """Pictures after events: they wait for nobody and hold up nobody."""
+        if linked.frames:
+            frames, linked.frames = linked.frames, {}
+            for encode in frames.values():
+                frame = encode()
+                if frame is not None:
+                    one = self._single(linked, frame)
+                    if not self._send_live(linked, one):
+                        linked.feed.skip(one, "worker_pipe_full")
 
     def _send_live(self, linked: LinkedStream, one: KindBatch) -> bool:
         """A live batch, after what it must be told before it; False when the pipe is full."""
@@ -62,7 +74,7 @@ class LiveSender:
         if not self._send_live(linked, one):
             linked.feed.skip(one, "worker_pipe_full")
 
-    def _single(self, linked: LinkedStream, event: Overflow | RunHeartbeat) -> KindBatch:
+    def _single(self, linked: LinkedStream, event: Frame | Overflow | RunHeartbeat) -> KindBatch:
         """A batch of one event that is live only."""
         number = linked.feed.next_number(event.kind)
         return KindBatch(event.kind, 0, 0, 1, number, records.frame(_encoder.encode(event)))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, Qt
 
 from telefabric.feed import RunView
-from telefabric_gui.figures import clock, duration, plural
+from telefabric_gui.figures import NONE, clock, duration, plural
 from telefabric_gui.models.table import Index
 from telefabric_gui.reduction import thinned
 
@@ -51,7 +51,7 @@ def explained(run: RunView) -> str:
     if run.backlog:
         lines.append(f"{plural(run.backlog, 'event')} wait on its machine to be stored.")
     if run.started_ns:
-        until = f" – {clock(run.finished_ns)}" if run.finished_ns else ""
+        until = f" {NONE} {clock(run.finished_ns)}" if run.finished_ns else ""
         lines.append(f"{clock(run.started_ns)}{until} · {plural(run.workers, 'worker')}")
     game = run.metadata.get("game_id")
     if game:
@@ -66,7 +66,7 @@ class RunList(QAbstractListModel):
         super().__init__(parent)
         self._rows: list[RunRow] = []
 
-    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: N802, B008
+    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
         return 0 if parent.isValid() else len(self._rows)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyqtgraph as pg
+import pyqtgraph as pg  # type: ignore[import-untyped]
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
@@ -22,7 +22,7 @@ _EMPTY = np.empty(0, np.float64)
 class _StepAxis(pg.AxisItem):  # type: ignore[misc]
     """Ticks as figures are written everywhere else."""
 
-    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: N802
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         if self.orientation == "bottom":
             return [count(int(value)) if value == int(value) else "" for value in values]
         digits = 0 if spacing >= 1 else 1 if spacing >= 0.1 else 2 if spacing >= 0.01 else 4
@@ -92,15 +92,16 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
             axis.setTickPen(pg.mkPen(colours.faint))
             axis.setTextPen(pg.mkPen(colours.dim))
             axis.setStyle(tickFont=theme.text_font(11), tickLength=0, tickTextOffset=6, maxTickLevel=0)
+        self.getPlotItem().getAxis("left").setTickDensity(1.6)
         self.getPlotItem().getAxis("left").setWidth(52)
         self.getPlotItem().getAxis("bottom").setHeight(24)
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+    def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
         if event.type() == QEvent.Type.StyleChange and hasattr(self, "_end"):
             self.dress()
 
-    def mouseDoubleClickEvent(self, event: Any) -> None:  # noqa: N802
+    def mouseDoubleClickEvent(self, event: Any) -> None:
         self.follow()
         event.accept()
 

@@ -81,7 +81,7 @@ class DetailsDock(QFrame):
         for title, widget in (
             (self._latency_heading, self._latency), (self._step_heading, self._step), (self._run_heading, self._run),
         ):  # fmt: skip
-            column.addSpacing(8)
+            title.setContentsMargins(0, 12, 0, 0)
             column.addWidget(title)
             column.addWidget(widget)
         column.addStretch(1)
@@ -109,7 +109,7 @@ class _Chain(QWidget):
             self.setAccessibleDescription("; ".join(f"{part.name}: {part.figure}, {part.caption}" for part in given))
             self.update()
 
-    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+    def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -167,7 +167,7 @@ class _Histogram(QWidget):
         self.setAccessibleDescription(", ".join(self._words))
         self.update()
 
-    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+    def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
         painter = QPainter(self)
         height, most = self.height() - 26, max([1, *self._counts])
@@ -198,7 +198,7 @@ class _Pairs(QWidget):
             self.setAccessibleDescription("; ".join(f"{name}: {value}" for name, value in given))
             self.update()
 
-    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+    def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
         painter = QPainter(self)
         for place, (name, value) in enumerate(self._pairs):

@@ -41,7 +41,9 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
     if runs:
         return Situation("Choose a run", "Click one in the list, or move there with the arrow keys and press Enter.")
     if link is Link.FILE:
-        return Situation("No run yet", "This store is empty. To fill it with a small run that really learns:", _demo(address))
+        return Situation(
+            "No run yet", "This store is empty. To fill it with a small run that really learns:", _demo(address)
+        )
     return Situation(
         "No run yet",
         "The broker is there, and no worker has said anything. Start one:",

@@ -23,7 +23,7 @@ class EnvironmentView(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(240, 160)
 
-    def sizeHint(self) -> QSize:  # noqa: N802
+    def sizeHint(self) -> QSize:
         return QSize(360, 300)
 
     def show_step(self, scene: Scene, figures: tuple[tuple[str, str], ...]) -> None:
@@ -33,7 +33,7 @@ class EnvironmentView(QWidget):
         self.setToolTip(scene.words)
         self.update()
 
-    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+    def paintEvent(self, event: QPaintEvent) -> None:
         if self._scene is None:
             return
         painter = QPainter(self)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QComboBox, QGridLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, plural, real, short
@@ -49,10 +50,13 @@ class Page(QWidget):
         self.environment = EnvironmentView()
         self.chart = SeriesChart()
         self.banner = Banner()
-        self._series = QComboBox()
-        self._series.addItem(_RETURN)
-        self._series.setAccessibleName("Series in the chart")
-        self._series.currentTextChanged.connect(self._on_series)
+        self._name = _RETURN
+        """The series in the chart."""
+        self._series = QPushButton("series \u25be")
+        self._series.setProperty("role", "link")
+        self._series.setCursor(Qt.CursorShape.PointingHandCursor)
+        self._series.setToolTip("Show another series of this agent")
+        self._series.clicked.connect(self._offer_series)
         self._ticks = 0
         self._drawn: tuple[str, int] = ("", -1)
         self._lay_out()
@@ -98,7 +102,7 @@ class Page(QWidget):
 
     def _lay_out(self) -> None:
         self._environment_card = Card("Environment", self.environment)
-        self._chart_card = Card("Chart", self.chart)
+        self._chart_card = Card(_RETURN, self.chart)
         self._episodes_card = Card("Episodes", self.episodes)
         self._steps_card = Card("Steps", self.steps)
         self._path = label(badge="dim")
@@ -167,8 +171,14 @@ class Page(QWidget):
 
     def _captions(self, run: RunView | None, *, pinned: bool, paused: bool) -> None:
         steps = self.step_table.rows
-        of = count(steps.events) if steps.held == steps.events else f"the newest {count(steps.held)} of {count(steps.events)}"
-        standing = "paused" if paused else "following the tail" if self.steps.following and not pinned else "scrolled back"
+        of = (
+            count(steps.events)
+            if steps.held == steps.events
+            else f"the newest {count(steps.held)} of {count(steps.events)}"
+        )
+        standing = (
+            "paused" if paused else "following the tail" if self.steps.following and not pinned else "scrolled back"
+        )
         if pinned and not paused:
             standing = "one step chosen"
         self._steps_card.caption.setText(f"{standing} · {of}")
@@ -177,40 +187,51 @@ class Page(QWidget):
         self._episodes_card.caption.setText(count(episodes.events))
         self._path.setText("live" if self.track.live else "stored")
         self._path.setToolTip(
-            "The newest step came over the live path." if self.track.live else "The newest step was read from the store."
+            "The newest step came over the live path."
+            if self.track.live
+            else "The newest step was read from the store."
         )
         running = run is not None and run.state in ("running", "idle")
         newest = newest_event(steps)
         age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else 0.0
         self._age.setText(f"age {duration(age)}" if running and newest is not None else "")
-        self._chart_card.caption.setText(f"EMA {EMA} · by step · min/max per pixel")
+        self._chart_card.caption.setText(f"EMA {EMA} · by step")
 
     def _warn(self, run: RunView | None) -> None:
         sentence = ""
         if run is not None and run.state == "stalled":
             silent = f" for {duration(run.silent_s)}" if run.silent_s is not None else ""
-            kept = f"{plural(run.backlog, 'event')} of it wait to be stored." if run.backlog else "Its last step is stored."
+            kept = (
+                f"{plural(run.backlog, 'event')} of it wait to be stored."
+                if run.backlog
+                else "Its last step is stored."
+            )
             sentence = f"Stalled: nothing from {run.run_id}{silent}. {kept}"
         elif run is not None and run.state == "failed":
             sentence = f"Failed: {run.reason or 'the worker gave no reason'}. What it sent is kept."
         self.banner.say(sentence)
 
     def _draw_chart(self) -> None:
-        self._offer_series()
-        name = self._series.currentText()
+        name = self._name
+        self._series.setVisible(bool(self.track.metrics))
         if self._drawn == (name, self.track.version):
             return
         self._drawn = (name, self.track.version)
         self.chart.show_points(self.track.returns() if name == _RETURN else self.track.metric(name))
 
-    def _offer_series(self) -> None:
-        if self._series.count() != len(self.track.metrics) + 1:
-            known = {self._series.itemText(place) for place in range(self._series.count())}
-            self._series.addItems([name for name in self.track.metrics if name not in known])
-
-    def _on_series(self, name: str) -> None:
+    def show_series(self, name: str) -> None:
+        """Chart the episode returns, or a metric."""
+        self._name = name
+        self._chart_card.title.setText(name)
         self.chart.follow()
         self._ticks = 0
+
+    def _offer_series(self) -> None:
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        for name in (_RETURN, *sorted(self.track.metrics)):
+            menu.addAction(name, partial(self.show_series, name))
+        menu.popup(self._series.mapToGlobal(self._series.rect().bottomLeft()))
 
 
 def newest_event(rows: EventRows) -> int | None:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from PySide6.QtCore import (
-    QModelIndex, QPersistentModelIndex, QPoint, QPointF, QRect, QRectF, QSize, QSortFilterProxyModel, Qt, Signal,
+    QModelIndex,
+    QPersistentModelIndex,
+    QPoint,
+    QPointF,
+    QRect,
+    QRectF,
+    QSize,
+    QSortFilterProxyModel,
+    Qt,
+    Signal,
 )  # fmt: skip
 from PySide6.QtGui import QColor, QPainter, QPen, QPolygonF
 from PySide6.QtWidgets import (
-    QFrame, QHBoxLayout, QLineEdit, QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QVBoxLayout, QWidget,
+    QFrame,
+    QHBoxLayout,
+    QLineEdit,
+    QListView,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QVBoxLayout,
+    QWidget,
 )  # fmt: skip
 
 from telefabric_gui import theme
@@ -33,7 +50,7 @@ class RunsDock(QFrame):
         self._proxy = _Filter(self)
         self._proxy.setSourceModel(runs)
         self._total = label(role="caption")
-        self.filter = QLineEdit(placeholderText="Filter: name, state, mode, agent", clearButtonEnabled=True)  # type: ignore[call-overload]
+        self.filter = QLineEdit(placeholderText="Filter: name, state, mode, agent", clearButtonEnabled=True)
         self.filter.setAccessibleName("Filter runs")
         self.filter.textChanged.connect(self._proxy.setFilterFixedString)
         self.filter.textChanged.connect(self._on_count)
@@ -90,7 +107,7 @@ class RunsDock(QFrame):
 class _Filter(QSortFilterProxyModel):
     """Runs in which all words of the filter occur."""
 
-    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:  # noqa: N802
+    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:
         row: RunRow = self.sourceModel().index(source_row, 0, source_parent).data(ROW_ROLE)
         told = " ".join(map(str, row.run.metadata.values()))
         text = f"{row.run.run_id} {row.run.state} {row.run.control_mode} {' '.join(row.run.agents)} {told}".lower()
@@ -100,7 +117,7 @@ class _Filter(QSortFilterProxyModel):
 class _Delegate(QStyledItemDelegate):
     """State dot, name and mode badge; below agent, state in words and a sparkline of the return."""
 
-    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:  # noqa: N802
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
         return QSize(WIDTH_PX, ROW_PX)
 
     def paint(
@@ -108,8 +125,8 @@ class _Delegate(QStyledItemDelegate):
     ) -> None:
         row: RunRow = index.data(ROW_ROLE)
         colours = theme.active()
-        area: QRect = option.rect.adjusted(8, 1, -8, -1)  # type: ignore[attr-defined]
-        state: QStyle.StateFlag = option.state  # type: ignore[attr-defined]
+        area: QRect = option.rect.adjusted(8, 1, -8, -1)
+        state: QStyle.StateFlag = option.state
         selected = bool(state & QStyle.StateFlag.State_Selected)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -163,7 +180,9 @@ class _Delegate(QStyledItemDelegate):
     def _spark(self, painter: QPainter, area: QRect, row: RunRow) -> None:
         box = QRectF(area.right() - _SPARK.width() - 8, area.top() + 35, _SPARK.width(), _SPARK.height())
         step = box.width() / (len(row.spark) - 1)
-        points = [QPointF(box.left() + place * step, box.bottom() - one * box.height()) for place, one in enumerate(row.spark)]
+        points = [
+            QPointF(box.left() + place * step, box.bottom() - one * box.height()) for place, one in enumerate(row.spark)
+        ]
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.setPen(QPen(QColor(theme.active().mode(row.run.control_mode)), 1.3))
         painter.drawPolyline(QPolygonF(points))

@@ -11,7 +11,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QImage, QPainter, QPen
 
 from telefabric_gui import theme
-from telefabric_gui.figures import real, short
+from telefabric_gui.figures import TIMES, real, short
 
 LAKES = {
     16: ("SFFF", "FHFH", "FFFH", "HFFG"),
@@ -31,7 +31,8 @@ _CART_X, _CART_ANGLE = 2.4, 12 * math.pi / 180
 class Scene(Protocol):
     """Something to paint into a rectangle; `words` says the same for those who do not see it."""
 
-    words: str
+    @property
+    def words(self) -> str: ...
 
     def paint(self, painter: QPainter, area: QRectF) -> None: ...
 
@@ -69,7 +70,7 @@ class GridScene(NamedTuple):
     agent: tuple[int, int] | None
 
     @property
-    def words(self) -> str:  # type: ignore[override]
+    def words(self) -> str:
         at = f"; the agent is in row {self.agent[0] + 1}, column {self.agent[1] + 1}" if self.agent else ""
         return f"A grid of {len(self.rows)} by {len(self.rows[0])} fields (S start, H hole, G goal){at}."
 
@@ -84,7 +85,9 @@ class GridScene(NamedTuple):
         font = theme.text_font(max(8, side // 4), bold=True)
         for row, fields in enumerate(self.rows):
             for column, letter in enumerate(fields):
-                field = QRectF(left + column * side, top + row * side, side, side).adjusted(space, space, -space, -space)
+                field = QRectF(left + column * side, top + row * side, side, side).adjusted(
+                    space, space, -space, -space
+                )
                 colour = QColor(_FIELDS.get(letter, _FLOOR))
                 painter.setPen(Qt.PenStyle.NoPen)
                 painter.setBrush(colour)
@@ -103,7 +106,9 @@ class GridScene(NamedTuple):
         painter.drawEllipse(centre, radius, radius)
         painter.setBrush(QColor("white"))
         for offset in (-0.38, 0.38):
-            painter.drawEllipse(QPointF(centre.x() + offset * radius, centre.y() - 0.2 * radius), radius / 5, radius / 5)
+            painter.drawEllipse(
+                QPointF(centre.x() + offset * radius, centre.y() - 0.2 * radius), radius / 5, radius / 5
+            )
 
 
 class CartPoleScene(NamedTuple):
@@ -115,7 +120,7 @@ class CartPoleScene(NamedTuple):
     turning: float
 
     @property
-    def words(self) -> str:  # type: ignore[override]
+    def words(self) -> str:
         return f"Cart at {self.x:.2f} m, pole at {math.degrees(self.angle):.1f} degrees."
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
@@ -152,10 +157,12 @@ class ImageScene:
     """An observation that is a picture: (H, W), (H, W, 1), (H, W, 3) or stacked grey (k, H, W), uint8."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self.words = f"The observation as a picture of {' × '.join(map(str, array.shape))}."
+        self.words = f"The observation as a picture of {TIMES.join(map(str, array.shape))}."
         if array.ndim == 3 and array.shape[2] not in (1, 3):
             array = array[-1]
-        kind = QImage.Format.Format_RGB888 if array.ndim == 3 and array.shape[2] == 3 else QImage.Format.Format_Grayscale8
+        kind = (
+            QImage.Format.Format_RGB888 if array.ndim == 3 and array.shape[2] == 3 else QImage.Format.Format_Grayscale8
+        )
         array = np.ascontiguousarray(array if kind == QImage.Format.Format_RGB888 else array.reshape(array.shape[:2]))
         height, width = array.shape[:2]
         self._image = QImage(array.tobytes(), width, height, array.strides[0], kind).copy()

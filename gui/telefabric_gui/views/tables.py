@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from PySide6.QtCore import QModelIndex, QRect, Qt, Signal
 from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QResizeEvent
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTableView, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QWidget,
+)
 
 from telefabric_gui import theme
 from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable, Index
@@ -13,6 +21,7 @@ from telefabric_gui.rows import EVENT, GAP
 ROW_PX = 24
 _PAD_PX = 8
 _COLUMNS_MIN = 4
+_HEADER_PX = 11
 
 
 class TableView(QTableView):
@@ -58,7 +67,7 @@ class TableView(QTableView):
         self.setCurrentIndex(QModelIndex())
         self.scrollToTop()
 
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+    def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._hide_what_does_not_fit()
 
@@ -76,8 +85,10 @@ class TableView(QTableView):
         header.setHighlightSections(False)
         header.setMinimumSectionSize(3 * digit)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        titles = QFontMetrics(theme.text_font(_HEADER_PX, bold=True))
         for place, column in enumerate(self._events.columns):
-            self.setColumnWidth(place, column.width * digit + 2 * _PAD_PX)
+            widest = max(column.width * digit, titles.horizontalAdvance(column.title) + 2)
+            self.setColumnWidth(place, widest + 2 * _PAD_PX)
         self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
         header.setStretchLastSection(True)
 
@@ -114,10 +125,10 @@ class _Delegate(QStyledItemDelegate):
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         mark = index.data(MARK_ROLE)
-        cell: QRect = option.rect  # type: ignore[attr-defined]
+        cell: QRect = option.rect
         painter.save()
         if mark == EVENT:
-            self._paint_event(painter, cell, bool(option.state & QStyle.StateFlag.State_Selected), index)  # type: ignore[attr-defined]
+            self._paint_event(painter, cell, bool(option.state & QStyle.StateFlag.State_Selected), index)
         else:
             self._paint_missing(painter, cell, mark, index)
         painter.restore()
@@ -143,8 +154,12 @@ class _Delegate(QStyledItemDelegate):
         hatch.setAlphaF(0.35)
         painter.setBrushOrigin(0, cell.top())
         painter.fillRect(QRect(cell.left(), cell.top(), cell.width(), 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
-        painter.fillRect(QRect(cell.left(), cell.bottom() - 2, cell.width(), 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
+        painter.fillRect(
+            QRect(cell.left(), cell.bottom() - 2, cell.width(), 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern)
+        )
         painter.setPen(QColor(colour))
         painter.setFont(theme.text_font(theme.CAPTION_PX))
         line = QRect(_PAD_PX + 8, cell.top(), self._table.viewport().width() - 2 * _PAD_PX, cell.height())
-        painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE))
+        painter.drawText(
+            line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE)
+        )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from telefabric_workers.demo.rate import Rate
 from telefabric_workers.demo.result import DemoResult, Score, run_from_command_line
+from telefabric_workers.demo.screen import draw_without_a_screen
 from telefabric_workers.gym import TelemetryWrapper
 from telefabric_workers.worker import Worker
 
@@ -33,7 +34,9 @@ def train(worker: Worker, *, episodes: int = EPISODES, seed: int = 0, rate: floa
     Success is an episode that lasts to the time limit of 500 steps, which is also the largest return.
     """
     worker.set_metadata(game_id=GAME_ID, algorithm="hill-climbing", seed=seed)
-    env = TelemetryWrapper(gymnasium.make(GAME_ID), worker, control_mode="agent", policy_label="linear")
+    draw_without_a_screen()
+    cart = gymnasium.make(GAME_ID, render_mode="rgb_array")
+    env = TelemetryWrapper(cart, worker, control_mode="agent", policy_label="linear")
     search = _Search(seed)
     pace = Rate(rate)
     score = Score()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from telefabric_workers.demo.rate import Rate
 from telefabric_workers.demo.result import DemoResult, Score, run_from_command_line
+from telefabric_workers.demo.screen import draw_without_a_screen
 from telefabric_workers.gym import TelemetryWrapper
 from telefabric_workers.worker import Worker
 
@@ -42,9 +43,9 @@ def train(
 ) -> DemoResult:
     """Learn for `episodes`, at most `rate` steps a second; the same seed gives the same run. Success is the goal."""
     worker.set_metadata(game_id=GAME_ID, algorithm="q-learning", seed=seed, is_slippery=is_slippery)
-    env = TelemetryWrapper(
-        gymnasium.make(GAME_ID, is_slippery=is_slippery), worker, control_mode="agent", policy_label="q-table"
-    )
+    draw_without_a_screen()
+    lake = gymnasium.make(GAME_ID, is_slippery=is_slippery, render_mode="rgb_array")
+    env = TelemetryWrapper(lake, worker, control_mode="agent", policy_label="q-table")
     learner = _Learner(16, 4, seed)
     pace = Rate(rate)
     score = Score()
