@@ -17,7 +17,7 @@ from processes import wait_for
 from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.inquiry import ask_status
-from telefabric.store.query import QueryService
+from telefabric.store.queryservice import QueryService
 from telefabric.store.rows import Rows
 from telefabric.store.writer import Writer
 from telefabric.wire import batch, control, records

@@ -37,8 +37,8 @@ from store_fixtures import (
 
 from telefabric.cli import read
 from telefabric.errors import Unreachable
+from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, Question
-from telefabric.store.reader import FileReader
 from telefabric_schemas import TOPICS
 
 WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.main import main; main()"

@@ -15,8 +15,10 @@ from skips import requires
 
 from telefabric.errors import SpoolError
 from telefabric.limits import SEGMENT_BYTES
+from telefabric.spool import Spool
 from telefabric.store.audit import Audit, audit
 from telefabric.store.database import FILE_NAME
+from telefabric.wire.control import StreamInfo
 from telefabric_workers import Worker, connect
 
 MIB = 1024 * 1024
@@ -78,10 +80,10 @@ def train(worker: Worker, steps: int) -> None:
         worker.step(episode=0, step=step, observation=OBSERVATION, reward=1.0)
 
 
-def gaps(file: Path) -> list[tuple[int, int, str]]:
+def gaps(file: Path) -> list[tuple[object, ...]]:
     connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        return connection.execute("SELECT seq, last_seq, reason FROM gaps ORDER BY seq").fetchall()
+        return list(connection.execute("SELECT seq, last_seq, reason FROM gaps ORDER BY seq"))
     finally:
         connection.close()
 
@@ -163,6 +165,17 @@ def test_events_that_no_disk_has_room_for_are_counted_one_by_one(disk: Disk, tmp
     assert gaps(tmp_path / FILE_NAME) == [(1, dropped, "disk_full")]
 
 
+def test_any_number_of_lost_events_is_one_gap_with_its_reason(disk: Disk) -> None:
+    """There is room for so many reasons, and events may be lost one by one."""
+    root = disk(SEGMENT_BYTES + 2 * MIB) / "spool"
+    spool = Spool.create(root, StreamInfo(bytes(16), "run", "worker", "agent", 0))
+    for seq in range(1, 2_001):
+        spool.append(seq, OBSERVATION * 1_800)
+    assert spool.dropped_events == 2_000
+    assert spool.lost_reason(1, 1) == spool.lost_reason(2_000, 2_000) == "disk_full"
+    spool.close()
+
+
 def test_a_disk_that_is_full_during_a_run_that_is_stored(disk: Disk, tmp_path: Path) -> None:
     folder = disk(2 * SEGMENT_BYTES + MIB)
     port = free_ports()
@@ -193,7 +206,7 @@ def test_a_full_disk_under_the_store_loses_nothing(disk: Disk, tmp_path: Path) -
     with broker(port), store(port, folder, stderr=log) as writer:
         worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=tmp_path / "spool", exit_flush_s=30)
         train(worker, steps_of(12 * MIB))
-        wait_for(lambda: "store.failed" in log.read_text(), "the store says that its disk is full")
+        wait_for(lambda: f"the disk of {folder / FILE_NAME} is full: make room" in log.read_text(), "the store says so")
         assert not worker.flush(1.0)
         assert worker.acknowledged < worker.emitted
         assert worker.dropped == 0

@@ -1,7 +1,6 @@
 """Garbage and lies on every open port while a worker emits: nothing goes down, and its run is stored whole.
 
-The ports of one fabric: control (+0), data (+1), durable (+3) of the broker, and the store's queries (+4). What the
-strangers send is drawn from a fixed seed.
+What the strangers send is drawn from a fixed seed.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from telefabric.store import query
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
 from telefabric.wire import batch, control, records
-from telefabric_schemas import AnyEvent, Episode, Gap, Log, Metric, Step
+from telefabric_schemas import Episode, Gap, Log, Metric, Step
+from telefabric_schemas.events import Event
 
 CONTROL, DATA, DURABLE, QUERY = 0, 1, 3, 4
-PORTS = (CONTROL, DATA, DURABLE, QUERY)
 RSS_MAX = 200 * limits.MIB
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
 
@@ -59,6 +58,16 @@ class Fabric:
 
     def at(self, offset: int) -> str:
         return f"tcp://127.0.0.1:{self.port + offset}"
+
+    def open_ports(self) -> list[int]:
+        """The offsets of all ports above the broker's own at which somebody listens."""
+        found = []
+        for offset in range(10):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port + offset)) == 0:
+                    found.append(offset)
+        assert {CONTROL, DATA, DURABLE, QUERY} <= set(found)
+        return found
 
     @property
     def stream(self) -> bytes:
@@ -184,7 +193,7 @@ def test_raw_bytes(fabric: Fabric) -> None:
         dice.randbytes(200_000),
     ]  # fmt: skip
     with ExitStack() as held:
-        for offset in PORTS:
+        for offset in fabric.open_ports():
             for opening in openings:
                 held.enter_context(raw := socket.create_connection(("127.0.0.1", fabric.port + offset), timeout=5))
                 try:
@@ -208,7 +217,7 @@ def test_frames_of_any_number_and_size_over_sockets_of_any_kind(fabric: Fabric) 
         [dice.randbytes(16), bytes(limits.EVENT_BYTES_MAX)], [dice.randbytes(limits.CONTROL_BYTES_MAX + 1)],
         [bytes(limits.MESSAGE_BYTES_MAX + 1)],
     ]  # fmt: skip
-    for offset in PORTS:
+    for offset in fabric.open_ports():
         for kind in KINDS:
             with stranger(kind, fabric.at(offset)) as peer:
                 peer.set(zmq.SNDTIMEO, 20)
@@ -359,7 +368,7 @@ def liars(fabric: Fabric, who: Callable[[bytes], control.StreamInfo] = info) -> 
 def events(dice: random.Random, seq: int) -> bytes:
     """An event of any kind, most of them damaged."""
     raw = msgspec.Raw(msgspec.msgpack.encode({"a": [1, 2.5, None, "x"]}))
-    made: AnyEvent = dice.choice(
+    made: Event = dice.choice(
         [
             Step(seq, "a", 0, 1, 2, 3, 0.5, False, False, 1, 1, raw, raw, "agent", None, None, raw, None, 1, raw),
             Episode(seq, "a", 0, 1, 1.5, 3, 3, 1, 1, None, raw, None, None, None, raw),
@@ -449,7 +458,8 @@ def questions() -> list[query.Question]:
     return [
         query.Runs(None, huge, 2_000), query.Streams("x" * 255, 0, 0), query.Marks(None, 0, 1),
         query.Events(0, None, ["step"] * 32, "\x00", None, 2_000), query.Newest(None, ["nonsense"], "a", 2_000),
-        query.Since("gap", [query.StreamSeq(bytes(16), huge)] * 10_000, 1), query.EpisodesOf("test", None, None, 2_000),
+        query.Since("gap", [control.StreamSeq(bytes(16), huge)] * 10_000, 1),
+        query.EpisodesOf("test", None, None, 2_000),
         query.StepsOf("test", "agent_0", -huge, -huge, query.StepKey(-huge, huge), 2_000),
         query.FrameOf("test", "\ud7ff"), query.SeriesOf("test"),
         query.Buckets("test", None, "agent_0", "reward", huge, -huge, huge, query.BucketKey(huge, huge), 2_000),

@@ -25,9 +25,9 @@ from telefabric.errors import EnvironmentProblem, StoreError, Unreachable, Usage
 from telefabric.inquiry import ask_status
 from telefabric.services import Services
 from telefabric.store import query
-from telefabric.store import reader as reader_module
-from telefabric.store.query import QueryService
-from telefabric.store.reader import RemoteReader
+from telefabric.store import filereader as reader_module
+from telefabric.store.queryservice import QueryService
+from telefabric.store.remotereader import RemoteReader
 from telefabric_workers import connect
 
 NUMBER = b"12345678"
@@ -191,7 +191,7 @@ def test_a_port_in_use_and_a_missing_file_are_one_sentence_each(service: QuerySe
 
 # -- the process -------------------------------------------------------------------------------------------------
 def command(path: Path, listen: str = LOOPBACK.url) -> list[str]:
-    return [sys.executable, "-m", "telefabric.store.query", "--listen", listen, "--store", str(path)]
+    return [sys.executable, "-m", "telefabric.store.queryservice", "--listen", listen, "--store", str(path)]
 
 
 def test_the_process_says_where_it_answers_and_ends_with_its_standard_input(path: Path) -> None:

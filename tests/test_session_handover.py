@@ -1,5 +1,7 @@
 """Live and stored events as one sequence: each once, holes known, nothing left out, whatever comes when."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def test_a_seq_set_is_a_set(changes, window):
         assert [seq for first, last in missing for seq in range(first, last + 1)] == [
             seq for seq in range(window.first, window.last + 1) if seq not in model
         ]
-        assert all(before.last + 1 < after.first for before, after in zip(missing, missing[1:], strict=False))
+        assert all(before.last + 1 < after.first for before, after in pairwise(missing))
         end = window.first
         while end + 1 in model:
             end += 1

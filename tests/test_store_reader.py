@@ -28,9 +28,11 @@ from store_fixtures import (
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
-from telefabric.store import reader as reader_module
+from telefabric.store import filereader as reader_module
+from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StepKey, StoredEvent
-from telefabric.store.reader import KINDS, FileReader, Reader, RemoteReader
+from telefabric.store.reader import KINDS, Reader
+from telefabric.store.remotereader import RemoteReader
 from telefabric.wire import control
 from telefabric_schemas import Event, values
 

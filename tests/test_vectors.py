@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from telefabric.errors import WireError
-from telefabric.wire import batch, control, records
+from telefabric.wire import batch, control, live, records
 from telefabric_schemas import TOPICS, AnyEvent
 
 FOLDER = resources.files("telefabric_schemas").joinpath("vectors")
@@ -96,7 +96,7 @@ def test_there_is_a_vector_of_every_control_message():
 # -- any reader --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*of_kind("event"), *of_kind("record"), *of_kind("control")])
+@pytest.mark.parametrize("name", [*of_kind("event"), *of_kind("record"), *of_kind("control"), *of_kind("delivery")])
 def test_plain_msgpack_reads_what_the_vector_says(name):
     data, expected = VECTORS[name]
     assert unpacked(data) == expected["msgpack"]
@@ -186,6 +186,14 @@ def test_our_writer_writes_the_same_control_message(name):
         assert control.encode(control.decode(data)) == data
 
 
+@pytest.mark.parametrize("name", of_kind("delivery"))
+def test_our_reader_and_writer_agree_on_a_delivery(name):
+    data, expected = VECTORS[name]
+    delivery = live.decode_delivery(data)
+    assert fields_of(delivery) == expected["fields"]
+    assert live.encode_delivery(delivery) == data
+
+
 @pytest.mark.parametrize("name", of_kind("event"))
 def test_an_event_is_no_control_message(name):
     with pytest.raises(WireError):
@@ -214,12 +222,15 @@ def fits(value, schema):
     if kind and (not isinstance(value, PYTHON_TYPES[kind]) or isinstance(value, bool) != (kind == "boolean")):
         return False
     if kind == "integer":
-        return schema["minimum"] <= value <= schema["maximum"]
+        return schema.get("minimum", value) <= value <= schema.get("maximum", value)
     if kind == "array":
         pairs = zip(value, schema["prefixItems"], strict=False)
         return len(value) >= schema["minItems"] and all(fits(item, one) for item, one in pairs)
     if kind == "object":
-        return all(key in value and fits(value[key], schema["properties"][key]) for key in schema["required"])
+        others = schema.get("additionalProperties", {})
+        return all(key in value for key in schema.get("required", ())) and all(
+            fits(one, schema.get("properties", {}).get(key, others)) for key, one in value.items()
+        )
     return True
 
 

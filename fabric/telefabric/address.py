@@ -11,7 +11,7 @@ DEFAULT = "tcp://127.0.0.1:7750"
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PORT_MAX = 65_535
-_PORTS_ABOVE = 4
+_PORTS_ABOVE = 6
 """A broker's other sockets, and its store's, are on the ports above its own."""
 
 

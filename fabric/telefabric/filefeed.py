@@ -19,8 +19,9 @@ from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.feed import Connection, FeedEvent, Link, RunView, Update
 from telefabric.session.handover import Range, SeqSet
+from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent
-from telefabric.store.reader import QUARANTINE, FileReader, Reader
+from telefabric.store.reader import QUARANTINE, Reader
 from telefabric_schemas import DURABLE_KINDS, AnyEvent, values
 
 POLL_S = 0.2

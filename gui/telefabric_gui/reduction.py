@@ -16,16 +16,34 @@ def extremes(x: Floats, y: Floats, first: float, last: float, pixels: int) -> tu
 
     Columns with two points or fewer keep them; neighbours just outside stay, so that the line runs to the edge.
     """
-    begin = max(0, int(np.searchsorted(x, first, "left")) - 1)
-    end = min(len(x), int(np.searchsorted(x, last, "right")) + 1)
+    begin, end = _in_sight(x, first, last)
     x, y = x[begin:end], y[begin:end]
     if len(x) <= 2 * pixels or last <= first:
         return x, y
-    column = np.clip(((x - first) * (pixels / (last - first))).astype(np.int64), -1, pixels)
-    starts = np.flatnonzero(np.diff(column, prepend=column[0] - 1))
+    starts = _columns(x, first, last, pixels)
     low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
     centre = x[starts]
     return np.repeat(centre, 2), np.column_stack((low, high)).ravel()
+
+
+def means(x: Floats, y: Floats, first: float, last: float, pixels: int) -> tuple[Floats, Floats]:
+    """The mean of each pixel column between `first` and `last`; for a line that is smooth already."""
+    begin, end = _in_sight(x, first, last)
+    x, y = x[begin:end], y[begin:end]
+    if len(x) <= pixels or last <= first:
+        return x, y
+    starts = _columns(x, first, last, pixels)
+    return x[starts], np.add.reduceat(y, starts) / np.diff(np.append(starts, len(y)))
+
+
+def _in_sight(x: Floats, first: float, last: float) -> tuple[int, int]:
+    return max(0, int(np.searchsorted(x, first, "left")) - 1), min(len(x), int(np.searchsorted(x, last, "right")) + 1)
+
+
+def _columns(x: Floats, first: float, last: float, pixels: int) -> npt.NDArray[np.int64]:
+    """Where each pixel column begins in `x`."""
+    column = np.clip(((x - first) * (pixels / (last - first))).astype(np.int64), -1, pixels)
+    return np.flatnonzero(np.diff(column, prepend=column[0] - 1))
 
 
 def smoothed(y: Floats, keep: float = EMA) -> Floats:

@@ -22,12 +22,18 @@ from msgspec.structs import fields
 from telefabric import settings
 from telefabric.address import Address
 from telefabric.errors import StoreError, Unreachable, UsageError
+from telefabric.feed import FeedEvent
+from telefabric.follow import Follower, Source
+from telefabric.inquiry import ask_status
 from telefabric.store.database import FILE_NAME
+from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent
-from telefabric.store.reader import KINDS, QUARANTINE, FileReader, Reader, RemoteReader
+from telefabric.store.reader import KINDS, QUARANTINE, Reader
+from telefabric.store.remotereader import RemoteReader
 from telefabric_schemas import TOPICS, AnyEvent, events, values
 
 _POLL_S = 0.1
+_POLL_LIVE_S = 0.02
 _RETRY_S = 1.0
 _SHORT = 48
 """Characters of a value in a line for people."""
@@ -153,6 +159,9 @@ def _require_run(reader: Reader, run: str | None) -> None:
     "-n", "--lines", type=click.IntRange(0, 2_000), default=10, show_default=True, help="Begin with the last so many."
 )
 @click.option("--follow/--no-follow", default=True, show_default=True, help="Go on with what is stored from now on.")
+@click.option(
+    "--from-start", is_flag=True, help="All of one run, --run or the newest: first what is stored, then what is live."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, as telefabric dump writes them.")
 @click.option("--raw", is_flag=True, help="Each event's MessagePack array as it is, as a JSON array, without a schema.")
 def tail(
@@ -164,6 +173,7 @@ def tail(
     since: int | None,
     lines: int,
     follow: bool,
+    from_start: bool,
     as_json: bool,
     raw: bool,
 ) -> None:
@@ -173,13 +183,27 @@ def tail(
     telefabric tail
     telefabric tail --run frozenlake-q --kind episode -n 20
     telefabric tail --connect tcp://127.0.0.1:7750 --json | jq .
+    telefabric tail --from-start --run frozenlake-q
 
     Each line: local time, run, agent, kind, and what matters of it. ^C ends it. With --run one may wait for a run that
     has not begun. Without --store or --connect it looks in the same places as telefabric dump.
+
+    With --from-start it asks a broker: every event of the run once, each stream in order of seq, without waiting for
+    the store where events come live, and through restarts of broker and store. JSON lines have no id then.
     """
     if as_json and raw:
         raise UsageError("--json and --raw are two forms: give one of them")
     render = json_line if as_json else raw_line if raw else human_line
+    if from_start:
+        if store is not None or since is not None or not follow:
+            raise UsageError(
+                "--from-start follows a broker from the first event: leave out --store, --since and --no-follow "
+                "(tail --since 0 does the same for a file, dump without following)"
+            )
+        address = Address.parse(settings.resolve("connect", connect).value)
+        with _output() as write:
+            _tail_from_start(address, run, kinds, agent, render, write)
+        return
     with _output() as write, open_source(store, connect) as reader:
         if since is None:
             page = reader.newest(lines, run, kinds or None, agent)
@@ -208,6 +232,67 @@ def next_page(
                 click.echo(f"telefabric: {error} (waiting for it)", err=True)
                 told = True
             time.sleep(_RETRY_S)
+
+
+# -- tail from the start -----------------------------------------------------------------------------------------
+def _tail_from_start(
+    address: Address,
+    run: str | None,
+    kinds: tuple[str, ...],
+    agent: str | None,
+    render: Callable[[StoredEvent], bytes],
+    write: Callable[[bytes], object],
+) -> None:
+    """History, then live, as one. Goes on until it is interrupted, whoever goes away meanwhile."""
+    follower = Follower(address, name="telefabric tail", history_events=None, in_order=True)
+    follower.watch(frozenset({run or newest_run(address)}))
+    follower.start()
+    told = ""
+    try:
+        while True:
+            update = follower.drain()
+            sources = {stream: follower.source(stream) for stream in {event.stream_id for event in update.events}}
+            events = (event for event in update.events if event.seq)  # live pictures have none, and are not stored
+            rows = (_as_row(event, sources[event.stream_id]) for event in events)
+            _show((row for row in rows if _wanted(row, kinds, agent)), render, write)
+            if update.connection.sentence not in ("", told):
+                told = update.connection.sentence
+                click.echo(f"telefabric: {told} (waiting for it)", err=True)
+            if not update.events:
+                time.sleep(_POLL_LIVE_S)
+    finally:
+        follower.stop()
+
+
+def newest_run(address: Address) -> str:
+    """The run that began last, stored or not. Raises `Unreachable`, and `StoreError` when there is none."""
+    streams = ask_status(address).status.get("streams", [])
+    try:
+        with RemoteReader(address) as reader:
+            stored = [found.run_id for found in reader.runs()]
+    except Unreachable:  # a broker without a store still has live runs
+        stored = []
+    begun = [*stored, *(stream["run_id"] for stream in streams if stream["run_id"] not in stored)]
+    if not begun:
+        raise StoreError(f"there is no run at {address.url} yet: name one to wait for with --run")
+    return str(begun[-1])
+
+
+def _as_row(event: FeedEvent, source: Source) -> StoredEvent:
+    """What a feed tells of an event, in the form of a stored one; its id is 0, which none has."""
+    found = event.event
+    reason, detail = getattr(found, "reason", None), None
+    if event.kind == QUARANTINE:
+        reason, detail = "not readable", "telefabric dump has the reason"
+    last_seq, agent_id = getattr(found, "last_seq", event.seq), getattr(found, "agent_id", source.agent_id)
+    return StoredEvent(
+        0, event.kind, event.run_id, source.worker_id, event.stream_id, event.seq, last_seq, agent_id,
+        getattr(found, "time_ns", 0), reason, detail, event.raw,
+    )  # fmt: skip
+
+
+def _wanted(row: StoredEvent, kinds: tuple[str, ...], agent: str | None) -> bool:
+    return (not kinds or row.kind in kinds) and (agent is None or row.agent_id == agent)
 
 
 def _show(
@@ -360,8 +445,9 @@ def _careful_object(stored: StoredEvent) -> dict[str, Any]:
 
 
 def _head(stored: StoredEvent) -> dict[str, Any]:
+    known = {"id": stored.id} if stored.id else {}
     return {
-        "id": stored.id, "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
+        **known, "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
         "stream_id": stored.stream_id.hex(), "seq": stored.seq,
     }  # fmt: skip
 

@@ -87,7 +87,7 @@ def store(
 
 
 def _query_command(listen: str, path: Path) -> list[str]:
-    return [sys.executable, "-P", "-m", "telefabric.store.query", "--listen", listen, "--store", str(path)]
+    return [sys.executable, "-P", "-m", "telefabric.store.queryservice", "--listen", listen, "--store", str(path)]
 
 
 @click.command()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from telefabric.address import Address
 from telefabric.feed import Connection, Link, RunView, Update
-from telefabric.follow.gathering import Gathering
+from telefabric.follow.gathering import HISTORY_EVENTS, Gathering
 from telefabric.follow.history import History
 from telefabric.follow.live import LiveLink
 from telefabric.store.query import Run
@@ -21,12 +21,30 @@ _STALLED_S = 3.0
 _RATE_S = 1.0
 
 
-class Follower:
-    """A `telefabric.feed.Feed`. Connects by itself, again and again; nothing it meets is an error of its caller's."""
+class Source(NamedTuple):
+    """Who emits a stream."""
 
-    def __init__(self, address: Address, *, name: str = "client", policy: LivePolicy | None = None) -> None:
+    worker_id: str
+    agent_id: str
+
+
+class Follower:
+    """A `telefabric.feed.Feed`. Connects by itself, again and again; nothing it meets is an error of its caller's.
+
+    `history_events` and `in_order` are those of `telefabric.follow.gathering.Gathering`.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        name: str = "client",
+        policy: LivePolicy | None = None,
+        history_events: int | None = HISTORY_EVENTS,
+        in_order: bool = False,
+    ) -> None:
         self.address = address
-        self._gathering = Gathering()
+        self._gathering = Gathering(history_events=history_events, in_order=in_order)
         self._history = History(address, self._gathering)
         self._live = LiveLink(address, self._gathering, name, policy or LivePolicy())
         self._shown: tuple[RunView, ...] | None = None
@@ -57,6 +75,16 @@ class Follower:
         changed = runs if runs != self._shown else None
         self._shown = runs
         return Update(self._connection(), changed, drained.events, drained.holes, drained.gaps, drained.skipped)
+
+    def source(self, stream_id: bytes) -> Source:
+        """Whose stream it is, as the store or the broker last said; empty names when neither has."""
+        for stored in self._history.streams:
+            if stored.stream_id == stream_id:
+                return Source(stored.worker_id, stored.agent_id)
+        for stream in self._live.status.get("streams", ()):
+            if stream["stream_id"] == stream_id.hex():
+                return Source(stream["worker_id"], stream["agent_id"])
+        return Source("", "")
 
     # -- inside --------------------------------------------------------------------------------------------------
 

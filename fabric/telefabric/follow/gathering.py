@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from telefabric.feed import FeedEvent
-from telefabric.session.handover import Numbered, Range, StreamHandover
+from telefabric.session.handover import InOrder, Numbered, Range, StreamHandover
 from telefabric_schemas import AnyEvent, Frame
 
 PENDING_EVENTS_MAX = 200_000
 """Beyond it nobody seems to drain: history waits, and live events are left to the store."""
 HISTORY_EVENTS = 50_000
-"""How far back before the watermark a stream's history is fetched whole; of older times only the episodes."""
+"""How far back before the watermark a stream's history is fetched whole unless asked; of older times the episodes."""
 _UNKNOWN_EVENTS_MAX = 5_000
 
 
@@ -39,20 +39,43 @@ class Task(NamedTuple):
 class _Followed:
     """One stream of a watched run."""
 
-    def __init__(self, run_id: str, stored: int) -> None:
+    def __init__(self, run_id: str, *, in_order: bool) -> None:
         self.run_id = run_id
-        self.handover: StreamHandover[Seen] = StreamHandover(max(stored - HISTORY_EVENTS, 0))
-        self.handover.stored_up_to(stored)
+        self.handover: StreamHandover[Any] = StreamHandover()
+        self.order: InOrder[FeedEvent] | None = InOrder(self.handover) if in_order else None
         self.episodes_from = 0
         """Episodes up to here are fetched, of the time before the handover begins."""
-        self.gaps: list[Range] = []
+        self.gaps: tuple[Range, ...] = ()
         self.skipped = 0
+        self._first: int | None = None
+        """The lowest seq that came."""
+        self._begun = False
+        """The store has said how far it is, so where its history begins is decided."""
+
+    def live(self, events: list[Numbered[Seen]]) -> list[Numbered[Seen]]:
+        if not self._begun and events:
+            self._first = min(events[0].seq, self._first or events[0].seq)
+        return self.handover.live(events)
+
+    def stored_up_to(self, stored: int, history_events: int | None) -> None:
+        """The store's word; with the first one the history of so many events before it begins."""
+        if not self._begun:
+            self._begun = True
+            begin = 0 if history_events is None else max(stored - history_events, 0)
+            self.handover.since = begin if self._first is None else min(begin, self._first - 1)
+        self.handover.stored_up_to(stored)
 
 
 class Gathering:
-    """Any thread. Streams become known through `know`; live events of unknown ones wait for that."""
+    """Any thread. Streams become known through `know`; live events of unknown ones wait for that.
 
-    def __init__(self) -> None:
+    `history_events` is how far back before the watermark a stream is fetched whole (None: all of it). With `in_order`
+    an event waits for all of its stream before it, so that each stream comes in rising seq.
+    """
+
+    def __init__(self, *, history_events: int | None = HISTORY_EVENTS, in_order: bool = False) -> None:
+        self._history_events = history_events
+        self._in_order = in_order
         self._lock = threading.Lock()
         self._watched: frozenset[str] = frozenset()
         self._streams: dict[bytes, _Followed] = {}
@@ -82,23 +105,23 @@ class Gathering:
             self._streams = {stream: one for stream, one in self._streams.items() if one.run_id in run_ids}
             self._pending = [event for event in self._pending if event.run_id in run_ids]
             self._unknown.clear()
+            self._unknown_events = 0
 
     def know(self, stream: bytes, run_id: str, stored: int | None) -> None:
         """A stream belongs to a run, and the store holds it up to `stored` (None: nobody could be asked)."""
         with self._lock:
+            waiting = self._unknown.pop(stream, [])
+            self._unknown_events -= len(waiting)
             if run_id not in self._watched:
-                self._unknown.pop(stream, None)
                 return
             followed = self._streams.get(stream)
             if followed is None:
-                followed = self._streams[stream] = _Followed(run_id, stored or 0)
+                followed = self._streams[stream] = _Followed(run_id, in_order=self._in_order)
                 self._changed.add(stream)
-            elif stored is not None:
-                followed.handover.stored_up_to(stored)
-            waiting = self._unknown.pop(stream, None)
             if waiting:
-                self._unknown_events -= len(waiting)
-                self._take(stream, followed, followed.handover.live(waiting), live=True)
+                self._take(stream, followed, followed.live(waiting), live=True)
+            if stored is not None:
+                followed.stored_up_to(stored, self._history_events)
 
     def live(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
         """Events of the live path."""
@@ -110,7 +133,7 @@ class Gathering:
                 followed.skipped += len(events)
                 self._changed.add(stream)
             else:
-                self._take(stream, followed, followed.handover.live(events), live=True)
+                self._take(stream, followed, followed.live(events), live=True)
 
     def frame(self, stream: bytes, seen: Seen) -> None:
         """A picture; only the newest of each environment is kept."""
@@ -128,11 +151,11 @@ class Gathering:
                 return
             if task.episodes_before is not None:
                 before = [one for one in events if one.seq <= task.episodes_before]
-                self._append(task.stream, followed, before, live=False)
+                self._pending += _feed_events(task.stream, followed.run_id, before, live=False)
                 done = not more or len(before) < len(events)
                 followed.episodes_from = task.episodes_before if done else before[-1].seq
                 return
-            followed.gaps += gaps
+            followed.gaps = tuple(sorted({*followed.gaps, *gaps}))
             self._take(task.stream, followed, followed.handover.stored(task.since, events, covers=covers), live=False)
 
     def tasks(self) -> list[Task]:
@@ -159,7 +182,7 @@ class Gathering:
             return Drained(
                 tuple(pending),
                 {stream: tuple(one.handover.holes()) for stream, one in streams.items()},
-                {stream: tuple(one.gaps) for stream, one in streams.items()},
+                {stream: one.gaps for stream, one in streams.items()},
                 {stream: one.skipped for stream, one in streams.items() if one.skipped},
             )
 
@@ -169,12 +192,15 @@ class Gathering:
             self._unknown_events += len(events)
 
     def _take(self, stream: bytes, followed: _Followed, fresh: list[Numbered[Seen]], *, live: bool) -> None:
-        self._append(stream, followed, fresh, live=live)
+        found = _feed_events(stream, followed.run_id, fresh, live=live)
+        if followed.order is not None:
+            found = [one.event for one in followed.order.take(Numbered(one.seq, one) for one in found)]
+        self._pending += found
         self._changed.add(stream)
 
-    def _append(self, stream: bytes, followed: _Followed, events: list[Numbered[Seen]], *, live: bool) -> None:
-        run_id = followed.run_id
-        self._pending += [FeedEvent(run_id, stream, seq, seen.kind, seen.event, seen.raw, live) for seq, seen in events]
+
+def _feed_events(stream: bytes, run_id: str, events: list[Numbered[Seen]], *, live: bool) -> list[FeedEvent]:
+    return [FeedEvent(run_id, stream, seq, seen.kind, seen.event, seen.raw, live) for seq, seen in events]
 
 
 class Drained(NamedTuple):

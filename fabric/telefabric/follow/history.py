@@ -10,7 +10,8 @@ from telefabric.errors import TelefabricError
 from telefabric.follow.gathering import Gathering, Seen, Task, decode
 from telefabric.session.handover import Numbered, Range
 from telefabric.store.query import Run, StoredEvent, Stream
-from telefabric.store.reader import Reader, RemoteReader
+from telefabric.store.reader import Reader
+from telefabric.store.remotereader import RemoteReader
 
 log = logging.getLogger("telefabric.follow")
 

@@ -130,4 +130,4 @@ def explain(path: Path, error: Exception) -> StoreError:
         return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")
     if isinstance(error, OSError):
         return StoreError(f"{path.parent} cannot be used: {error.strerror}: choose another folder with --data")
-    return StoreError(f"{path} cannot be opened: {error}: name another file or folder with --data")
+    return StoreError(f"{path} cannot be used: {error}: name another file or folder with --data")

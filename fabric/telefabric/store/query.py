@@ -1,48 +1,26 @@
-"""Questions to a store: what can be asked, what comes back, and the service that answers on a socket of its own.
+"""Questions to a store: what can be asked, and what comes back.
 
 A request is two frames to a ROUTER, a number of 8 bytes that the asker chose and the question; a reply is three: that
 number, one of `OK`, `USAGE` and `FAILED`, and the answer or a sentence in UTF-8. Questions are MessagePack arrays whose
 first item names them, answers are `Page`; unknown trailing fields are skipped on both sides.
-
-The service is a process of its own (``python -m telefabric.store.query --listen URL --store FILE``): SQLite gives the
-interpreter lock away at every row, and a second busy thread in the store's process would hold up its commits. It is a
-part under `telefabric.supervisor`: it says ``ready URL``, and ends with its standard input.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
-import sys
-import threading
-from collections import Counter
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, Union
+from typing import Annotated, Generic, TypeVar, Union
 
 import msgspec
-import zmq
 from msgspec import Meta
 
 from telefabric import limits
-from telefabric.address import Address
-from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, UsageError
-from telefabric.transport import bind, common_options
+from telefabric.errors import UsageError
 from telefabric.wire.control import Count, Id, Name, StreamSeq
 
-if TYPE_CHECKING:
-    from telefabric.store.reader import FileReader
-
-OFFSET_QUERY = 4
 NUMBER_BYTES = 8
 OK, USAGE, FAILED = b"ok", b"usage", b"failed"
 REPLY_BYTES_MAX = limits.MESSAGE_BYTES_MAX + limits.MIB
 """One event of the largest size and its envelope; a page of several stays below `limits.QUERY_BYTES_MAX` and names."""
 STREAMS_A_QUESTION_MAX = 10_000
-_HWM = 4
-"""Messages per asker and direction: one that does not read its answers holds so many pages and gets no more."""
-_POLL_MS = 100
 
 T = TypeVar("T")
 
@@ -298,7 +276,6 @@ AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged 
 ]  # fmt: skip
 
 _decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQuestion)
-_encoder = msgspec.msgpack.Encoder()
 
 
 def decode_question(data: bytes) -> AnyQuestion:
@@ -307,98 +284,3 @@ def decode_question(data: bytes) -> AnyQuestion:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the store does not understand the question: {error}") from None
-
-
-# -- the service -------------------------------------------------------------------------------------------------
-class QueryService:
-    """Binds and opens the file on construction, answers in `run` until `stop`, one question at a time.
-
-    Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use or a file that cannot be
-    read. `counts` says how many requests were answered, refused and dropped.
-    """
-
-    def __init__(self, listen: Address, path: Path, *, deadline_s: float = limits.QUERY_DEADLINE_S) -> None:
-        from telefabric.store.reader import FileReader  # which imports the questions of this module
-
-        listen.require_loopback()
-        self._stop = threading.Event()
-        self._reader: FileReader = FileReader(path, deadline_s=deadline_s, cancelled=self._stop.is_set)
-        self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        common_options(self._socket)
-        self._socket.set(zmq.ROUTER_MANDATORY, 1)
-        self._socket.set(zmq.RCVHWM, _HWM)
-        self._socket.set(zmq.SNDHWM, _HWM)
-        self._socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
-        self._socket.set(zmq.HANDSHAKE_IVL, 5_000)
-        self.counts: Counter[str] = Counter()
-        try:
-            self.address = bind(self._socket, listen)
-        except EnvironmentProblem as error:
-            self._close()
-            raise EnvironmentProblem(f"the store's queries: {error}") from None
-
-    def stop(self) -> None:
-        """End `run` soon, a question in work included. Any thread, and signal handlers."""
-        self._stop.set()
-
-    def run(self) -> None:
-        """Answer until `stop`; closes socket and file at the end. Nothing that comes in can end it."""
-        try:
-            while not self._stop.is_set():
-                if self._socket.poll(_POLL_MS):
-                    self._turn(self._socket.recv_multipart())
-        finally:
-            self._close()
-
-    def _turn(self, frames: list[bytes]) -> None:
-        if len(frames) != 3 or len(frames[1]) != NUMBER_BYTES:
-            self.counts["bad_request"] += 1
-            return
-        peer, number, question = frames
-        try:
-            status, body = OK, _encoder.encode(self._reader.answer(decode_question(question)))
-        except UsageError as error:
-            status, body = USAGE, str(error).encode()
-        except StoreError as error:
-            status, body = FAILED, str(error).encode()
-        self.counts[status.decode()] += 1
-        self._reply([peer, number, status, body])
-
-    def _reply(self, frames: list[bytes]) -> None:
-        try:
-            self._socket.send_multipart(frames, zmq.DONTWAIT)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-            self.counts["gone" if error.errno == zmq.EHOSTUNREACH else "not_reading"] += 1
-
-    def _close(self) -> None:
-        self._context.destroy(linger=0)
-        self._reader.close()
-
-
-# -- the service as a process ------------------------------------------------------------------------------------
-def main(arguments: list[str] | None = None) -> None:
-    """The process: says ``ready URL`` and answers until its standard input closes."""
-    from telefabric.supervisor import ready, stop_with_parent  # readers import this module, and it takes 0.1 s
-
-    parser = argparse.ArgumentParser(description="Answer questions about a store file; ends with its standard input.")
-    parser.add_argument("--listen", required=True, help="tcp://HOST:PORT on this machine; port 0 takes any free one")
-    parser.add_argument("--store", required=True, type=Path, help="the store file")
-    given = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the whole terminal; the parent decides
-    try:
-        service = QueryService(Address.parse(given.listen), given.store)
-    except TelefabricError as error:
-        print(f"telefabric: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    stop_with_parent(service.stop)
-    ready(service.address.url)
-    os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
-    service.run()
-
-
-if __name__ == "__main__":
-    # Not this copy of the module, whose types are strangers to those that the reader imports.
-    import_module("telefabric.store.query").main()

@@ -1,7 +1,7 @@
 """The store writer as a process: subscribes to the broker, commits, then acknowledges.
 
 One thread does all of it: SQLite gives the interpreter lock away at every row, and a second busy thread would take it
-for milliseconds each time. Queries are answered by a process of their own (`telefabric.store.query`).
+for milliseconds each time. Queries are answered by a process of their own (`telefabric.store.queryservice`).
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class Store:
         for message in session.receive_control(now_ns):
             self._dispatch(session, message)
         more = self._take_all(session)
-        if self._due(time.monotonic_ns(), more) and not self._commit():
-            return
+        if self._due(time.monotonic_ns(), more):
+            self._commit()
         session.beat(time.monotonic_ns(), self.stored_events, self.quarantined_events)
         self._keep_house(time.monotonic_ns())
 
@@ -217,19 +217,13 @@ class Store:
         patience_s = limits.COMMIT_INTERVAL_BUSY_S if more else limits.COMMIT_INTERVAL_S
         return self._rows.events >= limits.COMMIT_EVENTS_MAX or now_ns - self._rows.began_ns >= patience_s * NS
 
-    def _commit(self) -> bool:
-        """Write what has gathered and acknowledge it; False when the file could not be written."""
+    def _commit(self) -> None:
+        """Write what has gathered and acknowledge it. Raises `StoreError` when the file cannot be written."""
         rows, writer = self._rows, self._writer
         assert writer is not None
         if not rows:
-            return True
-        try:
-            marks = writer.commit(rows)
-        except StoreReplaced:
-            raise
-        except StoreError as error:
-            self._fail(error)
-            return False
+            return
+        marks = writer.commit(rows)
         self.stored_events += rows.events
         self.quarantined_events += rows.quarantined
         self._rows = writer.begin()
@@ -239,7 +233,6 @@ class Store:
         if self._session is not None and self._session.instance is not None:
             stored = [control.StreamSeq(stream, seq) for stream, seq in marks.items()]
             self._session.send(control.Stored(self._session.instance, stored))
-        return True
 
     def _fail(self, error: StoreError) -> None:
         """Nothing of the transaction is stored: forget it, let go of the broker, and begin again from the database."""
@@ -258,11 +251,8 @@ class Store:
         if now_ns < self._reopen_due_ns:
             self._stop.wait(_POLL_MS / 1000)
             return
-        try:
-            self._writer = Writer(self.path)
-            self._rows = self._writer.begin()
-        except StoreError as error:
-            self._fail(error)
+        self._writer = Writer(self.path)
+        self._rows = self._writer.begin()
 
     def _keep_house(self, now_ns: int) -> None:
         """Checkpoint when nothing has been written for a while, and say each minute how things stand."""
@@ -273,11 +263,7 @@ class Store:
             self._writer.require_file()
         if not self._checkpointed and now_ns - self._written_ns > _IDLE_CHECKPOINT_S * NS:
             self._checkpointed = True
-            try:
-                done = self._writer.checkpoint()
-            except StoreError as error:
-                self._fail(error)
-                return
+            done = self._writer.checkpoint()
             log.info("store.checkpoint", busy=done.busy, log_frames=done.log_frames, moved=done.checkpointed_frames)
         if now_ns >= self._summary_due_ns:
             self._summary_due_ns = now_ns + int(_SUMMARY_S * NS)

@@ -173,7 +173,7 @@ class Writer:
                     self._db.execute("ROLLBACK")
                 raise
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be written: {error}") from error
+            raise explain(self.path, error) from error
         self.require_file()
         self._next_id = rows.next_id
         self._new.clear()

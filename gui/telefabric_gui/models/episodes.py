@@ -22,15 +22,14 @@ class EpisodeTable(EventTable):
         Column("RETURN", 8, True, "Sum of the rewards"),
         Column("LENGTH", 7, True, "Steps"),
         Column("END", 10, False, "Why it ended", _tone),
-        Column("SEED", 5, True, "Seed of its reset"),
+        Column("SEED", 6, True, "Seed of its reset"),
         Column("MODE", 7, False, "Who acted", lambda mode: "dim"),
         Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
     )
 
     def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:
         row = rows.row(position)
-        raw = rows.raw(position)
-        episode = None if raw is None else _decoder.decode(raw)
+        episode = _episode_of(rows.raw(position))
         length = int(row["length"])
         return (
             count(int(row["episode"])),
@@ -41,6 +40,14 @@ class EpisodeTable(EventTable):
             NONE if episode is None else episode.control_mode or NONE,
             clock(int(row["time_ns"])),
         )
+
+
+def _episode_of(raw: bytes | None) -> Episode | None:
+    """The whole episode again, from its bytes; None when they are not held. Never raises: Qt's models must not."""
+    try:
+        return None if raw is None else _decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 _decoder: msgspec.msgpack.Decoder[Episode] = msgspec.msgpack.Decoder(Episode)

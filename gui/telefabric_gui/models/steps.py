@@ -19,12 +19,12 @@ class StepTable(EventTable):
     """One row a step. Action and observation are decoded for the rows in sight alone."""
 
     columns = (
-        Column("SEQ", 8, True, "Number of the event in its stream"),
-        Column("EP", 5, True, "Episode"),
+        Column("SEQ", 9, True, "Number of the event in its stream"),
+        Column("EP", 6, True, "Episode"),
         Column("STEP", 5, True, "Step within the episode"),
         Column("ACTION", 7, False, "What the agent did"),
         Column("REWARD", 7, True),
-        Column("OBSERVATION", 12, False, "What the agent saw after the action"),
+        Column("OBS", 8, False, "Observation: what the agent saw after the action"),
         Column("END", 10, False, "Whether the episode ended with this step"),
         Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
     )
@@ -59,8 +59,11 @@ def end_of(row: Any) -> str:
 
 @lru_cache(maxsize=64)
 def step_of(raw: bytes | None) -> Step | None:
-    """The whole step again, from its bytes."""
-    return None if raw is None else _decoder.decode(raw)
+    """The whole step again, from its bytes; None when they are not held. Never raises: Qt's models must not."""
+    try:
+        return None if raw is None else _decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 _decoder: msgspec.msgpack.Decoder[Step] = msgspec.msgpack.Decoder(Step)

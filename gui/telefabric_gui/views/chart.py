@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
 from telefabric_gui.figures import count, real
-from telefabric_gui.reduction import Floats, extremes, smoothed
+from telefabric_gui.reduction import Floats, extremes, means, smoothed
 from telefabric_gui.track import Points
 
 _RAW_OPACITY = 0.28
@@ -47,6 +47,7 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         plot.showGrid(x=False, y=True, alpha=0.12)
         self._raw = plot.plot(skipFiniteCheck=True)
         self._line = plot.plot(skipFiniteCheck=True, antialias=True)
+        self._line.curve.setSegmentedLineMode("on")  # a wide line as one path takes ten times as long to paint
         self._end = pg.InfiniteLine(angle=90, movable=False)
         plot.addItem(self._end, ignoreBounds=True)
         self._view: Any = plot.getViewBox()
@@ -123,8 +124,10 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         if len(x):
             first, last = self._view.viewRange()[0]
             pixels = max(50, int(self._view.width()))
-            self._raw.setData(*extremes(x, y, first, last, pixels))
-            self._line.setData(*extremes(x, self._smooth, first, last, pixels))
+            raw = extremes(x, y, first, last, pixels)
+            # One line a column, so that none is drawn over another and all are equally faint.
+            self._raw.setData(*raw, connect="pairs" if len(raw[0]) < len(x) else "all")
+            self._line.setData(*means(x, self._smooth, first, last, pixels))
             self._end.setValue(float(x[-1]))
         else:
             self._raw.setData(_EMPTY, _EMPTY)

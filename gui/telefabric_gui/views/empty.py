@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
@@ -14,7 +13,7 @@ from telefabric.feed import Connection, Link
 from telefabric_gui import theme
 from telefabric_gui.views.card import label
 
-_WIDTH_PX = 560
+_WIDTH_PX = 680
 
 
 class Situation(NamedTuple):
@@ -76,16 +75,21 @@ class EmptyView(QWidget):
         row.addWidget(self._command, 1)
         row.addWidget(self._copy)
         column = QWidget()
-        column.setFixedWidth(_WIDTH_PX)
+        column.setMaximumWidth(_WIDTH_PX)
         inner = QVBoxLayout(column)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.setSpacing(12)
         inner.addWidget(self._title)
         inner.addWidget(self._sentence)
         inner.addLayout(row)
+        middle = QHBoxLayout()
+        middle.setContentsMargins(24, 0, 24, 0)
+        middle.addStretch(1)
+        middle.addWidget(column, 100)
+        middle.addStretch(1)
         layout = QVBoxLayout(self)
         layout.addStretch(2)
-        layout.addWidget(column, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addLayout(middle)
         layout.addStretch(3)
 
     def show_situation(self, now: Situation) -> None:

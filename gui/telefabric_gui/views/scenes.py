@@ -208,7 +208,7 @@ class TextScene:
     """Anything else, readable."""
 
     def __init__(self, text: str) -> None:
-        self.words = text
+        self.words = text or "Nothing was observed."
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
         lines = self.words.split("\n")

@@ -79,7 +79,6 @@ class TableView(QTableView):
             self.setColumnHidden(place, left < 0 and place >= _COLUMNS_MIN)
 
     def _lay_out_columns(self) -> None:
-        self.setFont(theme.figure_font())
         digit = QFontMetrics(theme.figure_font()).horizontalAdvance("0")
         header = self.horizontalHeader()
         header.setHighlightSections(False)
@@ -139,7 +138,7 @@ class _Delegate(QStyledItemDelegate):
             painter.fillRect(cell, QColor(colours.raised))
         text, colour = index.data(), index.data(Qt.ItemDataRole.ForegroundRole)
         line = cell.adjusted(_PAD_PX, 0, -_PAD_PX, 0)
-        painter.setFont(self._table.font())
+        painter.setFont(theme.figure_font())
         painter.setPen(QColor(colours.text) if colour is None else colour)
         if painter.fontMetrics().horizontalAdvance(text) > line.width():
             text = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, line.width())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -108,5 +109,5 @@ def _say(report: dict[str, Any], took_s: float) -> None:
     click.echo(f"Emitted   {report['emitted']} events.")
     click.echo(f"Stored    {report['stored']} of them, {report['missing']} missing, {report['duplicated']} duplicated.")
     click.echo(f"Store     {report['store']}")
-    command = os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0]
+    command = "telefabric" if shutil.which("telefabric") else os.path.relpath(sys.argv[0])
     click.echo(f"Look      {command} dump --store {report['store']} --run {report['run_id']} | head")

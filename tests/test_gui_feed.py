@@ -1,0 +1,259 @@
+"""The feed of a store file: each stored event once, newest window first, holes named until they are filled.
+
+`ScriptedFeed` is the feed that the other tests of the client drive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from processes import wait_for
+from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
+
+from telefabric.feed import Connection, FeedEvent, Link, RunView, Update
+from telefabric.filefeed import FileFeed
+from telefabric.session.handover import Range
+from telefabric_schemas import AnyEvent, Event
+
+_encoder = msgspec.msgpack.Encoder()
+LIVE = Connection(Link.LIVE, "tcp://lab-broker:7750", events_per_s=100.0, behind_s=0.006)
+
+
+class ScriptedFeed:
+    """Gives what a test puts in, one update a drain; then updates in which nothing happens."""
+
+    def __init__(self, *updates: Update, connection: Connection = LIVE) -> None:
+        self.updates = list(updates)
+        self.connection = connection
+        self.watched: frozenset[str] = frozenset()
+        self.running = False
+
+    def start(self) -> None:
+        self.running = True
+
+    def stop(self) -> None:
+        self.running = False
+
+    def watch(self, run_ids: frozenset[str]) -> None:
+        self.watched = run_ids
+
+    def drain(self) -> Update:
+        return self.updates.pop(0) if self.updates else update(connection=self.connection)
+
+
+def update(
+    *events: FeedEvent,
+    connection: Connection = LIVE,
+    runs: tuple[RunView, ...] | None = None,
+    holes: dict[bytes, tuple[Range, ...]] | None = None,
+    gaps: dict[bytes, tuple[Range, ...]] | None = None,
+) -> Update:
+    return Update(connection, runs, events, holes or {}, gaps or {}, {})
+
+
+def told(event: AnyEvent, run_id: str = "run", stream_id: bytes = b"s" * 16, *, live: bool = True) -> FeedEvent:
+    """An event as a feed gives it."""
+    return FeedEvent(run_id, stream_id, event.seq, event.kind, event, _encoder.encode(event), live)
+
+
+def view(run_id: str = "run", state: str = "running", **given: object) -> RunView:
+    known = {
+        "run_id": run_id, "state": state, "control_mode": "agent", "agents": ("agent_0",), "workers": 1,
+        "started_ns": 1, "finished_ns": None, "reason": None, "metadata": {},
+    }  # fmt: skip
+    return RunView(**(known | given))  # type: ignore[arg-type]
+
+
+class Reading:
+    """What came out of a feed so far."""
+
+    def __init__(self, feed: FileFeed) -> None:
+        self.feed = feed
+        self.runs: tuple[RunView, ...] = ()
+        self.events: list[FeedEvent] = []
+        self.holes: dict[bytes, tuple[Range, ...]] = {}
+        self.gaps: dict[bytes, tuple[Range, ...]] = {}
+        self.skipped: dict[bytes, int] = {}
+        self.connection = Connection(Link.CONNECTING, "")
+
+    def drain(self) -> Reading:
+        found = self.feed.drain()
+        self.connection = found.connection
+        self.runs = self.runs if found.runs is None else found.runs
+        self.events += found.events
+        self.holes |= found.holes
+        self.gaps |= found.gaps
+        self.skipped |= found.skipped
+        return self
+
+    def until(self, true: Callable[[Reading], object], what: str) -> None:
+        wait_for(lambda: true(self.drain()), what)
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event.seq for event in self.events]
+
+
+@pytest.fixture
+def scribe(tmp_path: Path) -> Iterator[Scribe]:
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        yield scribe
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Iterator[Callable[..., Reading]]:
+    feeds: list[FileFeed] = []
+
+    def start(**options: object) -> Reading:
+        feed = FileFeed(tmp_path / "telemetry.sqlite", **{"poll_s": 0.02, **options})  # type: ignore[arg-type]
+        feeds.append(feed)
+        feed.start()
+        return Reading(feed)
+
+    yield start
+    for feed in feeds:
+        feed.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "store file feed"]
+
+
+def write(scribe: Scribe, info: object, first: int, last: int) -> None:
+    """Steps with every tenth event an episode."""
+    events: list[Event] = [episode(seq) if seq % 10 == 0 else step(seq) for seq in range(first, last + 1)]
+    scribe.put(info, *events)  # type: ignore[arg-type]
+    scribe.commit()
+
+
+def test_a_run_comes_whole_and_each_event_once(scribe: Scribe, read: Callable[..., Reading]) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info, {"game_id": "FrozenLake-v1"}))
+    write(scribe, info, 2, 5_000)
+    scribe.put(info, run_completed(5_001))
+    scribe.commit()
+    reading = read()
+    reading.until(lambda one: one.runs, "the list of runs")
+    assert [(run.run_id, run.state, run.agents, run.workers) for run in reading.runs] == [
+        ("run", "completed", ("agent_0",), 1)
+    ]
+    assert reading.runs[0].metadata == {"game_id": "FrozenLake-v1"}
+    assert reading.events == []
+    reading.feed.watch(frozenset({"run"}))
+    reading.until(lambda one: len(one.events) >= 5_001, "all events")
+    reading.drain()
+    assert reading.seqs == list(range(1, 5_002))
+    assert reading.connection.link is Link.FILE
+    assert not any(reading.holes.values())
+    assert reading.skipped == {}
+
+
+def test_what_a_writer_adds_follows(scribe: Scribe, read: Callable[..., Reading]) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info))
+    scribe.commit()
+    reading = read()
+    reading.feed.watch(frozenset({"run"}))
+    reading.until(lambda one: one.events, "the first event")
+    write(scribe, info, 2, 40)
+    reading.until(lambda one: len(one.events) == 40, "what was added")
+    assert reading.seqs == list(range(1, 41))
+
+
+def test_the_newest_window_comes_first_and_what_is_before_it_is_a_hole(
+    scribe: Scribe, read: Callable[..., Reading]
+) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info))
+    write(scribe, info, 2, 900)
+    reading = read(window_ids=300, history_ids=10_000)
+    reading.feed.watch(frozenset({"run"}))
+    reading.until(lambda one: one.events, "the first events")
+    assert reading.seqs[0] == 601
+    reading.until(lambda one: len(one.events) == 900 and not any(one.holes.values()), "all, and no hole left")
+    assert sorted(reading.seqs) == list(range(1, 901))
+    assert reading.seqs == [*range(601, 901), *range(301, 601), *range(1, 301)]
+    assert reading.skipped == {}
+
+
+def test_old_steps_are_left_out_counted_and_no_hole(scribe: Scribe, read: Callable[..., Reading]) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info))
+    write(scribe, info, 2, 900)
+    reading = read(window_ids=100, history_ids=200)
+    reading.feed.watch(frozenset({"run"}))
+    reading.until(lambda one: one.skipped, "what was left out")
+    came = set(reading.seqs)
+    assert len(came) == len(reading.seqs)
+    assert came == {1, *range(10, 701, 10), *range(701, 901)}
+    assert reading.skipped == {info.stream: 900 - len(came)}
+    assert not any(reading.holes.values())
+
+
+def test_an_old_small_run_comes_whole_beside_a_large_one(scribe: Scribe, read: Callable[..., Reading]) -> None:
+    small, large = stream("small"), stream("large")
+    scribe.put(small, run_started(1, small))
+    write(scribe, small, 2, 50)
+    scribe.put(large, run_started(1, large))
+    write(scribe, large, 2, 900)
+    reading = read(window_ids=100, history_ids=200)
+    reading.feed.watch(frozenset({"small"}))
+    reading.until(lambda one: len(one.events) == 50, "the small run")
+    assert reading.seqs == list(range(1, 51))
+    assert [run.run_id for run in reading.runs] == ["large", "small"]
+
+
+def test_a_gap_is_told_and_is_no_hole(scribe: Scribe, read: Callable[..., Reading]) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info), step(2))
+    scribe.put_gap(info, 3, 7, "spool_full")
+    scribe.put(info, step(8))
+    scribe.commit()
+    reading = read()
+    reading.feed.watch(frozenset({"run"}))
+    reading.until(lambda one: one.gaps, "the gap")
+    assert reading.gaps == {info.stream: (Range(3, 7),)}
+    assert not any(reading.holes.values())
+    assert [event.kind for event in reading.events] == ["run_started", "step", "gap", "step"]
+
+
+def test_a_client_that_does_not_drain_holds_a_bounded_number(scribe: Scribe, read: Callable[..., Reading]) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info))
+    write(scribe, info, 2, 3_000)
+    reading = read(buffered_max=100)
+    reading.feed.watch(frozenset({"run"}))
+    time.sleep(0.2)
+    reading.drain()
+    assert 0 < len(reading.events) <= 100
+    reading.until(lambda one: len(one.events) == 3_000, "all events")
+    assert reading.seqs == list(range(1, 3_001))
+
+
+def test_a_run_that_is_watched_again_comes_again_from_its_history_on(
+    scribe: Scribe, read: Callable[..., Reading]
+) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info), step(2), log(3))
+    scribe.commit()
+    reading = read()
+    reading.feed.watch(frozenset({"run"}))
+    reading.until(lambda one: len(one.events) == 3, "the run")
+    reading.feed.watch(frozenset())
+    time.sleep(0.1)
+    reading.feed.watch(frozenset({"run"}))
+    reading.until(lambda one: len(one.events) == 6, "the run again")
+
+
+def test_a_file_that_is_not_there_is_named_and_tried_again(tmp_path: Path, read: Callable[..., Reading]) -> None:
+    reading = read()
+    reading.until(lambda one: one.connection.link is Link.UNREACHABLE, "word that there is no file")
+    assert "telemetry.sqlite" in reading.connection.sentence
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        info = stream()
+        scribe.put(info, run_started(1, info))
+        scribe.commit()
+        reading.until(lambda one: one.runs, "the run of the file that came later")
+    assert reading.connection.link is Link.FILE

@@ -1,0 +1,462 @@
+"""The client's window: opens by data, follows, pauses, says what is wrong, and leaves nothing running."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import run
+from skips import requires
+from store_fixtures import episode, metric, raw, step
+from test_gui_feed import LIVE, ScriptedFeed, told, update, view
+
+from telefabric.errors import UsageError
+from telefabric.feed import Connection, FeedEvent, Link
+from telefabric.filefeed import FileFeed
+from telefabric.session.handover import Range
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
+pytestmark = [
+    requires("PySide6 and pyqtgraph", THERE),
+    pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
+]
+if THERE:
+    import numpy as np
+    from click.testing import CliRunner
+    from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
+    from PySide6.QtWidgets import QWidget
+
+    from telefabric_gui import app, figures, reduction, theme
+    from telefabric_gui.command import gui
+    from telefabric_gui.controller import TRACKS_MAX, Controller
+    from telefabric_gui.views import scenes
+    from telefabric_gui.window import MainWindow
+
+S = b"s" * 16
+
+
+def some(first: int, last: int, **given: Any) -> list[FeedEvent]:
+    return [told(episode(seq) if seq % 10 == 0 else step(seq, **given)) for seq in range(first, last + 1)]
+
+
+@pytest.fixture
+def window(qtbot: Any, qapp: Any) -> Iterator[Callable[..., MainWindow]]:
+    """Shows a feed; ticks come from the test, not from the clock."""
+    made: list[MainWindow] = []
+    theme.use(qapp, "dark")
+
+    def show(feed: Any, size: tuple[int, int] = (1440, 900)) -> MainWindow:
+        window = MainWindow(Controller(feed))
+        made.append(window)
+        window.resize(*size)
+        window.show()
+        window.controller._timer.stop()
+        qtbot.waitExposed(window)
+        return window
+
+    yield show
+    for window in made:
+        window.close()
+        window.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def tick(window: MainWindow, times: int = 1) -> None:
+    for _ in range(times):
+        window.controller.tick()
+    QCoreApplication.processEvents()
+
+
+def test_the_newest_running_run_opens_by_itself_with_its_first_step(window: Callable[..., MainWindow]) -> None:
+    feed = ScriptedFeed(update(runs=(view("done", "completed"), view("run"), view("older"))), update(*some(1, 30)))
+    main = window(feed)
+    tick(main)
+    assert feed.watched == {"run"}
+    assert main.tabs.count() == 0
+    tick(main)
+    assert main.tabs.tabText(0) == "agent_0 · run"
+    assert main.page is not None
+    assert (main.page.step_table.rowCount(), main.page.episode_table.rowCount()) == (27, 3)
+    assert main.stack.currentWidget() is main.tabs
+
+
+def test_a_tab_for_each_agent_and_none_twice(window: Callable[..., MainWindow]) -> None:
+    events = [told(step(seq, agent=f"agent_{seq % 3}")) for seq in range(1, 31)]
+    main = window(ScriptedFeed(update(runs=(view(agents=("agent_0", "agent_1", "agent_2")),)), update(*events)))
+    tick(main, 3)
+    assert [main.tabs.tabText(at) for at in range(main.tabs.count())] == [f"agent_{n} · run" for n in (1, 2, 0)]
+    assert [page.step_table.rowCount() for page in main.pages.values()] == [10, 10, 10]
+
+
+def test_more_agents_than_tabs_are_counted(window: Callable[..., MainWindow]) -> None:
+    events = [told(step(seq, agent=f"a{seq}")) for seq in range(1, TRACKS_MAX + 6)]
+    main = window(ScriptedFeed(update(runs=(view(),)), update(*events)))
+    tick(main, 2)
+    assert main.tabs.count() == TRACKS_MAX
+    assert len(main.controller.hidden_agents) == 5
+
+
+def test_choosing_a_run_opens_it_and_closing_it_forgets_it(window: Callable[..., MainWindow]) -> None:
+    feed = ScriptedFeed(update(runs=(view("run"), view("other", "completed"))), update(*some(1, 30)))
+    main = window(feed)
+    tick(main, 2)
+    main.runs.chosen.emit("other")
+    assert feed.watched == {"run", "other"}
+    feed.updates.append(update(*[told(step(1), "other", b"o" * 16)]))
+    tick(main)
+    assert main.tabs.count() == 2
+    assert main.page is not None
+    assert main.page.track.key.run_id == "other"
+    main._close_run()
+    assert feed.watched == {"run"}
+    assert main.tabs.count() == 1
+    feed.updates.append(update(*[told(step(2), "other", b"o" * 16)]))
+    tick(main)
+    assert main.tabs.count() == 1
+
+
+def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., MainWindow]) -> None:
+    feed = ScriptedFeed(update(runs=(view(),)), update(*some(1, 30)))
+    main = window(feed)
+    tick(main, 2)
+    page = main.page
+    assert page is not None
+    main.controller.set_paused(True)
+    feed.updates.append(update(*some(31, 49)))
+    tick(main)
+    assert page.step_table.rowCount() == 27
+    assert main.top._waiting.text().startswith("18 new steps, ")
+    assert main.top._pause.isChecked()
+    main.follow()
+    tick(main)
+    assert page.step_table.rowCount() == 45
+    assert main.top._waiting.text() == ""
+    assert main.top._follow.isChecked()
+
+
+def test_keys(window: Callable[..., MainWindow], qtbot: Any) -> None:
+    main = window(ScriptedFeed(update(runs=(view(),)), update(*some(1, 30))))
+    tick(main, 2)
+    main.activateWindow()
+    qtbot.keyClick(main, Qt.Key.Key_P)
+    assert main.controller.paused
+    qtbot.keyClick(main, Qt.Key.Key_F)
+    assert not main.controller.paused
+    qtbot.keyClick(main, Qt.Key.Key_BracketLeft)
+    assert not main.runs.isVisible()
+    qtbot.keyClick(main, Qt.Key.Key_BracketRight)
+    assert not main.details.isVisible()
+    qtbot.keyClick(main, Qt.Key.Key_T)
+    assert theme.active().name == "light"
+    qtbot.keyClick(main, Qt.Key.Key_Slash)
+    assert main.runs.isVisible()
+    assert main.runs.filter.hasFocus()
+    qtbot.keyClicks(main.runs.filter, "fp")
+    assert main.runs.filter.text() == "fp"
+    assert not main.controller.paused
+
+
+def test_a_table_follows_at_its_top_and_stands_still_elsewhere(window: Callable[..., MainWindow]) -> None:
+    feed = ScriptedFeed(update(runs=(view(),)), update(*some(1, 999)))
+    main = window(feed)
+    tick(main, 2)
+    page = main.page
+    assert page is not None
+    view_ = page.steps
+    assert view_.following
+    view_.verticalScrollBar().setValue(100)
+    QCoreApplication.processEvents()
+    before = page.step_table.index(view_.rowAt(0), 0).data()
+    feed.updates.append(update(*some(1_001, 1_049)))
+    tick(main)
+    assert page.step_table.index(view_.rowAt(0), 0).data() == before
+    assert not view_.following
+    main.follow()
+    tick(main)
+    assert view_.following
+    assert page.step_table.index(view_.rowAt(0), 0).data() == "1\u2009049"
+
+
+def test_a_chosen_step_stays_chosen_while_others_come(window: Callable[..., MainWindow]) -> None:
+    feed = ScriptedFeed(update(runs=(view(),)), update(*some(1, 49)))
+    main = window(feed)
+    tick(main, 2)
+    page = main.page
+    assert page is not None
+    page.steps.selectRow(5)
+    chosen = page.step_table.index(5, 0).data()
+    feed.updates.append(update(*some(51, 79)))
+    tick(main)
+    assert ("seq", chosen) in page.details
+    main._let_go()
+    tick(main)
+    assert ("seq", "79") in page.details
+
+
+def test_holes_and_gaps_are_counted_and_the_verdict_says_so(window: Callable[..., MainWindow]) -> None:
+    events = [*some(1, 9), *some(21, 29)]
+    feed = ScriptedFeed(update(runs=(view(),)), update(*events, holes={S: (Range(10, 20),)}))
+    main = window(feed)
+    tick(main, 2)
+    assert main.details._verdict.text() == "11 being fetched"
+    assert main.status._figures["missing"].text() == "missing 11"
+    feed.updates.append(update(*some(10, 20), holes={S: ()}))
+    tick(main)
+    assert main.details._verdict.text() == "all accounted for"
+    assert main.page is not None
+    assert main.page.step_table.rowCount() == 27
+
+
+@pytest.mark.parametrize(
+    ("connection", "runs", "title", "command"),
+    [
+        (Connection(Link.CONNECTING, "tcp://lab:7750"), None, "Connecting", ""),
+        (
+            Connection(Link.UNREACHABLE, "tcp://lab:7750", "Can't reach lab:7750."),
+            None,
+            "Not reachable",
+            "telefabric up",
+        ),
+        (Connection(Link.REFUSED, "tcp://lab:7750", "lab:7750 refused this key."), None, "Refused", ""),
+        (Connection(Link.FILE, "/data/telemetry.sqlite"), (), "No run yet", "telefabric demo --data /data"),
+        (
+            LIVE,
+            (),
+            "No run yet",
+            "TELEFABRIC_CONNECT=tcp://lab-broker:7750 python -m telefabric_workers.demo.frozenlake",
+        ),
+        (LIVE, (view("r"),), "Waiting for the first step", ""),
+    ],
+)
+def test_with_nothing_to_show_it_says_why_and_what_to_type(
+    window: Callable[..., MainWindow], connection: Connection, runs: Any, title: str, command: str
+) -> None:
+    main = window(ScriptedFeed(update(connection=connection, runs=runs), connection=connection))
+    tick(main, 2)
+    assert main.empty._title.text() == title
+    assert main.empty._command.text() == command
+    assert main.empty._command.isVisible() is bool(command)
+    if connection.sentence:
+        assert main.empty._sentence.text() == connection.sentence
+
+
+def test_a_lost_connection_and_a_stalled_run_are_said_above_what_stays(window: Callable[..., MainWindow]) -> None:
+    feed = ScriptedFeed(update(runs=(view(),)), update(*some(1, 9)))
+    main = window(feed)
+    tick(main, 2)
+    gone = Connection(Link.UNREACHABLE, "tcp://lab:7750", "Can't reach lab:7750: connection refused.")
+    feed.updates += [update(connection=gone, runs=(view(state="stalled", silent_s=14.0),))]
+    tick(main)
+    assert main.banner._text.text() == gone.sentence
+    assert main.banner.isVisible()
+    assert main.page is not None
+    assert main.page.banner._text.text() == "Stalled: nothing from run for 14 s. Its last step is stored."
+    assert main.page.step_table.rowCount() == 9
+
+
+def test_the_right_dock_starts_collapsed_in_a_small_window(window: Callable[..., MainWindow]) -> None:
+    assert not window(ScriptedFeed(), (1100, 700)).details.isVisible()
+    assert window(ScriptedFeed(), (1280, 800)).details.isVisible()
+
+
+def test_runs_are_filtered_by_any_of_their_words(window: Callable[..., MainWindow]) -> None:
+    runs = (view("lake"), view("pole", "failed", metadata={"game_id": "CartPole-v1"}), view("sea", "completed"))
+    main = window(ScriptedFeed(update(runs=runs)))
+    tick(main, 2)
+    for text, left in (("", 3), ("failed", 1), ("cartpole-v1", 1), ("agent run", 1), ("nothing", 0)):
+        main.runs.filter.setText(text)
+        assert main.runs._proxy.rowCount() == left
+    assert main.runs._hint.isVisible()
+    main.runs.filter.clear()
+    main.controller._feed.updates.append(update(runs=(view("new"), *runs)))  # type: ignore[attr-defined]
+    tick(main)
+    assert main.run_list.rowCount() == 4
+
+
+def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow]) -> None:
+    events = [told(metric(seq, "loss", 1 / seq)) for seq in range(101, 201)]
+    main = window(ScriptedFeed(update(runs=(view(),)), update(*some(1, 99), *events)))
+    tick(main, 2)
+    page = main.page
+    assert page is not None
+    page.show_series("loss")
+    tick(main)
+    assert page._chart_card.title.text() == "loss"
+    assert len(page.chart._points.x) == 100
+
+
+def test_nothing_runs_after_the_window_is_closed(qtbot: Any, qapp: Any, tmp_path: Path) -> None:
+    threads = set(threading.enumerate())
+    main = MainWindow(Controller(FileFeed(tmp_path / "none.sqlite")))
+    main.show()
+    qtbot.waitUntil(lambda: main.controller.connection.link is Link.UNREACHABLE)
+    main.close()
+    assert set(threading.enumerate()) <= threads
+    assert not [timer for timer in main.findChildren(QTimer) if timer.isActive()]
+    main.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def test_calls_without_a_result_leave_none_as_it_was(qapp: Any) -> None:
+    """PySide6 6.12.0 on Python 3.11 takes a reference from None in each, and ends the process after 5,000."""
+
+    class Sender(QObject):
+        sent = Signal()
+
+    widget, sender, heard = QWidget(), Sender(), []
+    sender.sent.connect(lambda: heard.append(1))
+    before = sys.getrefcount(None)
+    for _ in range(2_000):
+        widget.update()
+        widget.setToolTip("")
+        sender.sent.emit()
+    assert abs(sys.getrefcount(None) - before) < 200
+    assert len(heard) == 2_000
+
+
+# -- a real run --------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("demo")
+    done = run("demo", "--json", "--episodes", "150", "--data", str(folder))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@requires("gymnasium", find_spec("gymnasium") is not None)
+def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) -> None:
+    theme.use(qapp, "light")
+    main = MainWindow(Controller(FileFeed(Path(demo["store"]))))
+    main.show()
+    qtbot.waitUntil(lambda: main.controller.shown_events == demo["emitted"], timeout=20_000)
+    QCoreApplication.processEvents()
+    page = main.page
+    assert page is not None
+    assert page.track.key == (demo["run_id"], "agent_0")
+    assert page.step_table.rowCount() == demo["steps"]
+    assert page.episode_table.rowCount() == demo["episodes"]
+    assert isinstance(page.environment._scene, scenes.GridScene)
+    assert main.details._verdict.text() == "all accounted for"
+    assert len(page.track.returns().x) == demo["episodes"]
+    main.close()
+    main.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@requires("gymnasium", find_spec("gymnasium") is not None)
+def test_the_command_takes_a_picture_and_ends(demo: dict[str, Any], tmp_path: Path, qapp: Any) -> None:
+    picture = tmp_path / "window.png"
+    arguments = ["--store", demo["store"], "--theme", "dark", "--screenshot", str(picture), "--after", "0.5"]
+    done = CliRunner().invoke(gui, [*arguments, "--size", "1280x800"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_refuses_what_makes_no_sense() -> None:
+    done = CliRunner().invoke(gui, ["--store", "a", "--connect", "tcp://b:1"])
+    assert isinstance(done.exception, UsageError)
+
+
+def test_a_picture_that_cannot_be_written_is_a_failure(tmp_path: Path, qapp: Any) -> None:
+    with pytest.raises(app.EnvironmentProblem, match="could not be written"):
+        app.run(ScriptedFeed(), theme_name="dark", screenshot=tmp_path / "no" / "x.png", after_s=0.0)
+
+
+# -- looks -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["dark", "light"])
+def test_text_stands_out_from_its_ground(name: str) -> None:
+    colours = theme.THEMES[name]
+    pairs = [
+        (text, ground)
+        for text in (colours.text, colours.dim, colours.faint)
+        for ground in (colours.window, colours.panel, colours.raised)
+    ]
+    told_in = (colours.accent, colours.good, colours.warning, colours.error, colours.human, colours.multi_agent)
+    pairs += [(colour, ground) for colour in told_in for ground in (colours.panel, colours.tinted(colour))]
+    pairs += [(colour, colours.panel) for colour in colours.series]
+    pairs += [
+        (colours.dim, colours.tinted(colours.dim)),
+        (colours.good, colours.window),
+        (colours.warning, colours.window),
+    ]
+    weak = {pair: round(theme.contrast(*pair), 2) for pair in pairs if theme.contrast(*pair) < theme.CONTRAST_MIN}
+    assert weak == {}
+
+
+def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
+    assert figures.count(98231) == "98\u2009231"
+    assert figures.plural(1, "event") == "1 event"
+    assert [figures.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
+        "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", figures.NONE, figures.NONE,
+    ]  # fmt: skip
+    assert [figures.duration(value) for value in (0.0064, 3.21, 14, 840, 8040, 200_000)] == [
+        "6 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
+    ]  # fmt: skip
+    assert figures.clock(2**63 - 1) == figures.NONE
+    assert figures.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"
+    assert figures.short([0.123456, None, True]) == "0.1235 \u2013 true"
+
+
+# -- reduction ---------------------------------------------------------------------------------------------------
+def test_reduction_keeps_every_extreme_in_few_points() -> None:
+    x = np.arange(100_000, dtype=np.float64)
+    y = np.sin(x / 500)
+    y[54_321], y[12_345] = 50.0, -50.0
+    fewer_x, fewer_y = reduction.extremes(x, y, 0, 99_999, 500)
+    assert len(fewer_x) <= 1_010
+    assert (fewer_y.max(), fewer_y.min()) == (50.0, -50.0)
+    assert (np.diff(fewer_x) >= 0).all()
+    whole = reduction.extremes(x[:100], y[:100], 0, 99, 500)
+    assert (whole[1] == y[:100]).all()
+    assert len(reduction.means(x, y, 0, 99_999, 500)[0]) <= 502
+
+
+def test_smoothing_is_the_weighted_mean_of_what_came_before() -> None:
+    y = np.random.default_rng(0).random(300)
+    expected, sums, weights = [], 0.0, 0.0
+    for value in y:
+        sums, weights = sums * 0.9 + value, weights * 0.9 + 1.0
+        expected.append(sums / weights)
+    assert np.allclose(reduction.smoothed(y), expected, atol=2e-4)
+    assert reduction.smoothed(y[:1]) == y[:1]
+    assert len(reduction.smoothed(y[:0])) == 0
+
+
+# -- scenes ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("observation", "hint", "metadata", "kind"),
+    [
+        (4, None, {"game_id": "FrozenLake-v1"}, "GridScene"),
+        (4, {"grid": ["SF", "FG"], "agent": [1, 0]}, {}, "GridScene"),
+        (np.zeros(4, np.float32), None, {"game_id": "CartPole-v1"}, "CartPoleScene"),
+        (np.zeros((84, 84), np.uint8), None, {}, "ImageScene"),
+        (np.zeros((4, 84, 84), np.uint8), None, {}, "ImageScene"),
+        (np.zeros((20, 30, 3), np.uint8), None, {}, "ImageScene"),
+        ([0.5, -1.0, float("nan")], None, {}, "BarScene"),
+        ({"a": 1}, None, {}, "TextScene"),
+        (None, "two\nlines", {}, "TextScene"),
+        (99, None, {"game_id": "FrozenLake-v1"}, "TextScene"),
+        (np.zeros((0, 3), np.uint8), None, {}, "TextScene"),
+    ],
+)
+def test_each_observation_has_its_picture(
+    window: Callable[..., MainWindow], observation: Any, hint: Any, metadata: dict[str, Any], kind: str
+) -> None:
+    event = told(step(1, observation=raw(observation), render_hint=raw(hint)))
+    main = window(ScriptedFeed(update(runs=(view(metadata=metadata),)), update(event)))
+    tick(main, 2)
+    assert main.page is not None
+    scene = main.page.environment._scene
+    assert type(scene).__name__ == kind
+    assert scene is not None
+    assert scene.words
+    assert not main.page.environment.grab().isNull()
