@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 Found = TypeVar("Found")
+PORTS = 7
+"""A broker's own and those above it."""
 TELEFABRIC = [sys.executable, "-m", "telefabric.cli.main"]
 
 
@@ -28,16 +31,12 @@ def wait_for(look: Callable[[], Found], what: str, timeout_s: float = 20.0) -> F
 
 
 def free_ports() -> int:
-    """A base port with five free ones above it."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            base = probe.getsockname()[1]
-        if base > 65_000:
-            continue
-        if all(_is_free(base + offset) for offset in range(6)):
-            return int(base)
-    raise AssertionError("no five free ports in a row")
+    """A base port with all of a broker's free, below those that the system gives to anybody who asks for any."""
+    for _ in range(1_000):
+        base = random.randrange(10_000, 32_000)
+        if all(_is_free(base + offset) for offset in range(PORTS)):
+            return base
+    raise AssertionError(f"no {PORTS} free ports in a row")
 
 
 def _is_free(port: int) -> bool:
@@ -73,7 +72,9 @@ class Service:
                 errors.close()
         assert self.process.stdout is not None
         word, _, self.url = self.process.stdout.readline().strip().partition(" ")
-        assert word == "ready", f"{self.command} did not become ready (exit code {self.process.poll()})"
+        if word != "ready":
+            code = self._end(signal.SIGKILL)
+            raise AssertionError(f"{self.command} did not become ready (exit code {code})")
         return self
 
     def kill(self) -> None:

@@ -18,6 +18,7 @@ import pytest
 from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_for
 from skips import requires
 
+from telefabric.limits import SEGMENT_BYTES
 from telefabric.store.audit import audit
 from telefabric.store.database import APPLICATION_ID, FILE_NAME, VERSION
 from telefabric_workers import connect
@@ -331,6 +332,20 @@ def test_a_store_file_that_goes_while_it_is_written(replaced: bool, tmp_path: Pa
         moved = apsw.Connection(str(tmp_path / "moved"), flags=apsw.SQLITE_OPEN_READONLY)
         assert moved.execute("SELECT count(*) FROM steps").get >= 1_000, "a file that was only renamed is whole"
         moved.close()
+
+
+def test_a_spool_that_is_removed_while_it_is_written(tmp_path: Path) -> None:
+    """The loop goes on; what cannot be kept any more is counted, and told as lost."""
+    port = free_ports()
+    worker = connect(url(port), run="run", spool=tmp_path / "spool", exit_flush_s=20)
+    shutil.rmtree(tmp_path / "spool")
+    for step in range(3 * SEGMENT_BYTES // 50_000):
+        worker.step(episode=0, step=step, observation=bytes(50_000))
+    assert worker.dropped > 0
+    with broker(port), store(port, tmp_path):
+        assert worker.close()
+    found = audit(tmp_path / FILE_NAME, worker.stream_id, worker.emitted)
+    assert (found.missing, found.duplicated, found.lost) == (0, 0, worker.dropped)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------

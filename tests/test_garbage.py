@@ -234,6 +234,16 @@ def test_frames_of_any_number_and_size_over_sockets_of_any_kind(fabric: Fabric) 
     assert dropped["bad_subscription"] > 0
 
 
+def test_a_message_that_would_fill_the_memory(fabric: Fabric) -> None:
+    huge = bytes(2 * RSS_MAX)
+    for kind, offset in ((zmq.XPUB, DATA), (zmq.DEALER, CONTROL), (zmq.DEALER, QUERY)):
+        with stranger(kind, fabric.at(offset)) as peer:
+            peer.set(zmq.LINGER, 2_000)
+            if kind == zmq.XPUB:
+                assert peer.recv() == b"\x01"
+            peer.send(huge, copy=False)
+
+
 def test_a_subscription_to_everything_hears_nothing_and_stops_nobody(fabric: Fabric) -> None:
     with ExitStack() as stack:
         silent = [stack.enter_context(stranger(zmq.SUB, fabric.at(DURABLE))) for _ in range(3)]

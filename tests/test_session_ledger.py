@@ -104,7 +104,7 @@ FATES = st.sampled_from(["", "", "", "to_broker", "to_client", "queue_full", "to
 EMITS = st.tuples(st.sampled_from([A, B]), st.sampled_from(["step", "episode"]), st.integers(1, 9), FATES)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(EMITS, st.sampled_from(["tick", "tick_lost", "source_tick", "settle"])), max_size=40))
 def test_received_dropped_and_lost_are_the_newest_number_at_any_moment(happenings):
     path = Path()

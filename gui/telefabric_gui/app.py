@@ -30,7 +30,8 @@ def run(
     window = MainWindow(Controller(feed))
     if size:
         window.resize(*size)
-    previous = signal.signal(signal.SIGINT, lambda number, frame: window.close())
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda number, frame: window.close()) for number in signals]
     saved: list[bool] = []
     if screenshot is not None:
         QTimer.singleShot(int(after_s * 1000), window, lambda: _grab(window, screenshot, saved))
@@ -38,7 +39,8 @@ def run(
     try:
         app.exec()
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
         window.close()
     if screenshot is not None and not any(saved):
         raise EnvironmentProblem(

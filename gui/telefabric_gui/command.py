@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -14,6 +15,10 @@ from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.feed import Feed
 from telefabric.filefeed import FileFeed
 from telefabric.store.database import FILE_NAME
+
+for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help and errors can do without
+    if find_spec(_needed) is None:
+        raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
 
 
 @click.command()
@@ -44,7 +49,7 @@ def gui(
       telefabric gui --connect tcp://lab-broker:7750
       telefabric gui --store ./demo/telemetry.sqlite
     """
-    from telefabric_gui.app import run  # takes Qt along, which --help and errors can do without
+    from telefabric_gui.app import run  # takes Qt along
 
     feed = _feed(connect, store)
     _require_display()

@@ -33,10 +33,15 @@ def words_of(connection: Connection) -> str:
     }[connection.link]
 
 
+def is_file(connection: Connection) -> bool:
+    """Whether a store file is shown, and no broker."""
+    return connection.link is Link.FILE or "://" not in connection.address
+
+
 def place_of(connection: Connection) -> str:
     """Whom one is connected to, short: host and port, or a file's name."""
     address = connection.address
-    if address.startswith(("tcp://", "ipc://")):
+    if "://" in address:
         return address.split("://", 1)[1].split("?", 1)[0]
     return Path(address).name if address else "…"
 
@@ -45,8 +50,9 @@ def parts_of(controller: Controller, run: RunView | None) -> list[Part]:
     """From worker to this client, as far as the feed knows them."""
     connection = controller.connection
     parts = [_worker(run)] if run else []
-    if connection.link is Link.FILE:
-        parts.append(Part("Store file", "read-only", connection.address))
+    if is_file(connection):
+        told = connection.sentence or connection.address
+        parts.append(Part("Store file", "read-only", told, tone_of(connection.link)))
     elif connection.link is Link.HISTORY:
         parts.append(Part("Broker", "store alone", connection.sentence or "no live path", "warning"))
     else:

@@ -48,6 +48,8 @@ def _columns(x: Floats, first: float, last: float, pixels: int) -> npt.NDArray[n
 
 def smoothed(y: Floats, keep: float = EMA) -> Floats:
     """Exponential moving average, each value the weighted mean of those before it, without a bias at the start."""
+    if not len(y):
+        return y
     weights = keep ** np.arange(min(_TAPS, max(1, len(y))), dtype=np.float64)
     sums = np.convolve(y, weights)[: len(y)]
     norms = np.cumsum(weights)

@@ -173,10 +173,10 @@ class EventRows:
                 if there < len(seqs) and seqs[there] == seq:
                     continue
                 position = int(own[at]) if at < len(own) else int(own[-1]) + 1 if len(own) else 0
-                places.append((position, wanted[seq], seq))
+                places.append((position, seq, wanted[seq]))
         full = len(self) >= self.rows_max  # then what is older than all rows would leave at once
         self._insert_at(
-            [(position, rows[place], raws[place]) for position, place, _ in sorted(places) if position or not full]
+            [(position, rows[place], raws[place]) for position, _, place in sorted(places) if position or not full]
         )
         return len(places)
 
@@ -198,12 +198,19 @@ class EventRows:
         self._insert_at(found)
 
     def _remove_marks(self, stream: int, marks: Iterable[Mark]) -> None:
-        for mark in marks:
-            here = (self.column("mark") == mark.kind) & (self.column("stream") == stream)
-            here &= self.column("seq") == mark.first
-            for position in np.flatnonzero(here)[::-1].tolist():
+        gone = {(mark.kind, mark.first) for mark in marks}
+        if not gone:
+            return
+        table = self._table[self._start : self._end]
+        candidates = np.flatnonzero((table["mark"] != EVENT) & (table["stream"] == stream))
+        found = [at for at in candidates.tolist() if (int(table[at]["mark"]), int(table[at]["seq"])) in gone]
+        if len(found) > _GROUPS_MAX:
+            self._remove_many(found)
+        else:
+            for position in reversed(found):
                 self._remove(position, 1)
-            self._reasons.pop((stream, mark.first), None)
+        for _, first in gone:
+            self._reasons.pop((stream, first), None)
 
     def _evict(self) -> None:
         if (over := len(self) - self.rows_max) > 0:
@@ -225,15 +232,40 @@ class EventRows:
                 groups.append((position, [], []))
             groups[-1][1].append(row)
             groups[-1][2].append(raw)
-        listener, quiet = self.listener, len(groups) > _GROUPS_MAX
-        if quiet and listener:
-            listener.resetting()
-            self.listener = None
+        if len(groups) > _GROUPS_MAX:
+            self._insert_many(found)
+            return
         for position, rows, raws in reversed(groups):
             self._insert(position, np.array(rows, self._table.dtype), raws)
-        if quiet and listener:
-            self.listener = listener
-            listener.reset()
+
+    def _insert_many(self, found: list[tuple[int, tuple[Any, ...], bytes | None]]) -> None:
+        """Rows at many places, as one reset."""
+        at = np.array([position for position, _, _ in found])
+        raws = np.empty(len(found), object)
+        raws[:] = [None if position < self._raw_first else raw for position, _, raw in found]
+        block = np.array([row for _, row, _ in found], self._table.dtype)
+        self._replace(
+            np.insert(self._table[self._start : self._end], at, block),
+            np.insert(self._raws[self._start : self._end], at, raws),
+            self._raw_first + int(np.count_nonzero(at < self._raw_first)),
+        )
+        self._raw_bytes += sum(map(len, filter(None, raws)))
+
+    def _remove_many(self, positions: list[int]) -> None:
+        """Marks at many places, as one reset."""
+        self._replace(
+            np.delete(self._table[self._start : self._end], positions),
+            np.delete(self._raws[self._start : self._end], positions),
+            self._raw_first - sum(position < self._raw_first for position in positions),
+        )
+
+    def _replace(self, table: npt.NDArray[Any], raws: npt.NDArray[Any], raw_first: int) -> None:
+        if self.listener:
+            self.listener.resetting()
+        self._table, self._raws, self._raw_first = table, raws, raw_first
+        self._start, self._end = 0, len(table)
+        if self.listener:
+            self.listener.reset()
 
     def _insert(self, position: int, block: npt.NDArray[Any], raws: Sequence[bytes | None]) -> None:
         count = len(block)

@@ -61,7 +61,7 @@ class Theme:
 DARK = Theme(
     "dark", "#14171c", "#1a1e25", "#222833", "#2c333f", "#e6e9ef", "#aab4c3", "#8490a3", "#4c9ffe",
     "#2fbf71", "#f0b429", "#f0616d", "#2f7f8f", "#c98a1b", "#f0616d", "#2c333f", "#2fbf71", "#b083f0",
-    ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.14,
+    ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.12,
 )  # fmt: skip
 LIGHT = Theme(
     "light", "#f6f7f9", "#ffffff", "#eef1f5", "#dde2ea", "#1c2430", "#48525f", "#636d7b", "#1b62d1",
@@ -224,7 +224,7 @@ QTableView { background: $panel; border: none; outline: none; gridline-color: tr
 QTableView::item:focus { border: none; }
 QHeaderView { background: $panel; border: none; }
 QHeaderView::section { background: $panel; color: $faint; border: none; border-bottom: 1px solid $line;
-    padding: 4px 8px; font-size: 11px; font-weight: 600; }
+    padding: 4px 6px; font-size: 11px; font-weight: 600; }
 QScrollBar:vertical { background: transparent; width: 10px; margin: 0; }
 QScrollBar:horizontal { background: transparent; height: 10px; margin: 0; }
 QScrollBar::handle { background: $line; border-radius: 3px; min-height: 24px; min-width: 24px; margin: 2px; }

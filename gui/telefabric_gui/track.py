@@ -109,16 +109,6 @@ class Track:
         span_s = (newest - recent[0]) / 1e9 if len(recent) > 1 else 0.0
         return (len(recent) - 1) / span_s if span_s > 0 else None
 
-    def return_so_far(self, position: int) -> float:
-        """Sum of the rewards of the episode of a step, up to that step, as far as they are held."""
-        rows = self.steps
-        end = position + 1 if position >= 0 else len(rows) + position + 1
-        row = rows.row(end - 1)
-        begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
-        same = (rows.column("episode")[begin:end] == row["episode"]) & (rows.column("env")[begin:end] == row["env"])
-        same &= (rows.column("stream")[begin:end] == row["stream"]) & (rows.column("mark")[begin:end] == 0)
-        return float(np.nansum(rows.column("reward")[begin:end][same]))
-
     def _add_point(self, metric: Metric) -> None:
         if metric.value is None:
             return
@@ -128,6 +118,16 @@ class Track:
                 return
             points = self.metrics[metric.name] = deque(maxlen=SERIES_POINTS_MAX)
         points.append((float(len(points) if metric.global_step is None else metric.global_step), metric.value))
+
+
+def return_so_far(steps: EventRows, position: int) -> float:
+    """Sum of the rewards of the episode of a step, up to that step, as far as they are held."""
+    end = position + 1 if position >= 0 else len(steps) + position + 1
+    row = steps.row(end - 1)
+    begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
+    same = (steps.column("episode")[begin:end] == row["episode"]) & (steps.column("env")[begin:end] == row["env"])
+    same &= (steps.column("stream")[begin:end] == row["stream"]) & (steps.column("mark")[begin:end] == 0)
+    return float(np.nansum(steps.column("reward")[begin:end][same]))
 
 
 def _sorted(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:

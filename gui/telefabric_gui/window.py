@@ -50,6 +50,22 @@ _KEYS = (
 )
 
 
+class _Tab(QWidget):
+    """A page that is built when it first comes to the front: a run may have many agents."""
+
+    def __init__(self, track: Track) -> None:
+        super().__init__()
+        self.track = track
+        self.page: Page | None = None
+
+    def build(self) -> Page:
+        self.page = Page(self.track)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.page)
+        return self.page
+
+
 class MainWindow(QMainWindow):
     """Takes over the controller: starts it when shown, stops it and the feed when closed."""
 
@@ -60,7 +76,7 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
         self.run_list = RunList(self)
-        self.pages: dict[Track, Page] = {}
+        self._tabs: dict[Track, _Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
         self._started = False
@@ -138,9 +154,9 @@ class MainWindow(QMainWindow):
     def open_run(self, run_id: str) -> None:
         """Watch a run; to its first tab when it has one."""
         self.controller.watch(run_id)
-        for track, page in self.pages.items():
+        for track, tab in self._tabs.items():
             if track.key.run_id == run_id:
-                self.tabs.setCurrentWidget(page)
+                self.tabs.setCurrentWidget(tab)
                 return
         self._show_centre()
 
@@ -166,7 +182,12 @@ class MainWindow(QMainWindow):
     def page(self) -> Page | None:
         """The page in front."""
         found = self.tabs.currentWidget()
-        return found if isinstance(found, Page) else None
+        return self._built(found) if isinstance(found, _Tab) else None
+
+    @property
+    def pages(self) -> dict[Track, Page]:
+        """The pages that were in front at some time."""
+        return {track: tab.page for track, tab in self._tabs.items() if tab.page is not None}
 
     def _toggle_paused(self) -> None:
         focused = QApplication.focusWidget()
@@ -202,21 +223,27 @@ class MainWindow(QMainWindow):
     # -- what the controller tells -------------------------------------------------------------------------------
 
     def _open_page(self, track: Track) -> None:
-        page = self.pages[track] = Page(track)
-        page.let_go.connect(self.follow)
-        at = self.tabs.addTab(page, f"{track.key.agent_id} · {track.key.run_id}")
+        tab = self._tabs[track] = _Tab(track)
+        at = self.tabs.addTab(tab, f"{track.key.agent_id} · {track.key.run_id}")
         self.tabs.setTabToolTip(at, f"Agent {track.key.agent_id} of run {track.key.run_id}")
-        page.set_paused(self.controller.paused)
-        first = sum(other.key.run_id == track.key.run_id for other in self.pages) == 1
+        first = sum(other.key.run_id == track.key.run_id for other in self._tabs) == 1
         if first and self.controller.watched and self.controller.watched[-1] == track.key.run_id:
-            self.tabs.setCurrentWidget(page)
+            self.tabs.setCurrentWidget(tab)
+
+    def _built(self, tab: _Tab) -> Page:
+        if tab.page is None:
+            page = tab.build()
+            page.let_go.connect(self.follow)
+            page.set_paused(self.controller.paused)
+        assert tab.page is not None
+        return tab.page
 
     def _close_page(self, track: Track) -> None:
-        page = self.pages.pop(track)
+        tab = self._tabs.pop(track)
         for rows in (track.steps, track.episodes):
             rows.listener = None
-        self.tabs.removeTab(self.tabs.indexOf(page))
-        page.deleteLater()
+        self.tabs.removeTab(self.tabs.indexOf(tab))
+        tab.deleteLater()
 
     def _on_paused(self, paused: bool) -> None:
         for page in self.pages.values():
@@ -258,14 +285,14 @@ class MainWindow(QMainWindow):
         figure("missing", f"missing {count(missing)}", "warning" if missing else "dim")
         figure("gaps", f"gaps {count(lost)}", "error" if lost else "dim")
         dropped = sum(number for _, number in connection.dropped) + connection.lost_in_transit
-        figure("dropped", "" if connection.link is Link.FILE else f"dropped here {count(dropped)}",
+        figure("dropped", "" if health.is_file(connection) else f"dropped here {count(dropped)}",
                "warning" if dropped else "dim")  # fmt: skip
         redraw_ms = (self.controller.tick_s + self._painted_s) * 1e3
         figure(
             "redraw", f"redraw {redraw_ms:.0f} ms at {1000 // TICK_MS} Hz", "warning" if redraw_ms > TICK_MS else "dim"
         )
         broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY)
-        self.banner.say(connection.sentence if broken and self.pages else "")
+        self.banner.say(connection.sentence if broken and self._tabs else "")
 
     def _show_paused(self) -> None:
         controller, waiting = self.controller, ""
@@ -275,7 +302,7 @@ class MainWindow(QMainWindow):
         self.top.show_paused(controller.paused, waiting)
 
     def _show_centre(self) -> None:
-        if self.pages:
+        if self._tabs:
             self.stack.setCurrentWidget(self.tabs)
             return
         controller = self.controller

@@ -159,7 +159,7 @@ class LiveSubscriber:
             self._untold = _merged(unnamed, queued)
 
     def _drops_below(self, number: int) -> list[Drop]:
-        """Nothing is delivered between them any more, so they stay merged: a full pipe asks for them again and again."""
+        """Nothing is delivered between them any more, so they stay merged: a full pipe asks again and again."""
         below = _merged((one for one in self._untold if one.number <= number), ())
         self._untold = below + [one for one in self._untold if one.number > number]
         return [drop for _, drop in below]

@@ -172,8 +172,10 @@ class Writer:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        except apsw.Error as error:
+        except apsw.FullError as error:
             raise explain(self.path, error) from error
+        except apsw.Error as error:
+            raise StoreError(f"{self.path} cannot be written: {error}") from error
         self.require_file()
         self._next_id = rows.next_id
         self._new.clear()

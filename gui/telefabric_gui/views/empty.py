@@ -10,6 +10,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from telefabric.feed import Connection, Link
+from telefabric.store.database import FILE_NAME
 from telefabric_gui import theme
 from telefabric_gui.views.card import label
 
@@ -32,7 +33,7 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
     if link is Link.REFUSED:
         return Situation("Refused", connection.sentence or f"{address} does not let this client in.")
     if link is Link.UNREACHABLE:
-        if address.startswith(("tcp:", "ipc:")):
+        if "://" in address:
             return Situation("Not reachable", connection.sentence, "telefabric up")
         return Situation("No store to read", connection.sentence, _demo(address))
     if waiting_for is not None:
@@ -51,7 +52,9 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
 
 
 def _demo(file: str) -> str:
-    return f"telefabric demo --data {shlex.quote(str(Path(file).parent))}" if file else "telefabric demo"
+    """Fills the store file, if it has the name that a store gives to its file."""
+    path = Path(file)
+    return f"telefabric demo --data {shlex.quote(str(path.parent))}" if path.name == FILE_NAME else ""
 
 
 class EmptyView(QWidget):

@@ -15,7 +15,7 @@ from telefabric_gui.models.episodes import EpisodeTable
 from telefabric_gui.models.steps import StepTable, end_of, step_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import EVENT, NO_STEP, EventRows
-from telefabric_gui.track import Track
+from telefabric_gui.track import Track, return_so_far
 from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.card import Card, label
 from telefabric_gui.views.chart import SeriesChart
@@ -58,6 +58,7 @@ class Page(QWidget):
         self._series.setToolTip("Show another series of this agent")
         self._series.clicked.connect(self._offer_series)
         self._ticks = 0
+        self._step_shown: object = None
         self._drawn: tuple[str, int] = ("", -1)
         self._lay_out()
 
@@ -133,16 +134,20 @@ class Page(QWidget):
 
     def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any]) -> None:
         row = rows.row(position)
+        rate = self.track.steps_per_s()
+        key = (int(row["stream"]), int(row["seq"]), rate, len(metadata))
+        if key == self._step_shown:
+            return
+        self._step_shown = key
         step = step_of(rows.raw(position))
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
         name = self.step_table.action_text(value)
         action = name if name == short(value) else f"{value} ({name})"
         hint = decoded(step.render_hint) if step else None
-        rate = self.track.steps_per_s()
         figures = (
             ("reward", real(float(row["reward"]))),
-            ("return", real(self._return_of(rows, position))),
+            ("return", real(return_so_far(rows, position))),
             ("episode", count(int(row["episode"]))),
             ("step", count(int(row["step"]))),
             ("steps/s", NONE if rate is None else count(round(rate))),
@@ -165,9 +170,6 @@ class Page(QWidget):
         ]
         if step and (info := decoded(step.info)):
             self.details.append(("info", short(info, 200)))
-
-    def _return_of(self, rows: EventRows, position: int) -> float:
-        return self.track.return_so_far(position) if rows is self.track.steps else float("nan")
 
     def _captions(self, run: RunView | None, *, pinned: bool, paused: bool) -> None:
         steps = self.step_table.rows

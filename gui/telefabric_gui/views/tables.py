@@ -19,7 +19,7 @@ from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable, In
 from telefabric_gui.rows import EVENT, GAP
 
 ROW_PX = 24
-_PAD_PX = 8
+_PAD_PX = 6
 _COLUMNS_MIN = 4
 _HEADER_PX = 11
 
@@ -79,14 +79,14 @@ class TableView(QTableView):
             self.setColumnHidden(place, left < 0 and place >= _COLUMNS_MIN)
 
     def _lay_out_columns(self) -> None:
-        digit = QFontMetrics(theme.figure_font()).horizontalAdvance("0")
+        digits = QFontMetrics(theme.figure_font())
         header = self.horizontalHeader()
         header.setHighlightSections(False)
-        header.setMinimumSectionSize(3 * digit)
+        header.setMinimumSectionSize(digits.horizontalAdvance("000"))
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         titles = QFontMetrics(theme.text_font(_HEADER_PX, bold=True))
         for place, column in enumerate(self._events.columns):
-            widest = max(column.width * digit, titles.horizontalAdvance(column.title) + 2)
+            widest = max(digits.horizontalAdvance("0" * column.width) + 2, titles.horizontalAdvance(column.title) + 2)
             self.setColumnWidth(place, widest + 2 * _PAD_PX)
         self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
         header.setStretchLastSection(True)
