@@ -22,6 +22,7 @@ from telefabric.errors import UsageError
 from telefabric.feed import Connection, FeedEvent, Link
 from telefabric.filefeed import FileFeed
 from telefabric.session.handover import Range
+from telefabric_schemas import Frame
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
@@ -31,10 +32,11 @@ pytestmark = [
 ]
 if THERE:
     from click.testing import CliRunner
-    from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
+    from PySide6.QtCore import QBuffer, QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
+    from PySide6.QtGui import QImage
     from PySide6.QtWidgets import QWidget
 
-    from telefabric_gui import app, figures, reduction, theme
+    from telefabric_gui import app, theme
     from telefabric_gui.command import gui
     from telefabric_gui.controller import TRACKS_MAX, Controller
     from telefabric_gui.views import scenes
@@ -374,64 +376,38 @@ def test_a_picture_that_cannot_be_written_is_a_failure(tmp_path: Path, qapp: Any
         app.run(ScriptedFeed(), theme_name="dark", screenshot=tmp_path / "no" / "x.png", after_s=0.0)
 
 
-# -- looks -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["dark", "light"])
-def test_text_stands_out_from_its_ground(name: str) -> None:
-    colours = theme.THEMES[name]
-    pairs = [
-        (text, ground)
-        for text in (colours.text, colours.dim, colours.faint)
-        for ground in (colours.window, colours.panel, colours.raised)
-    ]
-    told_in = (colours.accent, colours.good, colours.warning, colours.error, colours.human, colours.multi_agent)
-    pairs += [(colour, ground) for colour in told_in for ground in (colours.panel, colours.tinted(colour))]
-    pairs += [
-        (colours.dim, colours.tinted(colours.dim)),
-        (colours.good, colours.window),
-        (colours.warning, colours.window),
-    ]
-    weak = {pair: round(theme.contrast(*pair), 2) for pair in pairs if theme.contrast(*pair) < theme.CONTRAST_MIN}
-    assert weak == {}
-    assert all(theme.contrast(line, colours.panel) >= 3 for line in colours.series)  # lines, which no one reads
+def picture(width: int, height: int) -> bytes:
+    image = QImage(width, height, QImage.Format.Format_RGB888)
+    image.fill(Qt.GlobalColor.red)
+    buffer = QBuffer()
+    buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+    image.save(buffer, "PNG")
+    return bytes(buffer.data().data())
 
 
-def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
-    assert figures.count(98231) == "98\u2009231"
-    assert figures.plural(1, "event") == "1 event"
-    assert [figures.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
-        "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", figures.NONE, figures.NONE,
-    ]  # fmt: skip
-    assert [figures.duration(value) for value in (0.0064, 3.21, 14, 840, 8040, 200_000)] == [
-        "6 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
-    ]  # fmt: skip
-    assert figures.clock(0) == figures.NONE
-    assert figures.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"
-    assert figures.short([0.123456, None, True]) == "0.1235 \u2013 true"
+def test_a_live_picture_is_shown_with_its_step_and_not_with_another(window: Callable[..., MainWindow]) -> None:
+    def frame(of: int, data: bytes, encoding: str = "png") -> FeedEvent:
+        return told(Frame(0, "agent_0", 0, of // 10, of % 10, "", 8, 4, encoding, data, step(of).time_ns, 0))
 
-
-# -- reduction ---------------------------------------------------------------------------------------------------
-def test_reduction_keeps_every_extreme_in_few_points() -> None:
-    x = np.arange(100_000, dtype=np.float64)
-    y = np.sin(x / 500)
-    y[54_321], y[12_345] = 50.0, -50.0
-    fewer_x, fewer_y = reduction.extremes(x, y, 0, 99_999, 500)
-    assert len(fewer_x) <= 1_010
-    assert (fewer_y.max(), fewer_y.min()) == (50.0, -50.0)
-    assert (np.diff(fewer_x) >= 0).all()
-    whole = reduction.extremes(x[:100], y[:100], 0, 99, 500)
-    assert (whole[1] == y[:100]).all()
-    assert len(reduction.means(x, y, 0, 99_999, 500)[0]) <= 502
-
-
-def test_smoothing_is_the_weighted_mean_of_what_came_before() -> None:
-    y = np.random.default_rng(0).random(300)
-    expected, sums, weights = [], 0.0, 0.0
-    for value in y:
-        sums, weights = sums * 0.9 + value, weights * 0.9 + 1.0
-        expected.append(sums / weights)
-    assert np.allclose(reduction.smoothed(y), expected, atol=2e-4)
-    assert reduction.smoothed(y[:1]) == y[:1]
-    assert len(reduction.smoothed(y[:0])) == 0
+    feed = ScriptedFeed(update(runs=(view(),)), update(*some(1, 29)))
+    main = window(feed)
+    tick(main, 2)
+    page = main.page
+    assert page is not None
+    for event in (frame(29, picture(8, 4)), frame(29, bytes(8 * 4 * 3), "raw")):
+        feed.updates.append(update(event))
+        tick(main)
+        assert isinstance(page.environment._scene, scenes.FrameScene)
+        assert not page.environment.grab().isNull()
+    page.steps.selectRow(5)
+    tick(main)
+    assert not isinstance(page.environment._scene, scenes.FrameScene)
+    page.steps.selectRow(0)
+    tick(main)
+    assert isinstance(page.environment._scene, scenes.FrameScene)
+    feed.updates.append(update(frame(29, b"no picture")))
+    tick(main)
+    assert not isinstance(page.environment._scene, scenes.FrameScene)
 
 
 # -- scenes ------------------------------------------------------------------------------------------------------

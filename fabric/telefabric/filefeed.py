@@ -55,6 +55,8 @@ class FileFeed:
         self._thread = threading.Thread(target=self._run, name="store file feed", daemon=True)
         self._changed = threading.Condition()
         self._watched: frozenset[str] = frozenset()
+        self._forgotten: set[str] = set()
+        """Runs that were let go of since the thread last looked; watched again, they come from their beginning."""
         self._link, self._sentence = Link.CONNECTING, ""
         self._runs: tuple[RunView, ...] | None = None
         self._events: list[FeedEvent] = []
@@ -79,6 +81,9 @@ class FileFeed:
 
     def watch(self, run_ids: frozenset[str]) -> None:
         with self._changed:
+            gone = self._watched - run_ids
+            self._forgotten |= gone
+            self._events = [event for event in self._events if event.run_id not in gone]
             self._watched = run_ids
             self._changed.notify_all()
 
@@ -131,31 +136,39 @@ class FileFeed:
         """One page of each watched run; whether there was anything."""
         with self._changed:
             watched = self._watched
-        for run_id in set(pagers) - watched:
-            del pagers[run_id]
+            for run_id in self._forgotten:
+                pagers.pop(run_id, None)
+            self._forgotten.clear()
         found = False
         for run_id in sorted(watched):
             pager = pagers.get(run_id) or _Pager(reader, run_id, self._window_ids, self._history_ids)
             pagers[run_id] = pager
-            found = self._deliver(pager.next_page(reader)) or found
+            found = self._deliver(run_id, pager.next_page(reader)) or found
         return found
 
-    def _deliver(self, page: _Delivery | None) -> bool:
+    def _deliver(self, run_id: str, page: _Delivery | None) -> bool:
         """Hand a page over, in parts when the client is slow; whether there was one."""
         if page is None:
             return False
         left = deque(page.events)
         while left and not self._stopped.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped.is_set() or len(self._events) < self._buffered_max)
+                self._changed.wait_for(
+                    lambda: (
+                        self._stopped.is_set() or len(self._events) < self._buffered_max or run_id in self._forgotten
+                    )
+                )
+                if run_id in self._forgotten:
+                    return True
                 room = self._buffered_max - len(self._events)
                 part = [left.popleft() for _ in range(min(room, len(left)))]
                 self._events += part
                 self._received += len(part)
         with self._changed:
-            self._holes.update(page.holes)
-            self._gaps.update(page.gaps)
-            self._skipped.update(page.skipped)
+            if run_id not in self._forgotten:
+                self._holes.update(page.holes)
+                self._gaps.update(page.gaps)
+                self._skipped.update(page.skipped)
         return True
 
     def _tell(self, link: Link, sentence: str) -> None:

@@ -61,7 +61,7 @@ def _feed(connect: str | None, store: Path | None) -> Feed:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
         return FileFeed((store / FILE_NAME if store.is_dir() else store).absolute())
-    from telefabric.follower import Follower
+    from telefabric.follow import Follower
 
     return Follower(Address.parse(settings.resolve("connect", connect).value))
 

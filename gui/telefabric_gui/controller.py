@@ -11,7 +11,7 @@ from telefabric.feed import Connection, Feed, FeedEvent, Link, RunView, Update
 from telefabric.session.handover import Range
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.track import Track, TrackKey
-from telefabric_schemas import Episode, Gap, Metric, Step
+from telefabric_schemas import Episode, Frame, Gap, Metric, Step
 
 TICK_MS = 50
 TRACKS_MAX = 32
@@ -161,6 +161,9 @@ class Controller(QObject):
     def _take_other(self, event: FeedEvent) -> None:
         if event.event is None:
             self.unknown_events += 1
+        elif isinstance(event.event, Frame):
+            if track := self.tracks.get((event.run_id, event.event.agent_id)):
+                track.show_frame(event.event)
         elif isinstance(event.event, Gap):
             self._reasons[event.stream_id, event.seq] = event.event.reason
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from telefabric.feed import Connection, Link, RunView
-from telefabric_gui.controller import Controller
+from telefabric_gui.controller import TICK_MS, Controller
 from telefabric_gui.figures import count, duration, plural
 from telefabric_gui.views.details import Part
 
+BEHIND_MAX_S = 2.0
+"""Live events older than this are not live any more."""
 _TONES = {
     Link.CONNECTING: "warning", Link.LIVE: "good", Link.HISTORY: "warning", Link.FILE: "good",
     Link.UNREACHABLE: "error", Link.REFUSED: "error",
@@ -72,6 +74,23 @@ def verdict_of(controller: Controller) -> tuple[str, str]:
     if controller.connection.link in (Link.UNREACHABLE, Link.REFUSED):
         return "not connected", "error"
     return ("all accounted for", "good") if controller.watched else ("nothing open", "dim")
+
+
+def figures_of(controller: Controller, redraw_s: float) -> list[tuple[str, str, str]]:
+    """What the status bar shows: the name of a figure, its text, and the role that the text is written in."""
+    connection = controller.connection
+    behind_s, missing, lost = connection.behind_s, controller.missing, controller.lost
+    dropped = sum(number for _, number in connection.dropped) + connection.lost_in_transit
+    redraw_ms = redraw_s * 1e3
+    behind = "" if behind_s is None else f"behind live {behind_s:.1f} s"
+    return [
+        ("rate", f"{count(round(connection.events_per_s))} events/s", "dim"),
+        ("behind", behind, "warning" if (behind_s or 0) > BEHIND_MAX_S else "dim"),
+        ("missing", f"missing {count(missing)}", "warning" if missing else "dim"),
+        ("gaps", f"gaps {count(lost)}", "error" if lost else "dim"),
+        ("dropped", "" if is_file(connection) else f"dropped here {count(dropped)}", "warning" if dropped else "dim"),
+        ("redraw", f"redraw {redraw_ms:.0f} ms at {1000 // TICK_MS} Hz", "warning" if redraw_ms > TICK_MS else "dim"),
+    ]
 
 
 def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:

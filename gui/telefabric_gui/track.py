@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from telefabric.feed import FeedEvent
 from telefabric_gui.rows import EPISODE_ROW, NO_STEP, STEP_ROW, EventRows, Mark
-from telefabric_schemas import Episode, Metric, Step
+from telefabric_schemas import Episode, Frame, Metric, Step
 
 STEP_ROWS_MAX = 100_000
 EPISODE_ROWS_MAX = 50_000
@@ -19,6 +19,8 @@ STEP_BYTES_MAX = 32 * 2**20
 """Encoded steps of one track; those beyond keep their columns and lose action and observation."""
 EPISODE_BYTES_MAX = 8 * 2**20
 SERIES_POINTS_MAX = 50_000
+FRAME_OLD_NS = 2_000_000_000
+"""A picture that is so much older than a step says nothing of it."""
 SERIES_MAX = 64
 """Named metrics of one track; more are not charted."""
 
@@ -47,6 +49,8 @@ class Track:
         self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
         self.metrics: dict[str, deque[tuple[float, float]]] = {}
         self.version = 0
+        self.frame: Frame | None = None
+        """The newest picture of the environment."""
         self.live = False
         """The newest step came over the live path."""
         self.streams: dict[bytes, int] = {}
@@ -83,6 +87,21 @@ class Track:
         self.steps.apply(steps, step_raws, own)
         self.episodes.apply(episodes, episode_raws, own)
         self.version += 1
+
+    def show_frame(self, frame: Frame) -> None:
+        """Keep a picture, unless a newer one has come already."""
+        if self.frame is None or frame.time_ns >= self.frame.time_ns:
+            self.frame = frame
+
+    def frame_of(self, row: Any, *, exact: bool) -> Frame | None:
+        """The picture of a step; when not `exact`, one of about the same time will do."""
+        frame = self.frame
+        if frame is None:
+            return None
+        if exact:
+            place = (int(row["env"]), int(row["episode"]), int(row["step"]))
+            return frame if place == (frame.env_index, frame.episode_index, frame.step_index) else None
+        return frame if abs(int(row["time_ns"]) - frame.time_ns) < FRAME_OLD_NS else None
 
     def returns(self) -> Points:
         """Episode returns by step, or by episode when the events do not tell the step."""

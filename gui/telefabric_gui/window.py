@@ -20,14 +20,14 @@ from PySide6.QtWidgets import (
 
 from telefabric.feed import Link
 from telefabric_gui import health, theme
-from telefabric_gui.controller import TICK_MS, Controller
+from telefabric_gui.controller import Controller
 from telefabric_gui.figures import count, duration, plural
 from telefabric_gui.models.runs import RunList, RunRow, spark
 from telefabric_gui.track import Track
 from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
-from telefabric_gui.views.page import Page
+from telefabric_gui.views.page import Page, Tab
 from telefabric_gui.views.runs import RunsDock
 from telefabric_gui.views.status import StatusBar
 from telefabric_gui.views.topbar import TopBar
@@ -50,22 +50,6 @@ _KEYS = (
 )
 
 
-class _Tab(QWidget):
-    """A page that is built when it first comes to the front: a run may have many agents."""
-
-    def __init__(self, track: Track) -> None:
-        super().__init__()
-        self.track = track
-        self.page: Page | None = None
-
-    def build(self) -> Page:
-        self.page = Page(self.track)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.page)
-        return self.page
-
-
 class MainWindow(QMainWindow):
     """Takes over the controller: starts it when shown, stops it and the feed when closed."""
 
@@ -76,7 +60,7 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
         self.run_list = RunList(self)
-        self._tabs: dict[Track, _Tab] = {}
+        self._tabs: dict[Track, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
         self._started = False
@@ -182,7 +166,7 @@ class MainWindow(QMainWindow):
     def page(self) -> Page | None:
         """The page in front."""
         found = self.tabs.currentWidget()
-        return self._built(found) if isinstance(found, _Tab) else None
+        return self._built(found) if isinstance(found, Tab) else None
 
     @property
     def pages(self) -> dict[Track, Page]:
@@ -223,14 +207,14 @@ class MainWindow(QMainWindow):
     # -- what the controller tells -------------------------------------------------------------------------------
 
     def _open_page(self, track: Track) -> None:
-        tab = self._tabs[track] = _Tab(track)
+        tab = self._tabs[track] = Tab(track)
         at = self.tabs.addTab(tab, f"{track.key.agent_id} · {track.key.run_id}")
         self.tabs.setTabToolTip(at, f"Agent {track.key.agent_id} of run {track.key.run_id}")
         first = sum(other.key.run_id == track.key.run_id for other in self._tabs) == 1
         if first and self.controller.watched and self.controller.watched[-1] == track.key.run_id:
             self.tabs.setCurrentWidget(tab)
 
-    def _built(self, tab: _Tab) -> Page:
+    def _built(self, tab: Tab) -> Page:
         if tab.page is None:
             page = tab.build()
             page.let_go.connect(self.follow)
@@ -275,22 +259,8 @@ class MainWindow(QMainWindow):
         told = f"{words}: {connection.address}" + (f"\n{connection.sentence}" if connection.sentence else "")
         self.top.show_connection(tone, health.place_of(connection), told, pulse=live)
         self.status.show_state(tone, words, pulse=live)
-        figure = self.status.show_figure
-        figure("rate", f"{count(round(connection.events_per_s))} events/s")
-        behind = connection.behind_s
-        figure(
-            "behind", "" if behind is None else f"behind live {behind:.1f} s", "warning" if (behind or 0) > 2 else "dim"
-        )
-        missing, lost = self.controller.missing, self.controller.lost
-        figure("missing", f"missing {count(missing)}", "warning" if missing else "dim")
-        figure("gaps", f"gaps {count(lost)}", "error" if lost else "dim")
-        dropped = sum(number for _, number in connection.dropped) + connection.lost_in_transit
-        figure("dropped", "" if health.is_file(connection) else f"dropped here {count(dropped)}",
-               "warning" if dropped else "dim")  # fmt: skip
-        redraw_ms = (self.controller.tick_s + self._painted_s) * 1e3
-        figure(
-            "redraw", f"redraw {redraw_ms:.0f} ms at {1000 // TICK_MS} Hz", "warning" if redraw_ms > TICK_MS else "dim"
-        )
+        for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
+            self.status.show_figure(name, text, role)
         broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY)
         self.banner.say(connection.sentence if broken and self._tabs else "")
 

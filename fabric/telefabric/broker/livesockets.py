@@ -91,10 +91,10 @@ class LiveSockets:
 
     def _read_tap(self) -> None:
         while (frames := receive(self._tap)) is not None:
-            topic = frames[-1][1:]
-            if frames[-1][:1] == _SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
+            wish, topic = frames[-1][:1], frames[-1][1:]
+            if wish == _SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
                 self._tapped.add(topic)
-            else:
+            elif wish == _UNSUBSCRIBE:
                 self._tapped.discard(topic)
 
     def _read_batches(self, core: LiveCore, now_ns: int) -> None:

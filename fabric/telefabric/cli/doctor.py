@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -369,26 +370,40 @@ def look_for_qt_libraries() -> list[str] | None:
 
 
 def look_at_broker(address: Address) -> BrokerSeen:
+    if not _refuses(address):
+        try:
+            reply = ask_status(address, _ASK_S)
+        except Unreachable:
+            pass  # what does answer there is told below
+        else:
+            return BrokerSeen(reply.status, reply.endpoints.query)
+    return BrokerSeen(None, taken=_listeners(address))
+
+
+def _refuses(address: Address) -> bool:
+    """Nobody listens there, which need not be waited for."""
     try:
-        reply = ask_status(address, _ASK_S)
-    except Unreachable:
-        return BrokerSeen(None, taken=_listeners(address))
-    return BrokerSeen(reply.status, reply.endpoints.query)
+        with socket.create_connection((address.host.strip("[]"), address.port), _ASK_S):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False  # a name or a network that may answer yet
 
 
 def look_at_clock(address: Address) -> float | None:
     """Seconds that the broker's clock is ahead of this one, by the quickest of some round trips."""
     found: list[tuple[int, float]] = []
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        common_options(socket)
-        socket.connect(address.url)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        common_options(dealer)
+        dealer.connect(address.url)
         for _ in range(_CLOCK_TRIES):
-            socket.send(control.encode(control.Beat(time.monotonic_ns(), [])))
-            if not socket.poll(int(_ASK_S * 1000)):
+            dealer.send(control.encode(control.Beat(time.monotonic_ns(), [])))
+            if not dealer.poll(int(_ASK_S * 1000)):
                 break
             now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
             try:
-                message = control.decode(socket.recv_multipart()[-1])
+                message = control.decode(dealer.recv_multipart()[-1])
             except WireError:
                 break
             if isinstance(message, control.Alive):

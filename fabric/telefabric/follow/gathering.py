@@ -123,6 +123,10 @@ class Gathering:
             if stored is not None:
                 followed.stored_up_to(stored, self._history_events)
 
+    def follows(self, stream: bytes) -> bool:
+        """The stream is known and its run is watched."""
+        return stream in self._streams
+
     def live(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
         """Events of the live path."""
         with self._lock:

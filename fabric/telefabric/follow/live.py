@@ -93,6 +93,7 @@ class LiveLink:
         self._account()
         if self._wanted_changed.is_set():
             self._wanted_changed.clear()
+            self._forget_unwatched()
             self._say_watch()
         sockets.beat(now_ns, ask_now=self._gathering.has_unknown)
         if sockets.silent(now_ns):
@@ -110,12 +111,17 @@ class LiveLink:
     def _new_ledger(self) -> None:
         """A new subscription is numbered anew; what the old one lost stays counted."""
         self._past_dropped += self.ledger.dropped
-        self._past_lost += self.ledger.broker_hop.lost_in_transit
+        self._past_lost += sum(self.ledger.lost_in_transit)
         self.ledger = Ledger()
 
     def _account(self) -> None:
         self.dropped = self._past_dropped + self.ledger.dropped
-        self.lost_in_transit = self._past_lost + self.ledger.broker_hop.lost_in_transit
+        self.lost_in_transit = self._past_lost + sum(self.ledger.lost_in_transit)
+
+    def _forget_unwatched(self) -> None:
+        for stream in {stream for stream, _ in self.ledger.sources}:
+            if not self._gathering.follows(stream):
+                self.ledger.forget(stream)
 
     # -- control -------------------------------------------------------------------------------------------------
 
@@ -160,44 +166,46 @@ class LiveLink:
     # -- data ----------------------------------------------------------------------------------------------------
 
     def _delivered(self, frames: list[bytes]) -> None:
+        """A delivery: its drops, then its batch; the account first, whatever the batch turns out to hold."""
         if len(frames) != 3:
             return
         try:
             delivery = decode_delivery(frames[1])
-            events = self._batch(frames[2], account=True) if frames[2] else 0
+            header = batch.parse_header(frames[2])[0] if frames[2] else None
+            events = header.events if header else 0
+            self.received += events
+            self.ledger.delivered(delivery, events)
+            if header is not None:
+                self._batch(frames[2], account=True)
+                self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
         except WireError as error:
             log.warning("follow.bad_delivery: %s", error)
-            return
-        self.received += events
-        self.ledger.delivered(delivery, events)
 
-    def _batch(self, message: bytes, *, account: bool) -> int:
-        """The events of a live batch, to where they belong; how many they are."""
+    def _batch(self, message: bytes, *, account: bool) -> None:
+        """The events of a live batch, to where they belong."""
         header, start = batch.parse_header(message)
         body = message[start:]
         batch.check_body(header, body)
         kind = records.kind_of(body[records.PREFIX_BYTES : records.PREFIX_BYTES + 32])
         if account:
             self.ledger.batch(header.stream, kind, header.counter, header.events)
-            self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
         found = _decode(kind, header, body)
         if header.last_seq:
             self._gathering.live(header.stream, found)
-        elif account:
-            self._live_only(header.stream, found)
-        return header.events
+        else:
+            self._live_only(header.stream, found, account=account)
 
-    def _live_only(self, stream: bytes, found: list[Numbered[Seen]]) -> None:
+    def _live_only(self, stream: bytes, found: list[Numbered[Seen]], *, account: bool) -> None:
         for _, seen in found:
             match seen.event:
                 case Frame():
                     self._gathering.frame(stream, seen)
-                case RunHeartbeat(counters=counters) if counters:
+                case RunHeartbeat(counters=counters) if counters and account:
                     self.ledger.ticked(stream, counters.items())
-                case Overflow(of_kind=kind, reason=reason, count=count, reached=reached):
+                case Overflow(of_kind=kind, reason=reason, count=count, reached=reached) if account:
                     self.ledger.overflowed(stream, kind, reason, count, reached)
                 case _:
-                    pass  # of a newer version
+                    pass  # from before the subscription, or of a newer version
 
 
 def _decode(kind: str, header: batch.Header, body: bytes) -> list[Numbered[Seen]]:

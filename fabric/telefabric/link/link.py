@@ -147,6 +147,8 @@ class Link:
         for linked in arriving:
             self.streams[linked.spool.info.stream] = linked
             linked.session.reconnected(now_ns)
+            if self._sockets is not None and self._is_watched(linked, self._sockets):
+                linked.feed.watch(True, 0)  # from its first event on
 
     def _adopt(self, spool: Spool, now_ns: int) -> None:
         linked = LinkedStream(spool, StreamSession(spool.info, self._random), adopted=True, closing=True, hurry=True)
@@ -181,6 +183,7 @@ class Link:
         self._rebuild_due_ns = now_ns + int(self._rebuild.next_s() * NS)
         for linked in self.streams.values():
             linked.session.reconnected(now_ns)
+            linked.feed.watch(False, 0)
 
     # -- control -------------------------------------------------------------------------------------------------
 
@@ -258,9 +261,12 @@ class Link:
         assert self._sockets is not None
         self._sockets.watched_changed = False
         for linked in self.streams.values():
-            run = topic_of(linked.spool.info.run_id, "")
-            watched = any(run.startswith(topic) or topic.startswith(run) for topic in self._sockets.watched)
-            linked.feed.watch(watched and not linked.adopted, linked.spool.head)
+            linked.feed.watch(self._is_watched(linked, self._sockets), linked.spool.head)
+
+    @staticmethod
+    def _is_watched(linked: LinkedStream, sockets: Sockets) -> bool:
+        run = topic_of(linked.spool.info.run_id, "")
+        return not linked.adopted and any(run.startswith(topic) or topic.startswith(run) for topic in sockets.watched)
 
     # -- one stream ----------------------------------------------------------------------------------------------
 

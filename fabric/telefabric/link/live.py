@@ -61,6 +61,7 @@ class LiveSender:
         for skip in linked.feed.untold():
             told = Overflow(0, "worker", skip.reason, skip.kind, skip.events, time.time_ns(), skip.reached)
             if not self._publish(linked, self._single(linked, told)):
+                linked.feed.unsent(told.kind)
                 return False
             linked.feed.told(skip)
         return self._publish(linked, one)

@@ -20,8 +20,9 @@ from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.card import Card, label
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
-from telefabric_gui.views.scenes import action_names, scene_of
+from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.tables import TableView
+from telefabric_schemas import Frame
 
 CHART_TICKS = 4
 """The chart is drawn at every so many ticks."""
@@ -59,6 +60,8 @@ class Page(QWidget):
         self._series.clicked.connect(self._offer_series)
         self._ticks = 0
         self._step_shown: object = None
+        self._decoded: tuple[Frame | None, FrameScene | None] = (None, None)
+        """The picture that was decoded last."""
         self._drawn: tuple[str, int] = ("", -1)
         self._lay_out()
 
@@ -74,7 +77,7 @@ class Page(QWidget):
         if position is None:
             position = newest_event(rows)
         if position is not None:
-            self._show_step(rows, position, metadata)
+            self._show_step(rows, position, metadata, self._frame(rows, position, pinned=pinned))
         self._captions(run, pinned=pinned, paused=paused)
         self._warn(run)
         if self._ticks % CHART_TICKS == 0 and not (paused and self._drawn[1] >= 0):
@@ -132,10 +135,21 @@ class Page(QWidget):
         layout.addWidget(self.banner)
         layout.addLayout(grid, 1)
 
-    def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any]) -> None:
+    def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
+        """The picture of a step, where there is one; of a chosen or paused step only its own."""
+        exact = pinned or rows is not self.track.steps
+        frame = self.track.frame_of(rows.row(position), exact=exact)
+        if frame is None:
+            return None
+        if frame is not self._decoded[0]:
+            self._decoded = frame, FrameScene(frame)
+        scene = self._decoded[1]
+        return scene if scene is not None and scene.readable else None
+
+    def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any], frame: FrameScene | None) -> None:
         row = rows.row(position)
         rate = self.track.steps_per_s()
-        key = (int(row["stream"]), int(row["seq"]), rate, len(metadata))
+        key = (int(row["stream"]), int(row["seq"]), rate, len(metadata), frame)
         if key == self._step_shown:
             return
         self._step_shown = key
@@ -152,7 +166,7 @@ class Page(QWidget):
             ("step", count(int(row["step"]))),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
-        self.environment.show_step(scene_of(observation, hint, metadata), figures)
+        self.environment.show_step(frame or scene_of(observation, hint, metadata), figures)
         self.details = [
             ("action", action),
             ("observation", short(observation, 200) if step else "no longer held here; the store has it"),
@@ -234,6 +248,22 @@ class Page(QWidget):
         for name in (_RETURN, *sorted(self.track.metrics)):
             menu.addAction(name, partial(self.show_series, name))
         menu.popup(self._series.mapToGlobal(self._series.rect().bottomLeft()))
+
+
+class Tab(QWidget):
+    """A page that is built when it first comes to the front: a run may have many agents."""
+
+    def __init__(self, track: Track) -> None:
+        super().__init__()
+        self.track = track
+        self.page: Page | None = None
+
+    def build(self) -> Page:
+        self.page = Page(self.track)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.page)
+        return self.page
 
 
 def newest_event(rows: EventRows) -> int | None:

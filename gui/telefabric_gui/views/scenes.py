@@ -12,6 +12,7 @@ from PySide6.QtGui import QColor, QImage, QPainter, QPen
 
 from telefabric_gui import theme
 from telefabric_gui.figures import TIMES, real, short
+from telefabric_schemas import Frame
 
 LAKES = {
     16: ("SFFF", "FHFH", "FFFH", "HFFG"),
@@ -24,6 +25,7 @@ _LAKE_ACTIONS = ("left", "down", "right", "up")
 _FIELDS = {"S": "#a0b8d8", "F": "#d0e3f2", "H": "#31587e", "G": "#ffd480", "#": "#48525f", "W": "#48525f"}
 _FLOOR, _AGENT, _ON_DARK, _ON_LIGHT = "#d0e3f2", "#e4562a", "#d0e3f2", "#31587e"
 _BARS_MAX = 64
+_SHARP_PX = 128
 _CART_X, _CART_ANGLE = 2.4, 12 * math.pi / 180
 """Where CartPole ends: metres from the middle, and angle of the pole."""
 
@@ -153,6 +155,27 @@ class CartPoleScene(NamedTuple):
         painter.drawEllipse(hinge, 0.05 * scale, 0.05 * scale)
 
 
+class FrameScene:
+    """A picture that the worker sent: jpeg, png, or raw RGB of 8 bits."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.words = f"Picture of episode {frame.episode_index}, step {frame.step_index}."
+        if frame.encoding == "raw":
+            row_bytes = 3 * frame.width
+            whole = 0 < row_bytes * frame.height == len(frame.data)
+            rgb = QImage.Format.Format_RGB888
+            self._image = QImage(frame.data, frame.width, frame.height, row_bytes, rgb).copy() if whole else QImage()
+        else:
+            self._image = QImage.fromData(frame.data)
+
+    @property
+    def readable(self) -> bool:
+        return not self._image.isNull()
+
+    def paint(self, painter: QPainter, area: QRectF) -> None:
+        paint_image(painter, area, self._image)
+
+
 class ImageScene:
     """An observation that is a picture: (H, W), (H, W, 1), (H, W, 3) or stacked grey (k, H, W), uint8."""
 
@@ -168,10 +191,7 @@ class ImageScene:
         self._image = QImage(array.tobytes(), width, height, array.strides[0], kind).copy()
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
-        size = self._image.size().scaled(area.size().toSize(), Qt.AspectRatioMode.KeepAspectRatio)
-        target = QRectF(0, 0, size.width(), size.height())
-        target.moveCenter(area.center())
-        painter.drawImage(target, self._image)
+        paint_image(painter, area, self._image)
 
 
 class BarScene:
@@ -216,6 +236,15 @@ class TextScene:
         painter.setPen(QColor(theme.active().text))
         flags = Qt.AlignmentFlag.AlignCenter | (Qt.TextFlag.TextWordWrap if len(lines) == 1 else Qt.TextFlag(0))
         painter.drawText(area, int(flags), self.words)
+
+
+def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
+    """As large as it fits; small pictures keep their pixels sharp."""
+    size = image.size().scaled(area.size().toSize(), Qt.AspectRatioMode.KeepAspectRatio)
+    target = QRectF(0, 0, size.width(), size.height())
+    target.moveCenter(area.center())
+    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, image.width() > _SHARP_PX)
+    painter.drawImage(target, image)
 
 
 def _grid(given: Any, game: str, observation: Any) -> tuple[str, ...] | None:

@@ -1,0 +1,76 @@
+"""How the client looks: contrast of its colours, how figures are written, and series made small for drawing."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from skips import requires
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
+pytestmark = requires("PySide6 and pyqtgraph", THERE)
+if THERE:
+    from telefabric_gui import figures, reduction, theme
+
+
+# -- looks -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["dark", "light"])
+def test_text_stands_out_from_its_ground(name: str) -> None:
+    colours = theme.THEMES[name]
+    pairs = [
+        (text, ground)
+        for text in (colours.text, colours.dim, colours.faint)
+        for ground in (colours.window, colours.panel, colours.raised)
+    ]
+    told_in = (colours.accent, colours.good, colours.warning, colours.error, colours.human, colours.multi_agent)
+    pairs += [(colour, ground) for colour in told_in for ground in (colours.panel, colours.tinted(colour))]
+    pairs += [
+        (colours.dim, colours.tinted(colours.dim)),
+        (colours.good, colours.window),
+        (colours.warning, colours.window),
+    ]
+    weak = {pair: round(theme.contrast(*pair), 2) for pair in pairs if theme.contrast(*pair) < theme.CONTRAST_MIN}
+    assert weak == {}
+    assert all(theme.contrast(line, colours.panel) >= 3 for line in colours.series)  # lines, which no one reads
+
+
+def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
+    assert figures.count(98231) == "98\u2009231"
+    assert figures.plural(1, "event") == "1 event"
+    assert [figures.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
+        "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", figures.NONE, figures.NONE,
+    ]  # fmt: skip
+    assert [figures.duration(value) for value in (0.0064, 3.21, 14, 840, 8040, 200_000)] == [
+        "6 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
+    ]  # fmt: skip
+    assert figures.clock(0) == figures.NONE
+    assert figures.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"
+    assert figures.short([0.123456, None, True]) == "0.1235 \u2013 true"
+
+
+# -- reduction ---------------------------------------------------------------------------------------------------
+def test_reduction_keeps_every_extreme_in_few_points() -> None:
+    x = np.arange(100_000, dtype=np.float64)
+    y = np.sin(x / 500)
+    y[54_321], y[12_345] = 50.0, -50.0
+    fewer_x, fewer_y = reduction.extremes(x, y, 0, 99_999, 500)
+    assert len(fewer_x) <= 1_010
+    assert (fewer_y.max(), fewer_y.min()) == (50.0, -50.0)
+    assert (np.diff(fewer_x) >= 0).all()
+    whole = reduction.extremes(x[:100], y[:100], 0, 99, 500)
+    assert (whole[1] == y[:100]).all()
+    assert len(reduction.means(x, y, 0, 99_999, 500)[0]) <= 502
+
+
+def test_smoothing_is_the_weighted_mean_of_what_came_before() -> None:
+    y = np.random.default_rng(0).random(300)
+    expected, sums, weights = [], 0.0, 0.0
+    for value in y:
+        sums, weights = sums * 0.9 + value, weights * 0.9 + 1.0
+        expected.append(sums / weights)
+    assert np.allclose(reduction.smoothed(y), expected, atol=2e-4)
+    assert reduction.smoothed(y[:1]) == y[:1]
+    assert len(reduction.smoothed(y[:0])) == 0

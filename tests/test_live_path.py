@@ -1,0 +1,354 @@
+"""The live path with real processes: each event once, live as long as it can be, and every drop counted.
+
+Run as a program it is a client of the live path that may be frozen or slow: see `client`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from emitter import Progress
+from processes import Service, broker, free_ports, run, store, wait_for
+from store_fixtures import LOOPBACK, running
+from test_kills import assert_whole, emitter
+
+from telefabric.address import Address
+from telefabric.broker.service import Broker
+from telefabric.feed import Link
+from telefabric.follow import Follower, live
+from telefabric.follow.gathering import Gathering
+from telefabric.store.audit import audit
+from telefabric.store.database import FILE_NAME
+from telefabric.transport import receive
+from telefabric.wire.live import LivePolicy
+from telefabric_schemas import Step
+from telefabric_workers import connect
+
+QUEUE_EVENTS = 2_000
+"""Of the clients that fall behind, so that they do at once."""
+SLOW_S = 0.2
+"""A message in so long, of five hundred that come in a second."""
+
+
+class Watcher:
+    """A follower of one run that is drained all the time, and what came of it."""
+
+    def __init__(self, url: str, run: str) -> None:
+        self.follower = Follower(Address.parse(url), name="healthy")
+        self.follower.watch(frozenset({run}))
+        self.seqs: Counter[tuple[bytes, int]] = Counter()
+        self.live = 0
+        self.ages_ms: list[tuple[float, float]] = []
+        """When a live step was drained (monotonic), and how old it was."""
+        self.holes: dict[bytes, tuple[Any, ...]] = {}
+        self.connection = self.follower.drain().connection
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Watcher:
+        self.follower.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join(20)
+        self.follower.stop()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            update = self.follower.drain()
+            now_s, wall_ns = time.monotonic(), time.time_ns()
+            for event in update.events:
+                self.seqs[event.stream_id, event.seq] += 1
+                self.live += event.live
+                if event.live and isinstance(event.event, Step):
+                    self.ages_ms.append((now_s, (wall_ns - event.event.time_ns) / 1e6))
+            self.holes.update(update.holes)
+            self.connection = update.connection
+
+    @property
+    def connected(self) -> bool:
+        return self.connection.link is Link.LIVE
+
+    def assert_each_once(self, stream: bytes, emitted: int) -> None:
+        """All events of a stream, once each; waits until the last of them came."""
+        wait_for(lambda: len(self.seqs) >= emitted, f"all of {emitted} events, not {len(self.seqs)}", 30)
+        assert self.seqs == Counter({(stream, seq): 1 for seq in range(1, emitted + 1)})
+        wait_for(lambda: not any(self.holes.values()), f"no holes, but {self.holes}")
+
+
+@contextmanager
+def watcher(url: str, run: str) -> Iterator[Watcher]:
+    """One that is connected already."""
+    with Watcher(url, run) as found:
+        wait_for(lambda: found.connected, "it is connected")
+        yield found
+
+
+def status(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run("status", "--json", "--connect", url).stdout)
+    return found
+
+
+def ended(worker: Service, folder: Path) -> tuple[bytes, int]:
+    """Wait for an emitter's own end; its stream and newest seq."""
+    assert worker.process is not None
+    assert worker.process.wait(60) == 0
+    return Progress(folder / "run.progress").read()
+
+
+# -- each event once ---------------------------------------------------------------------------------------------
+def test_followers_of_before_during_and_after_a_run_get_each_event_once(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    progress = Progress(tmp_path / "run.progress")
+    with broker(port), store(port, tmp_path), watcher(url, "run") as before:
+        with emitter(url, tmp_path, "run", "--rate", 3_000, "--seconds", 2.5) as worker:
+            wait_for(lambda: progress.read()[1] > 3_000, "half of the run")
+            with watcher(url, "run") as during:
+                stream, emitted = ended(worker, tmp_path)
+                before.assert_each_once(stream, emitted)
+                during.assert_each_once(stream, emitted)
+        with watcher(url, "run") as after:
+            after.assert_each_once(stream, emitted)
+    assert_whole(tmp_path / FILE_NAME, stream, emitted)
+    assert before.live > 0.9 * emitted
+    assert 0 < during.live < emitted
+    assert after.live == 0
+
+
+def test_kills_of_broker_and_store_cost_a_follower_nothing(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    services = {"broker": broker(port), "store": store(port, tmp_path)}
+    progress = Progress(tmp_path / "run.progress")
+    with services["broker"], services["store"], watcher(url, "run") as follower:
+        with emitter(url, tmp_path, "run", "--rate", 3_000) as worker:
+            for victims in (["broker"], ["store"], ["broker", "store"]):
+                mark = len(follower.seqs)
+                wait_for(lambda mark=mark: len(follower.seqs) > mark + 1_500, "the follower gets on")
+                for name in victims:
+                    services[name].kill()
+                mark = progress.read()[1]
+                wait_for(lambda mark=mark: progress.read()[1] > mark + 1_000, "the worker goes on")
+                for name in victims:
+                    services[name].start()
+            mark = follower.live
+            wait_for(lambda: follower.live > mark + 1_000, "live events again")
+            worker.signal(signal.SIGINT)
+            assert worker.process is not None
+            worker.process.wait(60)
+        stream, emitted = progress.read()
+        wait_for(lambda: audit(tmp_path / FILE_NAME, stream, emitted).missing == 0, "the rest is stored", 30)
+        follower.assert_each_once(stream, emitted)
+    assert_whole(tmp_path / FILE_NAME, stream, emitted)
+
+
+# -- live is live ------------------------------------------------------------------------------------------------
+def test_a_store_that_stands_still_delays_nothing_that_is_live(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    stopped_s = 5.0
+    with broker(port), store(port, tmp_path) as writer, watcher(url, "run") as follower:
+        with emitter(url, tmp_path, "run", "--rate", 10_000, "--seconds", stopped_s + 1) as worker:
+            wait_for(lambda: follower.live > 2_000, "live events")
+            begin = time.monotonic()
+            writer.signal(signal.SIGSTOP)
+            wait_for(lambda: time.monotonic() > begin + stopped_s, "some seconds of standstill")
+            end = time.monotonic()
+            writer.signal(signal.SIGCONT)
+            stream, emitted = ended(worker, tmp_path)
+        follower.assert_each_once(stream, emitted)
+        wait_for(lambda: audit(tmp_path / FILE_NAME, stream, emitted).missing == 0, "all of it is stored", 30)
+        assert follower.connection.dropped == ()
+    assert_whole(tmp_path / FILE_NAME, stream, emitted)
+    ages = sorted(age for at, age in follower.ages_ms if begin < at < end)
+    assert len(ages) > 0.9 * 10_000 * stopped_s
+    assert ages[int(len(ages) * 0.99)] < 100
+
+
+# -- drops -------------------------------------------------------------------------------------------------------
+class Account(live.LiveLink):
+    """Looks at its own sum after every turn."""
+
+    worst = 0
+    wrong = 0
+
+    def _account(self) -> None:
+        super()._account()
+        hop = self.ledger.broker_hop
+        self.worst = max(self.worst, hop.lost_in_transit)
+        self.wrong += hop.received + sum(hop.dropped.values()) != hop.newest
+
+
+class OneAtATime(live._Sockets):
+    """Reads a message, and then nothing for a while; its heartbeats go on."""
+
+    def receive_data(self) -> list[list[bytes]]:
+        if self._data is None or self._data not in self._readable:
+            return []
+        time.sleep(SLOW_S)
+        frames = receive(self._data)
+        return [] if frames is None else [frames]
+
+
+def client(url: str, name: str) -> None:
+    """A process that follows the run ``run`` live, and says each tenth of a second how its account stands."""
+    if name == "slow":
+        live._Sockets = OneAtATime  # type: ignore[misc]
+    gathering = Gathering()
+    gathering.watch(frozenset({"run"}))
+    link = Account(Address.parse(url), gathering, name, LivePolicy(events_max=QUEUE_EVENTS))
+    link.start()
+    wait_for(lambda: link.instance is not None, "it is connected")
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.1)
+        hop = link.ledger.broker_hop
+        gathering.drain()
+        account = {"newest": hop.newest, "received": hop.received, "worst": link.worst, "wrong": link.wrong}
+        print(json.dumps({**account, "dropped": link.dropped}), flush=True)
+
+
+class Client(Service):
+    """`client` as a process, and the last that it said."""
+
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__([sys.executable, __file__, url, name])
+        self.said: dict[str, Any] = {}
+
+    def start(self) -> Client:
+        super().start()
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+        return self
+
+    def _read(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said = json.loads(line)
+
+    def _end(self, number: int) -> int:
+        if self.process is not None:
+            self.process.kill()
+            self._reading.join(20)
+        return super()._end(number)
+
+
+def test_a_frozen_and_a_slow_client_cost_a_healthy_one_nothing_and_their_drops_are_theirs(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    with broker(port), store(port, tmp_path), watcher(url, "run") as healthy:
+        frozen, slow = Client(url, "frozen"), Client(url, "slow")
+        with frozen, slow, emitter(url, tmp_path, "run", "--rate", 10_000, "--seconds", 6) as worker:
+            wait_for(lambda: all(one.said.get("received") for one in (frozen, slow)), "all receive")
+            frozen.signal(signal.SIGSTOP)
+            charged = wait_for(lambda: charges(url), "both are charged with drops")
+            assert set(charged) == {"frozen", "slow"}
+            frozen.signal(signal.SIGCONT)
+            stream, emitted = ended(worker, tmp_path)
+            healthy.assert_each_once(stream, emitted)
+            wait_for(lambda: whole_account(url, frozen), "the frozen one has caught up, to the last event")
+            assert frozen.said["dropped"] == charges(url)["frozen"]
+            for one in (frozen, slow):
+                assert (one.said["wrong"], one.said["worst"]) == (0, 0)
+                assert sum(one.said["dropped"].values()) > 0
+    assert healthy.live >= 0.99 * emitted, "none of it had to come from the store, but what was before"
+    assert healthy.connection.dropped == ()
+    assert healthy.connection.lost_in_transit == 0
+
+
+def charges(url: str) -> dict[str, dict[str, int]]:
+    """Drops by client, as the broker tells; nothing while fewer than two have any."""
+    found = {one["name"]: one["dropped"] for one in status(url)["live"] if one["dropped"]}
+    return found if len(found) > 1 else {}
+
+
+def whole_account(url: str, one: Client) -> bool:
+    """What the client accounts for is all that the broker ever meant for it."""
+    numbered = {live["name"]: live["numbered"] for live in status(url)["live"]}
+    return bool(one.said["newest"] == numbered[one_name(one)])
+
+
+def one_name(one: Client) -> str:
+    return one.command[-1]
+
+
+def test_a_stranger_who_subscribes_to_everything_everywhere_harms_nobody(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    with broker(port), store(port, tmp_path), watcher(url, "run") as follower, deaf_strangers(port):
+        with emitter(url, tmp_path, "run", "--rate", 5_000, "--seconds", 2.5) as worker:
+            stream, emitted = ended(worker, tmp_path)
+        follower.assert_each_once(stream, emitted)
+        dropped = status(url)["dropped"]
+    assert_whole(tmp_path / FILE_NAME, stream, emitted)
+    assert follower.live >= 0.99 * emitted
+    assert follower.connection.dropped == ()
+    assert dropped["unknown_token"] >= 1
+
+
+@contextmanager
+def deaf_strangers(port: int) -> Iterator[None]:
+    """Subscribed to everything on all ports, and never reading."""
+    with zmq.Context() as context, ExitStack() as stack:
+        for offset in range(7):
+            stranger = stack.enter_context(context.socket(zmq.SUB))
+            stranger.set(zmq.LINGER, 0)
+            stranger.set(zmq.RCVHWM, 1)
+            stranger.subscribe(b"")
+            stranger.connect(f"tcp://127.0.0.1:{port + offset}")
+        yield
+
+
+def test_an_unwatched_run_sends_nothing_live(tmp_path: Path) -> None:
+    service = Broker(LOOPBACK)
+    pushed: Counter[bytes] = Counter()
+    push = service.core.live.lane.push
+
+    def counting(topic: bytes, *rest: Any) -> None:
+        pushed[topic] += 1
+        push(topic, *rest)
+
+    service.core.live.lane.push = counting  # type: ignore[method-assign]
+    with running([service]):
+        url = service.address.url
+        options = {"spool": tmp_path / "spool", "exit_flush_s": 0.0}
+        with connect(url, run="watched", **options) as one, connect(url, run="other", **options) as other:
+
+            def emit() -> bool:
+                for worker in (one, other):
+                    worker.step(episode=0, step=0, frame=lambda: 1 / 0)
+                return True
+
+            wait_for(lambda: emit() and status(url)["streams"], "the streams are known")
+            assert not pushed
+            with watcher(url, "watched") as follower:
+                wait_for(lambda: emit() and follower.live > 100, "live events")
+            wait_for(lambda: not status(url)["live"], "nobody watches any more")
+            wait_for(lambda: not one._outbox._linked.feed.watched, "the worker is told")  # type: ignore[attr-defined]
+            before = pushed.total()
+            for _ in range(100):
+                emit()
+            status(url)
+            assert pushed.total() == before
+    assert {topic.partition(b"\0")[0] for topic in pushed} == {b"watched"}
+
+
+pytestmark = pytest.mark.timeout(120)
+
+if __name__ == "__main__":
+    client(*sys.argv[1:])
