@@ -47,8 +47,8 @@ class World:
             sent += [tuple(send) for send in self.core.take()]
         return [(peer, message) for peer, message in sent if not isinstance(message, control.Alive)]
 
-    def attach(self, peer=STORE, name="store", query=None):
-        return self.tell(peer, control.Attach(control.PROTOCOL, name, query))
+    def attach(self, peer=STORE, name="store", query=None, keeps=""):
+        return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps))
 
     def hello(self, stream=A, peer=WORKER, *, oldest=1, head=0, protocol=control.PROTOCOL, metadata=b"\x80"):
         info = control.StreamInfo(stream, "run", "worker", "agent", 0, metadata=metadata)
@@ -569,3 +569,21 @@ def test_status_is_plain_values_that_fit_one_control_message(open_world):
 def test_a_stream_without_heartbeats_is_shown_as_stalled(open_world):
     open_world.wait(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S + 1, alive=[STORE])
     assert open_world.status()["state"] == "stalled"
+
+
+def test_a_second_store_of_the_name_with_another_file_is_refused_while_the_first_lives(world):
+    world.attach(keeps="a:/store")
+    ((peer, refused),) = world.attach(b"another store", keeps="b:/store")
+    assert peer == b"another store"
+    assert "a:/store" in refused.reason
+    assert world.core.dropped["second_durable"] == 1
+    world.hello()
+    world.marks(seq=3)
+    assert world.core.status(world.now_ns)["streams"][0]["state"] == "open"
+    world.wait(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S + 0.1)
+    only(world.attach(b"another store", keeps="b:/store"), control.Attached)
+
+
+def test_a_store_that_was_restarted_takes_its_own_place_at_once(world):
+    world.attach(keeps="a:/store")
+    only(world.attach(b"the same, restarted", keeps="a:/store"), control.Attached)

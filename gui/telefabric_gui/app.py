@@ -15,6 +15,9 @@ from telefabric_gui import theme
 from telefabric_gui.controller import Controller
 from telefabric_gui.window import MainWindow
 
+SWITCH_INTERVAL_S = 0.0005
+"""Qt lets go of the interpreter at every painter call, and with Python's own 5 ms a busy feed keeps it each time."""
+
 
 def run(
     feed: Feed, *, theme_name: str, screenshot: Path | None, after_s: float, size: tuple[int, int] | None = None
@@ -36,9 +39,12 @@ def run(
     if screenshot is not None:
         QTimer.singleShot(int(after_s * 1000), window, lambda: _grab(window, screenshot, saved))
     window.show()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         app.exec()
     finally:
+        sys.setswitchinterval(interval_s)
         for number, handler in zip(signals, previous, strict=True):
             signal.signal(number, handler)
         window.close()

@@ -29,6 +29,7 @@ from telefabric.wire import control
 from telefabric.wire.batch import Header, parse_header
 
 NS = 1_000_000_000
+_ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
 _INFO_BYTES_MAX = 8 * limits.KIB
 """A stream's info without its metadata: six texts of so many characters, of up to four bytes each."""
@@ -70,6 +71,7 @@ class _Durable:
     token: bytes
     heard_ns: int
     query: str | None = None
+    keeps: str = ""
     stored_events: int = 0
     quarantined_events: int = 0
 
@@ -245,7 +247,16 @@ class BrokerCore:
             reason = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers: stop one"
             self._send(peer, control.Refused(self.instance, reason))
             return
-        durable = _Durable(message.name, peer, self._new_token(), now_ns, message.query)
+        other = self._durable.get(message.name)
+        if other is not None and other.keeps != message.keeps and now_ns - other.heard_ns < _ALIVE_NS:
+            self.dropped["second_durable"] += 1
+            reason = (
+                f"{other.keeps or 'another process'} is attached to this broker as {message.name!r} already: "
+                "stop that one, or give this one a broker of its own"
+            )
+            self._send(peer, control.Refused(self.instance, reason))
+            return
+        durable = _Durable(message.name, peer, self._new_token(), now_ns, message.query, message.keeps)
         self._durable[message.name] = durable
         self.lane.attach(message.name, required=message.name in self._required)
         self._send(peer, control.Attached(self.instance, durable.token, self.endpoints))

@@ -7,6 +7,7 @@ for milliseconds each time. Queries are answered by a process of their own (`tel
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -50,6 +51,8 @@ class Store:
         self._name = name
         self.query = query
         """Where queries are answered, for the broker to tell."""
+        self._keeps = f"{socket.gethostname()}:{path.absolute()}"[-limits.NAME_BYTES_MAX :]
+        self._refusal = ""
         self._random = Random(os.urandom(8))
         self._writer: Writer | None = Writer(path)
         self._intake = Intake()
@@ -127,11 +130,12 @@ class Store:
         self._attach(self._session)
 
     def _attach(self, session: _Session) -> None:
-        session.attach(control.Attach(control.PROTOCOL, self._name, self.query))
+        session.attach(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps))
 
     def _dispatch(self, session: _Session, message: control.Message) -> None:
         match message:
             case control.Attached():
+                self._refusal = ""
                 session.subscribe(message)
                 self._told_silent = False
                 log.info("store.attached", broker=self._broker.url, instance=message.instance.hex())
@@ -140,7 +144,9 @@ class Store:
             case control.Who() | control.Ask():  # ATTACHED was lost, or the broker is another one now
                 self._attach(session)
             case control.Refused():
-                log.error("store.refused", reason=message.reason)
+                if message.reason != self._refusal:
+                    self._refusal = message.reason
+                    log.error("store.refused", reason=message.reason)
 
     def _mark(self, info: control.StreamInfo) -> control.StreamSeq:
         """The committed watermark; the stream is known from now on."""

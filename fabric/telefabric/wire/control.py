@@ -171,6 +171,8 @@ class Attach(Message, tag="attach"):
     name: Name
     query: Url | None = None
     """Where this subscriber answers queries: a URL or ``*:port``."""
+    keeps: Label = ""
+    """Where it keeps what it takes. While one of a name is alive, another that keeps elsewhere is refused."""
 
 
 class Marks(Message, tag="marks"):

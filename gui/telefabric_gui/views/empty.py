@@ -14,7 +14,7 @@ from telefabric.store.database import FILE_NAME
 from telefabric_gui import theme
 from telefabric_gui.views.card import label
 
-_WIDTH_PX = 680
+_WIDTH_PX = 700
 
 
 class Situation(NamedTuple):
@@ -86,7 +86,7 @@ class EmptyView(QWidget):
         inner.addWidget(self._sentence)
         inner.addLayout(row)
         middle = QHBoxLayout()
-        middle.setContentsMargins(24, 0, 24, 0)
+        middle.setContentsMargins(16, 0, 16, 0)
         middle.addStretch(1)
         middle.addWidget(column, 100)
         middle.addStretch(1)
