@@ -77,11 +77,12 @@ def test_every_event_once_and_in_order_through_kills_of_broker_and_store(tmp_pat
         wait_for(lambda: progress.read()[1] > 1_000, "some history")
         tail = tailing("--connect", url, "--run", "run", "--json")
         wait_for(lambda: len(tail.lines) > 2_000, "history and live events")
-        for name in ("broker", "store"):
-            before = progress.read()[1]
-            services[name].kill()
-            wait_for(lambda mark=before + 1_000: progress.read()[1] > mark, "the worker goes on")
-            services[name].start()
+        before = progress.read()[1]
+        for service in services.values():
+            service.kill()
+        wait_for(lambda: progress.read()[1] > before + 1_000, "the worker goes on")
+        for service in services.values():
+            service.start()
         assert worker.process is not None
         worker.signal(signal.SIGINT)
         worker.process.wait(30)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtWidgets import QApplication
 
 from telefabric.errors import EnvironmentProblem
@@ -19,12 +20,25 @@ SWITCH_INTERVAL_S = 0.0005
 """Qt lets go of the interpreter at every painter call, and with Python's own 5 ms a busy feed keeps it each time."""
 
 
+class _Ending(QObject):
+    """Carries the wish to end from any thread to the window's."""
+
+    wished = Signal()
+
+
 def run(
-    feed: Feed, *, theme_name: str, screenshot: Path | None, after_s: float, size: tuple[int, int] | None = None
+    feed: Feed,
+    *,
+    theme_name: str,
+    screenshot: Path | None,
+    after_s: float,
+    size: tuple[int, int] | None = None,
+    until: Callable[[Callable[[], None]], None] | None = None,
 ) -> None:
     """Show the feed until the window is closed; with `screenshot`, until it is saved. Ends cleanly on ^C.
 
-    Raises `EnvironmentProblem` when the screenshot cannot be written.
+    The picture is taken after `after_s`; or when `until` calls what it is given, from any thread, which without a
+    picture closes the window. Raises `EnvironmentProblem` when the picture cannot be written.
     """
     app = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(app, QApplication)
@@ -36,8 +50,13 @@ def run(
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, lambda number, frame: window.close()) for number in signals]
     saved: list[bool] = []
-    if screenshot is not None:
-        QTimer.singleShot(int(after_s * 1000), window, lambda: _grab(window, screenshot, saved))
+    end = window.close if screenshot is None else lambda: _grab(window, screenshot, saved)
+    ending = _Ending()
+    ending.wished.connect(end)
+    if until is not None:
+        until(ending.wished.emit)
+    elif screenshot is not None:
+        QTimer.singleShot(int(after_s * 1000), window, end)
     window.show()
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -15,6 +15,7 @@ from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.feed import Feed
 from telefabric.filefeed import FileFeed
 from telefabric.store.database import FILE_NAME
+from telefabric.supervisor import stop_with_parent
 
 for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help and errors can do without
     if find_spec(_needed) is None:
@@ -38,8 +39,15 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
 )
 @click.option("--after", type=click.FloatRange(min=0), default=3.0, hidden=True, help="Seconds before the picture.")
 @click.option("--size", metavar="WxH", hidden=True, help="Size of the window.")
+@click.option("--tied", is_flag=True, hidden=True, help="End, or take the picture, when standard input closes.")
 def gui(
-    connect: str | None, store: Path | None, theme: str, screenshot: Path | None, after: float, size: str | None
+    connect: str | None,
+    store: Path | None,
+    theme: str,
+    screenshot: Path | None,
+    after: float,
+    size: str | None,
+    tied: bool,
 ) -> None:
     """Open the window: runs as they go, and what is stored of them.
 
@@ -53,7 +61,8 @@ def gui(
 
     feed = _feed(connect, store)
     _require_display()
-    run(feed, theme_name=theme, screenshot=screenshot, after_s=after, size=_size(size))
+    until = stop_with_parent if tied else None
+    run(feed, theme_name=theme, screenshot=screenshot, after_s=after, size=_size(size), until=until)
 
 
 def _feed(connect: str | None, store: Path | None) -> Feed:

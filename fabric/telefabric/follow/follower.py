@@ -123,11 +123,28 @@ class Follower:
         for stream in self._live.status.get("streams", ()):
             by_run.setdefault(stream["run_id"], []).append(stream)
         stored = {run.run_id: run for run in self._history.runs}
-        views = [_view(run_id, stored.get(run_id), by_run.get(run_id, [])) for run_id in {**stored, **by_run}]
+        agents: dict[str, set[str]] = {}
+        workers: dict[str, set[str]] = {}
+        for one in self._history.streams:
+            agents.setdefault(one.run_id, set()).add(one.agent_id)
+            workers.setdefault(one.run_id, set()).add(one.worker_id)
+        for run_id, streams in by_run.items():
+            agents.setdefault(run_id, set()).update(stream["agent_id"] for stream in streams)
+            workers.setdefault(run_id, set()).update(stream["worker_id"] for stream in streams)
+        views = [
+            _view(
+                run_id,
+                stored.get(run_id),
+                by_run.get(run_id, []),
+                agents.get(run_id, set()),
+                workers.get(run_id, set()),
+            )
+            for run_id in {**stored, **by_run}
+        ]
         return tuple(sorted(views, key=lambda view: (view.started_ns is None, view.started_ns), reverse=True))
 
 
-def _view(run_id: str, run: Run | None, streams: list[dict[str, Any]]) -> RunView:
+def _view(run_id: str, run: Run | None, streams: list[dict[str, Any]], agents: set[str], workers: set[str]) -> RunView:
     silent_s = min((stream["silent_s"] for stream in streams), default=None)
     state = run.status if run else "pending"
     if state in ("running", "pending") and silent_s is not None:
@@ -141,8 +158,8 @@ def _view(run_id: str, run: Run | None, streams: list[dict[str, Any]]) -> RunVie
         run_id,
         state,
         run.control_mode if run else "unknown",
-        tuple(sorted({stream["agent_id"] for stream in streams})),
-        len(streams),
+        tuple(sorted(agents)),
+        len(workers),
         run.started_ns if run else None,
         run.finished_ns if run else None,
         run.reason if run else None,

@@ -19,12 +19,15 @@ from telefabric.settings import data_folder
 from telefabric.store.audit import audit
 from telefabric_workers.connection import connect
 from telefabric_workers.demo import cartpole, frozenlake
+from telefabric_workers.demo.client import Client
 
 if TYPE_CHECKING:
     from telefabric_workers.worker import Worker
 
 TASKS: dict[str, Any] = {"frozenlake": frozenlake, "cartpole": cartpole}
 _FLUSH_S = 30.0
+_SEEN_RATE = 1_000.0
+"""Steps a second when somebody looks on: faster than eyes, slow enough to see it learn."""
 
 
 @click.command()
@@ -37,14 +40,23 @@ _FLUSH_S = 30.0
     "--rate", type=click.FloatRange(min=0, min_open=True), help="Steps a second; as fast as it goes by default."
 )
 @click.option("--data", metavar="DIR", help="Folder of store and spool; demo/ in the user's data folder by default.")
-@click.option("--headless", is_flag=True, help="Never open a window. (This version has none to open.)")
+@click.option("--headless", is_flag=True, help="Without the client: no window, no picture.")
+@click.option("--keep", is_flag=True, help="Leave the window open at the end, until you close it.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line that is a JSON object.")
 def demo(
-    task: str, episodes: int | None, seed: int, rate: float | None, data: str | None, headless: bool, as_json: bool
+    task: str,
+    episodes: int | None,
+    seed: int,
+    rate: float | None,
+    data: str | None,
+    headless: bool,
+    keep: bool,
+    as_json: bool,
 ) -> None:
-    """Learn a small task, store every step of it, and count again what is stored.
+    """Learn a small task, look on, store every step of it, and count again what is stored.
 
-    Starts a broker and a store of its own on a free port of this machine, and ends by itself.
+    Starts a broker and a store of its own on a free port of this machine, and the client on them; without a display
+    the client draws off screen and leaves a picture. Ends by itself.
 
     \b
     Example:
@@ -60,8 +72,14 @@ def demo(
             spool=folder / "spool",
             exit_flush_s=_FLUSH_S,
         )
+        client = None if headless else Client(services.address, folder / "demo.png")
         with worker:
-            result = _train(worker, task, episodes, seed, rate)
+            if client is not None:
+                client.open()
+            on_screen = client is not None and client.on_screen
+            result = _train(worker, task, episodes, seed, rate or (_SEEN_RATE if on_screen else None))
+        took_s = time.monotonic() - started_s
+        screenshot = client.close(keep=keep) if client is not None else None
     found = audit(services.file, worker.stream_id, worker.emitted)
     report = {
         "emitted": found.emitted,
@@ -74,8 +92,9 @@ def demo(
         "episodes": result.episodes,
         "steps": result.steps,
         "run_id": worker.run_id,
+        "screenshot": screenshot,
     }
-    _say(report, time.monotonic() - started_s)
+    _say(report, took_s)
     if as_json:
         click.echo(json.dumps(report))
     if found.missing or found.duplicated or found.stored != found.emitted:
@@ -109,5 +128,7 @@ def _say(report: dict[str, Any], took_s: float) -> None:
     click.echo(f"Emitted   {report['emitted']} events.")
     click.echo(f"Stored    {report['stored']} of them, {report['missing']} missing, {report['duplicated']} duplicated.")
     click.echo(f"Store     {report['store']}")
+    if report["screenshot"]:
+        click.echo(f"Picture   {report['screenshot']}")
     command = "telefabric" if shutil.which("telefabric") else os.path.relpath(sys.argv[0])
     click.echo(f"Look      {command} dump --store {report['store']} --run {report['run_id']} | head")
