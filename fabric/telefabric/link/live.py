@@ -27,10 +27,10 @@ class LiveSender:
         self._clock_offset_ns = clock_offset_ns
 
     def feed(self, linked: LinkedStream, now_ns: int) -> None:
-        """Send what is new, by kind; skip what is old, and what the pipe does not take."""
+        """Send what is new, by kind. While the pipe is full the spool is the queue; what grows too old there is skipped."""
         feed, spool = linked.feed, linked.spool
         behind = feed.behind(spool.head)
-        while feed.cursor <= spool.head:
+        while self._flush(linked) and feed.cursor <= spool.head:
             chunk = spool.read(spool.first_held(feed.cursor), limits.BATCH_BYTES_MAX)
             if chunk is None:
                 break
@@ -38,12 +38,21 @@ class LiveSender:
             for one in feed.sort(chunk.first_seq, _kinds_and_records(chunk)):
                 if too_old:
                     feed.skip(one, "behind")
-                elif not self._send_live(linked, one):
-                    feed.skip(one, "worker_pipe_full")
+                else:
+                    feed.waiting.append(one)
+        if feed.waiting:
+            return
         self._send_frames(linked)
         if now_ns - linked.ticked_ns > limits.TICK_S * NS:
             linked.ticked_ns = now_ns
             self._tick(linked)
+
+    def _flush(self, linked: LinkedStream) -> bool:
+        """Send what was numbered already; False when the pipe is full."""
+        waiting = linked.feed.waiting
+        while waiting and self._send_live(linked, waiting[0]):
+            waiting.popleft()
+        return not waiting
 
     def _send_frames(self, linked: LinkedStream) -> None:
         """Pictures after events: they wait for nobody and hold up nobody."""

@@ -6,7 +6,7 @@ numbered all the same and told in an ``overflow`` event before the next batch, s
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -43,6 +43,8 @@ class LiveFeed:
         self.counters: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         """All events ever skipped, by reason."""
+        self.waiting: deque[KindBatch] = deque()
+        """Numbered, and not yet taken by the pipe; nothing is sorted or skipped before they are."""
         self._untold: dict[tuple[str, str], Skip] = {}
 
     def watch(self, watched: bool, head: int) -> None:
@@ -50,6 +52,7 @@ class LiveFeed:
         if watched and not self.watched:
             self.cursor = head + 1
             self._untold.clear()
+            self.waiting.clear()
         self.watched = watched
 
     def behind(self, head: int) -> bool:

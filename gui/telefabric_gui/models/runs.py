@@ -27,6 +27,8 @@ class RunRow(NamedTuple):
     def caption(self) -> str:
         """The second line."""
         agents = self.run.agents
+        if not agents:  # of a run that nobody watches, only the store may know them
+            return state_words(self.run)
         who = agents[0] if len(agents) == 1 else plural(len(agents), "agent")
         return f"{who} · {state_words(self.run)}"
 
