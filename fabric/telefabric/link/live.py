@@ -27,7 +27,7 @@ class LiveSender:
         self._clock_offset_ns = clock_offset_ns
 
     def feed(self, linked: LinkedStream, now_ns: int) -> None:
-        """Send what is new, by kind. While the pipe is full the spool is the queue; what grows too old there is skipped."""
+        """Send what is new, by kind. While the pipe is full the spool is the queue; what is too old is skipped."""
         feed, spool = linked.feed, linked.spool
         behind = feed.behind(spool.head)
         while self._flush(linked) and feed.cursor <= spool.head:
