@@ -29,8 +29,9 @@ from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.feed import Link
 from telefabric.follow import Follower, live
-from telefabric.follow.gathering import Gathering
+from telefabric.follow.gathering import Gathering, Seen, Task
 from telefabric.inquiry import ask_status
+from telefabric.session.handover import Numbered
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
 from telefabric.transport import receive
@@ -39,6 +40,7 @@ from telefabric_schemas import Step
 from telefabric_workers import connect
 
 SOAK = Path(__file__).resolve().parent.parent / "scripts" / "soak_connections"
+STREAM = b"a stream of ours"
 QUEUE_EVENTS = 2_000
 """Of the clients that fall behind, so that they do at once."""
 SLOW_S = 0.2
@@ -158,6 +160,32 @@ def test_kills_of_broker_and_store_cost_a_follower_nothing(tmp_path: Path) -> No
         wait_for(lambda: audit(tmp_path / FILE_NAME, stream, emitted).missing == 0, "the rest is stored", 30)
         follower.assert_each_once(stream, emitted)
     assert_whole(tmp_path / FILE_NAME, stream, emitted)
+
+
+@pytest.mark.parametrize("status_comes_first", [True, False])
+def test_the_history_window_holds_whoever_tells_of_a_stream_first(status_comes_first: bool) -> None:
+    gathering = Gathering(history_events=100)
+    gathering.watch(frozenset({"run"}))
+    if status_comes_first:
+        gathering.know(STREAM, "run", None)
+        assert gathering.tasks() == []
+    gathering.know(STREAM, "run", 1_000)
+    assert gathering.tasks() == [Task(STREAM, 0, episodes_before=900)]
+    whole = Gathering(history_events=None)
+    whole.watch(frozenset({"run"}))
+    whole.know(STREAM, "run", 1_000)
+    assert whole.tasks() == [Task(STREAM, 0)]
+
+
+def test_room_for_events_of_unknown_streams_is_given_back() -> None:
+    gathering = Gathering()
+    seen = Seen("step", None, b"")
+    for change in range(5):
+        gathering.watch(frozenset({"run", str(change)}))
+        gathering.live(STREAM, [Numbered(seq, seen) for seq in range(1, 2_001)])
+        gathering.know(bytes(16), "another", None)
+    gathering.know(STREAM, "run", None)
+    assert [event.seq for event in gathering.drain().events] == list(range(1, 2_001))
 
 
 # -- live is live ------------------------------------------------------------------------------------------------

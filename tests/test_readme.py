@@ -37,7 +37,7 @@ WANDERING = (
     (r"run-\d{8}-\d{6}-[0-9a-f]{4}", "RUN"),
     (r"[0-9a-f]{32}", "ID"),
     (r'("worker_id"|"host"):"[^"]*"', r"\1:NAME"),
-    (r"/[^ ]*/(?=telemetry|ID)", "FOLDER/"),
+    (r"/[^ ]*/(?=telemetry|ID|demo.png)", "FOLDER/"),
     (r"-?\d+(\.\d+)?", "N"),
     (r"terminated|truncated", "END"),
     (r" +", " "),

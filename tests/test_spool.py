@@ -244,6 +244,9 @@ def test_a_spool_that_was_being_made_or_removed_is_cleared_away(tmp_path: Path) 
     making = tmp_path / "0" / ("a" * 32)
     making.mkdir(parents=True)
     assert Spool.adopt(making) is None
+    assert making.exists(), "its owner may be about to take the lock"
+    os.utime(making, (1, 1))
+    assert Spool.adopt(making) is None
     assert not making.exists()
     closed = _dead_spool(tmp_path, 10)
     (closed / "closed").touch()

@@ -58,8 +58,9 @@ LIVE_QUEUE_BYTES_MAX = 32 * MIB
 LIVE_QUEUE_AGE_MS = 10_000
 LIVE_RECENT_BATCHES = 256
 LIVE_RECENT_BYTES = 256 * KIB
-LIVE_HWM = 8
-"""Small, so that what is newest is new: what does not fit waits in our queue, where it can be dropped and counted."""
+LIVE_HWM = 128
+"""Messages; with many streams each holds an event or two. What is newest stays new by the bytes in the socket below:
+what does not fit waits in the spool or in our queue, where it can be dropped and counted."""
 LIVE_WORKERS_HWM = 64
 TAP_HWM = 1_000
 TAP_TOPICS_MAX = 256

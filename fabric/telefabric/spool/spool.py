@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,8 @@ from telefabric.wire.control import StreamInfo
 
 _POSITION = struct.Struct(">QI")
 _SPARE = "spare.tmp"
+_MAKING_S = 60.0
+"""A folder without its description that is older than this was left by a worker that died while it made it."""
 
 
 class _Position(NamedTuple):
@@ -121,6 +124,8 @@ class Spool:
 
         Scans all of its records. Damaged segments end at their first bad record; what lies behind is a gap.
         """
+        if _is_being_made(directory):
+            return None
         try:
             owner = FileLock.take(directory / "lock")
         except OSError as error:
@@ -338,6 +343,14 @@ def _remove(directory: Path, owner: FileLock) -> None:
 
     shutil.rmtree(directory, ignore_errors=True)
     owner.release()
+
+
+def _is_being_made(directory: Path) -> bool:
+    """Its owner has made the folder and not yet the lock: whoever took that now would drive the owner out."""
+    try:
+        return not (directory / "stream").exists() and time.time() - directory.stat().st_mtime < _MAKING_S
+    except FileNotFoundError:
+        return True
 
 
 def _read_position(path: Path) -> int:
