@@ -24,8 +24,8 @@ from telefabric.broker.service import Broker
 from telefabric.errors import EnvironmentProblem, StoreError, Unreachable, UsageError
 from telefabric.inquiry import ask_status
 from telefabric.services import Services
-from telefabric.store import query
 from telefabric.store import filereader as reader_module
+from telefabric.store import query
 from telefabric.store.queryservice import QueryService
 from telefabric.store.remotereader import RemoteReader
 from telefabric_workers import connect
