@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-unjustified-skips", action="store_true", help="fail when a test is skipped without need")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """For a copy of the tests beside an installed wheel, where no pyproject.toml tells of it."""
+    config.addinivalue_line("markers", "installed: runs against an installed wheel, outside the checkout")
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped:
         longrepr = report.longrepr
