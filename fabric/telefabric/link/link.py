@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from random import Random
 
+import zmq
+
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import SpoolError
@@ -87,11 +89,22 @@ class Link:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._turn()
+                try:
+                    self._turn()
+                except (OSError, zmq.ZMQError, SpoolError) as error:
+                    self._stumble(error)
         except Exception:
             log.exception("link.died: events stay in the spool and are drained by the next start")
         finally:
             self._shut_down()
+
+    def _stumble(self, error: Exception) -> None:
+        """The machine refused something, such as one more open file: begin again after a wait, for it may pass."""
+        log.warning("link.stumbled: %s: trying again", error)
+        if self._sockets is not None:
+            self._disconnect(time.monotonic_ns())
+        else:
+            self._stop.wait(1.0)
 
     def _turn(self) -> None:
         now_ns = time.monotonic_ns()

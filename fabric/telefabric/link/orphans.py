@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 from telefabric import limits
@@ -14,6 +15,7 @@ from telefabric.spool import Spool
 log = logging.getLogger("telefabric.link")
 
 _SCAN_S = 5.0
+_STREAM_ID = re.compile("[0-9a-f]{32}")
 
 
 class Orphans:
@@ -74,7 +76,7 @@ def orphan_candidates(root: Path) -> list[Path]:
     Raises `SpoolError` when the root cannot be read.
     """
     try:
-        return sorted(path for path in root.iterdir() if path.is_dir() and len(path.name) == 32)
+        return sorted(path for path in root.iterdir() if _STREAM_ID.fullmatch(path.name) and path.is_dir())
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -60,15 +60,10 @@ class Segment:
     __slots__ = ("base", "end", "first_seq", "last_seq", "map", "marks", "path", "size")
 
     def __init__(self, path: Path, first_seq: int, base: int, *, writable: bool) -> None:
-        flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
-        try:
-            self.size = os.fstat(descriptor).st_size
-            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            self.map = mmap.mmap(descriptor, self.size, access=access)  # keeps a descriptor of its own
-        finally:
-            os.close(descriptor)
         self.path = path
+        self.size = path.stat().st_size
+        self.map: mmap.mmap | None = _open_map(path, self.size, writable=writable)
+        """None while nobody reads: each mapping holds a descriptor, and a long outage makes a thousand segments."""
         self.first_seq = first_seq
         self.last_seq = first_seq - 1
         self.end = HEADER_BYTES
@@ -84,28 +79,43 @@ class Segment:
         os.replace(spare, path)
         segment = cls(path, first_seq, base, writable=True)
         head = _HEADER.pack(_MAGIC, _VERSION, stream, first_seq)
-        segment.map[:HEADER_BYTES] = head + _CHECK.pack(crc32(head))
+        segment.mapped()[:HEADER_BYTES] = head + _CHECK.pack(crc32(head))
         return segment
 
     @classmethod
     def recover(cls, path: Path, stream: bytes, base: int) -> Segment | None:
-        """Open a dead worker's segment, up to its first bad record; None when nothing in it can be read."""
+        """Look through a dead worker's segment, up to its first bad record; None when it holds no event.
+
+        Raises `OSError` when it cannot be opened: that is no damage, and what it holds must stay.
+        """
         try:
             segment = cls(path, int(path.name.removesuffix(SUFFIX)), base, writable=False)
-        except (OSError, ValueError):
+        except ValueError:  # an empty file, or a name that is no number
             return None
         if segment.size < HEADER_BYTES or not segment._header_is(stream):
             return None
-        for span in records.walk(segment.map, HEADER_BYTES, segment.size):
+        for span in records.walk(segment.mapped(), HEADER_BYTES, segment.size):
             segment.last_seq += 1
             segment.end = span.end
             if not segment.last_seq % MARK_SEQS:
                 segment.marks.append(segment.end)
+        segment.release()
         return segment if segment.last_seq >= segment.first_seq else None
 
+    def mapped(self) -> mmap.mmap:
+        """The mapping, opened again if need be. Raises `OSError`."""
+        found = self.map
+        if found is None:
+            found = self.map = _open_map(self.path, self.size, writable=False)
+        return found
+
+    def release(self) -> None:
+        """Let go of the mapping; who still reads it keeps it until then."""
+        self.map = None
+
     def _header_is(self, stream: bytes) -> bool:
-        head = self.map[: _HEADER.size]
-        (check,) = _CHECK.unpack_from(self.map, _HEADER.size)
+        head = self.mapped()[: _HEADER.size]
+        (check,) = _CHECK.unpack_from(self.mapped(), _HEADER.size)
         return crc32(head) == check and _HEADER.unpack(head) == (_MAGIC, _VERSION, stream, self.first_seq)
 
     def cut(self, seq: int, start: int, end: int, bytes_max: int, events_max: int) -> tuple[int, int]:
@@ -115,7 +125,7 @@ class Segment:
         last_mark = min(first_mark + fits, (seq - 1 + events_max) // MARK_SEQS)
         if last_mark * MARK_SEQS > seq:
             return self.marks[last_mark - first_mark], last_mark * MARK_SEQS
-        end, events = records.cut(self.map, start, end, bytes_max, events_max)
+        end, events = records.cut(self.mapped(), start, end, bytes_max, events_max)
         return end, seq + events - 1
 
     def offset_of(self, seq: int) -> int:
@@ -127,7 +137,7 @@ class Segment:
             if passed >= 0
             else (HEADER_BYTES, self.first_seq)
         )
-        return offset if at == seq else records.cut(self.map, offset, self.end, self.size, seq - at)[0]
+        return offset if at == seq else records.cut(self.mapped(), offset, self.end, self.size, seq - at)[0]
 
     @property
     def records_end(self) -> int:
@@ -139,5 +149,16 @@ class Segment:
         try:
             self.path.unlink(missing_ok=True)
         except PermissionError:
-            self.map.close()
+            if self.map is not None:
+                self.map.close()
             self.path.unlink(missing_ok=True)
+
+
+def _open_map(path: Path, size: int, *, writable: bool) -> mmap.mmap:
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        return mmap.mmap(descriptor, size, access=access)  # keeps a descriptor of its own
+    finally:
+        os.close(descriptor)

@@ -144,7 +144,11 @@ class Spool:
             owner.release()
             raise SpoolError(f"the spool {directory} cannot be read: {error}: move it away or remove it") from None
         spool = cls(directory, info, owner, bytes_max=0)
-        spool._recover()
+        try:
+            spool._recover()
+        except OSError as error:
+            owner.release()
+            raise SpoolError(f"the spool {directory} cannot be read: {error.strerror}: it is left as it is") from None
         return spool
 
     def _recover(self) -> None:
@@ -173,7 +177,7 @@ class Spool:
                 return
         start = segment.end
         end = start + size
-        segment.map[start:end] = records.frame(event)
+        segment.map[start:end] = records.frame(event)  # type: ignore[index]  # the active one is always mapped
         segment.end = end
         segment.last_seq = self.head = seq
         if not seq % MARK_SEQS:
@@ -201,6 +205,8 @@ class Spool:
         """Begin the segment that `seq` goes into; None when there is no room for it at all."""
         if self._active is not None:
             self._written = self._active.records_end
+            if self._reader is None or self._reader.segment is not self._active:
+                self._active.release()
             self._active = None
         size = max(limits.SEGMENT_BYTES, HEADER_BYTES + record_bytes)
         while len(self._segments) > 1 and self._bytes() + size > self._bytes_max:
@@ -272,10 +278,16 @@ class Spool:
                 return None
             segment, start = position.segment, position.offset
             end, last = segment.end, segment.last_seq
-        if end - start > bytes_max or last - first_seq >= limits.BATCH_EVENTS_MAX:
-            end, last = segment.cut(first_seq, start, end, bytes_max, limits.BATCH_EVENTS_MAX)
+        try:
+            if end - start > bytes_max or last - first_seq >= limits.BATCH_EVENTS_MAX:
+                end, last = segment.cut(first_seq, start, end, bytes_max, limits.BATCH_EVENTS_MAX)
+            body = segment.mapped()[start:end]
+        except OSError:
+            return None  # no descriptor is free at the moment, say; the next turn tries again
         self._reader = _Position(last + 1, segment, end)
-        return Chunk(segment.map[start:end], first_seq, last)
+        if last == segment.last_seq and segment is not self._active:
+            segment.release()
+        return Chunk(body, first_seq, last)
 
     def _locate(self, seq: int) -> _Position | None:
         """Where the record of `seq` begins: at the reader's place, else found by walking its segment."""
@@ -285,7 +297,10 @@ class Spool:
             return reader
         for segment in self._segments:
             if segment.first_seq <= seq <= segment.last_seq:
-                return _Position(seq, segment, segment.offset_of(seq))
+                try:
+                    return _Position(seq, segment, segment.offset_of(seq))
+                except OSError:
+                    return None
         return None
 
     def lost_reason(self, first_seq: int, last_seq: int) -> str:
@@ -339,9 +354,17 @@ class Spool:
 
 
 def _remove(directory: Path, owner: FileLock) -> None:
-    import shutil  # brings four compression modules, which an importing worker need not wait for
-
-    shutil.rmtree(directory, ignore_errors=True)
+    """Remove what is a spool's, and the folder if nothing else is in it. What marks it as done goes last."""
+    for pattern in (f"*{SUFFIX}", f"{_SPARE}*", "position*", "stream", "closed", "lock"):
+        for path in directory.glob(pattern):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                break  # the next drain removes the rest
+    try:
+        directory.rmdir()
+    except OSError:
+        pass  # somebody's own files are in it, or somebody else was quicker
     owner.release()
 
 
