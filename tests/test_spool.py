@@ -282,3 +282,59 @@ def test_recovery_of_a_segment_ends_at_its_own_size(tmp_path: Path) -> None:
     segment = Segment.recover(path, bytes.fromhex(directory.name), 0)
     assert segment is not None
     assert segment.last_seq == 5
+
+
+def test_folders_and_files_that_are_not_ours_stay(tmp_path: Path) -> None:
+    foreign = tmp_path / ("d" * 32)
+    (foreign / "deep").mkdir(parents=True)
+    (foreign / "deep" / "data.csv").write_text("precious")
+    os.utime(foreign, (1, 1))
+    assert Spool.adopt(foreign) is None
+    assert (foreign / "deep" / "data.csv").read_text() == "precious"
+    closed = _dead_spool(tmp_path, 10)
+    (closed / "notes.txt").write_text("mine")
+    (closed / "closed").touch()
+    assert Spool.adopt(closed) is None
+    assert [path.name for path in closed.iterdir()] == ["notes.txt"]
+
+
+def test_a_segment_that_cannot_be_opened_is_left_alone(tmp_path: Path, small_segments: int) -> None:
+    """Too many open files is no damage: the spool must wait for better times, and be whole then."""
+    directory = _dead_spool(tmp_path, 500)
+    code = f"""
+import resource
+from pathlib import Path
+from telefabric.errors import SpoolError
+from telefabric.spool import Spool
+directory = Path({str(directory)!r})
+held = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+try:
+    while True:
+        held.append(open("/dev/null"))
+except OSError:
+    held.pop().close()
+    held.pop().close()
+try:
+    print(Spool.adopt(directory))
+except SpoolError as error:
+    print("left as it is" in str(error))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "True", told.stderr
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    assert seqs(spool, 1) == list(range(1, 501))
+
+
+def test_a_long_outage_needs_few_open_files(tmp_path: Path, small_segments: int) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 10_000)
+    assert len(list(spool.directory.glob("*.seg"))) > 60
+    assert open_files() - before < 8
+    assert seqs(spool, 1) == list(range(1, 10_001))
+    assert open_files() - before < 8

@@ -861,3 +861,34 @@ def test_an_unknown_control_mode_is_refused_or_left_out(alone: Callable[..., Wor
     worker.step(episode=0, step=2, control_mode=["human"])  # type: ignore[arg-type]
     assert [event.control_mode for event in spooled(worker)] == ["agent", "human", "unknown", "unknown"]
     assert worker.problems == {"step.control_mode": 2}
+
+
+class _Forwarding(logging.Handler):
+    """What a program does that wants its log in the run's."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(logging.WARNING)
+        self._worker = worker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._worker.log(record.getMessage())
+
+
+def test_a_log_handler_may_emit_what_the_worker_itself_logs(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    handler = _Forwarding(worker)
+    logging.getLogger().addHandler(handler)
+    try:
+        worker.step(episode=0, step=0, observation=object())
+        worker.metric("loss", object())  # type: ignore[arg-type]
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert [event.kind for event in spooled(worker)] == ["run_started", "step", "log", "metric", "log"]
+
+
+def test_metadata_with_names_that_are_no_text_is_kept(alone: Callable[..., Worker]) -> None:
+    worker = alone(metadata={"\ud800": 1, 7: 2})
+    worker.set_metadata({"\udfff": 3})
+    started, told = spooled(worker)
+    assert values.decode(started.metadata) == {"\\ud800": 1, "7": 2}
+    assert values.decode(told.metadata) == {"\\udfff": 3}

@@ -76,6 +76,7 @@ class Worker:
         self._on_step: list[StepCallback] = []
         self._on_episode: list[EpisodeCallback] = []
         self._told: set[tuple[str, str]] = set()
+        self._unsaid: list[tuple[str, str]] = []
         self._revival = threading.Lock()
         self._unusual = ""
         """Why a call must not simply emit: closed, forked, off. Empty in the normal case."""
@@ -151,6 +152,8 @@ class Worker:
             self._step_count += 1
         if frame is not None:
             self._show(agent, env_index, episode, step, frame)
+        if self._unsaid:
+            self._say()
         if self._on_step:
             self._call(self._on_step, event)
 
@@ -183,6 +186,7 @@ class Worker:
             if not self._append(event):
                 return
             self._episode_count += 1
+        self._say()
         if self._on_episode:
             self._call(self._on_episode, event)
 
@@ -203,6 +207,7 @@ class Worker:
             at = self._at(agent, global_step)
             seq = self._outbox.head + 1
             self._append(Metric(seq, name, value, unit, at, agent, time.time_ns(), time.monotonic_ns()))
+        self._say()
 
     def log(
         self,
@@ -220,6 +225,7 @@ class Worker:
         with self._outbox.lock:
             seq = self._outbox.head + 1
             self._append(Log(seq, level, message, agent, time.time_ns(), time.monotonic_ns(), logger, fields))
+        self._say()
 
     def set_metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Tell more about the run; values replace earlier ones of the same name."""
@@ -233,6 +239,7 @@ class Worker:
             seq = self._outbox.head + 1
             now = time.time_ns(), time.monotonic_ns()
             self._append(RunMetadata(seq, msgspec.Raw(encoded), self.agent_id, *now))
+        self._say()
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
@@ -297,6 +304,7 @@ class Worker:
             now = time.time_ns(), time.monotonic_ns()
             self._append(RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count))
             self._unusual = "closed"
+        self._say()
         return self._outbox.close(self._environment.exit_flush_s)
 
     def __enter__(self) -> Worker:
@@ -330,6 +338,7 @@ class Worker:
         with self._outbox.lock:
             self._outbox.append(1, encoded)
         _close_at_exit()
+        self._say()
         self._unusual = "off" if self._environment.mode == "off" else ""  # last: from here on other threads emit
 
     def _revive(self) -> bool:
@@ -343,6 +352,7 @@ class Worker:
             if self._strict:
                 raise ClosedError("this worker is closed: connect() again for a new stream")
             self._tell([Problem("worker", "closed", "it was called after close(), and the call was ignored")])
+            self._say()
         return False
 
     def _append(self, event: Event) -> bool:
@@ -375,7 +385,13 @@ class Worker:
             self.problems[name] += 1
             if (problem.kind, problem.field) not in self._told:
                 self._told.add((problem.kind, problem.field))
-                log.warning("%s goes without its value: %s (told once; counted in worker.problems)", name, problem.why)
+                self._unsaid.append((name, problem.why))
+
+    def _say(self) -> None:
+        """Log what `_tell` noted: never under the lock, for a log handler may itself emit."""
+        while self._unsaid:
+            name, why = self._unsaid.pop(0)
+            log.warning("%s goes without its value: %s (told once; counted in worker.problems)", name, why)
 
     def _named(self, agent: str | None) -> str:
         return self.agent_id if agent is None else str(agent)
@@ -408,6 +424,7 @@ class Worker:
                     raise
                 name = getattr(callback, "__qualname__", repr(callback))
                 self._tell([Problem("callback", name, f"it raised {type(error).__name__}: {error}")])
+                self._say()
 
     def _after_fork(self) -> None:
         """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
@@ -434,7 +451,8 @@ def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]
     problems: list[Problem] = []
     usable: dict[str, msgspec.Raw] = {}
     size = 0
-    for name, value in metadata.items():
+    for key, value in metadata.items():
+        name = str(key).encode("utf-8", "backslashreplace").decode()
         try:
             encoded = values.encode(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise

@@ -140,7 +140,10 @@ class Spool:
         except FileNotFoundError:
             _remove(directory, owner)  # killed while it was made: no event can be in it
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except OSError as error:
+            owner.release()
+            raise SpoolError(f"the spool {directory} cannot be read: {error.strerror}: it is left as it is") from None
+        except msgspec.DecodeError as error:
             owner.release()
             raise SpoolError(f"the spool {directory} cannot be read: {error}: move it away or remove it") from None
         spool = cls(directory, info, owner, bytes_max=0)
