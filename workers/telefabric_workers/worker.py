@@ -117,6 +117,8 @@ class Worker:
         outbox = self._outbox
         if agent is None:
             agent = self.agent_id
+        if reward.__class__ is not float and isinstance(reward, float):
+            reward = float(reward)  # numpy's float64 is one, and what most environments pay
         with outbox.lock:
             if self._unusual and not self._revive():  # closed by another thread just now
                 return
