@@ -279,9 +279,32 @@ def test_recovery_of_a_segment_ends_at_its_own_size(tmp_path: Path) -> None:
     directory = _dead_spool(tmp_path, 10)
     (path,) = directory.glob("*.seg")
     path.write_bytes(path.read_bytes()[: HEADER_BYTES + 5 * 111 + 40])
-    segment = Segment.recover(path, bytes.fromhex(directory.name), 0)
+    segment = Segment.left_behind(path, 0, None)
     assert segment is not None
+    segment.look_through(bytes.fromhex(directory.name))
     assert segment.last_seq == 5
+
+
+def test_adopting_a_large_spool_looks_through_its_last_segment_alone(tmp_path: Path, small_segments: int) -> None:
+    """A million events take two seconds to look through, and the link has other streams to serve."""
+    directory = _dead_spool(tmp_path, 5_000)
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    assert spool.head == 5_000
+    assert [segment.unread for segment in spool._segments] == [True] * (len(spool._segments) - 1) + [False]
+    assert spool.first_held(2_500) == 2_500
+    assert sum(segment.unread for segment in spool._segments) == len(spool._segments) - 2
+    assert seqs(spool, 1) == list(range(1, 5_001))
+
+
+def test_a_last_segment_without_an_event_is_as_if_it_were_not(tmp_path: Path, small_segments: int) -> None:
+    directory = _dead_spool(tmp_path, 500)
+    last = sorted(directory.glob("*.seg"))[-1]
+    last.write_bytes(bytes(last.stat().st_size))
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    assert spool.head == int(last.stem) - 1
+    assert seqs(spool, 1) == list(range(1, int(last.stem)))
 
 
 def test_folders_and_files_that_are_not_ours_stay(tmp_path: Path) -> None:

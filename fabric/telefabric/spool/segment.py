@@ -57,13 +57,15 @@ def allocate(path: Path, size: int) -> None:
 class Segment:
     """One mapped segment. `first_seq` … `last_seq` are its events; `end` is the offset behind the last of them."""
 
-    __slots__ = ("base", "end", "first_seq", "last_seq", "map", "marks", "path", "size")
+    __slots__ = ("base", "end", "first_seq", "last_seq", "map", "marks", "path", "size", "unread")
 
     def __init__(self, path: Path, first_seq: int, base: int, *, writable: bool) -> None:
         self.path = path
         self.size = path.stat().st_size
         self.map: mmap.mmap | None = _open_map(path, self.size, writable=writable)
         """None while nobody reads: each mapping holds a descriptor, and a long outage makes a thousand segments."""
+        self.unread = False
+        """Left behind and not looked through yet: `last_seq` and `end` are what they can be at most."""
         self.first_seq = first_seq
         self.last_seq = first_seq - 1
         self.end = HEADER_BYTES
@@ -83,24 +85,40 @@ class Segment:
         return segment
 
     @classmethod
-    def recover(cls, path: Path, stream: bytes, base: int) -> Segment | None:
-        """Look through a dead worker's segment, up to its first bad record; None when it holds no event.
+    def left_behind(cls, path: Path, base: int, before: int | None) -> Segment | None:
+        """A dead worker's segment, by its name and that of the next (which begins with `before`); see `look_through`.
 
-        Raises `OSError` when it cannot be opened: that is no damage, and what it holds must stay.
+        None for a file that is none. Raises `OSError` when it cannot be opened: that is no damage, and it must stay.
         """
         try:
             segment = cls(path, int(path.name.removesuffix(SUFFIX)), base, writable=False)
         except ValueError:  # an empty file, or a name that is no number
             return None
-        if segment.size < HEADER_BYTES or not segment._header_is(stream):
-            return None
-        for span in records.walk(segment.mapped(), HEADER_BYTES, segment.size):
-            segment.last_seq += 1
-            segment.end = span.end
-            if not segment.last_seq % MARK_SEQS:
-                segment.marks.append(segment.end)
         segment.release()
-        return segment if segment.last_seq >= segment.first_seq else None
+        segment.unread = True
+        segment.end = max(segment.size, HEADER_BYTES)
+        if before is not None:
+            segment.last_seq = before - 1
+        return segment
+
+    def look_through(self, stream: bytes) -> None:
+        """Find out what a segment that was left behind really holds, up to its first bad record. Raises `OSError`."""
+        if not self.unread:
+            return
+        found = self.mapped()
+        self.unread = False
+        self.last_seq, self.end = self.first_seq - 1, HEADER_BYTES
+        if self.size >= HEADER_BYTES and self._header_is(stream):
+            for span in records.walk(found, HEADER_BYTES, self.size):
+                self.last_seq += 1
+                self.end = span.end
+                if not self.last_seq % MARK_SEQS:
+                    self.marks.append(self.end)
+        self.release()
+
+    @property
+    def empty(self) -> bool:
+        return self.last_seq < self.first_seq
 
     def mapped(self) -> mmap.mmap:
         """The mapping, opened again if need be. Raises `OSError`."""

@@ -155,13 +155,21 @@ class Spool:
         return spool
 
     def _recover(self) -> None:
+        """What is here, by the names of the segments; only the last is looked through now, the others in their turn."""
         self.acked = self.head = _read_position(self.directory / "position")
-        for path in sorted(self.directory.glob(f"*{SUFFIX}")):
-            segment = Segment.recover(path, self.info.stream, self._written)
+        paths = sorted(path for path in self.directory.glob(f"*{SUFFIX}") if path.stem.isdecimal())
+        for path, before in zip(paths, [*(int(path.stem) for path in paths[1:]), None], strict=True):
+            segment = Segment.left_behind(path, self._written, before)
             if segment is not None:
                 self._segments.append(segment)
                 self._written = segment.records_end
-                self.head = max(self.head, segment.last_seq)
+        while self._segments:
+            self._segments[-1].look_through(self.info.stream)
+            if not self._segments[-1].empty:
+                self._written = self._segments[-1].records_end
+                self.head = max(self.head, self._segments[-1].last_seq)
+                return
+            self._segments.pop()
 
     # -- appending -----------------------------------------------------------------------------------------------
 
@@ -257,7 +265,9 @@ class Spool:
         with self.lock:
             for segment in self._segments:
                 if segment.last_seq >= seq:
-                    return max(segment.first_seq, seq)
+                    segment.look_through(self.info.stream)
+                    if segment.last_seq >= max(segment.first_seq, seq):
+                        return max(segment.first_seq, seq)
             return self.head + 1
 
     def unsent_bytes(self, seq: int) -> int:
@@ -301,6 +311,9 @@ class Spool:
         for segment in self._segments:
             if segment.first_seq <= seq <= segment.last_seq:
                 try:
+                    segment.look_through(self.info.stream)
+                    if seq > segment.last_seq:
+                        return None
                     return _Position(seq, segment, segment.offset_of(seq))
                 except OSError:
                     return None
