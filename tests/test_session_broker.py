@@ -497,7 +497,7 @@ def test_a_backlog_is_lent_credit_and_told(open_world):
     world.wait(1, alive=[STORE])
     world.beat(backlog=10 * BASE)
     told = [message for peer, message in world.wait(1, alive=[STORE]) if isinstance(message, control.Credit)]
-    assert told[-1] == control.Credit(INSTANCE, A, world.epoch(), 10 * BASE, 20)
+    assert told[-1] == control.Credit(INSTANCE, A, world.epoch(), 20 * BASE, 20), "it grows until the credit arrives"
     world.send(1, 5, size=5 * BASE)
     assert world.core.dropped == {}
 
@@ -544,9 +544,9 @@ def test_credit_is_told_again_while_the_heartbeats_do_not_show_it(open_world):
     world.wait(0.5, alive=[STORE])  # the CREDIT is lost on the way
     assert world.beat(backlog=10 * BASE, credit=BASE) == [], "it may still be on its way"
     world.wait(1, alive=[STORE])
-    assert only(world.beat(backlog=10 * BASE, credit=BASE), control.Credit).credit_bytes == 10 * BASE
+    assert only(world.beat(backlog=10 * BASE, credit=BASE), control.Credit).credit_bytes == 20 * BASE
     world.wait(2, alive=[STORE])
-    assert world.beat(backlog=10 * BASE, credit=10 * BASE) == []
+    assert world.beat(backlog=10 * BASE, credit=20 * BASE) == []
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------

@@ -151,6 +151,13 @@ def test_a_body_is_at_most_one_batch_however_large_the_credit(session):
     assert decide(session).bytes_max == limits.BATCH_BYTES_MAX
 
 
+def test_credit_above_the_base_is_cut_into_several_batches(session):
+    session.welcome(welcome(credit=8 * BASE), 0)
+    assert decide(session).bytes_max == 2 * BASE
+    session.welcome(welcome(credit=3 * BASE), 0)
+    assert decide(session).bytes_max == BASE
+
+
 def test_a_lowered_credit_stops_sending_until_enough_is_acknowledged(open_session):
     open_session.credited(control.Credit(BROKER, STREAM, 1, 10 * BASE, 20))
     for last in (10, 20, 30):

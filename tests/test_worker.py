@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -352,6 +353,74 @@ def test_a_step_that_waited_while_the_worker_was_closed_is_ignored(alone: Callab
     assert worker.emitted == 1
     worker._unusual = ""
     worker.close()
+
+
+class Emits:
+    """A value that emits while it is encoded, as a signal handler may at any moment."""
+
+    def __init__(self, emit: Callable[[], object]) -> None:
+        self.emit = emit
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray[Any, Any]:
+        self.emit()
+        return np.array([1])
+
+
+def test_calls_from_inside_a_call_follow_it(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    ended: list[Episode] = []
+    worker.register_on_episode_end(ended.append)
+
+    def inside() -> None:
+        worker.step(episode=0, step=1, reward=2.0)
+        worker.episode(episode=0, total_reward=2.0, length=2)
+        worker.set_metadata(color="red")
+        worker.metric("loss", 0.5)
+        worker.log("inside")
+
+    worker.step(episode=0, step=0, observation=Emits(inside))
+    worker.episode(episode=1, total_reward=None, length=None, metadata={"x": Emits(inside)})
+    kinds = [Step, Step, Episode, RunMetadata, Metric, Log, Episode, Step, Episode, RunMetadata, Metric, Log]
+    events = spooled(worker)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [type(event) for event in events[1:]] == kinds
+    assert [event.episode_index for event in ended] == [0, 1, 0]
+    assert worker.problems == {}
+
+
+def test_a_close_from_inside_a_call_follows_it(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    worker.step(episode=0, step=0, observation=Emits(lambda: worker.close("cancelled")))
+    assert worker.closed
+    assert worker.emitted == 3, "run_started, the step, run_completed"
+
+
+@requires("interval timers", hasattr(signal, "setitimer"))
+def test_a_signal_handler_may_emit() -> None:
+    done = script(
+        """
+        import signal, sys, tempfile
+        from telefabric_workers import connect
+        nobody = "tcp://127.0.0.1:1"
+        with tempfile.TemporaryDirectory() as spool, connect(nobody, spool=spool, exit_flush_s=0) as worker:
+            calls = 0
+            def handler(*_):
+                global calls
+                calls += 1
+                worker.step(episode=1, step=calls)
+                worker.metric("calls", calls)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            steps = 0
+            while calls < 300:
+                worker.step(episode=0, step=steps)
+                steps += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert worker.emitted == 1 + steps + 2 * calls, (worker.emitted, steps, calls)
+            assert not worker.problems
+        """
+    )
+    assert "Traceback" not in done.stderr
 
 
 FORK = requires("fork", hasattr(os, "fork"))

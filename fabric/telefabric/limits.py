@@ -8,8 +8,9 @@ MIB = 1024 * KIB
 # -- events and batches ------------------------------------------------------------------------------------------
 EVENT_BYTES_MAX = 8 * MIB
 """Largest encoded event: a step whose observation is a raw 1080p picture fits."""
-BATCH_BYTES_MAX = 64 * KIB
-"""Body of one durable batch, unless a single event is larger. 450 steps: the per-message cost is gone by then."""
+BATCH_BYTES_MAX = 256 * KIB
+"""Body of one durable batch, unless a single event is larger. 1,800 steps: each send may cost the sender's thread the
+interpreter's switch interval beside a loop that never yields, and a batch is what it gets across for that."""
 BATCH_EVENTS_MAX = 4_096
 """Keeps the store's decode of one batch under some milliseconds however small the events are."""
 MESSAGE_BYTES_MAX = EVENT_BYTES_MAX + 64 * KIB
@@ -22,7 +23,7 @@ NAME_BYTES_MAX = 255
 
 # -- credit ------------------------------------------------------------------------------------------------------
 CREDIT_BASE_BYTES = 64 * KIB
-"""What every stream may have in flight without asking: one batch."""
+"""What every stream may have in flight without asking: one batch of some hundred steps."""
 STREAMS_MAX = 1_024
 DURABLE_BYTES_MAX = 128 * MIB
 """All unacknowledged bytes that broker and store may hold together."""
@@ -56,6 +57,7 @@ LIVE_QUEUE_EVENTS = 20_000
 LIVE_QUEUE_EVENTS_MAX = 1_000_000
 LIVE_QUEUE_BYTES_MAX = 32 * MIB
 LIVE_QUEUE_AGE_MS = 10_000
+LIVE_BATCH_BYTES_MAX = 64 * KIB
 LIVE_RECENT_BATCHES = 256
 LIVE_RECENT_BYTES = 256 * KIB
 LIVE_HWM = 128
@@ -96,7 +98,6 @@ QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0
 
 assert DURABLE_BYTES_MAX >= STREAMS_MAX * CREDIT_BASE_BYTES + EVENT_BYTES_MAX
-assert CREDIT_BASE_BYTES >= BATCH_BYTES_MAX
 assert CREDIT_STREAM_BYTES_MAX >= EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES
 assert MESSAGE_BYTES_MAX > EVENT_BYTES_MAX
 assert DURABLE_ABSENT_S > MISSED_HEARTBEATS_MAX * HEARTBEAT_S

@@ -34,7 +34,7 @@ _UNSTORED_S = 3.0
 class Outbox(ABC):
     """What a worker appends to. `append` is called with `lock` held."""
 
-    lock: threading.Lock
+    lock: threading.RLock
 
     @property
     @abstractmethod
@@ -73,7 +73,7 @@ class Nowhere(Outbox):
     """Mode off."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
 
     @property
     def head(self) -> int:
@@ -87,7 +87,7 @@ class DryRun(Outbox):
     """Mode dry-run: every event is decoded as the store would, and counted. No broker, no disk."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.counts: Counter[str] = Counter()
         self.bytes = 0
         self._head = 0

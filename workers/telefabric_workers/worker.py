@@ -8,8 +8,9 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -47,7 +48,8 @@ _REASON_CHARS_MAX = 4_000
 
 
 class Worker:
-    """One stream of events of one run. Made by `telefabric_workers.connect`. All methods are for any thread.
+    """One stream of events of one run. Made by `telefabric_workers.connect`. All methods are for any thread, and for
+    signal handlers: a call that interrupts another one of its thread is carried out right after it.
 
     A value that cannot be used (not encodable, out of range, too large) is told once per kind and field, counted in
     `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and nothing is
@@ -78,6 +80,10 @@ class Worker:
         self._told: set[tuple[str, str]] = set()
         self._unsaid: list[tuple[str, str]] = []
         self._revival = threading.Lock()
+        self._emitting = False
+        """Looked at under the outbox's lock: true there means that this call interrupts another one of its thread."""
+        self._deferred: deque[Callable[[], object]] = deque()
+        """Calls that came from inside another one: from a signal handler, or from the caller's own objects."""
         self._unusual = ""
         """Why a call must not simply emit: closed, forked, off. Empty in the normal case."""
         self._begin()
@@ -122,42 +128,50 @@ class Worker:
         with outbox.lock:
             if self._unusual and not self._revive():  # closed by another thread just now
                 return
-            seq = outbox.head + 1
-            if agent.__class__ is not str:
-                agent = self._named(agent)
-            if global_step is None:
-                global_step = self._steps.get(agent, -1) + 1
-            event = Step(
-                seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
-                time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
-                policy_label, backend, render_hint, frame_ref, PAYLOAD_VERSION, info,
-            )  # fmt: skip
-            plain = (
-                reward.__class__ is float
-                and episode.__class__ is int
-                and step.__class__ is int
-                and env_index.__class__ is int
-                and global_step.__class__ is int
-                and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
-                and terminated.__class__ is bool
-                and truncated.__class__ is bool
-                and (policy_label is None or policy_label.__class__ is str)
-                and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
-                and (backend is None or backend.__class__ is str)
-                and (frame_ref is None or frame_ref.__class__ is str)
-            )
-            outbox.append(seq, self._encode(event, plain))
-            if plain:
-                self._steps[agent] = global_step
-            else:
-                self._count_step(agent, global_step)
-            self._step_count += 1
+            if self._emitting:
+                call = {name: value for name, value in locals().items() if name not in ("self", "outbox")}
+                self._deferred.append(partial(self.step, **call))
+                return
+            self._emitting = True
+            try:
+                seq = outbox.head + 1
+                if agent.__class__ is not str:
+                    agent = self._named(agent)
+                if global_step is None:
+                    global_step = self._steps.get(agent, -1) + 1
+                event = Step(
+                    seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
+                    time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
+                    policy_label, backend, render_hint, frame_ref, PAYLOAD_VERSION, info,
+                )  # fmt: skip
+                plain = (
+                    reward.__class__ is float
+                    and episode.__class__ is int
+                    and step.__class__ is int
+                    and env_index.__class__ is int
+                    and global_step.__class__ is int
+                    and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
+                    and terminated.__class__ is bool
+                    and truncated.__class__ is bool
+                    and (policy_label is None or policy_label.__class__ is str)
+                    and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
+                    and (backend is None or backend.__class__ is str)
+                    and (frame_ref is None or frame_ref.__class__ is str)
+                )
+                outbox.append(seq, self._encode(event, plain))
+                if plain:
+                    self._steps[agent] = global_step
+                else:
+                    self._count_step(agent, global_step)
+                self._step_count += 1
+            finally:
+                self._emitting = False
         if frame is not None:
             self._show(agent, env_index, episode, step, frame)
-        if self._unsaid:
-            self._say()
         if self._on_step:
             self._call(self._on_step, event)
+        if self._unsaid or self._deferred:
+            self._catch_up()
 
     def episode(
         self,
@@ -179,18 +193,15 @@ class Worker:
         if self._unusual and not self._revive():
             return
         agent = self._named(agent)
-        with self._outbox.lock:
-            event = Episode(
-                self._outbox.head + 1, agent, env_index, episode, total_reward, length, self._at(agent, global_step),
+
+        def make(seq: int) -> Episode:
+            return Episode(
+                seq, agent, env_index, episode, total_reward, length, self._at(agent, global_step),
                 time.time_ns(), time.monotonic_ns(), end_reason, seed, game_id or self._metadata.get("game_id"),
                 control_mode or self._control_mode, policy_label, metadata,
             )  # fmt: skip
-            if not self._append(event):
-                return
-            self._episode_count += 1
-        self._say()
-        if self._on_episode:
-            self._call(self._on_episode, event)
+
+        self._emit(make)
 
     def metric(
         self,
@@ -205,11 +216,12 @@ class Worker:
         if self._unusual and not self._revive():
             return
         agent = self._named(agent)
-        with self._outbox.lock:
+
+        def make(seq: int) -> Metric:
             at = self._at(agent, global_step)
-            seq = self._outbox.head + 1
-            self._append(Metric(seq, name, value, unit, at, agent, time.time_ns(), time.monotonic_ns()))
-        self._say()
+            return Metric(seq, name, value, unit, at, agent, time.time_ns(), time.monotonic_ns())
+
+        self._emit(make)
 
     def log(
         self,
@@ -224,10 +236,7 @@ class Worker:
         if self._unusual and not self._revive():
             return
         agent = self._named(agent)
-        with self._outbox.lock:
-            seq = self._outbox.head + 1
-            self._append(Log(seq, level, message, agent, time.time_ns(), time.monotonic_ns(), logger, fields))
-        self._say()
+        self._emit(lambda seq: Log(seq, level, message, agent, time.time_ns(), time.monotonic_ns(), logger, fields))
 
     def set_metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Tell more about the run; values replace earlier ones of the same name."""
@@ -236,12 +245,12 @@ class Worker:
         told = {**(metadata or {}), **more}
         encoded, problems = _encode_metadata(told)
         self._tell(problems)
-        with self._outbox.lock:
+
+        def make(seq: int) -> RunMetadata:
             self._metadata.update(told)
-            seq = self._outbox.head + 1
-            now = time.time_ns(), time.monotonic_ns()
-            self._append(RunMetadata(seq, msgspec.Raw(encoded), self.agent_id, *now))
-        self._say()
+            return RunMetadata(seq, msgspec.Raw(encoded), self.agent_id, time.time_ns(), time.monotonic_ns())
+
+        self._emit(make)
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
@@ -293,20 +302,28 @@ class Worker:
         """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
 
         True when everything is stored; otherwise the rest stays in the spool and is delivered by the next worker that
-        starts on this machine, or by ``telefabric spool drain``.
+        runs on this machine, or by ``telefabric spool drain``. From inside another call of the same thread (a signal
+        handler) it returns False at once, and happens when that call is over.
         """
-        _workers.discard(self)
         if self._unusual:
+            _workers.discard(self)
             self._unusual = "closed"
             return True
+
+        def make(seq: int) -> RunCompleted:
+            self._unusual = "closed"
+            now = time.time_ns(), time.monotonic_ns()
+            return RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count)
+
         with self._outbox.lock:
+            if self._emitting:
+                self._deferred.append(partial(self.close, outcome, reason))
+                return False
             if self.closed:
                 return True
-            seq = self._outbox.head + 1
-            now = time.time_ns(), time.monotonic_ns()
-            self._append(RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count))
-            self._unusual = "closed"
-        self._say()
+            self._append(make)
+        _workers.discard(self)
+        self._catch_up()
         return self._outbox.close(self._environment.exit_flush_s)
 
     def __enter__(self) -> Worker:
@@ -357,12 +374,35 @@ class Worker:
             self._say()
         return False
 
-    def _append(self, event: Event) -> bool:
-        """Encode and append; the caller holds the lock. False when another thread closed the worker just now."""
-        if self._unusual and not self._revive():
-            return False
-        self._outbox.append(event.seq, self._encode(event, plain=False))
-        return True
+    def _emit(self, make: Callable[[int], Event]) -> None:
+        """Append the event that `make` gives for its seq; later, when this call interrupts one of the same thread."""
+        with self._outbox.lock:
+            if self._emitting:
+                self._deferred.append(partial(self._emit, make))
+                return
+            if self._unusual and not self._revive():  # closed by another thread just now
+                return
+            event = self._append(make)
+        if self._on_episode and isinstance(event, Episode):
+            self._call(self._on_episode, event)
+        self._catch_up()
+
+    def _append(self, make: Callable[[int], Event]) -> Event:
+        """The caller holds the lock and has seen that no call is under way."""
+        self._emitting = True
+        try:
+            event = make(self._outbox.head + 1)
+            self._outbox.append(event.seq, self._encode(event, plain=False))
+            self._episode_count += isinstance(event, Episode)
+            return event
+        finally:
+            self._emitting = False
+
+    def _catch_up(self) -> None:
+        """What must not happen under the lock: calls that came from inside it, and the log, whose handler may emit."""
+        while self._deferred:
+            self._deferred.popleft()()
+        self._say()
 
     def _encode(self, event: Event, plain: bool) -> bytes:
         """The event's bytes; the slow way round when a field is not of its plain type, or a value is unusual."""
@@ -432,6 +472,8 @@ class Worker:
         """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
         if not self._unusual:
             self._unusual = "forked"
+            self._emitting = False
+            self._deferred.clear()
             self._revival = threading.Lock()
             if self.worker_id.endswith(f"-{os.getppid()}"):
                 self.worker_id = default_worker_id()

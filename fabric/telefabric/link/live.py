@@ -31,7 +31,7 @@ class LiveSender:
         feed, spool = linked.feed, linked.spool
         behind = feed.behind(spool.head)
         while self._flush(linked) and feed.cursor <= spool.head:
-            chunk = spool.read(spool.first_held(feed.cursor), limits.BATCH_BYTES_MAX)
+            chunk = spool.read(spool.first_held(feed.cursor), limits.LIVE_BATCH_BYTES_MAX)
             if chunk is None:
                 break
             too_old = behind and feed.behind(spool.head)

@@ -30,6 +30,8 @@ from telefabric.wire.batch import Header, parse_header
 
 NS = 1_000_000_000
 _ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
+_BACKLOG_GROWTH = 2
+"""What a fast stream has gathered by the time that a grant reaches it, beside what it reported."""
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
 _INFO_BYTES_MAX = 8 * limits.KIB
 """A stream's info without its metadata: six texts of so many characters, of up to four bytes each."""
@@ -194,7 +196,10 @@ class BrokerCore:
                 continue
             if beat.epoch == state.epoch:
                 self._credit.report(
-                    beat.stream, backlog=beat.backlog_bytes, next_bytes=beat.next_bytes, confirmed=beat.credit_bytes
+                    beat.stream,
+                    backlog=_BACKLOG_GROWTH * beat.backlog_bytes,
+                    next_bytes=beat.next_bytes,
+                    confirmed=beat.credit_bytes,
                 )
                 if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
                     self._tell_credit(state, now_ns)

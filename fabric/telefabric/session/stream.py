@@ -48,6 +48,8 @@ class SendGap(NamedTuple):
 
 
 NS = 1_000_000_000
+_BATCHES_IN_FLIGHT = 4
+"""The least that credit above the base is cut into: while the store commits one batch, the next ones are on the way."""
 
 
 class StreamSession:
@@ -143,11 +145,12 @@ class StreamSession:
             return None
         if self.cursor < oldest:
             return SendGap(self.cursor, oldest - 1)
-        gathered = unsent_bytes >= limits.BATCH_BYTES_MAX or hurry or now_ns - self._sent_ns >= self._interval_ns
-        worthwhile = free >= min(unsent_bytes, limits.BATCH_BYTES_MAX) or not self._in_flight
+        whole = min(limits.BATCH_BYTES_MAX, max(self.credit // _BATCHES_IN_FLIGHT, limits.CREDIT_BASE_BYTES))
+        gathered = unsent_bytes >= whole or hurry or now_ns - self._sent_ns >= self._interval_ns
+        worthwhile = free >= min(unsent_bytes, whole) or not self._in_flight
         if not gathered or not worthwhile:
             return None
-        return SendBatch(self.cursor, min(free - HEADER_BYTES, limits.BATCH_BYTES_MAX), free)
+        return SendBatch(self.cursor, min(free - HEADER_BYTES, whole), free)
 
     def sent(self, last_seq: int, size: int, now_ns: int) -> None:
         """The batch or gap up to `last_seq`, a message of `size` bytes, is with ZeroMQ."""

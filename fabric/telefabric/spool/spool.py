@@ -76,7 +76,8 @@ class Spool:
     def __init__(self, directory: Path, info: StreamInfo, owner: FileLock, bytes_max: int) -> None:
         self.directory = directory
         self.info = info
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        """Re-entrant, for a signal handler may emit while its own thread holds it."""
         self.head = 0
         """Newest seq that was appended, or dropped because it could not be."""
         self.acked = 0

@@ -58,6 +58,7 @@ class Store:
         self._intake = Intake()
         self._streams: dict[bytes, control.StreamInfo] = {}
         self._rows: Rows = self._writer.begin()
+        self._committing: Rows | None = None
         self._session: _Session | None = None
         self._stop = threading.Event()
         self._backoff = Backoff(self._random)
@@ -94,6 +95,7 @@ class Store:
                     self._fail(error)
             if self._writer is not None:
                 self._commit()
+                self._acknowledge()
         finally:
             if self._session is not None:
                 self._session.close()
@@ -113,6 +115,8 @@ class Store:
         for message in session.receive_control(now_ns):
             self._dispatch(session, message)
         more = self._take_all(session)
+        if self._writer.commit_ended or not more:  # with more at hand the disk works meanwhile
+            self._acknowledge()
         if self._due(time.monotonic_ns(), more):
             self._commit()
         session.beat(time.monotonic_ns(), self.stored_events, self.quarantined_events)
@@ -224,15 +228,25 @@ class Store:
         return self._rows.events >= limits.COMMIT_EVENTS_MAX or now_ns - self._rows.began_ns >= patience_s * NS
 
     def _commit(self) -> None:
-        """Write what has gathered and acknowledge it. Raises `StoreError` when the file cannot be written."""
-        rows, writer = self._rows, self._writer
+        """Write what has gathered. Raises `StoreError` when the file cannot be written."""
+        writer = self._writer
         assert writer is not None
-        if not rows:
+        if not self._rows:
             return
-        marks = writer.commit(rows)
+        self._acknowledge()
+        writer.begin_commit(self._rows)
+        self._committing, self._rows = self._rows, writer.begin()
+
+    def _acknowledge(self) -> None:
+        """When a commit is under way: wait for it, and tell what is stored. Raises `StoreError` when it failed."""
+        writer, rows = self._writer, self._committing
+        if rows is None:
+            return
+        assert writer is not None
+        marks = writer.end_commit()
+        self._committing = None
         self.stored_events += rows.events
         self.quarantined_events += rows.quarantined
-        self._rows = writer.begin()
         self._written_ns = time.monotonic_ns()
         self._checkpointed = False
         self._backoff.reset()
@@ -250,6 +264,7 @@ class Store:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._committing = None
         self._intake.forget_all()
         self._reopen_due_ns = time.monotonic_ns() + int(wait_s * NS)
 

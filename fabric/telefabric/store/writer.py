@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +53,8 @@ class Writer:
     """Owns the store file. Raises `StoreError` on opening, when it is not ours to write, and when a commit fails.
 
     After a failed commit the transaction is rolled back and nothing of it is stored; close this writer, open another,
-    and go on from what the database says. One thread.
+    and go on from what the database says. All methods are for one thread. The disk's part of a commit happens on a
+    thread of the writer's own, with the interpreter lock free, while its caller gathers the next rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +65,9 @@ class Writer:
             self._places: dict[bytes, Place] = {}
             self._runs: dict[str, int] = {}
             self._new: list[tuple[str, tuple[object, ...]]] = []
+            self._disk = ThreadPoolExecutor(1, "telefabric-commit")
+            self._commit: Future[object] | None = None
+            self._marks: dict[bytes, int] = {}
             self._next_id = self._newest("id", EVENT_TABLES) + 1
             self._next_run = self._newest("run", ("runs",)) + 1
             self._next_stream = self._newest("stream", ("streams",)) + 1
@@ -88,6 +93,8 @@ class Writer:
         return lock
 
     def close(self) -> None:
+        """Let go of the file. A commit that is under way ends first; nobody hears how."""
+        self._disk.shutdown()
         try:
             self._db.close()
         finally:
@@ -98,6 +105,7 @@ class Writer:
     def stored_seq(self, stream: bytes) -> int:
         """The watermark of a stream, from the database; 0 for one that is not in it."""
         query = "SELECT stored_seq FROM watermarks JOIN streams USING (stream) WHERE stream_id = ?"
+        self._wait()
         try:
             return int(self._db.execute(query, (stream,)).get or 0)
         except apsw.Error as error:
@@ -134,6 +142,7 @@ class Writer:
         found = self._places.get(info.stream)
         if found is not None:
             return found
+        self._wait()
         try:
             run = self._run(info)
             stream = self._db.execute("SELECT stream FROM streams WHERE stream_id = ?", (info.stream,)).get
@@ -158,28 +167,68 @@ class Writer:
         return int(run)
 
     def commit(self, rows: Rows) -> dict[bytes, int]:
-        """Write rows, lifecycle, overview and watermarks in one transaction; the new watermark of each stream.
+        """`begin_commit` and `end_commit` in one."""
+        self.begin_commit(rows)
+        return self.end_commit()
 
-        When this returns, they are on the disk. Raises `StoreError` when they are not; then nothing of them is.
-        Raises `StoreReplaced` when they are, in a file that is not at its path any more.
+    def begin_commit(self, rows: Rows) -> None:
+        """Write rows, lifecycle, overview and watermarks in one transaction, and let the disk begin with it.
+
+        One at a time: `end_commit` follows. Raises `StoreError` as that does.
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._write(rows)
-                self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
-        except apsw.FullError as error:
-            raise explain(self.path, error) from error
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be written: {error}") from error
-        self.require_file()
+            raise self._unwritable(error) from error
         self._next_id = rows.next_id
         self._new.clear()
-        return {stream: mark[0] for stream, mark in rows.marks.items()}
+        self._marks = {stream: mark[0] for stream, mark in rows.marks.items()}
+        self._commit = self._disk.submit(self._db.execute, "COMMIT")
+
+    @property
+    def committing(self) -> bool:
+        """`begin_commit` was called and `end_commit` was not."""
+        return self._commit is not None
+
+    @property
+    def commit_ended(self) -> bool:
+        """`end_commit` would not have to wait."""
+        return self._commit is not None and self._commit.done()
+
+    def end_commit(self) -> dict[bytes, int]:
+        """Wait until all of it is on the disk; the new watermark of each stream.
+
+        Raises `StoreError` when it could not be written; then nothing of it is. Raises `StoreReplaced` when it is
+        written, into a file that is not at its path any more.
+        """
+        self._wait()
+        self._commit = None
+        self.require_file()
+        return self._marks
+
+    def _wait(self) -> None:
+        """The connection is for one thread at a time."""
+        if self._commit is None:
+            return
+        try:
+            self._commit.result()
+        except apsw.Error as error:
+            self._roll_back()
+            raise self._unwritable(error) from error
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _unwritable(self, error: apsw.Error) -> StoreError:
+        if isinstance(error, apsw.FullError):
+            return explain(self.path, error)
+        return StoreError(f"{self.path} cannot be written: {error}")
 
     def _write(self, rows: Rows) -> None:
         for statement, values in self._new:
@@ -262,6 +311,7 @@ class Writer:
         Raises `StoreError` when the disk refuses; nothing is lost by that, the log stays.
         """
         log = moved = -1
+        self._wait()
         try:
             log, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # reports an empty log, whatever it moved
