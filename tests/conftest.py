@@ -27,6 +27,7 @@ class FabricService(NamedTuple):
     url: str
     file: Path
     spool: Path
+    store: Store
 
     def connect(self, **options: Any) -> Worker:
         """A worker that is linked already, and at its end waits for as long as a busy machine may take."""
@@ -67,7 +68,7 @@ def fabric_service(tmp_path: Path) -> Iterator[FabricService]:
     for thread in threads:
         thread.start()
     try:
-        yield FabricService(broker.address.url, tmp_path / FILE_NAME, tmp_path / "spool")
+        yield FabricService(broker.address.url, tmp_path / FILE_NAME, tmp_path / "spool", store)
     finally:
         store.stop()
         threads[1].join(20)

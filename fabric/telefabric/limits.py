@@ -88,6 +88,8 @@ ORPHANS_AT_ONCE = 4
 """Spools of dead workers that one process drains beside its own work."""
 
 # -- store -------------------------------------------------------------------------------------------------------
+STREAMS_KNOWN_MAX = 4 * STREAMS_MAX
+"""Streams that the store keeps in memory, a kilobyte each; any other is found in the file when it speaks again."""
 COMMIT_EVENTS_MAX = 20_000
 COMMIT_INTERVAL_S = 0.03
 """When nothing more is waiting; a transaction is then small and its acknowledgement early."""

@@ -7,8 +7,10 @@ failed commit `reset` takes it back to what the database says.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import NamedTuple
 
 from telefabric.wire.batch import Header
@@ -50,6 +52,14 @@ class Intake:
     def reset(self, stream: bytes, stored_seq: int) -> None:
         """The database holds the stream up to `stored_seq`."""
         self._streams[stream] = _Stream(stored_seq + 1)
+
+    def forget_oldest(self, most: int, keep: Container[bytes]) -> list[bytes]:
+        """Forget the streams known longest, but those to `keep`, until `most` are left; which they were."""
+        surplus = len(self._streams) - most
+        forgotten = [stream for stream in islice(self._streams, max(surplus, 0)) if stream not in keep]
+        for stream in forgotten:
+            del self._streams[stream]
+        return forgotten
 
     def forget_all(self) -> None:
         self._streams.clear()

@@ -22,7 +22,7 @@ from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced, WireError
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
-from telefabric.store.rows import Rows
+from telefabric.store.rows import Place, Rows
 from telefabric.store.writer import Writer
 from telefabric.transport import common_options, receive_last
 from telefabric.wire import control
@@ -56,7 +56,8 @@ class Store:
         self._random = Random(os.urandom(8))
         self._writer: Writer | None = Writer(path)
         self._intake = Intake()
-        self._streams: dict[bytes, control.StreamInfo] = {}
+        self._arriving: dict[bytes, control.StreamInfo] = {}
+        """Streams that the broker asked about and that have no place in the file yet."""
         self._rows: Rows = self._writer.begin()
         self._committing: Rows | None = None
         self._session: _Session | None = None
@@ -156,10 +157,20 @@ class Store:
         """The committed watermark; the stream is known from now on."""
         assert self._writer is not None
         stored = self._writer.stored_seq(info.stream)
-        self._streams[info.stream] = info
+        if self._writer.find(info.stream) is None:
+            self._arriving[info.stream] = info
         if not self._intake.knows(info.stream):
-            self._intake.reset(info.stream, stored)
+            self._learn(info.stream, stored)
         return control.StreamSeq(info.stream, stored)
+
+    def _learn(self, stream: bytes, stored: int) -> None:
+        """Judge batches of a stream from now on, and forget the streams of long ago: the file knows them."""
+        assert self._writer is not None
+        self._intake.reset(stream, stored)
+        pending = {stream, *self._rows.marks, *(self._committing.marks if self._committing else ())}
+        for forgotten in self._intake.forget_oldest(limits.STREAMS_KNOWN_MAX, pending):
+            self._writer.forget(forgotten)
+            self._arriving.pop(forgotten, None)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -186,6 +197,8 @@ class Store:
         if header.session != session.instance:
             self._count("stale")
             return
+        if not self._intake.knows(header.stream) and self._writer is not None and self._writer.find(header.stream):
+            self._learn(header.stream, self._writer.stored_seq(header.stream))
         judgement = self._intake.judge(header)
         match judgement.verdict:
             case Verdict.ACCEPT:
@@ -200,17 +213,21 @@ class Store:
                 self._count(verdict.value)
 
     def _accept(self, header: Header, body: bytes, skip: int) -> None:
-        assert self._writer is not None
-        self._rows.add(self._writer.place(self._streams[header.stream]), header, body, skip)
+        self._rows.add(self._place(header.stream), header, body, skip)
 
     def _conflict(self, header: Header, body: bytes) -> None:
         """Two owners of one stream: keep what came second, change nothing."""
-        assert self._writer is not None
         self._count("conflict")
         detail = f"seqs {header.first_seq} to {header.last_seq} are stored with other bytes"
-        place = self._writer.place(self._streams[header.stream])
-        self._rows.quarantine_batch(place, header, body, "conflict", detail)
+        self._rows.quarantine_batch(self._place(header.stream), header, body, "conflict", detail)
         log.warning("store.conflict", stream=header.stream.hex(), detail=detail)
+
+    def _place(self, stream: bytes) -> Place:
+        assert self._writer is not None
+        info = self._arriving.pop(stream, None)
+        place = self._writer.find(stream) if info is None else self._writer.place(info)
+        assert place is not None, "a stream that is judged was asked about, or is in the file"
+        return place
 
     # -- commits -------------------------------------------------------------------------------------------------
 

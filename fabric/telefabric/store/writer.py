@@ -63,7 +63,7 @@ class Writer:
         try:
             self._db = open_writer(path)
             self._places: dict[bytes, Place] = {}
-            self._runs: dict[str, int] = {}
+            self._new_runs: dict[str, int] = {}
             self._new: list[tuple[str, tuple[object, ...]]] = []
             self._disk = ThreadPoolExecutor(1, "telefabric-commit")
             self._commit: Future[object] | None = None
@@ -139,31 +139,46 @@ class Writer:
 
     def place(self, info: StreamInfo) -> Place:
         """How the database numbers a stream and its run; a new one is written with the next commit."""
-        found = self._places.get(info.stream)
-        if found is not None:
-            return found
-        self._wait()
-        try:
+        place = self.find(info.stream)
+        if place is None:
+            self._wait()
             run = self._run(info)
-            stream = self._db.execute("SELECT stream FROM streams WHERE stream_id = ?", (info.stream,)).get
-        except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be read: {error}") from error
-        if stream is None:
             stream, self._next_stream = self._next_stream, self._next_stream + 1
             row = (stream, info.stream, run, info.worker_id, info.agent_id, info.started_ns, info.host, info.pid)
             self._new.append((_NEW_STREAM, (*row, info.sdk_version)))
-        place = self._places[info.stream] = Place(run, int(stream))
+            place = self._places[info.stream] = Place(run, stream)
         return place
 
+    def find(self, stream: bytes) -> Place | None:
+        """As `place`; None for a stream that was not placed before."""
+        place = self._places.get(stream)
+        if place is None:
+            self._wait()
+            try:
+                found = self._db.execute("SELECT run, stream FROM streams WHERE stream_id = ?", (stream,)).fetchone()
+            except apsw.Error as error:
+                raise StoreError(f"{self.path} cannot be read: {error}") from error
+            if found is not None:
+                place = self._places[stream] = Place(*found)
+        return place
+
+    def forget(self, stream: bytes) -> None:
+        """It is found in the database when it is needed again. Not for a stream with rows that are not committed."""
+        self._places.pop(stream, None)
+
     def _run(self, info: StreamInfo) -> int:
-        run = (
-            self._runs.get(info.run_id) or self._db.execute("SELECT run FROM runs WHERE run_id = ?", (info.run_id,)).get
-        )
+        run = self._new_runs.get(info.run_id)
+        if run is not None:
+            return run
+        try:
+            run = self._db.execute("SELECT run FROM runs WHERE run_id = ?", (info.run_id,)).get
+        except apsw.Error as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
         if run is None:
             run, self._next_run = self._next_run, self._next_run + 1
             mode = known_mode(info.control_mode)
             self._new.append((_NEW_RUN, (run, info.run_id, time.time_ns(), info.started_ns, mode, info.metadata)))
-        self._runs[info.run_id] = int(run)
+            self._new_runs[info.run_id] = run
         return int(run)
 
     def commit(self, rows: Rows) -> dict[bytes, int]:
@@ -187,6 +202,7 @@ class Writer:
             raise self._unwritable(error) from error
         self._next_id = rows.next_id
         self._new.clear()
+        self._new_runs.clear()
         self._marks = {stream: mark[0] for stream, mark in rows.marks.items()}
         self._commit = self._disk.submit(self._db.execute, "COMMIT")
 
