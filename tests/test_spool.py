@@ -134,6 +134,18 @@ def test_an_incomplete_spool_is_adopted_with_all_its_events(tmp_path: Path, smal
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_left_takes_the_room_of_its_events(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 10)
+    held = spool.unsent_bytes(1)
+    spool.close()
+    assert sum(path.stat().st_size for path in spool.directory.iterdir()) < held + 1_000
+    adopted = Spool.adopt(spool.directory)
+    assert adopted is not None
+    assert seqs(adopted, 1) == list(range(1, 11))
+    adopted.close()
+
+
 def test_a_living_owner_keeps_its_spool(tmp_path: Path) -> None:
     spool = Spool.create(tmp_path, info())
     assert Spool.adopt(spool.directory) is None, "in the owner's own process"

@@ -162,6 +162,14 @@ class Segment:
         """Bytes of records in all segments up to the end of this one."""
         return self.base + self.end - HEADER_BYTES
 
+    def shorten(self) -> None:
+        """Give back the space behind the last record. Nothing may be appended or read afterwards."""
+        self.release()
+        try:
+            os.truncate(self.path, self.end)
+        except OSError:
+            pass  # Windows while somebody still has it mapped: the space comes back when it is delivered
+
     def discard(self) -> None:
         """Remove the file. The mapping lives on for whoever still reads it (not on Windows, which forbids that)."""
         try:

@@ -354,6 +354,8 @@ class Spool:
     def close(self) -> None:
         """Let go of the directory; remove it when it is complete. Nothing may be appended or read afterwards."""
         with self.lock:
+            if self._active is not None and not self.complete:
+                self._active.shorten()
             self._segments.clear()
             self._active = self._reader = None
         if self.complete:
