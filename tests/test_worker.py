@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -386,6 +387,29 @@ def test_calls_from_inside_a_call_follow_it(alone: Callable[..., Worker]) -> Non
     assert [type(event) for event in events[1:]] == kinds
     assert [event.episode_index for event in ended] == [0, 1, 0]
     assert worker.problems == {}
+
+
+class Nameless:
+    def __str__(self) -> str:
+        raise RuntimeError("no name")
+
+
+def test_an_agent_without_a_text_and_a_complex_reward_are_told(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    worker.step(episode=0, step=0, agent=Nameless(), reward=1.0)  # type: ignore[arg-type]
+    worker.step(episode=0, step=1, reward=np.complex128(1 + 2j))  # type: ignore[arg-type]
+    worker.metric("loss", 1 + 2j, agent=Nameless())  # type: ignore[arg-type]
+    first, second, third = spooled(worker)[1:]
+    assert (first.agent_id, second.reward, third.value, third.agent_id) == ("agent_0", None, None, "agent_0")
+    assert worker.problems == {"event.agent": 2, "step.reward": 1, "metric.value": 1}
+
+
+def test_a_silent_broker_is_waited_for_once(tmp_path: Path) -> None:
+    workers = [connect(NOBODY, spool=tmp_path, exit_flush_s=30) for _ in range(5)]
+    start = time.monotonic()
+    for worker in workers:
+        assert not worker.close()
+    assert time.monotonic() - start < 4, "each for itself would be 5 s"
 
 
 def test_a_close_from_inside_a_call_follows_it(alone: Callable[..., Worker]) -> None:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("telefabric.worker")
 
 _UNREACHED_S = 1.0
-"""How long the end of a run waits for a broker that has not answered so far."""
+"""How long a broker that has not answered may be silent before the end of a run does not wait for it any more."""
+_LEAVING_S = 1.0
+"""How long the link may take to let go of a stream."""
 _UNSTORED_S = 3.0
 """How long it waits for a broker that has answered and does not take events yet: its store may be starting."""
 
@@ -159,14 +161,15 @@ class Spooled(Outbox):
         self._wait(flush_s)
         complete = self.spool.complete
         self._linked.leaving = True
-        if not self._linked.done.wait(_UNREACHED_S) and not self._link.alive:
+        if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
             self.spool.close()
         _release(self._link)
         if not complete:
+            lost = self.spool.dropped_events
             log.warning(
-                "%d of %d events are not stored yet and stay in %s; "
-                "the next worker on this machine delivers them, or: telefabric spool drain",
-                head - self.spool.acked, head, directory,
+                "%d of %d events are not stored yet and stay in %s%s; "
+                "a later worker on this machine delivers them, or: telefabric spool drain",
+                head - self.spool.acked, head, directory, f", but {lost} that had no room" if lost else "",
             )  # fmt: skip
         return complete
 
@@ -174,9 +177,12 @@ class Spooled(Outbox):
         """Until done; not long for a broker or a store that is not there."""
         start = time.monotonic()
         while not self._linked.done.wait(0.005):
-            waited = time.monotonic() - start
-            patience = _UNSTORED_S if self._link.connected else _UNREACHED_S
-            if waited >= flush_s or (waited >= patience and not self._linked.moving) or not self._link.alive:
+            now = time.monotonic()
+            since, patience = self._link.cut_off_s, _UNREACHED_S
+            if since is None:
+                since, patience = start, _UNSTORED_S
+            hopeless = now - since >= patience and not self._linked.moving
+            if now - start >= flush_s or hopeless or not self._link.alive:
                 return
 
     def disown(self) -> None:

@@ -6,6 +6,7 @@ index) or nil (payloads), and each such loss is a `Problem` that the worker coun
 
 from __future__ import annotations
 
+import numbers
 import operator
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -70,6 +71,8 @@ def _integer_or_none(value: Any) -> int | None:
 
 
 def _number_or_none(value: Any) -> float | None:
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
+        raise TypeError("a complex number is no real one")  # numpy's would lose its imaginary part without a word
     return None if value is None else float(value)
 
 

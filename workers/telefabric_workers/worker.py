@@ -301,8 +301,8 @@ class Worker:
     def close(self, outcome: Outcome = "completed", reason: str | None = None) -> bool:
         """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
 
-        True when everything is stored; otherwise the rest stays in the spool and is delivered by the next worker that
-        runs on this machine, or by ``telefabric spool drain``. From inside another call of the same thread (a signal
+        True when everything is stored; otherwise the rest stays in the spool and is delivered by a later worker on
+        this machine, or by ``telefabric spool drain``. From inside another call of the same thread (a signal
         handler) it returns False at once, and happens when that call is over.
         """
         if self._unusual:
@@ -435,8 +435,13 @@ class Worker:
             name, why = self._unsaid.pop(0)
             log.warning("%s goes without its value: %s (told once; counted in worker.problems)", name, why)
 
-    def _named(self, agent: str | None) -> str:
-        return self.agent_id if agent is None else str(agent)
+    def _named(self, agent: Any) -> str:
+        """An agent's name as text; the worker's own when it has none."""
+        try:
+            return self.agent_id if agent is None else str(agent)
+        except Exception as error:  # noqa: BLE001  whatever the caller's object raises
+            self._tell([Problem("event", "agent", f"its text cannot be had: {type(error).__name__}: {error}")])
+            return self.agent_id
 
     def _count_step(self, agent: str, global_step: Any) -> None:
         """Go on counting from a step number of any type; one that cannot be used counts as one step."""

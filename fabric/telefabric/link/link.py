@@ -61,6 +61,8 @@ class Link:
         self._rebuild_due_ns = 0
         self._heard_ns = 0
         self._beat_due_ns = 0
+        self.cut_off_s: float | None = time.monotonic()
+        """Since when no broker has answered; None while one does."""
         self._thread = threading.Thread(target=self._run, name="telefabric-link", daemon=True)
         self._thread.start()
 
@@ -92,15 +94,15 @@ class Link:
                 try:
                     self._turn()
                 except (OSError, zmq.ZMQError, SpoolError) as error:
-                    self._stumble(error)
-        except Exception:
-            log.exception("link.died: events stay in the spool and are drained by the next start")
+                    log.warning("link.stumbled: %s: trying again", error)  # such as one more open file: it may pass
+                    self._begin_again()
+                except Exception:
+                    log.exception("link.stumbled: events stay in the spool: trying again")
+                    self._begin_again()
         finally:
             self._shut_down()
 
-    def _stumble(self, error: Exception) -> None:
-        """The machine refused something, such as one more open file: begin again after a wait, for it may pass."""
-        log.warning("link.stumbled: %s: trying again", error)
+    def _begin_again(self) -> None:
         if self._sockets is not None:
             self._disconnect(time.monotonic_ns())
         else:
@@ -193,6 +195,8 @@ class Link:
         self._sockets.close(linger_ms=0)
         self._sockets = None
         self.instance = None
+        if self.cut_off_s is None:
+            self.cut_off_s = time.monotonic()
         self._rebuild_due_ns = now_ns + int(self._rebuild.next_s() * NS)
         for linked in self.streams.values():
             linked.session.reconnected(now_ns)
@@ -226,6 +230,7 @@ class Link:
 
     def _welcomed(self, message: control.Welcome) -> None:
         self.instance = message.instance
+        self.cut_off_s = None
         self.refusal = None
         self._rebuild.reset()
         assert self._sockets is not None

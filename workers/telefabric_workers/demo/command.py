@@ -20,6 +20,7 @@ from telefabric.store.audit import audit
 from telefabric_workers.connection import connect
 from telefabric_workers.demo import cartpole, frozenlake
 from telefabric_workers.demo.client import Client
+from telefabric_workers.demo.result import WINDOW_EPISODES
 
 if TYPE_CHECKING:
     from telefabric_workers.worker import Worker
@@ -118,7 +119,7 @@ def _train(worker: Worker, task: str, episodes: int | None, seed: int, rate: flo
 def _say(report: dict[str, Any], took_s: float) -> None:
     rate = report["success_rate"]
     learned = (
-        f"{rate:.0%} of the last 100 episodes succeeded"
+        f"{rate:.0%} of the last {min(WINDOW_EPISODES, report['episodes'])} episodes succeeded"
         if rate is not None
         else f"mean return {report['mean_return']:.1f}"
     )
