@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from contextlib import closing
@@ -16,6 +17,8 @@ from telefabric.settings import data_folder, resolve
 from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
 
 OFFSET_QUERY = 4
+_COLLECT_AFTER = 100_000
+"""Rows are tuples, which the collector looks through again and again while a transaction gathers: 5 % of its time."""
 
 
 @click.command()
@@ -78,6 +81,8 @@ def store(
             stop_with_parent(service.stop)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()
+        gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER)
         try:
             ready(str(path))  # raises when the supervisor is gone
             service.run()

@@ -162,20 +162,20 @@ def _step_row(number: int, run: int, stream: int, event: events.Step, raw: bytes
 def _add_rewards(overview: Overview, steps: list[Row]) -> None:
     """Rewards of consecutive steps of one agent go into the overview by the run, not one by one."""
     values: list[float] = []
-    of, following = (0, ""), 0
+    stream, agent, following = 0, "", 0
     for row in steps:
         reward, step = row[9], row[8]
-        if step != following or reward is None or of != (row[2], row[4]):
+        if step != following or reward is None or row[4] != agent or row[2] != stream:
             if values:
-                overview.add_run(Key(*of, "reward"), following - len(values), values)
+                overview.add_run(Key(stream, agent, "reward"), following - len(values), values)
             values = []
             if reward is None:
                 continue
-            of, following = (row[2], row[4]), row[3] if step is None else step
+            stream, agent, following = row[2], row[4], row[3] if step is None else step
         values.append(reward)
         following += 1
     if values:
-        overview.add_run(Key(*of, "reward"), following - len(values), values)
+        overview.add_run(Key(stream, agent, "reward"), following - len(values), values)
 
 
 def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
