@@ -48,6 +48,7 @@ class Follower:
         self._history = History(address, self._gathering)
         self._live = LiveLink(address, self._gathering, name, policy or LivePolicy())
         self._shown: tuple[RunView, ...] | None = None
+        self._said: tuple[object, ...] = (None, None, None)
         self._started_s = time.monotonic()
         self._rate_since_s = time.monotonic()
         self._rate_from = 0
@@ -71,10 +72,8 @@ class Follower:
         drained = self._gathering.drain()
         if any(drained.holes.values()):
             self._history.wake()
-        runs = self._runs()
-        changed = runs if runs != self._shown else None
-        self._shown = runs
-        return Update(self._connection(), changed, drained.events, drained.holes, drained.gaps, drained.skipped)
+        runs = self._changed_runs()
+        return Update(self._connection(), runs, drained.events, drained.holes, drained.gaps, drained.skipped)
 
     def source(self, stream_id: bytes) -> Source:
         """Whose stream it is, as the store or the broker last said; empty names when neither has."""
@@ -116,6 +115,17 @@ class Follower:
         return Link.UNREACHABLE, (
             f"Nobody answers at {self.address.url}. Is the broker running there? Start one with: telefabric up"
         )
+
+    def _changed_runs(self) -> tuple[RunView, ...] | None:
+        """The list of runs when it changed. Both threads replace what they say as a whole, never in part."""
+        said = (self._live.status, self._history.runs, self._history.streams)
+        if all(new is old for new, old in zip(said, self._said, strict=True)):
+            return None
+        self._said = said
+        runs = self._runs()
+        changed = runs if runs != self._shown else None
+        self._shown = runs
+        return changed
 
     def _runs(self) -> tuple[RunView, ...]:
         """Stored runs and those that the broker knows, newest first."""

@@ -141,8 +141,7 @@ class LiveLink:
                 self.refusal = ""
                 self._backoff.reset()
             case control.Recent():
-                for body in message.batches:
-                    self._batch(body, account=False)
+                self._recent(message.batches)
             case control.StatusReply():
                 self._learn(message.status)
             case control.Who():
@@ -157,9 +156,11 @@ class LiveLink:
     def _learn(self, status: dict[str, Any]) -> None:
         """Which streams are of which run; the store may not know them yet."""
         self.status = status
+        watched = self._gathering.watched
         for stream in status.get("streams", ()):
             try:
-                self._gathering.know(bytes.fromhex(stream["stream_id"]), stream["run_id"], None)
+                if stream["run_id"] in watched:
+                    self._gathering.know(bytes.fromhex(stream["stream_id"]), stream["run_id"], None)
             except (KeyError, TypeError, ValueError):
                 continue  # a broker of another version says it differently
 
@@ -171,20 +172,27 @@ class LiveLink:
             return
         try:
             delivery = decode_delivery(frames[1])
-            header = batch.parse_header(frames[2])[0] if frames[2] else None
-            events = header.events if header else 0
-            self.received += events
-            self.ledger.delivered(delivery, events)
-            if header is not None:
-                self._batch(frames[2], account=True)
-                self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
+            if not frames[2]:
+                self.ledger.delivered(delivery, 0)
+                return
+            header, start = batch.parse_header(frames[2])
+            self.received += header.events
+            self.ledger.delivered(delivery, header.events)
+            self._batch(header, frames[2][start:], account=True)
+            self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
         except WireError as error:
             log.warning("follow.bad_delivery: %s", error)
 
-    def _batch(self, message: bytes, *, account: bool) -> None:
-        """The events of a live batch, to where they belong."""
-        header, start = batch.parse_header(message)
-        body = message[start:]
+    def _recent(self, batches: list[bytes]) -> None:
+        try:
+            for message in batches:
+                header, start = batch.parse_header(message)
+                self._batch(header, message[start:], account=False)
+        except WireError as error:
+            log.warning("follow.bad_recent: %s", error)
+
+    def _batch(self, header: batch.Header, body: bytes, *, account: bool) -> None:
+        """The events of a live batch, to where they belong. Raises `WireError` for a damaged one."""
         batch.check_body(header, body)
         kind = records.kind_of(body[records.PREFIX_BYTES : records.PREFIX_BYTES + 32])
         if account:

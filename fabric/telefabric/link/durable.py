@@ -18,10 +18,11 @@ def send_durable(linked: LinkedStream, sockets: Sockets, now_ns: int) -> None:
     session, spool = linked.session, linked.spool
     while True:
         cursor = session.cursor
+        linked.unsent_bytes = spool.unsent_bytes(cursor)
         decision = session.next_send(
             oldest=spool.first_held(cursor),
             head=spool.head,
-            unsent_bytes=spool.unsent_bytes(cursor),
+            unsent_bytes=linked.unsent_bytes,
             now_ns=now_ns,
             hurry=linked.hurry or linked.closing,
         )

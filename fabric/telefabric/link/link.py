@@ -33,6 +33,8 @@ log = logging.getLogger("telefabric.link")
 
 _POLL_ACTIVE_MS = 20
 _POLL_IDLE_MS = 50
+_LOOKS_AN_INTERVAL = 4
+"""How often at least the link looks whether a batch is due while one gathers."""
 _POLL_LIVE_MS = 2
 _TELL_DROPS_S = 10.0
 
@@ -61,6 +63,7 @@ class Link:
         self._rebuild_due_ns = 0
         self._heard_ns = 0
         self._beat_due_ns = 0
+        self._look_due_ns = 0
         self.cut_off_s: float | None = time.monotonic()
         """Since when no broker has answered; None while one does."""
         self._thread = threading.Thread(target=self._run, name="telefabric-link", daemon=True)
@@ -135,10 +138,14 @@ class Link:
         if sockets.watched_changed:
             self._watch()
         live = LiveSender(sockets, self.instance or bytes(16), self.clock_offset_ns or 0)
+        look = bool(messages) or now_ns >= self._look_due_ns
         for linked in list(self.streams.values()):
             if linked.feed.watched:
                 live.feed(linked, now_ns)
-            self._serve(linked, now_ns)
+            if look or linked.hurry or linked.closing:
+                self._serve(linked, now_ns)
+        if look:
+            self._look_due_ns = now_ns + self._durable_patience_ms() * 1_000_000
         if now_ns >= self._beat_due_ns or self._beat_urgent(now_ns):
             self._beat(now_ns)
         if self.orphans is not None:
@@ -147,14 +154,21 @@ class Link:
             self.orphans.scanned = True
 
     def _patience_ms(self) -> int:
-        """How long to sleep: live events wait two milliseconds at most, durable ones for their gathering interval."""
-        patience = _POLL_IDLE_MS
-        for linked in self.streams.values():
-            if linked.feed.watched:
-                return _POLL_LIVE_MS
-            if linked.session.cursor <= linked.spool.head:
-                patience = _POLL_ACTIVE_MS
-        return patience
+        """How long to sleep: live events wait two milliseconds at most."""
+        if any(linked.feed.watched for linked in self.streams.values()):
+            return _POLL_LIVE_MS
+        return self._durable_patience_ms()
+
+    def _durable_patience_ms(self) -> int:
+        """How long durable events may wait for a look: many streams gather for longer, and each look has its price."""
+        gathering = [
+            linked.session.interval_ms
+            for linked in self.streams.values()
+            if linked.session.cursor <= linked.spool.head or linked.session.phase is not Phase.STREAMING
+        ]
+        if not gathering:
+            return _POLL_IDLE_MS
+        return min(max(min(gathering) // _LOOKS_AN_INTERVAL, _POLL_ACTIVE_MS), _POLL_IDLE_MS)
 
     def _take_arrivals(self, now_ns: int) -> None:
         with self._guard:
@@ -254,7 +268,7 @@ class Link:
             return False
         return any(
             linked.session.phase is Phase.STREAMING
-            and (linked.session.next_bytes or linked.backlog_bytes > linked.session.credit)
+            and (linked.session.next_bytes or linked.waiting_bytes > linked.session.credit)
             for linked in self.streams.values()
         )
 

@@ -28,6 +28,8 @@ class LinkedStream:
     leaving: bool = False
     """Finish now; what is not acknowledged stays in the spool."""
     hurry: bool = False
+    unsent_bytes: int = 0
+    """What the spool held beyond the cursor when the link last looked."""
     told_drops: int = 0
     told_ns: int = 0
     done: threading.Event = field(default_factory=threading.Event)
@@ -36,6 +38,11 @@ class LinkedStream:
     def moving(self) -> bool:
         """Events are flowing, as opposed to waiting for a broker or a store."""
         return self.session.phase is Phase.STREAMING
+
+    @property
+    def waiting_bytes(self) -> int:
+        """As `backlog_bytes` was when the link last looked."""
+        return self.session.in_flight_bytes + self.unsent_bytes
 
     @property
     def backlog_bytes(self) -> int:

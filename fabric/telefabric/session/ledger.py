@@ -31,15 +31,18 @@ class Account:
     def lost_in_transit(self) -> int:
         return self.newest - self.received - sum(self.dropped.values())
 
-    def reach(self, number: int, events: int = 0) -> None:
+    def reach(self, number: int, events: int = 0) -> int:
         """`number` was seen; so many events up to it have just been added to what was received or dropped.
 
-        A source that begins to number again gives less than is accounted for: its account goes on from there.
+        A source that begins to number again gives less than is accounted for: its account goes on from there. Returns
+        how many more are numbered now.
         """
+        newest = self.newest
         accounted = self.received + sum(self.dropped.values())
         if self.before is None or accounted > max(self.newest, number - self.before):
             self.before = number - events - self.newest
         self.newest = max(self.newest, number - self.before)
+        return self.newest - newest
 
 
 class Lost(NamedTuple):
@@ -61,7 +64,8 @@ class Ledger:
         self.dropped: Counter[str] = Counter()
         """All reported drops of this subscription, by reason."""
         self._kinds = None if kinds is None else frozenset(kinds)
-        self._lost_before = 0
+        self._lost = 0
+        """By all sources, also those that are forgotten; kept with each change, for it is asked after each message."""
 
     def delivered(self, delivery: Delivery, events: int) -> None:
         """A delivery of so many events; 0 for a tick."""
@@ -72,24 +76,26 @@ class Ledger:
             hop.dropped[drop.reason] += drop.events
             self.dropped[drop.reason] += drop.events
             if drop.kind:
-                self._source(drop.stream, drop.kind).dropped[drop.reason] += drop.events
+                source = self._source(drop.stream, drop.kind)
+                source.dropped[drop.reason] += drop.events
+                self._lost -= drop.events
                 number, before = reached.get((drop.stream, drop.kind), (0, 0))
                 reached[drop.stream, drop.kind] = (max(number, drop.reached), before + drop.events)
-        for source, (number, dropped) in reached.items():
-            self.sources[source].reach(number, dropped)
+        for named, (number, dropped) in reached.items():
+            self._lost += self.sources[named].reach(number, dropped)
         hop.reach(delivery.number)
 
     def batch(self, stream: bytes, kind: str, counter: int, events: int) -> None:
         """A batch of a source, numbered up to `counter`."""
         source = self._source(stream, kind)
         source.received += events
-        source.reach(counter, events)
+        self._lost += source.reach(counter, events) - events
 
     def ticked(self, stream: bytes, counters: Iterable[tuple[str, int]]) -> None:
         """A source's own tick: its newest number of each kind, so that a lost tail is seen too."""
         for kind, counter in counters:
             if self._wants(kind):
-                self._source(stream, kind).reach(counter)
+                self._lost += self._source(stream, kind).reach(counter)
 
     def overflowed(self, stream: bytes, kind: str, reason: str, events: int, counter: int) -> None:
         """The source itself dropped events, the last of them numbered `counter`."""
@@ -97,19 +103,18 @@ class Ledger:
             source = self._source(stream, kind)
             source.dropped[reason] += events
             self.dropped[reason] += events
-            source.reach(counter, events)
+            self._lost += source.reach(counter, events) - events
 
     def forget(self, stream: bytes) -> None:
         """The stream is not wanted any more; what it lost stays counted, and what it sends later begins anew."""
         for source in [source for source in self.sources if source[0] == stream]:
-            self._lost_before += self.sources.pop(source).lost_in_transit
+            del self.sources[source]
 
     @property
     def lost_in_transit(self) -> Lost:
         """What the sources numbered and nobody accounts for, and what of it the broker had."""
         to_client = self.broker_hop.lost_in_transit
-        lost = self._lost_before + sum(source.lost_in_transit for source in self.sources.values())
-        return Lost(max(lost - to_client, 0), to_client)
+        return Lost(max(self._lost - to_client, 0), to_client)
 
     def _wants(self, kind: str) -> bool:
         return self._kinds is None or kind in self._kinds

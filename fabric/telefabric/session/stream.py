@@ -125,6 +125,11 @@ class StreamSession:
         if self._in_flight and now_ns - self._progress_ns > limits.ACK_STALL_S * NS:
             self._greet(now_ns, delay_s=0.0)
 
+    @property
+    def interval_ms(self) -> int:
+        """How long a batch may gather, as the broker said."""
+        return self._interval_ns // 1_000_000
+
     # -- decisions -----------------------------------------------------------------------------------------------
 
     def hello_due(self, now_ns: int) -> bool:

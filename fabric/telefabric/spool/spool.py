@@ -89,6 +89,7 @@ class Spool:
         self._active: Segment | None = None
         self._reader: _Position | None = None
         self._written = 0
+        self._prepared = False
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -197,14 +198,17 @@ class Spool:
 
     def prepare(self) -> None:
         """Allocate the next segment ahead of time, so that `append` need not. Any thread. Raises `SpoolError`."""
-        spare = self.directory / _SPARE
-        if not spare.exists():
-            self._allocate_spare(limits.SEGMENT_BYTES)
+        if not self._prepared:  # asked at every turn of the link: no look at the disk
+            self._make_spare()
+            self._prepared = True
 
-    def _allocate_spare(self, size: int) -> None:
-        making = self._allocate(size)
+    def _make_spare(self) -> None:
+        spare = self.directory / _SPARE
+        if spare.exists():
+            return
+        making = self._allocate(limits.SEGMENT_BYTES)
         try:
-            os.replace(making, self.directory / _SPARE)
+            os.replace(making, spare)
         except OSError as error:
             raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
 
@@ -237,13 +241,14 @@ class Spool:
         if size > limits.SEGMENT_BYTES:
             spare = self._allocate(size)  # not the spare, which the link may replace meanwhile
         else:
-            self.prepare()
+            self._make_spare()
             spare = self.directory / _SPARE
         try:
             segment = Segment.start(spare, self.directory, self.info.stream, first_seq, self._written)
         except OSError as error:
             raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
         self._segments.append(segment)
+        self._prepared = False
         return segment
 
     def _drop_oldest(self, reason: str) -> None:
