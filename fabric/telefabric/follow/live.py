@@ -30,6 +30,8 @@ log = logging.getLogger("telefabric.follow")
 NS = 1_000_000_000
 _POLL_MS = 50
 _ASK_STATUS_S = 1.0
+_ASK_STATUS_PER_STREAM_S = 0.003
+"""A status names every stream of the broker: with a thousand it takes broker and client some ten milliseconds each."""
 
 
 class LiveLink:
@@ -95,7 +97,10 @@ class LiveLink:
             self._wanted_changed.clear()
             self._forget_unwatched()
             self._say_watch()
-        sockets.beat(now_ns, ask_now=self._gathering.has_unknown)
+        streams = len(self.status.get("streams", ()))
+        sockets.beat(
+            now_ns, ask_now=self._gathering.has_unknown, ask_s=_ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S
+        )
         if sockets.silent(now_ns):
             self._lose(sockets)
 
@@ -290,12 +295,12 @@ class _Sockets:
             found.append(frames)
         return found
 
-    def beat(self, now_ns: int, *, ask_now: bool) -> None:
+    def beat(self, now_ns: int, *, ask_now: bool, ask_s: float) -> None:
         if now_ns >= self._beat_due_ns:
             self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
             self.send(control.WatchBeat(now_ns))
-        if now_ns >= self._status_due_ns or (ask_now and now_ns >= self._status_due_ns - int(0.9 * NS)):
-            self._status_due_ns = now_ns + int(_ASK_STATUS_S * NS)
+        if now_ns >= self._status_due_ns or (ask_now and now_ns >= self._status_due_ns - int((ask_s - 0.1) * NS)):
+            self._status_due_ns = now_ns + int(ask_s * NS)
             self.send(control.StatusRequest())
 
     def silent(self, now_ns: int) -> bool:

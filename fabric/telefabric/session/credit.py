@@ -26,7 +26,8 @@ def max_min_fair(wants: Mapping[bytes, int], pool: int) -> dict[bytes, int]:
 class _Account:
     granted: int
     confirmed: int
-    backlog: int = 0
+    wanted: int = 0
+    """Beyond the base. Streams that want nothing more are most, and what changes below the base changes nothing."""
     next_bytes: int = 0
 
     @property
@@ -71,11 +72,12 @@ class CreditBook:
         account = self._accounts.get(stream)
         if account is None:
             return
+        wanted = min(max(backlog - self._base, 0), self._stream_extra_max)
         next_bytes = min(next_bytes, self._base + self._stream_extra_max)
-        told = (backlog, next_bytes, min(confirmed, account.reserved))
-        if told == (account.backlog, account.next_bytes, account.confirmed):
+        told = (wanted, next_bytes, min(confirmed, account.reserved))
+        if told == (account.wanted, account.next_bytes, account.confirmed):
             return
-        account.backlog, account.next_bytes, account.confirmed = told
+        account.wanted, account.next_bytes, account.confirmed = told
         if stream in self._line:
             if next_bytes <= min(account.granted, account.confirmed):  # the worker heard of the grant
                 self._line.remove(stream)
@@ -117,11 +119,7 @@ class CreditBook:
                 pool -= extra
             else:
                 targets[stream] = self._base
-        others = {
-            stream: min(max(account.backlog - self._base, 0), self._stream_extra_max)
-            for stream, account in self._accounts.items()
-            if stream not in targets
-        }
+        others = {stream: account.wanted for stream, account in self._accounts.items() if stream not in targets}
         shares = max_min_fair(others, pool)
         targets.update({stream: self._base + share for stream, share in shares.items()})
         return targets
