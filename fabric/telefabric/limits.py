@@ -42,7 +42,7 @@ STREAM_ABSENT_S = 30.0
 BATCH_INTERVAL_MIN_S = 0.02
 BATCH_INTERVAL_MAX_S = 1.0
 BATCH_INTERVAL_PER_STREAM_S = 0.001
-"""So that all streams together send at most 1,000 small batches a second: 15 % of a core of the broker and the store."""
+"""All streams together send at most 1,000 small batches a second: 15 % of a core of the broker and the store."""
 RECONNECT_MIN_S = 0.2
 RECONNECT_MAX_S = 30.0
 ACK_STALL_S = 5.0
