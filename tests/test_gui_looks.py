@@ -43,8 +43,8 @@ def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
     assert [figures.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
         "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", figures.NONE, figures.NONE,
     ]  # fmt: skip
-    assert [figures.duration(value) for value in (0.0064, 3.21, 14, 840, 8040, 200_000)] == [
-        "6 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
+    assert [figures.duration(value) for value in (0.0064, 0.0641, 3.21, 14, 840, 8040, 200_000)] == [
+        "6.4 ms", "64 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
     ]  # fmt: skip
     assert figures.clock(0) == figures.NONE
     assert figures.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"

@@ -439,3 +439,37 @@ def test_each_observation_has_its_picture(
     assert scene is not None
     assert scene.words
     assert not main.page.environment.grab().isNull()
+
+
+# -- health ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("connection", "stored", "caption", "tone"),
+    [
+        (LIVE, "100 stored", "20 events on the way", "good"),
+        (LIVE._replace(absent=("store",)), "100 stored", "Not attached to the broker", "warning"),
+        (LIVE._replace(sentence="The store does not answer."), "100 stored", "The store does not answer.", "warning"),
+    ],
+)
+def test_the_chain_tells_of_each_part_from_worker_to_client(
+    window: Callable[..., MainWindow], connection: Connection, stored: str, caption: str, tone: str
+) -> None:
+    runs = (view(emitted=120, backlog=20),)
+    main = window(ScriptedFeed(update(connection=connection, runs=runs), update(*some(1, 9), connection=connection)))
+    tick(main, 2)
+    parts = {part.name: part for part in main.details._chain._parts}
+    assert list(parts) == ["Worker", "Broker", "Store", "This client"]
+    assert parts["Worker"].figure == "120 emitted"
+    assert parts["Store"].figure == stored
+    assert parts["Store"].caption.startswith(caption)
+    assert parts["Store"].tone == tone
+
+
+def test_a_sentence_in_the_chain_has_as_many_lines_as_it_needs(window: Callable[..., MainWindow]) -> None:
+    connection = LIVE._replace(absent=("store",))
+    main = window(ScriptedFeed(update(runs=(view(),)), update(*some(1, 9), connection=LIVE)))
+    tick(main, 2)
+    chain = main.details._chain
+    before = chain.height()
+    main.controller._feed.updates.append(update(connection=connection))
+    tick(main)
+    assert chain.height() > before

@@ -43,6 +43,8 @@ class Connection(NamedTuple):
     lost_in_transit: int = 0
     buffered: int = 0
     """Events that wait for `drain`."""
+    absent: tuple[str, ...] = ()
+    """Required stores that are not attached to the broker: until they are, workers keep their events."""
 
 
 class RunView(NamedTuple):
@@ -60,8 +62,10 @@ class RunView(NamedTuple):
     metadata: dict[str, object]
     silent_s: float | None = None
     """How long the broker has not heard of its workers; None for a run that it does not know."""
+    emitted: int = 0
+    """Events of its streams that the broker knows, as far as it has heard."""
     backlog: int = 0
-    """Events that its workers hold and no store has yet."""
+    """Those of them that no store has acknowledged yet."""
 
 
 class FeedEvent(NamedTuple):

@@ -38,7 +38,9 @@ def real(number: float | None, digits: int = 2) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two places at most: 6 ms, 3.2 s, 14 s, 2 h 14 min."""
+    """Two places at most: 0.6 ms, 14 ms, 3.2 s, 14 s, 2 h 14 min."""
+    if seconds < 0.01:
+        return f"{seconds * 1e3:.1f} ms"
     if seconds < 1:
         return f"{seconds * 1e3:.0f} ms"
     if seconds < 10:

@@ -51,7 +51,7 @@ def place_of(connection: Connection) -> str:
 def parts_of(controller: Controller, run: RunView | None) -> list[Part]:
     """From worker to this client, as far as the feed knows them."""
     connection = controller.connection
-    parts = [_worker(run)] if run else []
+    parts = [_worker(connection, run)] if run else []
     if is_file(connection):
         told = connection.sentence or connection.address
         parts.append(Part("Store file", "read-only", told, tone_of(connection.link)))
@@ -60,7 +60,11 @@ def parts_of(controller: Controller, run: RunView | None) -> list[Part]:
     else:
         behind = connection.behind_s
         figure = f"{duration(behind)} behind" if behind is not None else ""
-        parts.append(Part("Broker", figure, connection.sentence or connection.address, tone_of(connection.link)))
+        live = connection.link is Link.LIVE
+        told = connection.sentence if connection.sentence and not live else connection.address
+        parts.append(Part("Broker", figure, told, tone_of(connection.link)))
+        if live:
+            parts.append(_store(connection, run))
     parts.append(_client(controller))
     return parts
 
@@ -115,16 +119,28 @@ def memory_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _worker(run: RunView) -> Part:
-    figure = plural(run.workers, "worker")
+def _worker(connection: Connection, run: RunView) -> Part:
+    known = run.emitted and connection.link is Link.LIVE
+    figure = f"{count(run.emitted)} emitted" if known else plural(run.workers, "worker")
     if run.state == "stalled":
         return Part("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
     if run.state == "failed":
         return Part("Worker", figure, run.reason or "failed", "error")
-    if run.backlog:
-        return Part("Worker", figure, f"{plural(run.backlog, 'event')} to be stored", "good")
+    words = f"{plural(run.workers, 'worker')}, {run.state}" if known else run.state
     done = run.state in ("completed", "cancelled")
-    return Part("Worker", figure, run.state, "faint" if done or run.state == "pending" else "good")
+    return Part("Worker", figure, words, "faint" if done or run.state == "pending" else "good")
+
+
+def _store(connection: Connection, run: RunView | None) -> Part:
+    """What of the shown run is stored, by the broker's word."""
+    stored = f"{count(run.emitted - run.backlog)} stored" if run and run.emitted else ""
+    if connection.absent:
+        words = "Not attached to the broker: workers keep what they emit. Start it: telefabric store"
+        return Part("Store", stored, words, "warning")
+    if connection.sentence:
+        return Part("Store", stored, connection.sentence, "warning")
+    waiting = run.backlog if run else 0
+    return Part("Store", stored, f"{plural(waiting, 'event')} on the way" if waiting else "nothing is waiting", "good")
 
 
 def _client(controller: Controller) -> Part:

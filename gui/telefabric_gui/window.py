@@ -261,6 +261,8 @@ class MainWindow(QMainWindow):
         self.status.show_state(tone, words, pulse=live)
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
             self.status.show_figure(name, text, role)
+        age = page.frame_age_s if (page := self.page) else None
+        self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
         broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY)
         self.banner.say(connection.sentence if broken and self._tabs else "")
 

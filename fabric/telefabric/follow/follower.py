@@ -103,6 +103,7 @@ class Follower:
             tuple(sorted(self._live.dropped.items())),
             self._live.lost_in_transit,
             self._gathering.pending,
+            tuple(self._live.status.get("absent", ())),
         )
 
     def _link(self, now_s: float) -> tuple[Link, str]:
@@ -175,6 +176,7 @@ def _view(run_id: str, run: Run | None, streams: list[dict[str, Any]], agents: s
         run.reason if run else None,
         _metadata(run),
         silent_s and round(silent_s, 0),
+        sum(stream["emitted"] for stream in streams),
         sum(stream["backlog"] for stream in streams),
     )
 

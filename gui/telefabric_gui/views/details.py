@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from PySide6.QtCore import QEvent, QPointF, QRect, QRectF, Qt
-from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QFontMetrics, QHelpEvent, QPainter, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QToolTip, QVBoxLayout, QWidget
 
 from telefabric_gui import theme
@@ -16,6 +17,8 @@ from telefabric_gui.views.card import label, restyle
 
 WIDTH_PX = 300
 _LINK_PX = 56
+_LINE_PX = 17
+_CAPTION_LINES_MAX = 4
 _PAIR_PX = 22
 _BUCKETS = 36
 _HISTOGRAM_PX = 84
@@ -96,37 +99,59 @@ class DetailsDock(QFrame):
 
 
 class _Chain(QWidget):
-    """Dots with what each part says."""
+    """Dots with what each part says. A sentence takes as many lines as it needs."""
 
     def __init__(self) -> None:
         super().__init__()
         self._parts: tuple[Part, ...] = ()
+        self._lines: tuple[int, ...] = ()
+        """Of each part's caption."""
 
     def show_parts(self, parts: Sequence[Part]) -> None:
         if (given := tuple(parts)) != self._parts:
             self._parts = given
-            self.setFixedHeight(_LINK_PX * len(given))
+            self._measure()
             self.setAccessibleDescription("; ".join(f"{part.name}: {part.figure}, {part.caption}" for part in given))
             self.update()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._measure()
+
+    def _measure(self) -> None:
+        metrics = QFontMetrics(theme.text_font(theme.CAPTION_PX))
+        flags, room = int(Qt.TextFlag.TextWordWrap), QRect(0, 0, self._text_px, 1_000)
+        heights = [metrics.boundingRect(room, flags, part.caption).height() for part in self._parts]
+        self._lines = tuple(min(max(1, height // metrics.height()), _CAPTION_LINES_MAX) for height in heights)
+        self.setFixedHeight(sum(self._heights))
+
+    @property
+    def _text_px(self) -> int:
+        return self.width() - 30
+
+    @property
+    def _heights(self) -> list[int]:
+        return [_LINK_PX + _LINE_PX * (lines - 1) for lines in self._lines]
 
     def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        for place, part in enumerate(self._parts):
-            top = place * _LINK_PX
+        top = 0
+        for place, (part, height) in enumerate(zip(self._parts, self._heights, strict=True)):
             if place + 1 < len(self._parts):
                 painter.setPen(QPen(QColor(colours.line), 2))
-                painter.drawLine(QPointF(8, top + 24), QPointF(8, top + _LINK_PX))
+                painter.drawLine(QPointF(8, top + 24), QPointF(8, top + height))
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QColor(getattr(colours, part.tone)))
             painter.drawEllipse(QPointF(8, top + 13), 5, 5)
-            self._paint_texts(painter, part, top)
+            self._paint_texts(painter, part, top, self._lines[place])
+            top += height
         painter.end()
 
-    def _paint_texts(self, painter: QPainter, part: Part, top: int) -> None:
+    def _paint_texts(self, painter: QPainter, part: Part, top: int, lines: int) -> None:
         colours = theme.active()
-        first = QRect(26, top + 3, self.width() - 30, 20)
+        first = QRect(26, top + 3, self._text_px, 20)
         painter.setFont(theme.text_font(bold=True))
         painter.setPen(QColor(colours.text))
         painter.drawText(first, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), part.name)
@@ -135,15 +160,17 @@ class _Chain(QWidget):
         painter.drawText(first, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), part.figure)
         if part.tone in ("warning", "error"):
             painter.setPen(QColor(getattr(colours, part.tone)))
-        second = QRect(26, top + 23, self.width() - 30, 20)
-        text = painter.fontMetrics().elidedText(part.caption, Qt.TextElideMode.ElideRight, second.width())
-        painter.drawText(second, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), text)
+        second = QRect(26, top + 25, self._text_px, _LINE_PX * lines)
+        words = part.caption
+        if lines == 1:
+            words = painter.fontMetrics().elidedText(words, Qt.TextElideMode.ElideMiddle, second.width())
+        painter.drawText(second, int(Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap), words)
 
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
-            place = int(event.pos().y() // _LINK_PX)
-            if 0 <= place < len(self._parts):
-                part = self._parts[place]
+            below = [bottom > event.pos().y() for bottom in accumulate(self._heights)]
+            if True in below:
+                part = self._parts[below.index(True)]
                 QToolTip.showText(event.globalPos(), f"{part.name}: {part.figure}\n{part.caption}", self)
             return True
         return super().event(event)

@@ -84,6 +84,12 @@ class Page(QWidget):
             self._draw_chart()
         self._ticks += 1
 
+    @property
+    def frame_age_s(self) -> float | None:
+        """Of the newest live picture; None when there was none."""
+        frame = self.track.frame
+        return None if frame is None else age_s(frame.time_ns)
+
     def set_paused(self, paused: bool) -> None:
         """Hold the tables as they are, or let them go on."""
         for table in (self.step_table, self.episode_table):

@@ -15,8 +15,9 @@ _FIGURES = {
     "missing": ("missing 000 000", "Events that have not come yet and are being fetched from the store"),
     "gaps": ("gaps 000 000", "Events that are known to be lost for good"),
     "dropped": ("dropped here 000 000", "Live events that were left out on the way to this client"),
+    "frame": ("frame age 000 ms", "Time since the newest picture of the tab in front was taken"),
     "memory": ("memory 0 000 MB", "Memory of this client"),
-    "redraw": ("redraw 00 ms at 20 Hz", "Time to take in what came and to paint it"),
+    "redraw": ("redraw 000 ms at 20 Hz", "Time to take in what came and to paint it"),
 }
 
 
@@ -32,7 +33,7 @@ class StatusBar(QFrame):
         self._figures: dict[str, QLabel] = {}
         layout = QHBoxLayout(self)
         layout.setContentsMargins(14, 0, 14, 0)
-        layout.setSpacing(20)
+        layout.setSpacing(16)
         first = QHBoxLayout()
         first.setSpacing(6)
         first.addWidget(self.dot)
