@@ -35,6 +35,7 @@ _POLL_ACTIVE_MS = 20
 _POLL_IDLE_MS = 50
 _LOOKS_AN_INTERVAL = 4
 """How often at least the link looks whether a batch is due while one gathers."""
+_LOOK_MAX_MS = 200
 _POLL_LIVE_MS = 2
 _TELL_DROPS_S = 10.0
 
@@ -64,6 +65,7 @@ class Link:
         self._heard_ns = 0
         self._beat_due_ns = 0
         self._look_due_ns = 0
+        self._tend_due_ns = 0
         self.cut_off_s: float | None = time.monotonic()
         """Since when no broker has answered; None while one does."""
         self._thread = threading.Thread(target=self._run, name="telefabric-link", daemon=True)
@@ -114,8 +116,10 @@ class Link:
     def _turn(self) -> None:
         now_ns = time.monotonic_ns()
         self._take_arrivals(now_ns)
-        for linked in list(self.streams.values()):
-            self._tend(linked, now_ns)
+        if now_ns >= self._tend_due_ns:
+            self._tend_due_ns = now_ns + _POLL_ACTIVE_MS * 1_000_000
+            for linked in list(self.streams.values()):
+                self._tend(linked, now_ns)
         if self._sockets is None:
             if now_ns < self._rebuild_due_ns:
                 self._stop.wait(_POLL_IDLE_MS / 1000)
@@ -125,10 +129,11 @@ class Link:
         assert sockets is not None
         sockets.wait(self._patience_ms())
         now_ns = time.monotonic_ns()
+        look = now_ns >= self._look_due_ns
         was_heard = sockets.subscribed
         messages = sockets.receive()
         if sockets.subscribed != was_heard:
-            self._beat_due_ns = now_ns  # perhaps another instance: its WHO tells
+            look, self._beat_due_ns = True, now_ns  # perhaps another instance: its WHO tells
         for message in messages:
             self._heard_ns = now_ns
             self._dispatch(message, now_ns)
@@ -137,30 +142,36 @@ class Link:
             return
         if sockets.watched_changed:
             self._watch()
-        live = LiveSender(sockets, self.instance or bytes(16), self.clock_offset_ns or 0)
-        look = bool(messages) or now_ns >= self._look_due_ns
-        for linked in list(self.streams.values()):
-            if linked.feed.watched:
-                live.feed(linked, now_ns)
-            if look or linked.hurry or linked.closing:
-                self._serve(linked, now_ns)
+        self._send(sockets, {getattr(message, "stream", b"") for message in messages}, look=look, now_ns=now_ns)
         if look:
-            self._look_due_ns = now_ns + self._durable_patience_ms() * 1_000_000
-        if now_ns >= self._beat_due_ns or self._beat_urgent(now_ns):
+            self._look_due_ns = now_ns + self._look_ms() * 1_000_000
+        if now_ns >= self._beat_due_ns or ((look or messages) and self._beat_urgent(now_ns)):
             self._beat(now_ns)
         if self.orphans is not None:
             for spool in self.orphans.next(self.streams, now_ns):
                 self._adopt(spool, now_ns)
             self.orphans.scanned = True
 
+    def _send(self, sockets: Sockets, heard: set[bytes], *, look: bool, now_ns: int) -> None:
+        """Live events of watched streams at once; durable ones of all at a look, else of streams that heard something.
+
+        With many streams in a process looks are what they cost, and most look at nothing new.
+        """
+        live = LiveSender(sockets, self.instance or bytes(16), self.clock_offset_ns or 0)
+        for stream, linked in list(self.streams.items()):
+            if linked.feed.watched:
+                live.feed(linked, now_ns)
+            if look or linked.hurry or linked.closing or stream in heard:
+                self._serve(linked, now_ns)
+
     def _patience_ms(self) -> int:
         """How long to sleep: live events wait two milliseconds at most."""
         if any(linked.feed.watched for linked in self.streams.values()):
             return _POLL_LIVE_MS
-        return self._durable_patience_ms()
+        return min(self._look_ms(), _POLL_IDLE_MS)
 
-    def _durable_patience_ms(self) -> int:
-        """How long durable events may wait for a look: many streams gather for longer, and each look has its price."""
+    def _look_ms(self) -> int:
+        """How long durable events may wait for a look."""
         gathering = [
             linked.session.interval_ms
             for linked in self.streams.values()
@@ -168,7 +179,7 @@ class Link:
         ]
         if not gathering:
             return _POLL_IDLE_MS
-        return min(max(min(gathering) // _LOOKS_AN_INTERVAL, _POLL_ACTIVE_MS), _POLL_IDLE_MS)
+        return min(max(min(gathering) // _LOOKS_AN_INTERVAL, _POLL_ACTIVE_MS), _LOOK_MAX_MS)
 
     def _take_arrivals(self, now_ns: int) -> None:
         with self._guard:

@@ -45,6 +45,8 @@ class CreditBook:
         self._stream_extra_max = min(stream_bytes_max - base, self._pool)
         self._accounts: dict[bytes, _Account] = {}
         self._line: list[bytes] = []
+        self._stirring: dict[bytes, _Account] = {}
+        """Streams that hold or want more than the base. Of a thousand most do not, and a review leaves them out."""
         self._dirty = False
 
     def open(self, stream: bytes) -> int:
@@ -57,6 +59,7 @@ class CreditBook:
         self._accounts.pop(stream, None)
         if stream in self._line:
             self._line.remove(stream)
+        self._stirring.pop(stream, None)
         self._dirty = True
 
     def granted(self, stream: bytes) -> int:
@@ -83,6 +86,7 @@ class CreditBook:
                 self._line.remove(stream)
         elif next_bytes > account.granted:
             self._line.append(stream)
+        self._stirring[stream] = account
         self._dirty = True
 
     def review(self) -> dict[bytes, int]:
@@ -106,7 +110,11 @@ class CreditBook:
             elif raised > account.granted:
                 account.granted = raised
                 changed[stream] = raised
+        self._stirring = {stream: one for stream, one in self._stirring.items() if not self._at_rest(stream, one)}
         return {stream: grant for stream, grant in changed.items() if self._accounts[stream].granted == grant}
+
+    def _at_rest(self, stream: bytes, account: _Account) -> bool:
+        return not account.wanted and account.granted == account.reserved == self._base and stream not in self._line
 
     def _targets(self) -> dict[bytes, int]:
         """What each stream should hold: the line's heads whole, then the others' fair shares."""
@@ -119,7 +127,7 @@ class CreditBook:
                 pool -= extra
             else:
                 targets[stream] = self._base
-        others = {stream: account.wanted for stream, account in self._accounts.items() if stream not in targets}
+        others = {stream: one.wanted for stream, one in self._stirring.items() if stream not in targets}
         shares = max_min_fair(others, pool)
         targets.update({stream: self._base + share for stream, share in shares.items()})
         return targets
@@ -128,10 +136,10 @@ class CreditBook:
         """Take back what exceeds the target by more than an eighth (small swings are not worth a message), or by
         anything as long as others are owed more than is free."""
         changed: dict[bytes, int] = {}
-        owed = sum(max(targets[stream] - account.reserved, 0) for stream, account in self._accounts.items())
+        owed = sum(max(target - self._accounts[stream].reserved, 0) for stream, target in targets.items())
         exact = owed > self._free()
-        for stream, account in self._accounts.items():
-            target = targets[stream]
+        for stream, target in targets.items():
+            account = self._accounts[stream]
             spare = 0 if exact or target == self._base else account.granted // 8
             if target < account.granted - spare:
                 account.confirmed = account.reserved  # until the worker says that it heard of less
@@ -140,7 +148,7 @@ class CreditBook:
         return changed
 
     def _free(self) -> int:
-        return self._pool - sum(account.reserved - self._base for account in self._accounts.values())
+        return self._pool - sum(account.reserved - self._base for account in self._stirring.values())
 
     def total_reserved(self, streams: Iterable[bytes] | None = None) -> int:
         chosen = self._accounts if streams is None else streams
