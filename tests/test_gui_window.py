@@ -213,6 +213,9 @@ def test_holes_and_gaps_are_counted_and_the_verdict_says_so(window: Callable[...
     tick(main, 2)
     assert main.details._verdict.text() == "11 being fetched"
     assert main.status._figures["missing"].text() == "missing 11"
+    feed.updates.append(update(connection=LIVE._replace(absent=("store",))))
+    tick(main)
+    assert main.details._verdict.text() == "11 wait for a store"
     feed.updates.append(update(*some(10, 20), holes={S: ()}))
     tick(main)
     assert main.details._verdict.text() == "all accounted for"

@@ -71,6 +71,8 @@ def parts_of(controller: Controller, run: RunView | None) -> list[Part]:
 
 def verdict_of(controller: Controller) -> tuple[str, str]:
     """One word on completeness, and its tone."""
+    if controller.missing and controller.connection.absent:
+        return f"{count(controller.missing)} wait for a store", "warning"
     if controller.missing:
         return f"{count(controller.missing)} being fetched", "warning"
     if controller.lost:
