@@ -37,9 +37,9 @@ def wanting(message: control.Watch) -> LiveSubscriber:
 def drain(subscriber: LiveSubscriber, now_ns: int = 0) -> list[tuple[str, Delivery]]:
     """All that waits, by kind, as a pipe that is never full takes it."""
     found = []
-    while items := subscriber.peek(now_ns, 1):
-        found.append((items[0].kind, subscriber.delivery(items)))
-        subscriber.sent(items)
+    while (item := subscriber.peek(now_ns)) is not None:
+        found.append((item.kind, subscriber.delivery(item)))
+        subscriber.sent(item)
     return found
 
 
@@ -89,21 +89,19 @@ class Queue(RuleBasedStateMachine):
     def another_policy(self, events_max: int, age_ms_max: int) -> None:
         self.subscriber.want(watch(["other"], events_max=events_max, age_ms_max=age_ms_max))
 
-    @rule(deliveries=st.integers(1, 5), batches_max=st.integers(1, 4), full_after=st.integers(0, 5))
-    def send(self, deliveries: int, batches_max: int, full_after: int) -> None:
-        for place in range(deliveries):
-            items = self.subscriber.peek(self.now_ns, batches_max)
-            if not items:
+    @rule(batches=st.integers(1, 5), full_after=st.integers(0, 5))
+    def send(self, batches: int, full_after: int) -> None:
+        for place in range(batches):
+            item = self.subscriber.peek(self.now_ns)
+            if item is None:
                 return
-            assert len(items) <= batches_max
-            delivery = self.subscriber.delivery(items)
+            assert self.now_ns - item.entered_ns <= self.subscriber.policy.age_ms_max * MS
+            delivery = self.subscriber.delivery(item)
             if place >= full_after:
                 return  # the pipe is full: all this is said again
-            self.subscriber.sent(items)
-            for item in items:
-                assert self.now_ns - item.entered_ns <= self.subscriber.policy.age_ms_max * MS
-                assert self.pushed[item.number] == (item.kind, item.stream, item.events, item.counter)
-                self.received.append(item.number)
+            self.subscriber.sent(item)
+            assert self.pushed[item.number] == (item.kind, item.stream, item.events, item.counter)
+            self.received.append(item.number)
             self.seen(delivery)
 
     @precondition(lambda self: not self.subscriber.queued_events)
@@ -205,7 +203,9 @@ def test_drops_that_a_full_pipe_asks_for_again_and_again_stay_few():
     subscriber = wanting(watch(events_max=5))
     for counter in range(1, 900):
         subscriber.push("step", header(1, counter), b"x", 0)
-    subscriber.delivery(subscriber.peek(0))
+    item = subscriber.peek(0)
+    assert item is not None
+    subscriber.delivery(item)
     assert len(subscriber._untold) == 1
 
 
@@ -426,7 +426,9 @@ def test_status_names_what_was_numbered_delivered_queued_and_dropped():
     for _ in range(3):
         live_message(watchers.core.lane, "r", "step")
     subscriber = watchers.core.lane.subscribers[token]
-    subscriber.sent(subscriber.peek(0, 1))
+    item = subscriber.peek(0)
+    assert item is not None
+    subscriber.sent(item)
     (status,) = watchers.core.status(NS)
     assert status == {
         "name": "viewer", "runs": ["r"], "numbered": 3, "delivered": 1, "queued": 1, "dropped": {"queue_full": 1},

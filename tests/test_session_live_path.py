@@ -170,20 +170,20 @@ class Client:
         answers = core.receive(self.name, control.WatchBeat(now_ns), now_ns, 0)
         if any(isinstance(answer, control.Who) for answer in answers):
             self.say_watch()
-        for delivery, messages, told in self.pipe.receive():
-            self.deliver(delivery, messages, told)
+        for delivery, message, told in self.pipe.receive():
+            self.deliver(delivery, message, told)
             self.check()
         self.page()
 
-    def deliver(self, data: bytes, messages: list[bytes], told: Told) -> None:
+    def deliver(self, data: bytes, message: bytes, told: Told) -> None:
         delivery = decode_delivery(data)
-        headers = [batch.parse_header(message)[0] for message in messages]
+        header = batch.parse_header(message)[0] if message else None
         assert sum(drop.events for drop in delivery.drops) == sum(len(dropped) for _, dropped in told)
         before = dict(self.ledger.sources)
-        self.ledger.delivered(delivery, sum(header.events for header in headers))
+        self.ledger.delivered(delivery, header.events if header else 0)
         for source, dropped in told:
             self.tell(source, dropped, known=source in before)
-        for header, message in zip(headers, messages, strict=True):
+        if header is not None:
             kind = records.kind_of(message[batch.HEADER_BYTES + records.PREFIX_BYTES :][:32])
             self.ledger.batch(header.stream, kind, header.counter, header.events)
             self.received.setdefault((header.stream, kind), set()).update(numbers(header.counter, header.events))
@@ -310,20 +310,20 @@ class World:
             subscriber = self.core.lane.subscribers.get(client.token)
             if subscriber is None:
                 continue
-            while items := subscriber.peek(self.now_ns, self.random.randint(1, 4)):
-                if not self.send(client, subscriber.delivery(items), [item.message for item in items]):
+            while (item := subscriber.peek(self.now_ns)) is not None:
+                if not self.send(client, subscriber.delivery(item), item.message):
                     break
-                subscriber.sent(items)
+                subscriber.sent(item)
             tick = subscriber.tick() if client.token in due else None
-            if tick is not None and self.send(client, tick, []):
+            if tick is not None and self.send(client, tick, b""):
                 subscriber.ticked()
 
-    def send(self, client: Client, delivery: Delivery, messages: list[bytes]) -> bool:
+    def send(self, client: Client, delivery: Delivery, message: bytes) -> bool:
         """Whatever was numbered before and not sent must be told with this."""
         pushed = self.pushed.setdefault(client.token, deque())
         passed = [one for one in pushed if one[0] <= delivery.number]
-        told = [(source, dropped) for _, source, dropped in passed[: len(passed) - len(messages)]]
-        if not client.pipe.send(encode_delivery(delivery), messages, told):
+        told = [(source, dropped) for _, source, dropped in (passed[:-1] if message else passed)]
+        if not client.pipe.send(encode_delivery(delivery), message, told):
             return False
         for _ in passed:
             pushed.popleft()

@@ -66,8 +66,6 @@ what does not fit waits in the spool or in our queue, where it can be dropped an
 LIVE_WORKERS_HWM = 64
 TAP_HWM = 1_000
 TAP_TOPICS_MAX = 256
-DELIVERY_BATCHES_MAX = 64
-"""What waits for a subscriber goes to it together: a message of its own costs each batch ten times its decoding."""
 LIVE_SOCKET_BYTES = 128 * KIB
 LIVE_INTERVAL_S = 0.002
 LIVE_BEHIND_EVENTS_MAX = 5_000

@@ -66,12 +66,12 @@ class LiveSockets:
         self._tokens.intersection_update(core.lane.subscribers)
         for token in self._tokens:
             subscriber = core.lane.subscribers[token]
-            while items := subscriber.peek(now_ns):
-                delivery = encode_delivery(subscriber.delivery(items))
-                if not send_frames(self._watch, token, delivery, *(item.message for item in items)):
+            while (item := subscriber.peek(now_ns)) is not None:
+                delivery = encode_delivery(subscriber.delivery(item))
+                if not send_frames(self._watch, token, delivery, item.message):
                     full = True
                     break
-                subscriber.sent(items)
+                subscriber.sent(item)
             tick = subscriber.tick() if token in due else None
             if tick is not None and send_frames(self._watch, token, encode_delivery(tick), b""):
                 subscriber.ticked()

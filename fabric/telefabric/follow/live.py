@@ -29,7 +29,6 @@ log = logging.getLogger("telefabric.follow")
 
 NS = 1_000_000_000
 _POLL_MS = 50
-_DELIVERIES_A_TURN = 50
 _ASK_STATUS_S = 1.0
 _ASK_STATUS_PER_STREAM_S = 0.003
 """A status names every stream of the broker: with a thousand it takes broker and client some ten milliseconds each."""
@@ -173,18 +172,19 @@ class LiveLink:
     # -- data ----------------------------------------------------------------------------------------------------
 
     def _delivered(self, frames: list[bytes]) -> None:
-        """A delivery: its drops, then its batches; the account first, whatever the batches turn out to hold."""
-        if len(frames) < 3:
+        """A delivery: its drops, then its batch; the account first, whatever the batch turns out to hold."""
+        if len(frames) != 3:
             return
         try:
             delivery = decode_delivery(frames[1])
-            batches = [(*batch.parse_header(frame), frame) for frame in frames[2:] if frame]
-            events = sum(header.events for header, _, _ in batches)
-            self.received += events
-            self.ledger.delivered(delivery, events)
-            for header, start, frame in batches:
-                self._batch(header, frame[start:], account=True)
-                self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
+            if not frames[2]:
+                self.ledger.delivered(delivery, 0)
+                return
+            header, start = batch.parse_header(frames[2])
+            self.received += header.events
+            self.ledger.delivered(delivery, header.events)
+            self._batch(header, frames[2][start:], account=True)
+            self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
         except WireError as error:
             log.warning("follow.bad_delivery: %s", error)
 
@@ -288,7 +288,7 @@ class _Sockets:
     def receive_data(self) -> list[list[bytes]]:
         """What is here now, at most so much that control has its turn."""
         found: list[list[bytes]] = []
-        while len(found) < _DELIVERIES_A_TURN and self._data in self._readable and self._data is not None:
+        while len(found) < 200 and self._data in self._readable and self._data is not None:
             frames = receive(self._data)
             if frames is None:
                 break

@@ -55,7 +55,7 @@ class Lost(NamedTuple):
 class Ledger:
     """All accounts of one subscription to these kinds (None: all). A new subscription begins a new ledger.
 
-    Of a delivery, first its drops are told with `delivered`, then each batch with `batch` and what its events say.
+    Of a delivery, first its drops are told with `delivered`, then its batch with `batch`, then what the events say.
     """
 
     def __init__(self, kinds: Iterable[str] | None = None) -> None:

@@ -14,7 +14,6 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from heapq import merge
 from itertools import chain
 from typing import NamedTuple
 
@@ -100,26 +99,8 @@ class LiveSubscriber:
         self.queued_bytes += len(message)
         self._shorten()
 
-    def peek(self, now_ns: int, batches_max: int = limits.DELIVERY_BATCHES_MAX) -> list[Item]:
-        """The next batches in order of number, as many as one delivery takes; what has grown too old is dropped.
-
-        A drop that is still to be told ends it: the subscriber hears of each before what came after it.
-        """
-        first = self._first(now_ns)
-        if first is None:
-            return []
-        until = min((one.number for one in self._untold if one.number > first.number), default=self.number + 1)
-        found: list[Item] = []
-        size = 0
-        for item in merge(*self._queues.values()):
-            size += len(item.message)
-            if found and (len(found) == batches_max or size > limits.LIVE_BATCH_BYTES_MAX or item.number > until):
-                break
-            found.append(item)
-        return found
-
-    def _first(self, now_ns: int) -> Item | None:
-        """The next batch; it entered first, so what follows it is not too old either."""
+    def peek(self, now_ns: int) -> Item | None:
+        """The next batch in order of number; what has grown too old on the way is dropped."""
         while True:
             heads = [queue for queue in self._queues.values() if queue]
             if not heads:
@@ -129,18 +110,17 @@ class LiveSubscriber:
                 return queue[0]
             self._drop(queue, "too_old")
 
-    def delivery(self, items: Sequence[Item]) -> Delivery:
-        """What goes with batches: the number they reach, and the drops below it that were not told yet."""
-        return Delivery(items[-1].number, self._drops_below(items[-1].number))
+    def delivery(self, item: Item) -> Delivery:
+        """What goes with a batch: the number it reaches, and the drops below it that were not told yet."""
+        return Delivery(item.number, self._drops_below(item.number))
 
-    def sent(self, items: Sequence[Item]) -> None:
-        """ZeroMQ took the batches that `peek` gave."""
-        for item in items:
-            self._queues[_order(item.kind)].popleft()
-            self.queued_events -= item.events
-            self.queued_bytes -= len(item.message)
-            self.delivered += item.events
-        self._forget_drops_below(items[-1].number)
+    def sent(self, item: Item) -> None:
+        """ZeroMQ took the batch that `peek` gave."""
+        self._queues[_order(item.kind)].popleft()
+        self.queued_events -= item.events
+        self.queued_bytes -= len(item.message)
+        self.delivered += item.events
+        self._forget_drops_below(item.number)
 
     def tick(self) -> Delivery | None:
         """When nothing is queued: the newest number and the drops that no delivery has told."""
