@@ -13,6 +13,8 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 INSTALL_BYTES_MAX = 20_000_000
 IMPORT_MS_MAX = 80
+IMPORT_OF_ASYNCIO_MAX = 1.3
+"""On a slow or busy machine ours may take so many times what asyncio takes in the same run; at rest it is about 1."""
 NOT_IMPORTED = ("numpy", "apsw", "PySide6", "rich", "click", "structlog", "gymnasium", "sqlite3")
 
 
@@ -42,17 +44,20 @@ def test_a_base_install_is_small(installed: Path) -> None:
     assert names == {"telefabric", "pyzmq", "msgpack", "msgspec", "platformdirs"}
 
 
-def test_importing_a_worker_is_quick_and_light(installed: Path) -> None:
+def import_ms(installed: Path, module: str) -> float:
     code = (
-        "import json, sys, time\nstart = time.perf_counter()\nimport telefabric_workers\n"
+        f"import json, sys, time\nstart = time.perf_counter()\nimport {module}\n"
         f"print(json.dumps([time.perf_counter() - start, [n for n in {NOT_IMPORTED!r} if n in sys.modules]]))"
     )
-    took = []
-    for _ in range(9):
-        seconds, heavy = json.loads(in_base_install(installed, code))
-        took.append(1_000 * seconds)
-        assert heavy == []
-    assert statistics.median(took) < IMPORT_MS_MAX, took
+    seconds, heavy = json.loads(in_base_install(installed, code))
+    assert heavy == []
+    return float(1_000 * seconds)
+
+
+def test_importing_a_worker_is_quick_and_light(installed: Path) -> None:
+    pairs = [(import_ms(installed, "telefabric_workers"), import_ms(installed, "asyncio")) for _ in range(9)]
+    took, peer = (statistics.median(times) for times in zip(*pairs, strict=True))
+    assert took < max(IMPORT_MS_MAX, IMPORT_OF_ASYNCIO_MAX * peer), pairs
 
 
 def test_a_worker_emits_and_delivers_nothing_heavy(installed: Path, tmp_path: Path) -> None:
