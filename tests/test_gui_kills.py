@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import apsw
-import pytest
+import test_gui_window
 from emitter import Progress
 from processes import TELEFABRIC, Service, broker, free_ports, store
-from skips import requires
 from test_kills import assert_whole, emitter
 
 from telefabric.address import Address
@@ -23,13 +20,8 @@ from telefabric.follow import Follower
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
-pytestmark = [
-    requires("PySide6 and pyqtgraph", THERE),
-    pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
-]
-if THERE:
+pytestmark = test_gui_window.pytestmark
+if test_gui_window.THERE:
     from PySide6.QtCore import QCoreApplication, QEvent
 
     from telefabric_gui import theme

@@ -36,6 +36,7 @@ _POLL_IDLE_MS = 50
 _LOOKS_AN_INTERVAL = 4
 """How often at least the link looks whether a batch is due while one gathers."""
 _LOOK_MAX_MS = 200
+"""Looks have their price with many streams; a stream that begins to hurry or to hear something is served at once."""
 _POLL_LIVE_MS = 2
 _TELL_DROPS_S = 10.0
 
@@ -171,7 +172,7 @@ class Link:
         return min(self._look_ms(), _POLL_IDLE_MS)
 
     def _look_ms(self) -> int:
-        """How long durable events may wait for a look."""
+        """How long durable events may wait for a look: where many streams gather for longer, looks are rarer."""
         gathering = [
             linked.session.interval_ms
             for linked in self.streams.values()
