@@ -70,7 +70,7 @@ class Rows:
             raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
         steps = self.table("steps").append
         run, stream = place
-        seq, end = header.first_seq - 1, 0
+        number, seq, end = self.next_id, header.first_seq - 1, 0
         for record in decoded:
             event = record.event
             start = end + records.PREFIX_BYTES
@@ -79,20 +79,27 @@ class Rows:
             if skip:
                 skip -= 1
             elif type(event) is events.Step and event.seq == seq:  # nearly all events: no call, no look-up
-                steps(_step_row(self.next_id, run, stream, event, body[start:end]))
-                self.next_id += 1
+                steps(
+                    (
+                        number, run, stream, seq, event.agent_id, event.env_index, event.episode_index,
+                        event.step_index, event.global_step, event.reward, event.terminated, event.truncated,
+                        event.time_ns, _MODES.get(event.control_mode, "unknown"), body[start:end],
+                    )
+                )  # fmt: skip
+                number += 1
             else:
-                self._add_event(place, seq, event, body[start:end])
+                self._add_event(number, place, seq, event, body[start:end])
+                number += 1
+        self.next_id = number
 
     def _add_one_by_one(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         """When some event of a batch has no schema here: the others are stored as what they are."""
         for index, (start, end) in enumerate(records.spans(body, header.events)):
             if index >= skip:
-                self._add_event(place, header.first_seq + index, None, body[start:end])
+                self._add_event(self.next_id, place, header.first_seq + index, None, body[start:end])
+                self.next_id += 1
 
-    def _add_event(self, place: Place, seq: int, event: events.AnyEvent | None, raw: bytes) -> None:
-        number = self.next_id
-        self.next_id = number + 1
+    def _add_event(self, number: int, place: Place, seq: int, event: events.AnyEvent | None, raw: bytes) -> None:
         if event is None:
             try:
                 event = _decoder.decode(raw)
