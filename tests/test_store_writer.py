@@ -35,7 +35,8 @@ from store_fixtures import (
 from telefabric.errors import StoreError
 from telefabric.store import database
 from telefabric.store.database import APPLICATION_ID, VERSION, open_reader
-from telefabric.store.writer import EVENT_TABLES, Writer
+from telefabric.store.rows import EVENT_TABLES
+from telefabric.store.writer import Writer
 from telefabric_schemas import events, values
 
 

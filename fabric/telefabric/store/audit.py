@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telefabric.store.database import open_reader
-from telefabric.store.writer import EVENT_TABLES
+from telefabric.store.rows import EVENT_TABLES
 
 
 class Audit(NamedTuple):

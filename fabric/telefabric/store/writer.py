@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
@@ -18,24 +17,22 @@ from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
 from telefabric.store import overview
 from telefabric.store.database import explain, open_writer
-from telefabric.store.rows import Lifecycle, Place, Row, Rows, known_mode
+from telefabric.store.rows import EVENT_TABLES, Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
 
-EVENT_TABLES = ("lifecycle", "steps", "episodes", "metrics", "logs", "frames", "gaps", "quarantine")
-
-_COLUMNS = {
-    "steps": 15, "episodes": 15, "metrics": 11, "logs": 9, "frames": 11, "lifecycle": 7, "gaps": 8, "quarantine": 9,
-}  # fmt: skip
-_PLACES = {name: f"({', '.join('?' * columns)})" for name, columns in _COLUMNS.items()}
-_INSERT = {name: f"INSERT INTO {name} VALUES {places}" for name, places in _PLACES.items()}
 _ROWS_A_STATEMENT = 50
 """A statement opens the table and its indexes once, for all of its rows: a row then costs 20 to 35 % less."""
-_INSERT_MANY = {
-    name: f"INSERT INTO {name} VALUES {', '.join([places] * _ROWS_A_STATEMENT)}" for name, places in _PLACES.items()
-}
+
+
+def _insert(table: str, rows: int) -> str:
+    row = f"({', '.join('?' * EVENT_TABLES[table])})"
+    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"
+
+
+_INSERT = {table: _insert(table, 1) for table in EVENT_TABLES}
+_INSERT_MANY = {table: _insert(table, _ROWS_A_STATEMENT) for table in EVENT_TABLES}
 _RAW = -1
-_SEQ = 3
 _NEW_RUN = (
     "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"
     " VALUES (?, ?, ?, ?, 'running', ?, ?)"
@@ -137,7 +134,7 @@ class Writer:
             "nothing more is acknowledged; put it back or leave it, and start the store again"
         )
 
-    def _newest(self, column: str, tables: tuple[str, ...]) -> int:
+    def _newest(self, column: str, tables: Iterable[str]) -> int:
         return max(int(self._db.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").get) for table in tables)
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -262,7 +259,7 @@ class Writer:
             if table != "quarantine":
                 self._insert(rows, table)
         if "quarantine" in rows.tables:
-            self._db.executemany(_INSERT["quarantine"], rows.tables["quarantine"])
+            self._db.executemany(_INSERT["quarantine"], _one_by_one(rows, "quarantine"))
         for change in rows.lifecycle:
             self._apply(change)
         self._db.executemany(overview.UPSERT, rows.overview().rows())
@@ -273,22 +270,22 @@ class Writer:
         """All rows of a table; when one of them does not fit its columns, that one goes to quarantine."""
         try:
             with self._db:
-                many = rows.tables[table]
-                whole = len(many) - len(many) % _ROWS_A_STATEMENT
-                self._db.executemany(_INSERT_MANY[table], _joined(many[:whole]))
-                self._db.executemany(_INSERT[table], many[whole:])
+                values = rows.tables[table]
+                many = EVENT_TABLES[table] * _ROWS_A_STATEMENT
+                whole = len(values) - len(values) % many
+                self._db.executemany(_INSERT_MANY[table], (values[i : i + many] for i in range(0, whole, many)))
+                self._db.executemany(_INSERT[table], _one_by_one(rows, table, whole))
         except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError):
-            for row in rows.tables[table]:
+            for row in _one_by_one(rows, table):
                 self._insert_one(rows, table, row)
 
-    def _insert_one(self, rows: Rows, table: str, row: tuple[object, ...]) -> None:
+    def _insert_one(self, rows: Rows, table: str, row: list[Any]) -> None:
         try:
             with self._db:
                 self._db.execute(_INSERT[table], row)
         except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError) as no:
             number, run, stream, seq = row[:4]
-            place = Place(int(run), int(stream))  # type: ignore[call-overload]
-            rows.quarantine(int(number), place, int(seq), "not_storable", str(no), bytes(row[_RAW]))  # type: ignore[call-overload]
+            rows.quarantine(number, Place(run, stream), seq, "not_storable", str(no), row[_RAW])
 
     def _apply(self, change: Lifecycle) -> None:
         """What a lifecycle event means for its run and stream."""
@@ -350,10 +347,10 @@ class Writer:
         return Checkpoint(False, log, moved)
 
 
-def _joined(rows: list[Row]) -> Iterator[list[object]]:
-    """The values of `_ROWS_A_STATEMENT` rows at a time."""
-    for first in range(0, len(rows), _ROWS_A_STATEMENT):
-        yield list(chain.from_iterable(rows[first : first + _ROWS_A_STATEMENT]))
+def _one_by_one(rows: Rows, table: str, start: int = 0) -> Iterator[list[Any]]:
+    """The rows of a table, from a place in its values on."""
+    values, columns = rows.tables[table], EVENT_TABLES[table]
+    return (values[first : first + columns] for first in range(start, len(values), columns))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
