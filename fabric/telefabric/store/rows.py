@@ -20,7 +20,7 @@ EVENT_TABLES = {
     "lifecycle": 7, "steps": 15, "episodes": 15, "metrics": 11, "logs": 9, "frames": 11, "gaps": 8, "quarantine": 9,
 }  # fmt: skip
 """The tables of events, with the number of their columns."""
-_STREAM, _SEQ, _AGENT, _GLOBAL_STEP, _REWARD = 2, 3, 4, 8, 9
+_SEQ, _AGENT, _GLOBAL_STEP, _REWARD = 3, 4, 8, 9
 
 Row = tuple[Any, ...]
 
@@ -48,7 +48,8 @@ class Rows:
         self.marks: dict[bytes, tuple[int, int, int]] = {}
         """Stream id → (stored_seq, first id, last id)."""
         self.lifecycle: list[Lifecycle] = []
-        self._overview = Overview()
+        self.overview = Overview()
+        """What these rows add to the overview."""
         self.quarantined = 0
         self.first_id = self.next_id = first_id
         self.began_ns = time.monotonic_ns()
@@ -56,6 +57,8 @@ class Rows:
     def add(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         """All events of an accepted batch, but the first `skip`. Whatever cannot be read goes to quarantine."""
         first_id = self.next_id
+        steps = self.table("steps")
+        before = len(steps)
         try:
             if header.is_gap:
                 self._add_gap(place, header, body, skip)
@@ -64,6 +67,8 @@ class Rows:
         except WireError as error:  # it passes its checksum and lies about its records: never one of our senders
             left = header._replace(first_seq=header.first_seq + skip)
             self.quarantine_batch(place, left, body, error.reason, str(error))
+        if len(steps) > before:
+            _add_rewards(self.overview, place.stream, steps[before:])
         previous = self.marks.get(header.stream)
         self.marks[header.stream] = (header.last_seq, previous[1] if previous else first_id, self.next_id - 1)
 
@@ -150,11 +155,6 @@ class Rows:
             rows = self.tables[name] = []
         return rows
 
-    def overview(self) -> Overview:
-        """What these rows add to the overview. Call it once."""
-        _add_rewards(self._overview, self.tables.get("steps", []))
-        return self._overview
-
     @property
     def events(self) -> int:
         return self.next_id - self.first_id
@@ -163,23 +163,17 @@ class Rows:
         return self.next_id > self.first_id
 
 
-def _add_rewards(overview: Overview, steps: list[Any]) -> None:
-    """Rewards of consecutive steps of one agent go into the overview by the run, not one by one."""
-    values: list[float] = []
-    stream, agent, following = 0, "", 0
-    columns = (steps[column :: EVENT_TABLES["steps"]] for column in (_STREAM, _SEQ, _AGENT, _GLOBAL_STEP, _REWARD))
-    for of_stream, seq, of_agent, step, reward in zip(*columns, strict=True):
-        if step != following or reward is None or of_agent != agent or of_stream != stream:
-            if values:
-                overview.add_run(Key(stream, agent, "reward"), following - len(values), values)
-            values = []
-            if reward is None:
-                continue
-            stream, agent, following = of_stream, of_agent, seq if step is None else step
-        values.append(reward)
-        following += 1
-    if values:
-        overview.add_run(Key(stream, agent, "reward"), following - len(values), values)
+def _add_rewards(overview: Overview, stream: int, steps: list[Any]) -> None:
+    """The rewards of a batch's steps: all at once when they are consecutive steps of one agent, as nearly always."""
+    columns = (steps[column :: EVENT_TABLES["steps"]] for column in (_SEQ, _AGENT, _GLOBAL_STEP, _REWARD))
+    seqs, agents, numbers, rewards = columns
+    first, agent = numbers[0], agents[0]
+    consecutive = first is not None and numbers == list(range(first, first + len(numbers)))
+    if consecutive and agents.count(agent) == len(agents) and None not in rewards:
+        overview.add_run(Key(stream, agent, "reward"), first, rewards)
+        return
+    for seq, agent, number, reward in zip(seqs, agents, numbers, rewards, strict=True):
+        overview.add(Key(stream, agent, "reward"), seq if number is None else number, reward)
 
 
 def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
@@ -196,7 +190,7 @@ def known_mode(value: str | None) -> str:
 
 def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
     step = event.seq if event.global_step is None else event.global_step
-    rows._overview.add(Key(place.stream, event.agent_id, "return"), step, event.total_reward)
+    rows.overview.add(Key(place.stream, event.agent_id, "return"), step, event.total_reward)
     return "episodes", (
         number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
         event.total_reward, event.length, event.global_step, event.end_reason, event.game_id, event.time_ns,
@@ -206,7 +200,7 @@ def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> t
 
 def _metric(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
     step = event.seq if event.global_step is None else event.global_step
-    rows._overview.add(Key(place.stream, event.agent_id, f"metric/{event.name}"), step, event.value)
+    rows.overview.add(Key(place.stream, event.agent_id, f"metric/{event.name}"), step, event.value)
     return "metrics", (
         number, place.run, place.stream, event.seq, event.agent_id, event.name, event.value, event.unit,
         event.global_step, event.time_ns, raw,

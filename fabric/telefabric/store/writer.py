@@ -262,7 +262,7 @@ class Writer:
             self._db.executemany(_INSERT["quarantine"], _one_by_one(rows, "quarantine"))
         for change in rows.lifecycle:
             self._apply(change)
-        self._db.executemany(overview.UPSERT, rows.overview().rows())
+        self._db.executemany(overview.UPSERT, rows.overview.rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)
 
