@@ -12,11 +12,14 @@ from telefabric.session.stream import SendBatch, SendGap
 from telefabric.wire import batch, records
 from telefabric_schemas import Gap
 
+_BATCHES_A_TURN = 4
+"""A megabyte: then what is live, and the other streams, have their turn."""
 
-def send_durable(linked: LinkedStream, sockets: Sockets, now_ns: int) -> None:
-    """Everything that the session lets out now."""
+
+def send_durable(linked: LinkedStream, sockets: Sockets, now_ns: int) -> bool:
+    """What the session lets out now; True when that is more than a turn's worth, and the rest is for the next turn."""
     session, spool = linked.session, linked.spool
-    while True:
+    for _ in range(_BATCHES_A_TURN):
         cursor = session.cursor
         linked.unsent_bytes = spool.unsent_bytes(cursor)
         decision = session.next_send(
@@ -27,7 +30,8 @@ def send_durable(linked: LinkedStream, sockets: Sockets, now_ns: int) -> None:
             hurry=linked.hurry or linked.closing,
         )
         if decision is None or not _carry_out(linked, sockets, decision, now_ns):
-            return
+            return False
+    return True
 
 
 def _carry_out(linked: LinkedStream, sockets: Sockets, decision: SendBatch | SendGap, now_ns: int) -> bool:

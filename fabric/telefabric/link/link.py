@@ -162,11 +162,13 @@ class Link:
         for stream, linked in list(self.streams.items()):
             if linked.feed.watched:
                 live.feed(linked, now_ns)
-            if look or linked.hurry or linked.closing or stream in heard:
+            if look or linked.more or linked.hurry or linked.closing or stream in heard:
                 self._serve(linked, now_ns)
 
     def _patience_ms(self) -> int:
-        """How long to sleep: live events wait two milliseconds at most."""
+        """How long to sleep: live events wait two milliseconds at most; what did not fit the last turn, not at all."""
+        if any(linked.more for linked in self.streams.values()):
+            return 0
         if any(linked.feed.watched for linked in self.streams.values()):
             return _POLL_LIVE_MS
         return min(self._look_ms(), _POLL_IDLE_MS)
@@ -332,6 +334,7 @@ class Link:
     def _serve(self, linked: LinkedStream, now_ns: int) -> None:
         """Acknowledge, greet, send, finish: whatever the stream's session decides."""
         session, spool = linked.session, linked.spool
+        linked.more = False
         session.tick(now_ns)
         spool.acknowledge(session.acked)
         if linked.closing and spool.complete:
@@ -341,7 +344,7 @@ class Link:
         if session.hello_due(now_ns):
             self._sockets.send(session.hello(spool.first_held(spool.acked + 1), spool.head))
         if session.phase is Phase.STREAMING and self._sockets.subscribed:
-            send_durable(linked, self._sockets, now_ns)
+            linked.more = send_durable(linked, self._sockets, now_ns)
 
     def _tell_drops(self, linked: LinkedStream, now_ns: int) -> None:
         """A full spool is loud: at once when it begins to drop, then each ten seconds while it goes on."""

@@ -28,6 +28,8 @@ class LinkedStream:
     leaving: bool = False
     """Finish now; what is not acknowledged stays in the spool."""
     hurry: bool = False
+    more: bool = False
+    """The session lets more out than the last turn took."""
     unsent_bytes: int = 0
     """What the spool held beyond the cursor when the link last looked."""
     told_drops: int = 0
