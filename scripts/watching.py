@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
+from collections.abc import Sequence
 
 from telefabric.address import Address
 from telefabric.follow import Follower
@@ -18,17 +20,19 @@ class Watcher:
     """A context manager; its own thread drains every 10 ms, which is part of the ages."""
 
     def __init__(self, address: Address, run: str) -> None:
-        self.samples: list[tuple[float, float]] = []
-        """When a live step was drained (monotonic clock, seconds) and how old it was then (ms)."""
+        self.drained_s = array("d")
+        """When each live step was drained, by the monotonic clock. No list: the collector would look through it."""
+        self.ages_ms = array("d")
+        """How old it was then."""
         self.dropped: tuple[tuple[str, int], ...] = ()
         self._follower = Follower(address, name="soak")
         self._follower.watch(frozenset({run}))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    @property
-    def ages_ms(self) -> list[float]:
-        return [age for _, age in self.samples]
+    def between(self, begin_s: float, end_s: float) -> Sequence[float]:
+        """The ages of what was drained from `begin_s` to before `end_s`."""
+        return [age for at, age in zip(self.drained_s, self.ages_ms, strict=True) if begin_s <= at < end_s]
 
     def __enter__(self) -> Watcher:
         self._follower.start()
@@ -46,5 +50,6 @@ class Watcher:
             now_s, now_ns = time.monotonic(), time.time_ns()
             for event in update.events:
                 if event.live and isinstance(event.event, Step):
-                    self.samples.append((now_s, (now_ns - event.event.time_ns) / 1e6))
+                    self.drained_s.append(now_s)
+                    self.ages_ms.append((now_ns - event.event.time_ns) / 1e6)
             self.dropped = update.connection.dropped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -60,9 +61,12 @@ def run(
     window.show()
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()  # the collector would look through all of Qt's classes again every few seconds: 50 ms of stand-still
     try:
         app.exec()
     finally:
+        gc.unfreeze()
         sys.setswitchinterval(interval_s)
         for number, handler in zip(signals, previous, strict=True):
             signal.signal(number, handler)
