@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from telefabric import limits
-from telefabric.errors import SpoolError, UsageError
-from telefabric.spool import Spool
-from telefabric.spool.segment import HEADER_BYTES, Segment
+from telefabric.errors import SpoolError, SpoolFull, UsageError
+from telefabric.spool import Spool, SpoolPolicy
+from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
 
@@ -233,7 +236,7 @@ def test_a_segment_of_another_stream_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_drops_the_oldest_and_says_so(tmp_path: Path, small_segments: int) -> None:
-    spool = Spool.create(tmp_path, info(), bytes_max=4 * small_segments)
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(4 * small_segments))
     fill(spool, 2_000)
     held = spool.first_held(1)
     assert held > 1
@@ -271,7 +274,7 @@ def test_a_place_that_cannot_be_a_spool_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="TELEFABRIC_SPOOL"):
         Spool.create(tmp_path / "file" / "spool", info())
     with pytest.raises(UsageError, match="too small"):
-        Spool.create(tmp_path, info(), bytes_max=1)
+        Spool.create(tmp_path, info(), SpoolPolicy(1))
 
 
 def test_a_position_that_is_torn_only_costs_sending_again(tmp_path: Path, small_segments: int) -> None:
@@ -373,3 +376,234 @@ def test_a_long_outage_needs_few_open_files(tmp_path: Path, small_segments: int)
     assert open_files() - before < 8
     assert seqs(spool, 1) == list(range(1, 10_001))
     assert open_files() - before < 8
+
+
+# -- full ----------------------------------------------------------------------------------------------------------
+
+
+class Full:
+    """Fills until `SpoolFull`; the newest seq that was taken."""
+
+    def __init__(self, spool: Spool) -> None:
+        with pytest.raises(SpoolFull):
+            while True:
+                fill(spool, 1)
+        self.head = spool.head
+
+
+@pytest.mark.parametrize("when_full", ["block", "error"])
+def test_a_full_spool_that_may_drop_nothing_refuses_and_keeps_all(
+    tmp_path: Path, small_segments: int, when_full: str
+) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(4 * small_segments, when_full=when_full))
+    head = Full(spool).head
+    with pytest.raises(SpoolFull, match="TELEFABRIC_SPOOL_BYTES_MAX"):
+        fill(spool, 1)
+    assert (spool.head, spool.dropped_events) == (head, 0)
+    assert seqs(spool, 1) == list(range(1, head + 1))
+    spool.acknowledge(head // 2)
+    fill(spool, 1)
+    assert seqs(spool, head // 2 + 1) == list(range(head // 2 + 1, head + 2))
+
+
+def test_an_event_larger_than_the_whole_spool_waits_until_it_is_empty(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(2 * small_segments, when_full="block"))
+    fill(spool, 10)
+    with pytest.raises(SpoolFull):
+        fill(spool, 1, size=10 * small_segments)
+    spool.acknowledge(10)
+    fill(spool, 1, size=10 * small_segments)
+    assert seqs(spool, 11) == [11]
+
+
+def test_at_the_end_of_a_run_nothing_is_refused(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(2 * small_segments, when_full="error"))
+    head = Full(spool).head
+    spool.ending = True
+    fill(spool, 5)
+    assert seqs(spool, 1) == list(range(1, head + 6))
+
+
+def test_all_files_of_a_full_spool_are_within_its_limit(tmp_path: Path, small_segments: int) -> None:
+    """The segment that is allocated ahead counts."""
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(4 * small_segments))
+    for _ in range(2_000):
+        fill(spool, 1)
+        spool.prepare()
+        assert sum(path.stat().st_size for path in spool.directory.iterdir()) <= 4 * small_segments + 1_000
+    assert spool.dropped_events > 0
+
+
+@pytest.fixture
+def low_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+
+
+@pytest.mark.usefixtures("low_disk")
+def test_on_a_disk_with_little_left_a_spool_does_not_grow(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(free_bytes_min=1_000_000))
+    fill(spool, 2_000)
+    spool.prepare()
+    assert len(list(spool.directory.glob(f"*{SUFFIX}"))) == 2, "it keeps what it has"
+    assert not (spool.directory / "spare.tmp").exists()
+    held = spool.first_held(1)
+    assert spool.dropped_events == held - 1 > 0
+    assert spool.lost_reason(1, held - 1) == "disk_full"
+    assert seqs(spool, held) == list(range(held, 2_001))
+
+
+@pytest.mark.usefixtures("low_disk")
+def test_on_a_disk_with_little_left_nothing_is_dropped_that_may_not_be(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(free_bytes_min=1_000_000, when_full="error"))
+    head = Full(spool).head
+    with pytest.raises(SpoolFull, match="TELEFABRIC_SPOOL_FREE_BYTES_MIN"):
+        fill(spool, 1)
+    assert seqs(spool, 1) == list(range(1, head + 1))
+
+
+@pytest.mark.usefixtures("low_disk")
+def test_a_disk_with_more_left_than_is_kept_free_is_used(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(free_bytes_min=1_000_000 - small_segments))
+    fill(spool, 2_000)
+    assert spool.dropped_events == 0
+
+
+# -- power loss ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of what is synced, in order."""
+    names: list[str] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    yield names
+
+
+def test_fsync_off_syncs_nothing(tmp_path: Path, small_segments: int, synced: list[str]) -> None:
+    fill(Spool.create(tmp_path, info()), 1_000)
+    assert synced == []
+
+
+def test_fsync_always_syncs_each_event_and_the_name_of_its_file(
+    tmp_path: Path, small_segments: int, synced: list[str]
+) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(fsync="always"))
+    assert synced == ["stream", spool.directory.name, tmp_path.name]
+    for _ in range(300):
+        synced.clear()
+        segments = len(spool._segments)
+        fill(spool, 1)
+        assert spool._active is not None
+        assert spool._active.path.name in synced
+        if len(spool._segments) > segments or spool.head == 1:
+            assert synced[-1] == spool.directory.name
+    assert len(spool._segments) > 1
+
+
+def test_fsync_interval_syncs_all_segments_since_the_last_time(
+    tmp_path: Path, small_segments: int, synced: list[str]
+) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(fsync="interval"))
+    synced.clear()
+    fill(spool, 500)
+    assert synced == []
+    spool.sync()
+    segments = sorted(path.name for path in spool.directory.glob(f"*{SUFFIX}"))
+    assert synced == [*segments, spool.directory.name]
+    spool.sync()
+    assert len(synced) == len(segments) + 1, "nothing is new"
+    fill(spool, 1)
+    spool.sync()
+    assert synced[len(segments) + 1 :] == [segments[-1]]
+
+
+def test_a_sync_that_fails_is_counted_and_done_again(
+    tmp_path: Path, small_segments: int, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(fsync="always"))
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        fill(spool, 400)
+    assert spool.sync_failures == 400
+    synced.clear()
+    fill(spool, 1)
+    assert sorted(synced) == sorted([spool.directory.name, *(one.path.name for one in spool._segments)])
+    assert seqs(spool, 1) == list(range(1, 402))
+
+
+def test_a_power_loss_between_position_and_removal_loses_nothing(
+    tmp_path: Path, small_segments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the first segment goes, the position is on the disk, and under its name."""
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 500)
+    calls: list[str] = []
+    for module, name in ((os, "fsync"), (os, "replace"), (Path, "unlink")):
+        called = getattr(module, name)
+
+        def record(*given: object, _name: str = name, _called: object = called, **how: object) -> object:
+            what = given[0] if isinstance(given[0], (str, Path)) else os.readlink(f"/proc/self/fd/{given[0]}")
+            calls.append(f"{_name} {Path(what).suffix or Path(what).name}")
+            return _called(*given, **how)  # type: ignore[operator]
+
+        monkeypatch.setattr(module, name, record)
+    spool.acknowledge(300)
+    assert calls[:3] == ["fsync .tmp", "replace .tmp", f"fsync {spool.directory.name}"]
+    assert set(calls[3:]) == {f"unlink {SUFFIX}"}
+
+
+# -- other versions ------------------------------------------------------------------------------------------------
+
+SAMPLE = Path(__file__).parent / "samples" / "spool-v1"
+
+
+def test_a_spool_of_format_1_is_read(tmp_path: Path) -> None:
+    """Written once with `fill(spool, 300)` and segments of 16 KiB, 200 events acknowledged, and kept."""
+    (stored,) = SAMPLE.iterdir()
+    directory = tmp_path / stored.name
+    shutil.copytree(stored, directory)
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    assert (spool.info.run_id, spool.acked, spool.head) == ("run", 200, 300)
+    assert seqs(spool, 201) == list(range(201, 301))
+    spool.acknowledge(300)
+    spool.close()
+    assert not directory.exists()
+
+
+def _rewrite_header(segment: Path, offset: int, value: int, *, check: bool) -> None:
+    data = bytearray(segment.read_bytes())
+    data[offset : offset + 4] = value.to_bytes(4, "big")
+    if check:
+        data[HEADER_BYTES - 4 : HEADER_BYTES] = crc32(data[: HEADER_BYTES - 4]).to_bytes(4, "big")
+    segment.write_bytes(data)
+
+
+def test_a_spool_of_a_newer_format_is_refused_and_left_alone(tmp_path: Path, small_segments: int) -> None:
+    directory = _dead_spool(tmp_path, 500)
+    for segment in directory.glob(f"*{SUFFIX}"):
+        _rewrite_header(segment, 8, 2, check=True)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(SpoolError, match="format 2 and this version reads 1"):
+        Spool.adopt(directory)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_a_damaged_header_costs_no_event(tmp_path: Path, small_segments: int) -> None:
+    directory = _dead_spool(tmp_path, 500)
+    for segment in directory.glob(f"*{SUFFIX}"):
+        _rewrite_header(segment, 8, 0xFFFF, check=False)
+    spool = Spool.adopt(directory)
+    assert spool is not None
+    assert seqs(spool, 1) == list(range(1, 501))

@@ -5,6 +5,7 @@
     │   └── ClosedError   the caller's: a worker that is closed already
     ├── EnvironmentProblem  the machine's: a port in use, a full disk, a missing file    (exit code 1)
     │   ├── SpoolError    the spool cannot be written or read
+    │   │   └── SpoolFull  it has no room, and nothing may be dropped for it
     │   ├── StoreError    the store file cannot be opened, read or written
     │   │   └── StoreReplaced  it was removed or replaced while it was open
     │   ├── PartFailed    a child process ended before it was ready, and has told why by itself
@@ -39,6 +40,10 @@ class EnvironmentProblem(TelefabricError):
 
 class SpoolError(EnvironmentProblem):
     """The spool cannot be written or read."""
+
+
+class SpoolFull(SpoolError):
+    """The spool has no room for an event, and its owner wants nothing dropped; the event was not taken."""
 
 
 class StoreError(EnvironmentProblem):

@@ -84,8 +84,16 @@ SOCKET_BUFFER_BYTES = 1 * MIB
 # -- spool -------------------------------------------------------------------------------------------------------
 SEGMENT_BYTES = 4 * MIB
 SPOOL_BYTES_MAX = 4096 * MIB
+SPOOL_FREE_BYTES_MIN = 64 * MIB
+"""Below so much free room on its file system a spool does not grow: what else runs there shall not die of a full disk."""
+WHEN_FULL = ("drop_oldest", "block", "error")
+FSYNC = ("off", "interval", "always")
+SYNC_INTERVAL_S = 1.0
+"""How often at least a spool with ``fsync = interval`` is synced: what a power loss may cost."""
 ORPHANS_AT_ONCE = 4
 """Spools of dead workers that one process drains beside its own work."""
+ORPHANS_TRIED_A_TURN = 64
+"""Folders that are looked at between two turns for the process's own streams: some milliseconds among thousands."""
 
 # -- store -------------------------------------------------------------------------------------------------------
 STREAMS_KNOWN_MAX = 4 * STREAMS_MAX

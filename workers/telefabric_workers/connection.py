@@ -22,6 +22,8 @@ def connect(
     control_mode: ControlMode = "agent",
     mode: str | None = None,
     spool: Path | str | None = None,
+    when_full: str | None = None,
+    fsync: str | None = None,
     exit_flush_s: float | None = None,
     strict: bool = False,
     on_fork: Literal["new", "off"] = "new",
@@ -29,8 +31,8 @@ def connect(
     """Begin a stream of events. Returns at once, whether or not a broker answers.
 
     Use it as a context manager, or call `Worker.close`; at the interpreter's exit open workers are closed. What is not
-    given comes from ``TELEFABRIC_CONNECT``, ``_RUN_ID``, ``_AGENT_ID``, ``_WORKER_ID``, ``_MODE`` and ``_SPOOL``, then
-    from ``telefabric.toml``, then from the defaults (see ``telefabric.settings``).
+    given comes from ``TELEFABRIC_CONNECT``, ``_RUN_ID``, ``_AGENT_ID``, ``_WORKER_ID``, ``_MODE``, ``_SPOOL``,
+    ``_WHEN_FULL`` and ``_FSYNC``, then from ``telefabric.toml``, then from the defaults (see ``telefabric.settings``).
 
     :param address: the broker, ``tcp://host:port``.
     :param run: run id; several workers may share one. Made from the time by default.
@@ -39,6 +41,11 @@ def connect(
     :param control_mode: who acts: human, agent, multi_agent, hybrid or replay.
     :param mode: dual or durable (send and store), off, or dry-run (validate and count, strict, no broker).
     :param spool: folder of the spools on this machine's disk.
+    :param when_full: what a call does while the spool is full: drop_oldest drops what is oldest and records the loss,
+        block waits for room, error raises `telefabric.errors.SpoolFull` and emits nothing. `Worker.close` never waits
+        for room: the last events of a run are taken over the limit.
+    :param fsync: when the spool is synced. Every event survives a kill of the process; a power loss costs with off what
+        the system had not written yet, with interval the last second, with always nothing, at a sync for each event.
     :param exit_flush_s: how long `Worker.close` waits for acknowledgements, in seconds.
     :param strict: raise `UsageError` for unusable values instead of leaving them out.
     :param on_fork: whether a forked child that uses the worker gets a stream of its own, or emits nothing.
@@ -49,6 +56,7 @@ def connect(
     if control_mode not in CONTROL_MODES:
         raise UsageError(f"control_mode is {control_mode!r} and should be one of {', '.join(sorted(CONTROL_MODES))}")
     environment = WorkerEnvironment.read(
-        connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, exit_flush_s=exit_flush_s
-    )
+        connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full, fsync=fsync,
+        exit_flush_s=exit_flush_s,
+    )  # fmt: skip
     return Worker(environment, metadata=metadata, control_mode=control_mode, strict=strict, on_fork=on_fork)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from telefabric.address import Address
 from telefabric.settings import resolve, spool_folder
+from telefabric.spool import SpoolPolicy
 
 
 class WorkerEnvironment(NamedTuple):
@@ -21,7 +22,7 @@ class WorkerEnvironment(NamedTuple):
     worker_id: str
     mode: str
     spool: Path
-    spool_bytes_max: int
+    spool_policy: SpoolPolicy
     exit_flush_s: float
 
     @classmethod
@@ -34,6 +35,8 @@ class WorkerEnvironment(NamedTuple):
         worker: str | None = None,
         mode: str | None = None,
         spool: Path | str | None = None,
+        when_full: str | None = None,
+        fsync: str | None = None,
         exit_flush_s: float | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> WorkerEnvironment:
@@ -49,7 +52,12 @@ class WorkerEnvironment(NamedTuple):
             worker_id=str(value("worker_id", worker) or default_worker_id()),
             mode=str(value("mode", mode)),
             spool=spool_folder(spool),
-            spool_bytes_max=int(str(value("spool_bytes_max"))),
+            spool_policy=SpoolPolicy(
+                bytes_max=int(str(value("spool_bytes_max"))),
+                free_bytes_min=int(str(value("spool_free_bytes_min"))),
+                when_full=str(value("when_full", when_full)),
+                fsync=str(value("fsync", fsync)),
+            ),
             exit_flush_s=float(str(value("exit_flush_s", exit_flush_s))),
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from telefabric.address import Address
-from telefabric.errors import UsageError
+from telefabric.errors import SpoolFull, UsageError
 from telefabric.spool import Spool
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import AnyEvent
@@ -29,6 +29,8 @@ _UNREACHED_S = 1.0
 """How long a broker that has not answered may be silent before the end of a run does not wait for it any more."""
 _LEAVING_S = 1.0
 """How long the link may take to let go of a stream."""
+_LOOK_FOR_ROOM_S = 0.1
+"""How often a call that waits for room looks by itself: a disk does not say when it has some."""
 _UNSTORED_S = 3.0
 """How long it waits for a broker that has answered and does not take events yet: its store may be starting."""
 
@@ -53,6 +55,10 @@ class Outbox(ABC):
 
     @abstractmethod
     def append(self, seq: int, event: bytes, /) -> None: ...
+
+    def end(self) -> None:
+        """The run ends: no call waits or is refused any more. Any thread, without `lock`."""
+        return
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything up to now is stored."""
@@ -120,7 +126,10 @@ class Spooled(Outbox):
     def __init__(self, spool: Spool, link: Link) -> None:
         self.spool = spool
         self.lock = spool.lock
-        self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
+        if spool.policy.when_full == "block":
+            self.lock = threading.RLock()  # held by a call that waits for room, while the link takes the spool's
+        else:
+            self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
         self._link = link
         self._linked = link.add(spool)
         self._frames = LiveFrames(self._linked)
@@ -138,7 +147,20 @@ class Spooled(Outbox):
         return self.spool.dropped_events
 
     def append(self, seq: int, event: bytes, /) -> None:
-        self.spool.append(seq, event)
+        """Wait for room. Only for a spool that blocks."""
+        with self.spool.lock:
+            while True:
+                try:
+                    self.spool.append(seq, event)
+                    return
+                except SpoolFull as error:
+                    self._linked.blocked = str(error)
+                    self.spool.room.wait(_LOOK_FOR_ROOM_S)
+
+    def end(self) -> None:
+        with self.spool.room:
+            self.spool.ending = True
+            self.spool.room.notify_all()
 
     def show(self, agent_id: str, env_index: int, episode: int, step: int, frame: Any) -> None:
         self._frames.offer(agent_id, env_index, episode, step, frame)
@@ -206,7 +228,7 @@ def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
         return Nowhere()
     if environment.mode == "dry-run":
         return DryRun()
-    spool = Spool.create(environment.spool, info, bytes_max=environment.spool_bytes_max)
+    spool = Spool.create(environment.spool, info, environment.spool_policy)
     return Spooled(spool, _acquire(environment.address, environment.spool))
 
 

@@ -315,6 +315,7 @@ class Worker:
             now = time.time_ns(), time.monotonic_ns()
             return RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count)
 
+        self._outbox.end()
         with self._outbox.lock:
             if self._emitting:
                 self._deferred.append(partial(self.close, outcome, reason))

@@ -323,6 +323,7 @@ class Link:
             return
         if not linked.closing:
             self._prepare(linked.spool)
+            self._sync(linked, now_ns)
         self._tell_drops(linked, now_ns)
 
     def _prepare(self, spool: Spool) -> None:
@@ -330,6 +331,15 @@ class Link:
             spool.prepare()
         except SpoolError as error:
             log.debug("spool.prepare: %s", error)  # append finds out by itself, and counts what it must drop
+
+    def _sync(self, linked: LinkedStream, now_ns: int) -> None:
+        spool = linked.spool
+        if spool.policy.fsync == "interval" and now_ns - linked.synced_ns >= limits.SYNC_INTERVAL_S * NS:
+            linked.synced_ns = now_ns
+            spool.sync()
+        if spool.sync_failures and not linked.told_sync_failures:
+            log.warning("spool.unsynced: %s cannot be synced: a power loss may cost its events", spool.directory)
+        linked.told_sync_failures = spool.sync_failures
 
     def _serve(self, linked: LinkedStream, now_ns: int) -> None:
         """Acknowledge, greet, send, finish: whatever the stream's session decides."""
@@ -348,6 +358,9 @@ class Link:
 
     def _tell_drops(self, linked: LinkedStream, now_ns: int) -> None:
         """A full spool is loud: at once when it begins to drop, then each ten seconds while it goes on."""
+        if linked.blocked and now_ns - linked.told_blocked_ns > _TELL_DROPS_S * NS:
+            log.warning("spool.blocked: a call of run %s waits: %s", linked.spool.info.run_id, linked.blocked)
+            linked.blocked, linked.told_blocked_ns = "", now_ns
         dropped = linked.spool.dropped_events
         if dropped > linked.told_drops and now_ns - linked.told_ns > _TELL_DROPS_S * NS:
             reason = linked.spool.dropped[-1].reason

@@ -32,6 +32,11 @@ class LinkedStream:
     """The session lets more out than the last turn took."""
     unsent_bytes: int = 0
     """What the spool held beyond the cursor when the link last looked."""
+    blocked: str = ""
+    """Why a call waits for room in the spool, or last did."""
+    told_blocked_ns: int = 0
+    synced_ns: int = 0
+    told_sync_failures: int = 0
     told_drops: int = 0
     told_ns: int = 0
     done: threading.Event = field(default_factory=threading.Event)

@@ -39,11 +39,13 @@ class Orphans:
             self._scan_due_ns = now_ns + int(_SCAN_S * NS)
             self.waiting = self._look()
         found: list[Spool] = []
-        while self.waiting and len(found) < free:
+        for _ in range(min(limits.ORPHANS_TRIED_A_TURN, len(self.waiting))):
             spool = self._try(self.waiting[-1])
             if spool is not None:
                 found.append(spool)
             self.waiting.pop()
+            if len(found) == free:
+                break
         return found
 
     def _look(self) -> list[Path]:

@@ -54,6 +54,17 @@ def allocate(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Bring a file, with what was written to its mappings, or a folder's entries to the disk. Raises `OSError`."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot, and its file systems write entries in order
+    descriptor = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Segment:
     """One mapped segment. `first_seq` … `last_seq` are its events; `end` is the offset behind the last of them."""
 
@@ -102,13 +113,16 @@ class Segment:
         return segment
 
     def look_through(self, stream: bytes) -> None:
-        """Find out what a segment that was left behind really holds, up to its first bad record. Raises `OSError`."""
+        """Find out what a segment that was left behind really holds, up to its first bad record.
+
+        Raises `OSError`, and `SpoolError` for a format that this version cannot read.
+        """
         if not self.unread:
             return
         found = self.mapped()
         self.unread = False
         self.last_seq, self.end = self.first_seq - 1, HEADER_BYTES
-        if self.size >= HEADER_BYTES and self._header_is(stream):
+        if self.size >= HEADER_BYTES and self._is_of(stream):
             for span in records.walk(found, HEADER_BYTES, self.size):
                 self.last_seq += 1
                 self.end = span.end
@@ -131,10 +145,22 @@ class Segment:
         """Let go of the mapping; who still reads it keeps it until then."""
         self.map = None
 
-    def _header_is(self, stream: bytes) -> bool:
+    def _is_of(self, stream: bytes) -> bool:
+        """Whether its records are the stream's. A damaged header is no reason to lose them: they have checks of their own.
+
+        Raises `SpoolError` for a format that this version cannot read.
+        """
         head = self.mapped()[: _HEADER.size]
         (check,) = _CHECK.unpack_from(self.mapped(), _HEADER.size)
-        return crc32(head) == check and _HEADER.unpack(head) == (_MAGIC, _VERSION, stream, self.first_seq)
+        magic, version, owner, first_seq = _HEADER.unpack(head)
+        if crc32(head) != check:
+            return any(head)
+        if magic == _MAGIC and version != _VERSION:
+            raise SpoolError(
+                f"{self.path} has the spool format {version} and this version reads {_VERSION}: "
+                "drain it with the version that wrote it"
+            )
+        return bool((magic, owner, first_seq) == (_MAGIC, stream, self.first_seq))
 
     def cut(self, seq: int, start: int, end: int, bytes_max: int, events_max: int) -> tuple[int, int]:
         """Where a batch from `seq` at `start` may end, at most at `end`, and its last seq. At least one event."""
@@ -161,6 +187,13 @@ class Segment:
     def records_end(self) -> int:
         """Bytes of records in all segments up to the end of this one."""
         return self.base + self.end - HEADER_BYTES
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk. Raises `OSError`."""
+        try:
+            sync_file(self.path)
+        except FileNotFoundError:
+            pass  # acknowledged meanwhile, and removed
 
     def shorten(self) -> None:
         """Give back the space behind the last record. Nothing may be appended or read afterwards."""

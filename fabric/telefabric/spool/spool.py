@@ -9,6 +9,12 @@
         position        acknowledged seq, synced before a segment is removed
         closed          everything is acknowledged; the directory may go
 
+A full spool (over its bytes, on a full disk, or on one with too little left) drops its oldest segment, or refuses the
+event with `SpoolFull` when its owner said so (`when_full` is ``block`` or ``error``; who waits is the owner's business).
+
+What survives depends on `fsync`. ``off``: a kill of the process. ``interval``: also a power loss, but for the events of
+the last second. ``always``: also a power loss, every event that `append` returned for, at the price of a sync each.
+
 A directory belongs to one process for its whole life. Whoever takes the lock of a dead one may read it, send it and
 remove it; nobody ever appends to another's.
 
@@ -19,6 +25,7 @@ Threads: `append` under `lock` from any thread; reading, acknowledging and closi
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import threading
 import time
@@ -30,9 +37,9 @@ from zlib import crc32
 import msgspec
 
 from telefabric import limits
-from telefabric.errors import SpoolError, UsageError
+from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.filelock import FileLock
-from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate
+from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, sync_file
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
 
@@ -48,6 +55,16 @@ class _Position(NamedTuple):
     seq: int
     segment: Segment
     offset: int
+
+
+class SpoolPolicy(NamedTuple):
+    """How far a spool may grow, what it does then, and when it is synced: see the module."""
+
+    bytes_max: int = limits.SPOOL_BYTES_MAX
+    free_bytes_min: int = limits.SPOOL_FREE_BYTES_MIN
+    """Below so much free room on the file system it does not grow."""
+    when_full: str = limits.WHEN_FULL[0]
+    fsync: str = limits.FSYNC[0]
 
 
 class Dropped(NamedTuple):
@@ -73,7 +90,7 @@ class Chunk(NamedTuple):
 class Spool:
     """See the module. Made by `create` (the stream's own worker) or `adopt` (a drain of a dead one's)."""
 
-    def __init__(self, directory: Path, info: StreamInfo, owner: FileLock, bytes_max: int) -> None:
+    def __init__(self, directory: Path, info: StreamInfo, owner: FileLock, policy: SpoolPolicy) -> None:
         self.directory = directory
         self.info = info
         self.lock = threading.RLock()
@@ -83,8 +100,19 @@ class Spool:
         self.acked = 0
         self.dropped: deque[Dropped] = deque(maxlen=1_000)
         self.dropped_events = 0
+        self.sync_failures = 0
+        self.room = threading.Condition(self.lock)
+        """Notified when a segment was removed."""
+        self.ending = False
+        """The last events of a run are taken over the limit rather than refused: nobody could emit them again."""
+        self.policy = policy
         self._owner = owner
-        self._bytes_max = bytes_max
+        self._unsynced: list[Segment] = []
+        """Segments that were appended to since the last sync; among them always the active one."""
+        self._synced = 0
+        """The seq up to which all is on the disk."""
+        self._new_entries = True
+        self._sync_always = policy.fsync == "always"
         self._segments: deque[Segment] = deque()
         self._active: Segment | None = None
         self._reader: _Position | None = None
@@ -94,10 +122,11 @@ class Spool:
     # -- making --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, root: Path, info: StreamInfo, *, bytes_max: int = limits.SPOOL_BYTES_MAX) -> Spool:
+    def create(cls, root: Path, info: StreamInfo, policy: SpoolPolicy = SpoolPolicy()) -> Spool:
         """A new stream's spool. Raises `SpoolError` when the place cannot be written or has no room."""
-        if bytes_max < 2 * limits.SEGMENT_BYTES:
-            raise UsageError(f"a spool of {bytes_max} bytes is too small: give it {2 * limits.SEGMENT_BYTES} or more")
+        least = 2 * limits.SEGMENT_BYTES
+        if policy.bytes_max < least:
+            raise UsageError(f"a spool of {policy.bytes_max} bytes is too small: give it {least} or more")
         directory = root / info.stream.hex()
         owner = None
         try:
@@ -107,8 +136,11 @@ class Spool:
             if owner is None:
                 raise SpoolError(f"another process took the new spool {directory}: check what else writes there")
             (directory / "stream").write_bytes(msgspec.msgpack.encode(info))
-            spool = cls(directory, info, owner, bytes_max)
+            spool = cls(directory, info, owner, policy)
             spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
+            if policy.fsync != "off":
+                for path in (directory / "stream", directory, root):
+                    sync_file(path)
         except (OSError, SpoolError) as error:
             if owner is not None:
                 _remove(directory, owner)
@@ -148,9 +180,12 @@ class Spool:
         except msgspec.DecodeError as error:
             owner.release()
             raise SpoolError(f"the spool {directory} cannot be read: {error}: move it away or remove it") from None
-        spool = cls(directory, info, owner, bytes_max=0)
+        spool = cls(directory, info, owner, SpoolPolicy())
         try:
             spool._recover()
+        except SpoolError as error:
+            owner.release()
+            raise SpoolError(f"the spool {directory} cannot be read: {error}: it is left as it is") from None
         except OSError as error:
             owner.release()
             raise SpoolError(f"the spool {directory} cannot be read: {error.strerror}: it is left as it is") from None
@@ -179,7 +214,7 @@ class Spool:
         """Store the encoded event `seq`, which follows the last. The caller holds `lock`. Microseconds.
 
         When the spool or its disk is full, the oldest segment goes, or the event itself when nothing else is left;
-        see `dropped`.
+        see `dropped`. Raises `SpoolFull`, with nothing changed, when nothing may be dropped.
         """
         segment = self._active
         size = records.PREFIX_BYTES + len(event)
@@ -195,10 +230,39 @@ class Spool:
         segment.last_seq = self.head = seq
         if not seq % MARK_SEQS:
             segment.marks.append(end)
+        if self._sync_always:
+            self.sync()
+
+    def sync(self) -> None:
+        """Bring everything appended so far to the disk; what fails is counted, and tried again next time.
+
+        Called by one thread alone: whoever appends when `fsync` is ``always``, else the link's.
+        """
+        with self.lock:
+            head, pending, entries = self.head, list(self._unsynced), self._new_entries
+            self._new_entries = False
+        if head == self._synced:
+            return
+        try:
+            for segment in pending:
+                segment.sync()
+            if entries:
+                sync_file(self.directory)
+        except OSError:
+            self.sync_failures += 1
+            self._new_entries |= entries
+            return
+        self._synced = head
+        with self.lock:
+            self._unsynced = [one for one in self._unsynced if one is self._active or one not in pending]
 
     def prepare(self) -> None:
         """Allocate the next segment ahead of time, so that `append` need not. Any thread. Raises `SpoolError`."""
-        if not self._prepared:  # asked at every turn of the link: no look at the disk
+        if self._prepared:  # asked at every turn of the link: no look at the disk
+            return
+        with self.lock:
+            full = self._over_bytes(limits.SEGMENT_BYTES) or self._disk_is_low(limits.SEGMENT_BYTES)
+        if not full:
             self._make_spare()
             self._prepared = True
 
@@ -225,8 +289,10 @@ class Spool:
                 self._active.release()
             self._active = None
         size = max(limits.SEGMENT_BYTES, HEADER_BYTES + record_bytes)
-        while len(self._segments) > 1 and self._bytes() + size > self._bytes_max:
-            self._drop_oldest("spool_full")
+        if self.policy.when_full == "drop_oldest":
+            self._drop_for(size)
+        elif self._segments and not self.ending:
+            return self._begin_or_refuse(seq, size)
         while True:
             try:
                 self._active = self._begin_segment(seq, size)
@@ -236,6 +302,40 @@ class Spool:
                     self._count_drop(seq, seq, "disk_full")
                     return None
                 self._drop_oldest("disk_full")
+
+    def _drop_for(self, size: int) -> None:
+        """Keep the limit; where the disk has little left, let go of as much as is taken."""
+        while len(self._segments) > 1 and self._over_bytes(size):
+            self._drop_oldest("spool_full")
+        if len(self._segments) > 1 and self._disk_is_low(size):
+            self._drop_oldest("disk_full")
+
+    def _begin_or_refuse(self, seq: int, size: int) -> Segment:
+        """Raises `SpoolFull`. A spool that holds nothing is never full, so whoever waits is let in once all is stored."""
+        if self._over_bytes(size):
+            raise SpoolFull(
+                f"the spool {self.directory} has reached its limit of {self.policy.bytes_max} bytes: "
+                "start a broker and a store that take its events, or give TELEFABRIC_SPOOL_BYTES_MAX more"
+            )
+        if self._disk_is_low(size):
+            raise SpoolFull(
+                f"the disk of the spool {self.directory} has less than {self.policy.free_bytes_min} bytes left: "
+                "make room, or give TELEFABRIC_SPOOL_FREE_BYTES_MIN less"
+            )
+        try:
+            self._active = self._begin_segment(seq, size)
+        except SpoolError as error:
+            raise SpoolFull(str(error)) from None
+        return self._active
+
+    def _over_bytes(self, size: int) -> bool:
+        return sum(segment.size for segment in self._segments) + size > self.policy.bytes_max
+
+    def _disk_is_low(self, size: int) -> bool:
+        """A segment of `size` would leave too little; one that is allocated already takes nothing more."""
+        if self._prepared or not self.policy.free_bytes_min:
+            return False
+        return shutil.disk_usage(self.directory).free < self.policy.free_bytes_min + size
 
     def _begin_segment(self, first_seq: int, size: int) -> Segment:
         if size > limits.SEGMENT_BYTES:
@@ -248,6 +348,9 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
         self._segments.append(segment)
+        if self.policy.fsync != "off":
+            self._unsynced.append(segment)
+        self._new_entries = True
         self._prepared = False
         return segment
 
@@ -350,6 +453,7 @@ class Spool:
         with self.lock:
             while self._segments and self._segments[0] in done:
                 self._segments.popleft().discard()
+            self.room.notify_all()
 
     @property
     def complete(self) -> bool:
@@ -358,6 +462,8 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the directory; remove it when it is complete. Nothing may be appended or read afterwards."""
+        if self.policy.fsync != "off" and not self.complete:
+            self.sync()
         with self.lock:
             if self._active is not None and not self.complete:
                 self._active.shorten()
@@ -372,9 +478,6 @@ class Spool:
         else:
             (self.directory / _SPARE).unlink(missing_ok=True)
             self._owner.release()
-
-    def _bytes(self) -> int:
-        return sum(segment.size for segment in self._segments)
 
 
 def _remove(directory: Path, owner: FileLock) -> None:
@@ -416,3 +519,4 @@ def _write_position(path: Path, seq: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(making, path)
+    sync_file(path.parent)
