@@ -386,8 +386,7 @@ class Full:
 
     def __init__(self, spool: Spool) -> None:
         with pytest.raises(SpoolFull):
-            while True:
-                fill(spool, 1)
+            fill(spool, 100_000)
         self.head = spool.head
 
 
@@ -483,7 +482,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record)
-    yield names
+    return names
 
 
 def test_fsync_off_syncs_nothing(tmp_path: Path, small_segments: int, synced: list[str]) -> None:

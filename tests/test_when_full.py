@@ -97,7 +97,7 @@ def _stands_still(worker: Worker) -> bool:
 def test_block_waits_for_room_and_loses_nothing(
     fabric_service: FabricService, waiting: Callable[[str], tuple[Worker, threading.Thread]]
 ) -> None:
-    """The link is told late of the broker's welcome: until then nothing is acknowledged."""
+    """Without a store nothing is acknowledged but what the test says."""
     fabric_service.store.stop()
     worker, loop = waiting(fabric_service.url)
     other = threading.Thread(target=worker.metric, args=("loss", 1.0))
@@ -109,7 +109,8 @@ def test_block_waits_for_room_and_loses_nothing(
     spool.acknowledge(worker.emitted)
     loop.join(20)
     other.join(20)
-    assert not loop.is_alive() and not other.is_alive()
+    assert not loop.is_alive()
+    assert not other.is_alive()
     assert (worker.emitted, worker.dropped) == (STEPS_OVER + 2, 0)
     spool.acknowledge(worker.emitted)
 
@@ -124,7 +125,7 @@ def test_close_lets_in_whoever_waits(waiting: Callable[[str], tuple[Worker, thre
     assert not loop.is_alive()
     spool = adopted(tmp_path / "spool")
     assert (spool.first_held(1), spool.head) == (1, worker.emitted)
-    assert emitted + 1 <= spool.head <= emitted + 2, "the event that waited, and the end of the run"
+    assert spool.head >= emitted + 2, "the event that waited, and the end of the run"
     spool.close()
 
 

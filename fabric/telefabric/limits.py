@@ -85,7 +85,7 @@ SOCKET_BUFFER_BYTES = 1 * MIB
 SEGMENT_BYTES = 4 * MIB
 SPOOL_BYTES_MAX = 4096 * MIB
 SPOOL_FREE_BYTES_MIN = 64 * MIB
-"""Below so much free room on its file system a spool does not grow: what else runs there shall not die of a full disk."""
+"""Below so much free room on its file system a spool does not grow: a full disk would hurt what else runs there."""
 WHEN_FULL = ("drop_oldest", "block", "error")
 FSYNC = ("off", "interval", "always")
 SYNC_INTERVAL_S = 1.0

@@ -146,7 +146,7 @@ class Segment:
         self.map = None
 
     def _is_of(self, stream: bytes) -> bool:
-        """Whether its records are the stream's. A damaged header is no reason to lose them: they have checks of their own.
+        """Whether its records are the stream's. A damaged header loses none of them: they have checks of their own.
 
         Raises `SpoolError` for a format that this version cannot read.
         """

@@ -10,7 +10,7 @@
         closed          everything is acknowledged; the directory may go
 
 A full spool (over its bytes, on a full disk, or on one with too little left) drops its oldest segment, or refuses the
-event with `SpoolFull` when its owner said so (`when_full` is ``block`` or ``error``; who waits is the owner's business).
+event with `SpoolFull` when its owner said so (`when_full` is ``block`` or ``error``; its owner does the waiting).
 
 What survives depends on `fsync`. ``off``: a kill of the process. ``interval``: also a power loss, but for the events of
 the last second. ``always``: also a power loss, every event that `append` returned for, at the price of a sync each.
@@ -65,6 +65,9 @@ class SpoolPolicy(NamedTuple):
     """Below so much free room on the file system it does not grow."""
     when_full: str = limits.WHEN_FULL[0]
     fsync: str = limits.FSYNC[0]
+
+
+_DEFAULT = SpoolPolicy()
 
 
 class Dropped(NamedTuple):
@@ -122,7 +125,7 @@ class Spool:
     # -- making --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, root: Path, info: StreamInfo, policy: SpoolPolicy = SpoolPolicy()) -> Spool:
+    def create(cls, root: Path, info: StreamInfo, policy: SpoolPolicy = _DEFAULT) -> Spool:
         """A new stream's spool. Raises `SpoolError` when the place cannot be written or has no room."""
         least = 2 * limits.SEGMENT_BYTES
         if policy.bytes_max < least:
@@ -311,7 +314,7 @@ class Spool:
             self._drop_oldest("disk_full")
 
     def _begin_or_refuse(self, seq: int, size: int) -> Segment:
-        """Raises `SpoolFull`. A spool that holds nothing is never full, so whoever waits is let in once all is stored."""
+        """Raises `SpoolFull`. An empty spool is never full: whoever waits is let in once all is stored."""
         if self._over_bytes(size):
             raise SpoolFull(
                 f"the spool {self.directory} has reached its limit of {self.policy.bytes_max} bytes: "
