@@ -47,8 +47,9 @@ Disk = Callable[[int], Path]
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A disk of so many bytes; called again, the same disk with another size."""
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """A disk of so many bytes, which spools may fill; called again, the same disk with another size."""
+    monkeypatch.setenv("TELEFABRIC_SPOOL_FREE_BYTES_MIN", "0")
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = False
