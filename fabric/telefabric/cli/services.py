@@ -84,7 +84,7 @@ def store(
             stop_with_parent(service.stop)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()
-        if hasattr(os, "nice"):  # Windows has none
+        if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
             os.nice(_NICE)
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
