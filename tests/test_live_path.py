@@ -401,12 +401,7 @@ def test_a_hundred_workers_at_once_are_stored_whole_within_the_brokers_limit() -
     assert figures["broker memory, largest"]["ratio"] < 1
 
 
-pytestmark = pytest.mark.timeout(120)
-
-if __name__ == "__main__":
-    client(*sys.argv[1:])
-
-
+# -- cores -------------------------------------------------------------------------------------------------------
 def test_where_cores_are_short_the_store_gives_way_to_the_live_path(tmp_path: Path) -> None:
     port = free_ports()
     with broker(port) as forwarder, store(port, tmp_path) as writer:
@@ -416,3 +411,9 @@ def test_where_cores_are_short_the_store_gives_way_to_the_live_path(tmp_path: Pa
 def niceness(service: Service) -> int:
     assert service.process is not None
     return os.getpriority(os.PRIO_PROCESS, service.process.pid)
+
+
+pytestmark = pytest.mark.timeout(120)
+
+if __name__ == "__main__":
+    client(*sys.argv[1:])
