@@ -135,7 +135,8 @@ def acknowledge_the_maximum(real, core, state):
     state.marks = marks
 
 
-note_property("require_who_is_connected", BrokerCore, "_required", lambda core: tuple(core._durable) or ("store",))
+note_property("require_who_is_connected", BrokerCore, "_required", lambda core: tuple(getattr(core, "_durable", ())) or ("store",),
+)
 
 
 @mutant(BrokerCore, "_hello")

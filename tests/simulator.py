@@ -554,6 +554,7 @@ class World:
         for store in self.stores:
             if store.token is None or store.token != tokens.get(store.name) or self.now_ns < store.subscribed_ns:
                 continue
+            self.core.subscribed(store.token)
             lane = self.core.lane
             while len(store.data) < PIPE_MESSAGES and (message := lane.peek(store.name)) is not None:
                 store.data.send(message)
