@@ -16,7 +16,7 @@ from simulator import Database, Spool, Store
 from telefabric.session.broker import BrokerCore
 from telefabric.session.credit import _Account
 from telefabric.session.intake import Intake, Judgement, Verdict
-from telefabric.session.stream import Phase, SendBatch, SendGap, StreamSession
+from telefabric.session.stream import Phase, SendGap, StreamSession
 from telefabric.wire.batch import parse_header
 
 
@@ -68,7 +68,9 @@ def acknowledge_before_commit(real, store, stream, first, last, reason):
 @mutant(Store, "fail")
 def acknowledge_a_failed_commit(real, store):
     store.acknowledge({stream: last for stream, _, last, _ in store.database.transaction})
-    real(store)
+    store.fails = False
+    store.intake.forget_all()
+    store.database.roll_back()
 
 
 @mutant(Store, "fail")
@@ -185,18 +187,13 @@ def number_epochs_by_stream(real, core, state, expected):
     real(core, state, expected)
 
 
-@mutant(BrokerCore, "_durable_of")
-def hear_a_store_of_another_instance(real, core, peer, instance, now_ns):
-    return real(core, peer, core.instance, now_ns)
+@mutant(BrokerCore, "_attach_again")
+def say_attached_once(real, core, now_ns):
+    pass
 
 
 @mutant(BrokerCore, "_ask_again")
 def ask_a_store_once(real, core, now_ns):
-    pass
-
-
-@mutant(BrokerCore, "_nack")
-def do_not_rewind(real, core, peer, message, now_ns):
     pass
 
 
@@ -268,7 +265,7 @@ def do_not_answer_who(real, session, message, now_ns):
 @mutant(StreamSession, "next_send")
 def do_not_tell_a_gap(real, session, *, oldest, **situation):
     decision = real(session, oldest=oldest, **situation)
-    return SendBatch(oldest, 1_000, 10_000) if isinstance(decision, SendGap) else decision
+    return None if isinstance(decision, SendGap) else decision
 
 
 @mutant(StreamSession, "next_send")
