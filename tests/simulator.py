@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
 from random import Random
@@ -36,8 +36,8 @@ PIPE_MESSAGES = 8
 TRACE_LINES = 60
 
 FAULTS = (
-    "loss", "late", "reconnect", "half_open", "restart_broker", "restart_store", "fail_commit", "restore", "kill_worker",
-    "power_loss", "drop_oldest", "pause", "suspend", "wall_jump", "large_events",
+    "loss", "late", "reconnect", "half_open", "restart_broker", "restart_store", "fail_commit", "restore",
+    "kill_worker", "power_loss", "drop_oldest", "pause", "suspend", "wall_jump", "large_events",
 )  # fmt: skip
 _CHANCE = {
     "reconnect": 0.02, "half_open": 0.006, "restart_broker": 0.008, "restart_store": 0.008, "fail_commit": 0.008,
@@ -111,7 +111,7 @@ class Dropped(NamedTuple):
 
 
 class Spool:
-    """A stream's files: the sizes of its events, in segments; the acknowledged position; what a loss of power leaves."""
+    """A stream's files: its events' sizes, in segments; the acknowledged position; what a loss of power leaves."""
 
     def __init__(self, segment_events: int) -> None:
         self.sums = [0]
@@ -192,7 +192,7 @@ class Spool:
 
 
 class Wire:
-    """One direction of a connection. `connection` counts up each time that it is made anew."""
+    """One direction between two parts, over one connection after another."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -283,8 +283,8 @@ class Worker:
             world.log(self.name, "HELLO")
             self.up.send(session.hello(self.spool.first_held(self.spool.acked + 1), self.spool.head))
         if now_ns >= self.subscribed_ns:
-            sends = sum(1 for _ in iter(self.send, False))
-            world.sent += sends
+            while self.send():
+                pass
         self.beat()
 
     def hear(self, message: control.Message) -> None:
@@ -310,9 +310,7 @@ class Worker:
         urgent = session.next_bytes or (session.phase is Phase.STREAMING and backlog > session.credit)
         self.beat_due_ns = now_ns + (NS // 20 if urgent else NS)
         oldest = self.spool.first_held(session.acked + 1)
-        self.up.send(
-            control.Beat(now_ns, [session.beat(oldest=oldest, head=self.spool.head, backlog_bytes=backlog)])
-        )
+        self.up.send(control.Beat(now_ns, [session.beat(oldest=oldest, head=self.spool.head, backlog_bytes=backlog)]))
 
     def send(self) -> bool:
         """Carry out one decision of the session; False when there is none."""
@@ -382,7 +380,7 @@ class Store:
         self.greeted = False
 
     def turn(self) -> None:
-        world, now_ns = self.world, self.world.now_ns
+        now_ns = self.world.now_ns
         if now_ns < max(self.opens_ns, self.paused_until_ns):
             return
         if now_ns - self.heard_ns > SILENT_NS:
@@ -482,7 +480,6 @@ class World:
         self.now_ns = NS
         self.wall_offset_ns = 0
         self.calm = False
-        self.sent = 0
         self.kills = 0
         self.trace: deque[tuple[Any, ...]] = deque(maxlen=TRACE_LINES)
         self.grants: dict[tuple[bytes, bytes, int], set[int]] = {}
@@ -656,7 +653,9 @@ class World:
             case control.Ack():
                 self.require(message.seq <= self.committed(message.stream), "acknowledged before it was committed")
             case control.Welcome() if message.expected is not None:
-                self.require(message.expected - 1 <= self.committed(message.stream), "welcomed beyond what is committed")
+                self.require(
+                    message.expected - 1 <= self.committed(message.stream), "welcomed beyond what is committed"
+                )
                 self.begin_epoch(message)
             case control.Rewind():
                 self.begin_epoch(message)

@@ -423,6 +423,15 @@ def test_each_attach_has_a_token_of_its_own(world):
     assert world.core.tokens() == {"store": second}
 
 
+def test_attached_is_said_again_until_its_token_is_subscribed_to(world):
+    first = only(world.attach(), control.Attached)
+    second = only(world.attach(), control.Attached)  # lost: the store knows the first token, and reports as ever
+    world.core.subscribed(first.token)
+    assert only(world.wait(limits.ACK_STALL_S + 1, alive=[STORE]), control.Attached) == second
+    world.core.subscribed(second.token)
+    assert world.wait(limits.ACK_STALL_S + 1, alive=[STORE]) == []
+
+
 def test_a_silent_store_is_given_up_and_its_streams_wait(open_world):
     sent = open_world.wait(limits.DURABLE_ABSENT_S - 1)
     assert not [message for _, message in sent if isinstance(message, control.Welcome)]

@@ -5,9 +5,9 @@ attached; else it *waits*, with no credit and no acknowledgement. Opening, and e
 credit and outstanding bytes start afresh, and batches of an earlier epoch are ignored. An acknowledgement is the
 smallest watermark of the required subscribers.
 
-A connection that breaks and comes back loses what was under way without a word, so whatever waits for an answer is said
-again: ATTACHED until its token is subscribed to, ASK until a subscriber has reported, CREDIT until the worker's heartbeat
-shows it.
+A connection that breaks and comes back loses what was under way without a word, so whatever waits for an answer is
+said again: ATTACHED until its token is subscribed to, ASK until a subscriber has reported, CREDIT until the worker's
+heartbeat shows it.
 
 Nothing here survives a restart, and nothing has to: streams say HELLO again, subscribers attach again.
 """
