@@ -203,7 +203,7 @@ class BrokerCore:
                     beat.stream,
                     backlog=_BACKLOG_GROWTH * beat.backlog_bytes,
                     next_bytes=beat.next_bytes,
-                    confirmed=beat.credit_bytes,
+                    confirmed=max(beat.credit_bytes, state.outstanding_bytes),  # the heartbeat may be of before them
                 )
                 if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
                     self._tell_credit(state, now_ns)
