@@ -514,7 +514,7 @@ def test_a_worker_that_has_not_heard_of_less_credit_may_still_use_it(open_world)
     world = open_world
     world.beat(backlog=10 * BASE)
     world.wait(1, alive=[STORE])
-    world.beat(backlog=0, credit=10 * BASE)
+    world.beat(backlog=0, credit=20 * BASE)
     world.wait(1, alive=[STORE])
     world.send(1, 5, size=5 * BASE)
     assert world.core.dropped == {}
