@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import apsw
@@ -92,6 +93,12 @@ class CrashVFS(ObservedVFS):
         else:
             pending.append((operation, data, offset))
 
+    def xDelete(self, filename: str, syncdir: bool) -> None:
+        """Taken for durable: SQLite syncs the folder after the one deletion that counts here, of the first journal."""
+        super().xDelete(filename, syncdir)
+        for known in (self._pending, self._synced):
+            known.pop(Path(filename).name, None)
+
     def image(self) -> dict[str, bytes]:
         """The files by name, after a power loss now."""
         return {file: self._left_of(file) for file in self._pending}
@@ -105,7 +112,7 @@ class CrashVFS(ObservedVFS):
                 continue
             end = offset + len(data)
             edges = [offset, *range(offset - offset % SECTOR + SECTOR, end, SECTOR), end]
-            for first, last in zip(edges, edges[1:], strict=False):
+            for first, last in pairwise(edges):
                 if self._random.random() < 0.5:
                     _apply(content, "write", data[first - offset : last - offset], first)
         return bytes(content)

@@ -18,7 +18,7 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
     """Copy a store to a file that is not there yet; returns its size in bytes.
 
     The copy appears under its name when it is whole and on the disk. `progress` gets pages copied and pages in all.
-    Raises `StoreError`. The source is read in one transaction, so that a running writer cannot make the copy begin again.
+    Raises `StoreError`. The source is read in one transaction, so that a running writer cannot make it begin again.
     """
     if target.exists():
         raise StoreError(f"{target} is there already: name another file, or move it away")

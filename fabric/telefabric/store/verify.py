@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import apsw
 
@@ -67,11 +67,11 @@ def verify(path: Path, progress: Progress = lambda done, total: None) -> Report:
 
 def _verify(db: apsw.Connection, progress: Progress) -> Report:
     findings = [
-        Finding("damaged", "", 0, 0, told)
+        Finding("damaged", "", 0, 0, str(told))
         for (told,) in db.execute("PRAGMA integrity_check").fetchall()
         if told != "ok"
     ]
-    streams = db.execute(
+    streams: list[Row] = db.execute(
         "SELECT stream, hex(stream_id), coalesce(stored_seq, 0) FROM streams LEFT JOIN watermarks USING (stream)"
     ).fetchall()
     done = rows = 0
@@ -94,7 +94,7 @@ def _verify(db: apsw.Connection, progress: Progress) -> Report:
                 progress(done + min(last, stored), total)
         if expected <= stored:
             findings.append(Finding("missing", name, expected, stored, "no row and no gap"))
-        now = db.execute("SELECT stored_seq FROM watermarks WHERE stream = ?", (stream,)).get or 0
+        now = int(db.execute("SELECT stored_seq FROM watermarks WHERE stream = ?", (stream,)).get or 0)
         if expected - 1 > now:
             findings.append(Finding("beyond", name, now + 1, expected - 1, f"the watermark is {now}"))
         done += stored
@@ -110,7 +110,7 @@ def _rows(db: apsw.Connection, table: str, stream: int) -> Iterator[tuple[str, R
     """The rows of a stream by seq, a page at a time; no statement stays open between pages."""
     seq = number = -1
     query = f"SELECT * FROM {table} WHERE stream = ? AND (seq, id) > (?, ?) ORDER BY seq, id LIMIT {_PAGE_ROWS}"
-    while page := db.execute(query, (stream, seq, number)).fetchall():
+    while page := cast("list[Row]", db.execute(query, (stream, seq, number)).fetchall()):
         for row in page:
             yield table, row
         number, seq = page[-1][0], page[-1][_SEQ]
