@@ -338,7 +338,10 @@ class Spool:
         """A segment of `size` would leave too little; one that is allocated already takes nothing more."""
         if self._prepared or not self.policy.free_bytes_min:
             return False
-        return shutil.disk_usage(self.directory).free < self.policy.free_bytes_min + size
+        try:
+            return shutil.disk_usage(self.directory).free < self.policy.free_bytes_min + size
+        except OSError:
+            return False  # the allocation that follows tells what is wrong
 
     def _begin_segment(self, first_seq: int, size: int) -> Segment:
         if size > limits.SEGMENT_BYTES:
