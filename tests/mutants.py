@@ -36,10 +36,11 @@ class Mutant(NamedTuple):
 
 MUTANTS: list[Mutant] = []
 SEEDS = {
-    "accept_a_batch_of_another_instance": 65,
+    "lend_again_what_a_worker_still_holds": 193,
+    "obey_a_dead_instance": 437,
     "remove_a_segment_before_the_position_is_synced": 155,
-    "take_credit_of_any_epoch": 318,
-    "take_credit_of_a_dead_instance": 704,
+    "say_attached_once": 1035,
+    "take_credit_of_a_dead_instance": 319,
 }
 """Of mutants that need a rare schedule: a seed that notices them, tried before all from 0 on. When the rules or the
 simulator come to draw other numbers it is out of date, and its test slow."""

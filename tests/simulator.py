@@ -27,6 +27,7 @@ from telefabric.wire import batch, control
 
 ENDPOINTS = control.Endpoints("*:1", "*:2")
 STREAMS_MAX = 4
+TAIL_BYTES_MAX = 10_000
 TOTAL_BYTES = STREAMS_MAX * limits.CREDIT_BASE_BYTES + limits.EVENT_BYTES_MAX
 SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 QUIET_NS = 400 * NS
@@ -222,7 +223,7 @@ class Wire:
         """
         random = self._world.random
         start, end = sorted((random.randint(0, len(self._queue)), random.randint(0, len(self._queue))))
-        delay_ns = random.randrange(NS)
+        delay_ns = random.randrange(random.choice((NS, 6 * NS)))
         kept = [(due + delay_ns, number, message) for due, number, message in sorted(self._queue)[start:end]]
         if twice and kept and random.random() < 0.2:
             kept += [(due + delay_ns, self._world.next_number(), message) for due, _, message in kept]
@@ -429,9 +430,6 @@ class Store:
         if header.session != self.instance:
             return
         judgement = self.intake.judge(header)
-        if judgement.verdict in (Verdict.NACK, Verdict.AHEAD) and not self.required:
-            self.intake.reset(header.stream, header.first_seq - 1)  # it reads what it missed from the store
-            judgement = self.intake.judge(header)
         self.world.require(judgement.verdict is not Verdict.CONFLICT, "a conflict of one stream with itself", self.name)
         self.world.log(self.name, judgement.verdict.value, header.stream[-1], header.first_seq, header.last_seq)
         if judgement.verdict is Verdict.ACCEPT:
@@ -475,6 +473,60 @@ class Store:
         self.start()
 
 
+class Follower(Store):
+    """A durable subscriber that nobody waits for: what it is not sent it reads from the store."""
+
+    def start(self) -> None:
+        self.wanted: dict[bytes, int] = {}
+        """Of each stream that it is behind in, the seq up to which it has to read."""
+        super().start()
+
+    def turn(self) -> None:
+        super().turn()
+        if self.world.now_ns >= max(self.opens_ns, self.paused_until_ns):
+            self.read_on()
+
+    def hear(self, message: control.Message) -> None:
+        super().hear(message)
+        match message:
+            case control.Attached():
+                for stream, seq in self.world.store.database.marks.items():
+                    self.want(stream, seq)
+            case control.Skipped() if message.instance == self.instance:
+                for mark in message.marks:
+                    self.want(mark.stream, mark.seq)
+
+    def mark(self, stream: bytes) -> control.StreamSeq:
+        return control.StreamSeq(stream, self.database.marks.get(stream, 0))
+
+    def want(self, stream: bytes, seq: int) -> None:
+        self.wanted[stream] = max(seq, self.wanted.get(stream, 0))
+
+    def have(self, stream: bytes) -> int:
+        written = [last for one, _, last, _ in self.database.transaction if one == stream]
+        return written[-1] if written else self.database.marks.get(stream, 0)
+
+    def take(self, message: bytes) -> None:
+        header, start = batch.parse_header(message)
+        stream, have = header.stream, self.have(header.stream)
+        if header.session != self.instance or header.last_seq <= have:
+            return
+        if stream in self.wanted or header.first_seq > have + 1:
+            self.want(stream, header.last_seq)
+        else:
+            self.accept(stream, have + 1, header.last_seq, bytes(message[start:]).decode() if header.is_gap else "")
+
+    def read_on(self) -> None:
+        rows = self.world.store.database.rows
+        for stream, seq in list(self.wanted.items()):
+            for first, last, reason in rows.get(stream, []):
+                have = self.have(stream)
+                if last > have:
+                    self.accept(stream, max(first, have + 1), last, reason)
+            if self.have(stream) >= seq:
+                del self.wanted[stream]
+
+
 class World:
     """All parts, the connections between them, and what goes wrong."""
 
@@ -492,9 +544,11 @@ class World:
         """The newest epoch of each stream at this broker."""
         self._numbers = count(1)
         self._streams = count(1)
-        self.stores = [Store(self, "store", required=True)]
+        self.store = Store(self, "store", required=True)
+        self.stores = [self.store]
         if plan.second:
-            self.stores.insert(0, Store(self, "second", required=plan.second == "required"))
+            required = plan.second == "required"
+            self.stores.insert(0, (Store if required else Follower)(self, "second", required=required))
             self.stores[0].opens_ns = 0  # before the store
         self.workers = [self.new_worker() for _ in range(plan.workers)]
         self.start_broker()
@@ -511,7 +565,7 @@ class World:
         self.core = BrokerCore(
             instance=self.random.randbytes(16), endpoints=ENDPOINTS, new_token=lambda: self.random.randbytes(16),
             required=[store.name for store in self.stores if store.required], streams_max=STREAMS_MAX,
-            durable_bytes_max=TOTAL_BYTES,
+            durable_bytes_max=TOTAL_BYTES, tail_bytes_max=TAIL_BYTES_MAX,
         )  # fmt: skip
         for part in (*self.workers, *self.stores):
             self.reconnect(part)
@@ -695,25 +749,30 @@ class World:
         self.require(status["lane_bytes"] <= TOTAL_BYTES, "the lane is over its limit")
         in_flight = sum(stream["in_flight_bytes"] for stream in status["streams"])
         self.require(in_flight <= status["credit_lent_bytes"], "more in flight than was lent")
+        self.require(self.core.lane.tail_bytes <= TAIL_BYTES_MAX, "the lane keeps more than it may for whoever is slow")
         states = {bytes.fromhex(stream["stream_id"]): stream["state"] for stream in status["streams"]}
         idle = sum(self.core._credit.reserved(stream) for stream, state in states.items() if state == "waiting")
         self.require(idle == 0, "credit lent to streams that wait")
 
     def settled(self) -> bool:
+        """Each event is acknowledged and in every required store, and followers have what the store has."""
         return all(
             worker.finished or (worker.session.acked >= worker.spool.head and self.stored(worker) >= worker.spool.head)
             for worker in self.workers
+        ) and all(
+            store.database.marks.get(stream, 0) >= seq
+            for store in self.stores
+            for stream, seq in (self.store.database.marks.items() if not store.required else ())
         )
 
     def stored(self, worker: Worker) -> int:
         return min(store.database.marks.get(worker.stream, 0) for store in self.stores if store.required)
 
     def check_end(self) -> None:
-        """Every event is in each required store once and in order, or covered by a gap that has a cause."""
+        """Every event is in each store once and in order, or covered by a gap that has a cause."""
         for store in self.stores:
-            if store.required:
-                for worker in self.workers:
-                    self.check_stored(store, worker)
+            for worker in self.workers:
+                self.check_stored(store, worker)
 
     def check_stored(self, store: Store, worker: Worker) -> None:
         following = 1
@@ -730,6 +789,8 @@ class World:
         explained = dropped | _seqs(worker.spool.outlived)  # committed once, in a database that a backup replaced
         unexplained = [seq for seq in seqs if seq not in explained]
         self.require(not unexplained, f"a gap over {unexplained[:5]}, which the spool holds", store.name)
+        if not store.required:  # it may have read only a part of the gap
+            return
         self.require((reason == "spool_full") == any(seq in dropped for seq in seqs), f"reason {reason}", store.name)
 
     # -- running -------------------------------------------------------------------------------------------------

@@ -288,9 +288,9 @@ def test_the_lane_has_a_limit_that_no_number_of_rewinds_gets_round():
     world.attach()
     world.hello()
     world.marks()
-    for _ in range(1_000):
-        world.send(1, 5, size=BASE - 1_000)
-        world.send(6, 9, size=BASE - 1_000)
+    for seq in range(1, 1_000, 5):
+        world.send(seq, seq + 4, size=BASE - 1_000)
+        world.send(seq + 5, seq + 9, size=BASE - 1_000)
     assert world.core.lane.bytes <= total
     assert world.core.dropped["lane_full"] > 0
 
@@ -330,6 +330,59 @@ def test_a_subscriber_that_is_not_required_neither_opens_nor_acknowledges(world)
     world.marks()
     world.send(1, 5)
     assert world.stored(seq=5, peer=EXPORTER) == []
+
+
+SKIPPED = control.Skipped(INSTANCE, [control.StreamSeq(A, 5)])
+
+
+def heard(world, seconds):
+    """What the exporter is told meanwhile, but for its token, which the test never subscribes to."""
+    sent = world.wait(seconds, alive=[STORE, EXPORTER])
+    return [message for peer, message in sent if peer == EXPORTER and not isinstance(message, control.Attached)]
+
+
+def test_whoever_is_not_required_is_told_what_it_was_not_sent_until_it_has_reported_it(open_world):
+    world = open_world
+    world.send(1, 5)
+    world.stored(seq=5)
+    world.attach(EXPORTER, "exporter")
+    world.send(6, 9)
+    assert heard(world, 1.5) == [SKIPPED]
+    assert len(world.queued("exporter")) == 1, "and what came since"
+    assert heard(world, 2.5) == [SKIPPED, SKIPPED]
+    world.marks(seq=5, peer=EXPORTER)
+    assert heard(world, 2) == []
+
+
+def test_what_whoever_is_not_required_does_not_report_is_told_as_lost(open_world):
+    world = open_world
+    world.attach(EXPORTER, "exporter")
+    world.marks(peer=EXPORTER)
+    world.send(1, 5)
+    world.stored(seq=5)
+    assert heard(world, limits.ACK_STALL_S - 1) == []
+    assert heard(world, limits.ACK_STALL_S + 2)[0] == SKIPPED
+
+
+def test_of_a_stream_that_ends_whoever_is_not_required_is_told_what_it_may_lack(open_world):
+    world = open_world
+    world.attach(EXPORTER, "exporter")
+    world.marks(peer=EXPORTER)
+    world.send(1, 5)
+    world.stored(seq=5)
+    world.tell(WORKER, control.Bye(A, True))
+    assert heard(world, 1.5) == [SKIPPED]
+    world.stored(seq=5, peer=EXPORTER)
+    assert heard(world, 2) == []
+
+
+def test_a_batch_that_arrives_twice_is_taken_once(open_world):
+    world = open_world
+    world.send(1, 5)
+    world.send(1, 5)
+    world.send(3, 7)
+    assert world.core.dropped == {"repeated": 2}
+    assert len(world.queued()) == 1
 
 
 def test_a_report_of_another_instance_is_ignored(world):

@@ -6,7 +6,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from telefabric import limits
 from telefabric.session.lane import DurableLane
+
+STREAM = bytes(16)
+TAIL = 20
+
+
+def push(lane: DurableLane, *messages: bytes) -> None:
+    """Batches of one event each, whose number is the count of all so far."""
+    for message in messages:
+        lane.push(message, STREAM, lane._end + 1)
 
 
 def drain(lane: DurableLane, name: str) -> list[bytes]:
@@ -21,8 +31,8 @@ def test_a_batch_stays_until_every_required_subscriber_was_sent_it():
     lane = DurableLane()
     lane.attach("store", required=True)
     lane.attach("mirror", required=True)
-    lane.push(b"one")
-    lane.push(b"three")
+    push(lane, b"one")
+    push(lane, b"three")
     assert drain(lane, "store") == [b"one", b"three"]
     assert lane.bytes == 8
     assert drain(lane, "mirror") == [b"one", b"three"]
@@ -32,35 +42,51 @@ def test_a_batch_stays_until_every_required_subscriber_was_sent_it():
 def test_peek_does_not_take():
     lane = DurableLane()
     lane.attach("store", required=True)
-    lane.push(b"a")
+    push(lane, b"a")
     assert lane.peek("store") == lane.peek("store") == b"a"
 
 
-def test_one_that_is_not_required_is_moved_on_and_its_misses_are_counted():
+def test_one_that_is_not_required_gets_what_the_store_was_sent_before_it():
     lane = DurableLane()
     lane.attach("store", required=True)
     lane.attach("exporter", required=False)
-    for message in (b"a", b"b", b"c"):
-        lane.push(message)
-    lane.sent("store")
-    lane.sent("store")
-    assert lane.bytes == 1
-    assert lane.missed("exporter") == 2
-    assert drain(lane, "exporter") == [b"c"]
+    push(lane, b"a", b"b")
+    assert drain(lane, "store") == [b"a", b"b"]
+    assert (lane.bytes, lane.tail_bytes) == (0, 2), "what it is owed does not count as owed to the store"
+    assert drain(lane, "exporter") == [b"a", b"b"]
+    assert (lane.tail_bytes, lane.missed("exporter"), dict(lane.skipped("exporter"))) == (0, 0, {})
 
 
-def test_without_a_required_subscriber_nothing_is_kept():
+def test_one_that_is_not_required_and_falls_too_far_behind_is_moved_on_and_told_what_it_misses():
+    lane = DurableLane(tail_bytes_max=2)
+    lane.attach("store", required=True)
+    lane.attach("exporter", required=False)
+    push(lane, b"a", b"b", b"c", b"d")
+    drain(lane, "store")
+    assert (lane.missed("exporter"), dict(lane.skipped("exporter"))) == (2, {STREAM: 2})
+    assert drain(lane, "exporter") == [b"c", b"d"]
+    lane.reported("exporter", STREAM, 1)
+    assert dict(lane.skipped("exporter")) == {STREAM: 2}
+    lane.reported("exporter", STREAM, 2)
+    assert dict(lane.skipped("exporter")) == {}
+
+
+def test_what_a_subscriber_skips_is_remembered_for_a_limited_number_of_streams():
     lane = DurableLane()
     lane.attach("exporter", required=False)
-    lane.push(b"a")
-    assert lane.bytes == 0
-    assert lane.missed("exporter") == 1
+    for number in range(limits.STREAMS_KNOWN_MAX + 10):
+        lane.skip("exporter", number.to_bytes(16, "big"), 5)
+    lane.skip("exporter", (20).to_bytes(16, "big"), 4)
+    skipped = lane.skipped("exporter")
+    assert len(skipped) == limits.STREAMS_KNOWN_MAX
+    assert set(skipped.values()) == {5}
+    assert (9).to_bytes(16, "big") not in skipped
 
 
 def test_a_required_subscriber_that_goes_lets_go_of_its_batches():
     lane = DurableLane()
     lane.attach("store", required=True)
-    lane.push(b"a")
+    push(lane, b"a")
     lane.detach("store")
     assert (lane.bytes, lane.pending("store"), lane.peek("store")) == (0, 0, None)
 
@@ -68,9 +94,9 @@ def test_a_required_subscriber_that_goes_lets_go_of_its_batches():
 def test_attaching_again_starts_at_the_end():
     lane = DurableLane()
     lane.attach("store", required=True)
-    lane.push(b"old")
+    push(lane, b"old")
     lane.attach("store", required=True)
-    lane.push(b"new")
+    push(lane, b"new")
     assert drain(lane, "store") == [b"new"]
 
 
@@ -81,14 +107,16 @@ class Lanes(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.lane = DurableLane()
+        self.lane = DurableLane(TAIL)
         self.owed: dict[str, deque[bytes]] = {}
         self.count = 0
+        self.missed = 0
 
     @rule(name=names)
     def attach(self, name):
         self.lane.attach(name, required=name != "exporter")
         self.owed[name] = deque()
+        self.missed = 0 if name == "exporter" else self.missed
 
     @rule(name=names)
     def detach(self, name):
@@ -99,7 +127,7 @@ class Lanes(RuleBasedStateMachine):
     def push(self, size):
         self.count += 1
         message = f"{self.count}".encode().ljust(size, b".")
-        self.lane.push(message)
+        push(self.lane, message)
         for owed in self.owed.values():
             owed.append(message)
 
@@ -112,7 +140,9 @@ class Lanes(RuleBasedStateMachine):
         owed = self.owed[name]
         if name == "exporter":
             while owed[0] != message:
+                self.missed += 1
                 owed.popleft()
+            assert self.lane.missed("exporter") == self.missed
         assert owed.popleft() == message
         self.lane.sent(name)
 
@@ -121,6 +151,11 @@ class Lanes(RuleBasedStateMachine):
         required = [owed for name, owed in self.owed.items() if name != "exporter"]
         longest = max(required, key=len, default=deque())
         assert self.lane.bytes == sum(map(len, longest))
+
+    @invariant()
+    def keeps_little_for_others(self):
+        assert 0 <= self.lane.tail_bytes <= TAIL
+        assert self.lane.bytes + self.lane.tail_bytes == sum(len(one.message) for one in self.lane._batches.values())
 
     @invariant()
     def received_and_missed_make_up_all(self):

@@ -50,6 +50,8 @@ ACK_STALL_S = 5.0
 CREDIT_REVIEW_S = 0.05
 DURABLES_MAX = 16
 """Durable subscribers of one broker: the store, and what exports or relays."""
+LANE_TAIL_BYTES_MAX = 16 * MIB
+"""Batches that the store has been sent and a durable subscriber that is not required has not."""
 
 # -- live path ---------------------------------------------------------------------------------------------------
 LIVE_QUEUE_EVENTS = 20_000

@@ -7,7 +7,7 @@ smallest watermark of the required subscribers.
 
 A connection that breaks and comes back loses what was under way without a word, so whatever waits for an answer is said
 again: ATTACHED until its token is subscribed to, ASK until a subscriber has reported, CREDIT until the worker's
-heartbeat shows it.
+heartbeat shows it, SKIPPED until a subscriber that is not required has reported what it was not sent.
 
 Nothing here survives a restart, and nothing has to: streams say HELLO again, subscribers attach again.
 """
@@ -75,6 +75,10 @@ class _Durable:
     heard_ns: int
     told_ns: int
     """When ATTACHED was sent."""
+    told_skipped_ns: int = 0
+    looked_ns: int = 0
+    behind: dict[bytes, int] = field(default_factory=dict)
+    """Of a subscriber that is not required: what it had reported of streams that were acknowledged further."""
     query: str | None = None
     subscribed: bool = False
     keeps: str = ""
@@ -93,10 +97,11 @@ class BrokerCore:
         new_token: Callable[[], bytes],
         required: Iterable[str] = ("store",),
         durable_bytes_max: int = limits.DURABLE_BYTES_MAX,
+        tail_bytes_max: int = limits.LANE_TAIL_BYTES_MAX,
         streams_max: int = limits.STREAMS_MAX,
     ) -> None:
         self.instance = instance
-        self.lane = DurableLane()
+        self.lane = DurableLane(tail_bytes_max)
         self.dropped: Counter[str] = Counter()
         self._endpoints = endpoints
         self._new_token = new_token
@@ -231,6 +236,9 @@ class BrokerCore:
             self._accept(state, header, message)
 
     def _accept(self, state: _Stream, header: Header, message: bytes) -> None:
+        if header.first_seq < state.next_seq:  # within an epoch a worker sends forward only
+            self.dropped["repeated"] += 1
+            return
         size = len(message) + limits.BATCH_OVERHEAD_BYTES
         if self.lane.bytes + size > self._lane_bytes_max:  # batches of ended epochs wait there too, beside the credit
             self.dropped["lane_full"] += 1
@@ -242,7 +250,7 @@ class BrokerCore:
         state.next_seq = header.last_seq + 1
         state.outstanding.append((header.last_seq, size))
         state.outstanding_bytes += size
-        self.lane.push(message)
+        self.lane.push(message, header.stream, header.last_seq)
 
     # -- from durable subscribers --------------------------------------------------------------------------------
 
@@ -276,6 +284,8 @@ class BrokerCore:
             state.asked_ns = now_ns
             if message.name in self._required:
                 self._hold(state)
+            elif state.open:
+                self.lane.skip(message.name, state.info.stream, state.next_seq - 1)
         self._ask(durable, self._streams.values())
 
     def subscribed(self, token: bytes) -> None:
@@ -289,6 +299,7 @@ class BrokerCore:
         if durable is None:
             return
         for mark in message.marks:
+            self.lane.reported(durable.name, mark.stream, mark.seq)
             state = self._streams.get(mark.stream)
             if state is None:
                 continue
@@ -301,6 +312,7 @@ class BrokerCore:
         if durable is None:
             return
         for mark in message.marks:
+            self.lane.reported(durable.name, mark.stream, mark.seq)
             state = self._streams.get(mark.stream)
             if state is None or durable.name not in state.marks:
                 continue
@@ -342,6 +354,7 @@ class BrokerCore:
             self._forget(stream)
         self._attach_again(now_ns)
         self._ask_again(now_ns)
+        self._tell_skipped(now_ns)
         self._review_credit(now_ns)
 
     def _attach_again(self, now_ns: int) -> None:
@@ -357,6 +370,29 @@ class BrokerCore:
             self._ask(durable, [state for state in due if durable.name not in state.marks])
         for state in due:
             state.asked_ns = now_ns
+
+    def _tell_skipped(self, now_ns: int) -> None:
+        for durable in self._optional():
+            if now_ns - durable.looked_ns > limits.ACK_STALL_S * NS:
+                durable.looked_ns = now_ns
+                self._notice_lost(durable)
+            skipped = self.lane.skipped(durable.name)
+            if skipped and _long_ago(durable.told_skipped_ns, now_ns):
+                durable.told_skipped_ns = now_ns
+                marks = [control.StreamSeq(stream, seq) for stream, seq in skipped.items()]
+                self._send(durable.peer, control.Skipped(self.instance, marks))
+
+    def _notice_lost(self, durable: _Durable) -> None:
+        """A required subscriber's worker sends again what a connection lost; nobody does so for the others."""
+        behind = {
+            stream: state.marks[durable.name]
+            for stream, state in self._streams.items()
+            if state.marks.get(durable.name, state.acked) < state.acked
+        }
+        for stream, mark in behind.items():
+            if durable.behind.get(stream) == mark:
+                self.lane.skip(durable.name, stream, self._streams[stream].acked)
+        durable.behind = behind
 
     def _review_credit(self, now_ns: int) -> None:
         interval_ms = self._interval_ms()
@@ -461,6 +497,8 @@ class BrokerCore:
         state.open = True
         state.opened_ns = state.told_ns = now_ns
         state.acked = min(state.marks[name] for name in self._required)
+        for durable in self._optional():
+            self.lane.skip(durable.name, state.info.stream, state.acked)
         self._new_epoch(state, state.acked + 1)
         grant = self._credit.open(state.info.stream)
         self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
@@ -490,7 +528,13 @@ class BrokerCore:
 
     def _forget(self, stream: bytes) -> None:
         self._credit.close(stream)
-        del self._streams[stream]
+        state = self._streams.pop(stream)
+        for durable in self._optional():
+            if state.marks.get(durable.name, 0) < state.acked:  # it may be on the way, and nobody would notice
+                self.lane.skip(durable.name, stream, state.acked)
+
+    def _optional(self) -> list[_Durable]:
+        return [durable for durable in self._durable.values() if durable.name not in self._required]
 
     def _detach(self, name: str) -> None:
         del self._durable[name]

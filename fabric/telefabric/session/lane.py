@@ -1,13 +1,24 @@
 """The durable lane: one queue of batches, and a cursor into it for each durable subscriber.
 
 A batch stays until every required subscriber has been sent it; the worker's spool holds it until it is acknowledged.
-A subscriber that is not required never keeps a batch here: it is moved on, and its misses are counted.
+Behind that, some of the newest batches stay for subscribers that are not required. Whoever of them falls further back
+is moved on, and `skipped` says what it has to read from the store.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from telefabric import limits
+
+
+class _Batch(NamedTuple):
+    message: bytes
+    stream: bytes
+    last_seq: int
 
 
 @dataclass(slots=True)
@@ -15,16 +26,22 @@ class _Cursor:
     position: int
     required: bool
     missed: int = 0
+    skipped: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
 
 
 class DurableLane:
-    """Bounded by the credit that was lent, not by itself."""
+    """Bounded: for required subscribers by the credit that was lent, for the others by `tail_bytes_max`."""
 
-    def __init__(self) -> None:
-        self._queue: deque[bytes] = deque()
-        self._first = 0
+    def __init__(self, tail_bytes_max: int = limits.LANE_TAIL_BYTES_MAX) -> None:
+        self._tail_bytes_max = tail_bytes_max
+        self._batches: dict[int, _Batch] = {}
+        """By place in the queue: from `_first`, with `_owed` the first that a required subscriber waits for."""
+        self._first = self._owed = self._end = 0
         self._cursors: dict[str, _Cursor] = {}
         self.bytes = 0
+        """Of batches that a required subscriber was not sent yet."""
+        self.tail_bytes = 0
+        """Of batches that only others wait for."""
 
     def attach(self, name: str, *, required: bool) -> None:
         """(Re)place a subscriber at the end of the queue."""
@@ -35,8 +52,9 @@ class DurableLane:
         self._cursors.pop(name, None)
         self._trim()
 
-    def push(self, message: bytes) -> None:
-        self._queue.append(message)
+    def push(self, message: bytes, stream: bytes, last_seq: int) -> None:
+        self._batches[self._end] = _Batch(message, stream, last_seq)
+        self._end += 1
         self.bytes += len(message)
         self._trim()
 
@@ -45,7 +63,7 @@ class DurableLane:
         cursor = self._cursors.get(name)
         if cursor is None or cursor.position >= self._end:
             return None
-        return self._queue[cursor.position - self._first]
+        return self._batches[cursor.position].message
 
     def sent(self, name: str) -> None:
         """ZeroMQ took what `peek` gave."""
@@ -57,19 +75,46 @@ class DurableLane:
         return self._end - cursor.position if cursor else 0
 
     def missed(self, name: str) -> int:
+        """How many batches a subscriber that is not required was not sent."""
         cursor = self._cursors.get(name)
         return cursor.missed if cursor else 0
 
-    @property
-    def _end(self) -> int:
-        return self._first + len(self._queue)
+    def skipped(self, name: str) -> Mapping[bytes, int]:
+        """Of each stream the last seq that a subscriber that is not required was not sent and has not reported."""
+        cursor = self._cursors.get(name)
+        return cursor.skipped if cursor else {}
+
+    def skip(self, name: str, stream: bytes, last_seq: int) -> None:
+        """A subscriber that is not required will not be sent a stream up to this seq; the oldest streams are forgotten."""
+        skipped = self._cursors[name].skipped
+        if last_seq > skipped.get(stream, 0):
+            skipped[stream] = last_seq
+            skipped.move_to_end(stream)
+        if len(skipped) > limits.STREAMS_KNOWN_MAX:
+            skipped.popitem(last=False)
+
+    def reported(self, name: str, stream: bytes, seq: int) -> None:
+        """A subscriber has the stream up to this seq."""
+        cursor = self._cursors.get(name)
+        if cursor is not None and cursor.skipped.get(stream, seq + 1) <= seq:
+            del cursor.skipped[stream]
 
     def _trim(self) -> None:
-        keep_from = min((cursor.position for cursor in self._cursors.values() if cursor.required), default=self._end)
-        while self._first < keep_from:
-            self.bytes -= len(self._queue.popleft())
-            self._first += 1
-        for cursor in self._cursors.values():
-            if cursor.position < self._first:
-                cursor.missed += self._first - cursor.position
-                cursor.position = self._first
+        owed = min((cursor.position for cursor in self._cursors.values() if cursor.required), default=self._end)
+        while self._owed < owed:
+            size = len(self._batches[self._owed].message)
+            self.bytes -= size
+            self.tail_bytes += size
+            self._owed += 1
+        slowest = min((cursor.position for cursor in self._cursors.values()), default=self._end)
+        while self._first < self._owed and (self._first < slowest or self.tail_bytes > self._tail_bytes_max):
+            self._let_go(self._batches.pop(self._first))
+
+    def _let_go(self, batch: _Batch) -> None:
+        self.tail_bytes -= len(batch.message)
+        for name, cursor in self._cursors.items():
+            if cursor.position == self._first:
+                cursor.position += 1
+                cursor.missed += 1
+                self.skip(name, batch.stream, batch.last_seq)
+        self._first += 1

@@ -214,6 +214,13 @@ class Attached(Message, tag="attached"):
     endpoints: Endpoints
 
 
+class Skipped(Message, tag="skipped"):
+    """To a subscriber that is not required: it was not sent these streams up to these seqs; the store has them."""
+
+    instance: Id
+    marks: list[StreamSeq]
+
+
 class Ask(Message, tag="ask"):
     """Report the watermark of each of these streams."""
 
@@ -274,7 +281,7 @@ class StatusReply(Message, tag="status"):
 
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Refused,
-    Attach, Marks, Stored, Nack, DurableBeat, Attached, Ask, StatusRequest, StatusReply,
+    Attach, Marks, Stored, Nack, DurableBeat, Attached, Ask, Skipped, StatusRequest, StatusReply,
     Watch, WatchBeat, Unwatch, Watching, Recent,
 ]  # fmt: skip
 
