@@ -85,7 +85,7 @@ class DurableLane:
         return cursor.skipped if cursor else {}
 
     def skip(self, name: str, stream: bytes, last_seq: int) -> None:
-        """A subscriber that is not required will not be sent a stream up to this seq; the oldest streams are forgotten."""
+        """A subscriber that is not required will not be sent a stream up to this seq. The oldest are forgotten."""
         skipped = self._cursors[name].skipped
         if last_seq > skipped.get(stream, 0):
             skipped[stream] = last_seq
