@@ -12,6 +12,7 @@ from pathlib import Path
 
 import apsw
 
+from telefabric import limits
 from telefabric.errors import StoreError
 
 FILE_NAME = "telemetry.sqlite"
@@ -21,10 +22,11 @@ MIGRATIONS: dict[int, str] = {1: "schema.sql"}
 """user_version → the script that leads to it from the one before."""
 VERSION = max(MIGRATIONS)
 
+BUSY_TIMEOUT_MS = 5_000
 _WRITER_PRAGMAS = (
     "synchronous = FULL",
     "wal_autocheckpoint = 8000",
-    "journal_size_limit = 268435456",
+    f"journal_size_limit = {limits.LOG_BYTES_LONG}",
     "cache_size = -65536",
     "temp_store = MEMORY",
     "foreign_keys = ON",
@@ -42,7 +44,7 @@ def open_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
             raise StoreError(f"{path} is no file: name another file or folder with --data")
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = apsw.Connection(str(path), vfs=vfs)
-        connection.set_busy_timeout(5_000)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         _check_identity(connection, path)
         for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}").fetchall()

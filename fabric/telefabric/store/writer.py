@@ -16,7 +16,7 @@ from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
 from telefabric.store import overview
-from telefabric.store.database import explain, open_writer
+from telefabric.store.database import BUSY_TIMEOUT_MS, explain, open_writer
 from telefabric.store.rows import EVENT_TABLES, Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
@@ -33,6 +33,7 @@ def _statement(table: str, rows: int) -> str:
 _INSERT = {table: _statement(table, 1) for table in EVENT_TABLES}
 _INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in EVENT_TABLES}
 _RAW = -1
+_CHECKPOINT_PATIENCE_MS = 100
 _NEW_RUN = (
     "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"
     " VALUES (?, ?, ?, ?, 'running', ?, ?)"
@@ -197,6 +198,7 @@ class Writer:
 
         One at a time: `end_commit` follows. Raises `StoreError` as that does.
         """
+        self.require_short_log()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -330,13 +332,32 @@ class Writer:
 
     # -- housekeeping --------------------------------------------------------------------------------------------
 
-    def checkpoint(self) -> Checkpoint:
-        """Move the write-ahead log into the database and shorten its file. Blocks; call it when nothing waits.
+    @property
+    def log_bytes(self) -> int:
+        """The length of the write-ahead log's file, which may be longer than what is in use of it."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return 0
 
+    def require_short_log(self) -> None:
+        """Raises `StoreError` when somebody reads on and on, and the log has become as long as it may."""
+        size = self.log_bytes
+        if size > limits.LOG_BYTES_MAX and self.checkpoint().busy:
+            raise StoreError(
+                f"{self.path}-wal has grown to {size / 2**20:,.0f} MiB because another process has been reading all "
+                "the while: nothing more is stored until that is ended"
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        """Move the write-ahead log into the database and empty it. Blocks; call it when nothing waits.
+
+        A reader that is at work in the log is waited for a moment only; then the log stays as long as it is.
         Raises `StoreError` when the disk refuses; nothing is lost by that, the log stays.
         """
         log = moved = -1
         self._wait()
+        self._db.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
         try:
             log, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # reports an empty log, whatever it moved
@@ -344,6 +365,8 @@ class Writer:
             return Checkpoint(True, log, moved)
         except apsw.Error as error:
             raise StoreError(f"{self.path} cannot be checkpointed: {error}") from error
+        finally:
+            self._db.set_busy_timeout(BUSY_TIMEOUT_MS)
         return Checkpoint(False, log, moved)
 
 
