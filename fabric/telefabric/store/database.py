@@ -7,6 +7,7 @@ SQLite on one file in one process break its locks, so the standard library's `sq
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -123,6 +124,14 @@ def _migrate(connection: apsw.Connection) -> None:
         connection.pragma("user_version", VERSION)
 
 
+def log_bytes(path: Path) -> int:
+    """The length of a store's write-ahead log, which may be longer than what is in use of it."""
+    try:
+        return os.stat(f"{path}-wal").st_size
+    except OSError:
+        return 0
+
+
 def explain(path: Path, error: Exception) -> StoreError:
     """The sentence for what SQLite or the system said."""
     if isinstance(error, apsw.NotADBError):
@@ -130,7 +139,8 @@ def explain(path: Path, error: Exception) -> StoreError:
     if isinstance(error, (apsw.CorruptError, apsw.SQLError)):  # SQLError: a table is missing, or is another
         return StoreError(f"{path} is damaged ({error}): move it, its -wal and its -shm aside together, and restore")
     if isinstance(error, apsw.FullError):
-        return StoreError(f"the disk of {path} is full: make room")
+        log_mib = -(-log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
+        return StoreError(f"the disk of {path} is full: make room" + (f", {log_mib} MiB or more" if log_mib else ""))
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
         return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")
     if isinstance(error, OSError):

@@ -16,7 +16,7 @@ from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
 from telefabric.store import overview
-from telefabric.store.database import BUSY_TIMEOUT_MS, explain, open_writer
+from telefabric.store.database import BUSY_TIMEOUT_MS, explain, log_bytes, open_writer
 from telefabric.store.rows import EVENT_TABLES, Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
@@ -334,11 +334,7 @@ class Writer:
 
     @property
     def log_bytes(self) -> int:
-        """The length of the write-ahead log's file, which may be longer than what is in use of it."""
-        try:
-            return os.stat(f"{self.path}-wal").st_size
-        except OSError:
-            return 0
+        return log_bytes(self.path)
 
     def require_short_log(self) -> None:
         """Raises `StoreError` when somebody reads on and on, and the log has become as long as it may."""
@@ -364,7 +360,7 @@ class Writer:
         except apsw.BusyError:
             return Checkpoint(True, log, moved)
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be checkpointed: {error}") from error
+            raise self._unwritable(error) from error
         finally:
             self._db.set_busy_timeout(BUSY_TIMEOUT_MS)
         return Checkpoint(False, log, moved)
