@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import apsw
 import msgspec
+import structlog
 
 from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
@@ -20,6 +21,8 @@ from telefabric.store.database import BUSY_TIMEOUT_MS, explain, log_bytes, open_
 from telefabric.store.rows import EVENT_TABLES, Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
+
+log = structlog.get_logger("telefabric.store")
 
 _ROWS_A_STATEMENT = 50
 """A statement opens the table and its indexes once for all of its rows: 2.2 µs of CPU a step instead of 3.0 at best."""
@@ -100,10 +103,15 @@ class Writer:
         return lock
 
     def close(self) -> None:
-        """Let go of the file. A commit that is under way ends first; nobody hears how."""
+        """Let go of the file. A commit that is under way ends first; nobody hears how.
+
+        The last one who has the file open moves the log into it. When the disk refuses that, the log stays: no error.
+        """
         self._disk.shutdown()
         try:
             self._db.close()
+        except apsw.Error as error:
+            log.warning("store.log_left", path=str(self.path), reason=str(error))
         finally:
             self._lock.release()
 
@@ -240,9 +248,12 @@ class Writer:
         if self._commit is None:
             return
         try:
-            self._commit.result()
+            try:
+                self._commit.result()
+            except apsw.Error:
+                self._roll_back()
+                raise
         except apsw.Error as error:
-            self._roll_back()
             raise self._unwritable(error) from error
 
     def _roll_back(self) -> None:
@@ -351,19 +362,19 @@ class Writer:
         A reader that is at work in the log is waited for a moment only; then the log stays as long as it is.
         Raises `StoreError` when the disk refuses; nothing is lost by that, the log stays.
         """
-        log = moved = -1
+        frames = moved = -1
         self._wait()
         self._db.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
         try:
-            log, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            frames, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # reports an empty log, whatever it moved
         except apsw.BusyError:
-            return Checkpoint(True, log, moved)
+            return Checkpoint(True, frames, moved)
         except apsw.Error as error:
             raise self._unwritable(error) from error
         finally:
             self._db.set_busy_timeout(BUSY_TIMEOUT_MS)
-        return Checkpoint(False, log, moved)
+        return Checkpoint(False, frames, moved)
 
 
 def _one_by_one(rows: Rows, table: str, start: int = 0) -> Iterator[list[Any]]:
