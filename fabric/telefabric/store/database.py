@@ -24,6 +24,9 @@ MIGRATIONS: dict[int, str] = {1: "schema.sql"}
 VERSION = max(MIGRATIONS)
 
 BUSY_TIMEOUT_MS = 5_000
+DAMAGE = (apsw.CorruptError, apsw.SQLError, apsw.NotADBError, UnicodeDecodeError)
+"""What tells of a damaged file. SQLError: a table is missing, or is another; UnicodeDecodeError: a text is none."""
+_QUOTED_MAX = 120
 _WRITER_PRAGMAS = (
     "synchronous = FULL",
     "wal_autocheckpoint = 8000",
@@ -132,12 +135,26 @@ def log_bytes(path: Path) -> int:
         return 0
 
 
+def unreadable(path: Path, error: Exception) -> StoreError:
+    """The sentence for a store that could be opened, and cannot be read on."""
+    return explain(path, error) if isinstance(error, DAMAGE) else StoreError(f"{path} cannot be read: {error}")
+
+
+def _plain(error: Exception) -> str:
+    """SQLite quotes the schema, of several lines and with whatever damage made of it."""
+    return "".join(each if each.isprintable() else " " for each in str(error))[:_QUOTED_MAX]
+
+
 def explain(path: Path, error: Exception) -> StoreError:
     """The sentence for what SQLite or the system said."""
     if isinstance(error, apsw.NotADBError):
-        return StoreError(f"{path} is not a database: name another file or folder with --data")
-    if isinstance(error, (apsw.CorruptError, apsw.SQLError)):  # SQLError: a table is missing, or is another
-        return StoreError(f"{path} is damaged ({error}): move it, its -wal and its -shm aside together, and restore")
+        return StoreError(
+            f"{path} is not a database: name another file or folder with --data, or if it was a store, restore a backup"
+        )
+    if isinstance(error, DAMAGE):
+        return StoreError(
+            f"{path} is damaged ({_plain(error)}): move it, its -wal and its -shm aside together, and restore a backup"
+        )
     if isinstance(error, apsw.FullError):
         log_mib = -(-log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
         return StoreError(f"the disk of {path} is full: make room" + (f", {log_mib} MiB or more" if log_mib else ""))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import apsw
 
-from telefabric.store.database import explain, open_reader
+from telefabric.store.database import DAMAGE, explain, open_reader
 from telefabric.store.rows import EVENT_TABLES, Place, row_of
 
 _PAGE_ROWS = 2_000
@@ -59,7 +59,7 @@ def verify(path: Path, progress: Progress = lambda done, total: None) -> Report:
     connection = open_reader(path)
     try:
         return _verify(connection, progress)
-    except apsw.Error as error:
+    except (apsw.Error, *DAMAGE) as error:
         raise explain(path, error) from None
     finally:
         connection.close()

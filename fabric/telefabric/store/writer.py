@@ -17,7 +17,7 @@ from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
 from telefabric.store import overview
-from telefabric.store.database import BUSY_TIMEOUT_MS, explain, log_bytes, open_writer
+from telefabric.store.database import BUSY_TIMEOUT_MS, DAMAGE, explain, log_bytes, open_writer, unreadable
 from telefabric.store.rows import EVENT_TABLES, Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
@@ -124,7 +124,7 @@ class Writer:
         try:
             return int(self._db.execute(query, (stream,)).get or 0)
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be read: {error}") from error
+            raise unreadable(self.path, error) from error
 
     def require_file(self) -> None:
         """Raises `StoreReplaced` when the file that is open is not the one at its path any more.
@@ -172,7 +172,7 @@ class Writer:
             try:
                 found = self._db.execute("SELECT run, stream FROM streams WHERE stream_id = ?", (stream,)).fetchone()
             except apsw.Error as error:
-                raise StoreError(f"{self.path} cannot be read: {error}") from error
+                raise unreadable(self.path, error) from error
             if found is not None:
                 place = self._places[stream] = Place(*found)
         return place
@@ -188,7 +188,7 @@ class Writer:
         try:
             run = self._db.execute("SELECT run FROM runs WHERE run_id = ?", (info.run_id,)).get
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be read: {error}") from error
+            raise unreadable(self.path, error) from error
         if run is None:
             run, self._next_run = self._next_run, self._next_run + 1
             mode = known_mode(info.control_mode)
@@ -261,7 +261,7 @@ class Writer:
             self._db.execute("ROLLBACK")
 
     def _unwritable(self, error: apsw.Error) -> StoreError:
-        if isinstance(error, apsw.FullError):
+        if isinstance(error, (apsw.FullError, *DAMAGE)):
             return explain(self.path, error)
         return StoreError(f"{self.path} cannot be written: {error}")
 
