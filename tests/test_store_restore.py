@@ -1,4 +1,4 @@
-"""A store is lost and its backup takes its place: the spools send what they still hold, and the rest is named as lost."""
+"""A store is lost and a backup takes its place: spools send what they still hold, the rest is named as lost."""
 
 from __future__ import annotations
 
