@@ -128,6 +128,24 @@ def test_a_flip_in_the_file_is_refused_or_named_or_inside_a_value(whole: Path, t
         assert found["wrong, named"] >= FLIPS // 4
 
 
+@pytest.mark.parametrize("table", ["lifecycle", "watermarks"])
+def test_no_flip_in_the_head_of_a_row_is_a_traceback(whole: Path, tmp_path: Path, table: str) -> None:
+    """There it makes a column another type or length, and with that all that follow it in the row."""
+    content = whole.read_bytes()
+    page = pages(whole, table)[0]
+    cell = page + int.from_bytes(content[page + 5 : page + 7], "big")  # the only row
+    expected = rows(whole)
+    path = tmp_path / whole.name
+    found: Counter[str] = Counter()
+    for bit in range(8 * 10):
+        changed = bytearray(content)
+        changed[cell + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        found[outcome(path, expected)] += 1
+    assert found["right, named"] + found["refused, named"] + found["wrong, named"] >= 64, found
+    assert not found["wrong, clean"]
+
+
 @pytest.mark.parametrize("region", ["header", "frames"])
 def test_a_flip_in_the_log_ends_it_before_there_as_a_power_loss_would(whole: Path, tmp_path: Path, region: str) -> None:
     """SQLite's own checksums: what lies behind is as if it had never been, watermark and all."""

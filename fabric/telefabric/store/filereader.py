@@ -433,6 +433,8 @@ class _Gathered:
 
     def add(self, row: Row) -> bool:
         """False when the row does not fit any more."""
+        if row[-1] is None:  # the schema forbids it
+            raise apsw.CorruptError(f"row {row[0]} has no event")
         self._bytes += len(row[-1]) + _ROW_BYTES
         if len(self.rows) >= self._limit or (self._bytes > limits.QUERY_BYTES_MAX and self.rows):
             return False
