@@ -59,6 +59,10 @@ class FaultVFS(ObservedVFS):
         self.count = 0
         self.failed = 0
 
+    def heal(self) -> None:
+        """Fail no more."""
+        self._fail_at = 0
+
     def before(self, operation: str, file: str, data: bytes, offset: int) -> None:
         if operation != self._operation:
             return

@@ -19,6 +19,7 @@ from telefabric.broker.service import Broker
 from telefabric.inquiry import ask_status
 from telefabric.store.queryservice import QueryService
 from telefabric.store.rows import Rows
+from telefabric.store.service import Store
 from telefabric.store.writer import Writer
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Event, events, values
@@ -133,7 +134,7 @@ class Scribe:
 
 
 @contextmanager
-def running(parts: Sequence[Broker | QueryService]) -> Iterator[None]:
+def running(parts: Sequence[Broker | QueryService | Store]) -> Iterator[None]:
     """Each on a thread of its own; all have ended afterwards."""
     threads = [threading.Thread(target=part.run, name=type(part).__name__) for part in parts]
     for thread in threads:

@@ -201,6 +201,15 @@ def test_folders_on_a_network_or_a_full_disk_are_problems() -> None:
     assert state(10**7, "ext4") == PROBLEM
 
 
+def test_a_log_that_a_reader_holds_is_a_warning() -> None:
+    assert f"{database.FILE_NAME}-wal" == doctor.STORE_LOG
+    log = Path("/data") / doctor.STORE_LOG
+    assert doctor.judge_store_log(log, 0) is doctor.judge_store_log(log, 256 << 20) is None
+    held = doctor.judge_store_log(log, 300 << 20)
+    assert held is not None
+    assert (held.state, held.remedy.split()[:2]) == (WARNING, ["lsof", str(log)])
+
+
 def test_clock_shared_memory_and_a_broker_elsewhere() -> None:
     assert doctor.judge_clock(0.002).state == OK  # type: ignore[union-attr]
     assert "2.5 s behind" in doctor.judge_clock(2.5).sentence  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,8 +13,10 @@ import apsw
 import pytest
 from processes import broker, free_ports, run, store, wait_for
 from skips import requires
+from store_fixtures import Scribe, raw, stream
+from store_fixtures import step as step_event
 
-from telefabric.errors import SpoolError
+from telefabric.errors import SpoolError, StoreError
 from telefabric.limits import SEGMENT_BYTES
 from telefabric.spool import Spool
 from telefabric.store.audit import Audit, audit
@@ -219,6 +222,36 @@ def test_a_full_disk_under_the_store_loses_nothing(disk: Disk, tmp_path: Path) -
     found = stored_whole(folder / FILE_NAME, worker)
     assert found.lost == 0
     assert "Traceback" not in log.read_text()
+
+
+def fill_store(file: Path, info: StreamInfo) -> tuple[int, str]:
+    """Write until the disk is full; the watermark, and what is said of the disk."""
+    with Scribe(file) as scribe:
+        scribe.writer._db.execute("PRAGMA wal_autocheckpoint = 500").fetchall()
+        stored = scribe.writer.stored_seq(info.stream)
+        try:
+            while True:
+                scribe.put(info, *(step_event(stored + more, observation=raw(OBSERVATION)) for more in range(1, 101)))
+                stored = scribe.commit()[info.stream]
+        except StoreError as error:
+            return stored, str(error)
+
+
+def test_the_room_that_a_full_store_asks_for_is_enough_to_go_on(disk: Disk) -> None:
+    """Part of a disk that is full is the log, whose way into the file needs room first; less may not be enough."""
+    size = 20 * MIB
+    folder, info = disk(size), stream()
+    file = folder / FILE_NAME
+    stored, said = fill_store(file, info)
+    for _ in range(3):
+        found = re.search(r"is full: make room, (\d+) MiB or more", said)
+        assert found, said
+        size += int(found[1]) * MIB
+        disk(size)
+        before = stored
+        stored, said = fill_store(file, info)
+        assert stored > before + 100
+        assert audit(file, info.stream, stored)[:4] == (stored, stored, 0, 0)
 
 
 def test_a_store_on_a_full_disk_does_not_start(disk: Disk) -> None:

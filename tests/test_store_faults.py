@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import apsw
 import pytest
 from faultvfs import CrashVFS, FaultVFS
-from store_fixtures import Scribe, step, stream
+from processes import wait_for
+from store_fixtures import LOOPBACK, Scribe, running, step, stream
+from structlog.testing import capture_logs
 
+from telefabric.broker.service import Broker
 from telefabric.errors import StoreError
+from telefabric.store import service
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME, open_writer
+from telefabric.store.service import Store
+from telefabric.store.writer import Writer
+from telefabric_workers import connect
 
 TRANSACTIONS, EVENTS = 4, 20
 INFO = stream()
@@ -29,7 +37,7 @@ def scenario(path: Path, vfs: str | None = None) -> int:
                 acknowledged = scribe.commit()[INFO.stream]
                 if acknowledged % (2 * EVENTS) == 0:
                     scribe.writer.checkpoint()
-    except (StoreError, apsw.Error):  # apsw.Error: closing raises what SQLite itself would pass over
+    except StoreError:
         pass  # the fault of the test: what counts is what was acknowledged before it
     return acknowledged
 
@@ -63,6 +71,29 @@ def test_each_operation_that_fails_costs_nothing_that_was_acknowledged(
         assert acknowledged <= stored(path) <= acknowledged + EVENTS, f"{operation} {number}"
         assert scenario(path) == TRANSACTIONS * EVENTS, "opened again it goes on by itself"
         assert stored(path) == TRANSACTIONS * EVENTS
+
+
+def test_a_store_on_a_disk_that_fails_begins_again_and_stores_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing the file fails, too, and must not end the store."""
+    vfs = FaultVFS("failing", "write", 400, lasting=True)
+    monkeypatch.setattr(service, "Writer", partial(Writer, vfs=vfs.name))
+    part = Broker(LOOPBACK)
+    store = Store(part.address, tmp_path / FILE_NAME)
+    with capture_logs() as told, running([part, store]):
+        worker = connect(part.address.url, run="failing", spool=tmp_path / "spool", exit_flush_s=30)
+
+        def failed() -> bool:
+            worker.step(episode=0, step=0, observation=bytes(500))
+            return {"store.failed", "store.log_left"} <= {one["event"] for one in told}
+
+        wait_for(failed, "the disk fails")
+        vfs.heal()
+        assert worker.close(), "the store goes on by itself"
+    store.close()
+    vfs.unregister()
+    assert audit(tmp_path / FILE_NAME, worker.stream_id, worker.emitted)[:4] == (worker.emitted, worker.emitted, 0, 0)
 
 
 def losses(folder: Path, seed: int, *, synchronous: str = "FULL") -> tuple[int, int]:

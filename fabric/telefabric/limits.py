@@ -105,6 +105,10 @@ COMMIT_INTERVAL_S = 0.03
 """When nothing more is waiting; a transaction is then small and its acknowledgement early."""
 COMMIT_INTERVAL_BUSY_S = 0.15
 """While more is waiting: one sync for many events, and still within what a heartbeat's worth of credit covers."""
+LOG_BYTES_LONG = 256 * MIB
+"""A write-ahead log that is longer than this between two commits is being read, or was: it shrinks to this, or less."""
+LOG_BYTES_MAX = 1024 * MIB
+"""With a log that a reader makes longer than this, no more is stored until that has ended; the spools hold it."""
 QUERY_ROWS_MAX = 2_000
 QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0
@@ -112,4 +116,5 @@ QUERY_DEADLINE_S = 5.0
 assert DURABLE_BYTES_MAX >= STREAMS_MAX * CREDIT_BASE_BYTES + EVENT_BYTES_MAX
 assert CREDIT_STREAM_BYTES_MAX >= EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES
 assert MESSAGE_BYTES_MAX > EVENT_BYTES_MAX
+assert LOG_BYTES_MAX > LOG_BYTES_LONG
 assert DURABLE_ABSENT_S > MISSED_HEARTBEATS_MAX * HEARTBEAT_S

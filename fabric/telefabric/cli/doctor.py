@@ -40,6 +40,7 @@ PYTHON_MIN = (3, 11)
 ZMQ_MIN = (4, 3, 5)
 SQLITE_MIN = (3, 51, 3)
 QT_END = (6, 12)
+STORE_LOG = "telemetry.sqlite-wal"
 WORKERS = 1_000
 FILES_A_WORKER = 3
 """A broker's connections to one worker process: control, data, live."""
@@ -276,6 +277,18 @@ def judge_folder(check: str, variable: str, seen: FolderSeen) -> Finding:
     return Finding(check, OK, f"{seen.path} can be written, {free}.")
 
 
+def judge_store_log(log: Path, log_bytes: int) -> Finding | None:
+    """`log`: the write-ahead log beside the store. None when there is none, or a short one."""
+    if log_bytes <= limits.LOG_BYTES_LONG:
+        return None
+    return Finding(
+        "store log", WARNING,
+        f"{log} has grown to {size(log_bytes)}: a process reads the store and does not end; "
+        f"at {size(limits.LOG_BYTES_MAX)} the store waits for it.",
+        f"lsof {log} names who has it open; end what reads on and on.",
+    )  # fmt: skip
+
+
 def judge_spools(root: Path, left: Sequence[int], error: str, address: Address) -> Finding:
     """`left`: the bytes on the disk of each spool whose worker is gone."""
     if error:
@@ -466,6 +479,14 @@ def look_at_folder(path: Path) -> FolderSeen:
     return FolderSeen(path, error, free, file_system_of(there.resolve(), mounts))
 
 
+def look_at_size(file: Path) -> int:
+    """Its length; 0 when it is not there."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
 def look_at_shm() -> int | None:
     try:
         return shutil.disk_usage("/dev/shm").total
@@ -519,6 +540,7 @@ def examine(address: Address, data: Path, spool: Path) -> list[Finding]:
         judge_open_files(*look_at_open_files()),
         judge_shm(look_at_shm()),
         judge_folder("data folder", "TELEFABRIC_DATA", look_at_folder(data)),
+        judge_store_log(data / STORE_LOG, look_at_size(data / STORE_LOG)),
         judge_folder("spool folder", "TELEFABRIC_SPOOL", look_at_folder(spool)),
         judge_spools(spool, *look_for_spools(spool), address),
     ]

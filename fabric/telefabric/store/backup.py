@@ -31,6 +31,7 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.rename(target)
+        _sync_folder(target.parent)
     except apsw.Error as error:
         raise explain(target, error) from None
     except OSError as error:
@@ -39,6 +40,15 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
         reader.close()
         part.unlink(missing_ok=True)
     return target.stat().st_size
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name survives a power loss, too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _copy(reader: apsw.Connection, part: Path, progress: Callable[[int, int], None]) -> None:

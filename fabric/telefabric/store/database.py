@@ -7,11 +7,13 @@ SQLite on one file in one process break its locks, so the standard library's `sq
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
 import apsw
 
+from telefabric import limits
 from telefabric.errors import StoreError
 
 FILE_NAME = "telemetry.sqlite"
@@ -21,10 +23,14 @@ MIGRATIONS: dict[int, str] = {1: "schema.sql"}
 """user_version → the script that leads to it from the one before."""
 VERSION = max(MIGRATIONS)
 
+BUSY_TIMEOUT_MS = 5_000
+DAMAGE = (apsw.CorruptError, apsw.SQLError, apsw.NotADBError, UnicodeDecodeError)
+"""What tells of a damaged file. SQLError: a table is missing, or is another; UnicodeDecodeError: a text is none."""
+_QUOTED_MAX = 120
 _WRITER_PRAGMAS = (
     "synchronous = FULL",
     "wal_autocheckpoint = 8000",
-    "journal_size_limit = 268435456",
+    f"journal_size_limit = {limits.LOG_BYTES_LONG}",
     "cache_size = -65536",
     "temp_store = MEMORY",
     "foreign_keys = ON",
@@ -42,7 +48,7 @@ def open_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
             raise StoreError(f"{path} is no file: name another file or folder with --data")
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = apsw.Connection(str(path), vfs=vfs)
-        connection.set_busy_timeout(5_000)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         _check_identity(connection, path)
         for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -121,14 +127,37 @@ def _migrate(connection: apsw.Connection) -> None:
         connection.pragma("user_version", VERSION)
 
 
+def log_bytes(path: Path) -> int:
+    """The length of a store's write-ahead log, which may be longer than what is in use of it."""
+    try:
+        return os.stat(f"{path}-wal").st_size
+    except OSError:
+        return 0
+
+
+def unreadable(path: Path, error: Exception) -> StoreError:
+    """The sentence for a store that could be opened, and cannot be read on."""
+    return explain(path, error) if isinstance(error, DAMAGE) else StoreError(f"{path} cannot be read: {error}")
+
+
+def _plain(error: Exception) -> str:
+    """SQLite quotes the schema, of several lines and with whatever damage made of it."""
+    return "".join(each if each.isprintable() else " " for each in str(error))[:_QUOTED_MAX]
+
+
 def explain(path: Path, error: Exception) -> StoreError:
     """The sentence for what SQLite or the system said."""
     if isinstance(error, apsw.NotADBError):
-        return StoreError(f"{path} is not a database: name another file or folder with --data")
-    if isinstance(error, (apsw.CorruptError, apsw.SQLError)):  # SQLError: a table is missing, or is another
-        return StoreError(f"{path} is damaged ({error}): move it, its -wal and its -shm aside together, and restore")
+        return StoreError(
+            f"{path} is not a database: name another file or folder with --data, or if it was a store, restore a backup"
+        )
+    if isinstance(error, DAMAGE):
+        return StoreError(
+            f"{path} is damaged ({_plain(error)}): move it, its -wal and its -shm aside together, and restore a backup"
+        )
     if isinstance(error, apsw.FullError):
-        return StoreError(f"the disk of {path} is full: make room")
+        log_mib = -(-log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
+        return StoreError(f"the disk of {path} is full: make room" + (f", {log_mib} MiB or more" if log_mib else ""))
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
         return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")
     if isinstance(error, OSError):

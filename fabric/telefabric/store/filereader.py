@@ -15,7 +15,7 @@ import apsw
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
 from telefabric.store import query
-from telefabric.store.database import open_reader
+from telefabric.store.database import DAMAGE, open_reader, unreadable
 from telefabric.store.query import (
     Bucket,
     BucketKey,
@@ -180,8 +180,8 @@ class FileReader(Reader):
             raise StoreError(
                 f"a question to {self.where} was cut off after {self._deadline_s:g} s: ask for less at a time"
             ) from None
-        except apsw.Error as error:
-            raise StoreError(f"{self.where} cannot be read: {error}") from error
+        except (apsw.Error, *DAMAGE) as error:
+            raise unreadable(Path(self.where), error) from error
 
     def _query(self, sql: str, values: Iterable[Any] = ()) -> apsw.Cursor:
         """Rows as they are needed; closed with the snapshot."""
@@ -433,6 +433,8 @@ class _Gathered:
 
     def add(self, row: Row) -> bool:
         """False when the row does not fit any more."""
+        if row[-1] is None:  # the schema forbids it
+            raise apsw.CorruptError(f"row {row[0]} has no event")
         self._bytes += len(row[-1]) + _ROW_BYTES
         if len(self.rows) >= self._limit or (self._bytes > limits.QUERY_BYTES_MAX and self.rows):
             return False

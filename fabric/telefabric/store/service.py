@@ -22,6 +22,7 @@ from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced, WireError
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
+from telefabric.store.checkpoints import Checkpoints
 from telefabric.store.rows import Place, Rows
 from telefabric.store.writer import Writer
 from telefabric.transport import common_options, receive_last
@@ -31,7 +32,6 @@ from telefabric.wire.batch import Header, check_body, parse_header
 log = structlog.get_logger("telefabric.store")
 
 _POLL_MS = 20
-_IDLE_CHECKPOINT_S = 2.0
 _SUMMARY_S = 60.0
 _LOOK_S = 1.0
 _MESSAGES_A_TURN = 200
@@ -64,8 +64,7 @@ class Store:
         self._stop = threading.Event()
         self._backoff = Backoff(self._random)
         self._reopen_due_ns = 0
-        self._written_ns = time.monotonic_ns()
-        self._checkpointed = True
+        self._checkpoints = Checkpoints(time.monotonic_ns())
         self._told_silent = False
         self._look_due_ns = 0
         self._summary_due_ns = time.monotonic_ns() + int(_SUMMARY_S * NS)
@@ -264,8 +263,7 @@ class Store:
         self._committing = None
         self.stored_events += rows.events
         self.quarantined_events += rows.quarantined
-        self._written_ns = time.monotonic_ns()
-        self._checkpointed = False
+        self._checkpoints.written(time.monotonic_ns())
         self._backoff.reset()
         if self._session is not None and self._session.instance is not None:
             stored = [control.StreamSeq(stream, seq) for stream, seq in marks.items()]
@@ -290,19 +288,17 @@ class Store:
             self._stop.wait(_POLL_MS / 1000)
             return
         self._writer = Writer(self.path)
+        self._writer.require_short_log()
         self._rows = self._writer.begin()
 
     def _keep_house(self, now_ns: int) -> None:
-        """Checkpoint when nothing has been written for a while, and say each minute how things stand."""
+        """See to the file and its log each second, and say each minute how things stand."""
         if self._writer is None:
             return
         if now_ns >= self._look_due_ns:
             self._look_due_ns = now_ns + int(_LOOK_S * NS)
             self._writer.require_file()
-        if not self._checkpointed and now_ns - self._written_ns > _IDLE_CHECKPOINT_S * NS:
-            self._checkpointed = True
-            done = self._writer.checkpoint()
-            log.info("store.checkpoint", busy=done.busy, log_frames=done.log_frames, moved=done.checkpointed_frames)
+            self._checkpoints.tend(self._writer, now_ns)
         if now_ns >= self._summary_due_ns:
             self._summary_due_ns = now_ns + int(_SUMMARY_S * NS)
             log.info("store.summary", stored=self.stored_events, quarantined=self.quarantined_events, **self.counts)

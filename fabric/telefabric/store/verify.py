@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import apsw
 
-from telefabric.store.database import explain, open_reader
+from telefabric.store.database import DAMAGE, explain, open_reader
 from telefabric.store.rows import EVENT_TABLES, Place, row_of
 
 _PAGE_ROWS = 2_000
@@ -59,18 +59,29 @@ def verify(path: Path, progress: Progress = lambda done, total: None) -> Report:
     connection = open_reader(path)
     try:
         return _verify(connection, progress)
-    except apsw.Error as error:
+    except (apsw.Error, *DAMAGE) as error:
         raise explain(path, error) from None
     finally:
         connection.close()
 
 
 def _verify(db: apsw.Connection, progress: Progress) -> Report:
-    findings = [
+    damage = [
         Finding("damaged", "", 0, 0, str(told))
         for (told,) in db.execute("PRAGMA integrity_check").fetchall()
         if told != "ok"
     ]
+    try:
+        report = _count(db, progress)
+    except TypeError:
+        if not damage:
+            raise
+        return Report(0, 0, damage)  # SQLite has named the column whose value is of another type
+    return report._replace(findings=damage + report.findings)
+
+
+def _count(db: apsw.Connection, progress: Progress) -> Report:
+    findings: list[Finding] = []
     streams: list[Row] = db.execute(
         "SELECT stream, hex(stream_id), coalesce(stored_seq, 0) FROM streams LEFT JOIN watermarks USING (stream)"
     ).fetchall()

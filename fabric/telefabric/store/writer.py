@@ -11,15 +11,18 @@ from typing import Any, NamedTuple
 
 import apsw
 import msgspec
+import structlog
 
 from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
 from telefabric.store import overview
-from telefabric.store.database import explain, open_writer
+from telefabric.store.database import BUSY_TIMEOUT_MS, DAMAGE, explain, log_bytes, open_writer, unreadable
 from telefabric.store.rows import EVENT_TABLES, Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
+
+log = structlog.get_logger("telefabric.store")
 
 _ROWS_A_STATEMENT = 50
 """A statement opens the table and its indexes once for all of its rows: 2.2 µs of CPU a step instead of 3.0 at best."""
@@ -33,6 +36,7 @@ def _statement(table: str, rows: int) -> str:
 _INSERT = {table: _statement(table, 1) for table in EVENT_TABLES}
 _INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in EVENT_TABLES}
 _RAW = -1
+_CHECKPOINT_PATIENCE_MS = 100
 _NEW_RUN = (
     "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"
     " VALUES (?, ?, ?, ?, 'running', ?, ?)"
@@ -99,10 +103,15 @@ class Writer:
         return lock
 
     def close(self) -> None:
-        """Let go of the file. A commit that is under way ends first; nobody hears how."""
+        """Let go of the file. A commit that is under way ends first; nobody hears how.
+
+        The last one who has the file open moves the log into it. When the disk refuses that, the log stays: no error.
+        """
         self._disk.shutdown()
         try:
             self._db.close()
+        except apsw.Error as error:
+            log.warning("store.log_left", path=str(self.path), reason=str(error))
         finally:
             self._lock.release()
 
@@ -115,7 +124,7 @@ class Writer:
         try:
             return int(self._db.execute(query, (stream,)).get or 0)
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be read: {error}") from error
+            raise unreadable(self.path, error) from error
 
     def require_file(self) -> None:
         """Raises `StoreReplaced` when the file that is open is not the one at its path any more.
@@ -163,7 +172,7 @@ class Writer:
             try:
                 found = self._db.execute("SELECT run, stream FROM streams WHERE stream_id = ?", (stream,)).fetchone()
             except apsw.Error as error:
-                raise StoreError(f"{self.path} cannot be read: {error}") from error
+                raise unreadable(self.path, error) from error
             if found is not None:
                 place = self._places[stream] = Place(*found)
         return place
@@ -179,7 +188,7 @@ class Writer:
         try:
             run = self._db.execute("SELECT run FROM runs WHERE run_id = ?", (info.run_id,)).get
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be read: {error}") from error
+            raise unreadable(self.path, error) from error
         if run is None:
             run, self._next_run = self._next_run, self._next_run + 1
             mode = known_mode(info.control_mode)
@@ -197,6 +206,7 @@ class Writer:
 
         One at a time: `end_commit` follows. Raises `StoreError` as that does.
         """
+        self.require_short_log()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -238,9 +248,12 @@ class Writer:
         if self._commit is None:
             return
         try:
-            self._commit.result()
+            try:
+                self._commit.result()
+            except apsw.Error:
+                self._roll_back()
+                raise
         except apsw.Error as error:
-            self._roll_back()
             raise self._unwritable(error) from error
 
     def _roll_back(self) -> None:
@@ -248,7 +261,7 @@ class Writer:
             self._db.execute("ROLLBACK")
 
     def _unwritable(self, error: apsw.Error) -> StoreError:
-        if isinstance(error, apsw.FullError):
+        if isinstance(error, (apsw.FullError, *DAMAGE)):
             return explain(self.path, error)
         return StoreError(f"{self.path} cannot be written: {error}")
 
@@ -330,21 +343,38 @@ class Writer:
 
     # -- housekeeping --------------------------------------------------------------------------------------------
 
-    def checkpoint(self) -> Checkpoint:
-        """Move the write-ahead log into the database and shorten its file. Blocks; call it when nothing waits.
+    @property
+    def log_bytes(self) -> int:
+        return log_bytes(self.path)
 
+    def require_short_log(self) -> None:
+        """Raises `StoreError` when somebody reads on and on, and the log has become as long as it may."""
+        size = self.log_bytes
+        if size > limits.LOG_BYTES_MAX and self.checkpoint().busy:
+            raise StoreError(
+                f"{self.path}-wal has grown to {size / 2**20:,.0f} MiB because another process has been reading all "
+                "the while: nothing more is stored until that is ended"
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        """Move the write-ahead log into the database and empty it. Blocks; call it when nothing waits.
+
+        A reader that is at work in the log is waited for a moment only; then the log stays as long as it is.
         Raises `StoreError` when the disk refuses; nothing is lost by that, the log stays.
         """
-        log = moved = -1
+        frames = moved = -1
         self._wait()
+        self._db.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
         try:
-            log, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            frames, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # reports an empty log, whatever it moved
         except apsw.BusyError:
-            return Checkpoint(True, log, moved)
+            return Checkpoint(True, frames, moved)
         except apsw.Error as error:
-            raise StoreError(f"{self.path} cannot be checkpointed: {error}") from error
-        return Checkpoint(False, log, moved)
+            raise self._unwritable(error) from error
+        finally:
+            self._db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        return Checkpoint(False, frames, moved)
 
 
 def _one_by_one(rows: Rows, table: str, start: int = 0) -> Iterator[list[Any]]:
