@@ -311,15 +311,18 @@ def test_control_messages_that_are_damaged_or_lie(fabric: Fabric) -> None:
     for stream in (fabric.stream, dice.randbytes(16)):
         for message in samples(instance, stream):
             whole = control.encode(message)
+            body = whole[:-4]
             with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
                 say(peer, [whole])
                 for _ in range(100):
+                    say(peer, [control.seal(mutated(dice, body))])
                     say(peer, [mutated(dice, whole)])
     with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
         for _ in range(500):
-            say(peer, [dice.randbytes(dice.randrange(60))])
+            say(peer, [control.seal(dice.randbytes(dice.randrange(60)))])
     wait_for(lambda: fabric.dropped().get("bad_control", 0) > 1_500, "the broker has read all of it")
     dropped = fabric.dropped()
+    assert dropped["damaged"] > 1_500
     assert dropped["unknown_durable"] > 0
     assert dropped["unexpected_control"] > 0
     assert dropped["protocol"] > 0

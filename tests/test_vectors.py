@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
+from zlib import crc32
 
 import msgpack
 import msgspec
@@ -58,6 +59,13 @@ def unpacked(data):
     return plain(msgpack.unpackb(data, strict_map_key=False))
 
 
+def checked(data):
+    """A control message without the CRC-32 behind it, which is right."""
+    body, check = data[:-4], data[-4:]
+    assert int.from_bytes(check, "big") == crc32(body)
+    return body
+
+
 def fields_of(item):
     array = unpacked(msgspec.msgpack.encode(item))
     return dict(zip(item.__struct_fields__, array[len(array) - len(item.__struct_fields__) :], strict=True))
@@ -99,7 +107,7 @@ def test_there_is_a_vector_of_every_control_message():
 @pytest.mark.parametrize("name", [*of_kind("event"), *of_kind("record"), *of_kind("control"), *of_kind("delivery")])
 def test_plain_msgpack_reads_what_the_vector_says(name):
     data, expected = VECTORS[name]
-    assert unpacked(data) == expected["msgpack"]
+    assert unpacked(checked(data) if expected["what"] == "control" else data) == expected["msgpack"]
 
 
 @pytest.mark.parametrize("name", of_kind("batch"))

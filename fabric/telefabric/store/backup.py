@@ -44,6 +44,8 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
 
 def _sync_folder(folder: Path) -> None:
     """So that the new name survives a power loss, too."""
+    if os.name == "nt":
+        return  # cannot, and its file systems write entries in order
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

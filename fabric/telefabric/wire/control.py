@@ -1,11 +1,13 @@
-"""Control messages: MessagePack arrays whose first item names the message. See WIRE.md, "Control".
+"""Control messages: MessagePack arrays whose first item names the message, and a check. See WIRE.md, "Control".
 
 Unknown trailing fields are skipped; an unknown name is an error of that one message (`WireError`), never of the peer.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Annotated, Any, Union
+from zlib import crc32
 
 import msgspec
 from msgspec import Meta
@@ -287,17 +289,26 @@ AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged t
 
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()
+_CHECK = struct.Struct(">I")
 
 
 def encode(message: Message) -> bytes:
-    return _encoder.encode(message)
+    return seal(_encoder.encode(message))
+
+
+def seal(body: bytes) -> bytes:
+    """A MessagePack array with the check behind it."""
+    return body + _CHECK.pack(crc32(body))
 
 
 def decode(data: bytes) -> AnyMessage:
-    """Raises `WireError` for anything that is not a control message of this protocol."""
+    """Raises `WireError` for anything that is not a control message of this protocol, whole and undamaged."""
     if len(data) > limits.CONTROL_BYTES_MAX:
         raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
+    body, check = data[: -_CHECK.size], data[-_CHECK.size :]
+    if check != _CHECK.pack(crc32(body)):
+        raise WireError("damaged", "a control message fails its checksum")
     try:
-        return _decoder.decode(data)
+        return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("bad_control", f"a control message cannot be read: {error}") from None
