@@ -558,7 +558,7 @@ def test_a_backlog_is_lent_credit_and_told(open_world):
     world.wait(1, alive=[STORE])
     world.beat(backlog=10 * BASE)
     told = [message for peer, message in world.wait(1, alive=[STORE]) if isinstance(message, control.Credit)]
-    assert told[-1] == control.Credit(INSTANCE, A, world.epoch(), 20 * BASE, 20), "it grows until the credit arrives"
+    assert told[-1] == control.Credit(INSTANCE, A, world.epoch(), 20 * BASE, 20, 2), "it grows until the credit arrives"
     world.send(1, 5, size=5 * BASE)
     assert world.core.dropped == {}
 

@@ -288,6 +288,16 @@ def test_a_message_of_another_instance_is_ignored(open_session):
     assert (open_session.acked, open_session.cursor, open_session.epoch, open_session.credit) == (0, 11, 1, BASE)
 
 
+def test_an_old_credit_that_arrives_late_is_ignored(open_session):
+    open_session.credited(control.Credit(BROKER, STREAM, 1, 10 * BASE, 20, 3))
+    open_session.credited(control.Credit(BROKER, STREAM, 1, 2 * BASE, 20, 4))
+    open_session.credited(control.Credit(BROKER, STREAM, 1, 10 * BASE, 20, 3))
+    assert open_session.credit == 2 * BASE
+    open_session.rewind(control.Rewind(BROKER, STREAM, 2, 1, BASE, "missing"), 0)
+    open_session.credited(control.Credit(BROKER, STREAM, 2, 3 * BASE, 20, 1))
+    assert open_session.credit == 3 * BASE, "each epoch counts afresh"
+
+
 def test_a_rewind_goes_back_under_a_new_epoch_with_a_fresh_count(open_session):
     open_session.sent(10, 1_000, 0)
     open_session.rewind(rewind(4, credit=5_000), 0)

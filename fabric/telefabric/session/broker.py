@@ -126,6 +126,7 @@ class BrokerCore:
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
         self._interval_told_ms = 0
+        self._credits_told = 0
 
     # -- outputs -------------------------------------------------------------------------------------------------
 
@@ -462,7 +463,9 @@ class BrokerCore:
     def _tell_credit(self, state: _Stream, now_ns: int) -> None:
         state.told_ns = now_ns
         stream, grant = state.info.stream, self._credit.granted(state.info.stream)
-        self._send(state.peer, control.Credit(self.instance, stream, state.epoch, grant, self._interval_ms()))
+        self._credits_told += 1
+        credit = control.Credit(self.instance, stream, state.epoch, grant, self._interval_ms(), self._credits_told)
+        self._send(state.peer, credit)
 
     def _refuse(self, peer: bytes, protocol: int) -> None:
         reason = f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install one version on both sides"

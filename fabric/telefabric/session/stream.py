@@ -67,6 +67,7 @@ class StreamSession:
         self.next_bytes = 0
         self.rewinds = 0
         self.wait_reason: str | None = None
+        self._credit_number = 0
         self._in_flight: deque[tuple[int, int]] = deque()
         self._backoff = Backoff(random)
         self._hello_due_ns = 0
@@ -104,7 +105,10 @@ class StreamSession:
         self._start(message.epoch, message.expected, message.credit_bytes, now_ns)
 
     def credited(self, message: control.Credit) -> None:
-        if message.instance == self.instance and message.epoch == self.epoch and self.phase is Phase.STREAMING:
+        if message.instance != self.instance or message.epoch != self.epoch or self.phase is not Phase.STREAMING:
+            return
+        if message.number >= self._credit_number:
+            self._credit_number = message.number
             self.credit = message.credit_bytes
             self._interval_ns = message.interval_ms * 1_000_000
 
@@ -187,6 +191,7 @@ class StreamSession:
         self.epoch = epoch
         self.cursor = expected
         self.credit = credit
+        self._credit_number = 0
         self._forget_in_flight()
         self._progress_ns = now_ns
         self._sent_ns = 0

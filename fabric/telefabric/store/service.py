@@ -60,7 +60,7 @@ class Store:
         """Streams that the broker asked about and that have no place in the file yet."""
         self._rows: Rows = self._writer.begin()
         self._committing: Rows | None = None
-        self._session: _Session | None = None
+        self._session: BrokerSession | None = None
         self._stop = threading.Event()
         self._backoff = Backoff(self._random)
         self._reopen_due_ns = 0
@@ -130,13 +130,13 @@ class Store:
                 log.warning("store.broker_silent", broker=self._broker.url, remedy="telefabric broker, or --connect")
             self._told_silent = True
             self._session.close()
-        self._session = _Session(self._broker, now_ns)
+        self._session = BrokerSession(self._broker, now_ns)
         self._attach(self._session)
 
-    def _attach(self, session: _Session) -> None:
+    def _attach(self, session: BrokerSession) -> None:
         session.attach(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps))
 
-    def _dispatch(self, session: _Session, message: control.Message) -> None:
+    def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
         match message:
             case control.Attached():
                 self._refusal = ""
@@ -173,7 +173,7 @@ class Store:
 
     # -- batches -------------------------------------------------------------------------------------------------
 
-    def _take_all(self, session: _Session) -> bool:
+    def _take_all(self, session: BrokerSession) -> bool:
         """Add what has arrived, up to a transaction's worth; True when there may be more."""
         for _ in range(_MESSAGES_A_TURN):
             if self._rows.events >= limits.COMMIT_EVENTS_MAX:
@@ -184,7 +184,7 @@ class Store:
             self._take(session, data)
         return True
 
-    def _take(self, session: _Session, message: bytes) -> None:
+    def _take(self, session: BrokerSession, message: bytes) -> None:
         """Judge one batch and add its rows. Nothing that comes in here can stop the store."""
         try:
             header, start = parse_header(message)
@@ -307,7 +307,7 @@ class Store:
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
 
-class _Session:
+class BrokerSession:
     """The store's sockets towards one broker: control DEALER, and the SUB that its token opens."""
 
     def __init__(self, broker: Address, now_ns: int) -> None:

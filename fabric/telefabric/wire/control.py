@@ -140,6 +140,8 @@ class Credit(Message, tag="credit"):
     epoch: Count
     credit_bytes: Count
     interval_ms: Count
+    number: Count = 0
+    """Ascends: one that arrives after a later one, which a connection that breaks may do, is old."""
 
 
 class Rewind(Message, tag="rewind"):
