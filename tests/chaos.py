@@ -89,6 +89,15 @@ class Chaos:
         script = Path(__file__).with_name("emitter.py")
         return Service([sys.executable, str(script), *map(str, arguments)], stderr=self.folder / f"{number}.log")
 
+    def add_emitter(self, seconds: float) -> subprocess.Popen[str]:
+        """One more, that ends by itself."""
+        emitter = self._new_emitter()
+        emitter.command += ["--seconds", str(seconds)]
+        self._emitters.append(emitter)
+        emitter.start()
+        assert emitter.process is not None
+        return emitter.process
+
     def emitted(self) -> int:
         return sum(progress.read()[1] for progress in self.progress)
 
@@ -175,40 +184,32 @@ class Chaos:
         for emitter in self._emitters:
             assert emitter.process is not None
             emitter.process.wait(SETTLE_S)
-        last = self._new_emitter()  # adopts the spools of the killed
-        self._emitters.append(last)
-        last.command += ["--seconds", "1"]
-        last.start()
+        last = self.add_emitter(seconds=1)  # adopts the spools of the killed
         wait_for(self._all_stored, "everything emitted is stored", SETTLE_S)
-        assert last.process is not None
-        assert last.process.wait(SETTLE_S) == 0
+        assert last.wait(SETTLE_S) == 0
         self._keep_refusals()
 
     def _all_stored(self) -> bool:
         time.sleep(0.2)
         return self.stored() >= self.emitted()
 
-    def lose_spools(self) -> None:
-        """What must never happen: workers killed and their spools removed. The oracle has to notice."""
+    def lose_spools(self) -> int:
+        """What must never happen, for the oracle to notice: events are in the spools alone, and the spools removed.
+
+        Returns how many events that costs: with the store dead what is committed stands still, and with the broker
+        dead nobody else holds any.
+        """
+        self._store.kill()
+        stored = self.stored()
+        wait_for(lambda: self.emitted() > stored + 1_000, "events that are in the spools alone")
         for emitter in self._emitters:
             emitter.kill()
+        self._broker.kill()
         shutil.rmtree(self.folder / "spool")
-        self._store.signal(signal.SIGCONT)
-        self._emitters.append(self._new_emitter())
-        self._emitters[-1].start()
-        newest = self.progress[-1]
-        wait_for(lambda: self._stored_of(newest.read()[0]) > 0, "the store takes in what is new")
-
-    def stop_storing(self) -> None:
-        self._store.signal(signal.SIGSTOP)
-
-    def _stored_of(self, stream: bytes) -> int:
-        connection = open_reader(self.file)
-        try:
-            query = "SELECT stored_seq FROM watermarks JOIN streams USING (stream) WHERE stream_id = ?"
-            return int(connection.execute(query, (stream,)).get or 0)
-        finally:
-            connection.close()
+        costs = self.emitted() - stored
+        self._broker.start()
+        self._store.start()
+        return costs
 
     def verdict(self) -> dict[str, Any]:
         """Every event counted again, from the rows."""
