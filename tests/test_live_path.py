@@ -6,6 +6,7 @@ Run as a program it is a client of the live path that may be frozen or slow: see
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -398,6 +399,18 @@ def test_a_hundred_workers_at_once_are_stored_whole_within_the_brokers_limit() -
     assert figures["missing"]["value"] == figures["duplicated"]["value"] == 0
     assert figures["live events of the watched run"]["value"] > 0
     assert figures["broker memory, largest"]["ratio"] < 1
+
+
+# -- cores -------------------------------------------------------------------------------------------------------
+def test_where_cores_are_short_the_store_gives_way_to_the_live_path(tmp_path: Path) -> None:
+    port = free_ports()
+    with broker(port) as forwarder, store(port, tmp_path) as writer:
+        assert niceness(writer) == min(niceness(forwarder) + 5, 19)
+
+
+def niceness(service: Service) -> int:
+    assert service.process is not None
+    return os.getpriority(os.PRIO_PROCESS, service.process.pid)
 
 
 pytestmark = pytest.mark.timeout(120)

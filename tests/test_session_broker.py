@@ -158,6 +158,14 @@ def test_a_store_is_asked_again_until_it_has_reported(world):
     assert not [message for _, message in sent if isinstance(message, control.Ask)]
 
 
+def test_a_store_is_told_its_token_again_until_it_has_subscribed_to_it(world):
+    told = only(world.attach(), control.Attached)  # lost on the way: the store goes on with the token of before
+    again = [message for _, message in world.wait(limits.ACK_STALL_S + 1, alive=[STORE])]
+    assert again == [told]
+    world.core.subscribed(told.token)
+    assert not world.wait(limits.ACK_STALL_S + 1, alive=[STORE])
+
+
 def test_what_is_asked_is_split_into_messages_that_stay_within_the_limit(world):
     metadata = bytes(limits.METADATA_BYTES_MAX)
     for number in range(10):
@@ -506,7 +514,7 @@ def test_a_worker_that_has_not_heard_of_less_credit_may_still_use_it(open_world)
     world = open_world
     world.beat(backlog=10 * BASE)
     world.wait(1, alive=[STORE])
-    world.beat(backlog=0, credit=10 * BASE)
+    world.beat(backlog=0, credit=20 * BASE)
     world.wait(1, alive=[STORE])
     world.send(1, 5, size=5 * BASE)
     assert world.core.dropped == {}

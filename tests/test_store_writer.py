@@ -207,6 +207,19 @@ def test_an_event_that_does_not_fit_its_table_goes_to_quarantine_and_the_rest_is
     assert read(path, "SELECT max(id) FROM steps") == [(5,)]
 
 
+@pytest.mark.parametrize("place", [0, 49, 50, 119, 120])
+def test_one_of_many_events_that_does_not_fit_leaves_its_neighbours_alone(path: Path, place: int) -> None:
+    """Rows are inserted many at a time; the rest of a transaction, and of the statement, is stored all the same."""
+    info, taken = stream(), 1 + place
+    with Scribe(path) as scribe:
+        scribe.put(info, step(taken), first_seq=taken)
+        scribe.commit()
+        scribe.put(info, *(step(seq) for seq in range(1, 122)))
+        scribe.commit()
+    assert read(path, "SELECT seq FROM steps ORDER BY seq") == [(seq,) for seq in range(1, 122)]
+    assert read(path, "SELECT seq, reason FROM quarantine") == [(taken, "not_storable")]
+
+
 def test_a_batch_that_lies_about_its_records_is_kept_whole_and_passed(path: Path) -> None:
     info = stream()
     with Scribe(path) as scribe:
@@ -344,15 +357,20 @@ def test_the_overview_equals_a_recount_of_the_rows(path: Path, seed: int, ascend
     info = stream()
     seq = place = 0
     with Scribe(path) as scribe:
-        for _ in range(40):
+        for _ in range(60):
             found: list[events.Event] = []
+            odd = {what for what in ("stride", "agent", "value", "kind", "step") if chance.random() < 0.4}  # else plain
             for _ in range(chance.randrange(1, 200)):
                 seq += 1
-                place += chance.choice(strides)
-                agent = chance.choice("aaaab")
-                value: float | None = chance.choice([None, math.nan, math.inf, 0.0, chance.uniform(-9, 9)])
-                kind = chance.choice(["reward"] * 8 + ["return", "metric/loss", "metric/é"])
-                step_known = ascending or chance.random() < 0.9
+                place += chance.choice(strides) if "stride" in odd else 1
+                agent = chance.choice("aaaab") if "agent" in odd else "a"
+                value: float | None = chance.uniform(-9, 9)
+                if "value" in odd:
+                    value = chance.choice([None, math.nan, math.inf, 0.0, value])
+                kind = (
+                    chance.choice(["reward"] * 8 + ["return", "metric/loss", "metric/é"]) if "kind" in odd else "reward"
+                )
+                step_known = ascending or "step" not in odd or chance.random() < 0.9
                 if kind == "reward":
                     found.append(step(seq, agent, global_step=place if step_known else None, reward=value))
                 elif kind == "return":

@@ -120,6 +120,7 @@ class Broker:
             elif wish[1:] in self.core.tokens().values():
                 self._durable.set(zmq.SUBSCRIBE, wish[1:])
                 self._subscribed.add(wish[1:])
+                self.core.subscribed(wish[1:])
             else:
                 self.core.dropped["unknown_token"] += 1
 

@@ -19,7 +19,7 @@ from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
 
 OFFSET_QUERY = 4
 _COLLECT_AFTER = 100_000
-"""The rows of a transaction are many objects, which the collector looks through again and again while they gather."""
+"""A transaction gathers in lists of some 100,000 values, which the collector would look through again and again."""
 _NICE = 5
 """Where cores are short the store gives way to the broker and its clients: what waits for it is safe in the spools."""
 
@@ -84,7 +84,7 @@ def store(
             stop_with_parent(service.stop)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()
-        if hasattr(os, "nice"):  # Windows has none
+        if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
             os.nice(_NICE)
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)

@@ -6,7 +6,8 @@ credit and outstanding bytes start afresh, and batches of an earlier epoch are i
 smallest watermark of the required subscribers.
 
 A connection that breaks and comes back loses what was under way without a word, so whatever waits for an answer is said
-again: ASK until a subscriber has reported, CREDIT until the worker's heartbeat shows it.
+again: ATTACHED until its token is subscribed to, ASK until a subscriber has reported, CREDIT until the worker's
+heartbeat shows it.
 
 Nothing here survives a restart, and nothing has to: streams say HELLO again, subscribers attach again.
 """
@@ -72,7 +73,10 @@ class _Durable:
     peer: bytes
     token: bytes
     heard_ns: int
+    told_ns: int
+    """When ATTACHED was sent."""
     query: str | None = None
+    subscribed: bool = False
     keeps: str = ""
     stored_events: int = 0
     quarantined_events: int = 0
@@ -261,16 +265,24 @@ class BrokerCore:
             )
             self._send(peer, control.Refused(self.instance, reason))
             return
-        durable = _Durable(message.name, peer, self._new_token(), now_ns, message.query, message.keeps)
+        durable = _Durable(
+            message.name, peer, self._new_token(), now_ns, now_ns, query=message.query, keeps=message.keeps
+        )
         self._durable[message.name] = durable
         self.lane.attach(message.name, required=message.name in self._required)
-        self._send(peer, control.Attached(self.instance, durable.token, self.endpoints))
+        self._tell_attached(durable)
         for state in self._streams.values():
             state.marks.pop(message.name, None)
             state.asked_ns = now_ns
             if message.name in self._required:
                 self._hold(state)
         self._ask(durable, self._streams.values())
+
+    def subscribed(self, token: bytes) -> None:
+        """The socket towards the durable subscribers has entered a subscription to this token."""
+        for durable in self._durable.values():
+            if durable.token == token:
+                durable.subscribed = True
 
     def _marks(self, peer: bytes, message: control.Marks, now_ns: int) -> None:
         durable = self._durable_of(peer, message.instance, now_ns)
@@ -328,8 +340,16 @@ class BrokerCore:
         ]
         for stream in silent:
             self._forget(stream)
+        self._attach_again(now_ns)
         self._ask_again(now_ns)
         self._review_credit(now_ns)
+
+    def _attach_again(self, now_ns: int) -> None:
+        """A subscriber that holds the token of an earlier ATTACHED is alive, reports, and would never hear a batch."""
+        for durable in self._durable.values():
+            if not durable.subscribed and now_ns - durable.told_ns > limits.ACK_STALL_S * NS:
+                durable.told_ns = now_ns
+                self._tell_attached(durable)
 
     def _ask_again(self, now_ns: int) -> None:
         due = [state for state in self._streams.values() if now_ns - state.asked_ns > limits.ACK_STALL_S * NS]
@@ -399,6 +419,9 @@ class BrokerCore:
     def _ask(self, durable: _Durable, states: Iterable[_Stream]) -> None:
         for chunk in _chunks([state.info for state in states]):
             self._send(durable.peer, control.Ask(self.instance, chunk))
+
+    def _tell_attached(self, durable: _Durable) -> None:
+        self._send(durable.peer, control.Attached(self.instance, durable.token, self.endpoints))
 
     def _tell_credit(self, state: _Stream, now_ns: int) -> None:
         state.told_ns = now_ns

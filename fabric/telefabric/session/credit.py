@@ -2,8 +2,11 @@
 
 Lent, not owned. Every stream always holds the base grant. The rest of the total goes to streams with a backlog,
 max-min fair (nobody gets more than it asks for, and what is left over is shared equally), and an event that is larger
-than its stream's share waits in line for one grant of its size. What is taken back counts as lent until the worker has
-said, in its next heartbeat, that it heard of it; so the sum of what may be in flight never exceeds the total.
+than its stream's share waits in line for one grant of its size.
+
+A stream has one change of its grant under way at a time: until its heartbeat shows the grant, the larger of that and
+the one before counts as lent. So the sum of what workers believe to hold never exceeds the total, however late they
+hear and report.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ def max_min_fair(wants: Mapping[bytes, int], pool: int) -> dict[bytes, int]:
 class _Account:
     granted: int
     confirmed: int
+    """The grant that the worker's heartbeats have shown last."""
     wanted: int = 0
     """Beyond the base. Streams that want nothing more are most, and what changes below the base changes nothing."""
     next_bytes: int = 0
@@ -34,6 +38,10 @@ class _Account:
     def reserved(self) -> int:
         """What the stream may have in flight as far as anyone can tell."""
         return max(self.granted, self.confirmed)
+
+    @property
+    def settled(self) -> bool:
+        return self.granted == self.confirmed
 
 
 class CreditBook:
@@ -71,18 +79,18 @@ class CreditBook:
         return account.reserved if account else 0
 
     def report(self, stream: bytes, *, backlog: int, next_bytes: int, confirmed: int) -> None:
-        """What a worker's heartbeat says."""
+        """What a worker's heartbeat says; what it may have in flight is `confirmed` once it equals the grant."""
         account = self._accounts.get(stream)
         if account is None:
             return
         wanted = min(max(backlog - self._base, 0), self._stream_extra_max)
         next_bytes = min(next_bytes, self._base + self._stream_extra_max)
-        told = (wanted, next_bytes, min(confirmed, account.reserved))
+        told = (wanted, next_bytes, confirmed if confirmed == account.granted else account.confirmed)
         if told == (account.wanted, account.next_bytes, account.confirmed):
             return
         account.wanted, account.next_bytes, account.confirmed = told
         if stream in self._line:
-            if next_bytes <= min(account.granted, account.confirmed):  # the worker heard of the grant
+            if account.settled and next_bytes <= account.granted:
                 self._line.remove(stream)
         elif next_bytes > account.granted:
             self._line.append(stream)
@@ -97,21 +105,15 @@ class CreditBook:
         targets = self._targets()
         changed = self._lower(targets)
         free = self._free()
-        for stream in (*self._line, *targets):
+        for stream in targets:  # those in line first
             account = self._accounts[stream]
-            raised = min(targets[stream], account.reserved + free) if free > 0 else 0
-            if stream in self._line and raised < account.next_bytes:
-                self._dirty = True
-                continue
-            if raised > account.reserved:
-                free -= raised - account.reserved
-                account.granted = raised
-                changed[stream] = raised
-            elif raised > account.granted:
-                account.granted = raised
-                changed[stream] = raised
+            raised = min(targets[stream], account.granted + free)
+            whole = stream not in self._line or raised >= account.next_bytes
+            if account.settled and whole and raised > account.granted:
+                free -= raised - account.granted
+                account.granted = changed[stream] = raised
         self._stirring = {stream: one for stream, one in self._stirring.items() if not self._at_rest(stream, one)}
-        return {stream: grant for stream, grant in changed.items() if self._accounts[stream].granted == grant}
+        return changed
 
     def _at_rest(self, stream: bytes, account: _Account) -> bool:
         return not account.wanted and account.granted == account.reserved == self._base and stream not in self._line
@@ -141,10 +143,8 @@ class CreditBook:
         for stream, target in targets.items():
             account = self._accounts[stream]
             spare = 0 if exact or target == self._base else account.granted // 8
-            if target < account.granted - spare:
-                account.confirmed = account.reserved  # until the worker says that it heard of less
-                account.granted = target
-                changed[stream] = target
+            if account.settled and target < account.granted - spare:
+                account.granted = changed[stream] = target
         return changed
 
     def _free(self) -> int:

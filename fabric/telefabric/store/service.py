@@ -1,7 +1,7 @@
 """The store writer as a process: subscribes to the broker, commits, then acknowledges.
 
-One thread does all of it: SQLite gives the interpreter lock away at every row, and a second busy thread would take it
-for milliseconds each time. Queries are answered by a process of their own (`telefabric.store.queryservice`).
+One thread does all of it: SQLite gives the interpreter lock away at every statement, and a second busy thread would
+take it for milliseconds each time. Queries are answered by a process of their own (`telefabric.store.queryservice`).
 """
 
 from __future__ import annotations

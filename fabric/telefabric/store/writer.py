@@ -22,16 +22,16 @@ from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
 
 _ROWS_A_STATEMENT = 50
-"""A statement opens the table and its indexes once, for all of its rows: a row then costs 20 to 35 % less."""
+"""A statement opens the table and its indexes once for all of its rows: 2.2 µs of CPU a step instead of 3.0 at best."""
 
 
-def _insert(table: str, rows: int) -> str:
+def _statement(table: str, rows: int) -> str:
     row = f"({', '.join('?' * EVENT_TABLES[table])})"
     return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"
 
 
-_INSERT = {table: _insert(table, 1) for table in EVENT_TABLES}
-_INSERT_MANY = {table: _insert(table, _ROWS_A_STATEMENT) for table in EVENT_TABLES}
+_INSERT = {table: _statement(table, 1) for table in EVENT_TABLES}
+_INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in EVENT_TABLES}
 _RAW = -1
 _NEW_RUN = (
     "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
@@ -73,10 +74,6 @@ class EmptyView(QWidget):
         self._copy = QPushButton("Copy")
         self._copy.setProperty("role", "plain")
         self._copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self._command.text()))
-        row = QHBoxLayout()
-        row.setSpacing(8)
-        row.addWidget(self._command, 1)
-        row.addWidget(self._copy)
         column = QWidget()
         column.setMaximumWidth(_WIDTH_PX)
         inner = QVBoxLayout(column)
@@ -84,7 +81,8 @@ class EmptyView(QWidget):
         inner.setSpacing(12)
         inner.addWidget(self._title)
         inner.addWidget(self._sentence)
-        inner.addLayout(row)
+        inner.addWidget(self._command)
+        inner.addWidget(self._copy, 0, Qt.AlignmentFlag.AlignLeft)  # under it: the command has all of the width
         middle = QHBoxLayout()
         middle.setContentsMargins(16, 0, 16, 0)
         middle.addStretch(1)
@@ -103,6 +101,7 @@ class EmptyView(QWidget):
         self._sentence.setText(now.sentence)
         self._command.setFont(theme.figure_font())
         self._command.setText(now.command)
+        self._command.setToolTip(now.command)
         self._command.setCursorPosition(0)
         for widget in (self._command, self._copy):
             widget.setVisible(bool(now.command))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QRectF, QSize
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from telefabric_gui import theme
@@ -11,10 +11,11 @@ from telefabric_gui.views.scenes import Scene
 
 _FIGURES_PX = 44
 _MARGIN_PX = 12
+_GAP_PX, _STEP_PX = 8, 12
 
 
 class EnvironmentView(QWidget):
-    """Shows a scene; `figures` are (name, value) pairs in fixed columns below it."""
+    """Shows a scene; `figures` are (name, value) pairs in columns below it."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -45,13 +46,21 @@ class EnvironmentView(QWidget):
 
     def _paint_figures(self, painter: QPainter) -> None:
         colours = theme.active()
-        width = (self.width() - 2 * _MARGIN_PX) / max(1, len(self._figures))
-        top = self.height() - _FIGURES_PX
-        for place, (name, value) in enumerate(self._figures):
-            left = _MARGIN_PX + place * width
-            painter.setFont(theme.text_font(theme.CAPTION_PX))
+        caption, figure = theme.text_font(theme.CAPTION_PX), theme.figure_font(13, bold=True)
+        needs = [_need(caption, name, figure, value) for name, value in self._figures]
+        spare = max(0.0, self.width() - 2 * _MARGIN_PX - sum(needs)) / max(1, len(needs))
+        left, top = float(_MARGIN_PX), self.height() - _FIGURES_PX
+        for need, (name, value) in zip(needs, self._figures, strict=True):
+            painter.setFont(caption)
             painter.setPen(QColor(colours.dim))
-            painter.drawText(QRectF(left, top + 6, width, 18), name)
-            painter.setFont(theme.figure_font(13, bold=True))
+            painter.drawText(QRectF(left, top + 6, need, 18), name)
+            painter.setFont(figure)
             painter.setPen(QColor(colours.text))
-            painter.drawText(QRectF(left, top + 24, width, 18), value)
+            painter.drawText(QRectF(left, top + 24, need, 18), value)
+            left += need + spare
+
+
+def _need(caption: QFont, name: str, figure: QFont, value: str) -> int:
+    """How wide a column must be, in steps, so that it seldom moves."""
+    wide = max(QFontMetrics(caption).horizontalAdvance(name), QFontMetrics(figure).horizontalAdvance(value))
+    return -(-(wide + _GAP_PX) // _STEP_PX) * _STEP_PX
