@@ -81,9 +81,9 @@ def stream(run: str = "run", worker: str = "worker", agent: str = "agent_0", **g
 class Scribe:
     """The real writer of a store file, told events instead of batches."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vfs: str | None = None) -> None:
         self.path = path
-        self.writer = Writer(path)
+        self.writer = Writer(path, vfs)
         self.rows: Rows = self.writer.begin()
 
     def put(self, info: control.StreamInfo, *found: Event | bytes, first_seq: int | None = None, skip: int = 0) -> None:

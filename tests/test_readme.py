@@ -179,7 +179,8 @@ def test_every_command_is_in_the_readme_and_shows_an_example_in_its_help() -> No
 def leaves(name: str, command: click.Command) -> dict[str, click.Command]:
     if not isinstance(command, click.Group):
         return {name: command}
-    return {leaf: one for sub, part in command.commands.items() for leaf, one in leaves(f"{name} {sub}", part).items()}
+    found = {leaf: one for sub, part in command.commands.items() for leaf, one in leaves(f"{name} {sub}", part).items()}
+    return {name: command, **found} if command.invoke_without_command else found
 
 
 def test_the_settings_are_those_of_the_code() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from telefabric.address import Address
+from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, set_up_logs, setting, tied
 from telefabric.services import Services
 from telefabric.settings import data_folder, resolve
@@ -51,14 +52,21 @@ def broker(
     service.run()
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @setting("connect")
 @setting("data")
 @click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
 @logging_options
 @tied()
+@click.pass_context
 def store(
-    connect: str | None, data: str | None, query: str | None, log_format: str | None, log_level: str | None, tied: bool
+    ctx: click.Context,
+    connect: str | None,
+    data: str | None,
+    query: str | None,
+    log_format: str | None,
+    log_level: str | None,
+    tied: bool,
 ) -> None:
     """Run the store writer alone, until ^C or SIGTERM: it keeps what the broker takes in.
 
@@ -66,6 +74,8 @@ def store(
     Example:
       telefabric store --connect tcp://127.0.0.1:7750 --data ./runs
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from telefabric.store.database import FILE_NAME
     from telefabric.store.service import Store
 
@@ -94,6 +104,10 @@ def store(
         finally:
             helpers.stop()
             tending.join()
+
+
+store.add_command(storefile.backup)
+store.add_command(storefile.verify)
 
 
 def _query_command(listen: str, path: Path) -> list[str]:

@@ -31,14 +31,17 @@ _WRITER_PRAGMAS = (
 )
 
 
-def open_writer(path: Path) -> apsw.Connection:
-    """The one writing connection, made or migrated as needed. Raises `StoreError`, a sentence with the remedy."""
+def open_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
+    """The one writing connection, made or migrated as needed. Raises `StoreError`, a sentence with the remedy.
+
+    `vfs` names the SQLite file system that it goes through; None is that of the machine.
+    """
     require_sqlite()
     try:
         if path.exists() and not path.is_file():
             raise StoreError(f"{path} is no file: name another file or folder with --data")
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = apsw.Connection(str(path))
+        connection = apsw.Connection(str(path), vfs=vfs)
         connection.set_busy_timeout(5_000)
         _check_identity(connection, path)
         for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):

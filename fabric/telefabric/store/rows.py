@@ -163,6 +163,14 @@ class Rows:
         return self.next_id > self.first_id
 
 
+def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[Any]]:
+    """The table and the row that an event's bytes lead to, by themselves."""
+    rows = Rows(number)
+    rows._add_event(number, place, seq, None, raw)
+    ((table, row),) = rows.tables.items()
+    return table, row
+
+
 def _add_rewards(overview: Overview, stream: int, steps: list[Any], start: int) -> None:
     """The rewards of a batch's steps, whose values begin at `start`.
 

@@ -63,11 +63,11 @@ class Writer:
     thread of the writer's own, with the interpreter lock free, while its caller gathers the next rows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vfs: str | None = None) -> None:
         self.path = path
         self._lock = self._take_lock(path)
         try:
-            self._db = open_writer(path)
+            self._db = open_writer(path, vfs)
             self._places: dict[bytes, Place] = {}
             self._new_runs: dict[str, int] = {}
             self._new: list[tuple[str, tuple[object, ...]]] = []

@@ -1,0 +1,84 @@
+"""`telefabric store backup` and `telefabric store verify`: looking after a store file, running or not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from telefabric.errors import StoreError
+from telefabric.settings import data_folder
+
+_file = click.option("--store", "file", type=click.Path(path_type=Path), metavar="FILE", help="The store file.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def _path(file: Path | None) -> Path:
+    from telefabric.store.database import FILE_NAME
+
+    return data_folder(None) / FILE_NAME if file is None else file
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path), metavar="FILE")
+@_file
+@_json
+def backup(target: Path, file: Path | None, as_json: bool) -> None:
+    """Copy a store to FILE while it may be running: one moment of it, whole.
+
+    \b
+    Example:
+      telefabric store backup ./telemetry-backup.sqlite
+    """
+    from telefabric.store.backup import backup as copy
+
+    with _progress("pages", quiet=as_json) as progress:
+        size = copy(_path(file), target, progress)
+    report = {"file": str(target), "bytes": size}
+    click.echo(json.dumps(report) if as_json else f"Copied: {size} bytes to {target}.")
+
+
+@click.command()
+@_file
+@_json
+def verify(file: Path | None, as_json: bool) -> None:
+    """Count and decode a store's rows again, and name every gap, and every contradiction.
+
+    Ends with 1 when the file contradicts itself; gaps and quarantine are no contradiction.
+
+    \b
+    Example:
+      telefabric store verify --store ./runs/telemetry.sqlite
+    """
+    from telefabric.store.verify import verify as check
+
+    path = _path(file)
+    with _progress("events", quiet=as_json) as progress:
+        report = check(path, progress)
+    if as_json:
+        found = [{**one._asdict(), "contradicts": one.contradicts} for one in report.findings]
+        click.echo(json.dumps({"streams": report.streams, "rows": report.rows, "findings": found}))
+    else:
+        for one in report.findings:
+            click.echo(f"{one.kind} {one.stream or 'file'} {one.first_seq}..{one.last_seq}: {one.detail}")
+        click.echo(f"Verified: {report.rows} rows of {report.streams} streams.")
+    if report.contradictions:
+        raise StoreError(f"{path} contradicts itself in {report.contradictions} places: restore a backup of it")
+
+
+@contextmanager
+def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None)
+
+        yield progress

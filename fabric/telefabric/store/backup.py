@@ -1,0 +1,53 @@
+"""A copy of a store while it is written: one moment of it, whole, in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from telefabric.errors import StoreError
+from telefabric.store.database import explain, open_reader
+
+_PAGES_A_STEP = 1_000
+
+
+def backup(source: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Copy a store to a file that is not there yet; returns its size in bytes.
+
+    The copy appears under its name when it is whole and on the disk. `progress` gets pages copied and pages in all.
+    Raises `StoreError`. The source is read in one transaction, so that a running writer cannot make it begin again.
+    """
+    if target.exists():
+        raise StoreError(f"{target} is there already: name another file, or move it away")
+    reader = open_reader(source)
+    part = target.with_name(target.name + ".part")
+    try:
+        part.unlink(missing_ok=True)
+        with reader:
+            _copy(reader, part, progress)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.rename(target)
+    except apsw.Error as error:
+        raise explain(target, error) from None
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror}: name another file") from None
+    finally:
+        reader.close()
+        part.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def _copy(reader: apsw.Connection, part: Path, progress: Callable[[int, int], None]) -> None:
+    reader.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # from here on the transaction sees one moment
+    copy = apsw.Connection(str(part))
+    try:
+        with copy.backup("main", reader, "main") as copying:
+            while not copying.done:
+                copying.step(_PAGES_A_STEP)
+                progress(copying.page_count - copying.remaining, copying.page_count)
+    finally:
+        copy.close()
