@@ -33,6 +33,9 @@ class Progress:
             return b"", 0
         return data[:STREAM_BYTES], int.from_bytes(data[STREAM_BYTES : STREAM_BYTES + 8], "little")
 
+    def read_seq(self) -> int:
+        return self.read()[1]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5_000)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--exit-flush", type=float, default=30.0)
+    parser.add_argument("--first-id", type=int, default=0, help="Observations are those of the steps from here on.")
     given = parser.parse_args()
     given.progress.write_bytes(bytes(STREAM_BYTES + 8))
     descriptor = os.open(given.progress, os.O_RDWR)
@@ -50,19 +54,20 @@ def main() -> None:
     worker = connect(given.url, run=given.run, spool=given.spool, exit_flush_s=given.exit_flush)
     try:
         with worker:
-            emit(worker, progress, given.rate, given.seconds)
+            emit(worker, progress, given.rate, given.seconds, given.first_id)
     finally:
         progress[STREAM_BYTES:] = worker.emitted.to_bytes(8, "little")
 
 
-def emit(worker: Worker, progress: mmap.mmap, rate: float, seconds: float) -> None:
+def emit(worker: Worker, progress: mmap.mmap, rate: float, seconds: float, first_id: int) -> None:
     progress[STREAM_BYTES:] = worker.emitted.to_bytes(8, "little")
     progress[:STREAM_BYTES] = worker.stream_id
     print("ready", flush=True)
     start, step = time.monotonic(), 0
     while (elapsed := time.monotonic() - start) < seconds:
         for _ in range(max(int(elapsed * rate) - step, 0)):
-            worker.step(episode=step // 500, step=step % 500, observation=observation(step), reward=float(step % 7))
+            seen = observation(first_id + step)
+            worker.step(episode=step // 500, step=step % 500, observation=seen, reward=float(step % 7))
             progress[STREAM_BYTES:] = worker.emitted.to_bytes(8, "little")
             step += 1
         time.sleep(0.001)

@@ -1,0 +1,133 @@
+"""A TCP proxy that does to connections what bad networks do: one asyncio loop on a thread of its own.
+
+It listens on another loopback host with the same port numbers: a broker names its sockets `*:port`, and its peers
+take the host that they dialled, so all of a worker's connections pass here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+from random import Random
+
+HOST = "127.0.0.2"
+FAULTS = ("latency", "bandwidth", "black_hole", "half_open", "reset", "truncate", "flip")
+_CHUNK_BYTES = 65_536
+_LATENCY_S = 0.15
+_BYTES_A_SECOND = 200_000
+_LOOK_S = 0.01
+
+
+class FaultProxy:
+    """A context manager. `fault` is what happens to whatever passes from now on; None: nothing.
+
+    `bitten` counts by fault the chunks or connections it was done to. Bits are flipped only on `flip_port`, towards
+    the broker: control messages have no checksum of their own.
+    """
+
+    def __init__(self, ports: Sequence[int], flip_port: int, seed: int) -> None:
+        self.fault: str | None = None
+        self.bitten = dict.fromkeys(FAULTS, 0)
+        self._ports = ports
+        self._flip_port = flip_port
+        self._random = Random(seed)
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy")
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _listen(self) -> None:
+        self._servers = [
+            await asyncio.start_server(lambda r, w, port=port: self._begin(r, w, port), HOST, port)
+            for port in self._ports
+        ]
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        task = self._loop.create_task(self._connection(reader, writer, port))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        """Both ways until either ends; then neither side hears of the other any more."""
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:  # the broker is away: so is its proxy
+            _abort(writer)
+            return
+        up = asyncio.create_task(self._pass(reader, back, upward=True, flip=port == self._flip_port))
+        down = asyncio.create_task(self._pass(there, writer, upward=False, flip=False))
+        try:
+            await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
+            down.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+            _abort(writer)
+            _abort(back)
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool, flip: bool
+    ) -> None:
+        try:
+            while chunk := await reader.read(_CHUNK_BYTES):
+                fault = self.fault
+                if fault == "reset" or (fault == "truncate" and upward):
+                    self.bitten[fault] += 1
+                    if fault == "truncate":
+                        writer.write(chunk[: len(chunk) // 2])
+                        await writer.drain()
+                    return
+                if fault == "flip" and flip:
+                    self.bitten[fault] += 1
+                    chunk = self._flipped(chunk)
+                await self._hold(fault, len(chunk), upward)
+                writer.write(chunk)
+                await writer.drain()
+        except ConnectionError:
+            return  # one side is gone: the other will be told
+
+    async def _hold(self, fault: str | None, size: int, upward: bool) -> None:
+        if fault == "latency":
+            self.bitten[fault] += 1
+            await asyncio.sleep(_LATENCY_S)
+        elif fault == "bandwidth":
+            self.bitten[fault] += 1
+            await asyncio.sleep(size / _BYTES_A_SECOND)
+        elif fault == "black_hole" or (fault == "half_open" and not upward):
+            self.bitten[fault] += 1
+            while self.fault == fault:
+                await asyncio.sleep(_LOOK_S)
+
+    def _flipped(self, chunk: bytes) -> bytes:
+        data = bytearray(chunk)
+        data[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
+        return bytes(data)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """RST, not FIN: what was not yet sent is thrown away."""
+    if writer.is_closing():
+        return
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
