@@ -1,7 +1,7 @@
 """A TCP proxy that does to connections what bad networks do: one asyncio loop on a thread of its own.
 
 It listens on another loopback host with the same port numbers: a broker names its sockets `*:port`, and its peers
-take the host that they dialled, so all of a worker's connections pass here.
+take the host that they dialled, so all connections of a peer that dials this host pass here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 
-HOST = "127.0.0.2"
-FAULTS = ("latency", "bandwidth", "black_hole", "half_open", "reset", "truncate", "flip")
+BROKER_HOST = "127.0.0.1"
+HOLDING = ("latency", "bandwidth", "black_hole", "half_open")
+"""What makes bytes late."""
+CUTTING = ("reset", "truncate")
+FAULTS = (*HOLDING, *CUTTING, "flip")
 _CHUNK_BYTES = 65_536
 _LATENCY_S = 0.15
 _BYTES_A_SECOND = 200_000
@@ -24,19 +30,21 @@ _LOOK_S = 0.01
 class FaultProxy:
     """A context manager. `fault` is what happens to whatever passes from now on; None: nothing.
 
-    `bitten` counts by fault the chunks or connections it was done to. Bits are flipped only on `flip_port`, towards
-    the broker: control messages have no checksum of their own.
+    Counters: `bitten`, by fault the chunks that it was done to; `held_s`, for how long by fault chunks were kept;
+    `connections`, how many were made.
     """
 
-    def __init__(self, ports: Sequence[int], flip_port: int, seed: int) -> None:
+    def __init__(self, host: str, ports: Sequence[int], seed: int) -> None:
         self.fault: str | None = None
-        self.bitten = dict.fromkeys(FAULTS, 0)
+        self.bitten: Counter[str] = Counter()
+        self.held_s: Counter[str] = Counter()
+        self.connections = 0
+        self.host = host
         self._ports = ports
-        self._flip_port = flip_port
         self._random = Random(seed)
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy")
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"fault-proxy-{host}")
 
     def __enter__(self) -> FaultProxy:
         self._thread.start()
@@ -49,9 +57,17 @@ class FaultProxy:
         self._thread.join(10)
         self._loop.close()
 
+    @contextmanager
+    def doing(self, fault: str) -> Iterator[None]:
+        self.fault = fault
+        try:
+            yield
+        finally:
+            self.fault = None
+
     async def _listen(self) -> None:
         self._servers = [
-            await asyncio.start_server(lambda r, w, port=port: self._begin(r, w, port), HOST, port)
+            await asyncio.start_server(lambda r, w, port=port: self._begin(r, w, port), self.host, port)
             for port in self._ports
         ]
 
@@ -70,12 +86,13 @@ class FaultProxy:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         """Both ways until either ends; then neither side hears of the other any more."""
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", port)
+            there, back = await asyncio.open_connection(BROKER_HOST, port)
         except OSError:  # the broker is away: so is its proxy
             _abort(writer)
             return
-        up = asyncio.create_task(self._pass(reader, back, upward=True, flip=port == self._flip_port))
-        down = asyncio.create_task(self._pass(there, writer, upward=False, flip=False))
+        self.connections += 1
+        up = asyncio.create_task(self._pass(reader, back, upward=True))
+        down = asyncio.create_task(self._pass(there, writer, upward=False))
         try:
             await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -85,38 +102,36 @@ class FaultProxy:
             _abort(writer)
             _abort(back)
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool, flip: bool
-    ) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool) -> None:
         try:
             while chunk := await reader.read(_CHUNK_BYTES):
                 fault = self.fault
-                if fault == "reset" or (fault == "truncate" and upward):
+                if fault in CUTTING:
                     self.bitten[fault] += 1
                     if fault == "truncate":
                         writer.write(chunk[: len(chunk) // 2])
                         await writer.drain()
                     return
-                if fault == "flip" and flip:
+                if fault == "flip":
                     self.bitten[fault] += 1
                     chunk = self._flipped(chunk)
-                await self._hold(fault, len(chunk), upward)
+                if fault in HOLDING:
+                    await self._hold(fault, len(chunk), upward)
                 writer.write(chunk)
                 await writer.drain()
         except ConnectionError:
             return  # one side is gone: the other will be told
 
-    async def _hold(self, fault: str | None, size: int, upward: bool) -> None:
-        if fault == "latency":
-            self.bitten[fault] += 1
-            await asyncio.sleep(_LATENCY_S)
-        elif fault == "bandwidth":
-            self.bitten[fault] += 1
-            await asyncio.sleep(size / _BYTES_A_SECOND)
-        elif fault == "black_hole" or (fault == "half_open" and not upward):
-            self.bitten[fault] += 1
-            while self.fault == fault:
-                await asyncio.sleep(_LOOK_S)
+    async def _hold(self, fault: str, size: int, upward: bool) -> None:
+        if fault == "half_open" and upward:
+            return
+        self.bitten[fault] += 1
+        begun_s = time.monotonic()
+        if fault in ("latency", "bandwidth"):
+            await asyncio.sleep(_LATENCY_S if fault == "latency" else size / _BYTES_A_SECOND)
+        while fault in ("black_hole", "half_open") and self.fault == fault:
+            await asyncio.sleep(_LOOK_S)
+        self.held_s[fault] += time.monotonic() - begun_s
 
     def _flipped(self, chunk: bytes) -> bytes:
         data = bytearray(chunk)
