@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
 PROJECT = Path(__file__).parent.parent
 INSTALL_BYTES_MAX = 20_000_000
 IMPORT_MS_MAX = 80

@@ -413,7 +413,7 @@ def niceness(service: Service) -> int:
     return os.getpriority(os.PRIO_PROCESS, service.process.pid)
 
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 
 if __name__ == "__main__":
     client(*sys.argv[1:])
