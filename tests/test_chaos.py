@@ -14,19 +14,19 @@ SEED = 3
 
 def test_nothing_is_lost_or_stored_twice_whatever_is_killed_stopped_or_cut(tmp_path: Path) -> None:
     with Chaos(tmp_path, SEED, rate=500) as chaos:
-        chaos.run(10)
+        chaos.run(7)
         chaos.settle()
         chaos.last_event_comes_live()
         found = chaos.report()
     assert {name: found[name] for name in FAULTLESS} == FAULTLESS, found
-    assert found["faults"] >= 4, found
-    assert found["events"] > 3_000
+    assert found["faults"] >= 3, found
+    assert found["events"] > 2_000
 
 
 def test_the_oracle_notices_a_spool_that_is_gone(tmp_path: Path) -> None:
     with Chaos(tmp_path, SEED, rate=2_000, without_spool=True) as chaos:
         chaos.kinds = ("kill_broker", "kill_worker")
-        chaos.run(6)
+        chaos.run(4)
         chaos.settle()
         found = chaos.report()
     assert found["lost"] > 0

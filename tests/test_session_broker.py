@@ -266,6 +266,7 @@ def test_a_batch_over_the_credit_is_dropped_and_the_stream_rewound(open_world):
     world.send(6, 9, size=1_000)
     assert len(world.queued()) == 1
     assert world.core.dropped == {"over_credit": 1}
+    assert world.status()["over_credit"] == 1
     [(peer, rewind)] = world.core.take()
     assert peer == WORKER
     assert rewind == control.Rewind(INSTANCE, A, epoch + 1, 6, BASE, "over_credit")

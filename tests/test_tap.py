@@ -17,9 +17,10 @@ from conftest import FabricService
 from processes import broker, free_ports, store, wait_for
 from skips import requires
 
+from telefabric import limits
 from telefabric.address import Address
 from telefabric.inquiry import ask_status
-from telefabric.wire.batch import parse_header
+from telefabric.wire.batch import decode_body, parse_header
 from telefabric_workers import connect
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -124,3 +125,30 @@ def test_a_listener_that_never_reads_holds_nobody_up(fabric_service: FabricServi
 
 
 pytestmark = pytest.mark.timeout(90)
+
+
+def test_a_watcher_is_told_that_a_stream_is_throttled_and_resumed(tmp_path: Path) -> None:
+    """Without a store the backlog grows over the high mark; a store brings it below the low one."""
+    port = free_ports()
+    address = Address("127.0.0.1", port)
+    told: list[Any] = []
+    with broker(port), zmq.Context() as context, context.socket(zmq.SUB) as tap:
+        tap.set(zmq.LINGER, 0)
+        tap.subscribe(b"one\0control")
+        tap.connect(address.resolve(ask_status(address).endpoints.tap or ""))
+
+        def heard(state: str) -> bool:
+            while tap.poll(0):
+                _, message = tap.recv_multipart()
+                header, start = parse_header(message)
+                told.extend(record.event for record in decode_body(message[start:], header.events))
+            return bool(told) and told[-1].state == state
+
+        with connect(address.url, run="one", spool=tmp_path / "spool", exit_flush_s=20) as worker:
+            for step in range(limits.THROTTLED_BYTES // 65_536 + 10):
+                worker.step(episode=0, step=step, observation=bytes(65_536))
+            wait_for(lambda: heard("throttled"), "it is throttled")
+            with store(port, tmp_path):
+                wait_for(lambda: heard("resumed"), "it is resumed")
+    assert [one.state for one in told] == ["throttled", "resumed"]
+    assert all(one.stream == worker.stream_id for one in told)

@@ -43,6 +43,9 @@ BATCH_INTERVAL_MIN_S = 0.02
 BATCH_INTERVAL_MAX_S = 1.0
 BATCH_INTERVAL_PER_STREAM_S = 0.001
 """All streams together send at most 1,000 small batches a second: 15 % of a core of the broker and the store."""
+THROTTLED_BYTES = CREDIT_STREAM_BYTES_MAX
+"""A stream with more than that waiting is throttled: it is more than it could ever have in flight."""
+RESUMED_BYTES = THROTTLED_BYTES // 4
 RECONNECT_MIN_S = 0.2
 RECONNECT_MAX_S = 30.0
 ACK_STALL_S = 5.0

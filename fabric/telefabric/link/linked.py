@@ -32,6 +32,8 @@ class LinkedStream:
     """The session lets more out than the last turn took."""
     unsent_bytes: int = 0
     """What the spool held beyond the cursor when the link last looked."""
+    throttled: bool = False
+    """Watchers were told that more waits than may be in flight."""
     blocked: str = ""
     """Why a call waits for room in the spool, or last did."""
     told_blocked_ns: int = 0

@@ -15,7 +15,7 @@ from telefabric.session.stream import NS
 from telefabric.spool import Chunk
 from telefabric.wire import batch, records
 from telefabric.wire.live import topic_of
-from telefabric_schemas import Frame, Overflow, RunHeartbeat
+from telefabric_schemas import Control, Frame, Overflow, RunHeartbeat
 
 
 class LiveSender:
@@ -45,6 +45,7 @@ class LiveSender:
         self._send_frames(linked)
         if now_ns - linked.ticked_ns > limits.TICK_S * NS:
             linked.ticked_ns = now_ns
+            self._tell_pressure(linked)
             self._tick(linked)
 
     def _flush(self, linked: LinkedStream) -> bool:
@@ -75,6 +76,20 @@ class LiveSender:
             linked.feed.told(skip)
         return self._publish(linked, one)
 
+    def _tell_pressure(self, linked: LinkedStream) -> None:
+        """When what waits has crossed its high mark, or its low one after that; told again until the pipe took it."""
+        backlog = linked.backlog_bytes
+        throttled = backlog > (limits.RESUMED_BYTES if linked.throttled else limits.THROTTLED_BYTES)
+        if throttled == linked.throttled:
+            return
+        state = "throttled" if throttled else "resumed"
+        told = Control(0, linked.spool.info.stream, state, linked.session.credit, time.time_ns())
+        one = self._single(linked, told)
+        if self._send_live(linked, one):
+            linked.throttled = throttled
+        else:
+            linked.feed.skip(one, "worker_pipe_full")
+
     def _tick(self, linked: LinkedStream) -> None:
         """A sign of life with the newest number of each kind, so that a lost tail is seen too."""
         state = "closing" if linked.closing else "running"
@@ -84,7 +99,7 @@ class LiveSender:
         if not self._send_live(linked, one):
             linked.feed.skip(one, "worker_pipe_full")
 
-    def _single(self, linked: LinkedStream, event: Frame | Overflow | RunHeartbeat) -> KindBatch:
+    def _single(self, linked: LinkedStream, event: Control | Frame | Overflow | RunHeartbeat) -> KindBatch:
         """A batch of one event that is live only."""
         number = linked.feed.next_number(event.kind)
         return KindBatch(event.kind, 0, 0, 1, number, records.frame(_encoder.encode(event)))

@@ -65,6 +65,8 @@ class _Stream:
     outstanding: deque[tuple[int, int]] = field(default_factory=deque)
     outstanding_bytes: int = 0
     rewinds: int = 0
+    over_credit: int = 0
+    """Batches that were refused for it."""
 
 
 @dataclass(slots=True)
@@ -246,6 +248,7 @@ class BrokerCore:
             return
         if state.outstanding_bytes + size > self._credit.reserved(header.stream):
             self.dropped["over_credit"] += 1
+            state.over_credit += 1
             self._rewind(state, state.next_seq, "over_credit")
             return
         state.next_seq = header.last_seq + 1
@@ -445,6 +448,7 @@ class BrokerCore:
             "credit_bytes": self._credit.granted(state.info.stream) if state.open else 0,
             "in_flight_bytes": state.outstanding_bytes,
             "rewinds": state.rewinds,
+            "over_credit": state.over_credit,
             "silent_s": round(silent_s, 3),
         }
 
