@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 
@@ -26,12 +26,15 @@ _LATENCY_S = 0.15
 _BYTES_A_SECOND = 200_000
 _LOOK_S = 0.01
 
+Garble = Callable[[int, int, bytes], bytes]
+"""Of the n-th connection, to a port, a chunk on either way."""
+
 
 class FaultProxy:
     """A context manager. `fault` is what happens to whatever passes from now on; None: nothing.
 
     Counters: `bitten`, by fault the chunks that it was done to; `held_s`, for how long by fault chunks were kept;
-    `connections`, how many were made.
+    `connections`, how many were made. `garble`, when it is set, says what becomes of every chunk.
     """
 
     def __init__(self, host: str, ports: Sequence[int], seed: int) -> None:
@@ -40,6 +43,7 @@ class FaultProxy:
         self.held_s: Counter[str] = Counter()
         self.connections = 0
         self.host = host
+        self.garble: Garble | None = None
         self._ports = ports
         self._random = Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -91,8 +95,8 @@ class FaultProxy:
             _abort(writer)
             return
         self.connections += 1
-        up = asyncio.create_task(self._pass(reader, back, upward=True))
-        down = asyncio.create_task(self._pass(there, writer, upward=False))
+        up = asyncio.create_task(self._pass(reader, back, self.connections, port, upward=True))
+        down = asyncio.create_task(self._pass(there, writer, self.connections, port, upward=False))
         try:
             await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -102,7 +106,9 @@ class FaultProxy:
             _abort(writer)
             _abort(back)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, port: int, *, upward: bool
+    ) -> None:
         try:
             while chunk := await reader.read(_CHUNK_BYTES):
                 fault = self.fault
@@ -115,6 +121,8 @@ class FaultProxy:
                 if fault == "flip":
                     self.bitten[fault] += 1
                     chunk = self._flipped(chunk)
+                if self.garble is not None:
+                    chunk = self.garble(number, port, chunk)
                 if fault in HOLDING:
                     await self._hold(fault, len(chunk), upward)
                 writer.write(chunk)

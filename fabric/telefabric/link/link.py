@@ -64,6 +64,10 @@ class Link:
         self._rebuild = Backoff(self._random)
         self._rebuild_due_ns = 0
         self._heard_ns = 0
+        self._data_well_ns = 0
+        """When the data connection was made, subscribed to, or last known to carry something."""
+        self._stalled = False
+        """Acknowledgements of some stream have stopped."""
         self._beat_due_ns = 0
         self._look_due_ns = 0
         self._tend_due_ns = 0
@@ -135,6 +139,7 @@ class Link:
         messages = sockets.receive()
         if sockets.subscribed != was_heard:
             look, self._beat_due_ns = True, now_ns  # perhaps another instance: its WHO tells
+            self._data_well_ns = now_ns
         for message in messages:
             self._heard_ns = now_ns
             self._dispatch(message, now_ns)
@@ -143,6 +148,7 @@ class Link:
             return
         if sockets.watched_changed:
             self._watch()
+        self._mind_data(sockets, now_ns)
         self._send(sockets, {getattr(message, "stream", b"") for message in messages}, look=look, now_ns=now_ns)
         if look:
             self._look_due_ns = now_ns + self._look_ms() * 1_000_000
@@ -152,6 +158,15 @@ class Link:
             for spool in self.orphans.next(self.streams, now_ns):
                 self._adopt(spool, now_ns)
             self.orphans.scanned = True
+
+    def _mind_data(self, sockets: Sockets, now_ns: int) -> None:
+        """A connection can be broken without a word, either way: control is well, and no data gets across."""
+        amiss = self._stalled or (self.instance is not None and not sockets.subscribed)
+        self._stalled = False
+        if amiss and now_ns - self._data_well_ns > limits.ACK_STALL_S * NS:
+            log.warning("link.data_renewed: nothing gets across to %s: connecting anew", self.address.url)
+            self._data_well_ns = now_ns
+            sockets.renew_data()
 
     def _send(self, sockets: Sockets, heard: set[bytes], *, look: bool, now_ns: int) -> None:
         """Live events of watched streams at once; durable ones of all at a look, else of streams that heard something.
@@ -213,7 +228,7 @@ class Link:
 
     def _connect(self, now_ns: int) -> None:
         self._sockets = Sockets(self.address)
-        self._heard_ns = now_ns
+        self._heard_ns = self._data_well_ns = now_ns
         for linked in self.streams.values():
             linked.session.reconnected(now_ns)
 
@@ -245,6 +260,7 @@ class Link:
         session = linked.session
         match message:
             case control.Ack():
+                self._data_well_ns = now_ns
                 session.acknowledged(message, now_ns)
             case control.Credit():
                 session.credited(message)
@@ -345,7 +361,7 @@ class Link:
         """Acknowledge, greet, send, finish: whatever the stream's session decides."""
         session, spool = linked.session, linked.spool
         linked.more = False
-        session.tick(now_ns)
+        self._stalled |= session.tick(now_ns)
         spool.acknowledge(session.acked)
         if linked.closing and spool.complete:
             self._finish(linked)

@@ -24,7 +24,7 @@ class Sockets:
     def __init__(self, address: Address) -> None:
         self._context = zmq.Context()
         self._control = self._context.socket(zmq.DEALER)
-        self._data = self._context.socket(zmq.XPUB)
+        self._data = self._new_data()
         self._live = self._context.socket(zmq.XPUB)
         self._data_url: str | None = None
         self._live_url: str | None = None
@@ -33,14 +33,10 @@ class Sockets:
         self.watched_changed = False
         self.subscribed = False
         """The broker listens on the data socket. A PUB socket would send into the void without knowing."""
-        for socket in (self._control, self._data, self._live):
+        for socket in (self._control, self._live):
             common_options(socket)
         self._control.set(zmq.ROUTING_ID, b"w" + os.urandom(15))
         self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
-        self._data.set(zmq.SNDHWM, limits.DATA_HWM)
-        self._data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
-        self._data.set(zmq.IMMEDIATE, 1)
-        self._data.set(zmq.XPUB_NODROP, 1)
         self._live.set(zmq.SNDHWM, limits.LIVE_HWM)
         self._live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
         self._live.set(zmq.IMMEDIATE, 1)
@@ -60,6 +56,25 @@ class Sockets:
             self.subscribed = False
         self._data_url = url
         self._data.connect(url)
+
+    def renew_data(self) -> None:
+        """A new data connection, in the place of one on which nothing gets across although control is well."""
+        assert self._data_url is not None
+        self._poller.unregister(self._data)
+        self._data.close(linger=0)
+        self._data = self._new_data()
+        self._poller.register(self._data, zmq.POLLIN)
+        self.subscribed = False
+        self._data.connect(self._data_url)
+
+    def _new_data(self) -> zmq.Socket[bytes]:
+        data = self._context.socket(zmq.XPUB)
+        common_options(data)
+        data.set(zmq.SNDHWM, limits.DATA_HWM)
+        data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
+        data.set(zmq.IMMEDIATE, 1)
+        data.set(zmq.XPUB_NODROP, 1)
+        return data
 
     def connect_live(self, url: str) -> None:
         if url == self._live_url:

@@ -124,10 +124,12 @@ class StreamSession:
             self._progress_ns = now_ns
             self._backoff.reset()
 
-    def tick(self, now_ns: int) -> None:
-        """Notice that acknowledgements have stopped."""
-        if self._in_flight and now_ns - self._progress_ns > limits.ACK_STALL_S * NS:
+    def tick(self, now_ns: int) -> bool:
+        """Notice that acknowledgements have stopped; True at the moment when they are missed."""
+        stalled = bool(self._in_flight) and now_ns - self._progress_ns > limits.ACK_STALL_S * NS
+        if stalled:
             self._greet(now_ns, delay_s=0.0)
+        return stalled
 
     @property
     def interval_ms(self) -> int:
