@@ -355,22 +355,24 @@ def test_whoever_is_not_required_is_told_what_it_was_not_sent_until_it_has_repor
     assert heard(world, 2) == []
 
 
-def test_what_whoever_is_not_required_does_not_report_is_told_as_lost(open_world):
-    world = open_world
-    world.attach(EXPORTER, "exporter")
-    world.marks(peer=EXPORTER)
-    world.send(1, 5)
-    world.stored(seq=5)
+@pytest.fixture
+def behind(open_world):
+    """An exporter that has not reported what the store has."""
+    open_world.attach(EXPORTER, "exporter")
+    open_world.marks(peer=EXPORTER)
+    open_world.send(1, 5)
+    open_world.stored(seq=5)
+    return open_world
+
+
+def test_what_whoever_is_not_required_does_not_report_is_told_as_lost(behind):
+    world = behind
     assert heard(world, limits.ACK_STALL_S - 1) == []
     assert heard(world, limits.ACK_STALL_S + 2)[0] == SKIPPED
 
 
-def test_of_a_stream_that_ends_whoever_is_not_required_is_told_what_it_may_lack(open_world):
-    world = open_world
-    world.attach(EXPORTER, "exporter")
-    world.marks(peer=EXPORTER)
-    world.send(1, 5)
-    world.stored(seq=5)
+def test_of_a_stream_that_ends_whoever_is_not_required_is_told_what_it_may_lack(behind):
+    world = behind
     world.tell(WORKER, control.Bye(A, True))
     assert heard(world, 1.5) == [SKIPPED]
     world.stored(seq=5, peer=EXPORTER)

@@ -161,7 +161,7 @@ class Link:
 
     def _mind_data(self, sockets: Sockets, now_ns: int) -> None:
         """A connection can be broken without a word, either way: control is well, and no data gets across."""
-        amiss = self._stalled or (self.instance is not None and not sockets.subscribed)
+        amiss = self._stalled or sockets.unheard
         self._stalled = False
         if amiss and now_ns - self._data_well_ns > limits.ACK_STALL_S * NS:
             log.warning("link.data_renewed: nothing gets across to %s: connecting anew", self.address.url)

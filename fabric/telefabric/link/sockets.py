@@ -57,6 +57,11 @@ class Sockets:
         self._data_url = url
         self._data.connect(url)
 
+    @property
+    def unheard(self) -> bool:
+        """The data socket was told where to connect, and the broker does not listen there, as far as it knows."""
+        return self._data_url is not None and not self.subscribed
+
     def renew_data(self) -> None:
         """A new data connection, in the place of one on which nothing gets across although control is well."""
         assert self._data_url is not None

@@ -242,10 +242,10 @@ class Spool:
         Called by one thread alone: whoever appends when `fsync` is ``always``, else the link's.
         """
         with self.lock:
+            if self.head == self._synced:
+                return
             head, pending, entries = self.head, list(self._unsynced), self._new_entries
             self._new_entries = False
-        if head == self._synced:
-            return
         try:
             for segment in pending:
                 segment.sync()
