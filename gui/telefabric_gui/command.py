@@ -14,7 +14,7 @@ from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.feed import Feed
 from telefabric.filefeed import FileFeed
-from telefabric.store.database import FILE_NAME
+from telefabric.store.database import store_file
 from telefabric.supervisor import stop_with_parent
 
 for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help and errors can do without
@@ -69,7 +69,7 @@ def _feed(connect: str | None, store: Path | None) -> Feed:
     if store is not None and connect is not None:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
-        return FileFeed((store / FILE_NAME if store.is_dir() else store).absolute())
+        return FileFeed(store_file(store).absolute())
     from telefabric.follow import Follower
 
     return Follower(Address.parse(settings.resolve("connect", connect).value))

@@ -25,7 +25,7 @@ from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower, Source
 from telefabric.inquiry import ask_status
-from telefabric.store.database import FILE_NAME
+from telefabric.store.database import FILE_NAME, store_file
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent
 from telefabric.store.reader import KINDS, QUARANTINE, Reader
@@ -45,7 +45,7 @@ def open_source(store: Path | None, connect: str | None) -> Reader:
     if store is not None and connect is not None:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
-        return FileReader(store / FILE_NAME if store.is_dir() else store)
+        return FileReader(store_file(store))
     address = settings.resolve("connect", connect)
     file = settings.data_folder() / FILE_NAME
     named = address.source != "default" and settings.resolve("data").source == "default"

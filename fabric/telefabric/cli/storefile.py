@@ -13,14 +13,14 @@ import click
 from telefabric.errors import StoreError
 from telefabric.settings import data_folder
 
-_file = click.option("--store", "file", type=click.Path(path_type=Path), metavar="FILE", help="The store file.")
+_file = click.option("--store", "file", type=click.Path(path_type=Path), metavar="FILE", help="The store file, or its folder.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 def _path(file: Path | None) -> Path:
-    from telefabric.store.database import FILE_NAME
+    from telefabric.store.database import FILE_NAME, store_file
 
-    return data_folder(None) / FILE_NAME if file is None else file
+    return data_folder(None) / FILE_NAME if file is None else store_file(file)
 
 
 @click.command()
@@ -65,7 +65,7 @@ def verify(file: Path | None, as_json: bool) -> None:
     else:
         for one in report.findings:
             click.echo(f"{one.kind} {one.stream or 'file'} {one.first_seq}..{one.last_seq}: {one.detail}")
-        click.echo(f"Verified: {report.rows} rows of {report.streams} streams.")
+        click.echo(f"Verified: {report.rows} rows, {report.streams} streams, {len(report.findings)} findings.")
     if report.contradictions:
         raise StoreError(f"{path} contradicts itself in {report.contradictions} places: restore a backup of it")
 

@@ -37,6 +37,11 @@ _WRITER_PRAGMAS = (
 )
 
 
+def store_file(named: Path) -> Path:
+    """The store that a user means, who may name its folder instead."""
+    return named / FILE_NAME if named.is_dir() else named
+
+
 def open_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
     """The one writing connection, made or migrated as needed. Raises `StoreError`, a sentence with the remedy.
 
