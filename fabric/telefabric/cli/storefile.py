@@ -13,7 +13,9 @@ import click
 from telefabric.errors import StoreError
 from telefabric.settings import data_folder
 
-_file = click.option("--store", "file", type=click.Path(path_type=Path), metavar="FILE", help="The store file, or its folder.")
+_file = click.option(
+    "--store", "file", type=click.Path(path_type=Path), metavar="FILE", help="The store file, or its folder."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
