@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from emitter import STREAM_BYTES, Progress, observation
@@ -40,6 +41,15 @@ def emitted_of(progresses: Iterable[Progress]) -> list[Emitted]:
     """All but those that were killed before they had a stream."""
     found = [Emitted(progress) for progress in progresses]
     return [each for each in found if each.stream not in (b"", bytes(STREAM_BYTES))]
+
+
+def is_faultless(report: dict[str, Any]) -> bool:
+    """Of what `Chaos.report` tells. A required exporter has to have all that was emitted, too."""
+    exporter = report["exporter"]
+    holes = exporter["not_sent"] if exporter["required"] else 0
+    return all(report[name] == count for name, count in FAULTLESS.items()) and not (
+        holes or exporter["wrong"] or exporter["disordered"]
+    )
 
 
 def judge_store(file: Path, progresses: Iterable[Progress]) -> dict[str, int]:
@@ -77,11 +87,11 @@ def _judge_steps(file: Path, emitted: Emitted) -> dict[str, int]:
 
 
 def judge_exporter(file: Path, progresses: Iterable[Progress]) -> dict[str, int]:
-    """The same of an exporter's file. `lost` may be more than none when the exporter is not required."""
+    """The same of an exporter's file; `not_sent` it has to read from the store, unless it is required."""
     by_stream = {emitted.stream: emitted for emitted in emitted_of(progresses)}
     held: Counter[bytes] = Counter()
     newest: Counter[bytes] = Counter()
-    found: Counter[str] = Counter(dict.fromkeys(("lost", "wrong", "disordered"), 0))
+    found: Counter[str] = Counter(dict.fromkeys(("not_sent", "wrong", "disordered"), 0))
     with file.open("rb") as records:
         for header, body, skip in kept(records):
             emitted = by_stream[header.stream]
@@ -91,5 +101,5 @@ def judge_exporter(file: Path, progresses: Iterable[Progress]) -> dict[str, int]
                 newest[header.stream] = seq
                 held[header.stream] += seq <= emitted.seq
                 found["wrong"] += isinstance(record.event, Step) and not emitted.is_as_emitted(record.event)
-    found["lost"] = sum(emitted.seq - held[emitted.stream] for emitted in by_stream.values())
+    found["not_sent"] = sum(emitted.seq - held[emitted.stream] for emitted in by_stream.values())
     return dict(found)
