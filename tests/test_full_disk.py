@@ -152,6 +152,15 @@ def test_a_disk_that_fills_up_without_a_broker_costs_the_oldest_events(disk: Dis
     assert list((folder / "spool").iterdir()) == []
 
 
+def test_a_spool_leaves_the_room_that_it_is_told_to_leave(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = disk(10 * SEGMENT_BYTES)
+    monkeypatch.setenv("TELEFABRIC_SPOOL_FREE_BYTES_MIN", str(5 * SEGMENT_BYTES))
+    with connect("tcp://127.0.0.1:9", spool=folder / "spool", exit_flush_s=0) as worker:
+        train(worker, steps_of(20 * SEGMENT_BYTES))
+        assert shutil.disk_usage(folder).free >= 5 * SEGMENT_BYTES
+        assert worker.dropped > 0
+
+
 def test_events_that_no_disk_has_room_for_are_counted_one_by_one(disk: Disk, tmp_path: Path) -> None:
     folder = disk(SEGMENT_BYTES + 2 * MIB)
     port = free_ports()
