@@ -379,6 +379,20 @@ def test_of_a_stream_that_ends_whoever_is_not_required_is_told_what_it_may_lack(
     assert heard(world, 2) == []
 
 
+def test_what_is_acknowledged_and_comes_again_is_forwarded_and_not_in_flight(open_world):
+    """Its acknowledgement reaches the worker before or after it sends again: who waits for another waits for ever."""
+    world = open_world
+    world.send(1, 5)
+    world.nack(1)
+    world.stored(seq=5)
+    world.send(1, 5)
+    world.send(6, 9)
+    assert len(world.queued()) == 3
+    assert world.status()["in_flight_bytes"] == 100 + batch.HEADER_BYTES + limits.BATCH_OVERHEAD_BYTES
+    assert world.stored(seq=9) == [(WORKER, control.Ack(INSTANCE, A, 9))]
+    assert world.status()["in_flight_bytes"] == 0
+
+
 def test_a_batch_that_arrives_twice_is_taken_once(open_world):
     world = open_world
     world.send(1, 5)
