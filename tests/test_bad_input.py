@@ -107,6 +107,7 @@ def test_a_store_without_a_broker_says_so_and_waits_for_it(tmp_path: Path) -> No
         with broker(port):
             worker = connect(url(port), run="late", spool=tmp_path / "spool", exit_flush_s=20)
             worker.metric("loss", 1.0)
+            assert worker.flush(20)
             assert worker.close()
 
 
@@ -343,6 +344,7 @@ def test_a_spool_that_is_removed_while_it_is_written(tmp_path: Path) -> None:
         worker.step(episode=0, step=step, observation=bytes(50_000))
     assert worker.dropped > 0
     with broker(port), store(port, tmp_path):
+        assert worker.flush(20), "the broker was not there when the link dialled; closing would not wait for it"
         assert worker.close()
     found = audit(tmp_path / FILE_NAME, worker.stream_id, worker.emitted)
     assert (found.missing, found.duplicated, found.lost) == (0, 0, worker.dropped)

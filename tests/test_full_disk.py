@@ -144,6 +144,7 @@ def test_a_disk_that_fills_up_without_a_broker_costs_the_oldest_events(disk: Dis
     dropped, before = worker.dropped, worker.emitted
     with broker(port), store(port, tmp_path):
         train(worker, 200)
+        assert worker.flush(20)
         assert worker.close()
     found = stored_whole(tmp_path / FILE_NAME, worker)
     assert found.lost == dropped == worker.dropped, "what was dropped is a gap, and after there was room nothing was"
@@ -173,6 +174,7 @@ def test_events_that_no_disk_has_room_for_are_counted_one_by_one(disk: Disk, tmp
     dropped = worker.dropped
     with broker(port), store(port, tmp_path):
         train(worker, 300)
+        assert worker.flush(20)
         assert worker.close()
     found = stored_whole(tmp_path / FILE_NAME, worker)
     assert found.lost == worker.dropped == dropped
