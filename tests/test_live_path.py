@@ -36,7 +36,7 @@ from telefabric.session.handover import Numbered
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
 from telefabric.transport import receive
-from telefabric.wire.live import LivePolicy
+from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import Step
 from telefabric_workers import connect
 
@@ -250,7 +250,7 @@ def client(url: str, name: str) -> None:
         signal.signal(signal.SIGUSR1, hurry)
     gathering = Gathering()
     gathering.watch(frozenset({"run"}))
-    link = Account(Address.parse(url), gathering, name, LivePolicy(events_max=QUEUE_EVENTS))
+    link = Account(Address.parse(url), gathering, name, QueuePolicy(events_max=QUEUE_EVENTS))
     link.start()
     wait_for(lambda: link.instance is not None, "it is connected")
     print("ready", flush=True)

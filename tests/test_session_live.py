@@ -2,17 +2,27 @@
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from telefabric import limits
-from telefabric.session import live
-from telefabric.session.live import NS, LiveCore, LiveLane, LiveSubscriber
-from telefabric.wire import batch, control
-from telefabric.wire.live import Delivery, LivePolicy, topic_of, topic_parts
-from telefabric_schemas import TOPICS
+from telefabric.session import live, queue, recent
+from telefabric.session.live import NS, LiveCore, LiveLane, grant
+from telefabric.session.queue import LiveSubscriber
+from telefabric.wire import batch, control, records
+from telefabric.wire.live import (
+    DROP_OLDEST,
+    LATEST_PER_KEY,
+    SAMPLE,
+    Delivery,
+    QueuePolicy,
+    topic_of,
+    topic_parts,
+)
+from telefabric_schemas import TOPICS, Episode, Log, Metric, RunCompleted, Step
 
 INSTANCE = bytes(16)
 ENDPOINTS = control.Endpoints("*:1", "*:2", live="*:3", watch="*:4")
@@ -25,7 +35,7 @@ def header(events: int = 1, counter: int = 0, stream: bytes = STREAM) -> batch.H
 
 
 def watch(runs: list[str] | None = None, kinds: list[str] | None = None, **policy: int) -> control.Watch:
-    return control.Watch(control.PROTOCOL, "viewer", runs, kinds, LivePolicy(**policy))
+    return control.Watch(control.PROTOCOL, "viewer", runs, kinds, QueuePolicy(**policy))
 
 
 def wanting(message: control.Watch) -> LiveSubscriber:
@@ -50,44 +60,101 @@ def kinds_of(deliveries: list[tuple[str, Delivery]]) -> list[str]:
 # -- one subscriber's queue --------------------------------------------------------------------------------------
 
 
-class Queue(RuleBasedStateMachine):
-    """Against the plain list of what was pushed, each batch with what became of it."""
+AGENTS = ("a", "b")
+POLICIES = st.builds(
+    QueuePolicy,
+    st.integers(1, 60),
+    st.integers(1, 80),
+    st.sampled_from([DROP_OLDEST, LATEST_PER_KEY, SAMPLE]),
+    st.integers(1, 7),
+)
 
-    kinds = st.sampled_from([*TOPICS, "kind_of_tomorrow"])
+
+def event(kind: str, seq: int, agent: str = "a", env: int = 0, name: str = "loss") -> bytes:
+    """An encoded event of a kind, or of one that nobody knows."""
+    found = {
+        "step": Step(seq, agent, env, 0, 0, 0, 1.0, False, False, 0, 0),
+        "episode": Episode(seq, agent, env, 0, 1.0, 1, 0, 0, 0),
+        "metric": Metric(seq, name, 1.0, None, 0, agent, 0, 0),
+        "log": Log(seq, "info", "line", agent, 0, 0),
+        "run_completed": RunCompleted(seq, "completed", None, 0, 0),
+    }
+    return msgspec.msgpack.encode(found.get(kind, [kind, seq, "x"]))
+
+
+def live_batch(kind: str, events: list[bytes], counter: int = 0, stream: bytes = STREAM) -> tuple[batch.Header, bytes]:
+    message = batch.pack(
+        b"".join(map(records.frame, events)), session=INSTANCE, stream=stream, epoch=0, first_seq=1,
+        last_seq=10_000, count=len(events), counter=counter or len(events), time_ns=0, flags=batch.FLAG_LIVE,
+    )  # fmt: skip
+    return batch.parse_header(message)[0], message
+
+
+def seqs_in(message: bytes) -> list[int]:
+    """Of all events of a batch, which has to be whole."""
+    found, start = batch.parse_header(message)
+    batch.check_body(found, message[start:])
+    body = message[start:]
+    return [msgspec.msgpack.decode(body[one.start : one.end])[1] for one in records.spans(body, found.events)]
+
+
+class Queue(RuleBasedStateMachine):
+    """Batches of several sources, against what each source pushed; filters and policies change on the way."""
+
+    kinds = st.sampled_from(["step", "episode", "metric", "log", "run_completed", "kind_of_tomorrow"])
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(limits, "LIVE_QUEUE_BYTES_MAX", 3_000)
-        self.patch.setattr(live, "_MERGE_DROPS", 3)
+        self.patch.setattr(queue, "_MERGE_DROPS", 3)
         self.subscriber = wanting(watch(events_max=40, age_ms_max=50))
         self.subscriber._merge_at = 3
         self.now_ns = 0
-        self.pushed: dict[int, tuple[str, bytes, int, int]] = {}
-        self.counters: Counter[tuple[bytes, str]] = Counter()
-        self.received: list[int] = []
-        self.told: Counter[tuple[str, bytes]] = Counter()
-        self.reached: dict[tuple[str, bytes], int] = {}
+        self.pushed: Counter[tuple[bytes, str]] = Counter()
+        self.received: Counter[tuple[bytes, str]] = Counter()
+        self.told: Counter[tuple[bytes, str]] = Counter()
+        self.newest: Counter[tuple[bytes, str]] = Counter()
+        self.last_seq: Counter[tuple[bytes, str]] = Counter()
+        self.number = 0
+        self.agents: frozenset[str] | None = None
 
     def teardown(self) -> None:
-        self.patch.undo()
+        """All that is left comes, and then every source is accounted for to its last event."""
+        try:
+            while (item := self.subscriber.peek(self.now_ns)) is not None:
+                self.take(item)
+            tick = self.subscriber.tick()
+            assert tick is not None
+            self.seen(tick)
+            assert self.received + self.told == self.pushed
+            assert sum(self.pushed.values()) == tick.number == self.subscriber.number
+            assert sum(self.subscriber.dropped.values()) == sum(self.told.values())
+            for stream, flow in self.subscriber.flows.items():
+                pushed = sum(count for (one, _), count in self.pushed.items() if one == stream)
+                assert (flow.numbered, flow.queued) == (pushed, 0)
+        finally:
+            self.patch.undo()
 
     @rule(
-        kind=kinds, stream=st.sampled_from([b"a" * 16, b"b" * 16]), events=st.integers(1, 30), size=st.integers(1, 900)
+        kind=kinds,
+        stream=st.sampled_from([b"a" * 16, b"b" * 16]),
+        whose=st.lists(st.tuples(st.sampled_from(AGENTS), st.integers(0, 2)), min_size=1, max_size=12),
     )
-    def push(self, kind: str, stream: bytes, events: int, size: int) -> None:
-        self.counters[stream, kind] += events
-        counter = self.counters[stream, kind]
-        self.subscriber.push(kind, header(events, counter, stream), bytes(size), self.now_ns)
-        self.pushed[self.subscriber.number] = (kind, stream, events, counter)
+    def push(self, kind: str, stream: bytes, whose: list[tuple[str, int]]) -> None:
+        before = self.pushed[stream, kind]
+        events = [event(kind, before + place, *one) for place, one in enumerate(whose, start=1)]
+        self.pushed[stream, kind] += len(events)
+        head, message = live_batch(kind, events, self.pushed[stream, kind], stream)
+        self.subscriber.push(kind, head, message, self.now_ns)
 
     @rule(ms=st.integers(1, 40))
     def wait(self, ms: int) -> None:
         self.now_ns += ms * MS
 
-    @rule(events_max=st.integers(1, 60), age_ms_max=st.integers(1, 80))
-    def another_policy(self, events_max: int, age_ms_max: int) -> None:
-        self.subscriber.want(watch(["other"], events_max=events_max, age_ms_max=age_ms_max))
+    @rule(policy=POLICIES, agents=st.none() | st.lists(st.sampled_from(AGENTS), max_size=2))
+    def another_policy(self, policy: QueuePolicy, agents: list[str] | None) -> None:
+        self.subscriber.want(control.Watch(control.PROTOCOL, "viewer", ["other"], None, policy, agents))
 
     @rule(batches=st.integers(1, 5), full_after=st.integers(0, 5))
     def send(self, batches: int, full_after: int) -> None:
@@ -96,13 +163,24 @@ class Queue(RuleBasedStateMachine):
             if item is None:
                 return
             assert self.now_ns - item.entered_ns <= self.subscriber.policy.age_ms_max * MS
-            delivery = self.subscriber.delivery(item)
             if place >= full_after:
+                self.subscriber.delivery(item)
                 return  # the pipe is full: all this is said again
-            self.subscriber.sent(item)
-            assert self.pushed[item.number] == (item.kind, item.stream, item.events, item.counter)
-            self.received.append(item.number)
-            self.seen(delivery)
+            self.take(item)
+
+    def take(self, item: queue.Item) -> None:
+        delivery = self.subscriber.delivery(item)
+        self.subscriber.sent(item)
+        source = item.stream, item.kind
+        found, _ = batch.parse_header(item.message)
+        seqs = seqs_in(item.message)
+        assert (found.stream, found.events, found.counter) == (item.stream, item.events, item.counter)
+        assert seqs[0] > self.last_seq[source]
+        assert seqs == sorted(seqs)
+        self.last_seq[source] = seqs[-1]
+        self.received[source] += len(seqs)
+        self.newest[source] = max(self.newest[source], found.counter)
+        self.seen(delivery)
 
     @precondition(lambda self: not self.subscriber.queued_events)
     @rule(full=st.booleans())
@@ -115,30 +193,118 @@ class Queue(RuleBasedStateMachine):
             self.seen(tick)
 
     def seen(self, delivery: Delivery) -> None:
+        """Received and dropped are what was numbered, over all and of each source, after every delivery."""
         for drop in delivery.drops:
-            assert drop.reason in ("queue_full", "too_old")
-            self.told[drop.kind, drop.stream] += drop.events
-            self.reached[drop.kind, drop.stream] = max(drop.reached, self.reached.get((drop.kind, drop.stream), 0))
-        received = sum(self.pushed[number][2] for number in self.received)
-        assert received + sum(self.told.values()) == delivery.number
-        missing: Counter[tuple[str, bytes]] = Counter()
-        newest: dict[tuple[str, bytes], int] = {}
-        for number, (kind, stream, events, counter) in self.pushed.items():
-            if number <= delivery.number and number not in self.received:
-                missing[kind, stream] += events
-                newest[kind, stream] = counter
-        assert (self.told, self.reached) == (missing, newest), "by kind and stream, too"
+            assert drop.reason in ("queue_full", "too_old", "sampled", "replaced", "not_wanted")
+            source = drop.stream, drop.kind
+            self.told[source] += drop.events
+            self.newest[source] = max(self.newest[source], drop.reached)
+        assert delivery.number >= self.number
+        self.number = delivery.number
+        assert sum(self.received.values()) + sum(self.told.values()) == delivery.number
+        assert self.received + self.told == self.newest
 
     @invariant()
-    def in_order_and_in_bounds(self) -> None:
-        assert self.received == sorted(self.received)
-        one = sum(map(len, self.subscriber._queues.values())) <= 1
+    def in_bounds(self) -> None:
+        one = sum(map(len, self.subscriber._queues.values())) + len(self.subscriber._next) <= 1
         assert one or self.subscriber.queued_events <= self.subscriber.policy.events_max
-        assert self.subscriber.queued_bytes <= limits.LIVE_QUEUE_BYTES_MAX
+        assert one or self.subscriber.queued_bytes <= limits.LIVE_QUEUE_BYTES_MAX
+        assert sum(flow.queued for flow in self.subscriber.flows.values()) == self.subscriber.queued_events
 
 
 TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+def pushed(subscriber: LiveSubscriber, kind: str, events: list[bytes], counter: int = 0) -> None:
+    subscriber.push(kind, *live_batch(kind, events, counter), 0)
+
+
+def received(subscriber: LiveSubscriber) -> list[tuple[str, list[int]]]:
+    found = []
+    while (item := subscriber.peek(0)) is not None:
+        found.append((item.kind, seqs_in(item.message)))
+        subscriber.sent(item)
+    return found
+
+
+def test_the_latest_of_each_agent_environment_and_series_comes_once():
+    subscriber = wanting(control.Watch(control.PROTOCOL, "v", None, None, QueuePolicy(mode=LATEST_PER_KEY)))
+    pushed(subscriber, "step", [event("step", seq, "ab"[seq % 2], seq % 3) for seq in range(1, 61)])
+    pushed(subscriber, "metric", [event("metric", seq, "a", 0, ("loss", "return")[seq % 2]) for seq in range(1, 21)])
+    pushed(subscriber, "step", [event("step", 61, "a", 0)], 61)
+    assert subscriber.dropped == {"replaced": 60 - 6 + 20 - 2 + 1}
+    assert received(subscriber) == [("step", [seq]) for seq in range(55, 61) if seq != 60] + [
+        ("metric", [19]), ("metric", [20]), ("step", [61])
+    ]  # fmt: skip
+
+
+def test_under_latest_per_key_a_slow_subscriber_gets_every_key_in_turn():
+    """One environment steps a hundred times for each step of the others."""
+    subscriber = wanting(control.Watch(control.PROTOCOL, "v", None, None, QueuePolicy(mode=LATEST_PER_KEY)))
+    came: Counter[int] = Counter()
+    for seq in range(1, 4_001):
+        pushed(subscriber, "step", [event("step", seq, "a", 1 + seq // 100 % 4 if seq % 100 == 0 else 0)], seq)
+        if seq % 50 == 0:
+            item = subscriber.peek(0)
+            assert item is not None
+            body = batch.body_of(item.message)[records.PREFIX_BYTES :]
+            came[msgspec.msgpack.decode(body)[3]] += 1
+            subscriber.sent(item)
+    assert set(came) == {0, 1, 2, 3, 4}
+    assert min(came.values()) >= 8
+
+
+def test_a_sample_is_one_in_n_and_takes_environments_in_turn_as_they_come():
+    """Eight environments that step in turn, and one event in eight: each environment comes."""
+    subscriber = wanting(control.Watch(control.PROTOCOL, "v", None, None, QueuePolicy(mode=SAMPLE, every=8)))
+    for first in range(1, 8_001, 50):
+        events = [event("step", seq, "a", (seq - 1) % 8) for seq in range(first, first + 50)]
+        pushed(subscriber, "step", events, first + 49)
+    seqs = [seq for _, found in received(subscriber) for seq in found]
+    assert [(seq - 1) // 8 for seq in seqs] == list(range(1_000))
+    assert subscriber.dropped == {"sampled": 7_000}
+    assert min(Counter((seq - 1) % 8 for seq in seqs).values()) > 100
+
+
+@pytest.mark.parametrize("mode", [SAMPLE, LATEST_PER_KEY])
+def test_no_policy_thins_out_what_is_rare_or_tells_of_a_run(mode: str):
+    subscriber = wanting(control.Watch(control.PROTOCOL, "v", None, None, QueuePolicy(mode=mode, every=50)))
+    for kind in ("run_completed", "episode", "log", "kind_of_tomorrow"):
+        pushed(subscriber, kind, [event(kind, seq) for seq in range(1, 41)])
+    assert not subscriber.dropped
+    assert [len(seqs) for _, seqs in received(subscriber)] == [40] * 4
+
+
+def test_other_agents_are_left_out_and_what_names_none_is_not():
+    subscriber = wanting(control.Watch(control.PROTOCOL, "v", None, None, QueuePolicy(), ["b"]))
+    for kind in ("step", "metric", "log", "episode"):
+        pushed(subscriber, kind, [event(kind, seq, "ab"[seq % 2]) for seq in range(1, 5)])
+        pushed(subscriber, kind, [event(kind, seq, "a") for seq in range(5, 8)], 7)
+    pushed(subscriber, "run_completed", [event("run_completed", 9)])
+    assert subscriber.dropped == {"not_wanted": 4 * (2 + 3)}
+    assert received(subscriber) == [(kind, [1, 3]) for kind in ("step", "metric", "log", "episode")] + [
+        ("run_completed", [9])
+    ]
+
+
+def test_a_damaged_batch_is_not_made_whole_by_thinning_it_out():
+    subscriber = wanting(control.Watch(control.PROTOCOL, "v", None, None, QueuePolicy(mode=SAMPLE, every=2), ["a"]))
+    head, message = live_batch("step", [event("step", seq) for seq in range(1, 5)])
+    subscriber.push("step", head, message[:-1] + b"\xff", 0)
+    item = subscriber.peek(0)
+    assert item is not None
+    assert item.message == message[:-1] + b"\xff"
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.text(max_size=20), st.integers(0, 2**63 - 1))
+def test_what_is_granted_is_within_the_limits(events_max: int, age_ms: int, mode: str, every: int):
+    granted = grant(QueuePolicy(events_max, age_ms, mode, every))
+    assert 1 <= granted.events_max <= limits.LIVE_QUEUE_EVENTS_MAX
+    assert 1 <= granted.age_ms_max <= limits.LIVE_QUEUE_AGE_MS_MAX
+    assert 1 <= granted.every <= limits.LIVE_SAMPLE_MAX
+    assert granted.mode in (DROP_OLDEST, LATEST_PER_KEY, SAMPLE)
+    assert grant(granted) == granted
 
 
 def test_frames_are_dropped_before_steps_and_steps_before_episodes_and_lifecycle_last():
@@ -189,7 +355,7 @@ def test_a_frozen_subscriber_costs_a_bounded_number_of_drops(streams):
     for number in range(pushes):
         kind = "episode" if number % 500 == 0 else "step"
         subscriber.push(kind, header(1, 1, (number % streams).to_bytes(16, "big")), b"x", 0)
-    assert len(subscriber._untold) <= 2 * live.UNTOLD_MAX + 1_000
+    assert len(subscriber._untold) <= 2 * queue.UNTOLD_MAX + 1_000
     told = 0
     for received, (_, delivery) in enumerate(drain(subscriber), start=1):
         told += sum(drop.events for drop in delivery.drops)
@@ -292,7 +458,7 @@ def test_the_recent_window_keeps_what_is_rare_beside_what_is_frequent():
 
 
 def test_the_recent_window_is_bounded_over_any_number_of_runs(monkeypatch):
-    monkeypatch.setattr(live, "_RECENT_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr(recent, "_RECENT_BYTES_MAX", 1_000_000)
     lane = LiveLane()
     lane.add(b"t", wanting(watch()))
     for number in range(1_000):

@@ -18,7 +18,7 @@ from telefabric.session.ledger import Ledger
 from telefabric.session.live import NS, LiveCore
 from telefabric.session.livefeed import KindBatch, LiveFeed
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import Delivery, LivePolicy, decode_delivery, encode_delivery, topic_of
+from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery, encode_delivery, topic_of
 from telefabric_schemas import Overflow, RunHeartbeat
 
 TURN_NS = 50_000_000
@@ -127,7 +127,7 @@ class Worker:
 class Client:
     """One subscription after the other, a ledger for each; and beside the ledger, which numbers really came."""
 
-    def __init__(self, world: "World", name: bytes, policy: LivePolicy) -> None:
+    def __init__(self, world: "World", name: bytes, policy: QueuePolicy) -> None:
         self.world = world
         self.name = name
         self.policy = policy
@@ -258,9 +258,9 @@ class World:
         self.tokens = 0
         self.start_broker()
         self.clients = [
-            Client(self, b"roomy", LivePolicy(events_max=1_000_000, age_ms_max=3_600_000)),
-            Client(self, b"fast", LivePolicy(events_max=300, age_ms_max=1_000)),
-            Client(self, b"slow", LivePolicy(events_max=60, age_ms_max=300)),
+            Client(self, b"roomy", QueuePolicy(events_max=1_000_000, age_ms_max=3_600_000)),
+            Client(self, b"fast", QueuePolicy(events_max=300, age_ms_max=1_000)),
+            Client(self, b"slow", QueuePolicy(events_max=60, age_ms_max=300)),
         ]
 
     def worker(self, stream: bytes) -> Worker:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from telefabric import limits
 from telefabric.errors import WireError
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import LivePolicy
+from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import Metric
 
 SESSION, STREAM = b"i" * 16, b"s" * 16
@@ -267,7 +267,7 @@ FIELDS = {
     "endpoints": ENDPOINTS, "wait_reason": st.none() | NAMES, "echo_ns": COUNTS, "broker_ns": COUNTS,
     "reason": NAMES, "name": NAMES, "query": st.none() | NAMES, "marks": st.lists(SEQS, max_size=4),
     "stored_events": COUNTS, "quarantined_events": COUNTS, "token": st.binary(max_size=20),
-    "policy": st.builds(LivePolicy, st.integers(1, 1_000_000), st.integers(1, 3_600_000)), "keeps": NAMES,
+    "policy": st.builds(QueuePolicy, st.integers(1, 1_000_000), st.integers(1, 3_600_000)), "keeps": NAMES,
     "runs": st.none() | st.lists(NAMES, max_size=3), "kinds": st.none() | st.lists(NAMES, max_size=3),
     "batches": st.lists(st.binary(max_size=20), max_size=3),
     "status": st.dictionaries(NAMES, COUNTS | NAMES, max_size=3),

@@ -23,14 +23,16 @@ class Topic(NamedTuple):
     """How many a live subscriber's queue holds before it drops."""
     drop_order: int
     """Kinds with a lower number are dropped first."""
+    thinned: bool = False
+    """A policy that thins out (``sample``, ``latest_per_key``) thins out these; of the others each event counts."""
 
 
 TOPICS: dict[str, Topic] = {
     topic.kind: topic
     for topic in (
-        Topic("frame", events.Frame, True, 30.0, 4, 0),
-        Topic("step", events.Step, True, 5_000.0, 20_000, 1),
-        Topic("metric", events.Metric, True, 100.0, 5_000, 2),
+        Topic("frame", events.Frame, True, 30.0, 4, 0, thinned=True),
+        Topic("step", events.Step, True, 5_000.0, 20_000, 1, thinned=True),
+        Topic("metric", events.Metric, True, 100.0, 5_000, 2, thinned=True),
         Topic("log", events.Log, True, 10.0, 5_000, 2),
         Topic("episode", events.Episode, True, 10.0, 5_000, 3),
         Topic("run_heartbeat", events.RunHeartbeat, False, 1.0, 100, 4),

@@ -13,7 +13,7 @@ from telefabric.follow.gathering import HISTORY_EVENTS, Gathering
 from telefabric.follow.history import History
 from telefabric.follow.live import LiveLink
 from telefabric.store.query import Run
-from telefabric.wire.live import LivePolicy
+from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import values
 
 _UNREACHABLE_S = 4.0
@@ -39,14 +39,14 @@ class Follower:
         address: Address,
         *,
         name: str = "client",
-        policy: LivePolicy | None = None,
+        policy: QueuePolicy | None = None,
         history_events: int | None = HISTORY_EVENTS,
         in_order: bool = False,
     ) -> None:
         self.address = address
         self._gathering = Gathering(history_events=history_events, in_order=in_order)
         self._history = History(address, self._gathering)
-        self._live = LiveLink(address, self._gathering, name, policy or LivePolicy())
+        self._live = LiveLink(address, self._gathering, name, policy or QueuePolicy())
         self._shown: tuple[RunView, ...] | None = None
         self._said: tuple[object, ...] = (None, None, None)
         self._started_s = time.monotonic()

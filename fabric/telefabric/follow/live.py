@@ -22,7 +22,7 @@ from telefabric.session.handover import Numbered
 from telefabric.session.ledger import Ledger
 from telefabric.transport import common_options, receive, receive_last
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import LivePolicy, decode_delivery
+from telefabric.wire.live import QueuePolicy, decode_delivery
 from telefabric_schemas import Frame, Overflow, RunHeartbeat
 
 log = logging.getLogger("telefabric.follow")
@@ -37,7 +37,7 @@ _ASK_STATUS_PER_STREAM_S = 0.003
 class LiveLink:
     """Subscribes until `stop`, again after every silence of the broker. What is public may be looked at anywhere."""
 
-    def __init__(self, address: Address, gathering: Gathering, name: str, policy: LivePolicy) -> None:
+    def __init__(self, address: Address, gathering: Gathering, name: str, policy: QueuePolicy) -> None:
         self.instance: bytes | None = None
         self.refusal = ""
         self.status: dict[str, Any] = {}

@@ -23,6 +23,8 @@ FLAG_GAP = 0x0002
 _HEADER = struct.Struct(">2sBBH16s16sIQQIQQI")
 _CHECK = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size + _CHECK.size
+_SIZE_AT = 3
+"""Where the header says its own size, in a byte."""
 
 
 class Header(NamedTuple):
@@ -105,6 +107,11 @@ def parse_header(message: bytes) -> tuple[Header, int]:
     header = Header(flags, session, stream, epoch, first, last, count, counter, time_ns, body_crc)
     _check_ranges(header)
     return header, size
+
+
+def body_of(message: bytes) -> bytes:
+    """The body of a message whose header was read."""
+    return message[message[_SIZE_AT] :]
 
 
 def _check_ranges(header: Header) -> None:

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import WireError
-from telefabric.wire.live import LivePolicy
+from telefabric.wire.live import QueuePolicy
 
 PROTOCOL = 1
 
@@ -80,6 +80,9 @@ class Beat(Message, tag="beat"):
 
     sent_ns: int
     streams: list[StreamBeat]
+    clock_offset_ns: int | None = None
+    """How far the broker's wall clock is ahead of the worker's, as the worker last measured it."""
+    round_trip_ns: Count | None = None
 
 
 class Bye(Message, tag="bye"):
@@ -242,13 +245,19 @@ class Watch(Message, tag="watch"):
     """These runs; null for all."""
     kinds: list[Name] | None = None
     """These kinds; null for all."""
-    policy: LivePolicy = LivePolicy()
+    policy: QueuePolicy = QueuePolicy()
+    agents: list[Name] | None = None
+    """These agents, of the events that name one; null for all."""
 
 
 class WatchBeat(Message, tag="watch_beat"):
     """Once a second; answered with ALIVE, or with WHO when the broker does not know this subscriber."""
 
     sent_ns: int
+    received: Count = 0
+    """Events that came under the current token."""
+    lost: Count = 0
+    """Those that were numbered for it and of which nobody reported where they went."""
 
 
 class Unwatch(Message, tag="unwatch"):
@@ -262,7 +271,7 @@ class Watching(Message, tag="watching"):
     instance: Id
     token: bytes
     endpoints: Endpoints
-    policy: LivePolicy
+    policy: QueuePolicy
 
 
 class Recent(Message, tag="recent"):

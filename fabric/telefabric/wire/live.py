@@ -12,19 +12,28 @@ from telefabric.errors import WireError
 
 _SEPARATOR = b"\0"
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+DROP_OLDEST, LATEST_PER_KEY, SAMPLE = "drop_oldest", "latest_per_key", "sample"
 
 
-class LivePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How a subscriber's queue in the broker behaves: what is dropped is the oldest, by count and by age."""
+class QueuePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How a subscriber's queue in the broker behaves. Asked for in WATCH; WATCHING says what was granted.
 
-    events_max: Annotated[int, Meta(ge=1, le=limits.LIVE_QUEUE_EVENTS_MAX)] = limits.LIVE_QUEUE_EVENTS
-    age_ms_max: Annotated[int, Meta(ge=1, le=3_600_000)] = limits.LIVE_QUEUE_AGE_MS
+    In every mode the oldest goes first when there are too many, or when its age is over the limit.
+    """
+
+    events_max: Count = limits.LIVE_QUEUE_EVENTS
+    age_ms_max: Count = limits.LIVE_QUEUE_AGE_MS
+    mode: str = DROP_OLDEST
+    """What is thinned out before that: nothing (``drop_oldest``), all but the newest of each stream, kind, agent,
+    environment and series (``latest_per_key``), or all but one in `every` of each stream and kind (``sample``)."""
+    every: Count = 1
 
 
 class Drop(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Events that the broker dropped for this subscriber, and why."""
 
     reason: str
+    """queue_full, too_old; by the subscriber's own wish: sampled, replaced, not_wanted (another agent)."""
     kind: str
     """Empty, like `stream`, when too many were affected to tell them apart."""
     stream: bytes

@@ -1,0 +1,134 @@
+"""What of a live batch is for one subscriber: its agents, and what its policy leaves of many events.
+
+A batch that is for it as a whole, which is the rule, is not opened. Another is opened once for all who need that, and
+put together anew from the records that are left. One that is damaged goes on as it is: its receiver judges it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+
+from telefabric.errors import WireError
+from telefabric.wire import batch, keys, records
+from telefabric.wire.live import LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric_schemas import TOPICS, AnyEvent
+
+_SCATTER = 2_654_435_761
+"""Knuth's multiplicative hash (The Art of Computer Programming, 6.4): scatters consecutive numbers evenly."""
+
+
+class Part(NamedTuple):
+    """Some events of a batch, as a message."""
+
+    events: int
+    message: bytes
+    key: Hashable = None
+    """What a newer part with the same key replaces; None: nothing does."""
+
+
+class Choice(NamedTuple):
+    parts: Sequence[Part]
+    left_out: Counter[str]
+    """Events by reason."""
+
+
+class LiveBatch:
+    """One batch from a worker. Its checksum is looked at, and its body read, only when a subscriber's wish needs it."""
+
+    def __init__(self, kind: str, header: batch.Header, message: bytes) -> None:
+        self.kind = kind
+        self.header = header
+        self.message = message
+
+    @cached_property
+    def body(self) -> bytes:
+        return batch.body_of(self.message)
+
+    @cached_property
+    def spans(self) -> list[records.Span] | None:
+        """Where each event lies in the body; None when the batch is damaged."""
+        try:
+            batch.check_body(self.header, self.body)
+            return records.spans(self.body, self.header.events)
+        except WireError:
+            return None
+
+    @cached_property
+    def keys(self) -> list[keys.Key] | None:
+        """Of each event; None for kinds without, and when they cannot be read."""
+        return None if self.spans is None else keys.keys_of(self.kind, self.body, self.header.events)
+
+    def events(self) -> list[AnyEvent]:
+        """All events, decoded; none when the batch is damaged or of a newer version."""
+        if self.spans is None:
+            return []
+        try:
+            return [record.event for record in batch.decode_body(self.body, self.header.events)]
+        except msgspec.DecodeError:
+            return []
+
+    def part(self, places: Sequence[int], counter: int, key: Hashable = None) -> Part:
+        """The events at these places as a batch of their own."""
+        assert self.spans is not None
+        if len(places) == self.header.events and counter == self.header.counter:
+            return Part(self.header.events, self.message, key)
+        found = (self.spans[place] for place in places)
+        body = b"".join(self.body[start - records.PREFIX_BYTES : end] for start, end in found)
+        one = self.header
+        message = batch.pack(
+            body, session=one.session, stream=one.stream, epoch=one.epoch, first_seq=one.first_seq,
+            last_seq=one.last_seq, count=len(places), time_ns=one.time_ns, flags=one.flags, counter=counter,
+        )  # fmt: skip
+        return Part(len(places), message, key)
+
+
+def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) -> Choice:
+    """What of a batch is for a subscriber with these agents (None: all) and this policy.
+
+    The source's numbers only count, so what is left out takes the first ones of the batch, and the parts those behind.
+    """
+    whole = Choice([Part(live.header.events, live.message)], Counter())
+    thinned = live.kind in TOPICS and TOPICS[live.kind].thinned and policy.mode in (SAMPLE, LATEST_PER_KEY)
+    if (agents is None and not thinned) or live.spans is None:
+        return whole
+    left_out: Counter[str] = Counter()
+    places: Sequence[int] = range(live.header.events)
+    if agents is not None and live.keys is not None:
+        places = [place for place in places if live.keys[place].agent_id in agents]
+        left_out["not_wanted"] = live.header.events - len(places)
+    if thinned and policy.mode == SAMPLE:
+        kept = _sampled(live.header, policy.every)
+        wanted, places = len(places), [place for place in places if place in kept]
+        left_out["sampled"] = wanted - len(places)
+    if thinned and policy.mode == LATEST_PER_KEY:
+        return _latest(live, places, left_out)
+    return Choice([live.part(places, live.header.counter)] if places else [], +left_out)
+
+
+def _sampled(header: batch.Header, every: int) -> frozenset[int]:
+    """One place in each `every` consecutive numbers of the source, scattered: environments that take turns all come."""
+    first = header.counter - header.events
+    blocks = range(max(first, 0) // every, (header.counter - 1) // every + 1)
+    chosen = (block * every + (block * _SCATTER >> 8) % every for block in blocks)
+    return frozenset(number - first for number in chosen if first <= number < header.counter)
+
+
+def _latest(live: LiveBatch, places: Sequence[int], left_out: Counter[str]) -> Choice:
+    """The newest event of each key, each a part of its own."""
+    newest: dict[Hashable, int] = {}
+    for place in places:
+        key = live.keys[place] if live.keys is not None else None
+        newest.pop(key, None)
+        newest[key] = place
+    left_out["replaced"] = len(places) - len(newest)
+    before = live.header.counter - len(newest)
+    parts = [
+        live.part([place], before + number, (live.header.stream, live.kind, key))
+        for number, (key, place) in enumerate(newest.items(), start=1)
+    ]
+    return Choice(parts, +left_out)

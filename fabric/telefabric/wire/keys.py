@@ -1,0 +1,91 @@
+"""What an encoded event is about, read without the rest of it: agent, environment and series.
+
+Only for kinds that name an agent and can be many: lifecycle events belong to everybody.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from telefabric_schemas.events import Payload
+
+
+class Key(NamedTuple):
+    """Whose newest value an event is."""
+
+    agent_id: str
+    env_index: int = 0
+    name: str = ""
+    """Of a metric."""
+
+
+class _Acted(msgspec.Struct, array_like=True, gc=False):
+    """The first items of a step, an episode and a frame."""
+
+    kind: str
+    seq: int
+    agent_id: str
+    env_index: int
+
+
+class _Measured(msgspec.Struct, array_like=True, gc=False):
+    """Those of a metric."""
+
+    kind: str
+    seq: int
+    name: str
+    value: Payload
+    unit: Payload
+    global_step: Payload
+    agent_id: str
+
+
+class _Logged(msgspec.Struct, array_like=True, gc=False):
+    """Those of a log line."""
+
+    kind: str
+    seq: int
+    level: Payload
+    message: Payload
+    agent_id: str
+
+
+class _ActedRecord(msgspec.Struct, array_like=True, gc=False):
+    length: int
+    crc: int
+    event: _Acted
+
+
+class _MeasuredRecord(msgspec.Struct, array_like=True, gc=False):
+    length: int
+    crc: int
+    event: _Measured
+
+
+class _LoggedRecord(msgspec.Struct, array_like=True, gc=False):
+    length: int
+    crc: int
+    event: _Logged
+
+
+_acted = msgspec.msgpack.Decoder(list[_ActedRecord])
+_measured = msgspec.msgpack.Decoder(list[_MeasuredRecord])
+_logged = msgspec.msgpack.Decoder(list[_LoggedRecord])
+
+
+def keys_of(kind: str, body: bytes, count: int) -> list[Key] | None:
+    """The key of each of `count` records of one kind; None for a kind without, or when they cannot be read."""
+    whole = b"\xdd" + count.to_bytes(4, "big") + body
+    try:
+        match kind:
+            case "step" | "episode" | "frame":
+                return [Key(one.event.agent_id, one.event.env_index) for one in _acted.decode(whole)]
+            case "metric":
+                return [Key(one.event.agent_id, 0, one.event.name) for one in _measured.decode(whole)]
+            case "log":
+                return [Key(one.event.agent_id) for one in _logged.decode(whole)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None
