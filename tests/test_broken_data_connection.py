@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 from faultproxy import FaultProxy, Garble
-from processes import PORTS, broker, free_ports, store
+from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wait_for
 
-from telefabric.broker.service import OFFSET_DATA
+from telefabric.address import Address
+from telefabric.broker.livesockets import OFFSET_WATCH
+from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE
+from telefabric.feed import FeedEvent
+from telefabric.follow.follower import Follower
+from telefabric_schemas import Metric
 from telefabric_workers import Worker, connect
 
 HOST = "127.0.0.2"
@@ -27,6 +32,12 @@ def linked(folder: Path, garble: Garble | None = None) -> Iterator[tuple[FaultPr
         proxy.garble = garble
         with connect(f"tcp://{HOST}:{port}", run="run", spool=folder / "spool", exit_flush_s=1.0) as worker:
             yield proxy, worker, port + OFFSET_DATA
+
+
+def swallow(proxy: FaultProxy, swallowed_port: int) -> None:
+    """What passes the connections to a port that there are now vanishes from now on, and nobody is told."""
+    last = proxy.connections
+    proxy.garble = lambda number, port, chunk: b"" if port == swallowed_port and number <= last else chunk
 
 
 def test_a_subscription_that_was_garbled_on_the_way_is_made_anew(tmp_path: Path) -> None:
@@ -48,7 +59,42 @@ def test_a_connection_that_delivers_nothing_any_more_is_made_anew(tmp_path: Path
     with linked(tmp_path) as (proxy, worker, data_port):
         worker.metric("loss", 0.5)
         assert worker.flush(RENEWED_S)
-        last = proxy.connections
-        proxy.garble = lambda number, port, chunk: b"" if port == data_port and number <= last else chunk
+        swallow(proxy, data_port)
         worker.metric("loss", 0.4)
         assert worker.flush(RENEWED_S)
+
+
+def test_a_store_that_hears_nothing_while_control_is_well_attaches_anew(tmp_path: Path) -> None:
+    port = free_ports()
+    command = [*TELEFABRIC, "store", "--connect", f"tcp://{HOST}:{port}", "--data", str(tmp_path)]
+    log = tmp_path / "store.log"
+    with FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy, broker(port), Service(command, stderr=log):
+        with connect(f"tcp://127.0.0.1:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=1.0) as worker:
+            worker.metric("loss", 0.5)
+            assert worker.flush(RENEWED_S)
+            swallow(proxy, port + OFFSET_DURABLE)
+            worker.metric("loss", 0.4)
+            assert worker.flush(RENEWED_S)
+        assert log.read_text().count("store.data_renewed") == 1
+
+
+def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tmp_path: Path) -> None:
+    """There is no store, so what comes comes live."""
+    port = free_ports()
+    follower = Follower(Address(HOST, port))
+    seen: list[FeedEvent] = []
+
+    def came(name: str) -> bool:
+        seen.extend(follower.drain().events)
+        return any(isinstance(one.event, Metric) and one.event.name == name for one in seen)
+
+    with FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy, broker(port):
+        with connect(f"tcp://127.0.0.1:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=0.0) as worker:
+            follower.watch(frozenset({"run"}))
+            follower.start()
+            try:
+                wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
+                swallow(proxy, port + OFFSET_WATCH)
+                wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
+            finally:
+                follower.stop()

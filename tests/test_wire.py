@@ -261,7 +261,7 @@ BEATS = st.builds(control.StreamBeat, IDS, COUNTS, COUNTS, COUNTS, COUNTS, COUNT
 SEQS = st.builds(control.StreamSeq, IDS, COUNTS)
 ENDPOINTS = st.builds(control.Endpoints, NAMES, NAMES, st.none() | NAMES)
 FIELDS = {
-    "instance": IDS, "stream": IDS, "epoch": COUNTS, "number": COUNTS, "seq": COUNTS, "oldest": COUNTS, "head": COUNTS,
+    "instance": IDS, "stream": IDS, "epoch": COUNTS, "number": COUNTS, "seq": COUNTS, "oldest": COUNTS, "head": COUNTS, "sent": COUNTS,
     "protocol": st.integers(0, 9), "info": INFOS, "sent_ns": COUNTS, "complete": st.booleans(),
     "expected": COUNTS, "credit_bytes": COUNTS, "interval_ms": COUNTS, "heartbeat_ms": COUNTS,
     "endpoints": ENDPOINTS, "wait_reason": st.none() | NAMES, "echo_ns": COUNTS, "broker_ns": COUNTS,

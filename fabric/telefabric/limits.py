@@ -80,6 +80,8 @@ LIVE_BEHIND_EVENTS_MAX = 5_000
 LIVE_ABSENT_S = 5.0
 WATCHERS_MAX = 64
 TICK_S = 1.0
+LIVE_STUCK_S = 5 * TICK_S
+"""A live subscriber that does not even get ticks for so long begins anew."""
 
 # -- sockets -----------------------------------------------------------------------------------------------------
 DATA_HWM = 64

@@ -101,7 +101,7 @@ class LiveLink:
         sockets.beat(
             now_ns, ask_now=self._gathering.has_unknown, ask_s=_ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S
         )
-        if sockets.silent(now_ns):
+        if sockets.silent(now_ns) or sockets.stuck(now_ns):
             self._lose(sockets)
 
     def _lose(self, sockets: _Sockets) -> None:
@@ -250,7 +250,7 @@ class _Sockets:
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._readable: set[object] = set()
-        self._heard_ns = time.monotonic_ns()
+        self._heard_ns = self._data_heard_ns = time.monotonic_ns()
         self._beat_due_ns = 0
         self._status_due_ns = 0
 
@@ -269,6 +269,7 @@ class _Sockets:
         assert message.endpoints.watch is not None
         data.connect(self._address.resolve(message.endpoints.watch))
         self._data, self._token = data, message.token
+        self._data_heard_ns = time.monotonic_ns()
         self._poller.register(data, zmq.POLLIN)
         return True
 
@@ -293,6 +294,8 @@ class _Sockets:
             if frames is None:
                 break
             found.append(frames)
+        if found:
+            self._data_heard_ns = time.monotonic_ns()
         return found
 
     def beat(self, now_ns: int, *, ask_now: bool, ask_s: float) -> None:
@@ -305,6 +308,10 @@ class _Sockets:
 
     def silent(self, now_ns: int) -> bool:
         return now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
+
+    def stuck(self, now_ns: int) -> bool:
+        """Not even a tick arrives any more. A connection can be broken without a word while control is well."""
+        return self._data is not None and now_ns - self._data_heard_ns > limits.LIVE_STUCK_S * NS
 
     def send(self, message: control.Message) -> None:
         try:

@@ -337,8 +337,9 @@ class BrokerCore:
         self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
 
     def _durable_beat(self, peer: bytes, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
-        self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
         durable = self._durable_of(peer, self.instance, now_ns)
+        sent = self.lane.sent_batches(durable.name) if durable is not None else 0
+        self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns, sent))
         if durable is not None:
             durable.stored_events, durable.quarantined_events = message.stored_events, message.quarantined_events
 

@@ -26,6 +26,7 @@ class _Cursor:
     position: int
     required: bool
     missed: int = 0
+    sent: int = 0
     skipped: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
 
 
@@ -68,7 +69,13 @@ class DurableLane:
     def sent(self, name: str) -> None:
         """ZeroMQ took what `peek` gave."""
         self._cursors[name].position += 1
+        self._cursors[name].sent += 1
         self._trim()
+
+    def sent_batches(self, name: str) -> int:
+        """How many a subscriber was sent since it attached."""
+        cursor = self._cursors.get(name)
+        return cursor.sent if cursor else 0
 
     def pending(self, name: str) -> int:
         cursor = self._cursors.get(name)

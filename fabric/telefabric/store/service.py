@@ -20,6 +20,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced, WireError
+from telefabric.session.arrivals import Arrivals
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
 from telefabric.store.checkpoints import Checkpoints
@@ -126,9 +127,11 @@ class Store:
 
     def _reconnect(self, now_ns: int) -> None:
         if self._session is not None:
-            if not self._told_silent:
+            if self._session.arrivals.stuck(now_ns):
+                log.warning("store.data_renewed", broker=self._broker.url)
+            elif not self._told_silent:
                 log.warning("store.broker_silent", broker=self._broker.url, remedy="telefabric broker, or --connect")
-            self._told_silent = True
+                self._told_silent = True
             self._session.close()
         self._session = BrokerSession(self._broker, now_ns)
         self._attach(self._session)
@@ -324,6 +327,7 @@ class BrokerSession:
         self._heard_ns = now_ns
         self._beat_due_ns = 0
         self.instance: bytes | None = None
+        self.arrivals = Arrivals()
 
     def attach(self, message: control.Attach) -> None:
         self.send(message)
@@ -331,6 +335,7 @@ class BrokerSession:
     def subscribe(self, message: control.Attached) -> None:
         """Listen under a token, on a new socket: what an old one still holds is of the past."""
         self._drop_data()
+        self.arrivals = Arrivals()
         data: zmq.Socket[Any] = self._context.socket(zmq.SUB)
         common_options(data)
         data.set(zmq.RCVHWM, limits.DURABLE_HWM)
@@ -345,20 +350,33 @@ class BrokerSession:
         self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
 
     def silent(self, now_ns: int) -> bool:
-        return now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
+        """The broker does not speak, or what it sends does not arrive: begin anew."""
+        return (
+            self.arrivals.stuck(now_ns)
+            or now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
+        )
 
     def receive_control(self, now_ns: int) -> list[control.Message]:
         messages: list[control.Message] = []
         while self._control in self._readable and (data := receive_last(self._control)) is not None:
             self._heard_ns = now_ns
             try:
-                messages.append(control.decode(data))
+                message = control.decode(data)
             except WireError as error:
                 log.warning("store.bad_control", reason=str(error))
+                continue
+            if isinstance(message, control.Alive) and message.instance == self.instance:
+                self.arrivals.told(message.sent, now_ns)
+            messages.append(message)
         return messages
 
     def receive_data(self) -> bytes | None:
-        return receive_last(self._data) if self._data is not None and self._data in self._readable else None
+        if self._data is None or self._data not in self._readable:
+            return None
+        data = receive_last(self._data)
+        if data is not None:
+            self.arrivals.arrived()
+        return data
 
     def beat(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
         if now_ns < self._beat_due_ns:

@@ -127,6 +127,8 @@ class Alive(Message, tag="alive"):
     instance: Id
     echo_ns: int
     broker_ns: int
+    sent: Count = 0
+    """To a durable subscriber: how many batches it was sent under its token."""
 
 
 class Ack(Message, tag="ack"):
