@@ -88,13 +88,16 @@ def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tm
         seen.extend(follower.drain().events)
         return any(isinstance(one.event, Metric) and one.event.name == name for one in seen)
 
-    with FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy, broker(port):
-        with connect(f"tcp://127.0.0.1:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=0.0) as worker:
-            follower.watch(frozenset({"run"}))
-            follower.start()
-            try:
-                wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
-                swallow(proxy, port + OFFSET_WATCH)
-                wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
-            finally:
-                follower.stop()
+    with (
+        FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy,
+        broker(port),
+        connect(f"tcp://127.0.0.1:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=0.0) as worker,
+    ):
+        follower.watch(frozenset({"run"}))
+        follower.start()
+        try:
+            wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
+            swallow(proxy, port + OFFSET_WATCH)
+            wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
+        finally:
+            follower.stop()

@@ -45,7 +45,7 @@ class World:
                 self.core.receive(peer, control.DurableBeat(0), self.now_ns, 0)
             self.core.tick(self.now_ns)
             sent += [tuple(send) for send in self.core.take()]
-        return [(peer, message) for peer, message in sent if not isinstance(message, control.Alive)]
+        return [(peer, message) for peer, message in sent if not isinstance(message, (control.Alive, control.Living))]
 
     def attach(self, peer=STORE, name="store", query=None, keeps=""):
         return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps))
@@ -562,7 +562,7 @@ def test_a_silent_stream_is_forgotten_and_its_credit_lent_to_others(open_world):
 
 def test_a_stream_that_says_bye_is_forgotten(open_world):
     open_world.tell(WORKER_2, control.Bye(A, True))
-    assert open_world.status()["state"] == "open", "only its own peer may say it"
+    assert open_world.status()["state"] == "running", "only its own peer may say it"
     open_world.tell(WORKER, control.Bye(A, True))
     assert open_world.core.status(0)["streams"] == []
 
@@ -639,7 +639,7 @@ def test_status_is_plain_values_that_fit_one_control_message(open_world):
     open_world.send(1, 5)
     reply = only(open_world.tell(b"cli", control.StatusRequest()), control.StatusReply)
     assert control.decode(control.encode(reply)) == reply
-    assert reply.status["streams"][0]["state"] == "open"
+    assert reply.status["streams"][0]["state"] == "running"
     assert reply.status["streams"][0]["in_flight_bytes"] > 0
     assert reply.status["durable"][0]["queued"] == 1
 
@@ -657,7 +657,7 @@ def test_a_second_store_of_the_name_with_another_file_is_refused_while_the_first
     assert world.core.dropped["second_durable"] == 1
     world.hello()
     world.marks(seq=3)
-    assert world.core.status(world.now_ns)["streams"][0]["state"] == "open"
+    assert world.core.status(world.now_ns)["streams"][0]["state"] == "running"
     world.wait(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S + 0.1)
     only(world.attach(b"another store", keeps="b:/store"), control.Attached)
 

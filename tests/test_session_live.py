@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from telefabric import limits
-from telefabric.session import live, queue, recent
+from telefabric.session import live, queue
+from telefabric.session import recent as recent_window
 from telefabric.session.live import NS, LiveCore, LiveLane, grant
 from telefabric.session.queue import LiveSubscriber
 from telefabric.wire import batch, control, records
@@ -458,7 +459,7 @@ def test_the_recent_window_keeps_what_is_rare_beside_what_is_frequent():
 
 
 def test_the_recent_window_is_bounded_over_any_number_of_runs(monkeypatch):
-    monkeypatch.setattr(recent, "_RECENT_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr(recent_window, "_RECENT_BYTES_MAX", 1_000_000)
     lane = LiveLane()
     lane.add(b"t", wanting(watch()))
     for number in range(1_000):
@@ -595,8 +596,12 @@ def test_status_names_what_was_numbered_delivered_queued_and_dropped():
     item = subscriber.peek(0)
     assert item is not None
     subscriber.sent(item)
+    watchers.say(b"p1", control.WatchBeat(7, received=1))
+    watchers.now_ns = NS
     (status,) = watchers.core.status(NS)
     assert status == {
-        "name": "viewer", "runs": ["r"], "numbered": 3, "delivered": 1, "queued": 1, "dropped": {"queue_full": 1},
-        "heard_s": 1.0,
+        "name": "viewer", "runs": ["r"], "kinds": None, "agents": None,
+        "policy": {"events_max": 2, "age_ms_max": 10_000, "mode": "drop_oldest", "every": 1},
+        "numbered": 3, "delivered": 1, "queued": 1, "queued_bytes": 1, "dropped": {"queue_full": 1},
+        "received": 1, "lost_in_transit": 0, "heard_s": 1.0,
     }  # fmt: skip

@@ -261,13 +261,16 @@ BEATS = st.builds(control.StreamBeat, IDS, COUNTS, COUNTS, COUNTS, COUNTS, COUNT
 SEQS = st.builds(control.StreamSeq, IDS, COUNTS)
 ENDPOINTS = st.builds(control.Endpoints, NAMES, NAMES, st.none() | NAMES)
 FIELDS = {
-    "instance": IDS, "stream": IDS, "epoch": COUNTS, "number": COUNTS, "seq": COUNTS, "oldest": COUNTS, "head": COUNTS, "sent": COUNTS,
+    "instance": IDS, "stream": IDS, "epoch": COUNTS, "number": COUNTS, "seq": COUNTS, "oldest": COUNTS, "head": COUNTS,
+    "sent": COUNTS,
     "protocol": st.integers(0, 9), "info": INFOS, "sent_ns": COUNTS, "complete": st.booleans(),
     "expected": COUNTS, "credit_bytes": COUNTS, "interval_ms": COUNTS, "heartbeat_ms": COUNTS,
     "endpoints": ENDPOINTS, "wait_reason": st.none() | NAMES, "echo_ns": COUNTS, "broker_ns": COUNTS,
     "reason": NAMES, "name": NAMES, "query": st.none() | NAMES, "marks": st.lists(SEQS, max_size=4),
     "stored_events": COUNTS, "quarantined_events": COUNTS, "token": st.binary(max_size=20),
-    "policy": st.builds(QueuePolicy, st.integers(1, 1_000_000), st.integers(1, 3_600_000)), "keeps": NAMES,
+    "policy": st.builds(QueuePolicy, COUNTS, COUNTS, NAMES, COUNTS), "keeps": NAMES, "received": COUNTS, "lost": COUNTS,
+    "clock_offset_ns": st.none() | st.integers(-(2**63), 2**63 - 1), "round_trip_ns": st.none() | COUNTS,
+    "agents": st.none() | st.lists(NAMES, max_size=3),
     "runs": st.none() | st.lists(NAMES, max_size=3), "kinds": st.none() | st.lists(NAMES, max_size=3),
     "batches": st.lists(st.binary(max_size=20), max_size=3),
     "status": st.dictionaries(NAMES, COUNTS | NAMES, max_size=3),
@@ -276,6 +279,8 @@ KINDS = typing.get_args(control.AnyMessage)
 
 
 def messages_of(kind):
+    if kind is control.Living:
+        return st.builds(kind, instance=IDS, streams=st.lists(IDS, max_size=4))
     streams = st.lists(BEATS if kind is control.Beat else INFOS, max_size=4)
     return st.builds(kind, **{field: FIELDS.get(field, streams) for field in kind.__struct_fields__})
 

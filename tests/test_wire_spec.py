@@ -11,6 +11,7 @@ from skips import requires
 from telefabric import limits
 from telefabric.session.stream import Phase
 from telefabric.wire import batch, control
+from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import TOPICS
 
 SPEC = Path(__file__).resolve().parent.parent / "fabric" / "WIRE.md"
@@ -28,11 +29,13 @@ TYPES = {
     msgspec.Raw: "any",
 }
 MESSAGES = {kind.__struct_config__.tag: kind for kind in typing.get_args(control.AnyMessage)}
+YES = {True: "yes", False: "no"}
 PARTS = {
     "Stream info": control.StreamInfo,
     "Stream beat": control.StreamBeat,
     "Stream seq": control.StreamSeq,
     "Endpoints": control.Endpoints,
+    "Queue policy": QueuePolicy,
 }
 
 
@@ -74,7 +77,7 @@ def test_the_fields_of_each_kind(kind):
 
 def test_the_table_of_kinds():
     expected = [
-        [f"`{t.kind}`", "yes" if t.durable else "no", f"{t.rate_hz:g}", str(t.live_queue_events), str(t.drop_order)]
+        [f"`{t.kind}`", YES[t.durable], f"{t.rate_hz:g}", str(t.live_queue_events), str(t.drop_order), YES[t.thinned]]
         for t in TOPICS.values()
     ]
     assert rows("The table of kinds") == expected
@@ -135,7 +138,7 @@ def test_the_limits():
     assert said["encoded event"] == f"{limits.EVENT_BYTES_MAX // mib} MiB"
     assert said["body of a batch, unless one event is larger"] == f"{limits.BATCH_BYTES_MAX // kib} KiB"
     assert said["events in a batch"] == f"{limits.BATCH_EVENTS_MAX:,}"
-    assert said["control message"] == f"{limits.CONTROL_BYTES_MAX // mib} MiB"
+    assert said["control message"] == f"{limits.CONTROL_BYTES_MAX // mib} MiB; STATUS {limits.STATUS_BYTES_MAX // mib} MiB + 64 KiB"
     assert said["metadata in a stream info"] == f"{limits.METADATA_BYTES_MAX // kib} KiB"
     assert said["name in a control message"] == f"{limits.NAME_BYTES_MAX} characters"
     assert said["streams of a broker"] == f"{limits.STREAMS_MAX:,}"

@@ -34,7 +34,7 @@ def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.Statu
 def _await_reply(socket: zmq.Socket[bytes], address: Address, deadline: float) -> control.StatusReply:
     while (left := deadline - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
         try:
-            message = control.decode(socket.recv_multipart()[-1])
+            message = control.decode(socket.recv_multipart()[-1], limits.STATUS_BYTES_MAX)
         except WireError as error:
             raise Unreachable(
                 f"what answers at {address.url} is no broker of this version ({error}): check the address"

@@ -16,6 +16,8 @@ BATCH_EVENTS_MAX = 4_096
 MESSAGE_BYTES_MAX = EVENT_BYTES_MAX + 64 * KIB
 """ZeroMQ's MAXMSGSIZE on every bound socket: a larger message costs its sender the connection."""
 CONTROL_BYTES_MAX = 1 * MIB
+STATUS_BYTES_MAX = MESSAGE_BYTES_MAX
+"""A status names every stream of the broker and all that it goes to: some kilobytes for each."""
 METADATA_BYTES_MAX = 256 * KIB
 """Metadata travels in HELLO, on the control socket."""
 NAME_BYTES_MAX = 255
@@ -51,6 +53,16 @@ RECONNECT_MAX_S = 30.0
 ACK_STALL_S = 5.0
 """No progress for so long with batches in flight: say HELLO again and go back."""
 CREDIT_REVIEW_S = 0.05
+LIVING_S = 2.0
+"""How often durable subscribers are told which workers were heard of."""
+LOST_AFTER_S = 60.0
+"""So long a store waits for word of a worker: twice as long as one may wait before it dials a broker again."""
+IDLE_AFTER_S = 10.0
+"""A stream that has emitted nothing for so long is idle: an evaluation, a checkpoint, a debugger."""
+REVIVED_S = 30.0
+"""How long a stream that was stalled and speaks again is called revived."""
+BEHIND_S = 3.0
+"""A hop that has not caught up for so long with what was at hand before is behind."""
 DURABLES_MAX = 16
 """Durable subscribers of one broker: the store, and what exports or relays."""
 LANE_TAIL_BYTES_MAX = 16 * MIB

@@ -99,10 +99,17 @@ class LiveLink:
             self._say_watch()
         streams = len(self.status.get("streams", ()))
         sockets.beat(
-            now_ns, ask_now=self._gathering.has_unknown, ask_s=_ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S
+            self._beat(now_ns),
+            now_ns,
+            ask_now=self._gathering.has_unknown,
+            ask_s=_ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S,
         )
         if sockets.silent(now_ns) or sockets.stuck(now_ns):
             self._lose(sockets)
+
+    def _beat(self, now_ns: int) -> control.WatchBeat:
+        hop = self.ledger.broker_hop
+        return control.WatchBeat(now_ns, hop.received, max(hop.lost_in_transit, 0))
 
     def _lose(self, sockets: _Sockets) -> None:
         """The broker is silent: begin again, after a wait."""
@@ -281,7 +288,7 @@ class _Sockets:
         while self._control in self._readable and (data := receive_last(self._control)) is not None:
             self._heard_ns = now_ns
             try:
-                messages.append(control.decode(data))
+                messages.append(control.decode(data, limits.STATUS_BYTES_MAX))
             except WireError as error:
                 log.warning("follow.bad_control: %s", error)
         return messages
@@ -298,10 +305,10 @@ class _Sockets:
             self._data_heard_ns = time.monotonic_ns()
         return found
 
-    def beat(self, now_ns: int, *, ask_now: bool, ask_s: float) -> None:
+    def beat(self, beat: control.WatchBeat, now_ns: int, *, ask_now: bool, ask_s: float) -> None:
         if now_ns >= self._beat_due_ns:
             self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
-            self.send(control.WatchBeat(now_ns))
+            self.send(beat)
         if now_ns >= self._status_due_ns or (ask_now and now_ns >= self._status_due_ns - int((ask_s - 0.1) * NS)):
             self._status_due_ns = now_ns + int(ask_s * NS)
             self.send(control.StatusRequest())

@@ -314,7 +314,7 @@ class Link:
             for linked in self.streams.values()
             if linked.session.phase is not Phase.GREETING
         ]
-        self._sockets.send(control.Beat(now_ns, beats))
+        self._sockets.send(control.Beat(now_ns, beats, self.clock_offset_ns, self.round_trip_ns))
 
     # -- live ----------------------------------------------------------------------------------------------------
 

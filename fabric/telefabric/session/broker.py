@@ -14,22 +14,22 @@ Nothing here survives a restart, and nothing has to: streams say HELLO again, su
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from telefabric import limits
+from telefabric import __version__, limits
 from telefabric.errors import UsageError, WireError
+from telefabric.session import standing
 from telefabric.session.credit import CreditBook
 from telefabric.session.lane import DurableLane
 from telefabric.session.live import LiveCore
+from telefabric.session.peers import NS, Durable, Stream
 from telefabric.wire import control
 from telefabric.wire.batch import Header, parse_header
 
-NS = 1_000_000_000
 _ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 _BACKLOG_GROWTH = 2
 """What a fast stream has gathered by the time that a grant reaches it, beside what it reported."""
@@ -43,49 +43,6 @@ class Send(NamedTuple):
 
     peer: bytes
     message: control.Message
-
-
-@dataclass(slots=True)
-class _Stream:
-    info: control.StreamInfo
-    peer: bytes
-    oldest: int
-    head: int
-    heard_ns: int
-    epoch: int = 0
-    open: bool = False
-    opened_ns: int = 0
-    """When its epoch began."""
-    asked_ns: int = 0
-    told_ns: int = 0
-    backlog_bytes: int = 0
-    acked: int = 0
-    next_seq: int = 1
-    marks: dict[str, int] = field(default_factory=dict)
-    outstanding: deque[tuple[int, int]] = field(default_factory=deque)
-    outstanding_bytes: int = 0
-    rewinds: int = 0
-    over_credit: int = 0
-    """Batches that were refused for it."""
-
-
-@dataclass(slots=True)
-class _Durable:
-    name: str
-    peer: bytes
-    token: bytes
-    heard_ns: int
-    told_ns: int
-    """When ATTACHED was sent."""
-    told_skipped_ns: int = 0
-    looked_ns: int = 0
-    behind: dict[bytes, int] = field(default_factory=dict)
-    """Of a subscriber that is not required: what it had reported of streams that were acknowledged further."""
-    query: str | None = None
-    subscribed: bool = False
-    keeps: str = ""
-    stored_events: int = 0
-    quarantined_events: int = 0
 
 
 class BrokerCore:
@@ -122,8 +79,8 @@ class BrokerCore:
             streams_max=streams_max,
             stream_bytes_max=limits.CREDIT_STREAM_BYTES_MAX,
         )
-        self._streams: dict[bytes, _Stream] = {}
-        self._durable: dict[str, _Durable] = {}
+        self._streams: dict[bytes, Stream] = {}
+        self._durable: dict[str, Durable] = {}
         self._out: list[Send] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
@@ -185,9 +142,9 @@ class BrokerCore:
             if len(self._streams) >= self._streams_max:
                 self._wait(peer, stream, f"the broker serves its limit of {self._streams_max} streams")
                 return
-            state = self._streams[stream] = _Stream(message.info, peer, message.oldest, message.head, now_ns)
+            state = self._streams[stream] = Stream(message.info, peer, message.oldest, message.head, now_ns)
         state.info, state.peer = message.info, peer
-        state.oldest, state.head, state.heard_ns = message.oldest, message.head, now_ns
+        state.heard(now_ns, message.oldest, message.head)
         self._hold(state)
         state.marks.clear()
         state.asked_ns = now_ns
@@ -202,8 +159,10 @@ class BrokerCore:
             if state is None or state.peer != peer:
                 self._send(peer, control.Who(self.instance, beat.stream))
                 continue
-            state.heard_ns = now_ns
-            state.oldest, state.head, state.backlog_bytes = beat.oldest, beat.head, beat.backlog_bytes
+            state.heard(now_ns, beat.oldest, beat.head)
+            state.backlog_bytes = beat.backlog_bytes
+            state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
+            standing.hops(state, self._required, self.live, now_ns)  # how long each is behind
             if not state.open:
                 continue
             if beat.epoch == state.epoch:
@@ -238,7 +197,7 @@ class BrokerCore:
         else:
             self._accept(state, header, message)
 
-    def _accept(self, state: _Stream, header: Header, message: bytes) -> None:
+    def _accept(self, state: Stream, header: Header, message: bytes) -> None:
         if header.first_seq < state.next_seq:  # within an epoch a worker sends forward only
             self.dropped["repeated"] += 1
             return
@@ -278,7 +237,7 @@ class BrokerCore:
             )
             self._send(peer, control.Refused(self.instance, reason))
             return
-        durable = _Durable(
+        durable = Durable(
             message.name, peer, self._new_token(), now_ns, now_ns, query=message.query, keeps=message.keeps
         )
         self._durable[message.name] = durable
@@ -361,6 +320,7 @@ class BrokerCore:
         self._attach_again(now_ns)
         self._ask_again(now_ns)
         self._tell_skipped(now_ns)
+        self._tell_living(now_ns)
         self._review_credit(now_ns)
 
     def _attach_again(self, now_ns: int) -> None:
@@ -388,7 +348,14 @@ class BrokerCore:
                 marks = [control.StreamSeq(stream, seq) for stream, seq in skipped.items()]
                 self._send(durable.peer, control.Skipped(self.instance, marks))
 
-    def _notice_lost(self, durable: _Durable) -> None:
+    def _tell_living(self, now_ns: int) -> None:
+        for durable in self._durable.values():
+            if now_ns - durable.told_living_ns > limits.LIVING_S * NS:
+                durable.told_living_ns = now_ns
+                living = [stream for stream, state in self._streams.items() if not state.silent(now_ns)]
+                self._send(durable.peer, control.Living(self.instance, living))
+
+    def _notice_lost(self, durable: Durable) -> None:
         """A required subscriber's worker sends again what a connection lost; nobody does so for the others."""
         behind = {
             stream: state.marks[durable.name]
@@ -411,62 +378,47 @@ class BrokerCore:
 
     def status(self, now_ns: int) -> dict[str, Any]:
         """What `telefabric status` shows: plain values."""
+        accounts = self.live.lane.ledger.by_stream()
         return {
-            "streams": [self._stream_status(state, now_ns) for state in self._streams.values()],
+            "streams": [
+                standing.stream_status(
+                    state, self._credit_of(state), self._required, self.live, accounts.get(stream, ()), now_ns
+                )
+                for stream, state in self._streams.items()
+            ],
             "durable": [
-                {
-                    "name": durable.name,
-                    "required": durable.name in self._required,
-                    "queued": self.lane.pending(durable.name),
-                    "missed": self.lane.missed(durable.name),
-                    "stored_events": durable.stored_events,
-                    "quarantined_events": durable.quarantined_events,
-                    "heard_s": round((now_ns - durable.heard_ns) / NS, 3),
-                }
+                standing.durable_status(
+                    durable, required=durable.name in self._required, pending=self.lane.pending(durable.name),
+                    missed=self.lane.missed(durable.name), now_ns=now_ns,
+                )
                 for durable in self._durable.values()
             ],
             "live": self.live.status(now_ns),
             "absent": [name for name in self._required if name not in self._durable],
+            "version": __version__,
             "lane_bytes": self.lane.bytes,
+            "tail_bytes": self.lane.tail_bytes,
             "credit_lent_bytes": self._credit.total_reserved(),
             "dropped": dict(self.dropped),
-        }
+            "live_dropped": dict(self.live.lane.dropped),
+        }  # fmt: skip
 
-    def _stream_status(self, state: _Stream, now_ns: int) -> dict[str, Any]:
-        silent_s = (now_ns - state.heard_ns) / NS
-        emitted = max(state.head, state.acked, state.next_seq - 1)  # batches come more often than heartbeats
-        stalled = silent_s > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
-        return {
-            "stream_id": state.info.stream.hex(),
-            "run_id": state.info.run_id,
-            "worker_id": state.info.worker_id,
-            "agent_id": state.info.agent_id,
-            "state": "stalled" if stalled else "open" if state.open else "waiting",
-            "emitted": emitted,
-            "acknowledged": state.acked,
-            "stored": min(state.marks.values(), default=0),
-            "backlog": emitted - state.acked,
-            "backlog_bytes": state.backlog_bytes,
-            "credit_bytes": self._credit.granted(state.info.stream) if state.open else 0,
-            "in_flight_bytes": state.outstanding_bytes,
-            "rewinds": state.rewinds,
-            "over_credit": state.over_credit,
-            "silent_s": round(silent_s, 3),
-        }
+    def _credit_of(self, state: Stream) -> int:
+        return self._credit.granted(state.info.stream) if state.open else 0
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _send(self, peer: bytes, message: control.Message) -> None:
         self._out.append(Send(peer, message))
 
-    def _ask(self, durable: _Durable, states: Iterable[_Stream]) -> None:
+    def _ask(self, durable: Durable, states: Iterable[Stream]) -> None:
         for chunk in _chunks([state.info for state in states]):
             self._send(durable.peer, control.Ask(self.instance, chunk))
 
-    def _tell_attached(self, durable: _Durable) -> None:
+    def _tell_attached(self, durable: Durable) -> None:
         self._send(durable.peer, control.Attached(self.instance, durable.token, self.endpoints))
 
-    def _tell_credit(self, state: _Stream, now_ns: int) -> None:
+    def _tell_credit(self, state: Stream, now_ns: int) -> None:
         state.told_ns = now_ns
         stream, grant = state.info.stream, self._credit.granted(state.info.stream)
         self._credits_told += 1
@@ -481,7 +433,7 @@ class BrokerCore:
     def _wait(self, peer: bytes, stream: bytes, reason: str) -> None:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
-    def _why_wait(self, state: _Stream) -> str:
+    def _why_wait(self, state: Stream) -> str:
         absent = [name for name in self._required if name not in self._durable]
         if absent:
             return f"no {' and no '.join(absent)} is attached to the broker"
@@ -495,14 +447,14 @@ class BrokerCore:
             int(limits.HEARTBEAT_S * 1000), reason,
         )  # fmt: skip
 
-    def _hold(self, state: _Stream) -> None:
+    def _hold(self, state: Stream) -> None:
         """No credit, no acknowledgement, until all required subscribers have reported the stream again."""
         state.open = False
         state.outstanding.clear()
         state.outstanding_bytes = 0
         self._credit.close(state.info.stream)
 
-    def _open(self, state: _Stream, now_ns: int) -> None:
+    def _open(self, state: Stream, now_ns: int) -> None:
         state.open = True
         state.opened_ns = state.told_ns = now_ns
         state.acked = min(state.marks[name] for name in self._required)
@@ -512,7 +464,7 @@ class BrokerCore:
         grant = self._credit.open(state.info.stream)
         self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
 
-    def _rewind(self, state: _Stream, expected: int, reason: str) -> None:
+    def _rewind(self, state: Stream, expected: int, reason: str) -> None:
         state.rewinds += 1
         state.opened_ns = max(state.opened_ns, self._reviewed_ns)
         self._new_epoch(state, expected)
@@ -520,14 +472,14 @@ class BrokerCore:
         message = control.Rewind(self.instance, state.info.stream, state.epoch, expected, grant, reason)
         self._send(state.peer, message)
 
-    def _new_epoch(self, state: _Stream, expected: int) -> None:
+    def _new_epoch(self, state: Stream, expected: int) -> None:
         self._epoch += 1  # never used twice, not even by a stream that was forgotten and is back
         state.epoch = self._epoch
         state.next_seq = expected
         state.outstanding.clear()
         state.outstanding_bytes = 0
 
-    def _acknowledge(self, state: _Stream) -> None:
+    def _acknowledge(self, state: Stream) -> None:
         acked = min(state.marks[name] for name in self._required)
         while state.outstanding and state.outstanding[0][0] <= acked:
             state.outstanding_bytes -= state.outstanding.popleft()[1]
@@ -537,12 +489,13 @@ class BrokerCore:
 
     def _forget(self, stream: bytes) -> None:
         self._credit.close(stream)
+        self.live.forget(stream)
         state = self._streams.pop(stream)
         for durable in self._optional():
             if state.marks.get(durable.name, 0) < state.acked:  # it may be on the way, and nobody would notice
                 self.lane.skip(durable.name, stream, state.acked)
 
-    def _optional(self) -> list[_Durable]:
+    def _optional(self) -> list[Durable]:
         return [durable for durable in self._durable.values() if durable.name not in self._required]
 
     def _detach(self, name: str) -> None:
@@ -554,7 +507,7 @@ class BrokerCore:
                 self._hold(state)
                 self._wait(state.peer, state.info.stream, self._why_wait(state))
 
-    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> _Durable | None:
+    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> Durable | None:
         """The attached subscriber behind a peer; one that is unknown here is told to attach."""
         for durable in self._durable.values():
             if durable.peer == peer:

@@ -105,6 +105,13 @@ class Ledger:
             self.dropped[reason] += events
             self._lost += source.reach(counter, events) - events
 
+    def by_stream(self) -> dict[bytes, list[Account]]:
+        """The accounts of the kinds of each stream."""
+        found: dict[bytes, list[Account]] = {}
+        for (stream, _), account in self.sources.items():
+            found.setdefault(stream, []).append(account)
+        return found
+
     def forget(self, stream: bytes) -> None:
         """The stream is not wanted any more; what it lost stays counted, and what it sends later begins anew."""
         for source in [source for source in self.sources if source[0] == stream]:

@@ -16,7 +16,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric.session.ledger import Ledger
-from telefabric.session.queue import LiveSubscriber
+from telefabric.session.queue import Flow, LiveSubscriber
 from telefabric.session.recent import RecentWindow
 from telefabric.session.thinning import LiveBatch
 from telefabric.wire import control
@@ -158,6 +158,18 @@ class LiveCore:
         for watcher in due:
             watcher.ticked_ns = now_ns
         return [watcher.token for watcher in due]
+
+    def flows_of(self, stream: bytes) -> list[tuple[bytes, str, Flow]]:
+        """Token, name and figures of each subscriber that was meant to get something of a stream."""
+        return [
+            (watcher.token, watcher.subscriber.name, watcher.subscriber.flows[stream])
+            for watcher in self._watchers.values()
+            if stream in watcher.subscriber.flows
+        ]
+
+    def forget(self, stream: bytes) -> None:
+        """The stream is gone."""
+        self.lane.forget(stream)
 
     def _watch(self, peer: bytes, message: control.Watch, now_ns: int) -> list[control.Message]:
         if message.protocol != control.PROTOCOL:

@@ -230,6 +230,13 @@ class Skipped(Message, tag="skipped"):
     marks: list[StreamSeq]
 
 
+class Living(Message, tag="living"):
+    """Of these streams a worker was heard within three heartbeats; of all others none was."""
+
+    instance: Id
+    streams: list[Id]
+
+
 class Ask(Message, tag="ask"):
     """Report the watermark of each of these streams."""
 
@@ -296,7 +303,7 @@ class StatusReply(Message, tag="status"):
 
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Refused,
-    Attach, Marks, Stored, Nack, DurableBeat, Attached, Ask, Skipped, StatusRequest, StatusReply,
+    Attach, Marks, Stored, Nack, DurableBeat, Attached, Living, Ask, Skipped, StatusRequest, StatusReply,
     Watch, WatchBeat, Unwatch, Watching, Recent,
 ]  # fmt: skip
 
@@ -314,9 +321,12 @@ def seal(body: bytes) -> bytes:
     return body + _CHECK.pack(crc32(body))
 
 
-def decode(data: bytes) -> AnyMessage:
-    """Raises `WireError` for anything that is not a control message of this protocol, whole and undamaged."""
-    if len(data) > limits.CONTROL_BYTES_MAX:
+def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage:
+    """Raises `WireError` for anything that is not a control message of this protocol, whole and undamaged.
+
+    A broker sends more than it takes: see `limits.STATUS_BYTES_MAX`.
+    """
+    if len(data) > bytes_max:
         raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
     body, check = data[: -_CHECK.size], data[-_CHECK.size :]
     if check != _CHECK.pack(crc32(body)):
