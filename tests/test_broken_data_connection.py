@@ -13,7 +13,7 @@ from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wai
 from telefabric.address import Address
 from telefabric.broker.livesockets import OFFSET_WATCH
 from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE
-from telefabric.feed import FeedEvent
+from telefabric.feed import FeedEvent, Link
 from telefabric.follow.follower import Follower
 from telefabric_schemas import Metric
 from telefabric_workers import Worker, connect
@@ -99,5 +99,26 @@ def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tm
             wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
             swallow(proxy, port + OFFSET_WATCH)
             wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
+        finally:
+            follower.stop()
+
+
+def test_a_client_whose_welcome_was_lost_asks_again(tmp_path: Path) -> None:
+    port = free_ports()
+    follower = Follower(Address(HOST, port))
+    lost = []
+
+    def once(number: int, at: int, chunk: bytes) -> bytes:
+        if lost or b"watching" not in chunk:
+            return chunk
+        lost.append(number)
+        return chunk.replace(b"watching", b"wotching")
+
+    with FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy, broker(port):
+        proxy.garble = once
+        follower.start()
+        try:
+            wait_for(lambda: follower.drain().connection.link is Link.LIVE, "it is live", RENEWED_S)
+            assert lost
         finally:
             follower.stop()

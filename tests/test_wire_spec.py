@@ -138,7 +138,10 @@ def test_the_limits():
     assert said["encoded event"] == f"{limits.EVENT_BYTES_MAX // mib} MiB"
     assert said["body of a batch, unless one event is larger"] == f"{limits.BATCH_BYTES_MAX // kib} KiB"
     assert said["events in a batch"] == f"{limits.BATCH_EVENTS_MAX:,}"
-    assert said["control message"] == f"{limits.CONTROL_BYTES_MAX // mib} MiB; STATUS {limits.STATUS_BYTES_MAX // mib} MiB + 64 KiB"
+    assert (
+        said["control message"]
+        == f"{limits.CONTROL_BYTES_MAX // mib} MiB; STATUS {limits.STATUS_BYTES_MAX // mib} MiB + 64 KiB"
+    )
     assert said["metadata in a stream info"] == f"{limits.METADATA_BYTES_MAX // kib} KiB"
     assert said["name in a control message"] == f"{limits.NAME_BYTES_MAX} characters"
     assert said["streams of a broker"] == f"{limits.STREAMS_MAX:,}"

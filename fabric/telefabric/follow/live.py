@@ -196,12 +196,12 @@ class LiveLink:
             log.warning("follow.bad_delivery: %s", error)
 
     def _recent(self, batches: list[bytes]) -> None:
-        try:
-            for message in batches:
+        for message in batches:
+            try:
                 header, start = batch.parse_header(message)
                 self._batch(header, message[start:], account=False)
-        except WireError as error:
-            log.warning("follow.bad_recent: %s", error)
+            except WireError as error:
+                log.warning("follow.bad_recent: %s", error)
 
     def _batch(self, header: batch.Header, body: bytes, *, account: bool) -> None:
         """The events of a live batch, to where they belong. Raises `WireError` for a damaged one."""
@@ -317,8 +317,8 @@ class _Sockets:
         return now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
 
     def stuck(self, now_ns: int) -> bool:
-        """Not even a tick arrives any more. A connection can be broken without a word while control is well."""
-        return self._data is not None and now_ns - self._data_heard_ns > limits.LIVE_STUCK_S * NS
+        """Not even a tick arrives: a connection can be broken without a word while control is well, or WATCHING lost."""
+        return now_ns - self._data_heard_ns > limits.LIVE_STUCK_S * NS
 
     def send(self, message: control.Message) -> None:
         try:

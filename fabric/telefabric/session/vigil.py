@@ -1,0 +1,52 @@
+"""Which unfinished streams are lost: of which no word has come for too long, while somebody was there to hear it.
+
+The broker says every two seconds of which streams a worker was heard. Time in which it does not say anything (no broker,
+or one that has just begun) counts for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from telefabric import limits
+
+NS = 1_000_000_000
+_DEAF_NS = int(3 * limits.LIVING_S * NS)
+
+
+class Change(NamedTuple):
+    lost: list[bytes]
+    revived: list[bytes]
+
+
+class Vigil:
+    """Of one store. Times are monotonic nanoseconds. Not thread-safe."""
+
+    def __init__(self, lost_after_s: float = limits.LOST_AFTER_S) -> None:
+        self._lost_after_ns = int(lost_after_s * NS)
+        self._heard_ns: dict[bytes, int] = {}
+        """When there was last word of a stream that is not lost."""
+        self._lost: set[bytes] = set()
+        self._told_ns: int | None = None
+
+    def expect(self, streams: Iterable[bytes], now_ns: int, *, lost: bool = False) -> None:
+        """These streams are unfinished, or were lost already."""
+        if lost:
+            self._lost.update(streams)
+        else:
+            self._heard_ns.update(dict.fromkeys(streams, now_ns))
+
+    def living(self, streams: Collection[bytes], now_ns: int) -> Change:
+        """The broker's word. Streams that are over may be called lost, too: whoever stores them knows better."""
+        if self._told_ns is None or now_ns - self._told_ns > _DEAF_NS:
+            self._heard_ns = dict.fromkeys(self._heard_ns, now_ns)
+        self._told_ns = now_ns
+        self._heard_ns.update(dict.fromkeys(streams, now_ns))
+        lost = [stream for stream, heard_ns in self._heard_ns.items() if now_ns - heard_ns > self._lost_after_ns]
+        for stream in lost:
+            del self._heard_ns[stream]
+        revived = [stream for stream in streams if stream in self._lost]
+        self._lost.difference_update(revived)
+        self._lost.update(lost)
+        return Change(lost, revived)
