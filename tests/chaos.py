@@ -108,11 +108,8 @@ class Chaos:
         return self._service(name, sys.executable, module.__file__, *arguments)
 
     def _broker(self) -> Service:
-        if not self._required_exporter:
-            return broker(self._port, stderr=self.folder / "broker.log")
-        import requiring
-
-        return self._script(requiring, "broker", self._address.url, "store", exporter.NAME)
+        required = ["--required", f"store,{exporter.NAME}"] if self._required_exporter else []
+        return broker(self._port, *required, stderr=self.folder / "broker.log")
 
     def _new_exporter(self) -> Service:
         required = ["--required"] if self._required_exporter else []

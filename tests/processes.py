@@ -110,12 +110,13 @@ class Service:
         self.kill()
 
 
-def broker(port: int, **options: object) -> Service:
-    return Service([*TELEFABRIC, "broker", "--listen", f"tcp://127.0.0.1:{port}"], **options)  # type: ignore[arg-type]
+def broker(port: int, *more: str, **options: object) -> Service:
+    command = [*TELEFABRIC, "broker", "--listen", f"tcp://127.0.0.1:{port}", *more]
+    return Service(command, **options)  # type: ignore[arg-type]
 
 
-def store(port: int, folder: Path, **options: object) -> Service:
-    command = [*TELEFABRIC, "store", "--connect", f"tcp://127.0.0.1:{port}", "--data", str(folder)]
+def store(port: int, folder: Path, *more: str, **options: object) -> Service:
+    command = [*TELEFABRIC, "store", "--connect", f"tcp://127.0.0.1:{port}", "--data", str(folder), *more]
     return Service([*command, "--query", "tcp://127.0.0.1:0"], **options)  # type: ignore[arg-type]
 
 

@@ -78,14 +78,29 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError("a number of seconds, 0 or more")
-    return number
+def _seconds_from(low: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not (math.isfinite(number) and number >= low):
+            raise ValueError(f"a number of seconds, {low:g} or more")
+        return number
+
+    return parse
+
+
+def _names(value: str) -> str:
+    """One or more names; `names_of` takes them apart."""
+    names = [_name(name.strip()) for name in value.split(",")]
+    if len(set(names)) < len(names):
+        raise ValueError("different names, with commas between")
+    return ",".join(names)
+
+
+def names_of(value: str) -> list[str]:
+    return value.split(",")
 
 
 def _choice(*names: str) -> Callable[[str], str]:
@@ -143,12 +158,25 @@ SETTINGS: dict[str, Setting] = {
             "dual",
             "What a worker does: dual and durable send and store, off does nothing, dry-run only validates and counts.",
         ),
-        Setting("exit_flush_s", _seconds, 5.0, "How long a worker waits at its end for acknowledgements.", "s"),
+        Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker waits at its end for acknowledgements.", "s"),
         Setting(
             "streams_max",
             _whole(1, limits.STREAMS_MAX),
             limits.STREAMS_MAX,
             "How many streams the broker serves at once; further ones wait.",
+        ),
+        Setting(
+            "lost_after_s",
+            _seconds_from(3 * limits.LIVING_S),
+            limits.LOST_AFTER_S,
+            "How long a store waits for word of a worker before it calls its run lost.",
+            "s",
+        ),
+        Setting(
+            "required",
+            _names,
+            "store",
+            "Durable subscribers that have to hold an event before it is acknowledged, with commas between.",
         ),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "info", "The least that services log."),
         Setting("log_format", _choice("console", "json"), "console", "How the services write their logs, to stderr."),

@@ -15,7 +15,7 @@ from telefabric.address import Address
 from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, set_up_logs, setting, tied
 from telefabric.services import Services
-from telefabric.settings import data_folder, resolve
+from telefabric.settings import data_folder, names_of, resolve
 from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
 
 OFFSET_QUERY = 4
@@ -28,22 +28,30 @@ _NICE = 5
 @click.command()
 @setting("listen")
 @setting("streams_max")
+@setting("required")
 @logging_options
 @tied()
 def broker(
-    listen: str | None, streams_max: str | None, log_format: str | None, log_level: str | None, tied: bool
+    listen: str | None,
+    streams_max: str | None,
+    required: str | None,
+    log_format: str | None,
+    log_level: str | None,
+    tied: bool,
 ) -> None:
     """Run the broker alone, until ^C or SIGTERM.
 
     \b
     Example:
       telefabric broker --listen tcp://127.0.0.1:7750
+      telefabric broker --required store,archive
     """
     from telefabric.broker.service import Broker
 
     set_up_logs(log_format, log_level)
     address = Address.parse(resolve("listen", listen).value)
-    service = Broker(address, streams_max=resolve("streams_max", streams_max).value)
+    names = names_of(resolve("required", required).value)
+    service = Broker(address, required=names, streams_max=resolve("streams_max", streams_max).value)
     on_signals(service.stop)
     if tied:
         ignore_interrupt()
@@ -56,6 +64,7 @@ def broker(
 @setting("connect")
 @setting("data")
 @click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
+@setting("lost_after_s")
 @logging_options
 @tied()
 @click.pass_context
@@ -64,6 +73,7 @@ def store(
     connect: str | None,
     data: str | None,
     query: str | None,
+    lost_after_s: str | None,
     log_format: str | None,
     log_level: str | None,
     tied: bool,
@@ -83,7 +93,8 @@ def store(
     broker_address = Address.parse(resolve("connect", connect).value)
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / FILE_NAME
-    with closing(Store(broker_address, path)) as service:
+    patience_s = resolve("lost_after_s", lost_after_s).value
+    with closing(Store(broker_address, path, lost_after_s=patience_s)) as service:
         queries = Part("query service", lambda: _query_command(queries.url or listen.url, path))
         helpers = Supervisor([queries])
         helpers.start()

@@ -317,7 +317,7 @@ class _Sockets:
         return now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
 
     def stuck(self, now_ns: int) -> bool:
-        """Not even a tick arrives: a connection can be broken without a word while control is well, or WATCHING lost."""
+        """Not even a tick arrives: a connection can break without a word while control is well, or WATCHING be lost."""
         return now_ns - self._data_heard_ns > limits.LIVE_STUCK_S * NS
 
     def send(self, message: control.Message) -> None:

@@ -52,7 +52,7 @@ def stream_status(
     accounts: Sequence[Account],
     now_ns: int,
 ) -> dict[str, Any]:
-    """One stream and its whole way. `hops` are the values of `Hop` without names: a reply may hold a thousand streams."""
+    """One stream and its whole way. `hops` are the values of `Hop` without names: a thousand fit into one reply."""
     emitted, way = emitted_of(stream), hops(stream, required, live, now_ns)
     return {
         "stream_id": stream.info.stream.hex(),

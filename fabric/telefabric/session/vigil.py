@@ -1,6 +1,6 @@
 """Which unfinished streams are lost: of which no word has come for too long, while somebody was there to hear it.
 
-The broker says every two seconds of which streams a worker was heard. Time in which it does not say anything (no broker,
+The broker says every two seconds of which streams a worker was heard. Time in which it says nothing (there is none,
 or one that has just begun) counts for nobody.
 """
 
@@ -37,16 +37,21 @@ class Vigil:
         else:
             self._heard_ns.update(dict.fromkeys(streams, now_ns))
 
+    def heard(self, stream: bytes, now_ns: int) -> bool:
+        """Word of one stream; True when it was lost."""
+        self._heard_ns[stream] = now_ns
+        was_lost = stream in self._lost
+        self._lost.discard(stream)
+        return was_lost
+
     def living(self, streams: Collection[bytes], now_ns: int) -> Change:
         """The broker's word. Streams that are over may be called lost, too: whoever stores them knows better."""
         if self._told_ns is None or now_ns - self._told_ns > _DEAF_NS:
             self._heard_ns = dict.fromkeys(self._heard_ns, now_ns)
         self._told_ns = now_ns
-        self._heard_ns.update(dict.fromkeys(streams, now_ns))
+        revived = [stream for stream in streams if self.heard(stream, now_ns)]
         lost = [stream for stream, heard_ns in self._heard_ns.items() if now_ns - heard_ns > self._lost_after_ns]
         for stream in lost:
             del self._heard_ns[stream]
-        revived = [stream for stream in streams if stream in self._lost]
-        self._lost.difference_update(revived)
         self._lost.update(lost)
         return Change(lost, revived)

@@ -48,6 +48,9 @@ class Rows:
         self.marks: dict[bytes, tuple[int, int, int]] = {}
         """Stream id → (stored_seq, first id, last id)."""
         self.lifecycle: list[Lifecycle] = []
+        self.lost: list[bytes] = []
+        """Ids of streams of which no word comes any more."""
+        self.revived: list[bytes] = []
         self.overview = Overview()
         """What these rows add to the overview."""
         self.quarantined = 0
@@ -160,7 +163,7 @@ class Rows:
         return self.next_id - self.first_id
 
     def __bool__(self) -> bool:
-        return self.next_id > self.first_id
+        return self.next_id > self.first_id or bool(self.lost or self.revived)
 
 
 def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[Any]]:

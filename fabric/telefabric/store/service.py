@@ -23,6 +23,7 @@ from telefabric.errors import StoreError, StoreReplaced, WireError
 from telefabric.session.arrivals import Arrivals
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
+from telefabric.session.vigil import Vigil
 from telefabric.store.checkpoints import Checkpoints
 from telefabric.store.rows import Place, Rows
 from telefabric.store.writer import Writer
@@ -46,7 +47,15 @@ class Store:
     what is there then. Whatever else goes wrong with the file, it tries again until that is over.
     """
 
-    def __init__(self, broker: Address, path: Path, *, name: str = "store", query: str | None = None) -> None:
+    def __init__(
+        self,
+        broker: Address,
+        path: Path,
+        *,
+        name: str = "store",
+        query: str | None = None,
+        lost_after_s: float = limits.LOST_AFTER_S,
+    ) -> None:
         self.path = path
         self._broker = broker
         self._name = name
@@ -57,6 +66,8 @@ class Store:
         self._random = Random(os.urandom(8))
         self._writer: Writer | None = Writer(path)
         self._intake = Intake()
+        self._lost_after_s = lost_after_s
+        self._vigil = self._new_vigil(self._writer)
         self._arriving: dict[bytes, control.StreamInfo] = {}
         """Streams that the broker asked about and that have no place in the file yet."""
         self._rows: Rows = self._writer.begin()
@@ -148,6 +159,10 @@ class Store:
                 log.info("store.attached", broker=self._broker.url, instance=message.instance.hex())
             case control.Ask() if message.instance == session.instance:
                 session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
+            case control.Living() if message.instance == session.instance:
+                change = self._vigil.living(message.streams, time.monotonic_ns())
+                self._rows.lost += change.lost
+                self._rows.revived += change.revived
             case control.Who() | control.Ask():  # ATTACHED was lost, or the broker is another one now
                 self._attach(session)
             case control.Refused():
@@ -159,6 +174,8 @@ class Store:
         """The committed watermark; the stream is known from now on."""
         assert self._writer is not None
         stored = self._writer.stored_seq(info.stream)
+        if self._vigil.heard(info.stream, time.monotonic_ns()):
+            self._rows.revived.append(info.stream)
         if self._writer.find(info.stream) is None:
             self._arriving[info.stream] = info
         if not self._intake.knows(info.stream):
@@ -292,7 +309,15 @@ class Store:
             return
         self._writer = Writer(self.path)
         self._writer.require_short_log()
+        self._vigil = self._new_vigil(self._writer)
         self._rows = self._writer.begin()
+
+    def _new_vigil(self, writer: Writer) -> Vigil:
+        running, lost = writer.unfinished()
+        vigil = Vigil(self._lost_after_s)
+        vigil.expect(running, time.monotonic_ns())
+        vigil.expect(lost, 0, lost=True)
+        return vigil
 
     def _keep_house(self, now_ns: int) -> None:
         """See to the file and its log each second, and say each minute how things stand."""

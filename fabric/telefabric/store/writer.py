@@ -36,6 +36,8 @@ def _statement(table: str, rows: int) -> str:
 _INSERT = {table: _statement(table, 1) for table in EVENT_TABLES}
 _INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in EVENT_TABLES}
 _RAW = -1
+_LOST_KNOWN = 100_000
+"""Streams that are remembered as lost, so that they can be revived: 16 bytes each."""
 _CHECKPOINT_PATIENCE_MS = 100
 _NEW_RUN = (
     "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"
@@ -125,6 +127,18 @@ class Writer:
             return int(self._db.execute(query, (stream,)).get or 0)
         except apsw.Error as error:
             raise unreadable(self.path, error) from error
+
+    def unfinished(self) -> tuple[list[bytes], list[bytes]]:
+        """Ids of the streams that run, and of those that are lost, as the database says; of these the newest."""
+        running = "SELECT stream_id FROM streams WHERE outcome IS NULL"
+        lost = f"SELECT stream_id FROM streams WHERE outcome = 'lost' ORDER BY stream DESC LIMIT {_LOST_KNOWN}"
+        try:
+            return self._ids(running), self._ids(lost)
+        except apsw.Error as error:
+            raise unreadable(self.path, error) from error
+
+    def _ids(self, query: str) -> list[bytes]:
+        return [bytes(row[0]) for row in self._db.execute(query)]
 
     def require_file(self) -> None:
         """Raises `StoreReplaced` when the file that is open is not the one at its path any more.
@@ -275,6 +289,10 @@ class Writer:
             self._db.executemany(_INSERT["quarantine"], _one_by_one(rows, "quarantine"))
         for change in rows.lifecycle:
             self._apply(change)
+        for stream in rows.revived:
+            self._revive("stream_id", stream)
+        for stream in rows.lost:
+            self._lose(stream)
         self._db.executemany(overview.UPSERT, rows.overview.rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)
@@ -329,17 +347,36 @@ class Writer:
 
     def _complete(self, place: Place, event: events.RunCompleted) -> None:
         """A run is over when none of its streams is running; the worst outcome is its own, with the first reason."""
+        self._revive("stream", place.stream)
         self._db.execute("UPDATE streams SET outcome = ? WHERE stream = ?", (event.outcome, place.stream))
-        if event.outcome in ("failed", "cancelled"):
-            self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (event.reason, place.run))
-        outcomes = {row[0] for row in self._db.execute("SELECT outcome FROM streams WHERE run = ?", (place.run,))}
+        self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (event.reason, place.run))
+        self._settle(place.run, event.time_ns)
+
+    def _settle(self, run: Any, time_ns: int) -> None:
+        outcomes = {row[0] for row in self._db.execute("SELECT outcome FROM streams WHERE run = ?", (run,))}
         if None in outcomes:
             return
-        worst = next((known for known in ("failed", "cancelled") if known in outcomes), event.outcome)
-        self._db.execute(
-            "UPDATE runs SET status = ?, reason = coalesce(reason, ?), finished_ns = ? WHERE run = ?",
-            (worst, event.reason, event.time_ns, place.run),
-        )
+        worst = next((known for known in ("failed", "lost", "cancelled") if known in outcomes), "completed")
+        self._db.execute("UPDATE runs SET status = ?, finished_ns = ? WHERE run = ?", (worst, time_ns, run))
+
+    def _lose(self, stream: bytes) -> None:
+        """No word of it comes any more: unless it is over, it is lost, and its run with the last of its streams."""
+        query = "UPDATE streams SET outcome = 'lost' WHERE stream_id = ? AND outcome IS NULL RETURNING run, worker_id"
+        for run, worker_id in self._db.execute(query, (stream,)).fetchall():
+            now_ns = time.time_ns()
+            reason = f"no word from {worker_id} any more"
+            self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (reason, run))
+            self._settle(run, now_ns)
+            log.warning("store.stream_lost", stream=stream.hex(), worker=worker_id)
+
+    def _revive(self, column: str, stream: bytes | int) -> None:
+        """It was lost, and here it is: it runs, or was only late to say how it ended."""
+        query = f"UPDATE streams SET outcome = NULL WHERE {column} = ? AND outcome = 'lost' RETURNING run, worker_id"
+        for run, worker_id in self._db.execute(query, (stream,)).fetchall():
+            self._db.execute(
+                "UPDATE runs SET status = 'running', finished_ns = NULL, reason = NULL WHERE run = ?", (run,)
+            )
+            log.info("store.stream_revived", worker=worker_id)
 
     # -- housekeeping --------------------------------------------------------------------------------------------
 
