@@ -10,22 +10,18 @@ from __future__ import annotations
 import argparse
 import os
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from telefabric.address import Address
 from telefabric.cli.options import set_up_logs
-from telefabric.errors import WireError
-from telefabric.session.intake import Intake, Verdict
-from telefabric.store.service import BrokerSession
-from telefabric.wire import control
-from telefabric.wire.batch import Header, check_body, parse_header
+from telefabric.subscribe import DurableSubscription
+from telefabric.wire.batch import Header, parse_header
 
 NAME = "exporter"
 _HEAD = struct.Struct(">II")
-_WAIT_MS = 20
+_WAIT_S = 0.02
 
 
 class Kept(NamedTuple):
@@ -53,76 +49,20 @@ def kept(file: BinaryIO) -> Iterator[Kept]:
 
 class Exporter:
     def __init__(self, broker: Address, path: Path, *, required: bool) -> None:
-        self._broker = broker
-        self._required = required
-        self._keeps = str(path)
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
         self._marks = {each.header.stream: each.header.last_seq for each in kept(self._file)}
         self._file.truncate()
-        self._intake = Intake()
-        self._session: BrokerSession | None = None
+        self._subscription = DurableSubscription(
+            broker, name=NAME, held=lambda stream: self._marks.get(stream, 0), keeps=str(path), required=required
+        )
 
     def run(self) -> None:
         while True:
-            session = self._session
-            if session is None or session.silent(time.monotonic_ns()):
-                session = self._connect()
-            session.wait(_WAIT_MS)
-            for message in session.receive_control(time.monotonic_ns()):
-                self._dispatch(session, message)
-            self._take_all(session)
-            session.beat(time.monotonic_ns(), 0, 0)
-
-    def _connect(self) -> BrokerSession:
-        if self._session is not None:
-            self._session.close()
-        self._session = BrokerSession(self._broker, time.monotonic_ns())
-        self._attach(self._session)
-        return self._session
-
-    def _attach(self, session: BrokerSession) -> None:
-        session.attach(control.Attach(control.PROTOCOL, NAME, None, self._keeps))
-
-    def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
-        match message:
-            case control.Attached():
-                session.subscribe(message)
-            case control.Ask() if message.instance == session.instance:
-                marks = [control.StreamSeq(info.stream, self._mark(info.stream)) for info in message.streams]
-                session.send(control.Marks(message.instance, marks))
-            case control.Who() | control.Ask():
-                self._attach(session)
-
-    def _mark(self, stream: bytes) -> int:
-        mark = self._marks.setdefault(stream, 0)
-        self._intake.reset(stream, mark)
-        return mark
-
-    def _take_all(self, session: BrokerSession) -> None:
-        moved: dict[bytes, int] = {}
-        while (message := session.receive_data()) is not None:
-            try:
-                header, start = parse_header(message)
-                check_body(header, message[start:])
-            except WireError:
-                continue  # damaged on the way: the next one does not follow
-            if header.session == session.instance and self._take(session, header, message):
-                moved[header.stream] = self._marks[header.stream]
-        if moved and session.instance is not None:
-            session.send(control.Stored(session.instance, [control.StreamSeq(*mark) for mark in moved.items()]))
-
-    def _take(self, session: BrokerSession, header: Header, message: bytes) -> bool:
-        judgement = self._intake.judge(header)
-        if judgement.verdict in (Verdict.NACK, Verdict.AHEAD) and not self._required:
-            self._intake.reset(header.stream, header.first_seq - 1)
-            judgement = self._intake.judge(header)
-        if judgement.verdict is Verdict.NACK:
-            session.send(control.Nack(header.session, header.stream, header.epoch, judgement.expected, "missing"))
-        if judgement.verdict is not Verdict.ACCEPT:
-            return False
-        self._file.write(_HEAD.pack(len(message), judgement.skip) + message)
-        self._marks[header.stream] = header.last_seq
-        return True
+            moved: dict[bytes, int] = {}
+            for batch in self._subscription.poll(_WAIT_S):
+                self._file.write(_HEAD.pack(len(batch.message), batch.skip) + batch.message)
+                self._marks[batch.header.stream] = moved[batch.header.stream] = batch.header.last_seq
+            self._subscription.stored(moved)
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from telefabric.broker.service import Broker
 from telefabric.inquiry import ask_status
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
-from telefabric.store.service import BrokerSession, Store
+from telefabric.store.service import Store
+from telefabric.subscribe.durable import BrokerSession
 from telefabric.wire import control
 from telefabric.wire.batch import parse_header
 from telefabric_workers import connect

@@ -29,12 +29,14 @@ from test_kills import assert_whole, emitter
 from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.feed import Link
-from telefabric.follow import Follower, live
+from telefabric.follow import Follower
 from telefabric.follow.gathering import Gathering, Seen, Task
 from telefabric.inquiry import ask_status
 from telefabric.session.handover import Numbered
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
+from telefabric.subscribe import LiveEvent, LiveSubscription, live
+from telefabric.subscribe.watchsockets import WatchSockets
 from telefabric.transport import receive
 from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import Step
@@ -213,20 +215,21 @@ def test_a_store_that_stands_still_delays_nothing_that_is_live(tmp_path: Path) -
 
 
 # -- drops -------------------------------------------------------------------------------------------------------
-class Account(live.LiveLink):
+class Account(LiveSubscription):
     """Looks at its own sum after every turn."""
 
     worst = 0
     wrong = 0
 
-    def _account(self) -> None:
-        super()._account()
+    def poll(self, timeout_s: float) -> list[LiveEvent]:
+        found = super().poll(timeout_s)
         hop = self.ledger.broker_hop
         self.worst = max(self.worst, hop.lost_in_transit)
         self.wrong += hop.received + sum(hop.dropped.values()) != hop.newest
+        return found
 
 
-class OneAtATime(live._Sockets):
+class OneAtATime(WatchSockets):
     """Reads a message, and then nothing for a while, until SIGUSR1; its heartbeats go on."""
 
     pause_s = SLOW_S
@@ -236,6 +239,7 @@ class OneAtATime(live._Sockets):
             return []
         time.sleep(self.pause_s)
         frames = receive(self._data)
+        self._data_heard_ns = time.monotonic_ns()
         return [] if frames is None else [frames]
 
 
@@ -246,18 +250,18 @@ def hurry(*_: object) -> None:
 def client(url: str, name: str) -> None:
     """A process that follows the run ``run`` live, and says each tenth of a second how its account stands."""
     if name == "slow":
-        live._Sockets = OneAtATime  # type: ignore[misc]
+        live.WatchSockets = OneAtATime  # type: ignore[misc]
         signal.signal(signal.SIGUSR1, hurry)
-    gathering = Gathering()
-    gathering.watch(frozenset({"run"}))
-    link = Account(Address.parse(url), gathering, name, QueuePolicy(events_max=QUEUE_EVENTS))
-    link.start()
-    wait_for(lambda: link.instance is not None, "it is connected")
+    link = Account(Address.parse(url), name=name, runs=["run"], policy=QueuePolicy(events_max=QUEUE_EVENTS))
+    wait_for(lambda: link.poll(0.05) or link.instance is not None, "it is connected")
     print("ready", flush=True)
+    told_s = time.monotonic()
     while True:
-        time.sleep(0.1)
+        link.poll(0.05)
+        if time.monotonic() - told_s < 0.1:
+            continue
+        told_s = time.monotonic()
         hop = link.ledger.broker_hop
-        gathering.drain()
         account = {"newest": hop.newest, "received": hop.received, "worst": link.worst, "wrong": link.wrong}
         print(json.dumps({**account, "dropped": link.dropped}), flush=True)
 

@@ -68,6 +68,10 @@ class Follower:
             self._live.watch_changed()
             self._history.wake()
 
+    def set_policy(self, policy: QueuePolicy) -> None:
+        """Ask the broker for another policy of this client's queue. Any thread."""
+        self._live.watch_changed(policy)
+
     def drain(self) -> Update:
         drained = self._gathering.drain()
         if any(drained.holes.values()):
@@ -90,26 +94,26 @@ class Follower:
     def _connection(self) -> Connection:
         now_s = time.monotonic()
         if now_s - self._rate_since_s >= _RATE_S:
-            self._rate = (self._live.received - self._rate_from) / (now_s - self._rate_since_s)
-            self._rate_since_s, self._rate_from = now_s, self._live.received
+            self._rate = (self._live.subscription.received - self._rate_from) / (now_s - self._rate_since_s)
+            self._rate_since_s, self._rate_from = now_s, self._live.subscription.received
         link, sentence = self._link(now_s)
         return Connection(
             link,
             self.address.url,
             sentence,
             self._rate,
-            self._live.behind_s,
-            self._live.received,
-            tuple(sorted(self._live.dropped.items())),
-            self._live.lost_in_transit,
+            self._live.subscription.behind_s,
+            self._live.subscription.received,
+            tuple(sorted(self._live.subscription.dropped.items())),
+            self._live.subscription.lost_in_transit,
             self._gathering.pending,
             tuple(self._live.status.get("absent", ())),
         )
 
     def _link(self, now_s: float) -> tuple[Link, str]:
-        if self._live.refusal:
-            return Link.REFUSED, self._live.refusal
-        if self._live.instance is not None:
+        if self._live.subscription.refusal:
+            return Link.REFUSED, self._live.subscription.refusal
+        if self._live.subscription.instance is not None:
             return Link.LIVE, self._history.problem
         if now_s - self._started_s < _UNREACHABLE_S:
             return Link.CONNECTING, ""

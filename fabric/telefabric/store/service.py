@@ -12,22 +12,19 @@ import threading
 import time
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import structlog
-import zmq
 
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced, WireError
-from telefabric.session.arrivals import Arrivals
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
 from telefabric.session.vigil import Vigil
 from telefabric.store.checkpoints import Checkpoints
 from telefabric.store.rows import Place, Rows
 from telefabric.store.writer import Writer
-from telefabric.transport import common_options, receive_last
+from telefabric.subscribe.durable import BrokerSession
 from telefabric.wire import control
 from telefabric.wire.batch import Header, check_body, parse_header
 
@@ -333,95 +330,3 @@ class Store:
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
-
-
-class BrokerSession:
-    """The store's sockets towards one broker: control DEALER, and the SUB that its token opens."""
-
-    def __init__(self, broker: Address, now_ns: int) -> None:
-        self._broker = broker
-        self._context = zmq.Context()
-        self._control = self._context.socket(zmq.DEALER)
-        common_options(self._control)
-        self._control.set(zmq.ROUTING_ID, b"d" + os.urandom(15))
-        self._control.connect(broker.url)
-        self._data: zmq.Socket[bytes] | None = None
-        self._readable: set[object] = set()
-        self._poller = zmq.Poller()
-        self._poller.register(self._control, zmq.POLLIN)
-        self._heard_ns = now_ns
-        self._beat_due_ns = 0
-        self.instance: bytes | None = None
-        self.arrivals = Arrivals()
-
-    def attach(self, message: control.Attach) -> None:
-        self.send(message)
-
-    def subscribe(self, message: control.Attached) -> None:
-        """Listen under a token, on a new socket: what an old one still holds is of the past."""
-        self._drop_data()
-        self.arrivals = Arrivals()
-        data: zmq.Socket[Any] = self._context.socket(zmq.SUB)
-        common_options(data)
-        data.set(zmq.RCVHWM, limits.DURABLE_HWM)
-        data.set(zmq.RCVBUF, limits.SOCKET_BUFFER_BYTES)
-        data.subscribe(message.token)
-        data.connect(self._broker.resolve(message.endpoints.durable))
-        self._data = data
-        self._poller.register(data, zmq.POLLIN)
-        self.instance = message.instance
-
-    def wait(self, timeout_ms: int) -> None:
-        self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
-
-    def silent(self, now_ns: int) -> bool:
-        """The broker does not speak, or what it sends does not arrive: begin anew."""
-        return (
-            self.arrivals.stuck(now_ns)
-            or now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
-        )
-
-    def receive_control(self, now_ns: int) -> list[control.Message]:
-        messages: list[control.Message] = []
-        while self._control in self._readable and (data := receive_last(self._control)) is not None:
-            self._heard_ns = now_ns
-            try:
-                message = control.decode(data)
-            except WireError as error:
-                log.warning("store.bad_control", reason=str(error))
-                continue
-            if isinstance(message, control.Alive) and message.instance == self.instance:
-                self.arrivals.told(message.sent, now_ns)
-            messages.append(message)
-        return messages
-
-    def receive_data(self) -> bytes | None:
-        if self._data is None or self._data not in self._readable:
-            return None
-        data = receive_last(self._data)
-        if data is not None:
-            self.arrivals.arrived()
-        return data
-
-    def beat(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
-        if now_ns < self._beat_due_ns:
-            return
-        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
-        self.send(control.DurableBeat(now_ns, stored_events, quarantined_events))
-
-    def send(self, message: control.Message) -> None:
-        try:
-            self._control.send(control.encode(message), zmq.DONTWAIT)
-        except zmq.Again:
-            log.warning("store.control_full")
-
-    def close(self) -> None:
-        self._drop_data()
-        self._control.close(linger=200)
-        self._context.term()
-
-    def _drop_data(self) -> None:
-        if self._data is not None:
-            self._poller.unregister(self._data)
-            self._data.close(linger=0)
-            self._data = None

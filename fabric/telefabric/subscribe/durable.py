@@ -1,0 +1,237 @@
+"""A durable subscription: every event of every stream, in order and once, from the last one that its owner holds.
+
+The owner of a subscription stores what `poll` gives and then says so with `stored`. What it does not say is sent again
+to one that the broker requires; one that is not required is told in `skipped` what it has to read from the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import WireError
+from telefabric.session.arrivals import Arrivals
+from telefabric.session.intake import Intake, Verdict
+from telefabric.transport import common_options, receive_last
+from telefabric.wire import control
+from telefabric.wire.batch import Header, check_body, decode_body, parse_header
+from telefabric_schemas import AnyEvent
+
+log = logging.getLogger("telefabric.subscribe")
+
+NS = 1_000_000_000
+
+
+class DurableBatch(NamedTuple):
+    """Consecutive events of one stream, or a gap in it."""
+
+    header: Header
+    message: bytes
+    """As it came."""
+    skip: int
+    """So many of its first events are held already."""
+
+    def events(self) -> list[AnyEvent]:
+        """All but those that are held. Raises `msgspec.DecodeError` when one has no schema here."""
+        _, start = parse_header(self.message)
+        return [record.event for record in decode_body(self.message[start:], self.header.events)[self.skip :]]
+
+
+class DurableSubscription:
+    """Attaches on the first `poll`, and again after every silence of the broker. One thread.
+
+    `held` says up to which seq its owner holds a stream, 0 for none. `name` is what the broker's setting ``required``
+    may name; `keeps` says where it keeps what it takes, so that two of one name do not take turns. One that is not
+    `required` steps over what it missed.
+    """
+
+    def __init__(
+        self, address: Address, *, name: str, held: Callable[[bytes], int], keeps: str = "", required: bool = False
+    ) -> None:
+        self.refusal = ""
+        self.skipped: dict[bytes, int] = {}
+        """Of one that is not required: up to which seq of a stream the store has what this one was not sent."""
+        self.infos: dict[bytes, control.StreamInfo] = {}
+        """Whose streams they are."""
+        self._address = address
+        self._attach = control.Attach(control.PROTOCOL, name, None, keeps)
+        self._held = held
+        self._required = required
+        self._intake = Intake()
+        self._session: BrokerSession | None = None
+        self._stored_events = 0
+
+    @property
+    def attached(self) -> bool:
+        return self._session is not None and self._session.instance is not None
+
+    def poll(self, timeout_s: float) -> list[DurableBatch]:
+        """What came and follows, after at most `timeout_s` of waiting. A message is judged before it is given."""
+        session = self._session
+        if session is None or session.silent(time.monotonic_ns()):
+            session = self._begin()
+        session.wait(int(timeout_s * 1_000))
+        for message in session.receive_control(time.monotonic_ns()):
+            self._dispatch(session, message)
+        found: list[DurableBatch] = []
+        while (data := session.receive_data()) is not None:
+            batch = self._judge(session, data)
+            if batch is not None:
+                found.append(batch)
+        session.beat(time.monotonic_ns(), self._stored_events, 0)
+        return found
+
+    def stored(self, marks: Mapping[bytes, int], events: int = 0) -> None:
+        """Its owner holds these streams up to these seqs now; `events` of them are new."""
+        self._stored_events += events
+        session = self._session
+        if marks and session is not None and session.instance is not None:
+            said = [control.StreamSeq(stream, seq) for stream, seq in marks.items()]
+            session.send(control.Stored(session.instance, said))
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _begin(self) -> BrokerSession:
+        self.close()
+        self._session = BrokerSession(self._address, time.monotonic_ns())
+        self._session.attach(self._attach)
+        return self._session
+
+    def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
+        match message:
+            case control.Attached():
+                self.refusal = ""
+                session.subscribe(message)
+            case control.Ask() if message.instance == session.instance:
+                session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
+            case control.Skipped():
+                self.skipped = {mark.stream: mark.seq for mark in message.marks}
+            case control.Who() | control.Ask():
+                session.attach(self._attach)
+            case control.Refused():
+                self.refusal = message.reason
+
+    def _mark(self, info: control.StreamInfo) -> control.StreamSeq:
+        self.infos[info.stream] = info
+        mark = self._held(info.stream)
+        self._intake.reset(info.stream, mark)
+        return control.StreamSeq(info.stream, mark)
+
+    def _judge(self, session: BrokerSession, message: bytes) -> DurableBatch | None:
+        try:
+            header, start = parse_header(message)
+            check_body(header, message[start:])
+        except WireError as error:
+            log.warning("durable.bad_batch: %s", error)
+            return None  # the next one does not follow
+        if header.session != session.instance:
+            return None
+        judgement = self._intake.judge(header)
+        if judgement.verdict in (Verdict.NACK, Verdict.AHEAD) and not self._required:
+            self._intake.reset(header.stream, header.first_seq - 1)
+            judgement = self._intake.judge(header)
+        if judgement.verdict is Verdict.NACK:
+            session.send(control.Nack(header.session, header.stream, header.epoch, judgement.expected, "missing"))
+        return DurableBatch(header, message, judgement.skip) if judgement.verdict is Verdict.ACCEPT else None
+
+
+class BrokerSession:
+    """A durable subscriber's sockets towards one broker: control DEALER, and the SUB that its token opens."""
+
+    def __init__(self, broker: Address, now_ns: int) -> None:
+        self._broker = broker
+        self._context = zmq.Context()
+        self._control = self._context.socket(zmq.DEALER)
+        common_options(self._control)
+        self._control.set(zmq.ROUTING_ID, b"d" + os.urandom(15))
+        self._control.connect(broker.url)
+        self._data: zmq.Socket[bytes] | None = None
+        self._readable: set[object] = set()
+        self._poller = zmq.Poller()
+        self._poller.register(self._control, zmq.POLLIN)
+        self._heard_ns = now_ns
+        self._beat_due_ns = 0
+        self.instance: bytes | None = None
+        self.arrivals = Arrivals()
+
+    def attach(self, message: control.Attach) -> None:
+        self.send(message)
+
+    def subscribe(self, message: control.Attached) -> None:
+        """Listen under a token, on a new socket: what an old one still holds is of the past."""
+        self._drop_data()
+        self.arrivals = Arrivals()
+        data: zmq.Socket[Any] = self._context.socket(zmq.SUB)
+        common_options(data)
+        data.set(zmq.RCVHWM, limits.DURABLE_HWM)
+        data.set(zmq.RCVBUF, limits.SOCKET_BUFFER_BYTES)
+        data.subscribe(message.token)
+        data.connect(self._broker.resolve(message.endpoints.durable))
+        self._data = data
+        self._poller.register(data, zmq.POLLIN)
+        self.instance = message.instance
+
+    def wait(self, timeout_ms: int) -> None:
+        self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
+
+    def silent(self, now_ns: int) -> bool:
+        """The broker does not speak, or what it sends does not arrive: begin anew."""
+        return (
+            self.arrivals.stuck(now_ns)
+            or now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
+        )
+
+    def receive_control(self, now_ns: int) -> list[control.Message]:
+        messages: list[control.Message] = []
+        while self._control in self._readable and (data := receive_last(self._control)) is not None:
+            self._heard_ns = now_ns
+            try:
+                message = control.decode(data)
+            except WireError as error:
+                log.warning("durable.bad_control: %s", error)
+                continue
+            if isinstance(message, control.Alive) and message.instance == self.instance:
+                self.arrivals.told(message.sent, now_ns)
+            messages.append(message)
+        return messages
+
+    def receive_data(self) -> bytes | None:
+        if self._data is None or self._data not in self._readable:
+            return None
+        data = receive_last(self._data)
+        if data is not None:
+            self.arrivals.arrived()
+        return data
+
+    def beat(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
+        if now_ns < self._beat_due_ns:
+            return
+        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+        self.send(control.DurableBeat(now_ns, stored_events, quarantined_events))
+
+    def send(self, message: control.Message) -> None:
+        try:
+            self._control.send(control.encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            log.warning("durable.control_full")
+
+    def close(self) -> None:
+        self._drop_data()
+        self._control.close(linger=200)
+        self._context.term()
+
+    def _drop_data(self) -> None:
+        if self._data is not None:
+            self._poller.unregister(self._data)
+            self._data.close(linger=0)
+            self._data = None

@@ -1,0 +1,265 @@
+"""A live subscription: what runs emit, as it comes, with an account of everything that did not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from random import Random
+from typing import Any, NamedTuple
+
+import msgspec
+
+from telefabric.address import Address
+from telefabric.errors import WireError
+from telefabric.session.backoff import Backoff
+from telefabric.session.ledger import Ledger
+from telefabric.subscribe.watchsockets import WatchSockets
+from telefabric.wire import batch, control, records
+from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery
+from telefabric_schemas import AnyEvent, Overflow, RunHeartbeat
+
+log = logging.getLogger("telefabric.subscribe")
+
+NS = 1_000_000_000
+_ASK_STATUS_S = 1.0
+_ASK_STATUS_PER_STREAM_S = 0.003
+"""A status names every stream of the broker: with a thousand it takes broker and client some ten milliseconds each."""
+
+
+class LiveEvent(NamedTuple):
+    """One event as it came."""
+
+    stream: bytes
+    kind: str
+    event: AnyEvent | None
+    """None for a kind that has no schema here; its bytes are `raw`."""
+    raw: bytes
+    live_only: bool
+    """It is never stored, and has no seq."""
+    recent: bool
+    """From before the subscription."""
+
+    @property
+    def seq(self) -> int:
+        """0 for what is live only, and for what has no schema here."""
+        return self.event.seq if self.event is not None else 0
+
+
+class LiveSubscription:
+    """Subscribes on the first `poll`, and again after every silence of the broker. One thread at a time.
+
+    `runs`, `kinds` and `agents` are what is wanted, None for all. `policy` says how the queue in the broker behaves;
+    `granted` what the broker made of it.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        name: str,
+        runs: Iterable[str] | None = None,
+        kinds: Iterable[str] | None = None,
+        agents: Iterable[str] | None = None,
+        policy: QueuePolicy | None = None,
+    ) -> None:
+        self.instance: bytes | None = None
+        """Of the broker that serves this subscription; None while none does."""
+        self.refusal = ""
+        self.granted: QueuePolicy | None = None
+        self.status: dict[str, Any] = {}
+        """What the broker last said of its streams."""
+        self.wants_status = False
+        """Ask for it soon: set it when a stream is not known."""
+        self.received = 0
+        self.dropped: Counter[str] = Counter()
+        """Events by the reason that was reported."""
+        self.lost_in_transit = 0
+        """Events that were numbered and that no part reported as dropped."""
+        self.behind_s: float | None = None
+        """Age of the newest event when it came, by the broker's clock."""
+        self.ledger = Ledger(kinds)
+        self._address = address
+        self._wish = control.Watch(
+            control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents)
+        )
+        self._past_dropped: Counter[str] = Counter()
+        self._past_lost = 0
+        self._clock_offset_ns = 0
+        self._backoff = Backoff(Random(os.urandom(8)), longest_s=5.0)
+        self._resume_ns = 0
+        self._sockets: WatchSockets | None = None
+
+    def want(
+        self, *, runs: Iterable[str] | None, agents: Iterable[str] | None = None, policy: QueuePolicy | None = None
+    ) -> None:
+        """Other filters or another policy (None: the one of before) from now on; numbers and accounts go on."""
+        wish = self._wish
+        self._wish = msgspec.structs.replace(
+            wish, runs=_listed(runs), agents=_listed(agents), policy=policy or wish.policy
+        )
+        if self._sockets is not None:
+            self._sockets.send(self._wish)
+
+    def poll(self, timeout_s: float) -> list[LiveEvent]:
+        """What came, after at most `timeout_s` of waiting."""
+        now_ns = time.monotonic_ns()
+        if self._sockets is None:
+            if now_ns < self._resume_ns:
+                time.sleep(min(timeout_s, (self._resume_ns - now_ns) / NS))
+                return []
+            self._sockets = WatchSockets(self._address)
+            self._sockets.send(self._wish)
+        found = self._turn(self._sockets, timeout_s)
+        self.dropped = self._past_dropped + self.ledger.dropped
+        self.lost_in_transit = self._past_lost + sum(self.ledger.lost_in_transit)
+        return found
+
+    def forget(self, stream: bytes) -> None:
+        """The stream is not wanted any more."""
+        self.ledger.forget(stream)
+
+    def close(self) -> None:
+        if self._sockets is not None:
+            self._sockets.send(control.Unwatch())
+            self._sockets.close(linger_ms=200)
+            self._sockets = None
+
+    def __enter__(self) -> LiveSubscription:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _turn(self, sockets: WatchSockets, timeout_s: float) -> list[LiveEvent]:
+        found: list[LiveEvent] = []
+        sockets.wait(int(timeout_s * 1_000))
+        now_ns = time.monotonic_ns()
+        for message in sockets.receive_control(now_ns):
+            self._dispatch(sockets, message, now_ns, found)
+        for frames in sockets.receive_data():
+            self._delivered(frames, found)
+        hop = self.ledger.broker_hop
+        beat = control.WatchBeat(now_ns, hop.received, max(hop.lost_in_transit, 0))
+        streams = len(self.status.get("streams", ()))
+        ask_s = _ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S
+        sockets.beat(beat, now_ns, ask_now=self.wants_status, ask_s=ask_s)
+        if sockets.silent(now_ns) or sockets.stuck(now_ns):
+            self._lose(sockets)
+        return found
+
+    def _lose(self, sockets: WatchSockets) -> None:
+        """The broker is silent: begin again, after a wait."""
+        sockets.close(linger_ms=0)
+        self._sockets = None
+        self.instance = None
+        self.behind_s = None
+        self._new_ledger()
+        self._resume_ns = time.monotonic_ns() + int(self._backoff.next_s() * NS)
+
+    def _new_ledger(self) -> None:
+        """A new subscription is numbered anew; what the old one lost stays counted."""
+        self._past_dropped += self.ledger.dropped
+        self._past_lost += sum(self.ledger.lost_in_transit)
+        self.ledger = Ledger(self._wish.kinds)
+
+    # -- control -------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, sockets: WatchSockets, message: control.Message, now_ns: int, found: list[LiveEvent]) -> None:
+        match message:
+            case control.Alive():
+                round_trip_ns = now_ns - message.echo_ns
+                self._clock_offset_ns = message.broker_ns - (time.time_ns() - round_trip_ns // 2)
+            case control.Watching():
+                if sockets.subscribe(message):
+                    self._new_ledger()
+                self.instance = message.instance
+                self.granted = message.policy
+                self.refusal = ""
+                self._backoff.reset()
+            case control.Recent():
+                for one in message.batches:
+                    self._take(one, found, account=False)
+            case control.StatusReply():
+                self.status = message.status
+            case control.Who():
+                sockets.send(self._wish)
+            case control.Refused():
+                self.refusal = message.reason
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    def _delivered(self, frames: list[bytes], found: list[LiveEvent]) -> None:
+        """A delivery: its drops, then its batch; the account first, whatever the batch turns out to hold."""
+        if len(frames) != 3:
+            return
+        try:
+            delivery = decode_delivery(frames[1])
+        except WireError as error:
+            log.warning("live.bad_delivery: %s", error)
+            return
+        if not frames[2]:
+            self.ledger.delivered(delivery, 0)
+            return
+        self._take(frames[2], found, account=True, number=delivery)
+
+    def _take(self, message: bytes, found: list[LiveEvent], *, account: bool, number: Delivery | None = None) -> None:
+        """The events of a live batch. A damaged one is logged, and its events count as received all the same."""
+        try:
+            header, start = batch.parse_header(message)
+            if number is not None:
+                self.received += header.events
+                self.ledger.delivered(number, header.events)
+            body = message[start:]
+            batch.check_body(header, body)
+            kind = records.kind_of(body[records.PREFIX_BYTES : records.PREFIX_BYTES + 32])
+            if account:
+                self.ledger.batch(header.stream, kind, header.counter, header.events)
+                self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
+            events = _decode(kind, header, body, recent=not account)
+        except WireError as error:
+            log.warning("live.bad_batch: %s", error)
+            return
+        if account and not header.last_seq:
+            self._listen(header.stream, events)
+        found += events
+
+    def _listen(self, stream: bytes, events: list[LiveEvent]) -> None:
+        """What a source says of its own numbers."""
+        for one in events:
+            match one.event:
+                case RunHeartbeat(counters=counters) if counters:
+                    self.ledger.ticked(stream, counters.items())
+                case Overflow(of_kind=kind, reason=reason, count=count, reached=reached):
+                    self.ledger.overflowed(stream, kind, reason, count, reached)
+
+
+def _decode(kind: str, header: batch.Header, body: bytes, *, recent: bool) -> list[LiveEvent]:
+    """Every event of a live batch, undecoded where it has no schema here."""
+    spans = records.spans(body, header.events)
+    try:
+        events: list[AnyEvent | None] = [record.event for record in batch.decode_body(body, header.events)]
+    except msgspec.DecodeError:
+        events = [_decode_one(body[start:end]) for start, end in spans]
+    return [
+        LiveEvent(header.stream, kind, event, body[start:end], not header.last_seq, recent)
+        for event, (start, end) in zip(events, spans, strict=True)
+    ]
+
+
+def _decode_one(raw: bytes) -> AnyEvent | None:
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _listed(names: Iterable[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
+
+
+_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
