@@ -15,8 +15,11 @@ from processes import Service, broker, free_ports, run, store, wait_for
 from test_kills import emitter
 
 from telefabric.address import DEFAULT, Address
-from telefabric.cli import doctor
-from telefabric.cli.doctor import OK, PROBLEM, WARNING, BrokerSeen, FolderSeen
+from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING
+from telefabric.cli.doctor.verdicts import broker as on_broker
+from telefabric.cli.doctor.verdicts import installation, machine, storefile
+from telefabric.cli.doctor.verdicts.broker import BrokerSeen
+from telefabric.cli.doctor.verdicts.machine import FolderSeen
 from telefabric.store import database
 
 HERE = Address.parse(DEFAULT)
@@ -138,7 +141,8 @@ def test_a_malformed_address_is_a_mistake_of_usage() -> None:
 
 def test_it_does_not_load_qt() -> None:
     code = (
-        "import sys; from telefabric.cli import doctor; doctor.look_for_qt_libraries(); print('PySide6' in sys.modules)"
+        "import sys; from telefabric.cli.doctor.looks.installation import look_for_qt_libraries as look;"
+        "look(); print('PySide6' in sys.modules)"
     )
     with Service([sys.executable, "-c", "print('ready', flush=True);" + code]) as process:
         assert process.process is not None
@@ -148,36 +152,36 @@ def test_it_does_not_load_qt() -> None:
 
 # -- verdicts ----------------------------------------------------------------------------------------------------
 def test_versions_that_lose_data_or_crash_are_problems() -> None:
-    assert doctor.SQLITE_MIN == database.SQLITE_MIN
-    assert doctor.judge_python((3, 10, 4)).state == PROBLEM
-    assert doctor.judge_zmq("26.0", (4, 3, 4)).state == PROBLEM
-    assert doctor.judge_sqlite("3.50", (3, 50, 4)).remedy == "pip install -U apsw"
-    assert doctor.judge_sqlite(None, ()).state == WARNING
-    assert doctor.judge_qt("6.12.0", (3, 11, 7), []).state == PROBLEM
-    assert doctor.judge_qt("6.12.0", (3, 12, 1), []).state == OK
-    assert doctor.judge_qt("6.11.3", (3, 11, 7), []).state == OK
-    assert doctor.judge_qt(None, (3, 11, 7), None).state == OK
-    assert doctor.judge_others({"msgspec": None, "msgpack": "1"}).state == PROBLEM
+    assert installation.SQLITE_MIN == database.SQLITE_MIN
+    assert installation.judge_python((3, 10, 4)).state == PROBLEM
+    assert installation.judge_zmq("26.0", (4, 3, 4)).state == PROBLEM
+    assert installation.judge_sqlite("3.50", (3, 50, 4)).remedy == "pip install -U apsw"
+    assert installation.judge_sqlite(None, ()).state == WARNING
+    assert installation.judge_qt("6.12.0", (3, 11, 7), []).state == PROBLEM
+    assert installation.judge_qt("6.12.0", (3, 12, 1), []).state == OK
+    assert installation.judge_qt("6.11.3", (3, 11, 7), []).state == OK
+    assert installation.judge_qt(None, (3, 11, 7), None).state == OK
+    assert installation.judge_others({"msgspec": None, "msgpack": "1"}).state == PROBLEM
 
 
 def test_what_qt_misses_is_named_with_the_packages_that_bring_it() -> None:
-    missing = doctor.missing_libraries(LDD)
+    missing = installation.missing_libraries(LDD)
     assert missing == ["libEGL.so.1", "libstrange.so.9", "libxcb-cursor.so.0"]
-    found = doctor.judge_qt("6.11.3", (3, 12, 1), missing)
+    found = installation.judge_qt("6.11.3", (3, 12, 1), missing)
     assert found.state == WARNING
     assert found.remedy == "sudo apt-get install libegl1 libxcb-cursor0; install what brings libstrange.so.9"
     packages = {"libegl1", "libgl1", "libxkbcommon-x11-0", "libxcb-cursor0", "libdbus-1-3", "libfontconfig1"}
-    assert packages <= set(doctor.DEBIAN_PACKAGES.values())
+    assert packages <= set(installation.DEBIAN_PACKAGES.values())
 
 
 def test_few_open_files_are_told_as_workers() -> None:
-    assert doctor.judge_open_files(20_000, 20_000).state == OK
-    few = doctor.judge_open_files(1_024, 1_048_576)
+    assert machine.judge_open_files(20_000, 20_000).state == OK
+    few = machine.judge_open_files(1_024, 1_048_576)
     assert few.state == WARNING
     assert "308 workers" in few.sentence
     assert few.remedy == "ulimit -n 3100, in the shell that starts the broker"
-    assert "LimitNOFILE" in doctor.judge_open_files(1_024, 2_048).remedy
-    assert doctor.judge_open_files(64, 64).state == PROBLEM
+    assert "LimitNOFILE" in machine.judge_open_files(1_024, 2_048).remedy
+    assert machine.judge_open_files(64, 64).state == PROBLEM
 
 
 @pytest.mark.parametrize(
@@ -188,12 +192,12 @@ def test_few_open_files_are_told_as_workers() -> None:
     ],
 )  # fmt: skip
 def test_the_file_system_is_that_of_the_longest_mount(path: str, expected: str) -> None:
-    assert doctor.file_system_of(Path(path), MOUNTS) == expected
+    assert machine.file_system_of(Path(path), MOUNTS) == expected
 
 
 def test_folders_on_a_network_or_a_full_disk_are_problems() -> None:
     def state(free: int, kind: str) -> str:
-        return doctor.judge_folder("data folder", "TELEFABRIC_DATA", FolderSeen(Path("/x"), "", free, kind)).state
+        return machine.judge_folder("data folder", "TELEFABRIC_DATA", FolderSeen(Path("/x"), "", free, kind)).state
 
     assert state(10**12, "ext4") == OK
     assert state(10**12, "nfs4") == PROBLEM
@@ -202,21 +206,21 @@ def test_folders_on_a_network_or_a_full_disk_are_problems() -> None:
 
 
 def test_a_log_that_a_reader_holds_is_a_warning() -> None:
-    assert f"{database.FILE_NAME}-wal" == doctor.STORE_LOG
-    log = Path("/data") / doctor.STORE_LOG
-    assert doctor.judge_store_log(log, 0) is doctor.judge_store_log(log, 256 << 20) is None
-    held = doctor.judge_store_log(log, 300 << 20)
+    assert f"{database.FILE_NAME}-wal" == storefile.STORE_LOG
+    log = Path("/data") / storefile.STORE_LOG
+    assert storefile.judge_store_log(log, 0) is storefile.judge_store_log(log, 256 << 20) is None
+    held = storefile.judge_store_log(log, 300 << 20)
     assert held is not None
     assert (held.state, held.remedy.split()[:2]) == (WARNING, ["lsof", str(log)])
 
 
 def test_clock_shared_memory_and_a_broker_elsewhere() -> None:
-    assert doctor.judge_clock(0.002).state == OK  # type: ignore[union-attr]
-    assert "2.5 s behind" in doctor.judge_clock(2.5).sentence  # type: ignore[union-attr]
-    assert "3.0 s ahead" in doctor.judge_clock(-3.0).sentence  # type: ignore[union-attr]
-    assert doctor.judge_shm(None).state == doctor.judge_shm(64 << 20).state == WARNING
-    assert doctor.judge_shm(1 << 30).state == OK
-    assert doctor.judge_broker(Address("lab", 7750), BrokerSeen(None)).state == PROBLEM
-    assert doctor.judge_broker(HERE, BrokerSeen(None, taken={})).remedy == "telefabric up"
+    assert on_broker.judge_clock(0.002).state == OK  # type: ignore[union-attr]
+    assert "2.5 s behind" in on_broker.judge_clock(2.5).sentence  # type: ignore[union-attr]
+    assert "3.0 s ahead" in on_broker.judge_clock(-3.0).sentence  # type: ignore[union-attr]
+    assert machine.judge_shm(None).state == machine.judge_shm(64 << 20).state == WARNING
+    assert machine.judge_shm(1 << 30).state == OK
+    assert on_broker.judge_broker(Address("lab", 7750), BrokerSeen(None)).state == PROBLEM
+    assert on_broker.judge_broker(HERE, BrokerSeen(None, taken={})).remedy == "telefabric up"
     without = BrokerSeen({"absent": [], "durable": [{"name": "store"}]})
-    assert doctor.judge_store(HERE, without).state == WARNING  # type: ignore[union-attr]
+    assert on_broker.judge_store(HERE, without).state == WARNING  # type: ignore[union-attr]
