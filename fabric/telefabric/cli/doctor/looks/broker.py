@@ -1,55 +1,89 @@
-"""Looks at the broker at the address."""
+"""Looks at the broker at the address, as a worker or a client would meet it."""
 
 from __future__ import annotations
 
-import socket
 import time
+from collections.abc import Mapping
 
 import zmq
 
 from telefabric.address import Address
 from telefabric.cli.doctor.looks.listeners import listeners
+from telefabric.cli.doctor.looks.ports import look_at_port
 from telefabric.cli.doctor.verdicts.broker import BrokerSeen
-from telefabric.errors import Unreachable, WireError
+from telefabric.cli.doctor.verdicts.ports import Answer, NameSeen
+from telefabric.cli.doctor.verdicts.service import ClockSeen, LiveSeen, QuerySeen
+from telefabric.errors import Foreign, StoreError, Unreachable, WireError
 from telefabric.inquiry import ask_status
+from telefabric.store.remotereader import RemoteReader
+from telefabric.subscribe import LiveSubscription
 from telefabric.transport import common_options
 from telefabric.wire import control
 
-_ASK_S = 1.5
+ASK_S = 1.5
+LIVE_S = 3.0
+"""Ticks come each second."""
 _CLOCK_TRIES = 5
 
 
-def look_at_broker(address: Address) -> BrokerSeen:
-    if not _refuses(address):
+def look_at_broker(address: Address, name: NameSeen) -> BrokerSeen:
+    """Who is there. Some five seconds at most."""
+    if not name.addresses:
+        return BrokerSeen(None)
+    port = look_at_port(name.addresses[0], address.port)
+    foreign = ""
+    if port.answer is Answer.ZEROMQ:
         try:
-            reply = ask_status(address, _ASK_S)
+            reply = ask_status(address, ASK_S)
+        except Foreign as error:
+            foreign = str(error.__context__ or error)
         except Unreachable:
-            pass  # what does answer there is told below
+            pass  # the verdict says so: it speaks ZeroMQ, and no more
         else:
-            return BrokerSeen(reply.status, reply.endpoints.query)
-    return BrokerSeen(None, taken=listeners(address))
+            return BrokerSeen(reply.status, reply.endpoints, port)
+    return BrokerSeen(None, port=port, foreign=foreign, taken=listeners(address))
 
 
-def _refuses(address: Address) -> bool:
-    """Nobody listens there, which need not be waited for."""
+def ports_named(address: Address, endpoints: control.Endpoints) -> Mapping[str, Address]:
+    """The broker's further sockets, by what they are for, as they are dialled from here."""
+    named = {
+        "data": endpoints.data, "live": endpoints.live, "durable": endpoints.durable, "queries": endpoints.query,
+        "tap": endpoints.tap, "watch": endpoints.watch,
+    }  # fmt: skip
+    return {name: Address.parse(address.resolve(url)) for name, url in named.items() if url}
+
+
+def look_at_queries(address: Address) -> QuerySeen:
+    """How long the store takes for its newest event."""
     try:
-        with socket.create_connection((address.host.strip("[]"), address.port), _ASK_S):
-            return False
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False  # a name or a network that may answer yet
+        with RemoteReader(address, timeout_s=ASK_S) as reader:
+            begun_s = time.monotonic()
+            reader.newest(1)
+            return QuerySeen(time.monotonic() - begun_s)
+    except (StoreError, Unreachable) as error:
+        return QuerySeen(None, str(error))
 
 
-def look_at_clock(address: Address) -> float | None:
-    """Seconds that the broker's clock is ahead of this one, by the quickest of some round trips."""
-    found: list[tuple[int, float]] = []
+def look_at_live(address: Address) -> LiveSeen:
+    """Subscribe to no run at all, and wait for a tick. `LIVE_S` at most."""
+    begun_s = time.monotonic()
+    with LiveSubscription(address, name="doctor", runs=()) as subscription:
+        while (took_s := time.monotonic() - begun_s) < LIVE_S and not subscription.refusal:
+            subscription.poll(0.05)
+            if subscription.deliveries:
+                return LiveSeen(took_s)
+        return LiveSeen(None, subscription.granted is not None, subscription.refusal)
+
+
+def look_at_clock(address: Address) -> ClockSeen | None:
+    """By the quickest of some round trips; None when there was none."""
+    found: list[ClockSeen] = []
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         common_options(dealer)
         dealer.connect(address.url)
         for _ in range(_CLOCK_TRIES):
             dealer.send(control.encode(control.Beat(time.monotonic_ns(), [])))
-            if not dealer.poll(int(_ASK_S * 1000)):
+            if not dealer.poll(int(ASK_S * 1000)):
                 break
             now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
             try:
@@ -58,5 +92,6 @@ def look_at_clock(address: Address) -> float | None:
                 break
             if isinstance(message, control.Alive):
                 round_trip_ns = now_ns - message.echo_ns
-                found.append((round_trip_ns, (message.broker_ns - wall_ns + round_trip_ns // 2) / 1e9))
-    return min(found)[1] if found else None
+                offset_ns = message.broker_ns - wall_ns + round_trip_ns // 2
+                found.append(ClockSeen(offset_ns / 1e9, round_trip_ns / 1e9))
+    return min(found, key=lambda seen: seen.round_trip_s, default=None)

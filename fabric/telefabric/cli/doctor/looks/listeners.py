@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from telefabric.address import Address
-from telefabric.cli.doctor.verdicts.broker import PORTS
+from telefabric.cli.doctor.verdicts.ports import PORTS
 from telefabric.errors import UsageError
 
 _LISTENING = "0A"

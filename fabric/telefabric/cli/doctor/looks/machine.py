@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +13,12 @@ from telefabric.errors import SpoolError
 from telefabric.filelock import FileLock
 from telefabric.link import orphan_candidates
 
+_EPHEMERAL = (49_152, 65_535)
+"""By IANA, where the system does not tell."""
+_TIMEX_BYTES = 512
+"""More than a struct timex has on any platform; all zero, it asks and adjusts nothing."""
+_TIME_ERROR = 5
+
 
 def look_at_open_files() -> tuple[int, int]:
     import resource  # not on Windows
@@ -18,6 +26,43 @@ def look_at_open_files() -> tuple[int, int]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 1 << 30
     return soft if soft >= 0 else most, hard if hard >= 0 else most
+
+
+def look_at_socket_buffers() -> tuple[int | None, int | None]:
+    """The largest receive and send buffers that a program may ask for."""
+    return _number("net/core/rmem_max"), _number("net/core/wmem_max")
+
+
+def look_at_port_range() -> tuple[int, int]:
+    """The ports that the system gives to whoever asks for any."""
+    try:
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    except (OSError, ValueError):
+        return _EPHEMERAL
+    return int(low), int(high)
+
+
+def look_at_clock_source() -> str:
+    """The kernel's clock source; empty when it does not tell."""
+    try:
+        return Path("/sys/devices/system/clocksource/clocksource0/current_clocksource").read_text().strip()
+    except OSError:
+        return ""
+
+
+def look_at_synchronisation() -> bool | None:
+    """Whether something disciplines the kernel's clock, as adjtimex(2) with nothing to adjust tells; None: unknown."""
+    if not sys.platform.startswith("linux"):
+        return None
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def _number(name: str) -> int | None:
+    try:
+        return int((Path("/proc/sys") / name).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def look_at_shm() -> int | None:

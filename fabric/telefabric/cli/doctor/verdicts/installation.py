@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from telefabric import __version__
 from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, dotted, numbers
@@ -81,6 +81,19 @@ def judge_qt(pyside: str | None, python: tuple[int, ...], missing: Sequence[str]
             "; ".join(part for part in (remedy, others) if part),
         )  # fmt: skip
     return Finding("qt", OK, f"PySide6 {pyside}, and all system libraries that it needs.")
+
+
+def judge_display(pyside: str | None, platform: str, environ: Mapping[str, str]) -> Finding | None:
+    """Whether a window could open in this session. None when that does not matter or cannot be told."""
+    if pyside is None or not platform.startswith("linux"):
+        return None
+    for name in ("QT_QPA_PLATFORM", "WAYLAND_DISPLAY", "DISPLAY"):
+        if environ.get(name):
+            return Finding("display", OK, f"{name} is {environ[name]}.")
+    return Finding(
+        "display", WARNING, "Neither DISPLAY nor WAYLAND_DISPLAY is set, so telefabric gui cannot open a window.",
+        "telefabric gui, on your desktop with this machine's ports forwarded (ssh -L), or log in with ssh -X",
+    )  # fmt: skip
 
 
 def judge_others(versions: dict[str, str | None]) -> Finding:

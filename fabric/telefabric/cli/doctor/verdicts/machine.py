@@ -18,6 +18,10 @@ DISK_LOW_BYTES = 1 << 30
 DISK_FULL_BYTES = 100 * limits.MIB
 SHM_LOW_BYTES = 128 * limits.MIB
 """Containers get 64 MiB by default, which is eleven 1080p pictures."""
+SOCKET_BYTES = limits.SOCKET_BUFFER_BYTES
+"""The largest buffer that a socket here asks for."""
+SLOW_CLOCKS = frozenset({"hpet", "acpi_pm", "jiffies", "pit"})
+"""Clock sources that are read with a call of the system and a look at a slow device."""
 NETWORK_FILE_SYSTEMS = frozenset({
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2",
     "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs",
@@ -39,6 +43,54 @@ def judge_open_files(soft: int, hard: int) -> Finding:
     return Finding(
         "open files", state, f"The limit of {soft} open files lets a broker serve {workers} workers.", remedy
     )
+
+
+def judge_socket_buffers(receive: int | None, send: int | None) -> Finding | None:
+    """The largest that a program may ask for; None when this system does not tell."""
+    if receive is None or send is None:
+        return None
+    low = {"net.core.rmem_max": receive, "net.core.wmem_max": send}
+    low = {name: most for name, most in low.items() if most < SOCKET_BYTES}
+    if low:
+        told = " and ".join(f"{name} is {size(most)}" for name, most in low.items())
+        return Finding(
+            "sockets", WARNING, f"{told}, and sockets here ask for {size(SOCKET_BYTES)}: far peers are slower.",
+            "sudo sysctl -w " + " ".join(f"{name}={4 * SOCKET_BYTES}" for name in low),
+        )  # fmt: skip
+    return Finding("sockets", OK, f"Sockets get the {size(SOCKET_BYTES)} of buffer that they ask for.")
+
+
+def judge_ports_of_others(address: Address, low: int, high: int) -> Finding | None:
+    """The ports that the system gives to any program that asks for one. None when a broker's are not among them."""
+    if address.port > high or address.port + 6 < low:
+        return None
+    return Finding(
+        "port range", WARNING,
+        f"Ports {address.port} to {address.port + 6} are among those that the system gives to any program "
+        f"({low} to {high}): one may be taken when the broker starts.",
+        f"telefabric up, with --listen tcp://127.0.0.1:PORT and a port below {low - 6}",
+    )  # fmt: skip
+
+
+def judge_time(source: str, synchronised: bool | None, *, alone: bool) -> Finding | None:
+    """`source`: the clock source, empty when unknown. `alone`: no other machine takes part, so its clock is right."""
+    if source in SLOW_CLOCKS:
+        return Finding(
+            "time", WARNING, f"The clock of this machine is read from {source}, which makes each event dearer.",
+            "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource",
+        )  # fmt: skip
+    if synchronised is None:
+        return None
+    if not synchronised and not alone:
+        return Finding(
+            "time", WARNING, "Nothing keeps the clock of this machine right, and other machines take part.",
+            "sudo timedatectl set-ntp true",
+        )  # fmt: skip
+    if not synchronised:
+        return Finding(
+            "time", OK, "Nothing keeps the clock of this machine right, which matters only between machines."
+        )
+    return Finding("time", OK, "The clock of this machine is kept right (NTP).")
 
 
 def judge_shm(total: int | None) -> Finding:
