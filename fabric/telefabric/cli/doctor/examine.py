@@ -24,8 +24,8 @@ from telefabric.cli.doctor.verdicts import broker, installation, machine, ports,
 from telefabric.cli.doctor.verdicts.broker import BrokerSeen
 from telefabric.cli.doctor.verdicts.ports import Answer, PortSeen
 
-EXAMINE_S = 9.5
-_SERVICE_S = 4.0
+EXAMINE_S = 9.0
+_SERVICE_S = 3.6
 """For the looks at a broker that answers; those before take five seconds at most."""
 
 Rows = list[Finding | None]
@@ -107,14 +107,15 @@ def about_service(address: Address, host: str, seen: BrokerSeen) -> Rows:
     answers = {name: seen_by(deadline_s, knock) or PortSeen(Answer.SILENT) for name, knock in knocks.items()}
     can_watch = "watch" in answers and answers["watch"].answer is Answer.ZEROMQ
     can_ask = queries is not None and answers["queries"].answer is Answer.ZEROMQ
-    clock_seen = seen_by(deadline_s, clock)
+    clock_seen, live_seen = seen_by(deadline_s, clock), seen_by(deadline_s, live)
+    is_refused = live_seen is not None and live_seen.refusal
     return [
         broker.judge_version(status),
         ports.judge_ports(address, {name: one.port for name, one in named.items()}, answers),
         service.judge_store(address, status, seen.endpoints),
         service.judge_queries(address, seen_by(deadline_s, queries)) if queries and can_ask else None,
         service.judge_quarantine(address, status),
-        service.judge_live(address, seen_by(deadline_s, live)) if can_watch else None,
+        service.judge_live(address, live_seen) if can_watch or is_refused else None,
         service.judge_clock(clock_seen),
         service.judge_round_trip(address, clock_seen),
         streams.judge_worker_clocks(status),

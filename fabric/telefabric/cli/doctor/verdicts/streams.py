@@ -13,36 +13,40 @@ from telefabric.session.standing import BROKER, LIVE, WORKER
 
 _UPDATE = "pip install -U telefabric, on workers and broker alike"
 _NETWORK = "telefabric doctor --connect ADDRESS, on the workers' machines, looks at their way here"
+_DISK = "iostat -x 1, where the store runs, shows whether its disk is busy"
 _STRANGERS = "ss -tnp, on the broker's machine, shows who is connected"
 REFUSALS: dict[str, tuple[str, str]] = {
-    "damaged": ("failed their checksum: a network, a proxy or a foreign program changed them", _NETWORK),
-    "bad_control": ("are no control messages of this version", _UPDATE),
-    "bad_body": ("do not hold what their header says", _UPDATE),
-    "inconsistent": ("contradict themselves", _UPDATE),
-    "too_short": ("are shorter than a batch can be: a foreign program sends", _STRANGERS),
-    "not_ours": ("are not Telefabric's: a foreign program sends", _STRANGERS),
-    "bad_topic": ("have a topic that no worker uses: a foreign program sends", _STRANGERS),
-    "bad_live": ("have more or fewer frames than a live batch: a foreign program sends", _STRANGERS),
-    "not_live": ("are durable batches on the live socket: a worker of another version", _UPDATE),
-    "bad_subscription": ("are subscriptions that cannot be read: a foreign program subscribes", _STRANGERS),
-    "unknown_token": ("are subscriptions to a token that is not valid: a foreign program, or one that was late",
-                      _STRANGERS),
-    "too_large": ("are over the size limit", _UPDATE),
-    "version": ("are of another wire version", _UPDATE),
-    "protocol": ("are of another protocol", _UPDATE),
-    "unexpected_control": ("are messages that only a broker sends", _STRANGERS),
-    "over_credit": ("exceeded what their worker may have in flight, and are sent again", _UPDATE),
-    "lane_full": ("had no room while a store was behind, and are sent again",
-                  "iostat -x 1, where the store runs, shows whether its disk is busy"),
-    "second_durable": ("are of a second store beside one that is attached", "Stop one of the two: telefabric store"),
-    "too_many_durables": ("are of more durable subscribers than a broker serves", "Stop one of them"),
-    "control_full": ("are answers to a peer that does not read them", _STRANGERS),
-}  # fmt: skip
+    "damaged": ("a message failed its checksum, changed by a network, a proxy or a foreign program", _NETWORK),
+    "bad_control": ("a control message that is not of this version", _UPDATE),
+    "bad_body": ("a batch that does not hold what its header says", _UPDATE),
+    "inconsistent": ("a batch header that contradicts itself", _UPDATE),
+    "too_short": ("a message shorter than any batch, of a foreign program", _STRANGERS),
+    "not_ours": ("a message of a foreign program", _STRANGERS),
+    "bad_topic": ("a topic that no worker uses, of a foreign program", _STRANGERS),
+    "bad_live": ("a live batch of too many or too few frames, of a foreign program", _STRANGERS),
+    "not_live": ("a durable batch on the live socket, of a worker of another version", _UPDATE),
+    "bad_subscription": ("a subscription that cannot be read, of a foreign program", _STRANGERS),
+    "too_large": ("a message over the size limit", _UPDATE),
+    "version": ("a batch of another wire version", _UPDATE),
+    "protocol": ("a worker or a store of another protocol", _UPDATE),
+    "unexpected_control": ("a message that only a broker sends", _STRANGERS),
+    "over_credit": ("a batch beyond what its worker may have in flight, which is sent again", _UPDATE),
+    "lane_full": ("a batch for which there was no room while a store was behind, which is sent again", _DISK),
+    "second_durable": ("a second store beside the one that is attached", "Stop one of the two stores"),
+    "too_many_durables": ("a durable subscriber beyond the limit", "Stop one of the subscribers"),
+    "control_full": ("an answer to a peer that does not read it", _STRANGERS),
+}
 """Why a broker drops a message, what that means, and what to type."""
-USUAL = frozenset(
-    {"stale", "repeated", "unknown_stream", "unknown_durable", "control_unreachable", "nack_not_required"}
-)
-"""What a restart, a rewind or a peer that went leaves behind: nothing is lost by it."""
+USUAL: dict[str, str] = {
+    "stale": "batches of before a restart or a rewind",
+    "repeated": "batches that came twice",
+    "unknown_stream": "batches of streams that it did not know yet",
+    "unknown_durable": "reports of stores that it did not know yet",
+    "unknown_token": "subscriptions to a token of before, or of a foreign program",
+    "control_unreachable": "answers to peers that had gone",
+    "nack_not_required": "complaints of subscribers that are not required",
+}
+"""What restarts, rewinds and peers that go leave behind: nothing is lost by it."""
 _NAMED_MAX = 3
 
 
@@ -114,22 +118,23 @@ def judge_worker_clocks(status: Mapping[str, Any]) -> Finding | None:
 
 
 def judge_refusals(status: Mapping[str, Any]) -> list[Finding]:
-    """One row for each reason that is not usual, or one that says there is none."""
+    """A row for each reason that is not usual, and one for all that are."""
     counts: dict[str, int] = {}
     for name in ("dropped", "live_dropped"):
         for reason, count in status.get(name, {}).items():
             counts[reason] = counts.get(reason, 0) + count
-    usual = sum(count for reason, count in counts.items() if reason in USUAL)
     found = [_refused(reason, count) for reason, count in counts.items() if reason not in USUAL]
-    if found:
-        return found
-    also = f", but {usual} from before a restart or of a peer that had gone" if usual else ""
-    return [Finding("refusals", OK, f"The broker has refused no message{also}.")]
+    usual = [f"{count} {USUAL[reason]}" for reason, count in counts.items() if reason in USUAL]
+    if usual:
+        told = f"What the broker refused as restarts and peers that go leave it: {', '.join(usual)}."
+        return [*found, Finding("refusals", OK, told)]
+    return found or [Finding("refusals", OK, "The broker has refused no message.")]
 
 
 def _refused(reason: str, count: int) -> Finding:
-    meaning, remedy = REFUSALS.get(reason, (f"were refused as {reason!r}", _UPDATE))
-    return Finding(f"refusals: {reason}", WARNING, f"{count} messages since the broker's start {meaning}.", remedy)
+    meaning, remedy = REFUSALS.get(reason, (f"a message, as {reason!r}", _UPDATE))
+    times = "once" if count == 1 else f"{count} times"
+    return Finding(f"refusals: {reason}", WARNING, f"Refused {times} since the broker's start: {meaning}.", remedy)
 
 
 def _names(names: Sequence[str]) -> str:
