@@ -45,7 +45,7 @@ def test_a_machine_with_broker_and_store_is_fine(tmp_path: Path) -> None:
     assert all(f"{port + place} (" in found["ports"]["sentence"] for place in (1, 2, 3, 5, 6))
     assert "is written by process " in found["store writers"]["sentence"]
     assert "protocol 1 answers" in found["broker"]["sentence"]
-    assert "store is attached and answers queries at tcp://127.0.0.1:" in found["store"]["sentence"]
+    assert "store is attached, with queries at tcp://127.0.0.1:" in found["store"]["sentence"]
     assert not (tmp_path / "spool").exists(), "a doctor leaves nothing behind"
 
 

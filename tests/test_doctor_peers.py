@@ -30,7 +30,9 @@ from telefabric.address import Address
 from telefabric.cli.doctor.examine import about_broker, about_data, examine
 from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
 from telefabric.cli.doctor.looks.intime import in_time
+from telefabric.cli.doctor.looks.ports import look_at_port
 from telefabric.cli.doctor.looks.storefile import look_at_store_open
+from telefabric.cli.doctor.verdicts.ports import Answer
 from telefabric.cli.doctor.verdicts.storefile import judge_store_open
 from telefabric.filelock import FileLock
 from telefabric.inquiry import ask_status
@@ -122,6 +124,18 @@ def test_what_listens_and_is_no_broker_is_told_by_what_it_does(speak: Speak, wor
     assert found.state == PROBLEM
     assert word in found.sentence
     assert f"process {os.getpid()}" in found.sentence
+
+
+def test_a_machine_that_drops_packets_is_told_after_a_short_wait() -> None:
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for other in (first, second):  # what more come are dropped, as a firewall does
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        begun_s = time.monotonic()
+        assert look_at_port(*full.getsockname()).answer is Answer.TIMEOUT
+        assert time.monotonic() - begun_s < 5
 
 
 def test_a_name_that_is_none_is_the_only_row_on_the_broker(tmp_path: Path) -> None:

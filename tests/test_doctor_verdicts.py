@@ -112,7 +112,7 @@ def test_a_log_that_a_reader_holds_is_a_warning() -> None:
 def told(finding: Finding | None) -> Finding:
     """A row, of which each has one sentence, and a remedy unless it is fine."""
     assert finding is not None
-    assert finding.sentence[-1] in ".?"
+    assert finding.sentence.endswith(".")
     assert bool(finding.remedy) == (finding.state != OK)
     return finding
 
@@ -174,7 +174,7 @@ def test_settings_that_cannot_be_read_or_are_none() -> None:
         (Answer.REFUSED, "refuses", "ssh -N -L 7750:127.0.0.1:7750 -L 7751:127.0.0.1:7751"),
         (Answer.NO_ROUTE, "No way", "ping lab"),
         (Answer.TIMEOUT, "firewall", "-L 7756:127.0.0.1:7756 USER@lab"),
-        (Answer.SILENT, "says nothing", "Stop what listens there"),
+        (Answer.SILENT, "says nothing", "On lab: ss -ltnp"),
         (Answer.CLOSED, "closes them at once", "telefabric up, on the machine that the tunnel leads to"),
         (Answer.STRANGER, "SSH-2.0", "Correct --connect"),
         (Answer.ZEROMQ, "does not answer as a broker", "Name the broker's own port"),
@@ -293,7 +293,7 @@ def test_streams_that_are_behind_are_told_by_hop_with_what_to_look_at() -> None:
     assert "iostat" in rows["streams: store"].remedy
     assert "Close window" in rows["streams: window"].remedy
     assert "on its machine" in rows["streams: broker"].remedy
-    assert "up to 12 s" in rows["streams: worker"].sentence
+    assert "For 12 s no word has come of 1 of 6 streams" in rows["streams: worker"].sentence
     assert {one.state for one in found} == {WARNING}
 
 
@@ -310,10 +310,12 @@ def test_the_worker_whose_clock_or_way_is_worst_is_named() -> None:
 
 
 def test_refusals_are_told_in_words_and_what_a_restart_leaves_is_none() -> None:
-    assert told(*streams.judge_refusals({"dropped": {}, "live_dropped": {}})).state == OK
-    usual = told(*streams.judge_refusals({"dropped": {"stale": 7}}))
+    assert told(*streams.judge_refusals(HERE, {"dropped": {}, "live_dropped": {}})).state == OK
+    usual = told(*streams.judge_refusals(HERE, {"dropped": {"stale": 7}}))
     assert (usual.state, "7" in usual.sentence) == (OK, True)
-    found = streams.judge_refusals({"dropped": {"damaged": 2, "stale": 1}, "live_dropped": {"damaged": 1, "new": 4}})
+    found = streams.judge_refusals(
+        HERE, {"dropped": {"damaged": 2, "stale": 1}, "live_dropped": {"damaged": 1, "new": 4}}
+    )
     assert [told(one).check for one in found] == ["refusals: damaged", "refusals: new", "refusals"]
     assert found[0].sentence.startswith("Refused 3 times since the broker's start: a message failed its checksum")
 

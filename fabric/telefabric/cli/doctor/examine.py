@@ -27,6 +27,8 @@ from telefabric.cli.doctor.verdicts.ports import Answer, PortSeen
 EXAMINE_S = 9.0
 _SERVICE_S = 3.6
 """For the looks at a broker that answers; those before take five seconds at most."""
+_REFUSAL_S = 0.5
+"""A refusal comes as quickly as the clock's answers, a tick only by a port that can be reached."""
 
 Rows = list[Finding | None]
 
@@ -82,7 +84,7 @@ def about_broker(address: Address, data: Path) -> Rows:
     if seen.status is not None:
         rows += about_service(address, name.addresses[0], seen)
     synchronised = at_machine.look_at_synchronisation()
-    is_alone = len(hosts_of(seen)) < 2 and address.host in (*name.addresses, "localhost")
+    is_alone = seen.status is None or (ports.is_here(address) and len(hosts_of(seen)) < 2)
     return [*rows, machine.judge_time(at_machine.look_at_clock_source(), synchronised, alone=is_alone), written]
 
 
@@ -107,7 +109,8 @@ def about_service(address: Address, host: str, seen: BrokerSeen) -> Rows:
     answers = {name: seen_by(deadline_s, knock) or PortSeen(Answer.SILENT) for name, knock in knocks.items()}
     can_watch = "watch" in answers and answers["watch"].answer is Answer.ZEROMQ
     can_ask = queries is not None and answers["queries"].answer is Answer.ZEROMQ
-    clock_seen, live_seen = seen_by(deadline_s, clock), seen_by(deadline_s, live)
+    clock_seen = seen_by(deadline_s, clock)
+    live_seen = seen_by(deadline_s if can_watch else time.monotonic() + _REFUSAL_S, live)
     is_refused = live_seen is not None and live_seen.refusal
     return [
         broker.judge_version(status),
@@ -120,7 +123,7 @@ def about_service(address: Address, host: str, seen: BrokerSeen) -> Rows:
         service.judge_round_trip(address, clock_seen),
         streams.judge_worker_clocks(status),
         *streams.judge_streams(address, status),
-        *streams.judge_refusals(status),
+        *streams.judge_refusals(address, status),
     ]
 
 

@@ -63,7 +63,9 @@ def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> tuple[str,
         case Answer.SILENT:
             return (
                 f"Port {address.port} takes connections and says nothing: its process or a tunnel hangs{by}.",
-                f"{_wake(who)}Stop what listens there, or choose other ports: {_elsewhere(address)}",
+                f"{_wake(who)}Stop what listens there, or choose other ports: {_elsewhere(address)}"
+                if seen.taken is not None
+                else f"On {address.host}: ss -ltnp shows who listens there; end it, and start telefabric up anew",
             )
         case Answer.CLOSED:
             return (
@@ -73,7 +75,9 @@ def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> tuple[str,
         case Answer.STRANGER:
             return (
                 f"Port {address.port} is another program's, which says {port.detail}{by}.",
-                f"Correct --connect, or choose other ports: {_elsewhere(address)}",
+                f"Correct --connect, or choose other ports: {_elsewhere(address)}"
+                if seen.taken is not None
+                else "Correct --connect or TELEFABRIC_CONNECT; a proxy on the way answers so, too",
             )
     if seen.foreign:
         return (

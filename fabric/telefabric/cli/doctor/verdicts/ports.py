@@ -67,6 +67,11 @@ def judge_ports(address: Address, named: Mapping[str, int], seen: Mapping[str, P
     )  # fmt: skip
 
 
+def is_here(address: Address) -> bool:
+    """Whether it is dialled on this machine, where a broker is, or this end of a tunnel."""
+    return address.host in ("localhost", "[::1]") or address.host.startswith("127.")
+
+
 def control_port(address: Address, named: Mapping[str, int]) -> int:
     """The broker's own port on its machine, which a tunnel may have given another number here."""
     base = named["data"] - 1
@@ -78,6 +83,6 @@ def tunnel(address: Address, far_port: int, others: Iterable[int]) -> str:
     """How to forward all ports: nothing of this version listens beyond its own machine."""
     pairs = [(address.port, far_port), *((port, port) for port in others)]
     forwards = " ".join(f"-L {here}:127.0.0.1:{there}" for here, there in pairs)
-    if address.host in ("127.0.0.1", "localhost"):
+    if is_here(address):
         return f"If this is a tunnel, end it and forward all: ssh -N {forwards} USER@HOST"
     return f"ssh -N {forwards} USER@{address.host}, and then here: --connect tcp://127.0.0.1:{address.port}"

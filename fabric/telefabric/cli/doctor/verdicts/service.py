@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from telefabric.address import Address
 from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, counted
+from telefabric.cli.doctor.verdicts.ports import is_here
 from telefabric.wire import control
 
 CLOCK_OFF_S = 1.0
@@ -51,7 +52,7 @@ def judge_store(address: Address, status: Mapping[str, Any], endpoints: control.
             "store", WARNING, f"{names} is attached, and nobody answers queries: clients see no history.",
             f"telefabric store --connect {address.url}{_there(address)}",
         )  # fmt: skip
-    return Finding("store", OK, f"{names} is attached and answers queries at {address.resolve(endpoints.query)}.")
+    return Finding("store", OK, f"{names} is attached, with queries at {address.resolve(endpoints.query)}.")
 
 
 def judge_quarantine(address: Address, status: Mapping[str, Any]) -> Finding | None:
@@ -147,4 +148,4 @@ def _ms(seconds: float) -> str:
 
 
 def _there(address: Address) -> str:
-    return "" if address.host in ("127.0.0.1", "localhost") else ", on the broker's machine"
+    return "" if is_here(address) else ", on the broker's machine"

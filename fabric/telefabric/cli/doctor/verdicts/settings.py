@@ -45,7 +45,7 @@ def _unknown(name: str) -> Finding:
     close = get_close_matches(name, [one.variable for one in SETTINGS.values()], 1)
     return Finding(
         "settings", WARNING,
-        f"{name} is set, and no setting is called so" + (f": is {close[0]} meant?" if close else "."),
+        f"{name} is set, and no setting is called so" + (f"; {close[0]} is one." if close else "."),
         f"unset {name}" + (f", and export {close[0]}" if close else ""),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from telefabric.session.progress import Hop
 from telefabric.session.standing import BROKER, LIVE, WORKER
 
 _UPDATE = "pip install -U telefabric, on workers and broker alike"
-_NETWORK = "telefabric doctor --connect ADDRESS, on the workers' machines, looks at their way here"
+_NETWORK = "telefabric doctor --connect {url}, on the workers' machines, looks at their way here"
 _DISK = "iostat -x 1, where the store runs, shows whether its disk is busy"
 _STRANGERS = "ss -tnp, on the broker's machine, shows who is connected"
 REFUSALS: dict[str, tuple[str, str]] = {
@@ -71,8 +71,9 @@ def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], tota
         silent_s = max(one["silent_s"] for one in found)
         return Finding(
             "streams: worker", WARNING,
-            f"Of {many} no word has come for up to {silent_s:.0f} s, their worker is stopped or gone: {names}.",
-            f"On {hosts}: ps aux; for a worker that is gone: telefabric spool drain --connect {address.url}",
+            f"For {silent_s:.0f} s no word has come of {many}, whose worker is stopped or gone: {names}.",
+            f"On {hosts}: kill -CONT PID wakes a stopped one; telefabric spool drain --connect {address.url} sends "
+            "what one that is gone has left",
         )  # fmt: skip
     lacks = [row for one in found for row in map(Hop._make, one["hops"]) if row.name == hop and row.is_behind]
     for_s, events = max((row.behind_s for row in lacks), default=0.0), sum(row.behind for row in lacks)
@@ -107,7 +108,7 @@ def judge_worker_clocks(status: Mapping[str, Any]) -> Finding | None:
         far = max(measured, key=lambda one: one["round_trip_ms"] or 0.0)
         return Finding(
             "worker clocks", WARNING, f"{far['worker_id']} hears the broker only after {slowest_ms:.0f} ms.",
-            f"telefabric doctor --connect ADDRESS, on {far['host'] or 'its machine'}, looks at its way to the broker",
+            f"telefabric doctor, on {far['host'] or 'its machine'}, looks at its way to the broker",
         )  # fmt: skip
     workers = len({one["worker_id"] for one in measured})
     return Finding(
@@ -117,13 +118,13 @@ def judge_worker_clocks(status: Mapping[str, Any]) -> Finding | None:
     )  # fmt: skip
 
 
-def judge_refusals(status: Mapping[str, Any]) -> list[Finding]:
+def judge_refusals(address: Address, status: Mapping[str, Any]) -> list[Finding]:
     """A row for each reason that is not usual, and one for all that are."""
     counts: dict[str, int] = {}
     for name in ("dropped", "live_dropped"):
         for reason, count in status.get(name, {}).items():
             counts[reason] = counts.get(reason, 0) + count
-    found = [_refused(reason, count) for reason, count in counts.items() if reason not in USUAL]
+    found = [_refused(address, reason, count) for reason, count in counts.items() if reason not in USUAL]
     usual = [f"{count} {USUAL[reason]}" for reason, count in counts.items() if reason in USUAL]
     if usual:
         told = f"What the broker refused as restarts and peers that go leave it: {', '.join(usual)}."
@@ -131,10 +132,13 @@ def judge_refusals(status: Mapping[str, Any]) -> list[Finding]:
     return found or [Finding("refusals", OK, "The broker has refused no message.")]
 
 
-def _refused(reason: str, count: int) -> Finding:
+def _refused(address: Address, reason: str, count: int) -> Finding:
     meaning, remedy = REFUSALS.get(reason, (f"a message, as {reason!r}", _UPDATE))
     times = "once" if count == 1 else f"{count} times"
-    return Finding(f"refusals: {reason}", WARNING, f"Refused {times} since the broker's start: {meaning}.", remedy)
+    return Finding(
+        f"refusals: {reason}", WARNING, f"Refused {times} since the broker's start: {meaning}.",
+        remedy.format(url=address.url),
+    )  # fmt: skip
 
 
 def _names(names: Sequence[str]) -> str:
