@@ -139,5 +139,7 @@ def test_settings_that_end_other_commands_are_rows_here(tmp_path: Path) -> None:
     file = examined(*options, code=1, env={"TELEFABRIC_CONFIG": str(broken)})["settings"]
     assert str(broken) in file["sentence"]
     assert file["remedy"] == "correct it, or move it away"
+    typo = examined(*options, env={"TELEFABRIC_CONECT": "tcp://lab:7750"})["settings"]
+    assert (typo["state"], typo["remedy"]) == (WARNING, "unset TELEFABRIC_CONECT, and export TELEFABRIC_CONNECT")
     variable = examined(*options, code=1, env={"TELEFABRIC_LOG_LEVEL": "loud"})["settings"]
     assert (variable["state"], variable["remedy"]) == (PROBLEM, "unset TELEFABRIC_LOG_LEVEL, or export another value")

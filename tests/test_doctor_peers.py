@@ -29,6 +29,8 @@ from test_kills import emitter
 from telefabric.address import Address
 from telefabric.cli.doctor.examine import about_broker, about_data, examine
 from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
+from telefabric.cli.doctor.looks import broker as at_broker
+from telefabric.cli.doctor.looks import ports as at_ports
 from telefabric.cli.doctor.looks.intime import in_time
 from telefabric.cli.doctor.looks.ports import look_at_port
 from telefabric.cli.doctor.looks.storefile import look_at_store_open
@@ -108,6 +110,14 @@ def greet(connection: socket.socket) -> None:
     connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For peers that never answer, however long one waits."""
+    monkeypatch.setattr(at_ports, "CONNECT_S", 0.3)
+    monkeypatch.setattr(at_ports, "_SPEAK_S", 0.3)
+    monkeypatch.setattr(at_broker, "ASK_S", 0.3)
+
+
 # -- who is there ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("speak", "word"),
@@ -118,6 +128,7 @@ def greet(connection: socket.socket) -> None:
         (greet, "'SSH-2.0-OpenSSH_9.6'"),
     ],
 )
+@pytest.mark.usefixtures("impatient")
 def test_what_listens_and_is_no_broker_is_told_by_what_it_does(speak: Speak, word: str, tmp_path: Path) -> None:
     with listener(speak) as address:
         found = rows_of(address, tmp_path)["broker"]
@@ -126,6 +137,7 @@ def test_what_listens_and_is_no_broker_is_told_by_what_it_does(speak: Speak, wor
     assert f"process {os.getpid()}" in found.sentence
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_machine_that_drops_packets_is_told_after_a_short_wait() -> None:
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
@@ -144,6 +156,7 @@ def test_a_name_that_is_none_is_the_only_row_on_the_broker(tmp_path: Path) -> No
     assert "broker" not in found
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_zeromq_socket_that_is_no_broker(tmp_path: Path) -> None:
     with router(lambda _: []) as address:
         silent = rows_of(address, tmp_path)["broker"]
@@ -186,6 +199,19 @@ def test_a_tunnel_of_the_control_port_alone_is_told_with_the_line_that_forwards_
         assert f"-L {port + place}:127.0.0.1:{port + place}" in found["ports"].remedy
     assert f"ssh -N -L {port}:127.0.0.1:{port}" in found["ports"].remedy
     assert "live path" not in found, "one trouble is one row"
+
+
+def test_a_live_path_that_is_granted_and_brings_nothing(tmp_path: Path) -> None:
+    port = free_ports()
+
+    def no_more_than_hello(number: int, of: int, chunk: bytes) -> bytes:
+        return chunk if of != port + 6 or chunk.startswith(b"\xff") else b""
+
+    with broker(port), FaultProxy("127.0.0.78", range(port, port + 7), seed=1) as proxy:
+        proxy.garble = no_more_than_hello
+        found = rows_of(Address("127.0.0.78", port), tmp_path)
+    assert found["ports"].state == OK
+    assert (found["live path"].state, "nothing of it arrives" in found["live path"].sentence) == (PROBLEM, True)
 
 
 def naming(address: Address) -> Callable[[bytes], list[bytes]]:
