@@ -141,5 +141,8 @@ def test_settings_that_end_other_commands_are_rows_here(tmp_path: Path) -> None:
     assert file["remedy"] == "correct it, or move it away"
     typo = examined(*options, env={"TELEFABRIC_CONECT": "tcp://lab:7750"})["settings"]
     assert (typo["state"], typo["remedy"]) == (WARNING, "unset TELEFABRIC_CONECT, and export TELEFABRIC_CONNECT")
-    variable = examined(*options, code=1, env={"TELEFABRIC_LOG_LEVEL": "loud"})["settings"]
-    assert (variable["state"], variable["remedy"]) == (PROBLEM, "unset TELEFABRIC_LOG_LEVEL, or export another value")
+    here = {"TELEFABRIC_DATA": " ", "XDG_DATA_HOME": str(tmp_path)}
+    found = examined(*options[:2], "--spool", tmp_path, code=1, env=here)
+    variable = found["settings"]
+    assert (variable["state"], variable["remedy"]) == (PROBLEM, "unset TELEFABRIC_DATA, or export another value")
+    assert f"{tmp_path}/telefabric can be written" in found["data folder"]["sentence"]
