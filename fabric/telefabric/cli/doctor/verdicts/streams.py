@@ -34,6 +34,8 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "lane_full": ("a batch for which there was no room while a store was behind, which is sent again", _DISK),
     "second_durable": ("a second store beside the one that is attached", "Stop one of the two stores"),
     "too_many_durables": ("a durable subscriber beyond the limit", "Stop one of the subscribers"),
+    "status_too_often": ("a peer that asks for the status again and again", _STRANGERS),
+    "tap_full": ("a topic beyond those that the tap serves", "Close listeners of the tap that are not needed"),
     "control_full": ("an answer to a peer that does not read it", _STRANGERS),
 }
 """Why a broker drops a message, what that means, and what to type."""
