@@ -211,8 +211,8 @@ def tail(
         if store is not None or since is not None or from_start or not follow:
             raise UsageError("--live shows what a broker hears: leave out --store, --since, --from-start, --no-follow")
         address = Address.parse(settings.resolve("connect", connect).value)
-        ask_status(address)  # one that is not there is told at once
         wish = parse_policy(settings.resolve("policy", policy).value)
+        ask_status(address)  # one that is not there is told at once
         with _output() as write:
             LiveTail(address, run, kinds, agent, wish).run(render, _flushed(write))
         return
