@@ -96,7 +96,7 @@ def _shown(address: Address, found: dict[str, Any], width: int) -> Group:
         parts += [Text(), _subscribers(found["live"])]
     refused = {**found["dropped"], **{f"live {name}": count for name, count in found["live_dropped"].items()}}
     if refused:
-        parts += [Text(), Text("messages refused: " + _counts(refused))]
+        parts += [Text(), Text("dropped by the broker: " + _counts(refused))]
     return Group(*parts)
 
 
