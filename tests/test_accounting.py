@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 from emitter import Progress
 from lossyrelay import LossyRelay
 from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_for
+from skips import requires
 
+from telefabric import policy
 from telefabric.address import Address
 from telefabric.inquiry import ask_status
 from telefabric.session.progress import Hop
@@ -283,3 +286,54 @@ def test_the_figures_of_four_policies_add_up(tmp_path: Path) -> None:
     assert said["sampler"]["steps_received"] == 4_000
     assert said["one-agent"]["steps_received"] == 10_000
     assert said["gauge"]["dropped"]["replaced"] > 0
+
+
+# -- the page about it -------------------------------------------------------------------------------------------
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "subscribe.md"
+
+
+@requires("a checkout, with its documentation", PAGE.exists())
+def test_the_programs_of_the_page_run(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    programs = {}
+    for block in re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        programs[block[1]] = tmp_path / block[1]
+        programs[block[1]].write_text(block[0].replace("tcp://127.0.0.1:7750", url))
+    assert set(programs) == {"gauge.py", "keep.py"}
+    printed = tmp_path / "printed"
+    with (
+        broker(port, "--required", "store,returns"),
+        store(port, tmp_path),
+        printed.open("wb") as out,
+        subprocess.Popen([sys.executable, programs["gauge.py"]], stdout=out, cwd=tmp_path) as gauge,
+        subprocess.Popen([sys.executable, programs["keep.py"]], cwd=tmp_path) as keeper,
+    ):
+        try:
+            with connect(url, run="run", spool=tmp_path / "spool", exit_flush_s=30) as worker:
+                for number in range(20):
+                    worker.episode(episode=number, total_reward=float(number), length=1)
+                wait_for(lambda: worker.metric("loss", 0.25) or b"loss 0.25" in printed.read_bytes(), "it prints", 30)
+            returns = (tmp_path / "returns.txt").read_text().splitlines()
+            assert [float(line) for line in returns] == [float(number) for number in range(20)]
+            assert status(url)["absent"] == []
+        finally:
+            gauge.kill()
+            keeper.kill()
+
+
+@requires("a checkout, with its documentation", PAGE.exists())
+def test_the_page_names_every_policy() -> None:
+    said = re.findall(r"^\| `([\w-]+)", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert said == ["balanced", "low-latency", "high-rate", "drop_oldest", "sample", "latest"]
+    for name, wish in policy.PRESETS.items():
+        row = next(line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| `{name}`"))
+        assert f"{wish.events_max:,} events, {wish.age_ms_max / 1_000:g} s" in row
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sample", "sample:0", "sample:1.5", "sample:x", "latest:3", "drop_oldest:5", "block"]
+)
+def test_a_policy_that_is_none_is_one_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match="low-latency, balanced, high-rate"):
+        policy.parse(text)

@@ -38,10 +38,10 @@ def test_a_hop_that_follows_at_a_distance_is_well():
         assert lag.look(second * 50 - 30, second * 50, second * NS) <= 1.0
 
 
-def test_a_hop_that_makes_no_headway_is_behind_from_when_it_was_last_well():
+def test_a_hop_that_makes_no_headway_is_behind_since_there_was_something_to_take():
     lag = Lag()
     assert lag.look(10, 10, 0) == 0.0
-    assert [lag.look(10, 10 + second, second * NS) for second in range(1, 5)] == [1.0, 2.0, 3.0, 4.0]
+    assert [lag.look(10, 10 + second, second * NS) for second in range(1, 5)] == [0.0, 1.0, 2.0, 3.0]
     assert lag.look(14, 14, 5 * NS) == 0.0
 
 
