@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from telefabric import address, limits
+from telefabric import address, limits, policy
 from telefabric.errors import UsageError
 
 FILE_NAME = "telefabric.toml"
@@ -103,6 +103,12 @@ def names_of(value: str) -> list[str]:
     return value.split(",")
 
 
+def _policy(value: str) -> str:
+    """`telefabric.policy.parse` says what it means."""
+    policy.parse(value)
+    return value
+
+
 def _choice(*names: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in names:
@@ -177,6 +183,12 @@ SETTINGS: dict[str, Setting] = {
             _names,
             "store",
             "Durable subscribers that have to hold an event before it is acknowledged, with commas between.",
+        ),
+        Setting(
+            "policy",
+            _policy,
+            "balanced",
+            f"How a live client's queue in the broker behaves: {policy.FORMS}.",
         ),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "info", "The least that services log."),
         Setting("log_format", _choice("console", "json"), "console", "How the services write their logs, to stderr."),

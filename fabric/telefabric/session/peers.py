@@ -45,6 +45,8 @@ class Stream:
     round_trip_ns: int | None = None
     lags: dict[str, Lag] = field(default_factory=dict)
     """By hop."""
+    live_lag: Lag = field(default_factory=Lag)
+    """Of what it publishes live, on the way to the broker."""
 
     def heard(self, now_ns: int, oldest: int, head: int) -> None:
         """A HELLO or a heartbeat."""
