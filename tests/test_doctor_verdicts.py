@@ -297,6 +297,20 @@ def test_streams_that_are_behind_are_told_by_hop_with_what_to_look_at() -> None:
     assert {one.state for one in found} == {WARNING}
 
 
+def test_streams_that_wait_for_an_absent_store_need_one() -> None:
+    status = {"absent": ["store"], "streams": [stream(state="waiting", first_behind="store")]}
+    assert told(*streams.judge_streams(HERE, status)).remedy == f"telefabric store --connect {DEFAULT}"
+
+
+def test_a_status_of_another_version_is_judged_by_what_it_tells() -> None:
+    bare = {"streams": [{"run_id": "run", "worker_id": "ada-1"}, {"run_id": "run", "worker_id": "ada-2"}]}
+    assert told(*streams.judge_streams(HERE, bare)).state == OK
+    assert streams.judge_worker_clocks(bare) is None
+    more = stream(first_behind="store", hops=[[*Hop("store", "durable", 10, 90, 7.0), "what is new"]])
+    assert "by 90 events" in told(*streams.judge_streams(HERE, {"streams": [more]})).sentence
+    assert told(*streams.judge_refusals(HERE, {})).state == OK
+
+
 def test_the_worker_whose_clock_or_way_is_worst_is_named() -> None:
     assert streams.judge_worker_clocks({"streams": [stream(clock_offset_ms=None, round_trip_ms=None)]}) is None
     assert (

@@ -90,7 +90,7 @@ def about_broker(address: Address, data: Path) -> Rows:
 
 def hosts_of(seen: BrokerSeen) -> set[str]:
     """The machines whose workers the broker serves."""
-    return {one["host"] for one in (seen.status or {}).get("streams", ()) if one["host"]}
+    return {one["host"] for one in (seen.status or {}).get("streams", ()) if one.get("host")}
 
 
 def about_service(address: Address, host: str, seen: BrokerSeen) -> Rows:

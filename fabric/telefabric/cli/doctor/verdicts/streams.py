@@ -1,4 +1,7 @@
-"""Verdicts on streams and refusals, by the broker's status. No input or output."""
+"""Verdicts on streams and refusals, by the broker's status. No input or output.
+
+The names in a status are not part of the protocol: what a broker of another version does not tell is not judged.
+"""
 
 from __future__ import annotations
 
@@ -57,27 +60,30 @@ def judge_streams(address: Address, status: Mapping[str, Any]) -> list[Finding]:
     streams = status.get("streams", ())
     behind: dict[str, list[Mapping[str, Any]]] = {}
     for stream in streams:
-        hop = WORKER if stream["state"] == "stalled" else stream["first_behind"]
+        hop = WORKER if stream.get("state") == "stalled" else stream.get("first_behind")
         if hop is not None:
             behind.setdefault(hop, []).append(stream)
     if not behind:
         return [Finding("streams", OK, f"{counted(len(streams), 'stream')}, none behind.")] if streams else []
-    return [_behind(address, hop, found, len(streams)) for hop, found in behind.items()]
+    rows = [_behind(address, hop, found, len(streams)) for hop, found in behind.items()]
+    absent = {f"streams: {name}" for name in status.get("absent", ())}
+    start = f"telefabric store --connect {address.url}"
+    return [row._replace(remedy=start) if row.check in absent else row for row in rows]
 
 
 def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], total: int) -> Finding:
     many = f"{len(found)} of {counted(total, 'stream')}"
     names = _names([f"{one['run_id']}/{one['worker_id']}" for one in found])
-    hosts = _names(sorted({one["host"] or "its machine" for one in found}))
+    hosts = _names(sorted({one.get("host") or "its machine" for one in found}))
     if hop == WORKER:
-        silent_s = max(one["silent_s"] for one in found)
+        silent_s = max(one.get("silent_s", 0.0) for one in found)
         return Finding(
             "streams: worker", WARNING,
             f"For {silent_s:.0f} s no word has come of {many}, whose worker is stopped or gone: {names}.",
             f"On {hosts}: kill -CONT PID wakes a stopped one; telefabric spool drain --connect {address.url} sends "
             "what one that is gone has left",
         )  # fmt: skip
-    lacks = [row for one in found for row in map(Hop._make, one["hops"]) if row.name == hop and row.is_behind]
+    lacks = [row for one in found for row in _hops(one) if row.name == hop and row.is_behind]
     for_s, events = max((row.behind_s for row in lacks), default=0.0), sum(row.behind for row in lacks)
     is_live = any(row.path == LIVE for row in lacks)
     remedy = f"iostat -x 1, where {hop} runs, shows whether its disk is busy; telefabric status shows it catch up"
@@ -91,26 +97,31 @@ def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], tota
     )  # fmt: skip
 
 
+def _hops(stream: Mapping[str, Any]) -> list[Hop]:
+    """A newer broker may tell more of each."""
+    return [Hop(*row[: len(Hop._fields)]) for row in stream.get("hops", ())]
+
+
 def judge_worker_clocks(status: Mapping[str, Any]) -> Finding | None:
     """None when no worker has measured any."""
-    measured = [one for one in status.get("streams", ()) if one["clock_offset_ms"] is not None]
+    measured = [one for one in status.get("streams", ()) if one.get("clock_offset_ms") is not None]
     if not measured:
         return None
-    off = max(measured, key=lambda one: abs(one["clock_offset_ms"]) - (one["round_trip_ms"] or 0) / 2)
-    offset_ms, slowest_ms = off["clock_offset_ms"], max(one["round_trip_ms"] or 0.0 for one in measured)
-    if abs(offset_ms) - (off["round_trip_ms"] or 0) / 2 > CLOCK_OFF_S * 1000:
+    off = max(measured, key=lambda one: abs(one["clock_offset_ms"]) - (one.get("round_trip_ms") or 0) / 2)
+    offset_ms, slowest_ms = off["clock_offset_ms"], max(one.get("round_trip_ms") or 0.0 for one in measured)
+    if abs(offset_ms) - (off.get("round_trip_ms") or 0) / 2 > CLOCK_OFF_S * 1000:
         way = "ahead of" if offset_ms < 0 else "behind"
         return Finding(
             "worker clocks", WARNING,
             f"The clock of {off['worker_id']} is {abs(offset_ms) / 1000:.1f} s {way} the broker's: "
             "times of its runs look wrong, order does not.",
-            f"sudo timedatectl set-ntp true, on {off['host'] or 'its machine'}",
+            f"sudo timedatectl set-ntp true, on {off.get('host') or 'its machine'}",
         )  # fmt: skip
     if slowest_ms > ROUND_TRIP_SLOW_S * 1000:
-        far = max(measured, key=lambda one: one["round_trip_ms"] or 0.0)
+        far = max(measured, key=lambda one: one.get("round_trip_ms") or 0.0)
         return Finding(
             "worker clocks", WARNING, f"{far['worker_id']} hears the broker only after {slowest_ms:.0f} ms.",
-            f"telefabric doctor, on {far['host'] or 'its machine'}, looks at its way to the broker",
+            f"telefabric doctor, on {far.get('host') or 'its machine'}, looks at its way to the broker",
         )  # fmt: skip
     workers = len({one["worker_id"] for one in measured})
     return Finding(
