@@ -93,10 +93,10 @@ def _seconds_from(low: float) -> Callable[[str], float]:
 
 def _names(value: str) -> str:
     """One or more names; `names_of` takes them apart."""
-    names = [_name(name.strip()) for name in value.split(",")]
-    if len(set(names)) < len(names):
-        raise ValueError("different names, with commas between")
-    return ",".join(names)
+    names = [name.strip() for name in value.split(",")]
+    if len(set(names)) < len(names) or not all(names) or not value.isprintable():
+        raise ValueError("one or more different names, with commas between")
+    return ",".join(map(_name, names))
 
 
 def names_of(value: str) -> list[str]:
