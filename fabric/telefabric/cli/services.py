@@ -13,7 +13,8 @@ import click
 
 from telefabric.address import Address
 from telefabric.cli import storefile
-from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, set_up_logs, setting, tied
+from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, tied
+from telefabric.logs import set_up_logs
 from telefabric.services import Services
 from telefabric.settings import data_folder, names_of, resolve
 from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
