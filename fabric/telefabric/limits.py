@@ -101,6 +101,8 @@ LOG_INTERVAL_S = 1.0
 FIGURES_S = 1.0
 """How often a service makes its figures anew while it has a metrics endpoint."""
 SUMMARY_S = 60.0
+REASONS_MAX = 32
+"""Series of one metric for reasons that another process may have thought of; further ones are told together."""
 
 # -- sockets -----------------------------------------------------------------------------------------------------
 DATA_HWM = 64

@@ -45,6 +45,8 @@ class Stream:
     round_trip_ns: int | None = None
     lags: dict[str, Lag] = field(default_factory=dict)
     """By hop."""
+    behind: str = ""
+    """Where it waited at its last heartbeat: a hop of the durable path, ``live``, or nowhere."""
 
     def heard(self, now_ns: int, oldest: int, head: int) -> None:
         """A HELLO or a heartbeat."""
