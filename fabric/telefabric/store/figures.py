@@ -16,7 +16,7 @@ _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 FAMILIES = (
     Family(_P + "stored_events_total", COUNTER, "Events committed, quarantined ones included.", (), "stored"),
-    Family(_P + "quarantined_events_total", COUNTER, "Those of them that could not be read.", (), "quarantined"),
+    Family(_P + "quarantined_events_total", COUNTER, "Events committed that could not be read.", (), "quarantined"),
     Family(
         _P + "refused_batches_total", COUNTER, "Batches that were not taken, by verdict.", ("verdict",), "refused"
     ),
