@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import identity
 import pytest
 from processes import wait_for
 
@@ -19,6 +20,7 @@ from telefabric_workers import Worker, connect
 
 PATIENCE_S = 30.0
 pytest_plugins = ["skips"]
+identity.install()
 
 
 class FabricService(NamedTuple):

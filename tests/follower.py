@@ -6,6 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
+import identity
+
 from telefabric.address import Address
 from telefabric.follow import Follower
 
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("output", type=Path)
     given = parser.parse_args()
+    identity.install()
     follower = Follower(Address.parse(given.url))
     follower.watch(frozenset({given.run}))
     follower.start()

@@ -11,7 +11,7 @@ from faultproxy import FaultProxy, Garble
 from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wait_for
 
 from telefabric.address import Address
-from telefabric.broker.livesockets import OFFSET_WATCH
+from telefabric.broker.livesockets import OFFSET_LIVE, OFFSET_WATCH
 from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE
 from telefabric.feed import FeedEvent, Link
 from telefabric.follow.follower import Follower
@@ -98,6 +98,30 @@ def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tm
         try:
             wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
             swallow(proxy, port + OFFSET_WATCH)
+            wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
+        finally:
+            follower.stop()
+
+
+def test_a_worker_of_whom_nothing_live_arrives_connects_anew(tmp_path: Path) -> None:
+    port = free_ports()
+    follower = Follower(Address("127.0.0.1", port))
+    seen: list[FeedEvent] = []
+
+    def came(name: str) -> bool:
+        seen.extend(follower.drain().events)
+        return any(isinstance(one.event, Metric) and one.event.name == name for one in seen)
+
+    with (
+        FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy,
+        broker(port),
+        connect(f"tcp://{HOST}:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=0.0) as worker,
+    ):
+        follower.watch(frozenset({"run"}))
+        follower.start()
+        try:
+            wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
+            swallow(proxy, port + OFFSET_LIVE)
             wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
         finally:
             follower.stop()

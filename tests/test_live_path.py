@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import identity
 import pytest
 import zmq
 from emitter import Progress
@@ -252,6 +253,7 @@ def client(url: str, name: str) -> None:
     if name == "slow":
         live.WatchSockets = OneAtATime  # type: ignore[misc]
         signal.signal(signal.SIGUSR1, hurry)
+    identity.install()
     link = Account(Address.parse(url), name=name, runs=["run"], policy=QueuePolicy(events_max=QUEUE_EVENTS))
     wait_for(lambda: link.poll(0.05) or link.instance is not None, "it is connected")
     print("ready", flush=True)

@@ -203,7 +203,7 @@ def test_an_event_larger_than_the_credit_is_asked_for_in_the_heartbeat_until_it_
 def test_the_heartbeat_says_which_credit_and_epoch_were_heard(open_session):
     open_session.credited(control.Credit(BROKER, STREAM, 1, 12_345, 20))
     beat = open_session.beat(oldest=2, head=9, backlog_bytes=77)
-    assert beat == control.StreamBeat(STREAM, 2, 9, 77, 12_345, 1, 0)
+    assert beat == control.StreamBeat(STREAM, 2, 9, 77, 12_345, 1, 0, None)
 
 
 def test_credit_that_was_lowered_is_given_back_only_as_far_as_it_is_not_in_flight(open_session):

@@ -257,7 +257,7 @@ INFOS = st.builds(
     control_mode=st.none() | NAMES, host=st.none() | NAMES, pid=st.none() | st.integers(0, 2**31),
     sdk_version=st.none() | NAMES, metadata=st.binary(max_size=30),
 )  # fmt: skip
-BEATS = st.builds(control.StreamBeat, IDS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
+BEATS = st.builds(control.StreamBeat, IDS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.none() | COUNTS)
 SEQS = st.builds(control.StreamSeq, IDS, COUNTS)
 ENDPOINTS = st.builds(control.Endpoints, NAMES, NAMES, st.none() | NAMES)
 FIELDS = {

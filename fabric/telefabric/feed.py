@@ -52,7 +52,7 @@ class RunView(NamedTuple):
 
     run_id: str
     state: str
-    """pending, running, idle, stalled, waiting, completed, failed or cancelled."""
+    """See `telefabric.session.liveness.run_state`."""
     control_mode: str
     agents: tuple[str, ...]
     workers: int
@@ -66,6 +66,12 @@ class RunView(NamedTuple):
     """Events of its streams that the broker knows, as far as it has heard."""
     backlog: int = 0
     """Those of them that no store has acknowledged yet."""
+    behind_at: str | None = None
+    """The first hop on the durable path that is behind: worker, broker, or the name of a durable subscriber."""
+    clock_offset_ms: float | None = None
+    """How far the broker's clock is ahead of its workers', of the one furthest off."""
+    round_trip_ms: float | None = None
+    """Between its workers and the broker, the longest."""
 
 
 class FeedEvent(NamedTuple):

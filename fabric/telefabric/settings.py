@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from telefabric import address, limits
+from telefabric import address, limits, policy
 from telefabric.errors import UsageError
 
 FILE_NAME = "telefabric.toml"
@@ -128,6 +128,12 @@ def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | No
     return found.beside(offset)
 
 
+def _policy(value: str) -> str:
+    """`telefabric.policy.parse` says what it means."""
+    policy.parse(value)
+    return value
+
+
 def _choice(*names: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in names:
@@ -202,6 +208,12 @@ SETTINGS: dict[str, Setting] = {
             _names,
             "store",
             "Durable subscribers that have to hold an event before it is acknowledged, with commas between.",
+        ),
+        Setting(
+            "policy",
+            _policy,
+            "balanced",
+            f"How a live client's queue in the broker behaves: {policy.FORMS}.",
         ),
         Setting(
             "metrics",

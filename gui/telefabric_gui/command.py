@@ -11,9 +11,11 @@ import click
 
 from telefabric import settings
 from telefabric.address import Address
+from telefabric.cli.options import setting
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.feed import Feed
 from telefabric.filefeed import FileFeed
+from telefabric.policy import parse as parse_policy
 from telefabric.store.database import store_file
 from telefabric.supervisor import stop_with_parent
 
@@ -27,6 +29,7 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
 @click.option(
     "--store", type=click.Path(path_type=Path), metavar="FILE", help="Show this store file, or folder of one."
 )
+@setting("policy")
 @click.option(
     "--theme",
     type=click.Choice(["dark", "light", "auto"]),
@@ -43,6 +46,7 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
 def gui(
     connect: str | None,
     store: Path | None,
+    policy: str | None,
     theme: str,
     screenshot: Path | None,
     after: float,
@@ -59,20 +63,21 @@ def gui(
     """
     from telefabric_gui.app import run  # takes Qt along
 
-    feed = _feed(connect, store)
+    feed = _feed(connect, store, policy)
     _require_display()
     until = stop_with_parent if tied else None
     run(feed, theme_name=theme, screenshot=screenshot, after_s=after, size=_size(size), until=until)
 
 
-def _feed(connect: str | None, store: Path | None) -> Feed:
+def _feed(connect: str | None, store: Path | None, policy: str | None) -> Feed:
     if store is not None and connect is not None:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
         return FileFeed(store_file(store).absolute())
     from telefabric.follow import Follower
 
-    return Follower(Address.parse(settings.resolve("connect", connect).value))
+    wish = parse_policy(settings.resolve("policy", policy).value)
+    return Follower(Address.parse(settings.resolve("connect", connect).value), policy=wish)
 
 
 def _size(given: str | None) -> tuple[int, int] | None:

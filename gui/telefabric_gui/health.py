@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from telefabric.feed import Connection, Link, RunView
+from telefabric.wire.live import AS_WISHED
 from telefabric_gui.controller import TICK_MS, Controller
 from telefabric_gui.figures import count, duration, plural
 from telefabric_gui.views.details import Part
@@ -86,7 +87,7 @@ def figures_of(controller: Controller, redraw_s: float) -> list[tuple[str, str, 
     """What the status bar shows: the name of a figure, its text, and the role that the text is written in."""
     connection = controller.connection
     behind_s, missing, lost = connection.behind_s, controller.missing, controller.lost
-    dropped = sum(number for _, number in connection.dropped) + connection.lost_in_transit
+    dropped = _dropped(connection)
     redraw_ms = redraw_s * 1e3
     behind = "" if behind_s is None else f"behind live {behind_s:.1f} s"
     return [
@@ -109,6 +110,11 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
     if run.started_ns:
         end_ns = run.finished_ns
         pairs.append(("took", duration((end_ns - run.started_ns) / 1e9)) if end_ns else ("workers", count(run.workers)))
+    if run.round_trip_ms is not None:
+        pairs.append(("round trip", f"{run.round_trip_ms:.0f} ms to the broker"))
+    if run.clock_offset_ms:
+        way = "behind" if run.clock_offset_ms > 0 else "ahead of"
+        pairs.append(("clock", f"{duration(abs(run.clock_offset_ms) / 1e3)} {way} the broker's"))
     return pairs + [(name, str(value)) for name, value in run.metadata.items() if name != "grid"]
 
 
@@ -126,9 +132,11 @@ def _worker(connection: Connection, run: RunView) -> Part:
     figure = f"{count(run.emitted)} emitted" if known else plural(run.workers, "worker")
     if run.state == "stalled":
         return Part("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
-    if run.state == "failed":
-        return Part("Worker", figure, run.reason or "failed", "error")
+    if run.state in ("failed", "lost"):
+        return Part("Worker", figure, run.reason or run.state, "error")
     words = f"{plural(run.workers, 'worker')}, {run.state}" if known else run.state
+    if known and run.behind_at == "worker":
+        return Part("Worker", figure, f"{words}: does not get across what it emits", "warning")
     done = run.state in ("completed", "cancelled")
     return Part("Worker", figure, words, "faint" if done or run.state == "pending" else "good")
 
@@ -141,13 +149,23 @@ def _store(connection: Connection, run: RunView | None) -> Part:
         return Part("Store", stored, words, "warning")
     if connection.sentence:
         return Part("Store", stored, connection.sentence, "warning")
+    if run and run.behind_at not in (None, "worker", "broker"):
+        return Part(
+            "Store", stored, f"{run.behind_at} has not caught up: {plural(run.backlog, 'event')} wait", "warning"
+        )
     waiting = run.backlog if run else 0
     return Part("Store", stored, f"{plural(waiting, 'event')} on the way" if waiting else "nothing is waiting", "good")
 
 
+def _dropped(connection: Connection) -> int:
+    """Of the live path, but for what this client's own policy leaves out."""
+    unwished = sum(number for reason, number in connection.dropped if reason not in AS_WISHED)
+    return unwished + connection.lost_in_transit
+
+
 def _client(controller: Controller) -> Part:
     shown = f"{count(controller.shown_events)} taken in"
-    dropped = sum(number for _, number in controller.connection.dropped) + controller.connection.lost_in_transit
+    dropped = _dropped(controller.connection)
     skipped = sum(controller.skipped.values())
     if controller.hidden_agents:
         return Part(

@@ -47,11 +47,11 @@ class Theme:
 
     def state(self, state: str) -> str:
         """Colour of a run's state."""
-        if state == "running":
+        if state in ("running", "revived"):
             return self.good
         if state in ("stalled", "waiting"):
             return self.warning
-        return self.error if state == "failed" else self.faint
+        return self.error if state in ("failed", "lost") else self.faint
 
     def tinted(self, colour: str, ground: str | None = None) -> str:
         """The ground of a badge."""

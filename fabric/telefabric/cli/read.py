@@ -21,10 +21,13 @@ from msgspec.structs import fields
 
 from telefabric import settings
 from telefabric.address import Address
+from telefabric.cli.livetail import LiveTail
+from telefabric.cli.options import setting
 from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower, Source
 from telefabric.inquiry import ask_status
+from telefabric.policy import parse as parse_policy
 from telefabric.store.database import FILE_NAME, store_file
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent
@@ -162,6 +165,10 @@ def _require_run(reader: Reader, run: str | None) -> None:
 @click.option(
     "--from-start", is_flag=True, help="All of one run, --run or the newest: first what is stored, then what is live."
 )
+@click.option(
+    "--live", is_flag=True, help="What is emitted from now on, as it comes, whatever is stored; drops are told."
+)
+@setting("policy")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, as telefabric dump writes them.")
 @click.option("--raw", is_flag=True, help="Each event's MessagePack array as it is, as a JSON array, without a schema.")
 def tail(
@@ -174,6 +181,8 @@ def tail(
     lines: int,
     follow: bool,
     from_start: bool,
+    live: bool,
+    policy: str | None,
     as_json: bool,
     raw: bool,
 ) -> None:
@@ -184,16 +193,31 @@ def tail(
     telefabric tail --run frozenlake-q --kind episode -n 20
     telefabric tail --connect tcp://127.0.0.1:7750 --json | jq .
     telefabric tail --from-start --run frozenlake-q
+    telefabric tail --live --kind step --policy sample:100
 
     Each line: local time, run, agent, kind, and what matters of it. ^C ends it. With --run one may wait for a run that
     has not begun. Without --store or --connect it looks in the same places as telefabric dump.
 
     With --from-start it asks a broker: every event of the run once, each stream in order of seq, without waiting for
     the store where events come live, and through restarts of broker and store. JSON lines have no id then.
+
+    With --live it asks a broker, and no store: all runs, or --run, from now on, without what --policy leaves out. What
+    is dropped or lost on the way is told on standard error.
     """
     if as_json and raw:
         raise UsageError("--json and --raw are two forms: give one of them")
     render = json_line if as_json else raw_line if raw else human_line
+    if live:
+        if store is not None or since is not None or from_start or not follow:
+            raise UsageError("--live shows what a broker hears: leave out --store, --since, --from-start, --no-follow")
+        address = Address.parse(settings.resolve("connect", connect).value)
+        wish = parse_policy(settings.resolve("policy", policy).value)
+        ask_status(address)  # one that is not there is told at once
+        with _output() as write:
+            LiveTail(address, run, kinds, agent, wish).run(render, _flushed(write))
+        return
+    if policy is not None:
+        raise UsageError("--policy is about the live path: give --live, too")
     if from_start:
         if store is not None or since is not None or not follow:
             raise UsageError(
@@ -215,6 +239,14 @@ def tail(
                 time.sleep(_POLL_S)
             page = next_page(reader, page.last, run, kinds, agent, follow)
             _show(page.rows, render, write)
+
+
+def _flushed(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    def flushed(line: bytes) -> None:
+        write(line)
+        sys.stdout.buffer.flush()
+
+    return flushed
 
 
 def next_page(

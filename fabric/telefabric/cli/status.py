@@ -1,61 +1,178 @@
-"""`telefabric status`: where every stream stands, asked of the broker."""
+"""`telefabric status`: where every stream stands on its whole way, asked of the broker."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from telefabric.address import Address
 from telefabric.cli.options import setting
+from telefabric.errors import Unreachable
 from telefabric.inquiry import ask_status
+from telefabric.session.progress import Hop
 from telefabric.settings import resolve
 
 _ASK_S = 3.0
+_WATCH_S = 1.0
+_STREAMS_SHOWN = 40
+"""On a screen; those that are behind or not well come first."""
+_WIDE = 110
+"""Columns of a terminal from which on there is room for all that is known of a stream."""
+_THIN = "\u2009"
+_STYLES = {"running": "green", "revived": "green", "waiting": "yellow", "stalled": "yellow"}
 
 
 @click.command()
 @setting("connect")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(connect: str | None, as_json: bool) -> None:
-    """Show what each stream has emitted, and how far it is acknowledged and stored.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --watch, one a second.")
+@click.option("--watch", is_flag=True, help="Go on each second, until ^C.")
+def status(connect: str | None, as_json: bool, watch: bool) -> None:
+    """Show the whole way of each stream, from its worker to every subscriber, and the first hop that is behind.
 
     \b
     Example:
       telefabric status
-      telefabric status --json | jq '.streams[] | {run_id, backlog}'
+      telefabric status --watch
+      telefabric status --json | jq '.streams[] | {run_id, state, backlog, first_behind}'
+
+    States: running, idle (nothing emitted for 10 s), waiting (for a store), stalled (three heartbeats missed), revived
+    (was stalled, speaks again). The columns after them count events: emitted by the worker, at the broker, and at each
+    durable subscriber; then what each live subscriber was sent. Clock: how far the broker's is ahead of the worker's.
     """
     address = Address.parse(resolve("connect", connect).value)
-    reply = ask_status(address, _ASK_S)
     if as_json:
-        click.echo(json.dumps({"broker": address.url, "instance": reply.instance.hex(), **reply.status}))
+        _print_json(address)
+        while watch:
+            time.sleep(_WATCH_S)
+            _print_json(address)
+    elif watch:
+        _watch(address)
     else:
-        _print(address, reply.status)
+        console = Console()
+        console.print(_shown(address, ask_status(address, _ASK_S).status, console.width))
 
 
-def _print(address: Address, found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print_json(address: Address) -> None:
+    reply = ask_status(address, _ASK_S)
+    found = dict(reply.status)
+    found["streams"] = [
+        {**stream, "hops": [Hop(*row)._asdict() for row in stream["hops"]]} for stream in found["streams"]
+    ]
+    click.echo(json.dumps({"broker": address.url, "instance": reply.instance.hex(), **found}))
 
-    console = Console()
+
+def _watch(address: Address) -> None:
+    """One that goes away meanwhile is told, and waited for."""
+    width = Console().width
+    shown: RenderableType = _shown(address, ask_status(address, _ASK_S).status, width)
+    with Live(shown, auto_refresh=False, screen=False) as live:
+        while True:
+            live.update(shown, refresh=True)
+            time.sleep(_WATCH_S)
+            try:
+                shown = _shown(address, ask_status(address, _ASK_S).status, live.console.width)
+            except Unreachable as error:
+                shown = Text(f"{error} (waiting for it)", style="yellow")
+
+
+# -- for people --------------------------------------------------------------------------------------------------
+def _shown(address: Address, found: dict[str, Any], width: int) -> Group:
+    parts: list[RenderableType] = [Text(_headline(address, found))]
     absent = found["absent"]
-    stores = ", ".join(one["name"] for one in found["durable"]) or "none"
-    console.print(f"broker {address.url}   stores attached: {stores}   streams: {len(found['streams'])}")
     if absent:
-        console.print(f"Nothing is stored now: no {' and no '.join(absent)} is attached. Start one: telefabric store")
+        remedy = "telefabric store" if "store" in absent else "each says how"
+        parts.append(Text(f"Nothing is acknowledged now: no {' and no '.join(absent)} is attached. Start: {remedy}"))
     if found["streams"]:
-        table = Table(box=None, pad_edge=False)
-        for name in ("run", "agent", "worker", "state"):
-            table.add_column(name, overflow="fold")
-        for name in ("emitted", "acked", "stored", "backlog", "credit kB"):
-            table.add_column(name, justify="right")
-        for one in found["streams"]:
-            table.add_row(
-                one["run_id"], one["agent_id"], one["worker_id"], one["state"],
-                *(f"{one[key]:,}".replace(",", "\u2009") for key in ("emitted", "acknowledged", "stored", "backlog")),
-                f"{one['credit_bytes'] / 1e3:,.0f}".replace(",", "\u2009"),
-            )  # fmt: skip
-        console.print(table)
-    if found["dropped"]:
-        console.print("messages refused: " + ", ".join(f"{name} {count}" for name, count in found["dropped"].items()))
+        parts.append(_streams(found["streams"], wide=width >= _WIDE))
+    if found["live"]:
+        parts += [Text(), _subscribers(found["live"])]
+    refused = {**found["dropped"], **{f"live {name}": count for name, count in found["live_dropped"].items()}}
+    if refused:
+        parts += [Text(), Text("dropped by the broker: " + _counts(refused))]
+    return Group(*parts)
+
+
+def _headline(address: Address, found: dict[str, Any]) -> str:
+    durable = ", ".join(f"{one['name']}{'' if one['required'] else ' (not required)'}" for one in found["durable"])
+    streams = found["streams"]
+    behind = sum(stream["first_behind"] is not None for stream in streams)
+    late = f"   {behind} behind" if behind else ""
+    return f"broker {address.url}   durable: {durable or 'none'}   streams: {len(streams)}{late}"
+
+
+def _streams(streams: list[dict[str, Any]], *, wide: bool) -> Group:
+    ways = [[Hop(*row) for row in stream["hops"]] for stream in streams]
+    names = list(dict.fromkeys(hop.name for way in ways for hop in way if hop.path == "durable"))[2:]
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "worker", *(("agent",) if wide else ()), "state"):
+        table.add_column(name, overflow="fold")
+    for name in ("emitted", "broker", *names, "live", *(("credit kB", "clock ms", "trip ms") if wide else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("behind at", overflow="fold")
+    rows = sorted(zip(streams, ways, strict=True), key=lambda one: (one[0]["first_behind"] is None, _calm(one[0])))
+    for stream, way in rows[:_STREAMS_SHOWN]:
+        table.add_row(*_row(stream, way, names, wide=wide))
+    left = len(rows) - _STREAMS_SHOWN
+    return Group(table, *([Text(f"and {left} more: see --json")] if left > 0 else []))
+
+
+def _calm(stream: dict[str, Any]) -> bool:
+    return stream["state"] in ("running", "idle")
+
+
+def _row(stream: dict[str, Any], way: list[Hop], names: list[str], *, wide: bool) -> Iterator[RenderableType]:
+    durable = {hop.name: hop for hop in way if hop.path == "durable"}
+    live = [hop.reached for hop in way if hop.path == "live"]
+    yield from (stream["run_id"], stream["worker_id"], *((stream["agent_id"],) if wide else ()))
+    yield Text(stream["state"], style=_STYLES.get(stream["state"], ""))
+    yield from (_number(durable[name].reached) if name in durable else "" for name in ("worker", "broker", *names))
+    yield _number(max(live)) if live else ""
+    if wide:
+        yield _number(round(stream["credit_bytes"] / 1e3))
+        yield _ms(stream["clock_offset_ms"])
+        yield _ms(stream["round_trip_ms"])
+    behind = stream["first_behind"]
+    late = next((hop for hop in way if hop.name == behind), None)
+    yield Text(f"{behind} for {late.behind_s:.0f} s", style="yellow") if late else ""
+
+
+def _subscribers(live: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("live subscriber", overflow="fold")
+    table.add_column("policy")
+    for name in ("for it", "sent", "received", "queued", "lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("dropped")
+    for one in live:
+        table.add_row(
+            one["name"], _policy(one["policy"]),
+            *(_number(one[key]) for key in ("numbered", "delivered", "received", "queued", "lost_in_transit")),
+            _counts(one["dropped"]),
+        )  # fmt: skip
+    return table
+
+
+def _policy(policy: dict[str, Any]) -> str:
+    limits = f"{_number(policy['events_max'])} events, {policy['age_ms_max'] / 1e3:g} s"
+    mode = {"sample": f"1 in {policy['every']}, ", "latest_per_key": "latest, "}.get(policy["mode"], "")
+    return mode + limits
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_number(count)}" for name, count in sorted(counts.items()))
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", _THIN)
+
+
+def _ms(time_ms: float | None) -> str:
+    return "" if time_ms is None else f"{time_ms:.1f}"

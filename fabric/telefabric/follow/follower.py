@@ -12,12 +12,12 @@ from telefabric.feed import Connection, Link, RunView, Update
 from telefabric.follow.gathering import HISTORY_EVENTS, Gathering
 from telefabric.follow.history import History
 from telefabric.follow.live import LiveLink
+from telefabric.session.liveness import run_state
 from telefabric.store.query import Run
 from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import values
 
 _UNREACHABLE_S = 4.0
-_STALLED_S = 3.0
 _RATE_S = 1.0
 
 
@@ -153,25 +153,27 @@ class Follower:
                 by_run.get(run_id, []),
                 agents.get(run_id, set()),
                 workers.get(run_id, set()),
+                broker_known=self._live.subscription.instance is not None and bool(self._live.status),
             )
             for run_id in {**stored, **by_run}
         ]
         return tuple(sorted(views, key=lambda view: (view.started_ns is None, view.started_ns), reverse=True))
 
 
-def _view(run_id: str, run: Run | None, streams: list[dict[str, Any]], agents: set[str], workers: set[str]) -> RunView:
+def _view(
+    run_id: str,
+    run: Run | None,
+    streams: list[dict[str, Any]],
+    agents: set[str],
+    workers: set[str],
+    *,
+    broker_known: bool,
+) -> RunView:
     silent_s = min((stream["silent_s"] for stream in streams), default=None)
-    state = run.status if run else "pending"
-    if state in ("running", "pending") and silent_s is not None:
-        if silent_s > _STALLED_S:
-            state = "stalled"
-        elif all(stream["state"] == "waiting" for stream in streams):
-            state = "waiting"
-        else:
-            state = "running"
+    states = [stream["state"] for stream in streams]
     return RunView(
         run_id,
-        state,
+        run_state(run.status if run else None, states, broker_known=broker_known),
         run.control_mode if run else "unknown",
         tuple(sorted(agents)),
         len(workers),
@@ -182,7 +184,23 @@ def _view(run_id: str, run: Run | None, streams: list[dict[str, Any]], agents: s
         silent_s and round(silent_s, 0),
         sum(stream["emitted"] for stream in streams),
         sum(stream["backlog"] for stream in streams),
+        next((hop for stream in streams if (hop := _behind_at(stream)) is not None), None),
+        _most([stream["clock_offset_ms"] for stream in streams]),
+        _most([stream["round_trip_ms"] for stream in streams]),
     )
+
+
+def _behind_at(stream: dict[str, Any]) -> str | None:
+    """The durable hop that is behind; that a client cannot keep up is its own affair."""
+    durable = {name for name, path, *_ in stream["hops"] if path == "durable"}
+    found = stream["first_behind"]
+    return str(found) if found in durable else None
+
+
+def _most(figures: list[float | None]) -> float | None:
+    """The one furthest from 0, to a millisecond: finer is noise."""
+    known = [round(figure) for figure in figures if figure is not None]
+    return max(known, key=abs, default=None)
 
 
 def _metadata(run: Run | None) -> dict[str, object]:

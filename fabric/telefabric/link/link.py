@@ -55,6 +55,7 @@ class Link:
         self.clock_offset_ns: int | None = None
         self.round_trip_ns: int | None = None
         self.streams: dict[bytes, LinkedStream] = {}
+        self._live_renewed_ns = 0
         self._random = Random(os.urandom(8))
         self._arriving: list[LinkedStream] = []
         self._guard = threading.Lock()
@@ -168,6 +169,13 @@ class Link:
             self._data_well_ns = now_ns
             sockets.renew_data()
 
+    def _renew_live(self, now_ns: int) -> None:
+        """Each stream of the process is told so, and one new connection is enough."""
+        if self._sockets is not None and now_ns - self._live_renewed_ns > limits.LIVE_STUCK_S * NS:
+            self._live_renewed_ns = now_ns
+            log.warning("link.live_renewed: nothing live gets across to %s: connecting anew", self.address.url)
+            self._sockets.renew_live()
+
     def _send(self, sockets: Sockets, heard: set[bytes], *, look: bool, now_ns: int) -> None:
         """Live events of watched streams at once; durable ones of all at a look, else of streams that heard something.
 
@@ -271,6 +279,8 @@ class Link:
                 session.rewind(message, now_ns)
             case control.Who():
                 session.who(message, now_ns)
+            case control.Unheard() if message.instance == self.instance:
+                self._renew_live(now_ns)
 
     def _welcomed(self, message: control.Welcome) -> None:
         self.instance = message.instance
@@ -310,6 +320,7 @@ class Link:
                 oldest=linked.spool.first_held(linked.session.acked + 1),
                 head=linked.spool.head,
                 backlog_bytes=linked.backlog_bytes,
+                live=None if linked.adopted else linked.feed.numbered,
             )
             for linked in self.streams.values()
             if linked.session.phase is not Phase.GREETING

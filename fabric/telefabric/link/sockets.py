@@ -25,7 +25,7 @@ class Sockets:
         self._context = zmq.Context()
         self._control = self._context.socket(zmq.DEALER)
         self._data = self._new_data()
-        self._live = self._context.socket(zmq.XPUB)
+        self._live = self._new_live()
         self._data_url: str | None = None
         self._live_url: str | None = None
         self.watched: set[bytes] = set()
@@ -33,14 +33,9 @@ class Sockets:
         self.watched_changed = False
         self.subscribed = False
         """The broker listens on the data socket. A PUB socket would send into the void without knowing."""
-        for socket in (self._control, self._live):
-            common_options(socket)
+        common_options(self._control)
         self._control.set(zmq.ROUTING_ID, b"w" + os.urandom(15))
         self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
-        self._live.set(zmq.SNDHWM, limits.LIVE_HWM)
-        self._live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
-        self._live.set(zmq.IMMEDIATE, 1)
-        self._live.set(zmq.XPUB_NODROP, 1)
         self._control.connect(address.url)
         self._readable: set[object] = set()
         self._poller = zmq.Poller()
@@ -80,6 +75,26 @@ class Sockets:
         data.set(zmq.IMMEDIATE, 1)
         data.set(zmq.XPUB_NODROP, 1)
         return data
+
+    def renew_live(self) -> None:
+        """A new live connection; who watches is heard on it again."""
+        assert self._live_url is not None
+        self._poller.unregister(self._live)
+        self._live.close(linger=0)
+        self._live = self._new_live()
+        self._poller.register(self._live, zmq.POLLIN)
+        self.watched.clear()
+        self.watched_changed = True
+        self._live.connect(self._live_url)
+
+    def _new_live(self) -> zmq.Socket[bytes]:
+        live = self._context.socket(zmq.XPUB)
+        common_options(live)
+        live.set(zmq.SNDHWM, limits.LIVE_HWM)
+        live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
+        live.set(zmq.IMMEDIATE, 1)
+        live.set(zmq.XPUB_NODROP, 1)
+        return live
 
     def connect_live(self, url: str) -> None:
         if url == self._live_url:

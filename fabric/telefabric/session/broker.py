@@ -28,6 +28,7 @@ from telefabric.session.credit import CreditBook
 from telefabric.session.lane import DurableLane
 from telefabric.session.live import LiveCore
 from telefabric.session.peers import NS, Durable, Stream
+from telefabric.session.progress import Lag
 from telefabric.wire import control
 from telefabric.wire.batch import Header, parse_header
 
@@ -164,6 +165,7 @@ class BrokerCore:
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
             state.behind = census.place_behind(state, self._required, self.live, now_ns)
+            self._mind_live(state, beat.live, now_ns)
             if not state.open:
                 continue
             if beat.epoch == state.epoch:
@@ -177,6 +179,15 @@ class BrokerCore:
                     self._tell_credit(state, now_ns)
             elif _long_ago(state.opened_ns, now_ns):
                 self._send(peer, control.Who(self.instance, beat.stream))
+
+    def _mind_live(self, state: Stream, numbered: int | None, now_ns: int) -> None:
+        """A live connection can be broken without a word: its source numbers on, and nothing comes."""
+        lane = self.live.lane
+        if numbered is None or not lane.watched(state.info.run_id):
+            state.live_lag = Lag()
+        elif state.live_lag.look(lane.seen(state.info.stream), numbered or 1, now_ns) > limits.LIVE_STUCK_S:
+            state.live_lag = Lag()
+            self._send(state.peer, control.Unheard(self.instance, state.info.stream))
 
     def _bye(self, peer: bytes, message: control.Bye) -> None:
         state = self._streams.get(message.stream)

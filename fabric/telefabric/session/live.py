@@ -80,8 +80,13 @@ class LiveLane:
         for subscriber in self.subscribers.values():
             if subscriber.takes(run, kind):
                 subscriber.push(kind, header, message, now_ns, live)
-        if self._watched(run):
+        if self.watched(run):
             self.recent.push(run, kind, message)
+
+    def seen(self, stream: bytes) -> int:
+        """The newest numbers that came of a stream's kinds, together."""
+        accounts = (self.ledger.sources.get((stream, kind)) for kind in TOPICS)
+        return sum(account.newest + (account.before or 0) for account in accounts if account is not None)
 
     def forget(self, stream: bytes) -> None:
         """The stream is gone."""
@@ -89,7 +94,7 @@ class LiveLane:
 
     def forget_unwatched(self) -> None:
         """Drop the recent windows of runs that nobody wants any more."""
-        self.recent.keep(self._watched)
+        self.recent.keep(self.watched)
 
     def _account(self, live: LiveBatch) -> None:
         header = live.header
@@ -104,7 +109,7 @@ class LiveLane:
                     case Overflow():
                         self.ledger.overflowed(header.stream, event.of_kind, event.reason, event.count, event.reached)
 
-    def _watched(self, run: str) -> bool:
+    def watched(self, run: str) -> bool:
         return any(subscriber.runs is None or run in subscriber.runs for subscriber in self.subscribers.values())
 
 

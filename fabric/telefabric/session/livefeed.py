@@ -55,6 +55,11 @@ class LiveFeed:
             self.waiting.clear()
         self.watched = watched
 
+    @property
+    def numbered(self) -> int:
+        """Of all kinds together; 0 while nobody watches."""
+        return sum(self.counters.values()) if self.watched else 0
+
     def behind(self, head: int) -> bool:
         """So far behind that the older part is better skipped: live is what is new."""
         return head - self.cursor >= limits.LIVE_BEHIND_EVENTS_MAX

@@ -47,6 +47,8 @@ class Stream:
     """By hop."""
     behind: str = ""
     """Where it waited at its last heartbeat: a hop of the durable path, ``live``, or nowhere."""
+    live_lag: Lag = field(default_factory=Lag)
+    """Of what it publishes live, on the way to the broker."""
 
     def heard(self, now_ns: int, oldest: int, head: int) -> None:
         """A HELLO or a heartbeat."""

@@ -181,10 +181,12 @@ class StreamSession:
     def hello(self, oldest: int, head: int) -> control.Hello:
         return control.Hello(control.PROTOCOL, self.info, oldest, head)
 
-    def beat(self, *, oldest: int, head: int, backlog_bytes: int) -> control.StreamBeat:
+    def beat(self, *, oldest: int, head: int, backlog_bytes: int, live: int | None = None) -> control.StreamBeat:
         """Credit that was lowered below what is in flight already is confirmed only as far as that is acknowledged."""
         in_use = max(self.credit, self.in_flight_bytes)
-        return control.StreamBeat(self.info.stream, oldest, head, backlog_bytes, in_use, self.epoch, self.next_bytes)
+        return control.StreamBeat(
+            self.info.stream, oldest, head, backlog_bytes, in_use, self.epoch, self.next_bytes, live
+        )
 
     # -- inside --------------------------------------------------------------------------------------------------
 

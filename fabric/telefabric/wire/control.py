@@ -58,6 +58,9 @@ class StreamBeat(msgspec.Struct, array_like=True, gc=False):
     """The last WELCOME or REWIND that the worker heard."""
     next_bytes: Count = 0
     """Size of the next event when it does not fit into the credit."""
+    live: Count | None = None
+    """The newest live numbers of all its kinds together; 0 while the worker hears nobody ask for it; null for a stream
+    that is not sent live."""
 
 
 class StreamSeq(msgspec.Struct, array_like=True, gc=False):
@@ -162,6 +165,13 @@ class Rewind(Message, tag="rewind"):
 
 class Who(Message, tag="who"):
     """This broker does not know the stream: say HELLO."""
+
+    instance: Id
+    stream: Id
+
+
+class Unheard(Message, tag="unheard"):
+    """The stream is watched, and for a while nothing of it came to the live socket: make that connection anew."""
 
     instance: Id
     stream: Id
@@ -302,7 +312,7 @@ class StatusReply(Message, tag="status"):
 
 
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
-    Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Refused,
+    Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Unheard, Refused,
     Attach, Marks, Stored, Nack, DurableBeat, Attached, Living, Ask, Skipped, StatusRequest, StatusReply,
     Watch, WatchBeat, Unwatch, Watching, Recent,
 ]  # fmt: skip

@@ -15,6 +15,10 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 DROP_OLDEST, LATEST_PER_KEY, SAMPLE = "drop_oldest", "latest_per_key", "sample"
 
 
+AS_WISHED = frozenset(("sampled", "replaced", "not_wanted"))
+"""Reasons of drops that a subscriber asked for."""
+
+
 class QueuePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """How a subscriber's queue in the broker behaves. Asked for in WATCH; WATCHING says what was granted.
 

@@ -50,6 +50,12 @@ def explained(run: RunView) -> str:
     lines = [f"{run.run_id}: {state_words(run)}" + (f", {run.reason}" if run.reason else "")]
     if run.state == "stalled":
         lines.append(f"Nothing from it for {duration(run.silent_s or 0)}. What it sent is kept.")
+    if run.state == "lost":
+        lines.append("What came of it is kept. It goes on here if its worker speaks again.")
+    if run.state == "revived":
+        lines.append("It had been silent, and speaks again.")
+    if run.state == "idle":
+        lines.append("Its worker is well and has emitted nothing for ten seconds.")
     if run.backlog:
         lines.append(f"{plural(run.backlog, 'event')} wait on its machine to be stored.")
     if run.started_ns:

@@ -213,7 +213,7 @@ class Page(QWidget):
             if self.track.live
             else "The newest step was read from the store."
         )
-        running = run is not None and run.state in ("running", "idle")
+        running = run is not None and run.state in ("running", "revived", "idle")
         newest = newest_event(steps)
         age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else 0.0
         self._age.setText(f"age {duration(age)}" if running and newest is not None else "")
@@ -231,6 +231,9 @@ class Page(QWidget):
             sentence = f"Stalled: nothing from {run.run_id}{silent}. {kept}"
         elif run is not None and run.state == "failed":
             sentence = f"Failed: {run.reason or 'the worker gave no reason'}. What it sent is kept."
+        elif run is not None and run.state == "lost":
+            why = run.reason or "no word from its worker any more"
+            sentence = f"Lost: {why}. It goes on here if the worker speaks again."
         self.banner.say(sentence)
 
     def _draw_chart(self) -> None:

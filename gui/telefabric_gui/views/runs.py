@@ -170,7 +170,7 @@ class _Delegate(QStyledItemDelegate):
     def _caption(self, painter: QPainter, area: QRect, row: RunRow) -> None:
         colours = theme.active()
         state = row.run.state
-        told = state in ("stalled", "waiting", "failed")
+        told = state in ("stalled", "waiting", "failed", "lost", "revived")
         painter.setFont(theme.text_font(theme.CAPTION_PX))
         painter.setPen(QColor(colours.state(state) if told else colours.dim))
         line = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 18, 20)

@@ -1,0 +1,93 @@
+"""`telefabric tail --live`: a live subscription as lines, with what did not come told on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import click
+
+from telefabric.address import Address
+from telefabric.store.query import StoredEvent
+from telefabric.subscribe import LiveEvent, LiveSubscription
+from telefabric.wire.live import AS_WISHED, QueuePolicy
+
+_POLL_S = 0.05
+_TELL_S = 1.0
+_HELD_S = 3.0
+"""So long an event waits for the broker to say whose its stream is."""
+_NOBODY = "", "", ""
+
+
+class LiveTail:
+    """One subscription, and the names of its streams' runs, workers and agents as the broker tells them."""
+
+    def __init__(
+        self, address: Address, run: str | None, kinds: tuple[str, ...], agent: str | None, policy: QueuePolicy
+    ) -> None:
+        self._subscription = LiveSubscription(
+            address,
+            name="telefabric tail",
+            runs=None if run is None else [run],
+            kinds=kinds or None,
+            agents=None if agent is None else [agent],
+            policy=policy,
+        )
+        self._kinds = kinds
+        self._streams: dict[str, tuple[str, str, str]] = {}
+        self._held: list[LiveEvent] = []
+        self._held_s = 0.0
+        self._told: Counter[str] = Counter()
+        self._told_s = time.monotonic()
+
+    def run(self, render: Callable[[StoredEvent], bytes], write: Callable[[bytes], object]) -> None:
+        """Until it is interrupted; what had not come by then is told at the end."""
+        with self._subscription:
+            try:
+                while True:
+                    for row in self._turn():
+                        write(render(row))
+                    self._tell(time.monotonic())
+            finally:
+                self._tell(float("inf"))
+
+    def _turn(self) -> Iterator[StoredEvent]:
+        subscription = self._subscription
+        new = subscription.poll(_POLL_S)
+        if new and not self._held:
+            self._held_s = time.monotonic()
+        self._held += new
+        for stream in subscription.status.get("streams", ()):
+            self._streams[stream["stream_id"]] = stream["run_id"], stream["worker_id"], stream["agent_id"]
+        unknown = any(one.stream.hex() not in self._streams for one in self._held)
+        subscription.wants_status = unknown
+        if unknown and time.monotonic() - self._held_s < _HELD_S:
+            return
+        held, self._held = self._held, []
+        yield from (self._row(one) for one in held if not one.recent)
+
+    def _row(self, one: LiveEvent) -> StoredEvent:
+        run_id, worker_id, agent_id = self._streams.get(one.stream.hex(), _NOBODY)
+        event = one.event
+        return StoredEvent(
+            0, one.kind, run_id, worker_id, one.stream, one.seq, getattr(event, "last_seq", one.seq),
+            getattr(event, "agent_id", agent_id), getattr(event, "time_ns", 0), None, None, one.raw,
+        )  # fmt: skip
+
+    def _tell(self, now_s: float) -> None:
+        """At most once a second, and only what is new; what was left out as wished, at the end."""
+        if now_s - self._told_s < _TELL_S:
+            return
+        self._told_s = now_s
+        subscription = self._subscription
+        counted = subscription.dropped + Counter(lost_in_transit=subscription.lost_in_transit)
+        if now_s < float("inf"):
+            counted = Counter({reason: events for reason, events in counted.items() if reason not in AS_WISHED})
+        new = counted - self._told
+        self._told |= counted
+        if new:
+            words = ", ".join(f"{events} {reason.replace('_', ' ')}" for reason, events in sorted(new.items()))
+            click.echo(f"telefabric: not here: {words} ({subscription.received} came so far)", err=True)
+        if subscription.refusal:
+            click.echo(f"telefabric: {subscription.refusal}", err=True)
