@@ -10,7 +10,7 @@ from telefabric.session.lane import DurableLane
 from telefabric.session.live import LiveCore
 from telefabric.session.peers import NS, Durable, Stream
 from telefabric.session.progress import first_hop_behind
-from telefabric.session.standing import LIVE, emitted_of, hops
+from telefabric.session.standing import BROKER, LIVE, WORKER, emitted_of, hops
 
 STATES = ("running", "idle", "waiting", "stalled", "revived")
 _SUBSCRIBER = ("subscriber",)
@@ -50,7 +50,10 @@ FAMILIES = (
         "durable_missed_batches",
     ),
     Family(_P + "durable_stored_events_total", COUNTER, "Events that the subscriber stored, as it says.", _SUBSCRIBER),
-    Family(_P + "durable_quarantined_events_total", COUNTER, "Events that the subscriber quarantined, as it says.", _SUBSCRIBER),
+    Family(
+        _P + "durable_quarantined_events_total", COUNTER, "Events that the subscriber quarantined, as it says.",
+        _SUBSCRIBER,
+    ),
     Family(_P + "durable_heard_seconds", GAUGE, "Time since the last word of the subscriber.", _SUBSCRIBER),
     Family(_P + "live_numbered_events_total", COUNTER, "Events meant for the live subscriber.", _SUBSCRIBER),
     Family(_P + "live_delivered_events_total", COUNTER, "Events delivered to the live subscriber.", _SUBSCRIBER),
@@ -62,7 +65,9 @@ FAMILIES = (
         _P + "live_dropped_events_total", COUNTER, "Events dropped from its queue, or left out by its wish.",
         ("subscriber", "reason"), "live_dropped_events",
     ),
-    Family(_P + "live_received_events_total", COUNTER, "Events that the live subscriber received, as it says.", _SUBSCRIBER),
+    Family(
+        _P + "live_received_events_total", COUNTER, "Events that the live subscriber received, as it says.", _SUBSCRIBER
+    ),
     Family(_P + "live_lost_in_transit_events_total", COUNTER, "Events lost in transit to it, as it says.", _SUBSCRIBER),
     Family(_P + "sources_numbered_events", GAUGE, f"Events numbered on the live path, {_KNOWN}."),
     Family(_P + "sources_received_events", GAUGE, f"Events of the live path that came here, {_KNOWN}."),
@@ -80,7 +85,7 @@ FAMILIES = (
 def of_streams(streams: Collection[Stream], required: Sequence[str], live: LiveCore, now_ns: int) -> Figures:
     """Some microseconds a stream: where one waits is known from its last heartbeat."""
     states = dict.fromkeys(STATES, 0)
-    behind = Counter[str]()
+    behind = dict.fromkeys((WORKER, BROKER, *required, LIVE), 0)
     lag = dict.fromkeys(required, 0)
     emitted = acked = in_flight = backlog_bytes = rewinds = over_credit = 0
     largest = largest_bytes = offset_ns = trip_ns = silent_ns = 0
@@ -89,7 +94,7 @@ def of_streams(streams: Collection[Stream], required: Sequence[str], live: LiveC
         states[stream.liveness(now_ns)] += 1
         hop = place_behind(stream, required, live, now_ns) if stream.silent(now_ns) else stream.behind
         if hop:
-            behind[hop] += 1
+            behind[hop] = behind.get(hop, 0) + 1
         for name in {*required, *stream.marks}:  # one that has not reported lacks all
             lag[name] = lag.get(name, 0) + max(head - stream.marks.get(name, 0), 0)
         emitted += head
