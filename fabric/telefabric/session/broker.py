@@ -418,7 +418,7 @@ class BrokerCore:
     def figures(self, now_ns: int) -> Figures:
         """What metrics and health summary show: `census.FAMILIES`."""
         return {
-            **census.of_streams(self._streams.values(), self._required, self.live, now_ns),
+            **census.of_streams(self._streams.values(), self._required, now_ns),
             **census.of_durables(self._durable.values(), self._required, self.lane, now_ns),
             **census.of_live(self.live, now_ns),
             **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),

@@ -10,7 +10,7 @@ from telefabric.session.lane import DurableLane
 from telefabric.session.live import LiveCore
 from telefabric.session.peers import NS, Durable, Stream
 from telefabric.session.progress import first_hop_behind
-from telefabric.session.standing import BROKER, LIVE, WORKER, emitted_of, hops
+from telefabric.session.standing import BROKER, LIVE, WORKER, durable_hops, emitted_of, hops
 
 STATES = ("running", "idle", "waiting", "stalled", "revived")
 _SUBSCRIBER = ("subscriber",)
@@ -82,7 +82,7 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def of_streams(streams: Collection[Stream], required: Sequence[str], live: LiveCore, now_ns: int) -> Figures:
+def of_streams(streams: Collection[Stream], required: Sequence[str], now_ns: int) -> Figures:
     """Some microseconds a stream: where one waits is known from its last heartbeat."""
     states = dict.fromkeys(STATES, 0)
     behind = dict.fromkeys((WORKER, BROKER, *required, LIVE), 0)
@@ -92,7 +92,7 @@ def of_streams(streams: Collection[Stream], required: Sequence[str], live: LiveC
     for stream in streams:
         head = emitted_of(stream)
         states[stream.liveness(now_ns)] += 1
-        hop = place_behind(stream, required, live, now_ns) if stream.silent(now_ns) else stream.behind
+        hop = _place_of_silent(stream, required, now_ns) if stream.silent(now_ns) else stream.behind
         if hop:
             behind[hop] = behind.get(hop, 0) + 1
         for name in {*required, *stream.marks}:  # one that has not reported lacks all
@@ -135,6 +135,12 @@ def place_behind(stream: Stream, required: Sequence[str], live: LiveCore, now_ns
     if hop is None:
         return ""
     return LIVE if hop.path == LIVE else hop.name
+
+
+def _place_of_silent(stream: Stream, required: Sequence[str], now_ns: int) -> str:
+    """As `place_behind`, but no live subscriber is looked at, for there may be many: a silent worker comes first."""
+    hop = first_hop_behind(durable_hops(stream, required, now_ns))
+    return hop.name if hop else ""
 
 
 def of_durables(durables: Iterable[Durable], required: Sequence[str], lane: DurableLane, now_ns: int) -> Figures:
