@@ -12,6 +12,10 @@ from telefabric.address import Address
 from telefabric.link import Link, orphan_candidates
 
 
+_PATIENCE_S = 3 * limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
+"""A machine under load takes seconds to open spools, and a broker there as long to answer."""
+
+
 class DrainReport(TypedDict):
     delivered_spools: int
     delivered_events: int
@@ -51,9 +55,7 @@ class Drain:
     def hopeless(self) -> bool:
         """Nobody answers, or the broker refuses."""
         silent_s = time.monotonic() - self._started_s
-        return self._link.refusal is not None or (
-            not self._link.connected and silent_s > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
-        )
+        return self._link.refusal is not None or (not self._link.connected and silent_s > _PATIENCE_S)
 
     def obstacle(self) -> str:
         """Why it does not go on: a phrase with the remedy."""
