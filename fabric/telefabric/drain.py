@@ -11,7 +11,6 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.link import Link, orphan_candidates
 
-
 _PATIENCE_S = 3 * limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
 """A machine under load takes seconds to open spools, and a broker there as long to answer."""
 
