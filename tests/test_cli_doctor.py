@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from emitter import Progress
 from processes import Service, broker, free_ports, run, store, wait_for
 from test_kills import emitter
 
-from telefabric.address import DEFAULT, Address
-from telefabric.cli import doctor
-from telefabric.cli.doctor import OK, PROBLEM, WARNING, BrokerSeen, FolderSeen
-from telefabric.store import database
-
-HERE = Address.parse(DEFAULT)
-LDD = """\
-/venv/PySide6/QtGui.abi3.so:
-\tlinux-vdso.so.1 (0x00007fd7f2d7a000)
-\tlibQt6Gui.so.6 => /venv/PySide6/Qt/lib/libQt6Gui.so.6 (0x00007fd7f2d53000)
-\tlibEGL.so.1 => not found
-/venv/PySide6/Qt/plugins/platforms/libqxcb.so:
-\tlibxcb-cursor.so.0 => not found
-\tlibEGL.so.1 => not found
-\tlibstrange.so.9 => not found
-"""
-MOUNTS = """\
-/dev/vda / ext4 rw 0 0
-tmpfs /tmp tmpfs rw 0 0
-nas:/home /home nfs4 rw 0 0
-/dev/sdb /home/ada/fast\\040disk xfs rw 0 0
-"""
+from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING
 
 
 def examined(*arguments: str | Path, code: int = 0, env: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:
@@ -58,10 +37,15 @@ def test_a_machine_with_broker_and_store_is_fine(tmp_path: Path) -> None:
     with broker(port), store(port, tmp_path):
         found = examined("--connect", url, "--data", tmp_path, "--spool", tmp_path / "spool")
     assert {check for check, finding in found.items() if finding["state"] == PROBLEM} == set()
-    for check in ("python", "zmq", "packages", "sqlite", "broker", "store", "clock", "left spools"):
+    for check in (
+        "python", "zmq", "packages", "sqlite", "settings", "broker", "version", "ports", "store", "queries",
+        "live path", "clock", "round trip", "refusals", "store file", "store writers", "left spools",
+    ):  # fmt: skip
         assert found[check]["state"] == OK, found[check]
+    assert all(f"{port + place} (" in found["ports"]["sentence"] for place in (1, 2, 3, 5, 6))
+    assert "is written by process " in found["store writers"]["sentence"]
     assert "protocol 1 answers" in found["broker"]["sentence"]
-    assert "store is attached and answers queries at tcp://127.0.0.1:" in found["store"]["sentence"]
+    assert "store is attached, with queries at tcp://127.0.0.1:" in found["store"]["sentence"]
     assert not (tmp_path / "spool").exists(), "a doctor leaves nothing behind"
 
 
@@ -124,10 +108,11 @@ def test_for_people_it_is_a_row_a_check_with_the_remedy_below(tmp_path: Path) ->
         done = run("doctor", "--connect", f"tcp://127.0.0.1:{port}", "--data", str(tmp_path), "--spool", str(tmp_path))
     assert done.returncode == 1
     rows = done.stdout.splitlines()
-    assert rows[0].startswith("ok       python        Python ")
+    assert re.match(r"ok {7}python +Python ", rows[0])
     problem = next(row for row in rows if row.startswith("problem"))
-    assert f"{port} (control, by process " in problem
-    assert rows[rows.index(problem) + 1].strip().startswith("→ Stop what listens there")
+    assert "takes connections and says nothing" in problem
+    assert re.search(r"listening there: process \d+, ", problem)
+    assert re.match(r" +→ kill -CONT \d+ wakes a stopped one. Stop what", rows[rows.index(problem) + 1])
     assert done.stderr.startswith("telefabric: 1 of ")
     assert done.stderr.count("\n") == 1
 
@@ -138,7 +123,8 @@ def test_a_malformed_address_is_a_mistake_of_usage() -> None:
 
 def test_it_does_not_load_qt() -> None:
     code = (
-        "import sys; from telefabric.cli import doctor; doctor.look_for_qt_libraries(); print('PySide6' in sys.modules)"
+        "import sys; from telefabric.cli.doctor.looks.installation import look_for_qt_libraries as look;"
+        "look(); print('PySide6' in sys.modules)"
     )
     with Service([sys.executable, "-c", "print('ready', flush=True);" + code]) as process:
         assert process.process is not None
@@ -146,77 +132,17 @@ def test_it_does_not_load_qt() -> None:
         assert process.process.stdout.readline() == "False\n"
 
 
-# -- verdicts ----------------------------------------------------------------------------------------------------
-def test_versions_that_lose_data_or_crash_are_problems() -> None:
-    assert doctor.SQLITE_MIN == database.SQLITE_MIN
-    assert doctor.judge_python((3, 10, 4)).state == PROBLEM
-    assert doctor.judge_zmq("26.0", (4, 3, 4)).state == PROBLEM
-    assert doctor.judge_sqlite("3.50", (3, 50, 4)).remedy == "pip install -U apsw"
-    assert doctor.judge_sqlite(None, ()).state == WARNING
-    assert doctor.judge_qt("6.12.0", (3, 11, 7), []).state == PROBLEM
-    assert doctor.judge_qt("6.12.0", (3, 12, 1), []).state == OK
-    assert doctor.judge_qt("6.11.3", (3, 11, 7), []).state == OK
-    assert doctor.judge_qt(None, (3, 11, 7), None).state == OK
-    assert doctor.judge_others({"msgspec": None, "msgpack": "1"}).state == PROBLEM
-
-
-def test_what_qt_misses_is_named_with_the_packages_that_bring_it() -> None:
-    missing = doctor.missing_libraries(LDD)
-    assert missing == ["libEGL.so.1", "libstrange.so.9", "libxcb-cursor.so.0"]
-    found = doctor.judge_qt("6.11.3", (3, 12, 1), missing)
-    assert found.state == WARNING
-    assert found.remedy == "sudo apt-get install libegl1 libxcb-cursor0; install what brings libstrange.so.9"
-    packages = {"libegl1", "libgl1", "libxkbcommon-x11-0", "libxcb-cursor0", "libdbus-1-3", "libfontconfig1"}
-    assert packages <= set(doctor.DEBIAN_PACKAGES.values())
-
-
-def test_few_open_files_are_told_as_workers() -> None:
-    assert doctor.judge_open_files(20_000, 20_000).state == OK
-    few = doctor.judge_open_files(1_024, 1_048_576)
-    assert few.state == WARNING
-    assert "308 workers" in few.sentence
-    assert few.remedy == "ulimit -n 3100, in the shell that starts the broker"
-    assert "LimitNOFILE" in doctor.judge_open_files(1_024, 2_048).remedy
-    assert doctor.judge_open_files(64, 64).state == PROBLEM
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/var/lib", "ext4"), ("/tmp/x", "tmpfs"), ("/home/ada", "nfs4"), ("/home/ada/fast disk/store", "xfs"),
-        ("/homestead", "ext4"),
-    ],
-)  # fmt: skip
-def test_the_file_system_is_that_of_the_longest_mount(path: str, expected: str) -> None:
-    assert doctor.file_system_of(Path(path), MOUNTS) == expected
-
-
-def test_folders_on_a_network_or_a_full_disk_are_problems() -> None:
-    def state(free: int, kind: str) -> str:
-        return doctor.judge_folder("data folder", "TELEFABRIC_DATA", FolderSeen(Path("/x"), "", free, kind)).state
-
-    assert state(10**12, "ext4") == OK
-    assert state(10**12, "nfs4") == PROBLEM
-    assert state(10**9, "ext4") == WARNING
-    assert state(10**7, "ext4") == PROBLEM
-
-
-def test_a_log_that_a_reader_holds_is_a_warning() -> None:
-    assert f"{database.FILE_NAME}-wal" == doctor.STORE_LOG
-    log = Path("/data") / doctor.STORE_LOG
-    assert doctor.judge_store_log(log, 0) is doctor.judge_store_log(log, 256 << 20) is None
-    held = doctor.judge_store_log(log, 300 << 20)
-    assert held is not None
-    assert (held.state, held.remedy.split()[:2]) == (WARNING, ["lsof", str(log)])
-
-
-def test_clock_shared_memory_and_a_broker_elsewhere() -> None:
-    assert doctor.judge_clock(0.002).state == OK  # type: ignore[union-attr]
-    assert "2.5 s behind" in doctor.judge_clock(2.5).sentence  # type: ignore[union-attr]
-    assert "3.0 s ahead" in doctor.judge_clock(-3.0).sentence  # type: ignore[union-attr]
-    assert doctor.judge_shm(None).state == doctor.judge_shm(64 << 20).state == WARNING
-    assert doctor.judge_shm(1 << 30).state == OK
-    assert doctor.judge_broker(Address("lab", 7750), BrokerSeen(None)).state == PROBLEM
-    assert doctor.judge_broker(HERE, BrokerSeen(None, taken={})).remedy == "telefabric up"
-    without = BrokerSeen({"absent": [], "durable": [{"name": "store"}]})
-    assert doctor.judge_store(HERE, without).state == WARNING  # type: ignore[union-attr]
+def test_settings_that_end_other_commands_are_rows_here(tmp_path: Path) -> None:
+    options = ["--connect", f"tcp://127.0.0.1:{free_ports()}", "--data", tmp_path, "--spool", tmp_path]
+    broken = tmp_path / "broken.toml"
+    broken.write_text("connect = \n")
+    file = examined(*options, code=1, env={"TELEFABRIC_CONFIG": str(broken)})["settings"]
+    assert str(broken) in file["sentence"]
+    assert file["remedy"] == "correct it, or move it away"
+    typo = examined(*options, env={"TELEFABRIC_CONECT": "tcp://lab:7750"})["settings"]
+    assert (typo["state"], typo["remedy"]) == (WARNING, "unset TELEFABRIC_CONECT, and export TELEFABRIC_CONNECT")
+    here = {"TELEFABRIC_DATA": " ", "XDG_DATA_HOME": str(tmp_path)}
+    found = examined(*options[:2], "--spool", tmp_path, code=1, env=here)
+    variable = found["settings"]
+    assert (variable["state"], variable["remedy"]) == (PROBLEM, "unset TELEFABRIC_DATA, or export another value")
+    assert f"{tmp_path}/telefabric can be written" in found["data folder"]["sentence"]

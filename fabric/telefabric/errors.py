@@ -10,6 +10,7 @@
     │   │   └── StoreReplaced  it was removed or replaced while it was open
     │   ├── PartFailed    a child process ended before it was ready, and has told why by itself
     │   └── Unreachable   nobody answers at an address
+    │       └── Foreign   something answers there, in words that are not ours
     └── WireError         the peer's: bytes that are not ours, damaged, or of another version
 
 Every message is one sentence with the figure and the remedy; the CLI prints it as it stands.
@@ -60,6 +61,10 @@ class PartFailed(EnvironmentProblem):
 
 class Unreachable(EnvironmentProblem):
     """Nobody answers at an address."""
+
+
+class Foreign(Unreachable):
+    """What answers at an address does not speak this version's protocol."""
 
 
 class WireError(TelefabricError):

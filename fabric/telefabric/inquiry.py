@@ -8,7 +8,7 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import Unreachable, WireError
+from telefabric.errors import Foreign, Unreachable, WireError
 from telefabric.transport import common_options, why
 from telefabric.wire import control
 
@@ -18,7 +18,7 @@ PATIENCE_S = 3.0
 def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.StatusReply:
     """The broker's answer. Any thread; blocks for `timeout_s` at most.
 
-    Raises `Unreachable` when nobody answers, or nobody that speaks this protocol.
+    Raises `Unreachable` when nobody answers, `Foreign` when what answers does not speak this protocol.
     """
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         common_options(socket)
@@ -36,7 +36,7 @@ def _await_reply(socket: zmq.Socket[bytes], address: Address, deadline: float) -
         try:
             message = control.decode(socket.recv_multipart()[-1], limits.STATUS_BYTES_MAX)
         except WireError as error:
-            raise Unreachable(
+            raise Foreign(
                 f"what answers at {address.url} is no broker of this version ({error}): check the address"
             ) from None
         if isinstance(message, control.StatusReply):

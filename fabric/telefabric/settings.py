@@ -274,16 +274,17 @@ def _parse(setting: Setting, value: Any, where: str) -> Any:
 def data_folder(given: Any = None) -> Path:
     """The folder of the store."""
     folder: Path | None = resolve("data", given).value
-    return folder or _user_data()
+    return folder or user_data()
 
 
 def spool_folder(given: Any = None) -> Path:
     """The folder of the workers' spools."""
     folder: Path | None = resolve("spool", given).value
-    return folder or _user_data() / "spool"
+    return folder or user_data() / "spool"
 
 
-def _user_data() -> Path:
+def user_data() -> Path:
+    """Where store and spools are unless a setting says otherwise."""
     import platformdirs  # takes 30 ms, and most workers are told where their spool is
 
     return platformdirs.user_data_path("telefabric", appauthor=False)

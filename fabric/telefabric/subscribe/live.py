@@ -73,6 +73,8 @@ class LiveSubscription:
         """What the broker last said of its streams."""
         self.wants_status = False
         """Ask for it soon: set it when a stream is not known."""
+        self.deliveries = 0
+        """Messages of the broker's live socket, its ticks included: that there are any shows that it delivers."""
         self.received = 0
         self.dropped: Counter[str] = Counter()
         """Events by the reason that was reported."""
@@ -202,6 +204,7 @@ class LiveSubscription:
         except WireError as error:
             log.warning("live.bad_delivery: %s", error)
             return
+        self.deliveries += 1
         if not frames[2]:
             self.ledger.delivered(delivery, 0)
             return

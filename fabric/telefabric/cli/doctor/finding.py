@@ -1,0 +1,44 @@
+"""What the doctor says: one row a check, and the words of its sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+
+class Finding(NamedTuple):
+    """One row: what was looked at, how it is, one sentence on it, and what to do when it is not fine."""
+
+    check: str
+    state: str
+    sentence: str
+    remedy: str = ""
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version."""
+    found: list[int] = []
+    for part in text.split("."):
+        if not part.isdigit():
+            break
+        found.append(int(part))
+    return tuple(found)
+
+
+def dotted(parts: Iterable[int]) -> str:
+    return ".".join(map(str, parts))
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1_000:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1_000
+    return f"{count:,.1f} TB"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

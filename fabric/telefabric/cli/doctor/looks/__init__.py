@@ -1,0 +1,1 @@
+"""What can be seen: input and output, and no opinion."""

@@ -1,0 +1,39 @@
+"""Looking at many things at once, and waiting for none of them longer than was meant."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+Seen = TypeVar("Seen")
+
+
+def in_time(looks: Sequence[Callable[[], Seen]], timeout_s: float) -> list[Seen | None]:
+    """What each look saw, side by side; None for one that has not ended in time. Raises what a look raised."""
+    deadline_s = time.monotonic() + timeout_s
+    return [seen_by(deadline_s, future) for future in list(map(begin, looks))]
+
+
+def begin(look: Callable[[], Seen]) -> Future[Seen]:
+    """Look on a thread of its own. It is a daemon: what hangs (a dead network disk) ends with the process."""
+    future: Future[Seen] = Future()
+    threading.Thread(target=_run, args=(look, future), daemon=True).start()
+    return future
+
+
+def seen_by(deadline_s: float, future: Future[Seen]) -> Seen | None:
+    """What was seen, or None when there is nothing at that time (monotonic seconds). Raises what the look raised."""
+    wait([future], max(deadline_s - time.monotonic(), 0))
+    return future.result() if future.done() else None
+
+
+def _run(look: Callable[[], Seen], future: Future[Seen]) -> None:
+    try:
+        seen = look()
+    except BaseException as error:  # noqa: BLE001  (a thread's boundary: `seen_by` raises it)
+        future.set_exception(error)
+    else:
+        future.set_result(seen)

@@ -1,0 +1,1 @@
+"""What to say of what was seen: pure functions."""
