@@ -31,4 +31,4 @@ def test_streams_of_long_ago_leave_the_memory_and_may_speak_again(
     assert first.close()
     assert fabric_service.rows("SELECT run_id, count(*) FROM steps JOIN runs USING (run)") == [("first", 100)]
     assert fabric_service.rows("SELECT count(*) FROM runs") == [(9,)]
-    assert store.counts == {}, "no batch was refused"
+    assert store.tally.refused == {}, "no batch was refused"

@@ -631,7 +631,7 @@ def test_dry_run_validates_and_counts(tmp_path: Path, caplog: pytest.LogCaptureF
         worker.metric("loss", math.nan)
         worker.log("line")
         assert worker.emitted == worker.acknowledged == 6
-    assert "dry run: 7 events valid" in caplog.text
+    assert "worker.dry_run: 7 events valid" in caplog.text
     assert "1 episode, 1 log, 1 metric, 1 run_completed, 1 run_started, 2 step" in caplog.text
     assert not (tmp_path / "spool").exists()
 

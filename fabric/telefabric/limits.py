@@ -95,6 +95,15 @@ TICK_S = 1.0
 LIVE_STUCK_S = 5 * TICK_S
 """A live subscriber that does not even get ticks for so long begins anew."""
 
+# -- watching the services ---------------------------------------------------------------------------------------
+LOG_INTERVAL_S = 1.0
+"""How often at most a warning or an error of one name is logged."""
+FIGURES_S = 1.0
+"""How often a service makes its figures anew while it has a metrics endpoint."""
+SUMMARY_S = 60.0
+REASONS_MAX = 32
+"""Series of one metric for reasons that another process may have thought of; further ones are told together."""
+
 # -- sockets -----------------------------------------------------------------------------------------------------
 DATA_HWM = 64
 DURABLE_HWM = 64

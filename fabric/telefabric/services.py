@@ -7,24 +7,31 @@ import threading
 from pathlib import Path
 
 from telefabric.address import Address
+from telefabric.settings import OFF
 from telefabric.store.database import FILE_NAME
 from telefabric.supervisor import Part, Supervisor
 
 
 class Services:
-    """A broker that listens on `listen` (port 0: any free one) and a store in `folder`.
+    """A broker that listens on `listen` (port 0: any free one) and a store in `folder`; `metrics` as in the settings.
 
     Use `start` and `stop`, or it as a context manager; either raises `EnvironmentProblem` when a part does not come up.
     """
 
     def __init__(
-        self, listen: Address, folder: Path, log_format: str | None = None, log_level: str | None = None
+        self,
+        listen: Address,
+        folder: Path,
+        log_format: str | None = None,
+        log_level: str | None = None,
+        metrics: str = OFF,
     ) -> None:
         self.folder = folder
         self.broker = Part("broker", self._broker_command)
         self.store = Part("store", self._store_command)
         self._listen = listen
-        self._log_options = [
+        self._options = [
+            *("--metrics", metrics),
             *(["--log-format", log_format] if log_format else []),
             *(["--log-level", log_level] if log_level else []),
         ]
@@ -63,13 +70,13 @@ class Services:
             self._tending.join()
 
     def _broker_command(self) -> list[str]:
-        return [*_TELEFABRIC, "broker", "--tied", "--listen", self.address.url, *self._log_options]
+        return [*_TELEFABRIC, "broker", "--tied", "--listen", self.address.url, *self._options]
 
     def _store_command(self) -> list[str]:
         query = ["--query", "tcp://127.0.0.1:0"] if self._listen.port == 0 else []
         return [
             *_TELEFABRIC, "store", "--tied", "--connect", self.address.url, "--data", str(self.folder), *query,
-            *self._log_options,
+            *self._options,
         ]  # fmt: skip
 
 

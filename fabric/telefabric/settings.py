@@ -16,6 +16,7 @@ from telefabric import address, limits, policy
 from telefabric.errors import UsageError
 
 FILE_NAME = "telefabric.toml"
+OFF = "off"
 
 
 class Setting(NamedTuple):
@@ -101,6 +102,30 @@ def _names(value: str) -> str:
 
 def names_of(value: str) -> list[str]:
     return value.split(",")
+
+
+def _endpoint(value: str) -> str:
+    """An address of this machine, by its port alone if one likes, or off."""
+    if value == OFF:
+        return OFF
+    url = f"tcp://127.0.0.1:{value}" if value.isdecimal() else value
+    try:
+        return address.Address.parse(url).url
+    except UsageError:
+        raise ValueError("off, a port such as 9464, or an address such as tcp://127.0.0.1:9464") from None
+
+
+def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | None:
+    """Where a service has its metrics, so many ports above the setting; None while they are off.
+
+    Raises `UsageError` for an address beyond loopback.
+    """
+    url = resolve("metrics", given).value
+    if url == OFF:
+        return None
+    found = address.Address.parse(url)
+    found.require_loopback()
+    return found.beside(offset)
 
 
 def _policy(value: str) -> str:
@@ -189,6 +214,12 @@ SETTINGS: dict[str, Setting] = {
             _policy,
             "balanced",
             f"How a live client's queue in the broker behaves: {policy.FORMS}.",
+        ),
+        Setting(
+            "metrics",
+            _endpoint,
+            OFF,
+            "Port for Prometheus: the broker's metrics there, those of store and query service on the two above it.",
         ),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "info", "The least that services log."),
         Setting("log_format", _choice("console", "json"), "console", "How the services write their logs, to stderr."),

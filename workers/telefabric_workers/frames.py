@@ -6,11 +6,11 @@ link's thread encodes it, without the interpreter lock. Needs the extra ``frames
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from telefabric.ratelimit import library_logger
 from telefabric_schemas import Frame
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from telefabric.link import LinkedStream
 
-log = logging.getLogger("telefabric.worker")
+log = library_logger("telefabric.worker.frames")
 
 FPS_MAX = 20
 QUALITY = 85
@@ -78,7 +78,7 @@ def _encoder(shot: _Shot) -> Callable[[], Frame | None]:
         try:
             return shot.encode()
         except (ValueError, RuntimeError) as error:
-            log.warning("a frame of %s was not sent: %s", shot.agent_id, error)
+            log.warning("worker.frame_left_out: a frame of %s was not sent: %s", shot.agent_id, error)
             return None
 
     return encode

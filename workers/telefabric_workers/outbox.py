@@ -116,7 +116,7 @@ class DryRun(Outbox):
 
     def close(self, flush_s: float) -> bool:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.counts.items()))
-        log.info("dry run: %d events valid, %d bytes: %s", self._head, self.bytes, kinds)
+        log.info("worker.dry_run: %d events valid, %d bytes: %s", self._head, self.bytes, kinds)
         return True
 
 
@@ -189,7 +189,7 @@ class Spooled(Outbox):
         if not complete:
             lost = self.spool.dropped_events
             log.warning(
-                "%d of %d events are not stored yet and stay in %s%s; "
+                "worker.not_stored: %d of %d events are not stored yet and stay in %s%s; "
                 "a later worker on this machine delivers them, or: telefabric spool drain",
                 head - self.spool.acked, head, directory, f", but {lost} that had no room" if lost else "",
             )  # fmt: skip

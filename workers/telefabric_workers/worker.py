@@ -434,7 +434,11 @@ class Worker:
         """Log what `_tell` noted: never under the lock, for a log handler may itself emit."""
         while self._unsaid:
             name, why = self._unsaid.pop(0)
-            log.warning("%s goes without its value: %s (told once; counted in worker.problems)", name, why)
+            log.warning(
+                "worker.value_left_out: %s goes without its value: %s (told once; counted in worker.problems)",
+                name,
+                why,
+            )
 
     def _named(self, agent: Any) -> str:
         """An agent's name as text; the worker's own when it has none."""

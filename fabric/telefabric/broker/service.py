@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -15,13 +16,17 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.livesockets import LiveSockets
 from telefabric.errors import TelefabricError, WireError
+from telefabric.figures import Figures, by_reason
+from telefabric.health import Health
 from telefabric.session.broker import BrokerCore
+from telefabric.session.census import FAMILIES
 from telefabric.transport import bind, common_options, receive, send_frames
 from telefabric.wire import control
 
 log = structlog.get_logger("telefabric.broker")
 
 OFFSET_DATA, OFFSET_DURABLE = 1, 3
+NS = 1_000_000_000
 _POLL_MS = 20
 _RETRY_MS = 1
 _RETRY_LIVE_MS = 5
@@ -30,14 +35,23 @@ _CONTROL_A_TURN = 500
 _BATCHES_A_TURN = 32
 """2 MB of batches, some milliseconds: then the live path has its turn again."""
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
-_SUMMARY_S = 60.0
+_UNSENT = ("control_unreachable", "control_full")
+"""Drops of our own messages; all others are refusals of somebody else's."""
 
 
 class Broker:
-    """Binds on construction, serves in `run` until `stop`. Raises `EnvironmentProblem` when a port is in use."""
+    """Binds on construction, serves in `run` until `stop`. Raises `EnvironmentProblem` when a port is in use.
+
+    `show` is given the broker's figures once a second, on the broker's thread.
+    """
 
     def __init__(
-        self, listen: Address, *, required: Sequence[str] = ("store",), streams_max: int = limits.STREAMS_MAX
+        self,
+        listen: Address,
+        *,
+        required: Sequence[str] = ("store",),
+        streams_max: int = limits.STREAMS_MAX,
+        show: Callable[[Figures], None] | None = None,
     ) -> None:
         listen.require_loopback()
         self._context = zmq.Context()
@@ -68,7 +82,9 @@ class Broker:
         self._stop = threading.Event()
         self._full = False
         self._retry_ms = _POLL_MS
-        self._summary_due_s = time.monotonic() + _SUMMARY_S
+        self._health = Health("broker", FAMILIES, show, time.monotonic_ns())
+        self._refused_told: Counter[str] = Counter()
+        self._refused_due_ns = 0
 
     def stop(self) -> None:
         """End `run` soon. Any thread, and signal handlers."""
@@ -105,7 +121,8 @@ class Broker:
         self._retry_ms = _RETRY_MS if self._full else _RETRY_LIVE_MS if live_full else _POLL_MS
         for peer, message in self.core.take():
             self._send(peer, message)
-        self._summarise()
+        self._tell_refused(now_ns)
+        self._health.tend(self.core.figures, now_ns)
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -170,19 +187,18 @@ class Broker:
                 raise
             self.core.dropped["control_unreachable" if error.errno == zmq.EHOSTUNREACH else "control_full"] += 1
 
-    def _summarise(self) -> None:
-        if time.monotonic() < self._summary_due_s:
+    def _tell_refused(self, now_ns: int) -> None:
+        """Say what was refused since the last time, by reason; once a second, however much it is."""
+        if now_ns < self._refused_due_ns:
             return
-        self._summary_due_s = time.monotonic() + _SUMMARY_S
-        status = self.core.status(time.monotonic_ns())
-        log.info(
-            "broker.summary",
-            streams=len(status["streams"]),
-            lane_bytes=status["lane_bytes"],
-            credit_lent_bytes=status["credit_lent_bytes"],
-            absent=status["absent"],
-            dropped=status["dropped"],
-        )
+        refused = self.core.dropped + self.core.live.lane.dropped
+        for reason in _UNSENT:
+            del refused[reason]
+        new = refused - self._refused_told
+        if new:
+            log.warning("broker.refused", messages=new.total(), reasons=by_reason(new))
+            self._refused_told = refused
+        self._refused_due_ns = time.monotonic_ns() + int(limits.LOG_INTERVAL_S * NS)
 
     def _new_socket(self, kind: int) -> zmq.Socket[Any]:
         socket = self._context.socket(kind)

@@ -1,17 +1,14 @@
-"""Options that several commands share, and how services write their logs."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-import structlog
 
-from telefabric.settings import SETTINGS, resolve
+from telefabric.settings import SETTINGS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,23 +43,3 @@ def ignore_interrupt() -> None:
 
 def logging_options(command: Command) -> Command:
     return setting("log_format")(setting("log_level")(command))
-
-
-def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> None:
-    """Structured logs to stderr: for people, or one JSON object a line."""
-    level = logging.getLevelNamesMapping()[resolve("log_level", log_level).value.upper()]
-    as_json = resolve("log_format", log_format).value == "json"
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(message)s")

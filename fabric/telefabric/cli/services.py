@@ -13,12 +13,15 @@ import click
 
 from telefabric.address import Address
 from telefabric.cli import storefile
-from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, set_up_logs, setting, tied
+from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, tied
+from telefabric.health import endpoint_of
+from telefabric.logs import set_up_logs
 from telefabric.services import Services
-from telefabric.settings import data_folder, names_of, resolve
+from telefabric.settings import OFF, data_folder, metrics_endpoint, names_of, resolve
 from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
 
 OFFSET_QUERY = 4
+OFFSET_BROKER_METRICS, OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 0, 1, 2
 _COLLECT_AFTER = 100_000
 """A transaction gathers in lists of some 100,000 values, which the collector would look through again and again."""
 _NICE = 5
@@ -29,12 +32,14 @@ _NICE = 5
 @setting("listen")
 @setting("streams_max")
 @setting("required")
+@setting("metrics")
 @logging_options
 @tied()
 def broker(
     listen: str | None,
     streams_max: str | None,
     required: str | None,
+    metrics: str | None,
     log_format: str | None,
     log_level: str | None,
     tied: bool,
@@ -47,11 +52,14 @@ def broker(
       telefabric broker --required store,archive
     """
     from telefabric.broker.service import Broker
+    from telefabric.session.census import FAMILIES
 
     set_up_logs(log_format, log_level)
     address = Address.parse(resolve("listen", listen).value)
     names = names_of(resolve("required", required).value)
-    service = Broker(address, required=names, streams_max=resolve("streams_max", streams_max).value)
+    streams = resolve("streams_max", streams_max).value
+    endpoint = endpoint_of("broker", metrics_endpoint(metrics, OFFSET_BROKER_METRICS), FAMILIES)
+    service = Broker(address, required=names, streams_max=streams, show=endpoint.show if endpoint else None)
     on_signals(service.stop)
     if tied:
         ignore_interrupt()
@@ -65,6 +73,7 @@ def broker(
 @setting("data")
 @click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
 @setting("lost_after_s")
+@setting("metrics")
 @logging_options
 @tied()
 @click.pass_context
@@ -74,6 +83,7 @@ def store(
     data: str | None,
     query: str | None,
     lost_after_s: str | None,
+    metrics: str | None,
     log_format: str | None,
     log_level: str | None,
     tied: bool,
@@ -87,6 +97,7 @@ def store(
     if ctx.invoked_subcommand is not None:
         return
     from telefabric.store.database import FILE_NAME
+    from telefabric.store.figures import FAMILIES
     from telefabric.store.service import Store
 
     set_up_logs(log_format, log_level)
@@ -94,8 +105,12 @@ def store(
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / FILE_NAME
     patience_s = resolve("lost_after_s", lost_after_s).value
-    with closing(Store(broker_address, path, lost_after_s=patience_s)) as service:
-        queries = Part("query service", lambda: _query_command(queries.url or listen.url, path))
+    asked = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
+    options = _query_options(asked, log_format, log_level)
+    endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
+    show = endpoint.show if endpoint else None
+    with closing(Store(broker_address, path, lost_after_s=patience_s, show=show)) as service:
+        queries = Part("query service", lambda: [*_query_command(queries.url or listen.url, path), *options])
         helpers = Supervisor([queries])
         helpers.start()
         service.query = f"*:{Address.parse(queries.url).port}"
@@ -125,21 +140,40 @@ def _query_command(listen: str, path: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "telefabric.store.queryservice", "--listen", listen, "--store", str(path)]
 
 
+def _query_options(metrics: Address | None, log_format: str | None, log_level: str | None) -> list[str]:
+    return [
+        *("--metrics", metrics.url if metrics else OFF),
+        *(("--log-format", log_format) if log_format else ()),
+        *(("--log-level", log_level) if log_level else ()),
+    ]
+
+
 @click.command()
 @setting("listen")
 @setting("data")
+@setting("metrics")
 @logging_options
 @tied()
-def up(listen: str | None, data: str | None, log_format: str | None, log_level: str | None, tied: bool) -> None:
+def up(
+    listen: str | None,
+    data: str | None,
+    metrics: str | None,
+    log_format: str | None,
+    log_level: str | None,
+    tied: bool,
+) -> None:
     """Run broker and store together, until ^C or SIGTERM; a part that dies is restarted.
 
     \b
     Example:
       telefabric up
       telefabric up --listen tcp://127.0.0.1:7750 --data ./runs
+      telefabric up --metrics 9464
     """
     set_up_logs(log_format, log_level)
-    services = Services(Address.parse(resolve("listen", listen).value), data_folder(data), log_format, log_level)
+    metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
+    address, port = Address.parse(resolve("listen", listen).value), resolve("metrics", metrics).value
+    services = Services(address, data_folder(data), log_format, log_level, port)
     services.start()
     on_signals(services.stop)
     if tied:

@@ -6,7 +6,6 @@ workers on this machine left behind. All rules are in `telefabric.session.stream
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -23,13 +22,14 @@ from telefabric.link.linked import LinkedStream
 from telefabric.link.live import LiveSender
 from telefabric.link.orphans import Orphans
 from telefabric.link.sockets import Sockets
+from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
 from telefabric.session.stream import NS, Phase, StreamSession
 from telefabric.spool import Spool
 from telefabric.wire import control
 from telefabric.wire.live import topic_of
 
-log = logging.getLogger("telefabric.link")
+log = library_logger("telefabric.link")
 
 _POLL_ACTIVE_MS = 20
 _POLL_IDLE_MS = 50

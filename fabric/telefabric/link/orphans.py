@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
 from telefabric import limits
 from telefabric.errors import SpoolError
 from telefabric.link.linked import LinkedStream
+from telefabric.ratelimit import library_logger
 from telefabric.session.stream import NS
 from telefabric.spool import Spool
 
-log = logging.getLogger("telefabric.link")
+log = library_logger("telefabric.link")
 
 _SCAN_S = 5.0
 _STREAM_ID = re.compile("[0-9a-f]{32}")

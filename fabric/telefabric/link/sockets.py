@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import zmq
@@ -10,10 +9,11 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
+from telefabric.ratelimit import library_logger
 from telefabric.transport import common_options, receive_last, send_frames
 from telefabric.wire import control
 
-log = logging.getLogger("telefabric.link")
+log = library_logger("telefabric.link")
 
 _SUBSCRIBED = 1
 

@@ -22,7 +22,8 @@ from msgspec.structs import replace
 
 from telefabric import __version__, limits
 from telefabric.errors import UsageError, WireError
-from telefabric.session import standing
+from telefabric.figures import Figures
+from telefabric.session import census, standing
 from telefabric.session.credit import CreditBook
 from telefabric.session.lane import DurableLane
 from telefabric.session.live import LiveCore
@@ -163,7 +164,7 @@ class BrokerCore:
             state.heard(now_ns, beat.oldest, beat.head)
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
-            standing.hops(state, self._required, self.live, now_ns)  # how long each is behind
+            state.behind = census.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
                 continue
@@ -413,6 +414,15 @@ class BrokerCore:
             "dropped": dict(self.dropped),
             "live_dropped": dict(self.live.lane.dropped),
         }  # fmt: skip
+
+    def figures(self, now_ns: int) -> Figures:
+        """What metrics and health summary show: `census.FAMILIES`."""
+        return {
+            **census.of_streams(self._streams.values(), self._required, now_ns),
+            **census.of_durables(self._durable.values(), self._required, self.lane, now_ns),
+            **census.of_live(self.live, now_ns),
+            **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
+        }
 
     def _credit_of(self, state: Stream) -> int:
         return self._credit.granted(state.info.stream) if state.open else 0

@@ -64,6 +64,10 @@ class Intake:
     def forget_all(self) -> None:
         self._streams.clear()
 
+    def __len__(self) -> int:
+        """How many streams are kept."""
+        return len(self._streams)
+
     def knows(self, stream: bytes) -> bool:
         return stream in self._streams
 

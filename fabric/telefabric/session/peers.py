@@ -45,6 +45,8 @@ class Stream:
     round_trip_ns: int | None = None
     lags: dict[str, Lag] = field(default_factory=dict)
     """By hop."""
+    behind: str = ""
+    """Where it waited at its last heartbeat: a hop of the durable path, ``live``, or nowhere."""
     live_lag: Lag = field(default_factory=Lag)
     """Of what it publishes live, on the way to the broker."""
 

@@ -16,19 +16,8 @@ DURABLE, LIVE = "durable", "live"
 
 def hops(stream: Stream, required: Sequence[str], live: LiveCore, now_ns: int) -> list[Hop]:
     """A stream's way: its worker, the broker, each durable subscriber, each live one that is sent something of it."""
-    emitted = emitted_of(stream)
-    taken = max(stream.next_seq - 1, stream.acked)
-    silent_s = (now_ns - stream.heard_ns) / NS if stream.silent(now_ns) else 0.0
-    found = [
-        Hop(WORKER, DURABLE, emitted, 0, silent_s),
-        Hop(BROKER, DURABLE, taken, emitted - taken, _lag(stream, BROKER, taken, emitted, now_ns)),
-    ]
-    gone = set(stream.lags) - {BROKER}
-    for name in dict.fromkeys((*required, *stream.marks)):
-        gone.discard(name)
-        mark = stream.marks.get(name, 0)
-        goal = taken if name in stream.marks else max(emitted, 1)  # one that has not reported lacks all
-        found.append(Hop(name, DURABLE, mark, max(goal - mark, 0), _lag(stream, name, mark, goal, now_ns)))
+    found = durable_hops(stream, required, now_ns)
+    gone = set(stream.lags) - {hop.name for hop in found}
     for token, name, flow in live.flows_of(stream.info.stream):
         done = flow.delivered + flow.dropped
         lag_s = _lag(stream, token.hex(), done, flow.numbered, now_ns)
@@ -36,6 +25,22 @@ def hops(stream: Stream, required: Sequence[str], live: LiveCore, now_ns: int) -
         gone.discard(token.hex())
     for hop in gone:
         del stream.lags[hop]
+    return found
+
+
+def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[Hop]:
+    """The part of its way that does not depend on who watches."""
+    emitted = emitted_of(stream)
+    taken = max(stream.next_seq - 1, stream.acked)
+    silent_s = (now_ns - stream.heard_ns) / NS if stream.silent(now_ns) else 0.0
+    found = [
+        Hop(WORKER, DURABLE, emitted, 0, silent_s),
+        Hop(BROKER, DURABLE, taken, emitted - taken, _lag(stream, BROKER, taken, emitted, now_ns)),
+    ]
+    for name in dict.fromkeys((*required, *stream.marks)):
+        mark = stream.marks.get(name, 0)
+        goal = taken if name in stream.marks else max(emitted, 1)  # one that has not reported lacks all
+        found.append(Hop(name, DURABLE, mark, max(goal - mark, 0), _lag(stream, name, mark, goal, now_ns)))
     return found
 
 

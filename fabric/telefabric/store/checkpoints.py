@@ -25,6 +25,14 @@ class Checkpoints:
         self._written_ns = now_ns
         self._held_since_ns: int | None = None
         self._tell_due_ns = now_ns
+        self.outcomes = {"done": 0, "held": 0}
+        """How many checkpoints emptied the log, and how many a reader held up."""
+        self.frames = 0
+        """Moved from the log into the file."""
+
+    def held_s(self, now_ns: int) -> float:
+        """For how long a reader has kept the log long; 0.0 when none does."""
+        return 0.0 if self._held_since_ns is None else (now_ns - self._held_since_ns) / NS
 
     def written(self, now_ns: int) -> None:
         """A commit has ended."""
@@ -36,6 +44,8 @@ class Checkpoints:
         idle = now_ns - self._written_ns > _IDLE_S * NS
         if size > limits.LOG_BYTES_LONG or (idle and size):
             done = writer.checkpoint()
+            self.outcomes["held" if done.busy else "done"] += 1
+            self.frames += max(done.checkpointed_frames, 0)
             if not done.busy:
                 log.info("store.checkpoint", log_frames=done.log_frames, moved=done.checkpointed_frames)
         self._watch(writer.log_bytes, now_ns)

@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,24 +23,51 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, UsageError
+from telefabric.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
+from telefabric.health import Health, endpoint_of
+from telefabric.logs import set_up_logs
+from telefabric.settings import OFF, metrics_endpoint
 from telefabric.store.filereader import FileReader
-from telefabric.store.query import FAILED, NUMBER_BYTES, OK, USAGE, decode_question
+from telefabric.store.query import FAILED, NUMBER_BYTES, OK, USAGE, AnyQuestion, decode_question
 from telefabric.supervisor import ready, stop_with_parent
 from telefabric.transport import bind, common_options
 
 _HWM = 4
 """Messages per asker and direction: one that does not read its answers holds so many pages and gets no more."""
 _POLL_MS = 100
+_UNREADABLE = "unreadable"
+"""The kind of what is no question."""
+_BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+FAMILIES = (
+    Family(
+        "telefabric_query_questions_total", COUNTER, "Questions by their kind and how they ended.", ("kind", "outcome"),
+        "questions",
+    ),
+    Family(
+        "telefabric_query_bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"
+    ),
+    Family(
+        "telefabric_query_unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"
+    ),
+    Family("telefabric_query_seconds", HISTOGRAM, "Time from a question to its answer."),
+)  # fmt: skip
 
 
 class QueryService:
     """Binds and opens the file on construction, answers in `run` until `stop`, one question at a time.
 
     Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use or a file that cannot be
-    read. `counts` says how many requests were answered, refused and dropped.
+    read. `counts` says how many requests were answered, refused and dropped. `show` is given its figures once a second.
     """
 
-    def __init__(self, listen: Address, path: Path, *, deadline_s: float = limits.QUERY_DEADLINE_S) -> None:
+    def __init__(
+        self,
+        listen: Address,
+        path: Path,
+        *,
+        deadline_s: float = limits.QUERY_DEADLINE_S,
+        show: Callable[[Figures], None] | None = None,
+    ) -> None:
         listen.require_loopback()
         self._stop = threading.Event()
         self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._stop.is_set)
@@ -51,6 +80,9 @@ class QueryService:
         self._socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
         self._socket.set(zmq.HANDSHAKE_IVL, 5_000)
         self.counts: Counter[str] = Counter()
+        self._questions: Counter[Labels] = Counter()
+        self._seconds = Histogram(_BOUNDS_S)
+        self._health = Health("query", FAMILIES, show, time.monotonic_ns())
         try:
             self.address = bind(self._socket, listen)
         except EnvironmentProblem as error:
@@ -67,6 +99,7 @@ class QueryService:
             while not self._stop.is_set():
                 if self._socket.poll(_POLL_MS):
                     self._turn(self._socket.recv_multipart())
+                self._health.tend(self._figures, time.monotonic_ns())
         finally:
             self._close()
 
@@ -74,14 +107,19 @@ class QueryService:
         if len(frames) != 3 or len(frames[1]) != NUMBER_BYTES:
             self.counts["bad_request"] += 1
             return
-        peer, number, question = frames
+        peer, number, data = frames
+        began_s, kind = time.monotonic(), _UNREADABLE
         try:
-            status, body = OK, _encoder.encode(self._reader.answer(decode_question(question)))
+            question = decode_question(data)
+            kind = _kind(question)
+            status, body = OK, _encoder.encode(self._reader.answer(question))
         except UsageError as error:
             status, body = USAGE, str(error).encode()
         except StoreError as error:
             status, body = FAILED, str(error).encode()
         self.counts[status.decode()] += 1
+        self._questions[kind, status.decode()] += 1
+        self._seconds.observe(time.monotonic() - began_s)
         self._reply([peer, number, status, body])
 
     def _reply(self, frames: list[bytes]) -> None:
@@ -91,6 +129,14 @@ class QueryService:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             self.counts["gone" if error.errno == zmq.EHOSTUNREACH else "not_reading"] += 1
+
+    def _figures(self, now_ns: int) -> Figures:
+        return {
+            "telefabric_query_questions_total": dict(self._questions),
+            "telefabric_query_bad_requests_total": {(): self.counts["bad_request"]},
+            "telefabric_query_unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
+            "telefabric_query_seconds": {(): self._seconds.distribution()},
+        }
 
     def _close(self) -> None:
         self._context.destroy(linger=0)
@@ -102,10 +148,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Answer questions about a store file; ends with its standard input.")
     parser.add_argument("--listen", required=True, help="tcp://HOST:PORT on this machine; port 0 takes any free one")
     parser.add_argument("--store", required=True, type=Path, help="the store file")
+    parser.add_argument("--metrics", default=OFF, help="where Prometheus finds its metrics")
+    parser.add_argument("--log-format")
+    parser.add_argument("--log-level")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the whole terminal; the parent decides
     try:
-        service = QueryService(Address.parse(given.listen), given.store)
+        set_up_logs(given.log_format, given.log_level)
+        endpoint = endpoint_of("query", metrics_endpoint(given.metrics), FAMILIES)
+        service = QueryService(Address.parse(given.listen), given.store, show=endpoint.show if endpoint else None)
     except TelefabricError as error:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -113,6 +164,11 @@ def main(arguments: list[str] | None = None) -> None:
     ready(service.address.url)
     os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
     service.run()
+
+
+def _kind(question: AnyQuestion) -> str:
+    """Its tag on the wire."""
+    return str(question.__struct_config__.tag)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -18,10 +19,14 @@ import structlog
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced, WireError
+from telefabric.figures import Figures
+from telefabric.health import Health
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
 from telefabric.session.vigil import Vigil
 from telefabric.store.checkpoints import Checkpoints
+from telefabric.store.database import log_bytes
+from telefabric.store.figures import FAMILIES, Standing, Tally, figures
 from telefabric.store.rows import Place, Rows
 from telefabric.store.writer import Writer
 from telefabric.subscribe.durable import BrokerSession
@@ -31,7 +36,6 @@ from telefabric.wire.batch import Header, check_body, parse_header
 log = structlog.get_logger("telefabric.store")
 
 _POLL_MS = 20
-_SUMMARY_S = 60.0
 _LOOK_S = 1.0
 _MESSAGES_A_TURN = 200
 NS = 1_000_000_000
@@ -41,7 +45,8 @@ class Store:
     """Opens the file on construction (raises `StoreError`), serves in `run` until `stop`.
 
     `run` raises `StoreReplaced` when the file is removed or replaced under it: whoever started it begins again with
-    what is there then. Whatever else goes wrong with the file, it tries again until that is over.
+    what is there then. Whatever else goes wrong with the file, it tries again until that is over. `show` is given the
+    store's figures once a second, on the thread that runs it.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Store:
         name: str = "store",
         query: str | None = None,
         lost_after_s: float = limits.LOST_AFTER_S,
+        show: Callable[[Figures], None] | None = None,
     ) -> None:
         self.path = path
         self._broker = broker
@@ -62,6 +68,7 @@ class Store:
         self._refusal = ""
         self._random = Random(os.urandom(8))
         self._writer: Writer | None = Writer(path)
+        self._page_bytes = self._writer.page_bytes
         self._intake = Intake()
         self._lost_after_s = lost_after_s
         self._vigil = self._new_vigil(self._writer)
@@ -76,10 +83,8 @@ class Store:
         self._checkpoints = Checkpoints(time.monotonic_ns())
         self._told_silent = False
         self._look_due_ns = 0
-        self._summary_due_ns = time.monotonic_ns() + int(_SUMMARY_S * NS)
-        self.stored_events = 0
-        self.quarantined_events = 0
-        self.counts: dict[str, int] = {}
+        self._health = Health("store", FAMILIES, show, time.monotonic_ns())
+        self.tally = Tally()
 
     def stop(self) -> None:
         """End `run` soon, after a last commit. Any thread, and signal handlers."""
@@ -102,13 +107,14 @@ class Store:
                     raise
                 except StoreError as error:
                     self._fail(error)
+                self._health.tend(self._figures, time.monotonic_ns())
             if self._writer is not None:
                 self._commit()
                 self._acknowledge()
         finally:
             if self._session is not None:
                 self._session.close()
-            log.info("store.stopped", path=str(self.path), stored_events=self.stored_events)
+            log.info("store.stopped", path=str(self.path), stored_events=self.tally.stored_events)
 
     def _turn(self) -> None:
         now_ns = time.monotonic_ns()
@@ -128,7 +134,7 @@ class Store:
             self._acknowledge()
         if self._due(time.monotonic_ns(), more):
             self._commit()
-        session.beat(time.monotonic_ns(), self.stored_events, self.quarantined_events)
+        session.beat(time.monotonic_ns(), self.tally.stored_events, self.tally.quarantined_events)
         self._keep_house(time.monotonic_ns())
 
     # -- broker --------------------------------------------------------------------------------------------------
@@ -278,8 +284,10 @@ class Store:
         assert writer is not None
         marks = writer.end_commit()
         self._committing = None
-        self.stored_events += rows.events
-        self.quarantined_events += rows.quarantined
+        self.tally.stored_events += rows.events
+        self.tally.quarantined_events += rows.quarantined
+        self.tally.commits.observe(writer.commit_s)
+        self.tally.changes.update(writer.changes)
         self._checkpoints.written(time.monotonic_ns())
         self._backoff.reset()
         if self._session is not None and self._session.instance is not None:
@@ -289,6 +297,7 @@ class Store:
     def _fail(self, error: StoreError) -> None:
         """Nothing of the transaction is stored: forget it, let go of the broker, and begin again from the database."""
         wait_s = self._backoff.next_s()
+        self.tally.failures += 1
         log.error("store.failed", reason=str(error), retry_s=round(wait_s, 1))
         if self._session is not None:
             self._session.close()
@@ -317,16 +326,35 @@ class Store:
         return vigil
 
     def _keep_house(self, now_ns: int) -> None:
-        """See to the file and its log each second, and say each minute how things stand."""
+        """See to the file and its log each second."""
         if self._writer is None:
             return
         if now_ns >= self._look_due_ns:
             self._look_due_ns = now_ns + int(_LOOK_S * NS)
             self._writer.require_file()
             self._checkpoints.tend(self._writer, now_ns)
-        if now_ns >= self._summary_due_ns:
-            self._summary_due_ns = now_ns + int(_SUMMARY_S * NS)
-            log.info("store.summary", stored=self.stored_events, quarantined=self.quarantined_events, **self.counts)
 
-    def _count(self, reason: str) -> None:
-        self.counts[reason] = self.counts.get(reason, 0) + 1
+    def _figures(self, now_ns: int) -> Figures:
+        session, writer = self._session, self._writer
+        standing = Standing(
+            file_bytes=_size(self.path),
+            log_bytes=log_bytes(self.path),
+            page_bytes=self._page_bytes,
+            log_held_s=self._checkpoints.held_s(now_ns),
+            checkpoints=self._checkpoints.outcomes,
+            checkpointed_frames=self._checkpoints.frames,
+            streams_known=len(self._intake),
+            attached=session is not None and session.instance is not None and not session.silent(now_ns),
+            writing=writer is not None,
+        )
+        return figures(self.tally, standing)
+
+    def _count(self, verdict: str) -> None:
+        self.tally.refused[verdict] = self.tally.refused.get(verdict, 0) + 1
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # removed under us: `Writer.require_file` tells
+        return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +85,12 @@ class Writer:
             self._next_run = self._newest("run", ("runs",)) + 1
             self._next_stream = self._newest("stream", ("streams",)) + 1
             self._file = _identity(path)
+            self.page_bytes = int(self._db.pragma("page_size"))
+            self.commit_s = 0.0
+            """How long the last commit took, from its first row to the end of the sync."""
+            self.changes: Counter[str] = Counter()
+            """How many streams the last commit called lost and revived."""
+            self._commit_began_s = 0.0
         except apsw.Error as error:
             self._lock.release()
             raise explain(path, error) from None
@@ -221,6 +228,8 @@ class Writer:
         One at a time: `end_commit` follows. Raises `StoreError` as that does.
         """
         self.require_short_log()
+        self._commit_began_s = time.monotonic()
+        self.changes = Counter()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -234,7 +243,12 @@ class Writer:
         self._new.clear()
         self._new_runs.clear()
         self._marks = {stream: mark[0] for stream, mark in rows.marks.items()}
-        self._commit = self._disk.submit(self._db.execute, "COMMIT")
+        self._commit = self._disk.submit(self._sync)
+
+    def _sync(self) -> None:
+        """The disk's part of a commit, on a thread of its own."""
+        self._db.execute("COMMIT")
+        self.commit_s = time.monotonic() - self._commit_began_s
 
     @property
     def committing(self) -> bool:
@@ -367,6 +381,7 @@ class Writer:
             reason = f"no word from {worker_id} any more"
             self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (reason, run))
             self._settle(run, now_ns)
+            self.changes["lost"] += 1
             log.warning("store.stream_lost", stream=stream.hex(), worker=worker_id)
 
     def _revive(self, column: str, stream: bytes | int) -> None:
@@ -376,6 +391,7 @@ class Writer:
             self._db.execute(
                 "UPDATE runs SET status = 'running', finished_ns = NULL, reason = NULL WHERE run = ?", (run,)
             )
+            self.changes["revived"] += 1
             log.info("store.stream_revived", worker=worker_id)
 
     # -- housekeeping --------------------------------------------------------------------------------------------

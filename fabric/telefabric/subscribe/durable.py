@@ -6,7 +6,6 @@ to one that the broker requires; one that is not required is told in `skipped` w
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
+from telefabric.ratelimit import library_logger
 from telefabric.session.arrivals import Arrivals
 from telefabric.session.intake import Intake, Verdict
 from telefabric.transport import common_options, receive_last
@@ -24,7 +24,7 @@ from telefabric.wire import control
 from telefabric.wire.batch import Header, check_body, decode_body, parse_header
 from telefabric_schemas import AnyEvent
 
-log = logging.getLogger("telefabric.subscribe")
+log = library_logger("telefabric.subscribe")
 
 NS = 1_000_000_000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ import msgspec
 
 from telefabric.address import Address
 from telefabric.errors import WireError
+from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
 from telefabric.session.ledger import Ledger
 from telefabric.subscribe.watchsockets import WatchSockets
@@ -21,7 +21,7 @@ from telefabric.wire import batch, control, records
 from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery
 from telefabric_schemas import AnyEvent, Overflow, RunHeartbeat
 
-log = logging.getLogger("telefabric.subscribe")
+log = library_logger("telefabric.subscribe")
 
 NS = 1_000_000_000
 _ASK_STATUS_S = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 
@@ -11,10 +10,11 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
+from telefabric.ratelimit import library_logger
 from telefabric.transport import common_options, receive, receive_last
 from telefabric.wire import control
 
-log = logging.getLogger("telefabric.subscribe")
+log = library_logger("telefabric.subscribe")
 
 NS = 1_000_000_000
 

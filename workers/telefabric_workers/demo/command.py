@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from telefabric.address import Address
-from telefabric.cli.options import set_up_logs
+from telefabric.logs import set_up_logs
 from telefabric.services import Services
 from telefabric.settings import data_folder
 from telefabric.store.audit import audit

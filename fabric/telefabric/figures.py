@@ -1,0 +1,102 @@
+"""What a service tells of itself: figures by name, of which metrics and health summary are two views.
+
+A `Family` describes one metric as Prometheus knows it; a service has a table of them. `Figures` are the values of all
+of them at one moment; whoever has made them changes nothing in them any more, so that another thread may read them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from telefabric import __version__, limits
+
+GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
+OTHER = "other"
+
+
+class Distribution(NamedTuple):
+    """What a histogram has seen: for each upper bound how many were not above it; the last bound is infinite."""
+
+    counts: tuple[tuple[float, int], ...]
+    sum: float
+
+
+Labels = tuple[str, ...]
+Figures = Mapping[str, Mapping[Labels, float | Distribution]]
+"""By name of the family, by the values of its labels; ``()`` for a family without."""
+
+
+class Family(NamedTuple):
+    name: str
+    """Of a counter with its ``_total``."""
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+    summary: str = ""
+    """What the health summary calls it; none leaves it out."""
+
+
+COMMON = (
+    Family("telefabric_build_info", GAUGE, "Always 1; says which service this is.", ("service", "version")),
+    Family("telefabric_figures_time_seconds", GAUGE, "When these figures were made, in seconds since 1970."),
+)
+"""What every service has, beside its own."""
+
+
+class Histogram:
+    """Counts durations. Not thread-safe."""
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self._bounds = (*bounds_s, float("inf"))
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def distribution(self) -> Distribution:
+        total, counts = 0, []
+        for bound, count in zip(self._bounds, self._counts, strict=True):
+            total += count
+            counts.append((bound, total))
+        return Distribution(tuple(counts), self._sum)
+
+
+def common(service: str, time_s: float) -> Figures:
+    return {
+        "telefabric_build_info": {(service, __version__): 1},
+        "telefabric_figures_time_seconds": {(): time_s},
+    }
+
+
+def by_reason(counts: Mapping[str, float]) -> dict[str, float]:
+    """A copy with at most `limits.REASONS_MAX` names, the first that came, and all further ones as one.
+
+    Some reasons are words of another process: however many it thinks of, there are no more series for them.
+    """
+    found: dict[str, float] = {}
+    for reason, count in counts.items():
+        name = label(reason) if len(found) < limits.REASONS_MAX else OTHER
+        found[name] = found.get(name, 0) + count
+    return found
+
+
+def label(text: str) -> str:
+    """A name of another process as a label's value."""
+    return text[: limits.NAME_BYTES_MAX]
+
+
+def summary(families: Sequence[Family], figures: Figures) -> dict[str, Any]:
+    """The fields of a health summary: a number, or numbers by label; what is zero of these is left out."""
+    return {
+        family.summary: _plain(figures[family.name]) for family in families if family.summary and family.name in figures
+    }
+
+
+def _plain(values: Mapping[Labels, Any]) -> Any:
+    if set(values) == {()}:
+        return values[()]
+    return {".".join(labels): value for labels, value in values.items() if value}
