@@ -19,12 +19,15 @@ import zmq
 from processes import TELEFABRIC, Service, broker, free_ports, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from skips import requires
+from structlog.testing import capture_logs
 from test_bad_input import taken
 from test_readme import rows
 
+from telefabric import __version__
 from telefabric.address import Address
 from telefabric.errors import UsageError
-from telefabric.figures import COMMON, Family, Histogram, by_reason
+from telefabric.figures import COMMON, Family, Figures, Histogram, by_reason
+from telefabric.health import Health
 from telefabric.inquiry import ask_status
 from telefabric.limits import REASONS_MAX
 from telefabric.session import census
@@ -52,6 +55,7 @@ SERVICES = ("Broker", "Store", "Query service")
 MAY_BE_EMPTY = {"telefabric_broker_sources_dropped_events", "telefabric_store_refused_batches_total"}
 """No series until there is a reason, and here is none."""
 GARBAGE = 40
+NS = 1_000_000_000
 
 
 # -- the endpoints -----------------------------------------------------------------------------------------------
@@ -363,3 +367,37 @@ def test_a_flood_of_garbage_is_a_line_a_second_that_counts_right(tmp_path: Path)
     assert 2 <= len(told) <= took + 1
     assert all(line["level"] == "warning" and "left_out" not in line for line in told)
     assert all(sum(line["reasons"].values()) == line["messages"] for line in told)  # type: ignore[attr-defined]
+
+
+# -- the health summary ------------------------------------------------------------------------------------------
+def test_each_minute_a_summary_is_told_from_the_figures_that_metrics_show() -> None:
+    shown: list[Figures] = []
+    made: list[int] = []
+
+    def make(now_ns: int) -> Figures:
+        made.append(now_ns)
+        return {"telefabric_broker_lane_bytes": {(): 7}, "telefabric_broker_dropped_total": {("live", "bad"): 2}}
+
+    served = Health("broker", census.FAMILIES, shown.append, 0)
+    quiet = Health("broker", census.FAMILIES, None, 0)
+    with capture_logs() as logged_events:
+        for tenths in range(1_250):
+            served.tend(make, tenths * NS // 10)
+    assert len(shown) == len(made) == 125, "once a second while there is an endpoint"
+    assert logged_events == [
+        {"event": "broker.summary", "log_level": "info", "lane_bytes": 7, "dropped": {"live.bad": 2}}
+    ] * 2  # fmt: skip
+    assert shown[-1]["telefabric_build_info"] == {("broker", __version__): 1}
+    made.clear()
+    with capture_logs() as logged_events:
+        for tenths in range(1_250):
+            quiet.tend(make, tenths * NS // 10)
+    assert made == [60 * NS, 120 * NS], "without one, for the summary alone"
+    assert len(logged_events) == 2
+
+
+@pytest.mark.parametrize("section", SERVICES)
+def test_the_summary_of_every_service_has_the_fields_of_the_page(section: str) -> None:
+    said = TEXT.rpartition("The fields of a summary are")[2]
+    for one in FAMILIES[section]:
+        assert not one.summary or re.search(rf"\b{one.summary}\b", said), one.summary

@@ -54,12 +54,17 @@ class LimitEvents:
         if event["level"] not in _LIMITED:
             return event
         with self._lock:
-            left_out = self._limit.admit(str(event["event"]), time.monotonic_ns())
+            left_out = self._limit.admit(_subject(event), time.monotonic_ns())
         if left_out is None:
             raise structlog.DropEvent
         if left_out:
             event["left_out"] = left_out
         return event
+
+
+def _subject(event: EventDict) -> str:
+    """What a line is about: that one part died says nothing of another."""
+    return f"{event['event']} {event.get('part', '')}"
 
 
 def _split_name(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -39,6 +39,7 @@ _INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in EVENT_T
 _RAW = -1
 _LOST_KNOWN = 100_000
 """Streams that are remembered as lost, so that they can be revived: 16 bytes each."""
+_WORKERS_TOLD = 10
 _CHECKPOINT_PATIENCE_MS = 100
 _NEW_RUN = (
     "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"
@@ -305,8 +306,10 @@ class Writer:
             self._apply(change)
         for stream in rows.revived:
             self._revive("stream_id", stream)
-        for stream in rows.lost:
-            self._lose(stream)
+        lost = [worker for stream in rows.lost for worker in self._lose(stream)]
+        if lost:
+            self.changes["lost"] += len(lost)
+            log.warning("store.streams_lost", streams=len(lost), workers=lost[:_WORKERS_TOLD])
         self._db.executemany(overview.UPSERT, rows.overview.rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)
@@ -373,16 +376,19 @@ class Writer:
         worst = next((known for known in ("failed", "lost", "cancelled") if known in outcomes), "completed")
         self._db.execute("UPDATE runs SET status = ?, finished_ns = ? WHERE run = ?", (worst, time_ns, run))
 
-    def _lose(self, stream: bytes) -> None:
-        """No word of it comes any more: unless it is over, it is lost, and its run with the last of its streams."""
+    def _lose(self, stream: bytes) -> list[str]:
+        """No word of it comes any more: unless it is over, it is lost, and its run with the last of its streams.
+
+        Its worker; none when it was over.
+        """
         query = "UPDATE streams SET outcome = 'lost' WHERE stream_id = ? AND outcome IS NULL RETURNING run, worker_id"
-        for run, worker_id in self._db.execute(query, (stream,)).fetchall():
+        found = self._db.execute(query, (stream,)).fetchall()
+        for run, worker_id in found:
             now_ns = time.time_ns()
             reason = f"no word from {worker_id} any more"
             self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (reason, run))
             self._settle(run, now_ns)
-            self.changes["lost"] += 1
-            log.warning("store.stream_lost", stream=stream.hex(), worker=worker_id)
+        return [worker_id for _, worker_id in found]
 
     def _revive(self, column: str, stream: bytes | int) -> None:
         """It was lost, and here it is: it runs, or was only late to say how it ended."""
