@@ -91,6 +91,10 @@ LIVE_BEHIND_EVENTS_MAX = 5_000
 """A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
 LIVE_ABSENT_S = 5.0
 WATCHERS_MAX = 64
+WATCHED_TOPICS_MAX = 65_536
+"""That a worker's live socket is asked for: as many as `WATCHERS_MAX` subscribers of `WATCH_NAMES_MAX` runs each."""
+WATCH_NAMES_MAX = 1_024
+"""Runs, kinds or agents that one WATCH may name."""
 TICK_S = 1.0
 LIVE_STUCK_S = 5 * TICK_S
 """A live subscriber that does not even get ticks for so long begins anew."""
@@ -101,6 +105,9 @@ DURABLE_HWM = 64
 CONTROL_HWM = 10_000
 """Small messages, always drained; the mark only stops a peer that has died without a word."""
 SOCKET_BUFFER_BYTES = 1 * MIB
+CONTROL_A_TURN = 500
+"""Messages that are read before everything else has its turn: whoever floods a socket must not have the loop alone."""
+BATCHES_A_TURN = 200
 
 # -- spool -------------------------------------------------------------------------------------------------------
 SEGMENT_BYTES = 4 * MIB
