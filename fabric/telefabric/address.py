@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from telefabric.errors import UsageError
+from telefabric.errors import UsageError, WireError
 
 DEFAULT = "tcp://127.0.0.1:7750"
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -48,8 +48,17 @@ class Address(NamedTuple):
         return Address(self.host, self.port + offset if self.port else 0)
 
     def resolve(self, endpoint: str) -> str:
-        """The URL of an endpoint that a peer at this address named: ``*:port`` means the host just dialled."""
-        return f"tcp://{self.host}:{endpoint[2:]}" if endpoint.startswith("*:") else endpoint
+        """The URL of an endpoint that a peer at this address named: ``*:port`` means the host just dialled.
+
+        Raises `WireError` for one that nobody could connect to.
+        """
+        url = f"tcp://{self.host}:{endpoint[2:]}" if endpoint.startswith("*:") else endpoint
+        try:
+            return Address.parse(url).url
+        except UsageError:
+            raise WireError(
+                "bad_endpoint", f"{self.url} names {endpoint[:80]!r} as an endpoint, which is none"
+            ) from None
 
     def require_loopback(self) -> None:
         """Raises `UsageError` unless only this machine can reach the address."""

@@ -59,6 +59,8 @@ LOST_AFTER_S = 60.0
 """So long a store waits for word of a worker: twice as long as one may wait before it dials a broker again."""
 IDLE_AFTER_S = 10.0
 """A stream that has emitted nothing for so long is idle: an evaluation, a checkpoint, a debugger."""
+BEAT_STREAMS_MAX = 8_192
+"""Of one process; each that the broker does not know costs it an answer."""
 REVIVED_S = 30.0
 """How long a stream that was stalled and speaks again is called revived."""
 BEHIND_S = 3.0
@@ -85,12 +87,22 @@ what does not fit waits in the spool or in our queue, where it can be dropped an
 LIVE_WORKERS_HWM = 64
 TAP_HWM = 1_000
 TAP_TOPICS_MAX = 256
+SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
+"""libzmq walks a subscription byte by byte, each a call deeper: one of a megabyte is the end of the process."""
+SUBSCRIPTIONS_NOWHERE_MAX = 512
+"""Of one connection: to tokens that nobody issued, or beyond the tap's limit."""
+STATUSES_A_SECOND = 10
+"""Long answers (a status, recent batches) to one peer: libzmq keeps all that a peer does not read."""
 LIVE_SOCKET_BYTES = 128 * KIB
 LIVE_INTERVAL_S = 0.002
 LIVE_BEHIND_EVENTS_MAX = 5_000
 """A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
 LIVE_ABSENT_S = 5.0
 WATCHERS_MAX = 64
+WATCHED_TOPICS_MAX = 65_536
+"""That a worker knows of at its live socket: `WATCHERS_MAX` subscribers of a thousand runs each."""
+WATCH_NAMES_MAX = 4_096
+"""Runs, kinds or agents that one WATCH may name."""
 TICK_S = 1.0
 LIVE_STUCK_S = 5 * TICK_S
 """A live subscriber that does not even get ticks for so long begins anew."""
@@ -110,6 +122,9 @@ DURABLE_HWM = 64
 CONTROL_HWM = 10_000
 """Small messages, always drained; the mark only stops a peer that has died without a word."""
 SOCKET_BUFFER_BYTES = 1 * MIB
+CONTROL_A_TURN = 500
+"""Messages that are read before everything else has its turn: whoever floods a socket must not have the loop alone."""
+BATCHES_A_TURN = 200
 
 # -- spool -------------------------------------------------------------------------------------------------------
 SEGMENT_BYTES = 4 * MIB

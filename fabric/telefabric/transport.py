@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from typing import Any
 
 import zmq
@@ -43,6 +44,16 @@ def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
     """The last frame of the next message, or None when there is none."""
     frames = receive(socket)
     return None if frames is None else frames[-1]
+
+
+def receive_some(socket: zmq.Socket[Any], readable: Container[object], most: int) -> Iterator[bytes]:
+    """The last frames of the messages that are here, at most so many; none when it is not among the `readable`."""
+    if socket in readable:
+        for _ in range(most):
+            data = receive_last(socket)
+            if data is None:
+                return
+            yield data
 
 
 def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes) -> bool:

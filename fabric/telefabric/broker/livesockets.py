@@ -6,21 +6,35 @@ Who gets what is decided in `telefabric.session.live`; this file moves frames.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any
 
 import zmq
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.broker.strangers import Strangers, subscriptions
 from telefabric.errors import WireError
 from telefabric.session.live import LiveCore
+from telefabric.session.queue import LiveSubscriber
 from telefabric.transport import bind, receive, send_frames
 from telefabric.wire.batch import parse_header
 from telefabric.wire.live import encode_delivery
 
 OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
-_MESSAGES_A_TURN = 1_000
+_MESSAGES_A_TURN = 200
+_DELIVERIES_A_TURN = 64
+"""To one subscriber: then the others have their turn, whatever has queued up for it."""
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
+
+
+class Waits(IntEnum):
+    """What the live subscribers' queues wait for, if anything."""
+
+    NOTHING = 0
+    FOR_ROOM = 1
+    """In a pipe, which cannot tell when there is."""
+    FOR_A_TURN = 2
 
 
 class LiveSockets:
@@ -36,7 +50,7 @@ class LiveSockets:
         for socket in (self._watch, self._tap):
             socket.set(zmq.SNDHWM, limits.LIVE_HWM)
             socket.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
-            socket.set(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX + 64)
+            socket.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
         self._tap.set(zmq.SNDHWM, limits.TAP_HWM)
         self.live = bind(self._live, listen.beside(OFFSET_LIVE))
         self.tap = bind(self._tap, listen.beside(OFFSET_TAP))
@@ -44,6 +58,9 @@ class LiveSockets:
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()
         self._tokens: set[bytes] = set()
+        self._wishes = -1
+        """Of the lane, when the workers were last asked."""
+        self._strangers = Strangers()
 
     def register(self, poller: zmq.Poller) -> None:
         for socket in (self._live, self._watch, self._tap):
@@ -54,33 +71,38 @@ class LiveSockets:
         if self._watch in readable:
             self._read_tokens(core)
         if self._tap in readable:
-            self._read_tap()
+            self._read_tap(core)
         if self._live in readable:
             self._read_batches(core, now_ns)
         self._ask_workers(core)
 
-    def forward(self, core: LiveCore, now_ns: int) -> bool:
-        """Give each subscriber what waits for it, until its pipe is full; True when one is."""
-        full = False
+    def forward(self, core: LiveCore, now_ns: int) -> Waits:
+        """Give each subscriber what waits for it, until its pipe is full, or the others have their turn."""
+        found = Waits.NOTHING
         due = core.tick(now_ns)
         self._tokens.intersection_update(core.lane.subscribers)
         for token in self._tokens:
             subscriber = core.lane.subscribers[token]
-            while (item := subscriber.peek(now_ns)) is not None:
-                delivery = encode_delivery(subscriber.delivery(item))
-                if not send_frames(self._watch, token, delivery, item.message):
-                    full = True
-                    break
-                subscriber.sent(item)
+            found = max(found, self._deliver(token, subscriber, now_ns))
             tick = subscriber.tick() if token in due else None
             if tick is not None and send_frames(self._watch, token, encode_delivery(tick), b""):
                 subscriber.ticked()
-        return full
+        return found
+
+    def _deliver(self, token: bytes, subscriber: LiveSubscriber, now_ns: int) -> Waits:
+        for _ in range(_DELIVERIES_A_TURN):
+            item = subscriber.peek(now_ns)
+            if item is None:
+                return Waits.NOTHING
+            if not send_frames(self._watch, token, encode_delivery(subscriber.delivery(item)), item.message):
+                return Waits.FOR_ROOM
+            subscriber.sent(item)
+        return Waits.FOR_A_TURN
 
     def _read_tokens(self, core: LiveCore) -> None:
         """Enter only subscriptions to a token that was issued."""
-        while (frames := receive(self._watch)) is not None:
-            wish = frames[-1]
+        for frame in subscriptions(self._watch):
+            wish = frame.bytes
             if wish[:1] == _UNSUBSCRIBE:
                 continue  # who is gone stops its heartbeats
             if wish[:1] == _SUBSCRIBE and wish[1:] in core.lane.subscribers:
@@ -88,14 +110,19 @@ class LiveSockets:
                 self._tokens.add(wish[1:])
             else:
                 core.lane.dropped["unknown_token"] += 1
+                self._strangers.count(frame)
 
-    def _read_tap(self) -> None:
-        while (frames := receive(self._tap)) is not None:
-            wish, topic = frames[-1][:1], frames[-1][1:]
-            if wish == _SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
-                self._tapped.add(topic)
-            elif wish == _UNSUBSCRIBE:
+    def _read_tap(self, core: LiveCore) -> None:
+        for frame in subscriptions(self._tap):
+            wish, topic = frame.bytes[:1], frame.bytes[1:]
+            if wish == _UNSUBSCRIBE:
                 self._tapped.discard(topic)
+            elif wish == _SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
+                self._tapped.add(topic)
+            else:
+                core.lane.dropped["tap_full"] += 1
+                self._strangers.count(frame)
+            self._wishes = -1
 
     def _read_batches(self, core: LiveCore, now_ns: int) -> None:
         for _ in range(_MESSAGES_A_TURN):
@@ -120,9 +147,10 @@ class LiveSockets:
 
     def _ask_workers(self, core: LiveCore) -> None:
         """Subscribe to what is wanted and nothing else, so that an unwatched run costs its worker nothing."""
-        wanted = core.lane.wanted(self._tapped)
-        if wanted == self._asked:
+        if self._wishes == core.lane.wishes:
             return
+        self._wishes = core.lane.wishes
+        wanted = core.lane.wanted(self._tapped)
         for topic in wanted - self._asked:
             self._live.subscribe(topic)
         for topic in self._asked - wanted:

@@ -14,7 +14,8 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.broker.livesockets import LiveSockets
+from telefabric.broker.livesockets import LiveSockets, Waits
+from telefabric.broker.strangers import Strangers, subscriptions
 from telefabric.errors import TelefabricError, WireError
 from telefabric.figures import Figures, by_reason
 from telefabric.health import Health
@@ -29,9 +30,10 @@ OFFSET_DATA, OFFSET_DURABLE = 1, 3
 NS = 1_000_000_000
 _POLL_MS = 20
 _RETRY_MS = 1
-_RETRY_LIVE_MS = 5
+_RETRY_LIVE_MS = {Waits.NOTHING: _POLL_MS, Waits.FOR_ROOM: 5, Waits.FOR_A_TURN: 0}
 """While a live subscriber's pipe is full: it cannot tell, and the others' messages wake the loop anyway."""
-_CONTROL_A_TURN = 500
+_CONTROL_TURN_NS = 5_000_000
+"""Long messages cost milliseconds each: then the live path has its turn again."""
 _BATCHES_A_TURN = 32
 """2 MB of batches, some milliseconds: then the live path has its turn again."""
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
@@ -79,6 +81,7 @@ class Broker:
             streams_max=streams_max,
         )
         self._subscribed: set[bytes] = set()
+        self._strangers = Strangers()
         self._stop = threading.Event()
         self._full = False
         self._retry_ms = _POLL_MS
@@ -109,7 +112,7 @@ class Broker:
     def _turn(self, readable: set[Any], now_ns: int) -> None:
         """The live path first: nobody waits there for what can wait."""
         self._live.read(self.core.live, readable, now_ns)
-        live_full = self._live.forward(self.core.live, now_ns)
+        live_waits = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
             self._read_subscriptions()
         if self._control in readable:
@@ -118,7 +121,7 @@ class Broker:
             self._read_data()
         self.core.tick(now_ns)
         self._forward()
-        self._retry_ms = _RETRY_MS if self._full else _RETRY_LIVE_MS if live_full else _POLL_MS
+        self._retry_ms = min(_RETRY_MS if self._full else _POLL_MS, _RETRY_LIVE_MS[live_waits])
         for peer, message in self.core.take():
             self._send(peer, message)
         self._tell_refused(now_ns)
@@ -128,8 +131,8 @@ class Broker:
 
     def _read_subscriptions(self) -> None:
         """Enter only subscriptions to a token that was issued; a stranger's is left out and hears nothing."""
-        while (frames := receive(self._durable)) is not None:
-            wish = frames[-1]
+        for frame in subscriptions(self._durable):
+            wish = frame.bytes
             if wish[:1] == _UNSUBSCRIBE:
                 continue  # a subscriber that went: what it misses it asks for again
             if wish[:1] != _SUBSCRIBE:
@@ -140,10 +143,12 @@ class Broker:
                 self.core.subscribed(wish[1:])
             else:
                 self.core.dropped["unknown_token"] += 1
+                self._strangers.count(frame)
 
     def _read_control(self, now_ns: int) -> None:
-        for _ in range(_CONTROL_A_TURN):
-            frames = receive(self._control)
+        until_ns = time.monotonic_ns() + _CONTROL_TURN_NS
+        for _ in range(limits.CONTROL_A_TURN):
+            frames = receive(self._control) if time.monotonic_ns() < until_ns else None
             if frames is None:
                 return
             if len(frames) != 2:

@@ -16,7 +16,7 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import SpoolError
+from telefabric.errors import SpoolError, WireError
 from telefabric.link.durable import send_durable
 from telefabric.link.linked import LinkedStream
 from telefabric.link.live import LiveSender
@@ -24,7 +24,8 @@ from telefabric.link.orphans import Orphans
 from telefabric.link.sockets import Sockets
 from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
-from telefabric.session.stream import NS, Phase, StreamSession
+from telefabric.session.clock import clock_of
+from telefabric.session.stream import NS, Phase, StreamSession, claimed
 from telefabric.spool import Spool
 from telefabric.wire import control
 from telefabric.wire.live import topic_of
@@ -69,6 +70,7 @@ class Link:
         """When the data connection was made, subscribed to, or last known to carry something."""
         self._stalled = False
         """Acknowledgements of some stream have stopped."""
+        self._told_absurd = False
         self._beat_due_ns = 0
         self._look_due_ns = 0
         self._tend_due_ns = 0
@@ -104,7 +106,7 @@ class Link:
             while not self._stop.is_set():
                 try:
                     self._turn()
-                except (OSError, zmq.ZMQError, SpoolError) as error:
+                except (OSError, zmq.ZMQError, SpoolError, WireError) as error:
                     log.warning("link.stumbled: %s: trying again", error)  # such as one more open file: it may pass
                     self._begin_again()
                 except Exception:
@@ -263,7 +265,7 @@ class Link:
             self._refused(message)
             return
         linked = self.streams.get(getattr(message, "stream", b""))
-        if linked is None:
+        if linked is None or self._is_absurd(message, linked):
             return
         session = linked.session
         match message:
@@ -282,6 +284,18 @@ class Link:
             case control.Unheard() if message.instance == self.instance:
                 self._renew_live(now_ns)
 
+    def _is_absurd(self, message: control.Message, linked: LinkedStream) -> bool:
+        """Nobody can hold what a living process has not emitted yet: believed, it would never be sent.
+
+        An adopted spool may have lost its end to a power loss after that was stored.
+        """
+        absurd = not linked.adopted and claimed(message) > linked.spool.head
+        if absurd and not self._told_absurd:
+            self._told_absurd = True
+            log.warning("link.absurd: the broker claims seq %d of stream %s, which has %d", claimed(message),
+                        linked.spool.info.stream.hex(), linked.spool.head)  # fmt: skip
+        return absurd
+
     def _welcomed(self, message: control.Welcome) -> None:
         self.instance = message.instance
         self.cut_off_s = None
@@ -298,9 +312,9 @@ class Link:
         self.refusal = message.reason
 
     def _clock(self, message: control.Alive, now_ns: int) -> None:
-        """Offset of the broker's wall clock, from the middle of the round trip (as NTP does)."""
-        self.round_trip_ns = now_ns - message.echo_ns
-        self.clock_offset_ns = message.broker_ns - (time.time_ns() - self.round_trip_ns // 2)
+        clock = clock_of(message, now_ns, time.time_ns())
+        if clock is not None:
+            self.clock_offset_ns, self.round_trip_ns = clock
 
     def _beat_urgent(self, now_ns: int) -> bool:
         """A stream has more to send than its credit: do not let it wait a whole heartbeat for more."""

@@ -10,7 +10,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.ratelimit import library_logger
-from telefabric.transport import common_options, receive_last, send_frames
+from telefabric.transport import common_options, receive_some, send_frames
 from telefabric.wire import control
 
 log = library_logger("telefabric.link")
@@ -70,6 +70,7 @@ class Sockets:
     def _new_data(self) -> zmq.Socket[bytes]:
         data = self._context.socket(zmq.XPUB)
         common_options(data)
+        data.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
         data.set(zmq.SNDHWM, limits.DATA_HWM)
         data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
         data.set(zmq.IMMEDIATE, 1)
@@ -90,6 +91,7 @@ class Sockets:
     def _new_live(self) -> zmq.Socket[bytes]:
         live = self._context.socket(zmq.XPUB)
         common_options(live)
+        live.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
         live.set(zmq.SNDHWM, limits.LIVE_HWM)
         live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
         live.set(zmq.IMMEDIATE, 1)
@@ -109,16 +111,17 @@ class Sockets:
 
     def receive(self) -> list[control.Message]:
         """All control messages that are here, and whether the data socket is heard."""
-        while self._data in self._readable and (subscription := receive_last(self._data)) is not None:
+        for subscription in receive_some(self._data, self._readable, limits.CONTROL_A_TURN):
             self.subscribed = subscription[:1] == bytes([_SUBSCRIBED])
-        while self._live in self._readable and (wish := receive_last(self._live)) is not None:
+        for wish in receive_some(self._live, self._readable, limits.CONTROL_A_TURN):
             if wish[:1] == bytes([_SUBSCRIBED]):
-                self.watched.add(wish[1:])
+                if len(self.watched) < limits.WATCHED_TOPICS_MAX:
+                    self.watched.add(wish[1:])
             else:
                 self.watched.discard(wish[1:])
             self.watched_changed = True
         messages: list[control.Message] = []
-        while self._control in self._readable and (data := receive_last(self._control)) is not None:
+        for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
             try:
                 messages.append(control.decode(data))
             except WireError as error:

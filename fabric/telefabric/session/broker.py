@@ -86,6 +86,9 @@ class BrokerCore:
         self._out: list[Send] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
+        self._long_answers: Counter[bytes] = Counter()
+        """By peer, in this second."""
+        self._answers_counted_ns = 0
         self._interval_told_ms = 0
         self._credits_told = 0
 
@@ -128,11 +131,18 @@ class BrokerCore:
                 self._attach(peer, message, now_ns)
             case control.Watch() | control.WatchBeat() | control.Unwatch():
                 for answer in self.live.receive(peer, message, now_ns, wall_ns):
-                    self._send(peer, answer)
+                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer):
+                        self._send(peer, answer)
+            case control.StatusRequest() if not self._grants_long_answer(peer):
+                self.dropped["status_too_often"] += 1
             case control.StatusRequest():
                 self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
             case _:
                 self.dropped["unexpected_control"] += 1
+
+    def _grants_long_answer(self, peer: bytes) -> bool:
+        self._long_answers[peer] += 1
+        return self._long_answers[peer] <= limits.STATUSES_A_SECOND
 
     def _hello(self, peer: bytes, message: control.Hello, now_ns: int) -> None:
         if message.protocol != control.PROTOCOL:
@@ -321,6 +331,9 @@ class BrokerCore:
         if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
             return
         self._reviewed_ns = now_ns
+        if now_ns - self._answers_counted_ns > NS:
+            self._answers_counted_ns = now_ns
+            self._long_answers.clear()
         for name, durable in list(self._durable.items()):
             if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * NS:
                 self._detach(name)

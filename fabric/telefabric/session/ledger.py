@@ -12,7 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from telefabric import limits
 from telefabric.wire.live import Delivery
+from telefabric_schemas import TOPICS
+
+SOURCES_MAX = limits.STREAMS_KNOWN_MAX * len(TOPICS)
+OTHER_REASON = "other"
+_REASONS_MAX = 32
+_REASON_LENGTH_MAX = 64
 
 
 @dataclass(slots=True)
@@ -58,11 +65,12 @@ class Ledger:
     Of a delivery, first its drops are told with `delivered`, then its batch with `batch`, then what the events say.
     """
 
-    def __init__(self, kinds: Iterable[str] | None = None) -> None:
+    def __init__(self, kinds: Iterable[str] | None = None, sources_max: int = SOURCES_MAX) -> None:
         self.broker_hop = Account(before=0)
         self.sources: dict[tuple[bytes, str], Account] = {}
         self.dropped: Counter[str] = Counter()
         """All reported drops of this subscription, by reason."""
+        self._sources_max = sources_max
         self._kinds = None if kinds is None else frozenset(kinds)
         self._lost = 0
         """By all sources, also those that are forgotten; kept with each change, for it is asked after each message."""
@@ -71,18 +79,19 @@ class Ledger:
         """A delivery of so many events; 0 for a tick."""
         hop = self.broker_hop
         hop.received += events
-        reached: dict[tuple[bytes, str], tuple[int, int]] = {}
+        reached: dict[tuple[bytes, str], tuple[Account, int, int]] = {}
         for drop in delivery.drops:
-            hop.dropped[drop.reason] += drop.events
-            self.dropped[drop.reason] += drop.events
+            reason = self._reason(drop.reason)
+            hop.dropped[reason] += drop.events
+            self.dropped[reason] += drop.events
             if drop.kind:
-                source = self._source(drop.stream, drop.kind)
-                source.dropped[drop.reason] += drop.events
+                named = drop.stream, drop.kind
+                source, number, before = reached.get(named) or (self._source(*named), 0, 0)
+                source.dropped[reason] += drop.events
                 self._lost -= drop.events
-                number, before = reached.get((drop.stream, drop.kind), (0, 0))
-                reached[drop.stream, drop.kind] = (max(number, drop.reached), before + drop.events)
-        for named, (number, dropped) in reached.items():
-            self._lost += self.sources[named].reach(number, dropped)
+                reached[named] = (source, max(number, drop.reached), before + drop.events)
+        for source, number, dropped in reached.values():
+            self._lost += source.reach(number, dropped)
         hop.reach(delivery.number)
 
     def batch(self, stream: bytes, kind: str, counter: int, events: int) -> None:
@@ -100,7 +109,7 @@ class Ledger:
     def overflowed(self, stream: bytes, kind: str, reason: str, events: int, counter: int) -> None:
         """The source itself dropped events, the last of them numbered `counter`."""
         if self._wants(kind):
-            source = self._source(stream, kind)
+            source, reason = self._source(stream, kind), self._reason(reason)
             source.dropped[reason] += events
             self.dropped[reason] += events
             self._lost += source.reach(counter, events) - events
@@ -127,4 +136,16 @@ class Ledger:
         return self._kinds is None or kind in self._kinds
 
     def _source(self, stream: bytes, kind: str) -> Account:
-        return self.sources.setdefault((stream, kind), Account())
+        """The account of a source; beyond the limit one that nobody keeps, which loses nothing."""
+        found = self.sources.get((stream, kind))
+        if found is None:
+            found = Account()
+            if len(self.sources) < self._sources_max and len(kind) <= limits.NAME_BYTES_MAX:
+                self.sources[stream, kind] = found
+        return found
+
+    def _reason(self, reason: str) -> str:
+        """As it was told; one of too many, or a long one, counts as another."""
+        if reason in self.dropped or (len(self.dropped) < _REASONS_MAX and len(reason) <= _REASON_LENGTH_MAX):
+            return reason
+        return OTHER_REASON

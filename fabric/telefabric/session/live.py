@@ -28,7 +28,6 @@ NS = 1_000_000_000
 ALL_RUNS = b""
 _TELLING = frozenset(("run_heartbeat", "overflow"))
 """Kinds by which a source tells of its numbers."""
-_SOURCES_MAX = limits.STREAMS_KNOWN_MAX * len(TOPICS)
 
 
 def grant(wish: QueuePolicy) -> QueuePolicy:
@@ -50,6 +49,8 @@ class LiveLane:
         self.dropped: Counter[str] = Counter()
         self.ledger = Ledger()
         """What the sources numbered, and what of it came here."""
+        self.wishes = 0
+        """Ascends with every change of what is `wanted`."""
 
     def add(self, token: bytes, subscriber: LiveSubscriber) -> None:
         self.subscribers[token] = subscriber
@@ -93,13 +94,12 @@ class LiveLane:
         self.ledger.forget(stream)
 
     def forget_unwatched(self) -> None:
-        """Drop the recent windows of runs that nobody wants any more."""
+        """Filters have changed: drop the recent windows of runs that nobody wants any more."""
+        self.wishes += 1
         self.recent.keep(self.watched)
 
     def _account(self, live: LiveBatch) -> None:
         header = live.header
-        if (header.stream, live.kind) not in self.ledger.sources and len(self.ledger.sources) >= _SOURCES_MAX:
-            return
         self.ledger.batch(header.stream, live.kind, header.counter, header.events)
         if live.kind in _TELLING:
             for event in live.events():

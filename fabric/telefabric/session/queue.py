@@ -157,7 +157,7 @@ class LiveSubscriber:
 
     def _enter(self, item: Item, part: Part) -> None:
         self.queued_events += item.events
-        self.queued_bytes += len(item.message)
+        self.queued_bytes += len(item.message) + limits.BATCH_OVERHEAD_BYTES
         if part.key is None:
             self._queue(item)
             return
@@ -176,7 +176,7 @@ class LiveSubscriber:
 
     def _leave(self, item: Item) -> None:
         self.queued_events -= item.events
-        self.queued_bytes -= len(item.message)
+        self.queued_bytes -= len(item.message) + limits.BATCH_OVERHEAD_BYTES
 
     def _oldest(self) -> deque[Item] | None:
         """The queue with the lowest number at its head; the next round begins when all before it are gone."""

@@ -11,6 +11,8 @@ from telefabric import limits
 from telefabric.session.queue import drop_order
 
 _RECENT_WINDOW_BYTES = limits.LIVE_RECENT_BYTES // 4
+_WINDOW_OVERHEAD_BYTES = 1_536
+"""An empty deque, a name and their places: names cost strangers nothing."""
 _RECENT_BYTES_MAX = limits.LIVE_QUEUE_BYTES_MAX
 
 
@@ -19,14 +21,14 @@ class _Window:
     """Batches of one run and kind, each with the number of its arrival."""
 
     batches: deque[tuple[int, bytes]] = field(default_factory=deque)
-    size: int = 0
-    """In bytes."""
+    size: int = _WINDOW_OVERHEAD_BYTES
+    """In bytes, with what Python takes beside them."""
 
     def push(self, arrival: int, message: bytes) -> None:
         self.batches.append((arrival, message))
-        self.size += len(message)
+        self.size += len(message) + limits.BATCH_OVERHEAD_BYTES
         while len(self.batches) > limits.LIVE_RECENT_BATCHES or self.size > _RECENT_WINDOW_BYTES:
-            self.size -= len(self.batches.popleft()[1])
+            self.size -= len(self.batches.popleft()[1]) + limits.BATCH_OVERHEAD_BYTES
 
 
 class RecentWindow:
@@ -45,7 +47,7 @@ class RecentWindow:
         self._arrivals += 1
         window = self._windows.pop((run, kind), None) or _Window()
         self._windows[run, kind] = window
-        self.size -= window.size
+        self.size -= window.size if window.batches else 0
         window.push(self._arrivals, message)
         self.size += window.size
         while self.size > _RECENT_BYTES_MAX:

@@ -47,6 +47,16 @@ class SendGap(NamedTuple):
     last_seq: int
 
 
+def claimed(message: control.Message) -> int:
+    """Up to which seq somebody holds a stream, as a broker's message has it; 0 when it says nothing of that."""
+    match message:
+        case control.Ack(seq=seq):
+            return seq
+        case control.Welcome(expected=int(expected)) | control.Rewind(expected=expected):
+            return expected - 1
+    return 0
+
+
 NS = 1_000_000_000
 _BATCHES_IN_FLIGHT = 4
 """The least that credit above the base is cut into: while the store commits one batch, the next ones are on the way."""

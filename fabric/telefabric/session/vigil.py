@@ -12,6 +12,8 @@ from typing import NamedTuple
 from telefabric import limits
 
 NS = 1_000_000_000
+_STREAMS_MAX = 16 * limits.STREAMS_KNOWN_MAX
+"""Of which the time is kept; any other is never called lost."""
 _DEAF_NS = int(3 * limits.LIVING_S * NS)
 
 
@@ -39,7 +41,8 @@ class Vigil:
 
     def heard(self, stream: bytes, now_ns: int) -> bool:
         """Word of one stream; True when it was lost."""
-        self._heard_ns[stream] = now_ns
+        if stream in self._heard_ns or len(self._heard_ns) < _STREAMS_MAX:
+            self._heard_ns[stream] = now_ns
         was_lost = stream in self._lost
         self._lost.discard(stream)
         return was_lost

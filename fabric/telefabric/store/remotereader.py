@@ -11,7 +11,7 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import StoreError, Unreachable, UsageError
+from telefabric.errors import StoreError, Unreachable, UsageError, WireError
 from telefabric.inquiry import PATIENCE_S, ask_status
 from telefabric.store import query
 from telefabric.store.query import (
@@ -98,7 +98,10 @@ class RemoteReader(Reader):
                 f"the broker at {self.where} has no store that answers questions: start one there with: "
                 "telefabric store"
             )
-        return self._address.resolve(endpoint)
+        try:
+            return self._address.resolve(endpoint)
+        except WireError as error:
+            raise Unreachable(str(error)) from None
 
     def _connect(self) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)

@@ -156,10 +156,7 @@ class Store:
     def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
         match message:
             case control.Attached():
-                self._refusal = ""
-                session.subscribe(message)
-                self._told_silent = False
-                log.info("store.attached", broker=self._broker.url, instance=message.instance.hex())
+                self._listen(session, message)
             case control.Ask() if message.instance == session.instance:
                 session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
             case control.Living() if message.instance == session.instance:
@@ -169,9 +166,22 @@ class Store:
             case control.Who() | control.Ask():  # ATTACHED was lost, or the broker is another one now
                 self._attach(session)
             case control.Refused():
-                if message.reason != self._refusal:
-                    self._refusal = message.reason
-                    log.error("store.refused", reason=message.reason)
+                self._refused(message.reason)
+
+    def _listen(self, session: BrokerSession, message: control.Attached) -> None:
+        try:
+            session.subscribe(message)
+        except WireError as error:
+            self._refused(str(error))
+            return
+        self._refusal = ""
+        self._told_silent = False
+        log.info("store.attached", broker=self._broker.url, instance=message.instance.hex())
+
+    def _refused(self, reason: str) -> None:
+        if reason != self._refusal:
+            self._refusal = reason
+            log.error("store.refused", reason=reason)
 
     def _mark(self, info: control.StreamInfo) -> control.StreamSeq:
         """The committed watermark; the stream is known from now on."""

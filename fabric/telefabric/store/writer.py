@@ -388,7 +388,7 @@ class Writer:
             reason = f"no word from {worker_id} any more"
             self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (reason, run))
             self._settle(run, now_ns)
-        return [worker_id for _, worker_id in found]
+        return [str(worker_id) for _, worker_id in found]
 
     def _revive(self, column: str, stream: bytes | int) -> None:
         """It was lost, and here it is: it runs, or was only late to say how it ended."""

@@ -19,7 +19,7 @@ from telefabric.errors import WireError
 from telefabric.ratelimit import library_logger
 from telefabric.session.arrivals import Arrivals
 from telefabric.session.intake import Intake, Verdict
-from telefabric.transport import common_options, receive_last
+from telefabric.transport import common_options, receive_last, receive_some
 from telefabric.wire import control
 from telefabric.wire.batch import Header, check_body, decode_body, parse_header
 from telefabric_schemas import AnyEvent
@@ -81,7 +81,10 @@ class DurableSubscription:
         for message in session.receive_control(time.monotonic_ns()):
             self._dispatch(session, message)
         found: list[DurableBatch] = []
-        while (data := session.receive_data()) is not None:
+        for _ in range(limits.BATCHES_A_TURN):
+            data = session.receive_data()
+            if data is None:
+                break
             batch = self._judge(session, data)
             if batch is not None:
                 found.append(batch)
@@ -110,8 +113,7 @@ class DurableSubscription:
     def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
         match message:
             case control.Attached():
-                self.refusal = ""
-                session.subscribe(message)
+                self._listen(session, message)
             case control.Ask() if message.instance == session.instance:
                 session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
             case control.Skipped():
@@ -121,10 +123,19 @@ class DurableSubscription:
             case control.Refused():
                 self.refusal = message.reason
 
+    def _listen(self, session: BrokerSession, message: control.Attached) -> None:
+        try:
+            session.subscribe(message)
+            self.refusal = ""
+        except WireError as error:
+            self.refusal = str(error)
+
     def _mark(self, info: control.StreamInfo) -> control.StreamSeq:
         self.infos[info.stream] = info
         mark = self._held(info.stream)
         self._intake.reset(info.stream, mark)
+        for forgotten in self._intake.forget_oldest(limits.STREAMS_KNOWN_MAX, {info.stream}):
+            self.infos.pop(forgotten, None)
         return control.StreamSeq(info.stream, mark)
 
     def _judge(self, session: BrokerSession, message: bytes) -> DurableBatch | None:
@@ -168,7 +179,11 @@ class BrokerSession:
         self.send(message)
 
     def subscribe(self, message: control.Attached) -> None:
-        """Listen under a token, on a new socket: what an old one still holds is of the past."""
+        """Listen under a token, on a new socket: what an old one still holds is of the past.
+
+        Raises `WireError` when it names no place to listen at.
+        """
+        url = self._broker.resolve(message.endpoints.durable)
         self._drop_data()
         self.arrivals = Arrivals()
         data: zmq.Socket[Any] = self._context.socket(zmq.SUB)
@@ -176,7 +191,7 @@ class BrokerSession:
         data.set(zmq.RCVHWM, limits.DURABLE_HWM)
         data.set(zmq.RCVBUF, limits.SOCKET_BUFFER_BYTES)
         data.subscribe(message.token)
-        data.connect(self._broker.resolve(message.endpoints.durable))
+        data.connect(url)
         self._data = data
         self._poller.register(data, zmq.POLLIN)
         self.instance = message.instance
@@ -193,7 +208,7 @@ class BrokerSession:
 
     def receive_control(self, now_ns: int) -> list[control.Message]:
         messages: list[control.Message] = []
-        while self._control in self._readable and (data := receive_last(self._control)) is not None:
+        for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
             self._heard_ns = now_ns
             try:
                 message = control.decode(data)

@@ -15,6 +15,7 @@ from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
+from telefabric.session.clock import clock_of
 from telefabric.session.ledger import Ledger
 from telefabric.subscribe.watchsockets import WatchSockets
 from telefabric.wire import batch, control, records
@@ -174,24 +175,32 @@ class LiveSubscription:
     def _dispatch(self, sockets: WatchSockets, message: control.Message, now_ns: int, found: list[LiveEvent]) -> None:
         match message:
             case control.Alive():
-                round_trip_ns = now_ns - message.echo_ns
-                self._clock_offset_ns = message.broker_ns - (time.time_ns() - round_trip_ns // 2)
+                clock = clock_of(message, now_ns, time.time_ns())
+                self._clock_offset_ns = clock.offset_ns if clock is not None else self._clock_offset_ns
             case control.Watching():
-                if sockets.subscribe(message):
-                    self._new_ledger()
-                self.instance = message.instance
-                self.granted = message.policy
-                self.refusal = ""
-                self._backoff.reset()
+                self._granted(sockets, message)
             case control.Recent():
                 for one in message.batches:
                     self._take(one, found, account=False)
-            case control.StatusReply():
+            case control.StatusReply() if isinstance(message.status.get("streams"), list):
                 self.status = message.status
             case control.Who():
                 sockets.send(self._wish)
             case control.Refused():
                 self.refusal = message.reason
+
+    def _granted(self, sockets: WatchSockets, message: control.Watching) -> None:
+        try:
+            renewed = sockets.subscribe(message)
+        except WireError as error:
+            self.refusal = str(error)
+            return
+        if renewed:
+            self._new_ledger()
+        self.instance = message.instance
+        self.granted = message.policy
+        self.refusal = ""
+        self._backoff.reset()
 
     # -- data ----------------------------------------------------------------------------------------------------
 

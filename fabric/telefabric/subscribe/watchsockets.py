@@ -11,7 +11,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.ratelimit import library_logger
-from telefabric.transport import common_options, receive, receive_last
+from telefabric.transport import common_options, receive, receive_some
 from telefabric.wire import control
 
 log = library_logger("telefabric.subscribe")
@@ -39,9 +39,10 @@ class WatchSockets:
         self._status_due_ns = 0
 
     def subscribe(self, message: control.Watching) -> bool:
-        """Listen under the token; True when it is a new one."""
+        """Listen under the token; True when it is a new one. Raises `WireError` when it names no place to listen at."""
         if message.token == self._token:
             return False
+        url = self._address.resolve(message.endpoints.watch or "")
         if self._data is not None:
             self._poller.unregister(self._data)
             self._data.close(linger=0)
@@ -50,8 +51,7 @@ class WatchSockets:
         data.set(zmq.RCVHWM, limits.LIVE_HWM)
         data.set(zmq.RCVBUF, limits.LIVE_SOCKET_BYTES)
         data.subscribe(message.token)
-        assert message.endpoints.watch is not None
-        data.connect(self._address.resolve(message.endpoints.watch))
+        data.connect(url)
         self._data, self._token = data, message.token
         self._data_heard_ns = time.monotonic_ns()
         self._poller.register(data, zmq.POLLIN)
@@ -62,7 +62,7 @@ class WatchSockets:
 
     def receive_control(self, now_ns: int) -> list[control.Message]:
         messages: list[control.Message] = []
-        while self._control in self._readable and (data := receive_last(self._control)) is not None:
+        for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
             self._heard_ns = now_ns
             try:
                 messages.append(control.decode(data, limits.STATUS_BYTES_MAX))
@@ -73,7 +73,7 @@ class WatchSockets:
     def receive_data(self) -> list[list[bytes]]:
         """What is here now, at most so much that control has its turn."""
         found: list[list[bytes]] = []
-        while len(found) < 200 and self._data in self._readable and self._data is not None:
+        while len(found) < limits.BATCHES_A_TURN and self._data in self._readable and self._data is not None:
             frames = receive(self._data)
             if frames is None:
                 break

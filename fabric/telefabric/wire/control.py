@@ -25,6 +25,9 @@ Url = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
+Names = Annotated[list[Name], Meta(max_length=limits.WATCH_NAMES_MAX)]
+
+
 class Message(msgspec.Struct, array_like=True, gc=False):
     """Root of all control messages."""
 
@@ -82,7 +85,7 @@ class Beat(Message, tag="beat"):
     """Once a second, for all streams of a process; answered with ALIVE."""
 
     sent_ns: int
-    streams: list[StreamBeat]
+    streams: Annotated[list[StreamBeat], Meta(max_length=limits.BEAT_STREAMS_MAX)]
     clock_offset_ns: int | None = None
     """How far the broker's wall clock is ahead of the worker's, as the worker last measured it."""
     round_trip_ns: Count | None = None
@@ -260,12 +263,12 @@ class Watch(Message, tag="watch"):
 
     protocol: int
     name: Name
-    runs: list[Name] | None = None
+    runs: Names | None = None
     """These runs; null for all."""
-    kinds: list[Name] | None = None
+    kinds: Names | None = None
     """These kinds; null for all."""
     policy: QueuePolicy = QueuePolicy()
-    agents: list[Name] | None = None
+    agents: Names | None = None
     """These agents, of the events that name one; null for all."""
 
 

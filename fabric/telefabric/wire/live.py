@@ -11,6 +11,7 @@ from telefabric import limits
 from telefabric.errors import WireError
 
 _SEPARATOR = b"\0"
+TOPIC_BYTES_MAX = 2 * limits.NAME_BYTES_MAX + 1
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 DROP_OLDEST, LATEST_PER_KEY, SAMPLE = "drop_oldest", "latest_per_key", "sample"
 
@@ -60,6 +61,8 @@ def topic_of(run: str, kind: str) -> bytes:
 
 def topic_parts(topic: bytes) -> tuple[str, str] | None:
     """Run and kind of a topic; None when it is none."""
+    if len(topic) > TOPIC_BYTES_MAX:
+        return None
     run, separator, kind = topic.rpartition(_SEPARATOR)
     try:
         return (run.decode(), kind.decode()) if separator and run and kind else None

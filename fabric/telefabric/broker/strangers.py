@@ -1,0 +1,52 @@
+"""Subscriptions that lead nowhere, and the connections that make too many of them.
+
+libzmq keeps each subscription of each connection, also those that are not entered: 14 kB for a long one. It has no way
+to part with one peer of a bound socket, but it tells over which file descriptor a message came.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import zmq
+
+from telefabric import limits
+
+
+def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[zmq.Frame]:
+    """What has come in at an XPUB: the last frame of each message, and then everything else has its turn."""
+    for _ in range(limits.CONTROL_A_TURN):
+        try:
+            frames = publisher.recv_multipart(zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return
+        yield frames[-1]
+
+
+class Strangers:
+    """Counts by file descriptor. One that is used again inherits a count: its new owner connects once more."""
+
+    def __init__(self) -> None:
+        self._leading_nowhere: Counter[int] = Counter()
+
+    def count(self, frame: zmq.Frame) -> None:
+        """A subscription that leads nowhere: after too many its connection is closed, and libzmq forgets them all."""
+        try:
+            descriptor = int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return  # not a TCP connection
+        self._leading_nowhere[descriptor] += 1
+        if self._leading_nowhere[descriptor] > limits.SUBSCRIPTIONS_NOWHERE_MAX:
+            del self._leading_nowhere[descriptor]
+            _hang_up(descriptor)
+
+
+def _hang_up(descriptor: int) -> None:
+    try:
+        with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it has gone by itself

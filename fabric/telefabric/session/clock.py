@@ -1,0 +1,25 @@
+"""The broker's wall clock as a peer sees it, from the middle of a round trip (as NTP does)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from telefabric.wire import control
+
+_ROUND_TRIP_NS_MAX = 60_000_000_000
+"""An answer later than that is none to a heartbeat of this connection."""
+_WALL_NS_MAX = 2**63 - 1
+
+
+class Clock(NamedTuple):
+    offset_ns: int
+    """How far the broker's wall clock is ahead."""
+    round_trip_ns: int
+
+
+def clock_of(message: control.Alive, now_ns: int, wall_ns: int) -> Clock | None:
+    """None when the answer makes no sense: a heartbeat that told of it could not be encoded."""
+    round_trip_ns = now_ns - message.echo_ns
+    if not 0 <= round_trip_ns <= _ROUND_TRIP_NS_MAX or not 0 <= message.broker_ns <= _WALL_NS_MAX:
+        return None
+    return Clock(message.broker_ns - (wall_ns - round_trip_ns // 2), round_trip_ns)
