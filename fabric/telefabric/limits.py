@@ -89,6 +89,8 @@ TAP_HWM = 1_000
 TAP_TOPICS_MAX = 256
 SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
 """libzmq walks a subscription byte by byte, each a call deeper: one of a megabyte is the end of the process."""
+SUBSCRIPTION_ASKED_BYTES_MAX = SUBSCRIPTION_BYTES_MAX + 64
+"""Of a worker's sockets: what the tap takes from a listener is longer when a broker asks a worker for it."""
 SUBSCRIPTIONS_NOWHERE_MAX = 512
 """Of one connection: to tokens that nobody issued, or beyond the tap's limit."""
 STATUSES_A_SECOND = 10

@@ -70,7 +70,7 @@ class Sockets:
     def _new_data(self) -> zmq.Socket[bytes]:
         data = self._context.socket(zmq.XPUB)
         common_options(data)
-        data.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
+        data.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_ASKED_BYTES_MAX)
         data.set(zmq.SNDHWM, limits.DATA_HWM)
         data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
         data.set(zmq.IMMEDIATE, 1)
@@ -91,7 +91,7 @@ class Sockets:
     def _new_live(self) -> zmq.Socket[bytes]:
         live = self._context.socket(zmq.XPUB)
         common_options(live)
-        live.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
+        live.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_ASKED_BYTES_MAX)
         live.set(zmq.SNDHWM, limits.LIVE_HWM)
         live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
         live.set(zmq.IMMEDIATE, 1)

@@ -9,6 +9,7 @@ from telefabric.session.ledger import Account
 from telefabric.session.live import LiveCore
 from telefabric.session.peers import NS, Durable, Stream
 from telefabric.session.progress import Hop, Lag, first_behind
+from telefabric.wire.batch import SEQ_MAX
 
 WORKER, BROKER = "worker", "broker"
 DURABLE, LIVE = "durable", "live"
@@ -110,11 +111,16 @@ def _live_account(accounts: Sequence[Account]) -> dict[str, Any]:
         for reason, events in account.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + events
     return {
-        "numbered": sum(account.newest for account in accounts),
-        "received": sum(account.received for account in accounts),
-        "dropped": dropped,
-        "lost_in_transit": sum(account.lost_in_transit for account in accounts),
+        "numbered": _sent(sum(account.newest for account in accounts)),
+        "received": _sent(sum(account.received for account in accounts)),
+        "dropped": {reason: _sent(events) for reason, events in dropped.items()},
+        "lost_in_transit": _sent(sum(account.lost_in_transit for account in accounts)),
     }
+
+
+def _sent(count: int) -> int:
+    """A source may claim numbers of which the sum is larger than a message can hold."""
+    return min(count, SEQ_MAX)
 
 
 def _ms(time_ns: int | None) -> float | None:
