@@ -371,3 +371,8 @@ def test_a_damaged_control_message_is_read_or_a_wire_error(message, data):
         control.decode(bytes(damaged))
     except WireError:
         pass
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_have_a_kind_or_none(event):
+    assert isinstance(records.kind_of(event), str)
