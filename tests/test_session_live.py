@@ -602,6 +602,7 @@ def test_status_names_what_was_numbered_delivered_queued_and_dropped():
     assert status == {
         "name": "viewer", "runs": ["r"], "kinds": None, "agents": None,
         "policy": {"events_max": 2, "age_ms_max": 10_000, "mode": "drop_oldest", "every": 1},
-        "numbered": 3, "delivered": 1, "queued": 1, "queued_bytes": 1 + limits.BATCH_OVERHEAD_BYTES, "dropped": {"queue_full": 1},
+        "numbered": 3, "delivered": 1, "queued": 1, "queued_bytes": 1 + limits.BATCH_OVERHEAD_BYTES,
+        "dropped": {"queue_full": 1},
         "received": 1, "lost_in_transit": 0, "heard_s": 1.0,
     }  # fmt: skip

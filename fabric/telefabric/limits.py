@@ -87,6 +87,8 @@ what does not fit waits in the spool or in our queue, where it can be dropped an
 LIVE_WORKERS_HWM = 64
 TAP_HWM = 1_000
 TAP_TOPICS_MAX = 256
+SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
+"""libzmq walks a subscription byte by byte, each a call deeper: one of a megabyte is the end of the process."""
 SUBSCRIPTIONS_NOWHERE_MAX = 512
 """Of one connection: to tokens that nobody issued, or beyond the tap's limit."""
 STATUSES_A_SECOND = 10

@@ -50,7 +50,7 @@ class LiveSockets:
         for socket in (self._watch, self._tap):
             socket.set(zmq.SNDHWM, limits.LIVE_HWM)
             socket.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
-            socket.set(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX + 64)
+            socket.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
         self._tap.set(zmq.SNDHWM, limits.TAP_HWM)
         self.live = bind(self._live, listen.beside(OFFSET_LIVE))
         self.tap = bind(self._tap, listen.beside(OFFSET_TAP))

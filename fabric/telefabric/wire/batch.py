@@ -118,7 +118,7 @@ def _check_ranges(header: Header) -> None:
     covered = header.last_seq - header.first_seq + 1
     if header.is_live:  # of one kind, so it may leave seqs out; 0 for kinds that are never stored
         stored = header.first_seq >= 1 and header.events <= covered
-        fits = header.events >= 1 and (stored or header.first_seq == header.last_seq == 0)
+        fits = (stored or header.first_seq == header.last_seq == 0) and 1 <= header.events <= header.counter <= SEQ_MAX
     else:
         fits = header.first_seq >= 1 and header.events == (1 if header.is_gap else covered)
     if not fits or covered < 1 or header.last_seq > SEQ_MAX:
