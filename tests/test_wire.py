@@ -371,3 +371,8 @@ def test_a_damaged_control_message_is_read_or_a_wire_error(message, data):
         control.decode(bytes(damaged))
     except WireError:
         pass
+
+
+@pytest.mark.parametrize("event", [b"", b"\x93", b"\xdc\x00", b"\x92\xa2\xff\xfe", b"\xdc\x00\x02\xbf", bytes(40)])
+def test_the_kind_of_bytes_that_are_no_event_is_none_or_nobodys(event: bytes) -> None:
+    assert records.kind_of(event) in ("", "\ufffd\ufffd")
