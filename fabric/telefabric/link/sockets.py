@@ -37,7 +37,7 @@ class Sockets:
             common_options(socket)
         self._control.set(zmq.ROUTING_ID, b"w" + os.urandom(15))
         self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
-        self._live.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
+        self._live.set(zmq.MAXMSGSIZE, 2 * limits.SUBSCRIPTION_BYTES_MAX)
         self._live.set(zmq.SNDHWM, limits.LIVE_HWM)
         self._live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
         self._live.set(zmq.IMMEDIATE, 1)
@@ -76,7 +76,7 @@ class Sockets:
     def _new_data(self) -> zmq.Socket[bytes]:
         data = self._context.socket(zmq.XPUB)
         common_options(data)
-        data.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
+        data.set(zmq.MAXMSGSIZE, 2 * limits.SUBSCRIPTION_BYTES_MAX)
         data.set(zmq.SNDHWM, limits.DATA_HWM)
         data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
         data.set(zmq.IMMEDIATE, 1)
