@@ -94,7 +94,7 @@ class Fabric:
         self.goes_on()
         assert self.pids().keys() == set(pids), "no process has ended or was restarted"
         for pid, command in self.pids().items():
-            assert _peak_rss(pid) < RSS_MAX, command
+            assert peak_rss(pid) < RSS_MAX, command
         assert "Traceback" not in self.log.read_text()
 
     def end(self) -> None:
@@ -155,7 +155,7 @@ def _processes() -> dict[int, str]:
     return found
 
 
-def _peak_rss(pid: int) -> int:
+def peak_rss(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(("VmHWM", "VmRSS")))
     return int(line.split()[1]) * limits.KIB

@@ -665,3 +665,11 @@ def test_a_second_store_of_the_name_with_another_file_is_refused_while_the_first
 def test_a_store_that_was_restarted_takes_its_own_place_at_once(world):
     world.attach(keeps="a:/store")
     only(world.attach(b"the same, restarted", keeps="a:/store"), control.Attached)
+
+
+def test_numbers_that_add_up_to_more_than_a_reply_can_hold_stop_no_status(open_world):
+    ledger = open_world.core.live.lane.ledger
+    for kind in ("step", "metric", "log"):
+        ledger.overflowed(A, kind, "behind", control.COUNT_MAX, control.COUNT_MAX)
+        ledger.ticked(A, [(kind, control.COUNT_MAX)])
+    control.encode(control.StatusReply(INSTANCE, open_world.core.endpoints, open_world.core.status(0)))

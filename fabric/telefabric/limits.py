@@ -88,9 +88,10 @@ LIVE_WORKERS_HWM = 64
 TAP_HWM = 1_000
 TAP_TOPICS_MAX = 256
 SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
-"""libzmq walks a subscription byte by byte, each a call deeper: one of a megabyte is the end of the process."""
-SUBSCRIPTION_ASKED_BYTES_MAX = SUBSCRIPTION_BYTES_MAX + 64
-"""Of a worker's sockets: what the tap takes from a listener is longer when a broker asks a worker for it."""
+"""libzmq walks a subscription byte by byte, each a call deeper: one of a megabyte is the end of the process.
+Workers take twice that: between libzmqs a subscription that the broker passes on is a command with a name."""
+TOKEN_SUBSCRIPTION_BYTES_MAX = 64
+"""To a token of 16 bytes, as a command with a name; and what a SUB says of itself when it connects."""
 SUBSCRIPTIONS_NOWHERE_MAX = 512
 """Of one connection: to tokens that nobody issued, or beyond the tap's limit."""
 STATUSES_A_SECOND = 10

@@ -51,6 +51,7 @@ class LiveSockets:
             socket.set(zmq.SNDHWM, limits.LIVE_HWM)
             socket.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
             socket.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
+        self._watch.set(zmq.MAXMSGSIZE, limits.TOKEN_SUBSCRIPTION_BYTES_MAX)
         self._tap.set(zmq.SNDHWM, limits.TAP_HWM)
         self.live = bind(self._live, listen.beside(OFFSET_LIVE))
         self.tap = bind(self._tap, listen.beside(OFFSET_TAP))

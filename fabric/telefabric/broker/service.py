@@ -226,5 +226,5 @@ class Broker:
             socket.set(zmq.SNDHWM, limits.DURABLE_HWM)
             socket.set(zmq.XPUB_MANUAL, 1)
             socket.set(zmq.XPUB_NODROP, 1)
-            socket.set(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX)
+            socket.set(zmq.MAXMSGSIZE, limits.TOKEN_SUBSCRIPTION_BYTES_MAX)
         return socket, bind(socket, listen.beside(offset))

@@ -9,7 +9,7 @@ from telefabric.session.ledger import Account
 from telefabric.session.live import LiveCore
 from telefabric.session.peers import NS, Durable, Stream
 from telefabric.session.progress import Hop, Lag, first_behind
-from telefabric.wire.batch import SEQ_MAX
+from telefabric.wire import control
 
 WORKER, BROKER = "worker", "broker"
 DURABLE, LIVE = "durable", "live"
@@ -109,18 +109,18 @@ def _live_account(accounts: Sequence[Account]) -> dict[str, Any]:
     dropped: dict[str, int] = {}
     for account in accounts:
         for reason, events in account.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + events
+            dropped[reason] = _told(dropped.get(reason, 0) + events)
     return {
-        "numbered": _sent(sum(account.newest for account in accounts)),
-        "received": _sent(sum(account.received for account in accounts)),
-        "dropped": {reason: _sent(events) for reason, events in dropped.items()},
-        "lost_in_transit": _sent(sum(account.lost_in_transit for account in accounts)),
+        "numbered": _told(sum(account.newest for account in accounts)),
+        "received": _told(sum(account.received for account in accounts)),
+        "dropped": dropped,
+        "lost_in_transit": _told(sum(account.lost_in_transit for account in accounts)),
     }
 
 
-def _sent(count: int) -> int:
-    """A source may claim numbers of which the sum is larger than a message can hold."""
-    return min(count, SEQ_MAX)
+def _told(events: int) -> int:
+    """Anybody may claim any numbers of a stream: no sum of them may be more than a reply can hold."""
+    return max(min(events, control.COUNT_MAX), -control.COUNT_MAX)
 
 
 def _ms(time_ns: int | None) -> float | None:

@@ -147,7 +147,7 @@ class LiveSubscription:
         for frames in sockets.receive_data():
             self._delivered(frames, found)
         hop = self.ledger.broker_hop
-        beat = control.WatchBeat(now_ns, hop.received, max(hop.lost_in_transit, 0))
+        beat = control.WatchBeat(now_ns, hop.received, min(max(hop.lost_in_transit, 0), control.COUNT_MAX))
         streams = len(self.status.get("streams", ()))
         ask_s = _ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S
         sockets.beat(beat, now_ns, ask_now=self.wants_status, ask_s=ask_s)

@@ -22,7 +22,8 @@ Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_BYTES_MAX)]
 Label = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
 Url = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+COUNT_MAX = 2**63 - 1
+Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 
 
 Names = Annotated[list[Name], Meta(max_length=limits.WATCH_NAMES_MAX)]

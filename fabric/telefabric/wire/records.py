@@ -45,13 +45,10 @@ def frame(event: bytes) -> bytes:
 
 
 def kind_of(event: bytes) -> str:
-    """The kind of an encoded event, by its first bytes alone; empty when it is none."""
-    try:
-        start = 1 if 0x90 <= event[0] <= 0x9F else 3
-        marker = event[start]
-        return event[start + 1 : start + 1 + (marker & 0x1F)].decode() if 0xA0 <= marker <= 0xBF else ""
-    except (IndexError, UnicodeDecodeError):  # whoever sent it, it was none of us
-        return ""
+    """The kind of an encoded event, by its first bytes alone; empty when it is none. Takes any bytes."""
+    start = 1 if b"\x90" <= event[:1] <= b"\x9f" else 3
+    marker = event[start] if len(event) > start else 0
+    return event[start + 1 : start + 1 + (marker & 0x1F)].decode("utf-8", "replace") if 0xA0 <= marker <= 0xBF else ""
 
 
 def walk(buffer: Buffer, start: int, end: int) -> Iterator[Span]:
