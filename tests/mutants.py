@@ -37,7 +37,7 @@ class Mutant(NamedTuple):
 MUTANTS: list[Mutant] = []
 SEEDS = {
     "lend_again_what_a_worker_still_holds": 193,
-    "obey_a_dead_instance": 437,
+    "obey_a_dead_instance": 166,
     "remove_a_segment_before_the_position_is_synced": 155,
     "say_attached_once": 1645,
     "take_credit_of_a_dead_instance": 319,
