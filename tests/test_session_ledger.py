@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -216,3 +217,14 @@ def test_a_stream_that_is_not_wanted_for_a_time_has_lost_nothing_then():
     ledger.batch(A, "step", 1_000, 10)
     assert accounts(ledger) == (10, 10, {}, 0)
     assert ledger.lost_in_transit == (5, 0), "what was lost before stays counted"
+
+
+@pytest.mark.parametrize(("events", "counter"), [(-5, 10), (11, 10), (1, 2**63), (2**64 - 1, 2**64 - 1)])
+def test_a_source_that_claims_what_cannot_be_changes_no_account(events, counter):
+    ledger = Ledger()
+    ledger.batch(A, "step", 10, 10)
+    ledger.overflowed(A, "step", "lie", events, counter)
+    ledger.ticked(A, [("step", -1), ("step", 2**63), ("step", 2**64 - 1)])
+    assert not ledger.dropped
+    assert sum(ledger.lost_in_transit) == 0
+    assert ledger.sources[A, "step"].newest == 10

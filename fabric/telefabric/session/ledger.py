@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from telefabric import limits
+from telefabric.wire.batch import SEQ_MAX
 from telefabric.wire.live import Delivery
 from telefabric_schemas import TOPICS
 
@@ -103,12 +104,12 @@ class Ledger:
     def ticked(self, stream: bytes, counters: Iterable[tuple[str, int]]) -> None:
         """A source's own tick: its newest number of each kind, so that a lost tail is seen too."""
         for kind, counter in counters:
-            if self._wants(kind):
+            if self._wants(kind) and 0 <= counter <= SEQ_MAX:
                 self._lost += self._source(stream, kind).reach(counter)
 
     def overflowed(self, stream: bytes, kind: str, reason: str, events: int, counter: int) -> None:
-        """The source itself dropped events, the last of them numbered `counter`."""
-        if self._wants(kind):
+        """The source itself dropped events, the last of them numbered `counter`. What cannot be is ignored."""
+        if self._wants(kind) and 0 <= events <= counter <= SEQ_MAX:
             source, reason = self._source(stream, kind), self._reason(reason)
             source.dropped[reason] += events
             self.dropped[reason] += events
