@@ -78,10 +78,10 @@ def test_a_store_that_hears_nothing_while_control_is_well_attaches_anew(tmp_path
         assert log.read_text().count("store.data_renewed") == 1
 
 
-def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tmp_path: Path) -> None:
-    """There is no store, so what comes comes live."""
+def comes_live_again(folder: Path, *, worker_at: str, client_at: str, swallowed: int) -> None:
+    """Events come live, then a connection behind the proxy swallows all, and they come again. There is no store."""
     port = free_ports()
-    follower = Follower(Address(HOST, port))
+    follower = Follower(Address(client_at, port))
     seen: list[FeedEvent] = []
 
     def came(name: str) -> bool:
@@ -91,40 +91,24 @@ def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tm
     with (
         FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy,
         broker(port),
-        connect(f"tcp://127.0.0.1:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=0.0) as worker,
+        connect(f"tcp://{worker_at}:{port}", run="run", spool=folder / "spool", exit_flush_s=0.0) as worker,
     ):
         follower.watch(frozenset({"run"}))
         follower.start()
         try:
             wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
-            swallow(proxy, port + OFFSET_WATCH)
+            swallow(proxy, port + swallowed)
             wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
         finally:
             follower.stop()
+
+
+def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tmp_path: Path) -> None:
+    comes_live_again(tmp_path, worker_at="127.0.0.1", client_at=HOST, swallowed=OFFSET_WATCH)
 
 
 def test_a_worker_of_whom_nothing_live_arrives_connects_anew(tmp_path: Path) -> None:
-    port = free_ports()
-    follower = Follower(Address("127.0.0.1", port))
-    seen: list[FeedEvent] = []
-
-    def came(name: str) -> bool:
-        seen.extend(follower.drain().events)
-        return any(isinstance(one.event, Metric) and one.event.name == name for one in seen)
-
-    with (
-        FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy,
-        broker(port),
-        connect(f"tcp://{HOST}:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=0.0) as worker,
-    ):
-        follower.watch(frozenset({"run"}))
-        follower.start()
-        try:
-            wait_for(lambda: worker.metric("first", 1.0) or came("first"), "events come live")
-            swallow(proxy, port + OFFSET_LIVE)
-            wait_for(lambda: worker.metric("second", 1.0) or came("second"), "they come again", RENEWED_S)
-        finally:
-            follower.stop()
+    comes_live_again(tmp_path, worker_at=HOST, client_at="127.0.0.1", swallowed=OFFSET_LIVE)
 
 
 def test_a_client_whose_welcome_was_lost_asks_again(tmp_path: Path) -> None:

@@ -68,14 +68,7 @@ class Sockets:
         self._data.connect(self._data_url)
 
     def _new_data(self) -> zmq.Socket[bytes]:
-        data = self._context.socket(zmq.XPUB)
-        common_options(data)
-        data.set(zmq.MAXMSGSIZE, 2 * limits.SUBSCRIPTION_BYTES_MAX)
-        data.set(zmq.SNDHWM, limits.DATA_HWM)
-        data.set(zmq.SNDBUF, limits.SOCKET_BUFFER_BYTES)
-        data.set(zmq.IMMEDIATE, 1)
-        data.set(zmq.XPUB_NODROP, 1)
-        return data
+        return self._new_publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES)
 
     def renew_live(self) -> None:
         """A new live connection; who watches is heard on it again."""
@@ -89,14 +82,17 @@ class Sockets:
         self._live.connect(self._live_url)
 
     def _new_live(self) -> zmq.Socket[bytes]:
-        live = self._context.socket(zmq.XPUB)
-        common_options(live)
-        live.set(zmq.MAXMSGSIZE, 2 * limits.SUBSCRIPTION_BYTES_MAX)
-        live.set(zmq.SNDHWM, limits.LIVE_HWM)
-        live.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
-        live.set(zmq.IMMEDIATE, 1)
-        live.set(zmq.XPUB_NODROP, 1)
-        return live
+        return self._new_publisher(limits.LIVE_HWM, limits.LIVE_SOCKET_BYTES)
+
+    def _new_publisher(self, messages: int, buffer_bytes: int) -> zmq.Socket[bytes]:
+        publisher = self._context.socket(zmq.XPUB)
+        common_options(publisher)
+        publisher.set(zmq.MAXMSGSIZE, 2 * limits.SUBSCRIPTION_BYTES_MAX)
+        publisher.set(zmq.SNDHWM, messages)
+        publisher.set(zmq.SNDBUF, buffer_bytes)
+        publisher.set(zmq.IMMEDIATE, 1)
+        publisher.set(zmq.XPUB_NODROP, 1)
+        return publisher
 
     def connect_live(self, url: str) -> None:
         if url == self._live_url:
