@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from telefabric import limits
 from telefabric.session import live, queue
@@ -107,7 +107,7 @@ class Queue(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(limits, "LIVE_QUEUE_BYTES_MAX", 3_000)
+        self.patch.setattr(limits, "LIVE_QUEUE_BYTES_MAX", 12_000)
         self.patch.setattr(queue, "_MERGE_DROPS", 3)
         self.subscriber = wanting(watch(events_max=40, age_ms_max=50))
         self.subscriber._merge_at = 3
@@ -137,17 +137,23 @@ class Queue(RuleBasedStateMachine):
         finally:
             self.patch.undo()
 
+    @initialize(policy=POLICIES)
+    def first_policy(self, policy: QueuePolicy) -> None:
+        self.another_policy(policy, None)
+
     @rule(
-        kind=kinds,
+        kinds=st.lists(kinds, min_size=1, max_size=4),
         stream=st.sampled_from([b"a" * 16, b"b" * 16]),
         whose=st.lists(st.tuples(st.sampled_from(AGENTS), st.integers(0, 2)), min_size=1, max_size=12),
     )
-    def push(self, kind: str, stream: bytes, whose: list[tuple[str, int]]) -> None:
-        before = self.pushed[stream, kind]
-        events = [event(kind, before + place, *one) for place, one in enumerate(whose, start=1)]
-        self.pushed[stream, kind] += len(events)
-        head, message = live_batch(kind, events, self.pushed[stream, kind], stream)
-        self.subscriber.push(kind, head, message, self.now_ns)
+    def push(self, kinds: list[str], stream: bytes, whose: list[tuple[str, int]]) -> None:
+        """Several batches a step, or what one replaces of another under `latest_per_key` would be rare."""
+        for kind in kinds:
+            before = self.pushed[stream, kind]
+            events = [event(kind, before + place, *one) for place, one in enumerate(whose, start=1)]
+            self.pushed[stream, kind] += len(events)
+            head, message = live_batch(kind, events, self.pushed[stream, kind], stream)
+            self.subscriber.push(kind, head, message, self.now_ns)
 
     @rule(ms=st.integers(1, 40))
     def wait(self, ms: int) -> None:
