@@ -92,10 +92,15 @@ SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
 Workers take twice that: between libzmqs a subscription that the broker passes on is a command with a name."""
 TOKEN_SUBSCRIPTION_BYTES_MAX = 64
 """To a token of 16 bytes, as a command with a name; and what a SUB says of itself when it connects."""
+SUBSCRIPTIONS_HWM = 1
+"""libzmq takes in all subscriptions that are here at one stroke, 14 kB for a long one: 100,000 of them were 1.5 GB and
+three seconds. With the shortest pipe it waits for its I/O thread after each, and the broker has its turn in between."""
 SUBSCRIPTIONS_NOWHERE_MAX = 512
 """Of one connection: to tokens that nobody issued, or beyond the tap's limit."""
 STATUSES_A_SECOND = 10
-"""Long answers (a status, recent batches) to one peer: libzmq keeps all that a peer does not read."""
+"""Long answers (a status, recent batches) to one peer."""
+UNREAD_BYTES_MAX = 256 * KIB
+"""A peer for whose connection the system holds more gets no long answer: libzmq keeps all that a peer does not read."""
 LIVE_SOCKET_BYTES = 128 * KIB
 LIVE_INTERVAL_S = 0.002
 LIVE_BEHIND_EVENTS_MAX = 5_000
@@ -123,7 +128,9 @@ REASONS_MAX = 32
 DATA_HWM = 64
 DURABLE_HWM = 64
 CONTROL_HWM = 10_000
-"""Small messages, always drained; the mark only stops a peer that has died without a word."""
+"""Towards a peer: small messages; the mark only stops one that has died without a word."""
+CONTROL_RECEIVE_HWM = 16
+"""From a peer: messages of up to a megabyte; what is more waits at the peer."""
 SOCKET_BUFFER_BYTES = 1 * MIB
 CONTROL_A_TURN = 500
 """Messages that are read before everything else has its turn: whoever floods a socket must not have the loop alone."""

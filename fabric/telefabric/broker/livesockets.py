@@ -50,6 +50,7 @@ class LiveSockets:
         for socket in (self._watch, self._tap):
             socket.set(zmq.SNDHWM, limits.LIVE_HWM)
             socket.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
+            socket.set(zmq.RCVHWM, limits.SUBSCRIPTIONS_HWM)
             socket.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
         self._watch.set(zmq.MAXMSGSIZE, limits.TOKEN_SUBSCRIPTION_BYTES_MAX)
         self._tap.set(zmq.SNDHWM, limits.TAP_HWM)

@@ -15,7 +15,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.livesockets import LiveSockets, Waits
-from telefabric.broker.strangers import Strangers, subscriptions
+from telefabric.broker.strangers import Strangers, subscriptions, unread_bytes
 from telefabric.errors import TelefabricError, WireError
 from telefabric.figures import Figures, by_reason
 from telefabric.health import Health
@@ -36,6 +36,7 @@ _CONTROL_TURN_NS = 5_000_000
 """Long messages cost milliseconds each: then the live path has its turn again."""
 _BATCHES_A_TURN = 32
 """2 MB of batches, some milliseconds: then the live path has its turn again."""
+_LONG_ANSWERED = (control.StatusRequest, control.Watch)
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
 _UNSENT = ("control_unreachable", "control_full")
 """Drops of our own messages; all others are refusals of somebody else's."""
@@ -148,18 +149,22 @@ class Broker:
     def _read_control(self, now_ns: int) -> None:
         until_ns = time.monotonic_ns() + _CONTROL_TURN_NS
         for _ in range(limits.CONTROL_A_TURN):
-            frames = receive(self._control) if time.monotonic_ns() < until_ns else None
-            if frames is None:
+            try:
+                frames = self._control.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
                 return
             if len(frames) != 2:
                 self.core.dropped["bad_control"] += 1
                 continue
             try:
-                message = control.decode(frames[1])
+                message = control.decode(frames[1].bytes)
             except WireError as error:
                 self.core.dropped[error.reason] += 1
                 continue
-            self.core.receive(frames[0], message, now_ns, time.time_ns())
+            unread = unread_bytes(frames[1]) if isinstance(message, _LONG_ANSWERED) else 0
+            self.core.receive(frames[0].bytes, message, now_ns, time.time_ns(), unread_bytes=unread)
+            if time.monotonic_ns() > until_ns:
+                return
 
     def _read_data(self) -> None:
         for _ in range(_BATCHES_A_TURN):
@@ -218,12 +223,13 @@ class Broker:
             socket.set(zmq.ROUTER_MANDATORY, 1)
             socket.set(zmq.ROUTER_HANDOVER, 1)
             socket.set(zmq.SNDHWM, limits.CONTROL_HWM)
-            socket.set(zmq.RCVHWM, limits.CONTROL_HWM)
+            socket.set(zmq.RCVHWM, limits.CONTROL_RECEIVE_HWM)
             socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
         elif kind == zmq.SUB:
             socket.set(zmq.RCVHWM, limits.DATA_HWM)
         else:
             socket.set(zmq.SNDHWM, limits.DURABLE_HWM)
+            socket.set(zmq.RCVHWM, limits.SUBSCRIPTIONS_HWM)
             socket.set(zmq.XPUB_MANUAL, 1)
             socket.set(zmq.XPUB_NODROP, 1)
             socket.set(zmq.MAXMSGSIZE, limits.TOKEN_SUBSCRIPTION_BYTES_MAX)

@@ -1,12 +1,14 @@
-"""Subscriptions that lead nowhere, and the connections that make too many of them.
+"""Connections whose peers do them harm: with subscriptions that lead nowhere, or by not reading.
 
-libzmq keeps each subscription of each connection, also those that are not entered: 14 kB for a long one. It has no way
-to part with one peer of a bound socket, but it tells over which file descriptor a message came.
+libzmq keeps each subscription of each connection, also those that are not entered: 14 kB for a long one. It also keeps
+what a peer does not read. It has no way to part with one peer of a bound socket, but it tells over which file
+descriptor a message came.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,12 @@ from typing import Any
 import zmq
 
 from telefabric import limits
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[zmq.Frame]:
@@ -34,14 +42,33 @@ class Strangers:
 
     def count(self, frame: zmq.Frame) -> None:
         """A subscription that leads nowhere: after too many its connection is closed, and libzmq forgets them all."""
-        try:
-            descriptor = int(frame.get(zmq.SRCFD))
-        except zmq.ZMQError:
-            return  # not a TCP connection
+        descriptor = _descriptor(frame)
+        if descriptor is None:
+            return
         self._leading_nowhere[descriptor] += 1
         if self._leading_nowhere[descriptor] > limits.SUBSCRIPTIONS_NOWHERE_MAX:
             del self._leading_nowhere[descriptor]
             _hang_up(descriptor)
+
+
+def unread_bytes(frame: zmq.Frame) -> int:
+    """What the system still holds for the sender of this frame: bytes that it has not taken. 0 where nobody can tell."""
+    descriptor = _descriptor(frame)
+    if fcntl is None or descriptor is None:
+        return 0
+    try:
+        held: bytes = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0  # it has gone
+    return int(struct.unpack("i", held)[0])
+
+
+def _descriptor(frame: zmq.Frame) -> int | None:
+    """Of the connection over which it came; None when that is no TCP connection or has gone."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
 
 
 def _hang_up(descriptor: int) -> None:

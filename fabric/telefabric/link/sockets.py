@@ -88,6 +88,7 @@ class Sockets:
         publisher = self._context.socket(zmq.XPUB)
         common_options(publisher)
         publisher.set(zmq.MAXMSGSIZE, 2 * limits.SUBSCRIPTION_BYTES_MAX)
+        publisher.set(zmq.RCVHWM, limits.SUBSCRIPTIONS_HWM)
         publisher.set(zmq.SNDHWM, messages)
         publisher.set(zmq.SNDBUF, buffer_bytes)
         publisher.set(zmq.IMMEDIATE, 1)

@@ -110,8 +110,13 @@ class BrokerCore:
 
     # -- from workers --------------------------------------------------------------------------------------------
 
-    def receive(self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int) -> None:
-        """Any control message of any peer. Messages that only a broker sends are counted and ignored."""
+    def receive(
+        self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int, *, unread_bytes: int = 0
+    ) -> None:
+        """Any control message of any peer, and how much it has not read of what it was sent.
+
+        Messages that only a broker sends are counted and ignored.
+        """
         match message:
             case control.Beat():
                 self._beat(peer, message, now_ns, wall_ns)
@@ -131,18 +136,18 @@ class BrokerCore:
                 self._attach(peer, message, now_ns)
             case control.Watch() | control.WatchBeat() | control.Unwatch():
                 for answer in self.live.receive(peer, message, now_ns, wall_ns):
-                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer):
+                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes):
                         self._send(peer, answer)
-            case control.StatusRequest() if not self._grants_long_answer(peer):
-                self.dropped["status_too_often"] += 1
+            case control.StatusRequest() if not self._grants_long_answer(peer, unread_bytes):
+                self.dropped["status_too_often" if unread_bytes <= limits.UNREAD_BYTES_MAX else "status_unread"] += 1
             case control.StatusRequest():
                 self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
             case _:
                 self.dropped["unexpected_control"] += 1
 
-    def _grants_long_answer(self, peer: bytes) -> bool:
+    def _grants_long_answer(self, peer: bytes, unread_bytes: int) -> bool:
         self._long_answers[peer] += 1
-        return self._long_answers[peer] <= limits.STATUSES_A_SECOND
+        return self._long_answers[peer] <= limits.STATUSES_A_SECOND and unread_bytes <= limits.UNREAD_BYTES_MAX
 
     def _hello(self, peer: bytes, message: control.Hello, now_ns: int) -> None:
         if message.protocol != control.PROTOCOL:

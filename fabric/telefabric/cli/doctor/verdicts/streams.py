@@ -38,6 +38,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "second_durable": ("a second store beside the one that is attached", "Stop one of the two stores"),
     "too_many_durables": ("a durable subscriber beyond the limit", "Stop one of the subscribers"),
     "status_too_often": ("a peer that asks for the status again and again", _STRANGERS),
+    "status_unread": ("a peer that asks for the status and does not read it", _STRANGERS),
     "tap_full": ("a topic beyond those that the tap serves", "Close listeners of the tap that are not needed"),
     "control_full": ("an answer to a peer that does not read it", _STRANGERS),
 }
