@@ -10,6 +10,8 @@ from telefabric.subscribe.live import LiveEvent, LiveSubscription
 from telefabric.wire.batch import parse_header
 from telefabric.wire.live import decode_delivery
 
+plain = LiveSubscription._delivered
+"""What `install` wraps."""
 deliveries = 0
 """How many were checked in this process."""
 
@@ -41,8 +43,6 @@ class Recount:
 
 
 def install() -> None:
-    plain = LiveSubscription._delivered
-
     def checked(self: LiveSubscription, frames: list[bytes], found: list[LiveEvent]) -> None:
         global deliveries
         recount = self.__dict__.get("recount")

@@ -11,9 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import zmq
 from fuzzing import Fuzz, Onlookers
 from processes import free_ports, wait_for
 from test_garbage import Fabric
+
+from telefabric import limits
+from telefabric.broker.strangers import unread_bytes
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 
@@ -56,3 +60,29 @@ def test_what_was_refused_was_counted(besieged: tuple[Fabric, Onlookers]) -> Non
         assert status["dropped"].get(name, 0) > 0, name
     for name in ("unknown_token", "tap_full", "bad_topic", "damaged", "inconsistent"):
         assert status["live_dropped"].get(name, 0) > 0, name
+
+
+def test_what_a_peer_has_not_read_is_seen() -> None:
+    """It reads nothing while it is sent as much as the system takes, and then all of it."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as peer:
+        for one in (router, peer):
+            one.set(zmq.LINGER, 0)
+        peer.set(zmq.RCVHWM, 1)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        peer.connect(f"tcp://127.0.0.1:{port}")
+
+        def asked() -> tuple[bytes, int]:
+            peer.send(b"?")
+            name, asking = router.recv_multipart(copy=False)
+            return name.bytes, unread_bytes(asking)
+
+        name, unread = asked()
+        assert unread == 0
+        sent = 0
+        while asked()[1] <= limits.UNREAD_BYTES_MAX:
+            assert sent < 200, "it is seen after some tens of megabytes at most"
+            router.send_multipart([name, bytes(limits.MIB)])
+            sent += 1
+        for _ in range(sent):
+            peer.recv()
+        wait_for(lambda: asked()[1] == 0, "all is read")

@@ -2,12 +2,14 @@
 
 from itertools import count
 
+import msgspec
 import pytest
 
 from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric.session.broker import NS, BrokerCore
-from telefabric.wire import batch, control
+from telefabric.wire import batch, control, records
+from telefabric_schemas import Log
 
 INSTANCE = b"i" * 16
 OTHER = b"o" * 16
@@ -30,9 +32,9 @@ class World:
         )
         self.now_ns = 0
 
-    def tell(self, peer, message):
+    def tell(self, peer, message, **more):
         """What the broker sends because of one message, as (peer, message)."""
-        self.core.receive(peer, message, self.now_ns, 1_000 + self.now_ns)
+        self.core.receive(peer, message, self.now_ns, 1_000 + self.now_ns, **more)
         return [tuple(send) for send in self.core.take()]
 
     def wait(self, seconds, *, alive=()):
@@ -673,3 +675,30 @@ def test_numbers_that_add_up_to_more_than_a_reply_can_hold_stop_no_status(open_w
         ledger.overflowed(A, kind, "behind", control.COUNT_MAX, control.COUNT_MAX)
         ledger.ticked(A, [(kind, control.COUNT_MAX)])
     control.encode(control.StatusReply(INSTANCE, open_world.core.endpoints, open_world.core.status(0)))
+
+
+def test_a_status_is_for_peers_that_do_not_ask_too_often_and_read_the_answers(world):
+    asked = control.StatusRequest()
+    for _ in range(limits.STATUSES_A_SECOND):
+        only(world.tell(b"cli", asked), control.StatusReply)
+    assert world.tell(b"cli", asked) == []
+    assert world.tell(b"other", asked, unread_bytes=limits.UNREAD_BYTES_MAX + 1) == []
+    only(world.tell(b"other", asked, unread_bytes=limits.UNREAD_BYTES_MAX), control.StatusReply)
+    assert world.core.dropped == {"status_too_often": 1, "status_unread": 1}
+    world.wait(2)
+    only(world.tell(b"cli", asked), control.StatusReply)
+
+
+def test_recent_batches_too_are_for_peers_that_read(world):
+    world.core.live.receive(b"first", control.Watch(control.PROTOCOL, "v", None), 0, 0)
+    body = records.frame(msgspec.msgpack.encode(Log(1, "info", "line", "agent", 0, 0)))
+    message = batch.pack(body, session=INSTANCE, stream=A, epoch=0, first_seq=1, last_seq=1, count=1, counter=1,
+                         time_ns=0, flags=batch.FLAG_LIVE)  # fmt: skip
+    world.core.live.lane.push(b"run\0log", batch.parse_header(message)[0], message, 0)
+    watch = control.Watch(control.PROTOCOL, "v", ["run"])
+    assert kinds(world.tell(b"slow", watch, unread_bytes=limits.UNREAD_BYTES_MAX + 1)) == ["Watching"]
+    assert kinds(world.tell(b"quick", watch)) == ["Watching", "Recent"]
+
+
+def kinds(sent):
+    return [type(message).__name__ for _, message in sent]

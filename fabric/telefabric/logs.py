@@ -19,8 +19,6 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from telefabric.ratelimit import RateLimit, event_name, left_out_mark
 from telefabric.settings import resolve
 
-_LIMITED = ("warning", "error", "critical")
-
 
 def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> None:
     """Structured logs to stderr: for people, or one JSON object a line. Raises `UsageError` for a malformed setting."""
@@ -44,15 +42,13 @@ def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> 
 
 
 class LimitEvents:
-    """A processor that holds a `RateLimit` to warnings and errors. Any thread."""
+    """A processor that holds a `RateLimit` to all lines of a service. Any thread."""
 
     def __init__(self) -> None:
         self._limit = RateLimit()
         self._lock = threading.Lock()
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        if event["level"] not in _LIMITED:
-            return event
         with self._lock:
             left_out = self._limit.admit(_subject(event), time.monotonic_ns())
         if left_out is None:

@@ -52,7 +52,7 @@ class Strangers:
 
 
 def unread_bytes(frame: zmq.Frame) -> int:
-    """What the system still holds for the sender of this frame: bytes that it has not taken. 0 where nobody can tell."""
+    """What the system holds for the sender of this frame, which has not taken it; 0 where nobody can tell."""
     descriptor = _descriptor(frame)
     if fcntl is None or descriptor is None:
         return 0
