@@ -91,7 +91,7 @@ class Liar:
 
     # -- what it says --------------------------------------------------------------------------------------------
     def _answer(self, router: zmq.Socket[bytes]) -> None:
-        for peer, kind in list(self._peers.items()):
+        for peer, kind in [*self._peers.items()] * 5:
             message = control.encode(self._lie())
             if self._dice.random() < 0.3:
                 message = mutated(self._dice, message)
@@ -221,6 +221,8 @@ def test_whoever_spoke_with_a_lying_broker_goes_on_with_an_honest_one(
         lying.join()
         assert {"worker", "durable", "live", f"on {DURABLE}", f"on {WATCH}"} <= liar.told.keys()
         assert min(liar.told.values()) > 20, liar.told
+
+        assert "link.absurd" in (tmp_path / "worker.log").read_text(), "it was claimed to have emitted what it had not"
 
         stack.enter_context(honest)
         fabric.goes_on()
