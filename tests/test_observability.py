@@ -235,6 +235,10 @@ def test_the_sample_alerts_use_documented_metrics_only() -> None:
     assert {re.sub(r"(?<=_seconds)_(sum|count|bucket)$", "", name) for name in names} <= known
     labels = {label for one in expressions for label in re.findall(r"[{,](\w+)[=!]", one)}
     assert labels <= {"job", "reason", "verdict", "outcome"}
+    of_metric = {one.name: set(one.labels) for families in FAMILIES.values() for one in families}
+    for alert in re.split(r"^ +- alert: ", text, flags=re.MULTILINE)[1:]:
+        has = {"instance"}.union(*(of_metric.get(name, set()) for name in re.findall(r"\btelefabric_\w+", alert)))
+        assert set(re.findall(r"\$labels\.(\w+)", alert)) <= has, alert
 
 
 # -- on and off --------------------------------------------------------------------------------------------------
