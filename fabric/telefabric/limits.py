@@ -150,6 +150,20 @@ ORPHANS_AT_ONCE = 4
 ORPHANS_TRIED_A_TURN = 64
 """Folders that are looked at between two turns for the process's own streams: some milliseconds among thousands."""
 
+# -- ring --------------------------------------------------------------------------------------------------------
+RING_SLOTS_MAX = 64
+RING_FPS_MAX = 60.0
+FRAME_SIDE_MAX = 16_384
+"""Pixels."""
+RING_SHARE_OF_FREE = 0.25
+"""Of the free room on its file system: shared memory is what other programs live in, too."""
+RING_STALLED_S = 3.0
+"""Without a frame."""
+RING_SUSPECT_S, RING_DEAD_S = 5.0, 30.0
+"""Without a heartbeat, where it cannot be told whether the writer's process lives."""
+RING_GRACE_S = 30.0
+"""How long the last frame of a writer that has gone stays to be looked at."""
+
 # -- store -------------------------------------------------------------------------------------------------------
 STREAMS_KNOWN_MAX = 4 * STREAMS_MAX
 """Streams that the store keeps in memory, a kilobyte each; any other is found in the file when it speaks again."""

@@ -1,0 +1,97 @@
+"""The doorbell: one byte to a Unix datagram socket of each reader that waits.
+
+A reader that polls needs none. On systems without Unix sockets there are no bells, and readers poll.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+
+from telefabric.ring.places import BELLS
+
+SUPPORTED = hasattr(socket, "AF_UNIX")
+_LOOK_NS = 250_000_000
+"""How often a writer looks who has a bell."""
+_READERS_MAX = 32
+
+
+class Bell:
+    """A reader's end: `fileno` becomes readable when a frame was published. Raises `OSError` when it cannot be made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / BELLS / f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        try:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._socket.bind(str(self._path))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def drain(self) -> int:
+        """Take what has rung; how often it did."""
+        rung = 0
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(16):
+                rung += 1
+        return rung
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Ringer:
+    """The writer's end. One thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / BELLS
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if SUPPORTED else None
+        if self._socket is not None:
+            self._socket.setblocking(False)
+        self._bells: list[str] = []
+        self._looked_ns = 0
+        self.errors = 0
+        """Bells that could not be rung, and were not only full or gone."""
+
+    def waiting(self) -> bool:
+        """Some reader has a bell, as of a quarter of a second ago."""
+        self._look(time.monotonic_ns())
+        return bool(self._bells)
+
+    def ring(self, now_ns: int) -> None:
+        """All bells. One that is full has rung already; one whose reader is gone is taken away."""
+        self._look(now_ns)
+        for path in self._bells:
+            assert self._socket is not None
+            try:
+                self._socket.sendto(b".", path)
+            except BlockingIOError:
+                continue
+            except (ConnectionRefusedError, FileNotFoundError):
+                self._looked_ns = 0
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            except OSError:
+                self.errors += 1
+
+    def _look(self, now_ns: int) -> None:
+        if self._socket is None or now_ns - self._looked_ns < _LOOK_NS:
+            return
+        self._looked_ns = now_ns
+        try:
+            self._bells = [str(self._folder / name) for name in sorted(os.listdir(self._folder))[:_READERS_MAX]]
+        except OSError:
+            self._bells = []
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()

@@ -1,0 +1,36 @@
+"""What is shown over a frame, and travels in its slot, so that it can belong to no other."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class TileHud(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Of one tile of a grid: which environment it shows, and how that fares."""
+
+    env_index: int
+    episode: int = 0
+    step: int = 0
+    reward: float = 0.0
+    episode_return: float = 0.0
+    fresh: bool = True
+    """Rendered for this frame, not kept from an earlier one."""
+
+
+class Hud(msgspec.Struct, array_like=True, frozen=True):
+    """Indexes count from 0; `steps_per_s` is 0 while it is not known."""
+
+    env_index: int = 0
+    episode: int = 0
+    step: int = 0
+    reward: float = 0.0
+    episode_return: float = 0.0
+    steps_per_s: float = 0.0
+    values: dict[str, float] = {}
+    """Any named scalars."""
+    tiles: list[TileHud] = []
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Hud).decode
+"""Raises `msgspec.DecodeError`."""

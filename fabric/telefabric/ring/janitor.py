@@ -1,0 +1,81 @@
+"""Which rings there are, and clearing away what the dead left."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from telefabric import limits
+from telefabric.filelock import FileLock
+from telefabric.ring import places
+from telefabric.ring.places import Manifest
+from telefabric.ring.reader import RingReader
+
+_OURS = (places.MANIFEST, places.STATS, places.LOCK, places.BELLS)
+
+
+class RingInfo(NamedTuple):
+    """One ring of this user."""
+
+    folder: Path
+    manifest: Manifest
+    state: str
+    """As `RingReader.state` says."""
+
+
+def discover(base: Path | None = None) -> list[RingInfo]:
+    """All rings with a manifest that this version reads, oldest first."""
+    found = []
+    for folder in places.ring_folders(base):
+        manifest = places.read_manifest(folder)
+        if manifest is not None:
+            reader = RingReader(folder)
+            found.append(RingInfo(folder, manifest, reader.state))
+            reader.close()
+    return sorted(found, key=lambda one: one.manifest.created_ns)
+
+
+class Cleared(NamedTuple):
+    folder: Path
+    bytes: int
+
+
+def collect_garbage(base: Path | None = None, *, grace_s: float = limits.RING_GRACE_S) -> list[Cleared]:
+    """Remove the rings that nobody writes any more and that have not changed for `grace_s`; what went.
+
+    A folder whose lock is held is somebody's, whatever else it looks like. Never another user's, nor a folder that
+    holds anything of which a ring is not made.
+    """
+    cleared = []
+    for folder in places.ring_folders(base):
+        with contextlib.suppress(OSError):
+            if time.time() - _changed_s(folder) >= grace_s and all(map(_is_ours, folder.iterdir())):
+                size = _remove(folder)
+                if size is not None:
+                    cleared.append(Cleared(folder, size))
+    return cleared
+
+
+def _remove(folder: Path) -> int | None:
+    """Its bytes, or None when somebody has it."""
+    lock = FileLock.take(folder / places.LOCK)
+    if lock is None:
+        return None
+    try:
+        size = sum(path.stat().st_size for path in folder.glob("ring.*"))
+        shutil.rmtree(folder)
+    finally:
+        lock.release()
+    return size
+
+
+def _changed_s(folder: Path) -> float:
+    """Wall clock; a map that is written to changes no file's time, but the statistics are written each second."""
+    return max(path.stat().st_mtime for path in (folder, *folder.glob("*.json")))
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in _OURS or path.name.startswith(("ring.", ".manifest.json.", ".stats.json."))

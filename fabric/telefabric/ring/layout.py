@@ -1,0 +1,146 @@
+"""A ring file byte by byte: offsets, the superblock, the descriptor of a slot. `fabric/RING.md` has the tables.
+
+Little-endian throughout. A word that another process polls is 8 bytes, aligned, on a cache line of its own, and written
+through `memoryview.cast('Q')` alone: `struct.pack_into` zeroes its record first, and a reader sees that.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from enum import IntEnum
+from typing import NamedTuple
+
+from telefabric import limits
+from telefabric.errors import WireError
+
+MAGIC = b"TFRING\r\n"
+MAJOR, MINOR = 1, 0
+
+PAGE = 4_096
+SUPERBLOCK_BYTES = 256
+HEAD, INTENT, HEARTBEAT, STATE, COUNTERS = 0x100, 0x180, 0x200, 0x280, 0x300
+"""Offsets of polled words in page 0; COUNTERS are five of them, side by side, that only people look at."""
+
+BEGIN = 0
+DESCRIPTOR = 64
+DESCRIPTOR_BYTES = 64
+META = 128
+META_BYTES_MAX = 2 * PAGE - META
+PAYLOAD = 2 * PAGE
+END_BYTES = 64
+"""Offsets in a slot; its `end` word is the first of its last 64 bytes."""
+
+FEATURE_CHECKSUM = 1
+"""Descriptors carry a CRC-32 of the payload."""
+
+
+class State(IntEnum):
+    """What the writer says of its file."""
+
+    LIVE = 1
+    CLOSED = 2
+    SUPERSEDED = 3
+    """Its frames go on in the file that the manifest names by now."""
+
+
+class Superblock(NamedTuple):
+    """The unchanging start of a ring file."""
+
+    features: int
+    slots: int
+    stride: int
+    """Bytes from slot to slot."""
+    capacity: int
+    """Bytes of payload that a slot has room for."""
+    total: int
+    """Bytes of the file."""
+    generation: int
+    """Random; names the file."""
+    base: int
+    """Number of the last frame before this file: its first one is the next."""
+    pid: int
+    start_ticks: int
+    pid_namespace: int
+    boot: bytes
+    """16 bytes, of the machine's start."""
+    created_ns: int
+    """Wall clock."""
+
+
+_SUPERBLOCK = struct.Struct("<8sHHIIIQQQQQQQQ16sq")
+_DESCRIPTOR = struct.Struct("<QQQqqIIIHBBI")
+_CRC = struct.Struct("<I")
+assert _SUPERBLOCK.size <= SUPERBLOCK_BYTES - _CRC.size
+assert _DESCRIPTOR.size + _CRC.size <= DESCRIPTOR_BYTES
+
+
+def pack_superblock(block: Superblock) -> bytes:
+    packed = _SUPERBLOCK.pack(MAGIC, MAJOR, MINOR, PAGE, *block).ljust(SUPERBLOCK_BYTES - _CRC.size, b"\0")
+    return packed + _CRC.pack(zlib.crc32(packed))
+
+
+def parse_superblock(data: bytes, file_bytes: int) -> Superblock:
+    """Raises `WireError` for whatever is no ring file of this major version that fits into `file_bytes`."""
+    if len(data) < SUPERBLOCK_BYTES or data[: len(MAGIC)] != MAGIC:
+        raise WireError("not_ours", "the file is no frame ring")
+    _, major, _, page, *fields = _SUPERBLOCK.unpack_from(data)
+    if major != MAJOR:
+        raise WireError("version", f"the ring has layout {major}, this program reads {MAJOR}: install one version")
+    body = data[: SUPERBLOCK_BYTES - _CRC.size]
+    if _CRC.unpack_from(data, len(body))[0] != zlib.crc32(body):
+        raise WireError("damaged", "the start of the ring fails its checksum")
+    block = Superblock(*fields)
+    fits = (
+        page == PAGE
+        and 2 <= block.slots <= limits.RING_SLOTS_MAX
+        and block.stride == stride_of(block.capacity)
+        and block.total == PAGE + block.slots * block.stride == file_bytes
+    )
+    if not fits:
+        raise WireError("inconsistent", "the start of the ring contradicts itself or the size of its file")
+    return block
+
+
+def stride_of(capacity: int) -> int:
+    """Bytes of a slot with room for so much payload."""
+    return -(-(PAYLOAD + capacity + END_BYTES) // PAGE) * PAGE
+
+
+class Descriptor(NamedTuple):
+    """What a slot says of its frame, beside the HUD in the slot's meta area."""
+
+    number: int
+    generation: int
+    payload_bytes: int
+    shown_ns: int
+    """Monotonic, when it was published."""
+    time_ns: int
+    """Wall clock."""
+    height: int
+    width: int
+    meta_bytes: int
+    tiles: int
+    """0 for one picture, else so many of one size, back to back."""
+    pixels: int
+    """A `PixelFormat`."""
+    flags: int
+    payload_crc: int
+
+
+def pack_descriptor(descriptor: Descriptor, meta: bytes) -> bytes:
+    packed = _DESCRIPTOR.pack(*descriptor)
+    return packed + _CRC.pack(zlib.crc32(meta, zlib.crc32(packed)))
+
+
+def parse_descriptor(data: bytes, meta: bytes) -> Descriptor | None:
+    """None when descriptor and meta area are not of one frame, or damaged."""
+    packed = data[: _DESCRIPTOR.size]
+    if _CRC.unpack_from(data, _DESCRIPTOR.size)[0] != zlib.crc32(meta, zlib.crc32(packed)):
+        return None
+    return Descriptor(*_DESCRIPTOR.unpack(packed))
+
+
+def meta_bytes_of(data: bytes) -> int:
+    """How long a descriptor says that the meta area is, before its checksum can be looked at; at most what there is."""
+    return min(int(_DESCRIPTOR.unpack_from(data)[7]), META_BYTES_MAX)

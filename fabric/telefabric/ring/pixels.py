@@ -1,0 +1,77 @@
+"""Pictures as they lie in a ring: pixel formats, and which arrays they are."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from telefabric import limits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class PixelFormat(IntEnum):
+    """Codes of the ring's descriptor. Components are interleaved; rows follow each other without padding."""
+
+    RGB8 = 1
+    BGR8 = 2
+    RGBA8 = 3
+    GRAY8 = 4
+    GRAY16 = 5
+    DEPTH = 6
+    """float32, in any unit; not finite where nothing was measured."""
+
+
+_TYPES = {
+    PixelFormat.RGB8: ("uint8", 3), PixelFormat.BGR8: ("uint8", 3), PixelFormat.RGBA8: ("uint8", 4),
+    PixelFormat.GRAY8: ("uint8", 1), PixelFormat.GRAY16: ("uint16", 1), PixelFormat.DEPTH: ("float32", 1),
+}  # fmt: skip
+_SIZES = {"uint8": 1, "uint16": 2, "float32": 4}
+_GUESSED = {
+    ("uint8", 3): PixelFormat.RGB8, ("uint8", 4): PixelFormat.RGBA8, ("uint8", 1): PixelFormat.GRAY8,
+    ("uint16", 1): PixelFormat.GRAY16, ("float32", 1): PixelFormat.DEPTH,
+}  # fmt: skip
+_FORMS = "uint8 of (height, width[, 1, 3 or 4]), uint16 or float32 of (height, width)"
+
+
+class Picture(NamedTuple):
+    """An array with the shape that it has in the ring."""
+
+    array: np.ndarray[Any, Any]
+    """(height, width, channels), or (tiles, height, width, channels); a view of the caller's memory."""
+    pixels: PixelFormat
+    tiles: int
+
+
+def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = False) -> Picture:
+    """A caller's array, or list of rows, as a picture; `tiled`: its first axis counts pictures of one size.
+
+    Nothing is copied. Raises `ValueError` for what is none, with the forms that there are.
+    """
+    import numpy
+
+    array = numpy.asarray(frame)
+    if array.ndim == 2 + tiled:
+        array = array[..., None]
+    kind = (array.dtype.name, array.shape[-1] if array.ndim == 3 + tiled else 0)
+    found = _GUESSED.get(kind) if pixels is None else pixels
+    if found is None or _TYPES[found] != kind or 0 in array.shape or max(array.shape) > limits.FRAME_SIDE_MAX:
+        wanted = f"{found.name} is {_TYPES[found]}" if found is not None else _FORMS
+        raise ValueError(f"a frame of shape {numpy.shape(frame)} and dtype {array.dtype}: {wanted}")
+    return Picture(array, found, len(array) if tiled else 0)
+
+
+def shape_of(pixels: int, height: int, width: int, tiles: int) -> tuple[str, tuple[int, ...]] | None:
+    """dtype and shape of what a descriptor names; None for what is no picture."""
+    if pixels not in _TYPES or not (0 < height <= limits.FRAME_SIDE_MAX and 0 < width <= limits.FRAME_SIDE_MAX):
+        return None
+    dtype, channels = _TYPES[PixelFormat(pixels)]
+    return dtype, (tiles,) * (tiles > 0) + (height, width, channels)
+
+
+def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
+    size = _SIZES[dtype]
+    for side in shape:
+        size *= side
+    return size

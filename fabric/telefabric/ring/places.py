@@ -1,0 +1,114 @@
+"""Where rings are, and the manifest by which people and readers find one.
+
+BASE/telefabric-UID/NAME/      0700; NAME is made of run, agent and worker
+    lock                       held by the writer while it lives
+    manifest.json              for discovery; a reader believes only the ring's own start
+    ring.GENERATION            the frames
+    bell/                      a socket of each reader that wants to be woken
+    stats.json                 the writer's counters, about once a second
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from telefabric.errors import EnvironmentProblem
+
+MANIFEST, LOCK, STATS, BELLS = "manifest.json", "lock", "stats.json", "bell"
+_MANIFEST_BYTES_MAX = 64 * 1024
+_SHM = Path("/dev/shm")
+
+
+class Name(msgspec.Struct, frozen=True):
+    """Whose frames they are."""
+
+    run_id: str
+    agent_id: str
+    worker_id: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """manifest.json. `generation` names the ring file."""
+
+    format: str
+    name: Name
+    generation: int
+    slots: int
+    capacity: int
+    fps_max: float
+    pid: int
+    host: str
+    created_ns: int
+
+    @property
+    def file_name(self) -> str:
+        return f"ring.{self.generation:016x}"
+
+
+FORMAT = "telefabric ring 1"
+
+
+def user_folder(base: Path | None = None) -> Path:
+    """This user's rings: below `base`, else $TELEFABRIC_RING, else shared memory, else the temporary folder."""
+    chosen = base or Path(os.environ.get("TELEFABRIC_RING") or (_SHM if _SHM.is_dir() else tempfile.gettempdir()))
+    return chosen / f"telefabric-{os.getuid() if hasattr(os, 'getuid') else 0}"
+
+
+def make_folder(folder: Path) -> None:
+    """With its parents, for this user alone. Raises `EnvironmentProblem`."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine = folder.parent.stat()
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"no frame ring can be made in {folder}: {error.strerror}: name another folder with TELEFABRIC_RING"
+        ) from None
+    if hasattr(os, "getuid") and mine.st_uid != os.getuid():
+        raise EnvironmentProblem(f"{folder.parent} belongs to another user: name another folder with TELEFABRIC_RING")
+
+
+def folder_names(name: Name) -> Iterator[str]:
+    """Short ones, since socket paths are: the first for the usual case, others while that is somebody's."""
+    digest = hashlib.sha256("\0".join((name.run_id, name.agent_id, name.worker_id)).encode()).hexdigest()[:16]
+    yield digest
+    for number in range(2, 100):
+        yield f"{digest}-{number}"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """At one stroke."""
+    write_json(folder / MANIFEST, manifest)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """At one stroke. Raises `OSError`."""
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    making.write_bytes(msgspec.json.encode(value))
+    os.replace(making, path)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """None when there is none, or none that this version reads."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            found = msgspec.json.decode(file.read(_MANIFEST_BYTES_MAX), type=Manifest)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return found if found.format == FORMAT and 0 <= found.generation < 2**64 else None
+
+
+def ring_folders(base: Path | None = None) -> list[Path]:
+    """All of this user, oldest name first; none when there are none."""
+    folder = user_folder(base)
+    try:
+        mine = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+        return sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink()) if mine else []
+    except OSError:
+        return []

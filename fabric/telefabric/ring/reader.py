@@ -1,0 +1,279 @@
+"""A reader of a ring: the newest frame, or each in turn, never a torn one. Steps are numbered as in `fabric/RING.md`.
+
+It maps the file read-only, believes nothing that it has not checked, and goes on by itself in the file that a writer
+made anew: for larger frames, or after a restart under the same name.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from telefabric import limits
+from telefabric.errors import WireError
+from telefabric.ratelimit import library_logger
+from telefabric.ring import hud as huds
+from telefabric.ring import layout, pixels, places
+from telefabric.ring.bell import SUPPORTED, Bell
+from telefabric.ring.fence import fence
+from telefabric.ring.hud import Hud
+from telefabric.ring.layout import Descriptor, State
+from telefabric.ring.owner import Owner
+from telefabric.ring.pixels import PixelFormat
+from telefabric.ring.segment import Segment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = library_logger("telefabric.ring")
+
+NS = 1_000_000_000
+_HEAD, _INTENT, _HEARTBEAT, _STATE = layout.HEAD // 8, layout.INTENT // 8, layout.HEARTBEAT // 8, layout.STATE // 8
+_TRIES = 8
+_LOOK_NS = 250_000_000
+"""How often a reader to whom nothing comes looks for another file, or for the writer's process."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingFrame:
+    """One frame, copied out of the ring."""
+
+    number: int
+    array: np.ndarray[Any, Any]
+    """(height, width, channels), or (tiles, height, width, channels)."""
+    pixels: PixelFormat
+    tiles: int
+    hud: Hud
+    shown_ns: int
+    """When it was published: monotonic, of this machine."""
+    time_ns: int
+
+
+@dataclass(slots=True)
+class ReaderCounters:
+    """Frames, but for the last three. received + skipped + lag = published since `start`."""
+
+    received: int = 0
+    skipped: int = 0
+    """Never seen: overwritten before they were read, or passed over for a newer one."""
+    retries: int = 0
+    """Reads that the writer overtook, or that met a frame in the making."""
+    damaged: int = 0
+    """Frames that stood still and contradicted themselves; skipped."""
+    starved: int = 0
+    """Calls that gave up after some retries."""
+    generations: int = 0
+    """Files that it went on in."""
+    refused: int = 0
+    """Files that it did not read: not ours, damaged, of another version."""
+
+
+class RingReader:
+    """Reads the ring in `folder`. One thread. Nothing has to be there yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counters = ReaderCounters()
+        self._segment: Segment | None = None
+        self._cursor = 0
+        self._looked_ns = 0
+        self._alive: bool | None = None
+        self._seen = 0
+        self._moved_ns = 0
+        """When the newest number was last seen to change from `_seen`."""
+        self._bell: Bell | None = None
+        self._validate = True
+        """Switched off by the tests, to prove that they would notice."""
+
+    def latest(self) -> RingFrame | None:
+        """The newest frame, if it was not given before; those between are skipped. None when there is none."""
+        segment = self._attached()
+        if segment is None:
+            return None
+        for _ in range(_TRIES):
+            newest = segment.words[_HEAD]
+            if newest <= self._cursor:
+                return None
+            frame = self._read(segment, newest)
+            if frame is not None:
+                return self._give(frame)
+            self.counters.retries += 1
+        self.counters.starved += 1
+        return None
+
+    def next(self) -> RingFrame | None:
+        """The frame after the last one; when that is gone, the oldest that is safe from the writer. None: no more."""
+        segment = self._attached()
+        if segment is None:
+            return None
+        for _ in range(_TRIES):
+            newest = segment.words[_HEAD]
+            if newest <= self._cursor:
+                return None
+            oldest = max(segment.block.base + 1, newest - segment.block.slots + 2)
+            frame = self._read(segment, max(self._cursor + 1, min(oldest, newest)))
+            if frame is not None:
+                return self._give(frame)
+            self.counters.retries += 1
+        self.counters.starved += 1
+        return None
+
+    @property
+    def lag(self) -> int:
+        """Frames that were published and neither read nor skipped."""
+        return max(self._segment.words[_HEAD] - self._cursor, 0) if self._segment is not None else 0
+
+    @property
+    def published(self) -> int:
+        """Frames since this reader attached, the one that was the newest then included."""
+        return self.counters.received + self.counters.skipped + self.lag
+
+    @property
+    def state(self) -> str:
+        """live; stalled (no frame for a while, or no sign of life); closed; died; absent."""
+        segment = self._attached()
+        if segment is None:
+            return "absent"
+        if segment.words[_STATE] == State.CLOSED:
+            return "closed"
+        now_ns = time.monotonic_ns()
+        silent_ns = now_ns - segment.words[_HEARTBEAT]
+        if self._alive is False or (self._alive is None and silent_ns > limits.RING_DEAD_S * NS):
+            return "died"
+        if segment.words[_HEAD] != self._seen:
+            self._seen, self._moved_ns = segment.words[_HEAD], now_ns
+        stalled = now_ns - self._moved_ns > limits.RING_STALLED_S * NS
+        return "stalled" if stalled or silent_ns > limits.RING_SUSPECT_S * NS else "live"
+
+    def bell(self) -> Bell | None:
+        """What the writer rings at each frame, made at the first call; None where there can be none: then poll."""
+        if self._bell is None and SUPPORTED:
+            try:
+                self._bell = Bell(self.folder)
+            except OSError as error:
+                log.warning("fastlane.no_bell: %s", error)
+        return self._bell
+
+    def close(self) -> None:
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+
+    # -- one frame -----------------------------------------------------------------------------------------------
+
+    def _read(self, segment: Segment, number: int) -> RingFrame | None:
+        """Frame `number`, or None when its slot has another, or gets one meanwhile."""
+        slot = segment.slot(number)
+        words, data = segment.words, segment.data
+        if self._validate and words[segment.end_of(slot) // 8] != number:  # 1
+            return None
+        fence()  # 2
+        packed = bytes(data[slot + layout.DESCRIPTOR : slot + layout.DESCRIPTOR + layout.DESCRIPTOR_BYTES])
+        meta = bytes(data[slot + layout.META : slot + layout.META + layout.meta_bytes_of(packed)])
+        descriptor = layout.parse_descriptor(packed, meta)
+        frame = None if descriptor is None else self._copied(segment, slot, descriptor, meta)  # 3
+        fence()  # 4
+        if self._validate and words[(slot + layout.BEGIN) // 8] != number:  # 5
+            return None
+        if frame is None or (self._validate and frame.number != number):
+            self._damaged(number)
+            return None
+        return frame
+
+    def _copied(self, segment: Segment, slot: int, descriptor: Descriptor, meta: bytes) -> RingFrame | None:
+        """None for a descriptor that contradicts itself or the file."""
+        import numpy
+
+        found = pixels.shape_of(descriptor.pixels, descriptor.height, descriptor.width, descriptor.tiles)
+        if found is None or descriptor.generation != segment.block.generation:
+            return None
+        dtype, shape = found
+        size = pixels.bytes_of(dtype, shape)
+        if size != descriptor.payload_bytes or size > segment.block.capacity:
+            return None
+        source = numpy.frombuffer(segment.data, numpy.uint8, size, slot + layout.PAYLOAD)
+        array = numpy.empty(size, numpy.uint8)
+        numpy.copyto(array, source)
+        checked = segment.block.features & layout.FEATURE_CHECKSUM and self._validate
+        if checked and zlib.crc32(array.data) != descriptor.payload_crc:
+            return None
+        try:
+            hud = huds.decode(meta)
+        except msgspec.DecodeError:
+            return None
+        return RingFrame(
+            descriptor.number, array.view(dtype).reshape(shape), PixelFormat(descriptor.pixels), descriptor.tiles, hud,
+            descriptor.shown_ns, descriptor.time_ns,
+        )  # fmt: skip
+
+    def _damaged(self, number: int) -> None:
+        """It stands still and cannot be read: nobody will make it whole."""
+        self.counters.damaged += 1
+        self.counters.skipped += max(number - self._cursor, 0)
+        self._cursor = max(number, self._cursor)
+        log.warning("fastlane.damaged: frame %d in %s contradicts itself", number, self.folder)
+
+    def _give(self, frame: RingFrame) -> RingFrame:
+        self.counters.received += 1
+        self.counters.skipped += max(frame.number - self._cursor - 1, 0)
+        self._cursor = max(frame.number, self._cursor)
+        return frame
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _attached(self) -> Segment | None:
+        """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
+        segment = self._segment
+        if segment is not None and segment.words[_HEAD] > self._cursor:
+            return segment
+        now_ns = time.monotonic_ns()
+        waits = segment is not None and segment.words[_STATE] != State.SUPERSEDED
+        if waits and now_ns - self._looked_ns < _LOOK_NS:
+            return segment
+        self._looked_ns = now_ns
+        if segment is not None:
+            self._alive = _owner_of(segment).alive()
+        manifest = places.read_manifest(self.folder)
+        if manifest is not None and (segment is None or manifest.generation != segment.block.generation):
+            self._attach(manifest)
+        return self._segment
+
+    def _attach(self, manifest: places.Manifest) -> None:
+        try:
+            segment = Segment.open(self.folder / manifest.file_name)
+        except FileNotFoundError:
+            return  # replaced once more meanwhile
+        except (WireError, OSError, ValueError) as error:
+            self.counters.refused += 1
+            log.warning("fastlane.refused: %s", error)
+            return
+        before, base = self._segment, segment.block.base
+        head = segment.words[_HEAD]
+        if before is None:
+            self._cursor = max(head - 1, base)  # who comes late sees the newest at once
+        elif _owner_of(before) == _owner_of(segment) and base >= self._cursor:  # its frames are numbered on
+            self.counters.skipped += base - self._cursor
+            self._cursor = base
+        else:
+            self.counters.skipped += max(before.words[_HEAD] - self._cursor, 0)
+            self._cursor = base
+        if before is not None:
+            before.close()
+        self._segment = segment
+        self._alive = _owner_of(segment).alive()
+        self._moved_ns, self._seen = time.monotonic_ns(), head
+        self.counters.generations += 1
+        log.debug("fastlane.attached: %s", segment.path)
+
+
+def _owner_of(segment: Segment) -> Owner:
+    block = segment.block
+    return Owner(block.pid, block.start_ticks, block.pid_namespace, block.boot)

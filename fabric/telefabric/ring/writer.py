@@ -1,0 +1,345 @@
+"""The one writer of a ring. Steps are numbered as in `fabric/RING.md`.
+
+No reader can make it wait. `publish` belongs to one thread; one heartbeat thread looks after all rings of a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from telefabric import limits
+from telefabric.errors import EnvironmentProblem, UsageError
+from telefabric.filelock import FileLock
+from telefabric.ratelimit import library_logger
+from telefabric.ring import hud as huds
+from telefabric.ring import layout, pixels, places
+from telefabric.ring.bell import Ringer
+from telefabric.ring.fence import CHECKSUM_NEEDED, fence
+from telefabric.ring.layout import State
+from telefabric.ring.owner import Owner
+from telefabric.ring.pixels import Picture, PixelFormat
+from telefabric.ring.places import Manifest, Name
+from telefabric.ring.segment import Segment
+
+log = library_logger("telefabric.ring")
+
+_HEAD, _INTENT, _HEARTBEAT = layout.HEAD // 8, layout.INTENT // 8, layout.HEARTBEAT // 8
+_STATE, _COUNTERS = layout.STATE // 8, layout.COUNTERS // 8
+
+
+class WriterCounters(NamedTuple):
+    """Since the ring was made. Frames, but for `generations` and `bell_errors`."""
+
+    published: int
+    rate_limited: int
+    left_out: int
+    """For want of room, or because the HUD is too long."""
+    generations: int
+    bell_errors: int
+
+
+class RingWriter:
+    """A ring for the frames of one agent of one worker; at most `fps_max` of them a second.
+
+    Raises `EnvironmentProblem` when the folder cannot be made. The file itself is made with the first frame, whose size
+    it takes as usual, and anew when a larger one comes. In a forked child it is closed.
+    """
+
+    def __init__(
+        self, name: Name, *, base: Path | None = None, slots: int = 4, fps_max: float = limits.RING_FPS_MAX,
+        checksum: bool = CHECKSUM_NEEDED, host: str = "",
+    ) -> None:  # fmt: skip
+        if not 2 <= slots <= limits.RING_SLOTS_MAX:
+            raise UsageError(f"a ring of {slots} slots: from 2 to {limits.RING_SLOTS_MAX} work")
+        self.name = name
+        self.folder, self._lock = _take_folder(name, base)
+        self._slots, self._fps_max, self._host = slots, fps_max, host
+        self._features = layout.FEATURE_CHECKSUM if checksum else 0
+        self._interval_ns = int(1e9 / fps_max)
+        self._due_ns = 0
+        self._owner = Owner.this_process()
+        self._segment: Segment | None = None
+        self._head = 0
+        self._rate_limited = self._left_out = self._generations = 0
+        self._ringer = Ringer(self.folder)
+        self._guard = threading.Lock()
+        """Between a frame and the heartbeat, which may have to make a new file."""
+        self._at: Callable[[str], None] | None = None
+        """Called between the steps of a frame, by tests that end the process there."""
+        self.closed = False
+        _keeper.add(self)
+
+    @property
+    def wanted(self) -> bool:
+        """A reader waits at the bell."""
+        return self._ringer.waiting()
+
+    @property
+    def due(self) -> bool:
+        """A frame now would not be over the rate. One that is not is counted, so ask once a frame."""
+        if time.monotonic_ns() >= self._due_ns:
+            return True
+        self._rate_limited += 1
+        return False
+
+    @property
+    def counters(self) -> WriterCounters:
+        return WriterCounters(
+            self._head, self._rate_limited, self._left_out, self._generations, self._ringer.errors
+        )  # fmt: skip
+
+    def publish(
+        self, frame: Any, hud: huds.Hud, *, pixel_format: PixelFormat | None = None, tiled: bool = False
+    ) -> bool:
+        """Copy a frame and its HUD into the ring; False when it is over the rate, or there is no room.
+
+        `frame`: see `pixels.picture_of`; any strides, and any size. With `tiled` its first axis counts tiles, of which
+        `hud.tiles` tells. Raises `ValueError` for what is no picture.
+        """
+        picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
+        now_ns = time.monotonic_ns()
+        if self.closed or os.getpid() != self._owner.pid:
+            return False
+        if now_ns < self._due_ns:
+            self._rate_limited += 1
+            return False
+        meta = huds.encode(hud)
+        with self._guard:
+            segment = self._segment_for(picture.array.nbytes)
+            if segment is None or len(meta) > layout.META_BYTES_MAX:
+                self._left_out += 1
+                return False
+            self._due_ns = max(self._due_ns + self._interval_ns, now_ns)
+            self._write(segment, picture, meta, now_ns)
+        self._ringer.ring(now_ns)
+        return True
+
+    def _write(self, segment: Segment, picture: Picture, meta: bytes, now_ns: int) -> None:
+        words, data, number = segment.words, segment.data, self._head + 1
+        slot = segment.slot(number)
+        at = self._at or _nowhere
+        words[_INTENT] = number  # 1
+        at("intent")
+        words[(slot + layout.BEGIN) // 8] = number  # 2
+        at("begin")
+        fence()  # 3
+        self._copy(segment, slot, picture, at)  # 4
+        descriptor = layout.Descriptor(
+            number, segment.block.generation, picture.array.nbytes, now_ns, time.time_ns(), picture.array.shape[-3],
+            picture.array.shape[-2], len(meta), picture.tiles, picture.pixels, 0,
+            self._checksum(segment, slot, picture),
+        )  # fmt: skip
+        packed = layout.pack_descriptor(descriptor, meta)
+        data[slot + layout.META : slot + layout.META + len(meta)] = meta
+        data[slot + layout.DESCRIPTOR : slot + layout.DESCRIPTOR + len(packed)] = packed
+        at("descriptor")
+        fence()  # 5
+        words[segment.end_of(slot) // 8] = number  # 6
+        at("end")
+        words[_HEAD] = number  # 7
+        at("head")
+        self._head = number
+
+    def _copy(self, segment: Segment, slot: int, picture: Picture, at: Callable[[str], None]) -> None:
+        """In one call, which lets other threads run; in two halves for whoever looks between them."""
+        import numpy
+
+        array = picture.array
+        target = numpy.frombuffer(segment.data, array.dtype, array.size, slot + layout.PAYLOAD).reshape(array.shape)
+        if self._at is None:
+            numpy.copyto(target, array)
+            return
+        half = array.shape[0] // 2
+        numpy.copyto(target[:half], array[:half])
+        at("half")
+        numpy.copyto(target[half:], array[half:])
+        at("payload")
+
+    def _checksum(self, segment: Segment, slot: int, picture: Picture) -> int:
+        """Of what was copied: the caller's array may lie in any order."""
+        if not self._features & layout.FEATURE_CHECKSUM:
+            return 0
+        start = slot + layout.PAYLOAD
+        return zlib.crc32(segment.data[start : start + picture.array.nbytes])
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _segment_for(self, payload_bytes: int) -> Segment | None:
+        """The file that has room, made when there is none; None when it cannot be."""
+        segment = self._segment
+        if segment is not None and payload_bytes <= segment.block.capacity:
+            return segment
+        try:
+            return self._make(payload_bytes if segment is None else payload_bytes + payload_bytes // 2)
+        except EnvironmentProblem as error:
+            log.warning("fastlane.no_room: %s", error)
+            return None
+
+    def _make(self, capacity: int) -> Segment:
+        """A new file, in which frames go on being numbered; the one before it says so, and loses its name."""
+        stride = layout.stride_of(capacity)
+        block = layout.Superblock(
+            self._features, self._slots, stride, capacity, layout.PAGE + self._slots * stride,
+            int.from_bytes(os.urandom(8), "little"), self._head, *self._owner, time.time_ns(),
+        )  # fmt: skip
+        segment = Segment.create(self.folder, block)
+        words = segment.words
+        words[_HEAD] = words[_INTENT] = self._head
+        words[_HEARTBEAT] = time.monotonic_ns()
+        words[_STATE] = State.LIVE
+        self._generations += 1
+        try:
+            self._tell_where(block)
+        except OSError as error:
+            segment.close()
+            raise EnvironmentProblem(f"the manifest of a frame ring cannot be written: {error}") from None
+        self._leave()
+        self._segment = segment
+        log.debug("fastlane.ring_made: %s, %.1f MB", segment.path, block.total / 1e6)
+        return segment
+
+    def _tell_where(self, block: layout.Superblock) -> None:
+        manifest = Manifest(
+            places.FORMAT, self.name, block.generation, block.slots, block.capacity, self._fps_max, self._owner.pid,
+            self._host, block.created_ns,
+        )  # fmt: skip
+        places.write_manifest(self.folder, manifest)
+        for path in self.folder.glob("ring.*"):
+            if path.name != manifest.file_name:
+                path.unlink(missing_ok=True)
+
+    def _leave(self) -> None:
+        """The file of before, whose readers hear where to go on."""
+        if self._segment is not None:
+            self._segment.words[_STATE] = State.SUPERSEDED
+            self._segment.close()
+
+    # -- heartbeat -----------------------------------------------------------------------------------------------
+
+    def beat(self) -> None:
+        """Once a second, on the keeper's thread: a sign of life, the counters, and whether the file still is there."""
+        with self._guard:
+            segment = self._segment
+            if segment is None or self.closed:
+                return
+            segment.words[_HEARTBEAT] = time.monotonic_ns()
+            for place, value in enumerate(self.counters):
+                segment.words[_COUNTERS + place] = value
+            self._tell_stats()
+            if not segment.linked():
+                log.warning(
+                    "fastlane.unlinked: %s was removed, so it is made anew (systemd does so at the end of a login: "
+                    "loginctl enable-linger)", segment.path,
+                )  # fmt: skip
+                self._make_again(segment.block.capacity)
+
+    def _make_again(self, capacity: int) -> None:
+        try:
+            places.make_folder(self.folder)
+            self._make(capacity)
+        except EnvironmentProblem as error:
+            log.warning("fastlane.no_room: %s", error)
+
+    def _tell_stats(self) -> None:
+        """For people; a folder that is gone is noticed by the file that is."""
+        with contextlib.suppress(OSError):
+            told = {"time_ns": time.time_ns(), **self.counters._asdict()}
+            places.write_json(self.folder / places.STATS, told)
+
+    def close(self) -> None:
+        """The last frame stays for a while, and the state says closed. The janitor clears the folder later."""
+        with self._guard:
+            if self.closed:
+                return
+            self.closed = True
+            if os.getpid() != self._owner.pid:
+                return
+            _keeper.remove(self)
+            if self._segment is not None:
+                self._tell_stats()
+                self._segment.words[_STATE] = State.CLOSED
+                self._segment.close()
+            self._ringer.ring(time.monotonic_ns())
+            self._ringer.close()
+            self._lock.release()
+
+    def disown(self) -> None:
+        """In a forked child: it is the parent's. Nothing is closed, unlinked or written."""
+        self.closed = True
+        self._guard = threading.Lock()
+
+
+def _nowhere(step: str) -> None:
+    return
+
+
+def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:
+    """The folder of this name, which nobody else writes; what a dead one left in it is taken over."""
+    for folder_name in places.folder_names(name):
+        folder = places.user_folder(base) / folder_name
+        places.make_folder(folder)
+        try:
+            lock = FileLock.take(folder / places.LOCK)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"no frame ring can be made in {folder}: {error.strerror}: name another folder with TELEFABRIC_RING"
+            ) from None
+        if lock is not None:
+            return folder, lock
+    raise EnvironmentProblem(f"too many writers of frames for agent {name.agent_id} of run {name.run_id}")
+
+
+class _Keeper:
+    """The heartbeat of all rings of a process, on one thread that begins with the first and ends with the last."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._writers: weakref.WeakSet[RingWriter] = weakref.WeakSet()
+        self._thread: threading.Thread | None = None
+        self._guard = threading.Lock()
+        self._wake = threading.Event()
+
+    def add(self, writer: RingWriter) -> None:
+        with self._guard:
+            self._writers.add(writer)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="telefabric-ring", daemon=True)
+                self._thread.start()
+
+    def remove(self, writer: RingWriter) -> None:
+        with self._guard:
+            self._writers.discard(writer)
+            if not self._writers:
+                self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(limits.HEARTBEAT_S)
+            with self._guard:
+                self._wake.clear()
+                writers = list(self._writers)
+                if not writers:
+                    self._thread = None
+                    return
+            for writer in writers:
+                writer.beat()
+
+    def after_fork(self) -> None:
+        for writer in list(self._writers):
+            writer.disown()
+        self._begin()
+
+
+_keeper = _Keeper()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keeper.after_fork)
