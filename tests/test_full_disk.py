@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
+import numpy
 import pytest
 from processes import broker, free_ports, run, store, wait_for
 from skips import requires
@@ -19,6 +20,7 @@ from store_fixtures import step as step_event
 
 from telefabric.errors import SpoolError, StoreError
 from telefabric.limits import SEGMENT_BYTES
+from telefabric.ring import Hud, Name, RingWriter
 from telefabric.spool import Spool
 from telefabric.store.audit import Audit, audit
 from telefabric.store.database import FILE_NAME
@@ -273,3 +275,12 @@ def test_a_store_on_a_full_disk_does_not_start(disk: Disk) -> None:
     assert refused.returncode == 1
     (sentence,) = refused.stderr.splitlines()
     assert sentence == f"telefabric: the disk of {folder / FILE_NAME} is full: make room"
+
+
+def test_a_ring_on_a_small_file_system_is_refused_without_a_signal(disk: Disk) -> None:
+    """A file that only claims its size would end the process at the first touch that finds no block."""
+    writer = RingWriter(Name("run", "agent", "worker"), base=disk(1_000_000), fps_max=1e9)
+    assert not writer.publish(numpy.ones((500, 500), numpy.uint8), Hud())
+    assert writer.publish(numpy.ones((8, 8), numpy.uint8), Hud())
+    assert writer.counters[:3] == (1, 0, 1)
+    writer.close()

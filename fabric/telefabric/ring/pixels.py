@@ -32,7 +32,10 @@ _GUESSED = {
     ("uint8", 3): PixelFormat.RGB8, ("uint8", 4): PixelFormat.RGBA8, ("uint8", 1): PixelFormat.GRAY8,
     ("uint16", 1): PixelFormat.GRAY16, ("float32", 1): PixelFormat.DEPTH,
 }  # fmt: skip
-_FORMS = "uint8 of (height, width[, 1, 3 or 4]), uint16 or float32 of (height, width)"
+_FORMS = (
+    "uint8 of (height, width[, 1, 3 or 4]), uint16 or float32 of (height, width), "
+    f"each side from 1 to {limits.FRAME_SIDE_MAX}"
+)
 
 
 class Picture(NamedTuple):
@@ -57,7 +60,7 @@ def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = F
     kind = (array.dtype.name, array.shape[-1] if array.ndim == 3 + tiled else 0)
     found = _GUESSED.get(kind) if pixels is None else pixels
     if found is None or _TYPES[found] != kind or 0 in array.shape or max(array.shape) > limits.FRAME_SIDE_MAX:
-        wanted = f"{found.name} is {_TYPES[found]}" if found is not None else _FORMS
+        wanted = _FORMS if pixels is None else "{} is {} with {} channels".format(pixels.name, *_TYPES[pixels])
         raise ValueError(f"a frame of shape {numpy.shape(frame)} and dtype {array.dtype}: {wanted}")
     return Picture(array, found, len(array) if tiled else 0)
 

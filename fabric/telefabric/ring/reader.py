@@ -82,7 +82,9 @@ class RingReader:
         self._segment: Segment | None = None
         self._cursor = 0
         self._looked_ns = 0
+        self._asked_ns = 0
         self._alive: bool | None = None
+        """The writer's process, when it was last asked."""
         self._seen = 0
         self._moved_ns = 0
         """When the newest number was last seen to change from `_seen`."""
@@ -143,12 +145,18 @@ class RingReader:
             return "closed"
         now_ns = time.monotonic_ns()
         silent_ns = now_ns - segment.words[_HEARTBEAT]
-        if self._alive is False or (self._alive is None and silent_ns > limits.RING_DEAD_S * NS):
+        alive = self._writer_alive(segment, now_ns)
+        if alive is False or (alive is None and silent_ns > limits.RING_DEAD_S * NS):
             return "died"
         if segment.words[_HEAD] != self._seen:
             self._seen, self._moved_ns = segment.words[_HEAD], now_ns
         stalled = now_ns - self._moved_ns > limits.RING_STALLED_S * NS
         return "stalled" if stalled or silent_ns > limits.RING_SUSPECT_S * NS else "live"
+
+    def _writer_alive(self, segment: Segment, now_ns: int) -> bool | None:
+        if now_ns - self._asked_ns >= _LOOK_NS:
+            self._asked_ns, self._alive = now_ns, _owner_of(segment).alive()
+        return self._alive
 
     def bell(self) -> Bell | None:
         """What the writer rings at each frame, made at the first call; None where there can be none: then poll."""
@@ -239,8 +247,6 @@ class RingReader:
         if waits and now_ns - self._looked_ns < _LOOK_NS:
             return segment
         self._looked_ns = now_ns
-        if segment is not None:
-            self._alive = _owner_of(segment).alive()
         manifest = places.read_manifest(self.folder)
         if manifest is not None and (segment is None or manifest.generation != segment.block.generation):
             self._attach(manifest)
@@ -268,7 +274,7 @@ class RingReader:
         if before is not None:
             before.close()
         self._segment = segment
-        self._alive = _owner_of(segment).alive()
+        self._asked_ns = 0
         self._moved_ns, self._seen = time.monotonic_ns(), head
         self.counters.generations += 1
         log.debug("fastlane.attached: %s", segment.path)

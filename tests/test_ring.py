@@ -1,0 +1,570 @@
+"""The ring, one process or forked ones: what is read is what was written, whole, and every frame is accounted for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import wait_for
+
+from telefabric import limits
+from telefabric.errors import EnvironmentProblem, UsageError, WireError
+from telefabric.ring import (
+    Hud,
+    Name,
+    PixelFormat,
+    RingReader,
+    RingWriter,
+    TileHud,
+    collect_garbage,
+    discover,
+    layout,
+    owner,
+    places,
+    segment,
+)
+from telefabric.ring.owner import Owner
+from telefabric.ring.segment import Segment
+
+NAME = Name("run", "agent", "worker")
+STEPS = ("intent", "begin", "half", "payload", "descriptor", "end", "head")
+EVERYTHING = 1e9
+"""Frames a second."""
+
+Write = Callable[..., RingWriter]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short: the name of a socket in it has to fit into 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Iterator[Write]:
+    made: list[RingWriter] = []
+
+    def begin(name: Name = NAME, **options: object) -> RingWriter:
+        made.append(RingWriter(name, base=tmp_path, **{"fps_max": EVERYTHING, **options}))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield begin
+    for writer in made:
+        writer.close()
+
+
+def grey(value: int, shape: tuple[int, ...] = (6, 5)) -> np.ndarray:
+    return np.full(shape, value, np.uint8)
+
+
+def show(writer: RingWriter, number: int, **more: object) -> None:
+    assert writer.publish(grey(number % 251), Hud(step=number), **more)  # type: ignore[arg-type]
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------
+DICE = np.random.default_rng(7)
+PICTURES = {
+    "rgb": (DICE.integers(0, 256, (7, 13, 3), np.uint8), None, PixelFormat.RGB8),
+    "bgr": (DICE.integers(0, 256, (7, 13, 3), np.uint8), PixelFormat.BGR8, PixelFormat.BGR8),
+    "rgba": (DICE.integers(0, 256, (1, 1, 4), np.uint8), None, PixelFormat.RGBA8),
+    "grey": (DICE.integers(0, 256, (3, 1_001), np.uint8), None, PixelFormat.GRAY8),
+    "grey of one channel": (DICE.integers(0, 256, (3, 5, 1), np.uint8), None, PixelFormat.GRAY8),
+    "16 bits": (DICE.integers(0, 65_536, (9, 3), np.uint16), None, PixelFormat.GRAY16),
+    "depth": (np.array([[0.5, np.inf], [np.nan, -1.0]], np.float32), None, PixelFormat.DEPTH),
+    "every second row": (DICE.integers(0, 256, (20, 13, 3), np.uint8)[::2], None, PixelFormat.RGB8),
+    "mirrored": (DICE.integers(0, 256, (7, 13, 3), np.uint8)[:, ::-1], None, PixelFormat.RGB8),
+    "on its side": (DICE.integers(0, 256, (7, 13, 3), np.uint8).transpose(1, 0, 2), None, PixelFormat.RGB8),
+    "channels turned": (DICE.integers(0, 256, (7, 13, 3), np.uint8)[..., ::-1], None, PixelFormat.RGB8),
+}
+
+
+@pytest.mark.parametrize("case", PICTURES)
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_picture_of_any_format_and_strides_comes_as_it_was(write: Write, case: str, checksum: bool) -> None:
+    array, given_format, pixels = PICTURES[case]
+    writer = write(checksum=checksum)
+    reader = RingReader(writer.folder)
+    hud = Hud(3, 4, 5, 0.25, -1.5, 60.0, {"ε": 0.1, "loss": float("inf")})
+    assert writer.publish(array, hud, pixel_format=given_format)
+    frame = reader.latest()
+    assert frame is not None
+    assert (frame.number, frame.pixels, frame.tiles, frame.hud) == (1, pixels, 0, hud)
+    assert frame.array.dtype == array.dtype
+    np.testing.assert_array_equal(frame.array.reshape(array.shape), array)
+    assert time.monotonic_ns() - frame.shown_ns < 10**9
+    assert reader.latest() is None, "no frame is given twice"
+    reader.close()
+
+
+def test_tiles_of_several_environments_in_one_slot(write: Write) -> None:
+    tiles = DICE.integers(0, 256, (16, 84, 84, 3), np.uint8)
+    hud = Hud(tiles=[TileHud(index, index * 2, 3, 0.5, 1.0, index % 2 == 0) for index in range(16)])
+    writer = write()
+    reader = RingReader(writer.folder)
+    assert writer.publish(tiles, hud, tiled=True)
+    frame = reader.latest()
+    assert frame is not None
+    assert (frame.tiles, frame.hud) == (16, hud)
+    np.testing.assert_array_equal(frame.array, tiles)
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4)), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8), "picture",
+     np.zeros((4, 4, 3), np.uint16), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 20_000), np.uint8)],
+)  # fmt: skip
+def test_what_is_no_picture_is_said_with_what_is_one(write: Write, bad: object) -> None:
+    writer = write()
+    with pytest.raises(ValueError, match=r"a frame of shape .* and dtype .*: uint8 of \(height, width"):
+        writer.publish(bad, Hud())
+    show(writer, 1)
+
+
+def test_a_hud_that_is_too_long_leaves_its_frame_out(write: Write) -> None:
+    writer = write()
+    assert not writer.publish(grey(1), Hud(values={"x" * 100 + str(one): 1.0 for one in range(100)}))
+    assert writer.counters.left_out == 1
+    show(writer, 1)
+
+
+# -- which frames ------------------------------------------------------------------------------------------------
+def test_at_most_so_many_a_second_and_the_others_are_counted(write: Write) -> None:
+    writer = write(fps_max=20.0)
+    until = time.monotonic() + 0.5
+    given = shown = 0
+    while time.monotonic() < until:
+        given += 1
+        shown += writer.publish(grey(1), Hud())
+    assert 9 <= shown <= 12
+    assert writer.counters[:2] == (shown, given - shown)
+
+
+def test_whoever_comes_late_sees_the_newest_at_once(write: Write) -> None:
+    writer = write()
+    for number in range(1, 10):
+        show(writer, number)
+    reader = RingReader(writer.folder)
+    frame = reader.latest()
+    assert frame is not None
+    assert (frame.number, frame.hud.step, frame.array.max()) == (9, 9, 9)
+    reader.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    turns=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["latest", "next", "all"])), min_size=1, max_size=30),
+    slots=st.integers(2, 6),
+    growing=st.booleans(),
+)
+def test_received_and_skipped_are_what_was_published(
+    tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[int, str]], slots: int, growing: bool
+) -> None:
+    """At any rates of both, and over new files for larger frames."""
+    writer = RingWriter(NAME, base=tmp_path_factory.mktemp("ring"), slots=slots, fps_max=EVERYTHING)
+    reader = RingReader(writer.folder)
+    try:
+        show(writer, 1)
+        assert (first := reader.latest())
+        assert first.number == 1
+        newest = published = 1
+        for turn, (burst, how) in enumerate(turns):
+            for _ in range(burst):
+                published += 1
+                side = 5 + turn if growing else 5
+                writer.publish(grey(published % 251, (side, side)), Hud(step=published))
+            for frame in _read(reader, how):
+                assert newest < frame.number <= published
+                assert frame.hud.step == frame.number
+                assert frame.array.min() == frame.array.max() == frame.number % 251
+                newest = frame.number
+            assert newest == published or how == "next" or not burst
+        while reader.latest() is not None:
+            pass
+        counters = reader.counters
+        assert counters.received + counters.skipped == reader.published == published == writer.counters.published
+        assert (counters.retries, counters.damaged, counters.starved) == (0, 0, 0)
+    finally:
+        reader.close()
+        writer.close()
+
+
+def _read(reader: RingReader, how: str) -> list:
+    if how == "all":
+        return list(iter(reader.next, None))
+    frames = [reader.latest() if how == "latest" else reader.next()]
+    while how == "latest" and frames[-1] is not None:
+        frames.append(reader.latest())  # into the file that came after
+    return [frame for frame in frames if frame is not None]
+
+
+def test_a_reader_that_takes_all_in_turn_gets_all_that_is_safe(write: Write) -> None:
+    writer = write(slots=4)
+    reader = RingReader(writer.folder)
+    show(writer, 1)
+    assert reader.next()
+    for number in range(2, 12):
+        show(writer, number)
+    assert [frame.number for frame in iter(reader.next, None)] == [9, 10, 11], "one slot is the writer's"
+    assert (reader.counters.received, reader.counters.skipped) == (4, 7)
+    reader.close()
+
+
+# -- the writer dies ---------------------------------------------------------------------------------------------
+def in_child(work: Callable[[], None]) -> int:
+    """How a forked child ended that did this: its exit code, or minus the signal."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def dies_at(base: Path, step: str, number: int, size: int = 64) -> Callable[[], None]:
+    """A writer that publishes, and is killed in frame `number`."""
+
+    def write() -> None:
+        writer = RingWriter(NAME, base=base, fps_max=EVERYTHING)
+
+        def at(reached: str) -> None:
+            if reached == step and writer.counters.published == number - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        writer._at = at
+        while True:
+            one = writer.counters.published + 1
+            writer.publish(grey(one % 251, (size, size)), Hud(step=one))
+
+    return write
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_writer_that_is_killed_in_a_frame_leaves_no_part_of_it(tmp_path: Path, step: str) -> None:
+    """Between every two stores of the protocol, at 29 frames each: 203 kills."""
+    for number in range(1, 30):
+        assert in_child(dies_at(tmp_path, step, number)) == -signal.SIGKILL
+        (folder,) = places.ring_folders(tmp_path)
+        reader = RingReader(folder)
+        reader._attached()
+        whole = number - (step != "head")
+        reader._cursor = max(whole - 3, 0)
+        frames = list(iter(reader.next, None))
+        assert [frame.number for frame in frames] == list(range(max(whole - 2, 1), whole + 1))
+        for frame in frames:
+            assert frame.hud.step == frame.number
+            assert frame.array.min() == frame.array.max() == frame.number % 251
+        assert (reader.counters.damaged, reader.state) == (0, "died")
+        reader.close()
+
+
+def test_a_reader_goes_on_with_the_next_writer_of_the_same_name(tmp_path: Path) -> None:
+    assert in_child(dies_at(tmp_path, "half", 7)) == -signal.SIGKILL
+    (folder,) = places.ring_folders(tmp_path)
+    reader = RingReader(folder)
+    assert (last := reader.latest())
+    assert last.number == 6
+    assert (reader.latest(), reader.state) == (None, "died")
+    writer = RingWriter(NAME, base=tmp_path, fps_max=EVERYTHING)
+    assert writer.folder == folder
+    for number in range(1, 6):
+        show(writer, number)
+    frame = wait_for(reader.latest, "a frame of the new writer")
+    assert (frame.number, reader.state) == (5, "live")
+    assert (reader.counters.received, reader.counters.skipped) == (2, 4)
+    writer.close()
+    assert reader.state == "closed"
+    reader.close()
+
+
+def test_two_writers_of_one_name_have_a_ring_each(write: Write) -> None:
+    first, second = write(), write()
+    show(first, 1)
+    show(second, 2)
+    assert first.folder != second.folder
+    assert {one.folder for one in discover(first.folder.parent.parent)} == {first.folder, second.folder}
+
+
+def test_a_pid_that_is_somebody_elses_by_now_is_not_the_writer(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Owner.this_process()
+    assert one.alive() is True
+    assert one._replace(start_ticks=one.start_ticks + 1).alive() is False
+    assert one._replace(boot=bytes(15) + b"x").alive() is False, "before the machine started anew"
+    assert one._replace(pid_namespace=1).alive() is None, "cannot be told from here"
+    assert one._replace(start_ticks=0).alive() is None
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.state == "live"
+    monkeypatch.setattr(owner, "_pid_namespace", lambda: 1)
+    reader._asked_ns = 0
+    assert reader.state == "live", "its heartbeat is fresh"
+    monkeypatch.setattr(limits, "RING_DEAD_S", -1.0)
+    assert reader.state == "died"
+    reader.close()
+
+
+def test_a_writer_without_frames_is_stalled(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.state == "live"
+    monkeypatch.setattr(limits, "RING_STALLED_S", 0.05)
+    wait_for(lambda: reader.state == "stalled", "it is seen")
+    show(writer, 2)
+    assert reader.state == "live"
+    reader.close()
+
+
+# -- children ----------------------------------------------------------------------------------------------------
+def test_a_forked_child_writes_nothing_and_takes_nothing_away(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+
+    def child() -> None:
+        assert writer.closed
+        assert not writer.publish(grey(2), Hud())
+        writer.close()
+        other = RingWriter(NAME, base=writer.folder.parent.parent, fps_max=EVERYTHING)
+        assert other.folder != writer.folder
+        show(other, 3)
+        other.close()
+
+    assert in_child(child) == 0
+    reader = RingReader(writer.folder)
+    assert (frame := reader.latest())
+    assert frame.number == 1
+    show(writer, 2)
+    assert (frame := reader.latest())
+    assert (frame.number, reader.state) == (2, "live")
+    reader.close()
+
+
+# -- the bell ----------------------------------------------------------------------------------------------------
+def test_the_bell_wakes_whoever_waits(write: Write) -> None:
+    writer = write()
+    assert not writer.wanted
+    reader = RingReader(writer.folder)
+    bell = reader.bell()
+    assert bell is not None
+    assert reader.bell() is bell
+    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    for number in range(1, 2_000):
+        show(writer, number)  # far more than the socket holds
+    assert bell.drain() > 0
+    assert bell.drain() == 0
+    show(writer, 2_000)
+    assert bell.drain() == 1
+    reader.close()
+    show(writer, 2_001)
+    wait_for(lambda: not writer.wanted, "the bell is gone")
+    assert writer.counters.bell_errors == 0
+
+
+def test_the_bell_of_a_reader_that_died_is_taken_away(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    assert in_child(lambda: (RingReader(writer.folder).bell(), os.kill(os.getpid(), signal.SIGKILL))[0]) < 0  # type: ignore[func-returns-value]
+    (left,) = (writer.folder / places.BELLS).iterdir()
+    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    show(writer, 2)
+    assert not left.exists()
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = write()
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "posix_fallocate", full)
+        assert not writer.publish(grey(1), Hud())
+        with pytest.raises(
+            EnvironmentProblem, match=r"no room for a frame ring of .* \(No space left on device\): free"
+        ):
+            writer._make(100)
+    assert writer.counters.left_out == 1
+    assert [path.name for path in writer.folder.iterdir()] == ["lock"], "nothing half made is left"
+    show(writer, 1)
+
+
+def test_a_ring_takes_no_more_than_its_share_of_what_is_free(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RING_SHARE_OF_FREE", 1e-12)
+    writer = write()
+    assert not writer.publish(grey(1), Hud())
+    assert writer.counters.left_out == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        EnvironmentProblem, match=r"no frame ring can be made in .*: Not a directory: name another folder"
+    ):
+        RingWriter(NAME, base=tmp_path / "file")
+
+
+def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    (path,) = writer.folder.glob("ring.*")
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    folder = places.user_folder(tmp_path)
+    folder.mkdir()
+    assert discover(tmp_path) == []
+    assert collect_garbage(tmp_path, grace_s=-1) == []
+    with pytest.raises(EnvironmentProblem, match="belongs to another user"):
+        RingWriter(NAME, base=tmp_path)
+    with pytest.raises(WireError, match="belongs to another user"):
+        Segment.open(path)
+
+
+def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.latest()
+    for path in writer.folder.iterdir():
+        if path.name != "lock":
+            path.unlink()
+    show(writer, 2)
+    assert (frame := reader.latest()) and frame.number == 2, "whoever has the file reads on"
+    writer.beat()
+    assert "fastlane.unlinked" in caplog.text
+    assert "enable-linger" in caplog.text
+    show(writer, 3)
+    late = RingReader(writer.folder)
+    assert (frame := late.latest())
+    assert frame.number == 3
+    assert (frame := wait_for(reader.latest, "it goes on in the new file")).number == 3
+    assert (reader.counters.received, reader.counters.skipped) == (3, 0)
+    reader.close()
+    late.close()
+
+
+def test_what_the_heartbeat_tells(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    told = wait_for(lambda: _stats(writer.folder), "the counters are told")
+    assert told.pop("time_ns") > 0
+    assert (
+        told
+        == writer.counters._asdict()
+        == {"published": 1, "rate_limited": 0, "left_out": 0, "generations": 1, "bell_errors": 0}
+    )
+    before = writer._segment.words[layout.HEARTBEAT // 8]  # type: ignore[union-attr]
+    wait_for(lambda: writer._segment.words[layout.HEARTBEAT // 8] > before, "the heart beats")  # type: ignore[union-attr]
+
+
+def _stats(folder: Path) -> dict | None:
+    path = folder / places.STATS
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def test_the_janitor_clears_what_the_dead_left_and_nothing_else(tmp_path: Path, write: Write) -> None:
+    assert in_child(dies_at(tmp_path, "begin", 5)) == -signal.SIGKILL
+    (dead,) = places.ring_folders(tmp_path)
+    size = sum(path.stat().st_size for path in dead.glob("ring.*"))
+    alive = write(Name("run", "other", "worker"))
+    show(alive, 1)
+    strange = dead.with_name("strange")
+    strange.mkdir()
+    (strange / "thesis.txt").touch()
+    assert collect_garbage(tmp_path) == [], "its last frame may be looked at for a while"
+    assert collect_garbage(tmp_path, grace_s=0) == [(dead, size)]
+    assert not dead.exists()
+    assert (strange / "thesis.txt").exists()
+    assert [one.state for one in discover(tmp_path)] == ["live"]
+
+
+# -- bytes from outside ------------------------------------------------------------------------------------------
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_ring_that_was_tampered_with_is_refused_or_read_within_its_bounds(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Bytes changed, words of lies, the file cut: no exception, no signal, no frame that was not published."""
+    folder = tmp_path_factory.mktemp("ring")
+    writer = RingWriter(NAME, base=folder, fps_max=EVERYTHING, checksum=True)
+    show(writer, 1)
+    show(writer, 2)
+    (path,) = writer.folder.glob("ring.*")
+    writer.close()
+    sound = path.read_bytes()
+    slot = layout.PAGE + layout.stride_of(30)
+    places_of_interest = [*range(0, 256, 4), 0x100, 0x180, 0x200, 0x280, *range(slot, slot + 160, 4)]
+    changed = bytearray(sound)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.sampled_from(places_of_interest) | st.integers(0, len(sound) - 8))
+        changed[at : at + 8] = data.draw(
+            st.sampled_from([struct.pack("<Q", value) for value in (0, 1, 2, 3, 2**31, 2**63, 2**64 - 1)])
+            | st.binary(min_size=8, max_size=8)
+        )
+    cut = data.draw(st.integers(0, len(sound)) | st.just(len(sound)))
+    path.write_bytes(changed[:cut])
+    reader = RingReader(writer.folder)
+    for read in (reader.latest, reader.next, reader.latest):
+        frame = read()
+        if frame is not None:
+            assert frame.array.shape == (6, 5, 1)
+            assert frame.array.min() == frame.array.max() in (1, 2)
+            assert frame.hud == Hud(step=int(frame.array.max()))
+    assert reader.state in ("live", "stalled", "closed", "died", "absent")
+    reader.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.binary(max_size=300)
+    | st.builds(
+        lambda **fields: json.dumps(fields).encode(),
+        format=st.sampled_from([places.FORMAT, "x", 1]),
+        name=st.sampled_from([{"run_id": "r", "agent_id": "a", "worker_id": "w"}, {}, None]),
+        generation=st.sampled_from([0, -1, 2**64, 2**63, "../../x", None]),
+        slots=st.integers(), capacity=st.integers(), fps_max=st.floats(), pid=st.integers(), host=st.text(),
+        created_ns=st.integers(),
+    )
+)  # fmt: skip
+def test_a_manifest_that_lies_leads_nowhere(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
+    base = tmp_path_factory.mktemp("ring")
+    folder = places.user_folder(base) / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / places.MANIFEST).write_bytes(text)
+    reader = RingReader(folder)
+    assert (reader.latest(), reader.state) == (None, "absent")
+    assert all(one.state == "absent" for one in discover(base))
+
+
+def test_a_ring_of_another_layout_says_so(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    (path,) = writer.folder.glob("ring.*")
+    start = bytearray(path.read_bytes()[: layout.SUPERBLOCK_BYTES])
+    start[8] = layout.MAJOR + 1
+    with pytest.raises(WireError, match="the ring has layout 2, this program reads 1: install one version"):
+        layout.parse_superblock(bytes(start), path.stat().st_size)
+
+
+def test_numbers_of_slots_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a ring of 1 slots: from 2 to 64 work"):
+        RingWriter(NAME, base=tmp_path, slots=1)
+
+
+def test_no_word_that_others_poll_is_packed() -> None:
+    """`struct.pack_into` zeroes its record first: only whole headers are packed, and laid down as slices."""
+    for module in (layout, segment):
+        assert "pack_into" not in Path(module.__file__).read_text().replace("`struct.pack_into`", "")
