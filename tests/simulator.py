@@ -306,6 +306,8 @@ class Worker:
                 session.acknowledged(message, now_ns)
             case control.Who():
                 session.who(message, now_ns)
+            case control.Alive():
+                session.alive(message, now_ns)
 
     def beat(self) -> None:
         session, now_ns = self.session, self.world.now_ns

@@ -105,6 +105,19 @@ def test_who_does_not_hurry_a_greeting_that_waits(session):
     assert not session.hello_due(1)
 
 
+def test_an_answer_of_another_broker_than_the_welcomes_makes_the_stream_greet(open_session):
+    """Its own WELCOME was lost; the new broker's epoch may have the same number, so nothing else would tell."""
+    open_session.alive(control.Alive(BROKER, 0, 0), 7)
+    assert open_session.phase is Phase.STREAMING
+    open_session.alive(control.Alive(OTHER, 0, 0), 7)
+    assert open_session.hello_due(7)
+    open_session.alive(control.Alive(OTHER, 0, 0), 8)
+    assert not open_session.hello_due(8), "once"
+    open_session.welcome(welcome(1, instance=OTHER), 9)
+    open_session.alive(control.Alive(OTHER, 0, 0), 10)
+    assert open_session.phase is Phase.STREAMING
+
+
 def test_a_new_connection_greets_at_once(open_session):
     open_session.reconnected(5)
     assert open_session.phase is Phase.GREETING

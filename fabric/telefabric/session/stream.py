@@ -95,6 +95,11 @@ class StreamSession:
         if self.phase is not Phase.GREETING:
             self._greet(now_ns, delay_s=0.0)
 
+    def alive(self, message: control.Alive, now_ns: int) -> None:
+        """Another broker answers than the one whose WELCOME counts: its own was lost, and epochs may be alike."""
+        if self.phase is not Phase.GREETING and message.instance != self.instance:
+            self._greet(now_ns, delay_s=0.0)
+
     def welcome(self, message: control.Welcome, now_ns: int) -> None:
         self.instance = message.instance
         self.wait_reason = message.wait_reason
