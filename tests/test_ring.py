@@ -442,7 +442,8 @@ def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(write: Write, ca
         if path.name != "lock":
             path.unlink()
     show(writer, 2)
-    assert (frame := reader.latest()) and frame.number == 2, "whoever has the file reads on"
+    assert (frame := reader.latest())
+    assert frame.number == 2, "whoever has the file reads on"
     writer.beat()
     assert "fastlane.unlinked" in caplog.text
     assert "enable-linger" in caplog.text
