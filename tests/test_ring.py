@@ -194,7 +194,7 @@ def test_received_and_skipped_are_what_was_published(
         while reader.latest() is not None:
             pass
         counters = reader.counters
-        assert counters.received + counters.skipped == reader.published == published == writer.counters.published
+        assert counters.received + counters.skipped == reader.read_to == published == writer.counters.published
         assert (counters.retries, counters.damaged, counters.starved) == (0, 0, 0)
     finally:
         reader.close()

@@ -260,8 +260,8 @@ class Link:
     def _dispatch(self, message: control.Message, now_ns: int) -> None:
         if isinstance(message, control.Alive):
             self._clock(message, now_ns)
-            for linked in self.streams.values():
-                linked.session.alive(message, now_ns)
+            for each in self.streams.values():
+                each.session.alive(message, now_ns)
             return
         if isinstance(message, control.Refused):
             self._refused(message)

@@ -81,6 +81,8 @@ class RingReader:
         self.counters = ReaderCounters()
         self._segment: Segment | None = None
         self._cursor = 0
+        self.start = 0
+        """Number of the last frame that is none of this reader's account."""
         self._looked_ns = 0
         self._asked_ns = 0
         self._alive: bool | None = None
@@ -126,14 +128,22 @@ class RingReader:
         return None
 
     @property
-    def lag(self) -> int:
-        """Frames that were published and neither read nor skipped."""
-        return max(self._segment.words[_HEAD] - self._cursor, 0) if self._segment is not None else 0
+    def newest(self) -> int:
+        """Number of the newest frame; 0 for none."""
+        return self._segment.words[_HEAD] if self._segment is not None else 0
 
     @property
-    def published(self) -> int:
-        """Frames since this reader attached, the one that was the newest then included."""
-        return self.counters.received + self.counters.skipped + self.lag
+    def lag(self) -> int:
+        """Frames that were published and neither read nor skipped."""
+        return max(self.newest - self._cursor, 0)
+
+    @property
+    def read_to(self) -> int:
+        """Number of the newest frame that was read or skipped: received + skipped further than `start`.
+
+        Over restarts of the writer, whose numbers begin anew, counters go on and this does not.
+        """
+        return self._cursor
 
     @property
     def state(self) -> str:
@@ -264,7 +274,7 @@ class RingReader:
         before, base = self._segment, segment.block.base
         head = segment.words[_HEAD]
         if before is None:
-            self._cursor = max(head - 1, base)  # who comes late sees the newest at once
+            self._cursor = self.start = max(head - 1, base)  # who comes late sees the newest at once
         elif _owner_of(before) == _owner_of(segment) and base >= self._cursor:  # its frames are numbered on
             self.counters.skipped += base - self._cursor
             self._cursor = base
