@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,10 +56,18 @@ class FabricService(NamedTuple):
         return wait_for(enough, f"{count} rows of {query}")
 
 
+@pytest.fixture(scope="session")
+def ring_folder() -> Iterator[str]:
+    """For the rings of all tests; short, for the sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="tf-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, ring_folder: str) -> None:
     for name in [name for name in os.environ if name.startswith("TELEFABRIC_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("TELEFABRIC_RING", ring_folder)
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from telefabric.feed import FeedEvent
 from telefabric.follow import Follower
 from telefabric_schemas import Frame
 from telefabric_workers import Worker
-from telefabric_workers.frames import FPS_MAX
+
+FPS_MAX = 20
 
 needs_jpeg = requires("simplejpeg, of the extra frames", importlib.util.find_spec("simplejpeg") is not None)
 
@@ -169,11 +170,11 @@ def test_what_is_no_picture_is_told_once_and_the_step_goes_on(
             for env, given in enumerate(wrong):
                 worker.step(episode=0, step=1, env_index=env, frame=given)
             worker.step(episode=0, step=1, env_index=len(wrong), frame=lambda: 1 / 0)
-            worker.step(episode=0, step=1, env_index=20, frame=lambda: None)
+            worker.step(episode=0, step=1, env_index=10, frame=lambda: None)
         assert worker.problems["step.frame"] == len(wrong) + 1
         assert len(caplog.records) == 1
         assert "a frame of shape (4, 4, 4) and dtype uint8" in caplog.text
-        worker.step(episode=0, step=2, env_index=30, frame=picture())
+        worker.step(episode=0, step=2, env_index=12, frame=picture())
         assert wait_for(lambda: frames(follower), "a good one still comes")
         assert worker.flush(20)
     assert fabric_service.rows("SELECT count(*) FROM steps WHERE step_index = 1") == [(len(wrong) + 2,)]

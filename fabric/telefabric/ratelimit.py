@@ -19,6 +19,21 @@ NAMES_MAX = 1_000
 """Names that are remembered; ours are some dozens."""
 
 
+class Pace:
+    """At most so many a second: one that comes a little late does not delay the next. Times are nanoseconds."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval_ns = int(1e9 / per_second)
+        self._due_ns = 0
+
+    def due(self, now_ns: int) -> bool:
+        return now_ns >= self._due_ns
+
+    def took(self, now_ns: int) -> None:
+        late = now_ns - self._due_ns
+        self._due_ns = now_ns + self._interval_ns - (late if late < self._interval_ns else 0)
+
+
 class RateLimit:
     """Decides which lines are said. Times are monotonic nanoseconds. Not thread-safe."""
 

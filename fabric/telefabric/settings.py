@@ -185,10 +185,24 @@ SETTINGS: dict[str, Setting] = {
         Setting("worker_id", _name, None, "Name of the worker process; host-pid unless given."),
         Setting(
             "mode",
-            _choice("dual", "durable", "off", "dry-run"),
+            _choice("dual", "durable", "fast-lane", "off", "dry-run"),
             "dual",
-            "What a worker does: dual and durable send and store, off does nothing, dry-run only validates and counts.",
+            "What a worker does: dual stores and shows, durable stores and shows no frames, fast-lane shows frames on "
+            "this machine and nothing else, off nothing, dry-run only validates and counts.",
         ),
+        Setting("ring", _path, None, "Folder of the rings of frames; shared memory (/dev/shm) unless given."),
+        Setting(
+            "video",
+            _choice("grid", "single", "off"),
+            "grid",
+            "Whose frames are shown: grid the first video_tiles environments', single the first one's, off none.",
+        ),
+        Setting("video_tiles", _whole(1, 64), 16, "How many environments of an agent a grid shows."),
+        Setting("frame_fps", _whole(1, 1_000), 60, "Most frames a second in the ring of an agent.", "1/s"),
+        Setting(
+            "network_fps", _whole(1, 1_000), 20, "Most frames a second of each environment over the network.", "1/s"
+        ),
+        Setting("jpeg_quality", _whole(1, 100), 85, "Of frames that are sent over the network."),
         Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker waits at its end for acknowledgements.", "s"),
         Setting(
             "streams_max",

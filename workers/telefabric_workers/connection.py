@@ -25,6 +25,7 @@ def connect(
     when_full: str | None = None,
     fsync: str | None = None,
     exit_flush_s: float | None = None,
+    video: str | None = None,
     strict: bool = False,
     on_fork: Literal["new", "off"] = "new",
 ) -> Worker:
@@ -39,7 +40,8 @@ def connect(
     :param agent: agent id of events that name none.
     :param metadata: what is worth knowing of the run, such as ``{"game_id": "FrozenLake-v1"}``.
     :param control_mode: who acts: human, agent, multi_agent, hybrid or replay.
-    :param mode: dual or durable (send and store), off, or dry-run (validate and count, strict, no broker).
+    :param mode: dual (store, and show live), durable (as dual, but no frames), fast-lane (frames on this machine, and
+        nothing else), off, or dry-run (validate and count, strict, no broker).
     :param spool: folder of the spools on this machine's disk.
     :param when_full: what a call does while the spool is full: drop_oldest drops what is oldest and records the loss,
         block waits for room, error raises `telefabric.errors.SpoolFull` and emits nothing. `Worker.close` never waits
@@ -47,6 +49,8 @@ def connect(
     :param fsync: when the spool is synced. Every event survives a kill of the process; a power loss costs with off what
         the system had not written yet, with interval the last second, with always nothing, at a sync for each event.
     :param exit_flush_s: how long `Worker.close` waits for acknowledgements, in seconds.
+    :param video: whose frames are shown: grid (of the first ``video_tiles`` environments of an agent), single (of the
+        first), or off.
     :param strict: raise `UsageError` for unusable values instead of leaving them out.
     :param on_fork: whether a forked child that uses the worker gets a stream of its own, or emits nothing.
 
@@ -57,6 +61,6 @@ def connect(
         raise UsageError(f"control_mode is {control_mode!r} and should be one of {', '.join(sorted(CONTROL_MODES))}")
     environment = WorkerEnvironment.read(
         connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full, fsync=fsync,
-        exit_flush_s=exit_flush_s,
+        exit_flush_s=exit_flush_s, video=video,
     )  # fmt: skip
     return Worker(environment, metadata=metadata, control_mode=control_mode, strict=strict, on_fork=on_fork)

@@ -13,6 +13,16 @@ from telefabric.settings import resolve, spool_folder
 from telefabric.spool import SpoolPolicy
 
 
+class FrameSettings(NamedTuple):
+    """Whose frames are shown, how often, and how they are sent."""
+
+    video: str
+    tiles: int
+    fps_max: int
+    network_fps: int
+    jpeg_quality: int
+
+
 class WorkerEnvironment(NamedTuple):
     """Settings of one worker, from arguments, environment, file and defaults in this order."""
 
@@ -24,6 +34,7 @@ class WorkerEnvironment(NamedTuple):
     spool: Path
     spool_policy: SpoolPolicy
     exit_flush_s: float
+    frames: FrameSettings
 
     @classmethod
     def read(
@@ -38,6 +49,7 @@ class WorkerEnvironment(NamedTuple):
         when_full: str | None = None,
         fsync: str | None = None,
         exit_flush_s: float | None = None,
+        video: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> WorkerEnvironment:
         """Raises `telefabric.errors.UsageError` for a malformed value, with the name of what holds it."""
@@ -59,6 +71,10 @@ class WorkerEnvironment(NamedTuple):
                 fsync=str(value("fsync", fsync)),
             ),
             exit_flush_s=float(str(value("exit_flush_s", exit_flush_s))),
+            frames=FrameSettings(
+                str(value("video", video)),
+                *(int(str(value(name))) for name in ("video_tiles", "frame_fps", "network_fps", "jpeg_quality")),
+            ),
         )
 
 

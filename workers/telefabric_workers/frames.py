@@ -1,101 +1,133 @@
-"""Pictures of the environment for whoever watches: JPEG over the live path, the newest of each environment.
+"""Frames: where an environment's pictures go, each only while somebody wants it and no oftener than is allowed.
 
-Nothing happens while nobody watches, and never more often than `FPS_MAX`. The caller's thread copies the picture; the
-link's thread encodes it, without the interpreter lock. Needs the extra ``frames`` (simplejpeg and numpy).
+On this machine through the ring (`fastlane`), over the network as JPEG (`network`). Needs numpy, and for the network
+the extra ``frames``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from telefabric.ratelimit import library_logger
-from telefabric_schemas import Frame
+from telefabric_workers.environment import FrameSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from telefabric.link import LinkedStream
-
-log = library_logger("telefabric.worker.frames")
-
-FPS_MAX = 20
-QUALITY = 85
-_INTERVAL_NS = 1_000_000_000 // FPS_MAX
+    from telefabric.ring import Name
 
 
-class _Shot(NamedTuple):
-    """A copied picture, and which step it shows."""
+class Moment(NamedTuple):
+    """The step that a frame shows."""
 
     agent_id: str
     env_index: int
     episode: int
     step: int
-    picture: np.ndarray[Any, Any]
-    """uint8, (height, width, 3) RGB or (height, width, 1) grey, C order."""
-    time_ns: int
-    mono_ns: int
-
-    def encode(self) -> Frame:
-        import simplejpeg
-
-        height, width, channels = self.picture.shape
-        data = simplejpeg.encode_jpeg(self.picture, quality=QUALITY, colorspace="RGB" if channels == 3 else "GRAY")
-        return Frame(
-            0, self.agent_id, self.env_index, self.episode, self.step, "", width, height, "jpeg", data,
-            self.time_ns, self.mono_ns,
-        )  # fmt: skip
+    reward: float
+    ended: bool
+    """The episode ends with it."""
 
 
-class LiveFrames:
-    """Offers pictures to one stream's link. Any thread."""
+class Shot(NamedTuple):
+    """A moment, with what the ring shows of its episode."""
 
-    def __init__(self, linked: LinkedStream) -> None:
-        self._linked = linked
-        self._due_ns: dict[tuple[str, int], int] = {}
+    moment: Moment
+    episode_return: float
+    steps_per_s: float
+    """0 while it is not known."""
+    values: Mapping[str, float]
 
-    def offer(self, agent_id: str, env_index: int, episode: int, step: int, frame: Any) -> None:
+
+class Sink(Protocol):
+    """Somewhere that frames go."""
+
+    def wants(self, moment: Moment, rendered: bool) -> bool:
+        """Now, and whether the caller has rendered it already."""
+
+    def take(self, shot: Shot, picture: Any) -> None:
+        """Raises `ValueError` for what is no picture and `ImportError` without what it needs."""
+
+    def close(self) -> None: ...
+
+
+class Frames:
+    """All sinks of one worker. One thread at a time."""
+
+    def __init__(self, settings: FrameSettings, name: Name, linked: LinkedStream | None) -> None:
+        self._tracks: dict[tuple[str, int], Track] = {}
+        self._shown = settings.tiles if settings.video == "grid" else int(settings.video == "single")
+        """Environments of an agent."""
+        self._sinks: list[Sink] = []
+        if self._shown:
+            self._sinks = _sinks(settings, name, linked)
+
+    def offer(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
         """A picture, or a callable that renders it when it will be used.
 
-        Raises `ValueError` for what is no picture and `ImportError` without the extra.
+        Raises `ValueError` for what is no picture and `ImportError` without what its way needs.
         """
-        if not self._linked.feed.watched:
+        if moment.env_index >= self._shown:
             return
-        key = (agent_id, env_index)
-        now_ns = time.monotonic_ns()
-        if now_ns < self._due_ns.get(key, 0):
+        moment = moment._replace(reward=_number(moment.reward))
+        key = (moment.agent_id, moment.env_index)
+        track = self._tracks.get(key) or self._tracks.setdefault(key, Track())
+        track.step(moment, time.monotonic())
+        rendered = not callable(frame)
+        wanting = [sink for sink in self._sinks if sink.wants(moment, rendered)]
+        if not wanting:
             return
-        self._due_ns[key] = now_ns + _INTERVAL_NS
-        picture = _picture(frame() if callable(frame) else frame)
-        if picture is not None:
-            shot = _Shot(agent_id, env_index, episode, step, picture, time.time_ns(), now_ns)
-            self._linked.frames[key] = _encoder(shot)
+        picture = frame if rendered else frame()
+        if picture is None:
+            return
+        numbers = {str(name): float(value) for name, value in values.items()}
+        shot = Shot(moment, track.episode_return, track.steps_per_s, numbers)
+        for sink in wanting:
+            sink.take(shot, picture)
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
 
 
-def _encoder(shot: _Shot) -> Callable[[], Frame | None]:
-    def encode() -> Frame | None:
-        try:
-            return shot.encode()
-        except (ValueError, RuntimeError) as error:
-            log.warning("worker.frame_left_out: a frame of %s was not sent: %s", shot.agent_id, error)
-            return None
+def _sinks(settings: FrameSettings, name: Name, linked: LinkedStream | None) -> list[Sink]:
+    from telefabric_workers.fastlane import FastLane
+    from telefabric_workers.network import NetworkFrames
 
-    return encode
+    lane = FastLane(name, settings.fps_max)
+    return [lane] if linked is None else [lane, NetworkFrames(linked, settings.network_fps, settings.jpeg_quality)]
 
 
-def _picture(frame: Any) -> np.ndarray[Any, Any] | None:
-    """A copy of the caller's picture in the one form that is encoded; None for no picture at all."""
-    if frame is None:
-        return None
-    import numpy
-    import simplejpeg  # noqa: F401  (a missing extra is told to the caller, not found out on the link's thread)
+class Track:
+    """One environment's running episode, and how fast it steps."""
 
-    array = numpy.asarray(frame)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.dtype != numpy.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise ValueError(
-            f"a frame of shape {array.shape} and dtype {array.dtype}; uint8 of (height, width[, 3]) is one"
-        )
-    return numpy.array(array, order="C", copy=True)
+    _WINDOW_S = 0.5
+
+    def __init__(self) -> None:
+        self.episode_return = 0.0
+        self.steps_per_s = 0.0
+        self._fresh = True
+        self._episode = -1
+        self._steps = 0
+        self._since_s = 0.0
+
+    def step(self, moment: Moment, now_s: float) -> None:
+        if self._fresh or moment.episode != self._episode:
+            self.episode_return = 0.0
+        self._fresh, self._episode = moment.ended, moment.episode
+        self.episode_return += moment.reward
+        if not self._since_s:
+            self._since_s = now_s
+            return
+        self._steps += 1
+        span_s = now_s - self._since_s
+        if span_s >= self._WINDOW_S:
+            self.steps_per_s, self._steps, self._since_s = self._steps / span_s, 0, now_s
+
+
+def _number(reward: Any) -> float:
+    """A reward of any type; the event says what is wrong with one that is no number."""
+    try:
+        return float(reward)
+    except (TypeError, ValueError):
+        return 0.0

@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from telefabric.errors import SpoolFull, UsageError
 from telefabric.spool import Spool
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import AnyEvent
-from telefabric_workers.environment import WorkerEnvironment
-from telefabric_workers.frames import LiveFrames
+from telefabric_workers.environment import FrameSettings, WorkerEnvironment
+from telefabric_workers.frames import Frames, Moment
 
 if TYPE_CHECKING:
     from telefabric.link import Link
+    from telefabric.ring import Name
 
 log = logging.getLogger("telefabric.worker")
 
@@ -68,7 +70,7 @@ class Outbox(ABC):
         """Let go, after waiting at most `flush_s`; True when everything is stored."""
         return True
 
-    def show(self, agent_id: str, env_index: int, episode: int, step: int, frame: Any) -> None:
+    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
         """Offer a picture to whoever watches. Raises `ValueError` and `ImportError`."""
         return
 
@@ -89,6 +91,21 @@ class Nowhere(Outbox):
 
     def append(self, seq: int, event: bytes, /) -> None:
         pass
+
+
+class Shown(Nowhere):
+    """Mode fast-lane: frames on this machine, and nothing else."""
+
+    def __init__(self, frames: Frames) -> None:
+        super().__init__()
+        self._frames = frames
+
+    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
+        self._frames.offer(moment, frame, values)
+
+    def close(self, flush_s: float) -> bool:
+        self._frames.close()
+        return True
 
 
 class DryRun(Outbox):
@@ -123,7 +140,7 @@ class DryRun(Outbox):
 class Spooled(Outbox):
     """The normal case: a spool on the disk, and the process's link to the broker that sends from it."""
 
-    def __init__(self, spool: Spool, link: Link) -> None:
+    def __init__(self, spool: Spool, link: Link, settings: FrameSettings) -> None:
         self.spool = spool
         self.lock = spool.lock
         if spool.policy.when_full == "block":
@@ -132,7 +149,7 @@ class Spooled(Outbox):
             self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
         self._link = link
         self._linked = link.add(spool)
-        self._frames = LiveFrames(self._linked)
+        self._frames = Frames(settings, _name(spool.info), self._linked)
 
     @property
     def head(self) -> int:
@@ -162,8 +179,8 @@ class Spooled(Outbox):
             self.spool.ending = True
             self.spool.room.notify_all()
 
-    def show(self, agent_id: str, env_index: int, episode: int, step: int, frame: Any) -> None:
-        self._frames.offer(agent_id, env_index, episode, step, frame)
+    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
+        self._frames.offer(moment, frame, values)
 
     def flush(self, timeout_s: float) -> bool:
         target = self.head
@@ -178,6 +195,7 @@ class Spooled(Outbox):
 
     def close(self, flush_s: float) -> bool:
         """Raises nothing: what is not stored in time stays in the spool, and one warning says so."""
+        self._frames.close()
         head, directory = self.head, self.spool.directory
         self._linked.closing = True
         self._wait(flush_s)
@@ -228,8 +246,17 @@ def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
         return Nowhere()
     if environment.mode == "dry-run":
         return DryRun()
+    if environment.mode == "fast-lane":
+        return Shown(Frames(environment.frames, _name(info), None))
     spool = Spool.create(environment.spool, info, environment.spool_policy)
-    return Spooled(spool, _acquire(environment.address, environment.spool))
+    settings = environment.frames._replace(video="off") if environment.mode == "durable" else environment.frames
+    return Spooled(spool, _acquire(environment.address, environment.spool), settings)
+
+
+def _name(info: StreamInfo) -> Name:
+    from telefabric.ring.places import Name
+
+    return Name(info.run_id, info.agent_id, info.worker_id)
 
 
 def _acquire(address: Address, root: Path) -> Link:

@@ -35,6 +35,7 @@ from telefabric_schemas.events import (
     Step,
 )
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
+from telefabric_workers.frames import Moment
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
 from telefabric_workers.repair import Problem, integer, repair
 
@@ -111,12 +112,14 @@ class Worker:
         render_hint: Any = None,
         frame_ref: str | None = None,
         frame: Any = None,
+        hud: Mapping[str, float] | None = None,
     ) -> None:
         """One environment step: the action, and the observation, reward and flags that it led to.
 
         `global_step` counts the steps of each agent from 0 unless it is given. Indexes are from 0. `frame` is a
-        picture, uint8 of (height, width, 3) or (height, width), or a callable that renders one; it is sent to whoever
-        watches at the moment, at most 20 a second, never stored, and not even rendered while nobody watches.
+        picture, uint8 of (height, width, 3) or (height, width), or a callable that renders one, which is not asked to
+        while nobody looks. On this machine it goes through shared memory, at most 60 a second, with `hud`, named
+        numbers to show over it; over the network to whoever watches, at most 20 a second. It is never stored.
         """
         if self._unusual and not self._revive():
             return
@@ -167,7 +170,7 @@ class Worker:
             finally:
                 self._emitting = False
         if frame is not None:
-            self._show(agent, env_index, episode, step, frame)
+            self._show(Moment(agent, env_index, episode, step, reward, terminated or truncated), frame, hud)
         if self._on_step:
             self._call(self._on_step, event)
         if self._unsaid or self._deferred:
@@ -455,10 +458,30 @@ class Worker:
         except Exception:  # noqa: BLE001  whatever the caller's object raises
             self._steps[agent] = self._steps.get(agent, -1) + 1
 
-    def _show(self, agent: str, env_index: int, episode: int, step: int, frame: Any) -> None:
+    def frame(
+        self,
+        frame: Any,
+        *,
+        episode: int,
+        step: int,
+        reward: float = 0.0,
+        env_index: int = 0,
+        agent: str | None = None,
+        hud: Mapping[str, float] | None = None,
+    ) -> None:
+        """A picture beside the steps, as `step` takes one: for a loop that draws at another rate than it steps.
+
+        `reward` adds to the return that is shown with it.
+        """
+        if not self._unusual or self._revive():
+            agent = self.agent_id if agent is None else self._named(agent)
+            self._show(Moment(agent, env_index, episode, step, reward, False), frame, hud)
+            self._say()
+
+    def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:
         """Offer a frame; whatever is wrong with it is told once."""
         try:
-            self._outbox.show(agent, env_index, episode, step, frame)
+            self._outbox.show(moment, frame, hud or {})
         except ImportError:
             self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises

@@ -1,7 +1,8 @@
 """The fast lane: frames and what is shown over them, through shared memory, on one machine. See `fabric/RING.md`."""
 
+from telefabric.ring.discovery import RingInfo, discover
 from telefabric.ring.hud import Hud, TileHud
-from telefabric.ring.janitor import Cleared, RingInfo, collect_garbage, discover
+from telefabric.ring.janitor import Cleared, collect_garbage
 from telefabric.ring.pixels import PixelFormat
 from telefabric.ring.places import Name
 from telefabric.ring.reader import ReaderCounters, RingFrame, RingReader

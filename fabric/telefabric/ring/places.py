@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from telefabric.errors import EnvironmentProblem
+from telefabric.settings import resolve
 
 MANIFEST, LOCK, STATS, BELLS = "manifest.json", "lock", "stats.json", "bell"
 _MANIFEST_BYTES_MAX = 64 * 1024
@@ -35,7 +36,7 @@ class Name(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json. `generation` names the ring file."""
+    """manifest.json. `generation` names the ring file; 0 before the first frame."""
 
     format: str
     name: Name
@@ -56,8 +57,8 @@ FORMAT = "telefabric ring 1"
 
 
 def user_folder(base: Path | None = None) -> Path:
-    """This user's rings: below `base`, else $TELEFABRIC_RING, else shared memory, else the temporary folder."""
-    chosen = base or Path(os.environ.get("TELEFABRIC_RING") or (_SHM if _SHM.is_dir() else tempfile.gettempdir()))
+    """This user's rings: below `base`, else the setting ``ring``, else shared memory, else the temporary folder."""
+    chosen = base or resolve("ring").value or (_SHM if _SHM.is_dir() else Path(tempfile.gettempdir()))
     return chosen / f"telefabric-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
 

@@ -258,7 +258,8 @@ class RingReader:
             return segment
         self._looked_ns = now_ns
         manifest = places.read_manifest(self.folder)
-        if manifest is not None and (segment is None or manifest.generation != segment.block.generation):
+        known = 0 if segment is None else segment.block.generation
+        if manifest is not None and manifest.generation not in (0, known):
             self._attach(manifest)
         return self._segment
 

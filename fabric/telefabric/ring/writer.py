@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 import weakref
@@ -18,11 +19,12 @@ from typing import Any, NamedTuple
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.filelock import FileLock
-from telefabric.ratelimit import library_logger
+from telefabric.ratelimit import Pace, library_logger
 from telefabric.ring import hud as huds
 from telefabric.ring import layout, pixels, places
 from telefabric.ring.bell import Ringer
 from telefabric.ring.fence import CHECKSUM_NEEDED, fence
+from telefabric.ring.janitor import collect_garbage
 from telefabric.ring.layout import State
 from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import Picture, PixelFormat
@@ -49,8 +51,8 @@ class WriterCounters(NamedTuple):
 class RingWriter:
     """A ring for the frames of one agent of one worker; at most `fps_max` of them a second.
 
-    Raises `EnvironmentProblem` when the folder cannot be made. The file itself is made with the first frame, whose size
-    it takes as usual, and anew when a larger one comes. In a forked child it is closed.
+    Raises `EnvironmentProblem` when the folder cannot be made. Readers find it there at once; the file itself is made
+    with the first frame, whose size it takes as usual, and anew for a larger one. In a forked child it is closed.
     """
 
     def __init__(
@@ -63,8 +65,7 @@ class RingWriter:
         self.folder, self._lock = _take_folder(name, base)
         self._slots, self._fps_max, self._host = slots, fps_max, host
         self._features = layout.FEATURE_CHECKSUM if checksum else 0
-        self._interval_ns = int(1e9 / fps_max)
-        self._due_ns = 0
+        self._pace = Pace(fps_max)
         self._owner = Owner.this_process()
         self._segment: Segment | None = None
         self._head = 0
@@ -75,20 +76,13 @@ class RingWriter:
         self._at: Callable[[str], None] | None = None
         """Called between the steps of a frame, by tests that end the process there."""
         self.closed = False
+        self._tell_where(0, 0)
         _keeper.add(self)
 
     @property
     def wanted(self) -> bool:
         """A reader waits at the bell."""
         return self._ringer.waiting()
-
-    @property
-    def due(self) -> bool:
-        """A frame now would not be over the rate. One that is not is counted, so ask once a frame."""
-        if time.monotonic_ns() >= self._due_ns:
-            return True
-        self._rate_limited += 1
-        return False
 
     @property
     def counters(self) -> WriterCounters:
@@ -108,7 +102,7 @@ class RingWriter:
         now_ns = time.monotonic_ns()
         if self.closed or os.getpid() != self._owner.pid:
             return False
-        if now_ns < self._due_ns:
+        if not self._pace.due(now_ns):
             self._rate_limited += 1
             return False
         meta = huds.encode(hud)
@@ -117,7 +111,7 @@ class RingWriter:
             if segment is None or len(meta) > layout.META_BYTES_MAX:
                 self._left_out += 1
                 return False
-            self._due_ns = max(self._due_ns + self._interval_ns, now_ns)
+            self._pace.took(now_ns)
             self._write(segment, picture, meta, now_ns)
         self._ringer.ring(now_ns)
         return True
@@ -197,21 +191,24 @@ class RingWriter:
         words[_STATE] = State.LIVE
         self._generations += 1
         try:
-            self._tell_where(block)
-        except OSError as error:
+            self._tell_where(block.generation, capacity)
+        except EnvironmentProblem:
             segment.close()
-            raise EnvironmentProblem(f"the manifest of a frame ring cannot be written: {error}") from None
+            raise
         self._leave()
         self._segment = segment
         log.debug("fastlane.ring_made: %s, %.1f MB", segment.path, block.total / 1e6)
         return segment
 
-    def _tell_where(self, block: layout.Superblock) -> None:
+    def _tell_where(self, generation: int, capacity: int) -> None:
         manifest = Manifest(
-            places.FORMAT, self.name, block.generation, block.slots, block.capacity, self._fps_max, self._owner.pid,
-            self._host, block.created_ns,
+            places.FORMAT, self.name, generation, self._slots, capacity, self._fps_max, self._owner.pid, self._host,
+            time.time_ns(),
         )  # fmt: skip
-        places.write_manifest(self.folder, manifest)
+        try:
+            places.write_manifest(self.folder, manifest)
+        except OSError as error:
+            raise EnvironmentProblem(f"the manifest of a frame ring cannot be written: {error}") from None
         for path in self.folder.glob("ring.*"):
             if path.name != manifest.file_name:
                 path.unlink(missing_ok=True)
@@ -269,6 +266,8 @@ class RingWriter:
                 self._segment.close()
             self._ringer.ring(time.monotonic_ns())
             self._ringer.close()
+            if self._segment is None:
+                shutil.rmtree(self.folder, ignore_errors=True)  # nothing to look at
             self._lock.release()
 
     def disown(self) -> None:
@@ -298,7 +297,10 @@ def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:
 
 
 class _Keeper:
-    """The heartbeat of all rings of a process, on one thread that begins with the first and ends with the last."""
+    """The heartbeat of all rings of a process, on one thread that begins with the first and ends with the last.
+
+    It also clears away what writers that have gone left in the usual place.
+    """
 
     def __init__(self) -> None:
         self._begin()
@@ -323,6 +325,7 @@ class _Keeper:
                 self._wake.set()
 
     def _run(self) -> None:
+        swept_s = 0.0
         while True:
             self._wake.wait(limits.HEARTBEAT_S)
             with self._guard:
@@ -333,6 +336,9 @@ class _Keeper:
                     return
             for writer in writers:
                 writer.beat()
+            if time.monotonic() - swept_s > limits.RING_GRACE_S:
+                swept_s = time.monotonic()
+                collect_garbage()
 
     def after_fork(self) -> None:
         for writer in list(self._writers):

@@ -1,0 +1,106 @@
+"""`telefabric ring`: the rings of frames on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from telefabric import limits
+from telefabric.cli.options import setting
+from telefabric.ring import RingInfo, RingReader, collect_garbage, discover
+from telefabric.settings import resolve
+
+
+@click.group()
+def ring() -> None:
+    """Rings: shared memory through which workers on this machine show their frames.
+
+    \b
+    Example:
+      telefabric ring list
+    """
+
+
+@ring.command("list")
+@setting("ring", flag="--folder")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a ring.")
+def list_rings(ring: str | None, as_json: bool) -> None:
+    """List this user's rings: whose they are, how they stand, and their newest frame.
+
+    \b
+    Example:
+      telefabric ring list --json
+    """
+    rows = [_row(info) for info in discover(_folder(ring))]
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+    elif not rows:
+        click.echo("No rings: no worker on this machine has shown a frame.")
+    else:
+        _show(rows)
+
+
+@ring.command()
+@setting("ring", flag="--folder")
+@click.option(
+    "--grace", "grace_s", type=click.FloatRange(min=0), metavar="SECONDS", default=limits.RING_GRACE_S,
+    show_default=True, help="Leave those alone that changed since.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a ring that was removed.")
+def gc(ring: str | None, grace_s: float, as_json: bool) -> None:
+    """Remove the rings that nobody writes any more. Those of living writers and of other users are left.
+
+    \b
+    Example:
+      telefabric ring gc --grace 0
+    """
+    cleared = collect_garbage(_folder(ring), grace_s=grace_s)
+    for folder, size in cleared:
+        if as_json:
+            click.echo(json.dumps({"folder": str(folder), "bytes": size}))
+        else:
+            click.echo(f"Removed {folder}, {size / 1e6:.1f} MB.")
+    if not cleared and not as_json:
+        click.echo("Nothing to remove.")
+
+
+def _folder(given: str | None) -> Path | None:
+    found: Path | None = resolve("ring", given).value
+    return found
+
+
+def _row(info: RingInfo) -> dict[str, Any]:
+    name = info.manifest.name
+    reader = RingReader(info.folder)
+    frame = reader.latest()
+    newest = reader.newest
+    reader.close()
+    return {
+        "run_id": name.run_id,
+        "agent_id": name.agent_id,
+        "worker_id": name.worker_id,
+        "pid": info.manifest.pid,
+        "state": info.state,
+        "published": newest,
+        "pixels": frame and frame.pixels.name,
+        "shape": frame and list(frame.array.shape),
+        "folder": str(info.folder),
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "agent", "worker", "state", "frames", "picture", "folder"):
+        table.add_column(name, overflow="fold", justify="right" if name == "frames" else "left")
+    for row in rows:
+        picture = f"{row['pixels']} {'x'.join(map(str, row['shape']))}" if row["shape"] else "none yet"
+        ids = (row["run_id"], row["agent_id"], row["worker_id"], row["state"])
+        table.add_row(*ids, f"{row['published']:,}".replace(",", " "), picture, Path(row["folder"]).name)
+    Console().print(table)
+    click.echo(f"in {Path(rows[0]['folder']).parent}")

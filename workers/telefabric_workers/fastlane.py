@@ -1,0 +1,137 @@
+"""Frames through the ring, to a client on this machine: one ring for each agent, several environments as tiles of one.
+
+A frame that the caller has rendered is always put down, so that whoever comes late sees the newest; a callable is asked
+to render only while a reader waits at the bell.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from telefabric.errors import EnvironmentProblem
+from telefabric.ratelimit import Pace, library_logger
+from telefabric_workers.frames import Moment, Shot
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from telefabric.ring import Hud, Name, RingWriter
+
+log = library_logger("telefabric.worker.frames")
+
+
+class FastLane:
+    """The rings of one worker, made as agents come. `name` is that of the worker's own agent."""
+
+    def __init__(self, name: Name, fps_max: int) -> None:
+        self._name = name
+        self._fps_max = fps_max
+        self._grids: dict[str, Grid | None] = {}
+        """By agent; None where no ring can be made, which was told."""
+
+    def wants(self, moment: Moment, rendered: bool) -> bool:
+        grid = self._grid(moment.agent_id)
+        return grid is not None and grid.wants(moment.env_index, rendered)
+
+    def take(self, shot: Shot, picture: Any) -> None:
+        grid = self._grid(shot.moment.agent_id)
+        if grid is not None:
+            grid.take(shot, picture)
+
+    def close(self) -> None:
+        for grid in self._grids.values():
+            if grid is not None:
+                grid.writer.close()
+
+    def _grid(self, agent_id: str) -> Grid | None:
+        if agent_id not in self._grids:
+            self._grids[agent_id] = self._made(agent_id)
+        return self._grids[agent_id]
+
+    def _made(self, agent_id: str) -> Grid | None:
+        import msgspec
+
+        from telefabric.ring import RingWriter
+
+        name = msgspec.structs.replace(self._name, agent_id=agent_id)
+        try:
+            return Grid(RingWriter(name, fps_max=1e9), Pace(self._fps_max))
+        except EnvironmentProblem as error:
+            log.warning("fastlane.off: %s", error)
+            return None
+
+
+class Grid:
+    """One agent's environments in one ring. A round begins with a turn of their steps; each gives one frame to it."""
+
+    def __init__(self, writer: RingWriter, pace: Pace) -> None:
+        self.writer = writer
+        self._pace = pace
+        self._stepped = -1
+        """Which environment stepped last; one whose index is not higher begins a turn."""
+        self._known: set[int] = set()
+        self._round: dict[int, Shot] = {}
+        self._tiles: dict[int, np.ndarray[Any, Any]] = {}
+        self._shots: dict[int, Shot] = {}
+        """The newest of each environment."""
+
+    def wants(self, env_index: int, rendered: bool) -> bool:
+        self._known.add(env_index)
+        if env_index in self._round:
+            self._publish()  # whoever has not given one meanwhile has stopped, or steps more slowly
+        turns, self._stepped = env_index <= self._stepped or self._stepped < 0, env_index
+        if not self._round and not (turns and self._pace.due(time.monotonic_ns())):
+            return False
+        return rendered or self.writer.wanted
+
+    def take(self, shot: Shot, picture: Any) -> None:
+        import numpy
+
+        from telefabric.ring.pixels import picture_of
+
+        array = picture_of(picture).array
+        env_index = shot.moment.env_index
+        self._shots[env_index] = shot
+        if not self._round:
+            self._pace.took(time.monotonic_ns())
+        if len(self._known) == 1:
+            self.writer.publish(picture, _hud(shot))
+            return
+        self._tiles[env_index] = numpy.array(array, copy=True)
+        self._round[env_index] = shot
+        if self._round.keys() >= self._known:
+            self._publish()
+
+    def _publish(self) -> None:
+        """All that is known of every environment, if it is of one size; else what came in this round, one by one."""
+        import numpy
+
+        indexes = sorted(self._tiles)
+        if len({(self._tiles[one].shape, self._tiles[one].dtype) for one in indexes}) == 1:
+            tiles = numpy.stack([self._tiles[one] for one in indexes])
+            self.writer.publish(tiles, self._grid_hud(indexes), tiled=True)
+        else:
+            for env_index, shot in self._round.items():
+                self.writer.publish(self._tiles[env_index], _hud(shot))
+        self._round.clear()
+
+    def _grid_hud(self, indexes: list[int]) -> Hud:
+        import msgspec
+
+        from telefabric.ring import TileHud
+
+        tiles = [
+            TileHud(
+                one, shot.moment.episode, shot.moment.step, shot.moment.reward, shot.episode_return, one in self._round
+            )
+            for one, shot in ((one, self._shots[one]) for one in indexes)
+        ]
+        return msgspec.structs.replace(_hud(self._shots[indexes[0]]), tiles=tiles)
+
+
+def _hud(shot: Shot) -> Hud:
+    from telefabric.ring import Hud
+
+    _, env_index, episode, step, reward, _ = shot.moment
+    return Hud(env_index, episode, step, reward, shot.episode_return, shot.steps_per_s, dict(shot.values))

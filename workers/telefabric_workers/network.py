@@ -1,0 +1,91 @@
+"""Frames over the network, for whoever watches from anywhere: JPEG over the live path, the newest of each environment.
+
+The caller's thread copies the picture; the link's thread encodes it, without the interpreter lock. Needs the extra
+``frames`` (simplejpeg and numpy).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from telefabric.ratelimit import Pace, library_logger
+from telefabric_schemas import Frame
+from telefabric_workers.frames import Moment, Shot
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from telefabric.link import LinkedStream
+
+log = library_logger("telefabric.worker.frames")
+
+
+class _Copy(NamedTuple):
+    """A copied picture, and which step it shows."""
+
+    moment: Moment
+    picture: np.ndarray[Any, Any]
+    """uint8, (height, width, 3) RGB or (height, width, 1) grey, C order."""
+    time_ns: int
+    mono_ns: int
+
+    def encode(self, quality: int) -> Frame:
+        import simplejpeg
+
+        height, width, channels = self.picture.shape
+        data = simplejpeg.encode_jpeg(self.picture, quality=quality, colorspace="RGB" if channels == 3 else "GRAY")
+        agent_id, env_index, episode, step, _, _ = self.moment
+        return Frame(0, agent_id, env_index, episode, step, "", width, height, "jpeg", data, self.time_ns, self.mono_ns)
+
+
+class NetworkFrames:
+    """Offers pictures to one stream's link, at most `fps_max` a second of each environment. Any thread."""
+
+    def __init__(self, linked: LinkedStream, fps_max: int, quality: int) -> None:
+        self._linked = linked
+        self._quality = quality
+        self._paces: defaultdict[tuple[str, int], Pace] = defaultdict(lambda: Pace(fps_max))
+
+    def wants(self, moment: Moment, rendered: bool) -> bool:
+        if not self._linked.feed.watched:
+            return False
+        return self._paces[moment.agent_id, moment.env_index].due(time.monotonic_ns())
+
+    def take(self, shot: Shot, picture: Any) -> None:
+        key = (shot.moment.agent_id, shot.moment.env_index)
+        now_ns = time.monotonic_ns()
+        self._paces[key].took(now_ns)
+        copy = _Copy(shot.moment, _copied(picture), time.time_ns(), now_ns)
+        self._linked.frames[key] = _encoder(copy, self._quality)
+
+    def close(self) -> None:
+        return
+
+
+def _encoder(copy: _Copy, quality: int) -> Callable[[], Frame | None]:
+    def encode() -> Frame | None:
+        try:
+            return copy.encode(quality)
+        except (ValueError, RuntimeError) as error:
+            log.warning("worker.frame_left_out: a frame of %s was not sent: %s", copy.moment.agent_id, error)
+            return None
+
+    return encode
+
+
+def _copied(frame: Any) -> np.ndarray[Any, Any]:
+    """The caller's picture in the one form that is encoded."""
+    import numpy
+    import simplejpeg  # noqa: F401  (a missing extra is told to the caller, not found out on the link's thread)
+
+    array = numpy.asarray(frame)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.dtype != numpy.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        raise ValueError(
+            f"a frame of shape {array.shape} and dtype {array.dtype}; uint8 of (height, width[, 3]) is one"
+        )
+    return numpy.array(array, order="C", copy=True)
