@@ -1,6 +1,6 @@
 """The fast lane: frames and what is shown over them, through shared memory, on one machine. See `fabric/RING.md`."""
 
-from telefabric.ring.discovery import RingInfo, discover
+from telefabric.ring.discovery import RingInfo, discover, rings_of
 from telefabric.ring.hud import Hud, TileHud
 from telefabric.ring.janitor import Cleared, collect_garbage
 from telefabric.ring.pixels import PixelFormat
@@ -22,4 +22,5 @@ __all__ = [
     "WriterCounters",
     "collect_garbage",
     "discover",
+    "rings_of",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRectF, QSize
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent
+from PySide6.QtCore import QPointF, QRectF, QSize
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QImage, QMouseEvent, QPainter, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from telefabric_gui import theme
@@ -12,15 +12,19 @@ from telefabric_gui.views.scenes import Scene
 _FIGURES_PX = 44
 _MARGIN_PX = 12
 _GAP_PX, _STEP_PX = 8, 12
+_ZOOM_MAX = 32.0
 
 
 class EnvironmentView(QWidget):
-    """Shows a scene; `figures` are (name, value) pairs in columns below it."""
+    """Shows a scene, with (name, value) pairs in columns below it. The wheel zooms, a double click ends that."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._scene: Scene | None = None
         self._figures: tuple[tuple[str, str], ...] = ()
+        self._zoom, self._shift = 1.0, QPointF()
+        """How much larger than it fits, and how far the middle was moved, in pixels of the widget."""
+        self._dragged: QPointF | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(240, 160)
 
@@ -39,10 +43,72 @@ class EnvironmentView(QWidget):
             return
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        area = QRectF(self.rect()).adjusted(_MARGIN_PX, 4, -_MARGIN_PX, -_FIGURES_PX)
-        self._scene.paint(painter, area)
+        painter.save()
+        painter.setClipRect(self._area)
+        painter.translate(self._area.center() + self._shift)
+        painter.scale(self._zoom, self._zoom)
+        painter.translate(-self._area.center())
+        self._scene.paint(painter, self._area)
+        painter.restore()
         self._paint_figures(painter)
         painter.end()
+
+    # -- zoom ----------------------------------------------------------------------------------------------------
+
+    @property
+    def zoom(self) -> float:
+        return self._zoom
+
+    def zoom_to(self, zoom: float, at: QPointF | None = None) -> None:
+        """What is at this point of the widget (its middle by default) stays there. 1 shows all of it again."""
+        zoom = min(max(zoom, 1.0), _ZOOM_MAX)
+        off = (at or self._area.center()) - self._area.center()
+        self._shift = off - (off - self._shift) * (zoom / self._zoom)
+        self._zoom = zoom
+        self._keep_in_sight()
+
+    def _keep_in_sight(self) -> None:
+        reach_x, reach_y = (self._area.width() * (self._zoom - 1) / 2, self._area.height() * (self._zoom - 1) / 2)
+        x, y = self._shift.x(), self._shift.y()
+        self._shift = QPointF(min(max(x, -reach_x), reach_x), min(max(y, -reach_y), reach_y))
+        self.update()
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        self.zoom_to(self._zoom * 1.25 ** (event.angleDelta().y() / 120), event.position())
+        event.accept()
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        self._dragged = event.position()
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        if self._dragged is not None:
+            self._shift += event.position() - self._dragged
+            self._dragged = event.position()
+            self._keep_in_sight()
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        self._dragged = None
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        self.zoom_to(1.0)
+
+    # -- painting ------------------------------------------------------------------------------------------------
+
+    @property
+    def _area(self) -> QRectF:
+        """Of the scene."""
+        return QRectF(self.rect()).adjusted(_MARGIN_PX, 4, -_MARGIN_PX, -_FIGURES_PX)
+
+    @property
+    def scene(self) -> Scene | None:
+        return self._scene
+
+    def picture(self) -> QImage:
+        """The scene as an image: with the pixels that it has, or as it is painted here when it has none of its own."""
+        image = getattr(self._scene, "image", None)
+        if isinstance(image, QImage):
+            return image
+        return self.grab(self._area.toRect()).toImage()
 
     def _paint_figures(self, painter: QPainter) -> None:
         colours = theme.active()

@@ -6,20 +6,23 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtCore import QPoint, Qt, Signal
+from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, plural, real, short
+from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
 from telefabric_gui.models.steps import StepTable, end_of, step_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import EVENT, NO_STEP, EventRows
-from telefabric_gui.track import Track, return_so_far
+from telefabric_gui.track import FRAME_OLD_NS, Track, return_so_far
 from telefabric_gui.views.banner import Banner
-from telefabric_gui.views.card import Card, label
+from telefabric_gui.views.card import Card, label, restyle
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
@@ -27,6 +30,8 @@ from telefabric_schemas import Frame
 CHART_TICKS = 4
 """The chart is drawn at every so many ticks."""
 _RETURN = "Episode return"
+_VALUES_MAX = 3
+"""Named numbers of a frame that are shown under it."""
 
 Details = list[tuple[str, str]]
 
@@ -59,6 +64,12 @@ class Page(QWidget):
         self._series.setToolTip("Show another series of this agent")
         self._series.clicked.connect(self._offer_series)
         self._ticks = 0
+        self.lane = Lane(track.key, self)
+        """The frames of this machine's ring, if there is one."""
+        self.lane.arrived.connect(self._show_lane)
+        self._lane_wanted = True
+        """The newest frame is to be shown: nothing is paused, and no step was chosen."""
+        self._order = "environment"
         self._step_shown: object = None
         self._decoded: tuple[Frame | None, FrameScene | None] = (None, None)
         """The picture that was decoded last."""
@@ -76,8 +87,11 @@ class Page(QWidget):
         pinned = position is not None
         if position is None:
             position = newest_event(rows)
+        self._lane_wanted = not pinned and not paused
         if position is not None:
             self._show_step(rows, position, metadata, self._frame(rows, position, pinned=pinned))
+        if self._lane_shown and self.lane.state in ("closed", "died"):
+            self._show_lane()
         self._captions(run, pinned=pinned, paused=paused)
         self._warn(run)
         if self._ticks % CHART_TICKS == 0 and not (paused and self._drawn[1] >= 0):
@@ -87,6 +101,8 @@ class Page(QWidget):
     @property
     def frame_age_s(self) -> float | None:
         """Of the newest live picture; None when there was none."""
+        if self._lane_shown:
+            return self.lane.age_s
         frame = self.track.frame
         return None if frame is None else age_s(frame.time_ns)
 
@@ -117,6 +133,11 @@ class Page(QWidget):
         self._steps_card = Card("Steps", self.steps)
         self._path = label(badge="dim")
         self._environment_card.badges.addWidget(self._path)
+        self._standing = label(badge="dim")
+        self._standing.hide()
+        self._environment_card.badges.addWidget(self._standing)
+        self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
         self._environment_card.corner.addWidget(self._age)
         self._chart_card.corner.addWidget(self._series)
@@ -152,10 +173,65 @@ class Page(QWidget):
         scene = self._decoded[1]
         return scene if scene is not None and scene.readable else None
 
+    @property
+    def _lane_shown(self) -> bool:
+        """The ring's frame is shown, unless a newer one came over the network, of a worker somewhere else."""
+        frame, other = self.lane.frame, self.track.frame
+        if frame is None or not self._lane_wanted:
+            return False
+        return other is None or self.lane.state == "live" or other.time_ns - frame.time_ns < FRAME_OLD_NS
+
+    def _show_lane(self) -> None:
+        """Another frame of the ring, at once."""
+        frame = self.lane.frame
+        if frame is None or not self._lane_shown:
+            return
+        hud = frame.hud
+        figures = (
+            ("reward", real(hud.reward)), ("return", real(hud.episode_return)), ("episode", count(hud.episode)),
+            ("step", count(hud.step)), ("steps/s", count(round(hud.steps_per_s)) if hud.steps_per_s else NONE),
+            *((name, real(value)) for name, value in list(hud.values.items())[:_VALUES_MAX]),
+        )  # fmt: skip
+        self.environment.show_step(scene_of_frame(frame, self._order, self.lane.state), figures)
+
+    def _offer_picture(self, at: QPoint) -> None:
+        """What can be done with the picture."""
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.addAction("Save picture…", self._ask_where)
+        menu.addAction("Show all of it", lambda: self.environment.zoom_to(1.0)).setEnabled(self.environment.zoom > 1)
+        if self._lane_shown and self.lane.frame is not None and self.lane.frame.tiles:
+            menu.addSeparator()
+            for order in ORDERS:
+                action = menu.addAction(f"Order: {order}", partial(self.order_tiles, order))
+                action.setCheckable(True)
+                action.setChecked(order == self._order)
+        menu.popup(self.environment.mapToGlobal(at))
+
+    def order_tiles(self, order: str) -> None:
+        """Sort the tiles of a grid: one of `ORDERS`."""
+        self._order = order
+        self._show_lane()
+
+    def _ask_where(self) -> None:
+        picture = self.environment.picture().copy()  # as it is now, however long the choice takes
+        name = f"{self.track.key.agent_id}.png"
+        path, _ = QFileDialog.getSaveFileName(self, "Save picture", name, "Pictures (*.png *.jpg)")
+        if path and not picture.save(path):
+            self.banner.say(f"The picture could not be saved as {path}: choose another folder, or end it in .png.")
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.lane.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self.lane.stop()
+
     def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any], frame: FrameScene | None) -> None:
         row = rows.row(position)
         rate = self.track.steps_per_s()
-        key = (int(row["stream"]), int(row["seq"]), rate, len(metadata), frame)
+        key = (int(row["stream"]), int(row["seq"]), rate, len(metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
         self._step_shown = key
@@ -172,7 +248,8 @@ class Page(QWidget):
             ("step", count(int(row["step"]))),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
-        self.environment.show_step(frame or scene_of(observation, hint, metadata), figures)
+        if not self._lane_shown:
+            self.environment.show_step(frame or scene_of(observation, hint, metadata), figures)
         self.details = [
             ("action", action),
             ("observation", short(observation, 200) if step else "no longer held here; the store has it"),
@@ -207,17 +284,35 @@ class Page(QWidget):
         self._newest.setVisible(not paused and (pinned or not self.steps.following))
         episodes = self.episode_table.rows
         self._episodes_card.caption.setText(count(episodes.events))
-        self._path.setText("live" if self.track.live else "stored")
-        self._path.setToolTip(
-            "The newest step came over the live path."
-            if self.track.live
-            else "The newest step was read from the store."
-        )
+        self._say_path()
         running = run is not None and run.state in ("running", "revived", "idle")
         newest = newest_event(steps)
-        age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else 0.0
-        self._age.setText(f"age {duration(age)}" if running and newest is not None else "")
+        age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else None
+        if self._lane_shown:
+            age = self.lane.age_s
+        self._age.setText(f"age {duration(age)}" if running and age is not None else "")
         self._chart_card.caption.setText(f"EMA {EMA} · by step")
+
+    def _say_path(self) -> None:
+        """Which way what is shown came, and how many a second."""
+        lane, live = self.lane, self.track.live
+        tips = {
+            "fast lane": f"Through this machine's memory; {plural(lane.skipped, 'frame')} came faster than shown.",
+            "network": "The newest picture came over the live path.",
+            "live": "The newest step came over the live path.",
+            "stored": "The newest step was read from the store.",
+        }
+        path = "fast lane" if self._lane_shown else "live" if live else "stored"
+        if path == "live" and isinstance(self.environment.scene, FrameScene):
+            path = "network"
+        self._path.setText(path)
+        self._path.setToolTip(tips[path])
+        restyle(self._path, "badge", "accent" if path == "fast lane" else "dim")
+        tone = {"live": "dim", "stalled": "warning", "died": "error"}.get(lane.state, "dim")
+        said = f"{lane.fps:.0f} fps" if lane.state == "live" and lane.fps is not None else lane.state
+        self._standing.setText(said)
+        self._standing.setVisible(self._lane_shown and not (lane.state == "live" and lane.fps is None))
+        restyle(self._standing, "badge", tone)
 
     def _warn(self, run: RunView | None) -> None:
         sentence = ""

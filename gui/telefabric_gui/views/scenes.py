@@ -164,16 +164,16 @@ class FrameScene:
             row_bytes = 3 * frame.width
             whole = 0 < row_bytes * frame.height == len(frame.data)
             rgb = QImage.Format.Format_RGB888
-            self._image = QImage(frame.data, frame.width, frame.height, row_bytes, rgb).copy() if whole else QImage()
+            self.image = QImage(frame.data, frame.width, frame.height, row_bytes, rgb).copy() if whole else QImage()
         else:
-            self._image = QImage.fromData(frame.data)
+            self.image = QImage.fromData(frame.data)
 
     @property
     def readable(self) -> bool:
-        return not self._image.isNull()
+        return not self.image.isNull()
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
-        paint_image(painter, area, self._image)
+        paint_image(painter, area, self.image)
 
 
 class ImageScene:
@@ -188,10 +188,10 @@ class ImageScene:
         )
         array = np.ascontiguousarray(array if kind == QImage.Format.Format_RGB888 else array.reshape(array.shape[:2]))
         height, width = array.shape[:2]
-        self._image = QImage(array.tobytes(), width, height, array.strides[0], kind).copy()
+        self.image = QImage(array.tobytes(), width, height, array.strides[0], kind).copy()
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
-        paint_image(painter, area, self._image)
+        paint_image(painter, area, self.image)
 
 
 class BarScene:
