@@ -108,7 +108,7 @@ class Lane(QObject):
         self._took_s = time.monotonic()
         frame = self._reader.latest()
         if frame is not None:
-            self.frame = frame
+            self.frame, self.state = frame, self._reader.state
             self.arrived.emit()
         if self._notifier is None:
             self._take_timer.start(_POLL_MS)

@@ -114,9 +114,12 @@ class EnvironmentView(QWidget):
         colours = theme.active()
         caption, figure = theme.text_font(theme.CAPTION_PX), theme.figure_font(13, bold=True)
         needs = [_need(caption, name, figure, value) for name, value in self._figures]
-        spare = max(0.0, self.width() - 2 * _MARGIN_PX - sum(needs)) / max(1, len(needs))
+        width = self.width() - 2 * _MARGIN_PX
+        while len(needs) > 1 and sum(needs) > width:
+            needs.pop()  # the last ones matter least
+        spare = max(0.0, width - sum(needs)) / max(1, len(needs))
         left, top = float(_MARGIN_PX), self.height() - _FIGURES_PX
-        for need, (name, value) in zip(needs, self._figures, strict=True):
+        for need, (name, value) in zip(needs, self._figures, strict=False):
             painter.setFont(caption)
             painter.setPen(QColor(colours.dim))
             painter.drawText(QRectF(left, top + 6, need, 18), name)

@@ -63,7 +63,7 @@ class PictureScene:
 
 
 class TilesScene:
-    """Pictures of several environments, each with its return. `order` is one of `ORDERS`."""
+    """Pictures of several environments, each with its index and return; ❚❚ marks one that stood still."""
 
     def __init__(self, frame: RingFrame, order: str) -> None:
         tiles = frame.hud.tiles
@@ -103,8 +103,8 @@ class TilesScene:
 
     def _label(self, painter: QPainter, area: QRectF, tile: TileHud) -> None:
         colours = theme.active()
-        standing = "" if tile.fresh else " · stands"
-        words = f"{count(tile.env_index)} · {real(tile.episode_return)}{standing}"
+        standing = "" if tile.fresh else "❚❚ "
+        words = f"{standing}{count(tile.env_index)} · {real(tile.episode_return)}"
         painter.setPen(QColor(colours.dim if tile.fresh else colours.warning))
         words = painter.fontMetrics().elidedText(words, Qt.TextElideMode.ElideRight, int(area.width()))
         painter.drawText(area, int(Qt.AlignmentFlag.AlignCenter), words)

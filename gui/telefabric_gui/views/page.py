@@ -69,6 +69,8 @@ class Page(QWidget):
         self.lane.arrived.connect(self._show_lane)
         self._lane_wanted = True
         """The newest frame is to be shown: nothing is paused, and no step was chosen."""
+        self._lane_state = ""
+        """As it was when the frame was shown."""
         self._order = "environment"
         self._step_shown: object = None
         self._decoded: tuple[Frame | None, FrameScene | None] = (None, None)
@@ -90,7 +92,7 @@ class Page(QWidget):
         self._lane_wanted = not pinned and not paused
         if position is not None:
             self._show_step(rows, position, metadata, self._frame(rows, position, pinned=pinned))
-        if self._lane_shown and self.lane.state in ("closed", "died"):
+        if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         self._captions(run, pinned=pinned, paused=paused)
         self._warn(run)
@@ -186,7 +188,7 @@ class Page(QWidget):
         frame = self.lane.frame
         if frame is None or not self._lane_shown:
             return
-        hud = frame.hud
+        hud, self._lane_state = frame.hud, self.lane.state
         figures = (
             ("reward", real(hud.reward)), ("return", real(hud.episode_return)), ("episode", count(hud.episode)),
             ("step", count(hud.step)), ("steps/s", count(round(hud.steps_per_s)) if hud.steps_per_s else NONE),
