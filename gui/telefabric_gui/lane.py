@@ -72,7 +72,7 @@ class Lane(QObject):
             return
         self.state = self._reader.state
         self._count()
-        if self._notifier is None:
+        if self._notifier is None or self._reader.lag:  # such as the first frame of a writer that began anew
             self._take()
 
     def _open(self, reader: RingReader) -> None:
