@@ -474,7 +474,7 @@ def questions() -> list[query.Question]:
         query.Since("gap", [control.StreamSeq(bytes(16), huge)] * 10_000, 1),
         query.EpisodesOf("test", None, None, 2_000),
         query.StepsOf("test", "agent_0", -huge, -huge, query.StepKey(-huge, huge), 2_000),
-        query.FrameOf("test", "\ud7ff"), query.SeriesOf("test"),
+        query.FrameOf("test", "\ud7ff"), query.FrameAt("test", "", 0, 2**63 - 1, -(2**63)), query.SeriesOf("test"),
         query.Buckets("test", None, "agent_0", "reward", huge, -huge, huge, query.BucketKey(huge, huge), 2_000),
     ]  # fmt: skip
 

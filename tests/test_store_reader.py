@@ -433,6 +433,17 @@ def test_a_frame_is_found_by_its_name(books: Reader, library: Library) -> None:
     assert books.frame("a", "no such frame") is None
 
 
+def test_a_frame_is_found_by_its_place(books: Reader, library: Library) -> None:
+    for event in all_pages(lambda at: books.frames("a", None, at, 2)):
+        _, _, agent, env, episode, step, *_ = values.decode(event.event)
+        near = books.frame_at("a", agent, env, episode, step)
+        assert near is not None
+        assert values.decode(near.event)[5] == step
+        page = books.frames_of_episode("a", agent, env, episode)
+        assert event in page.rows
+        assert books.frame_at("a", agent, env, episode + 1_000, step) is None
+
+
 # -- episodes ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("limit", [1, 5, 2_000])
 @pytest.mark.parametrize("agent", [None, "agent_1", "nobody"])

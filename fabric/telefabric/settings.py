@@ -134,6 +134,21 @@ def _policy(value: str) -> str:
     return value
 
 
+def _storing(value: str) -> str:
+    """off, best, steps:N or episodes:N; `storing_of` takes it apart."""
+    name, colon, number = value.partition(":")
+    plain = name in ("off", "best") and not colon
+    if not plain and not (name in ("steps", "episodes") and number.isdecimal() and 0 < int(number) < 2**31):
+        raise ValueError("off, best, steps:N or episodes:N")
+    return value
+
+
+def storing_of(value: str) -> tuple[str, int]:
+    """What of, and each how many."""
+    name, _, number = value.partition(":")
+    return name, int(number or 1)
+
+
 def _choice(*names: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in names:
@@ -202,7 +217,14 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "network_fps", _whole(1, 1_000), 20, "Most frames a second of each environment over the network.", "1/s"
         ),
-        Setting("jpeg_quality", _whole(1, 100), 85, "Of frames that are sent over the network."),
+        Setting(
+            "store_frames",
+            _storing,
+            "off",
+            "Which frames are stored: off, steps:N (whose step divides by N), episodes:N (all of each Nth episode), or "
+            "best (those of each episode whose return is the best so far).",
+        ),
+        Setting("jpeg_quality", _whole(1, 100), 85, "Of frames that are stored, or sent over the network."),
         Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker waits at its end for acknowledgements.", "s"),
         Setting(
             "streams_max",

@@ -26,6 +26,7 @@ def connect(
     fsync: str | None = None,
     exit_flush_s: float | None = None,
     video: str | None = None,
+    store_frames: str | None = None,
     strict: bool = False,
     on_fork: Literal["new", "off"] = "new",
 ) -> Worker:
@@ -51,6 +52,9 @@ def connect(
     :param exit_flush_s: how long `Worker.close` waits for acknowledgements, in seconds.
     :param video: whose frames are shown: grid (of the first ``video_tiles`` environments of an agent), single (of the
         first), or off.
+    :param store_frames: which frames are stored with the events, to be seen when the run is replayed: off, ``steps:N``
+        (each whose step divides by N), ``episodes:N`` (all of each Nth episode), or best (those of each episode whose
+        return is the best so far). The caller's thread encodes them.
     :param strict: raise `UsageError` for unusable values instead of leaving them out.
     :param on_fork: whether a forked child that uses the worker gets a stream of its own, or emits nothing.
 
@@ -61,6 +65,6 @@ def connect(
         raise UsageError(f"control_mode is {control_mode!r} and should be one of {', '.join(sorted(CONTROL_MODES))}")
     environment = WorkerEnvironment.read(
         connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full, fsync=fsync,
-        exit_flush_s=exit_flush_s, video=video,
+        exit_flush_s=exit_flush_s, video=video, store_frames=store_frames,
     )  # fmt: skip
     return Worker(environment, metadata=metadata, control_mode=control_mode, strict=strict, on_fork=on_fork)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from telefabric.address import Address
-from telefabric.settings import resolve, spool_folder
+from telefabric.settings import resolve, spool_folder, storing_of
 from telefabric.spool import SpoolPolicy
 
 
@@ -21,6 +21,9 @@ class FrameSettings(NamedTuple):
     fps_max: int
     network_fps: int
     jpeg_quality: int
+    stored: str
+    """off, steps, episodes or best."""
+    stored_every: int
 
 
 class WorkerEnvironment(NamedTuple):
@@ -50,6 +53,7 @@ class WorkerEnvironment(NamedTuple):
         fsync: str | None = None,
         exit_flush_s: float | None = None,
         video: str | None = None,
+        store_frames: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> WorkerEnvironment:
         """Raises `telefabric.errors.UsageError` for a malformed value, with the name of what holds it."""
@@ -71,11 +75,19 @@ class WorkerEnvironment(NamedTuple):
                 fsync=str(value("fsync", fsync)),
             ),
             exit_flush_s=float(str(value("exit_flush_s", exit_flush_s))),
-            frames=FrameSettings(
-                str(value("video", video)),
-                *(int(str(value(name))) for name in ("video_tiles", "frame_fps", "network_fps", "jpeg_quality")),
-            ),
+            frames=_frames(value, video, store_frames),
         )
+
+
+def _frames(value: Callable[..., object], video: str | None, store_frames: str | None) -> FrameSettings:
+    def number(name: str) -> int:
+        return int(str(value(name)))
+
+    stored, every = storing_of(str(value("store_frames", store_frames)))
+    return FrameSettings(
+        str(value("video", video)), number("video_tiles"), number("frame_fps"), number("network_fps"),
+        number("jpeg_quality"), stored, every,
+    )  # fmt: skip
 
 
 def new_run_id() -> str:

@@ -69,7 +69,7 @@ class Frames:
         """
         if moment.env_index >= self._shown:
             return
-        moment = moment._replace(reward=_number(moment.reward))
+        moment = moment._replace(reward=number(moment.reward))
         key = (moment.agent_id, moment.env_index)
         track = self._tracks.get(key) or self._tracks.setdefault(key, Track())
         track.step(moment, time.monotonic())
@@ -125,7 +125,7 @@ class Track:
             self.steps_per_s, self._steps, self._since_s = self._steps / span_s, 0, now_s
 
 
-def _number(reward: Any) -> float:
+def number(reward: Any) -> float:
     """A reward of any type; the event says what is wrong with one that is no number."""
     try:
         return float(reward)

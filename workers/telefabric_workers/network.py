@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from telefabric.ratelimit import Pace, library_logger
 from telefabric_schemas import Frame
+from telefabric_workers import jpeg
 from telefabric_workers.frames import Moment, Shot
 
 if TYPE_CHECKING:
@@ -28,17 +29,8 @@ class _Copy(NamedTuple):
 
     moment: Moment
     picture: np.ndarray[Any, Any]
-    """uint8, (height, width, 3) RGB or (height, width, 1) grey, C order."""
     time_ns: int
     mono_ns: int
-
-    def encode(self, quality: int) -> Frame:
-        import simplejpeg
-
-        height, width, channels = self.picture.shape
-        data = simplejpeg.encode_jpeg(self.picture, quality=quality, colorspace="RGB" if channels == 3 else "GRAY")
-        agent_id, env_index, episode, step, _, _ = self.moment
-        return Frame(0, agent_id, env_index, episode, step, "", width, height, "jpeg", data, self.time_ns, self.mono_ns)
 
 
 class NetworkFrames:
@@ -58,7 +50,7 @@ class NetworkFrames:
         key = (shot.moment.agent_id, shot.moment.env_index)
         now_ns = time.monotonic_ns()
         self._paces[key].took(now_ns)
-        copy = _Copy(shot.moment, _copied(picture), time.time_ns(), now_ns)
+        copy = _Copy(shot.moment, jpeg.copied(picture), time.time_ns(), now_ns)
         self._linked.frames[key] = _encoder(copy, self._quality)
 
     def close(self) -> None:
@@ -68,24 +60,9 @@ class NetworkFrames:
 def _encoder(copy: _Copy, quality: int) -> Callable[[], Frame | None]:
     def encode() -> Frame | None:
         try:
-            return copy.encode(quality)
+            return jpeg.encoded(copy.picture, copy.moment, quality, copy.time_ns, copy.mono_ns)
         except (ValueError, RuntimeError) as error:
             log.warning("worker.frame_left_out: a frame of %s was not sent: %s", copy.moment.agent_id, error)
             return None
 
     return encode
-
-
-def _copied(frame: Any) -> np.ndarray[Any, Any]:
-    """The caller's picture in the one form that is encoded."""
-    import numpy
-    import simplejpeg  # noqa: F401  (a missing extra is told to the caller, not found out on the link's thread)
-
-    array = numpy.asarray(frame)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.dtype != numpy.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise ValueError(
-            f"a frame of shape {array.shape} and dtype {array.dtype}; uint8 of (height, width[, 3]) is one"
-        )
-    return numpy.array(array, order="C", copy=True)

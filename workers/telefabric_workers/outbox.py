@@ -20,6 +20,7 @@ from telefabric.wire.control import StreamInfo
 from telefabric_schemas import AnyEvent
 from telefabric_workers.environment import FrameSettings, WorkerEnvironment
 from telefabric_workers.frames import Frames, Moment
+from telefabric_workers.storedframes import StoredFrames
 
 if TYPE_CHECKING:
     from telefabric.link import Link
@@ -77,6 +78,9 @@ class Outbox(ABC):
     def disown(self) -> None:
         """In a forked child: what the parent holds is the parent's."""
         return
+
+    stored: StoredFrames | None = None
+    """Which frames go into the spool; None where there is none, or none are stored."""
 
 
 class Nowhere(Outbox):
@@ -140,7 +144,7 @@ class DryRun(Outbox):
 class Spooled(Outbox):
     """The normal case: a spool on the disk, and the process's link to the broker that sends from it."""
 
-    def __init__(self, spool: Spool, link: Link, settings: FrameSettings) -> None:
+    def __init__(self, spool: Spool, link: Link, settings: FrameSettings, show: bool) -> None:
         self.spool = spool
         self.lock = spool.lock
         if spool.policy.when_full == "block":
@@ -149,7 +153,11 @@ class Spooled(Outbox):
             self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
         self._link = link
         self._linked = link.add(spool)
-        self._frames = Frames(settings, _name(spool.info), self._linked)
+        self._frames = Frames(
+            settings if show else settings._replace(video="off"), _name(spool.info), self._linked
+        )  # fmt: skip
+        stored = StoredFrames(settings, spool.info.stream)
+        self.stored = stored if stored.on else None
 
     @property
     def head(self) -> int:
@@ -249,8 +257,9 @@ def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
     if environment.mode == "fast-lane":
         return Shown(Frames(environment.frames, _name(info), None))
     spool = Spool.create(environment.spool, info, environment.spool_policy)
-    settings = environment.frames._replace(video="off") if environment.mode == "durable" else environment.frames
-    return Spooled(spool, _acquire(environment.address, environment.spool), settings)
+    return Spooled(
+        spool, _acquire(environment.address, environment.spool), environment.frames, environment.mode != "durable"
+    )
 
 
 def _name(info: StreamInfo) -> Name:

@@ -26,6 +26,7 @@ from telefabric_schemas.events import (
     ControlMode,
     Episode,
     Event,
+    Frame,
     Log,
     Metric,
     Outcome,
@@ -35,9 +36,10 @@ from telefabric_schemas.events import (
     Step,
 )
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
-from telefabric_workers.frames import Moment
+from telefabric_workers.frames import Moment, number
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
 from telefabric_workers.repair import Problem, integer, repair
+from telefabric_workers.storedframes import StoredFrames
 
 log = logging.getLogger("telefabric.worker")
 
@@ -46,6 +48,9 @@ EpisodeCallback = Callable[[Episode], object]
 
 _REASON_CHARS_MAX = 4_000
 """Some exceptions print whole data sets."""
+
+_NO_ARGUMENTS = ("self", "outbox", "stored", "ref")
+"""Of the local names of `Worker.step`."""
 
 
 class Worker:
@@ -119,7 +124,8 @@ class Worker:
         `global_step` counts the steps of each agent from 0 unless it is given. Indexes are from 0. `frame` is a
         picture, uint8 of (height, width, 3) or (height, width), or a callable that renders one, which is not asked to
         while nobody looks. On this machine it goes through shared memory, at most 60 a second, with `hud`, named
-        numbers to show over it; over the network to whoever watches, at most 20 a second. It is never stored.
+        numbers to show over it; over the network to whoever watches, at most 20 a second; into the store as
+        `store_frames` says.
         """
         if self._unusual and not self._revive():
             return
@@ -128,11 +134,15 @@ class Worker:
             agent = self.agent_id
         if reward.__class__ is not float and isinstance(reward, float):
             reward = float(reward)  # numpy's float64 is one, and what most environments pay
+        stored, ref = None, frame_ref
+        if frame is not None and outbox.stored is not None:
+            frame, stored = self._to_store(Moment(agent, env_index, episode, step, reward, False), frame)
+            ref = frame_ref or (stored and stored.frame_ref) or None
         with outbox.lock:
             if self._unusual and not self._revive():  # closed by another thread just now
                 return
             if self._emitting:
-                call = {name: value for name, value in locals().items() if name not in ("self", "outbox")}
+                call = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
                 self._deferred.append(partial(self.step, **call))
                 return
             self._emitting = True
@@ -145,7 +155,7 @@ class Worker:
                 event = Step(
                     seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
                     time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
-                    policy_label, backend, render_hint, frame_ref, PAYLOAD_VERSION, info,
+                    policy_label, backend, render_hint, ref, PAYLOAD_VERSION, info,
                 )  # fmt: skip
                 plain = (
                     reward.__class__ is float
@@ -159,7 +169,7 @@ class Worker:
                     and (policy_label is None or policy_label.__class__ is str)
                     and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
                     and (backend is None or backend.__class__ is str)
-                    and (frame_ref is None or frame_ref.__class__ is str)
+                    and (ref is None or ref.__class__ is str)
                 )
                 outbox.append(seq, self._encode(event, plain))
                 if plain:
@@ -170,7 +180,10 @@ class Worker:
             finally:
                 self._emitting = False
         if frame is not None:
-            self._show(Moment(agent, env_index, episode, step, reward, terminated or truncated), frame, hud)
+            moment = Moment(agent, env_index, episode, step, reward, terminated or truncated)
+            if outbox.stored is not None:
+                self._store(outbox.stored, moment, stored)
+            self._show(moment, frame, hud)
         if self._on_step:
             self._call(self._on_step, event)
         if self._unsaid or self._deferred:
@@ -478,6 +491,25 @@ class Worker:
             self._show(Moment(agent, env_index, episode, step, reward, False), frame, hud)
             self._say()
 
+    def _to_store(self, moment: Moment, frame: Any) -> tuple[Any, Frame | None]:
+        """What was rendered if it had to be, and the frame as an event if it is to be stored."""
+        rule = self._outbox.stored
+        try:
+            if rule is None or not rule.wants(moment):
+                return frame, None
+            picture = frame() if callable(frame) else frame
+            return picture, None if picture is None else rule.encode(moment, picture)
+        except ImportError:
+            self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
+        except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
+            self._tell([Problem("step", "frame", f"{type(error).__name__}: {error}")])
+        return None, None
+
+    def _store(self, rule: StoredFrames, moment: Moment, frame: Frame | None) -> None:
+        """Emit what the rule gives out after a step."""
+        for one in rule.stepped(moment._replace(reward=number(moment.reward)), frame):
+            self._emit(partial(_with_seq, one))
+
     def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:
         """Offer a frame; whatever is wrong with it is told once."""
         try:
@@ -586,3 +618,7 @@ _exit_seen_to = 0
 """The process that closes its workers at its end."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+
+def _with_seq(frame: Frame, seq: int) -> Frame:
+    return msgspec.structs.replace(frame, seq=seq)

@@ -19,7 +19,7 @@ from telefabric.errors import StoreError
 FILE_NAME = "telemetry.sqlite"
 APPLICATION_ID = 0x54464142  # "TFAB"
 SQLITE_MIN = (3, 51, 3)
-MIGRATIONS: dict[int, str] = {1: "schema.sql"}
+MIGRATIONS: dict[int, str] = {1: "schema.sql", 2: "frames_by_place.sql"}
 """user_version → the script that leads to it from the one before."""
 VERSION = max(MIGRATIONS)
 

@@ -105,6 +105,7 @@ _EPISODES = (
 _BUCKETS = (
     "SELECT stream, stream_id, bucket, min, max, first, last, total, count FROM streams JOIN overview USING (stream)"
 )
+_OF_EPISODE = "run = (SELECT run FROM runs WHERE run_id = ?) AND agent_id = ? AND env_index = ? AND episode_index = ?"
 _OF_RUN = "run = (SELECT run FROM runs WHERE run_id = ?)"
 
 
@@ -145,6 +146,8 @@ class FileReader(Reader):
             query.EpisodesOf: self._episodes_of,
             query.StepsOf: self._steps_of,
             query.FrameOf: self._frame_of,
+            query.FrameAt: self._frame_at,
+            query.FramesOf: self._frames_of,
             query.SeriesOf: self._series_of,
             query.Buckets: self._buckets,
         }
@@ -349,11 +352,18 @@ class FileReader(Reader):
         return _cut((EpisodeRow(*row) for row in rows), question.limit, lambda row: _ROW_BYTES)
 
     def _steps_of(self, question: query.StepsOf) -> Page[StoredEvent]:
+        return self._of_episode("step", question)
+
+    def _frames_of(self, question: query.FramesOf) -> Page[StoredEvent]:
+        return self._of_episode("frame", question)
+
+    def _of_episode(self, kind: str, question: query.StepsOf | query.FramesOf) -> Page[StoredEvent]:
         after = question.after or StepKey(-(2**63), -(2**63))
         episode = (question.run_id, question.agent_id, question.env_index, question.episode_index)
+        table = _BY_KIND[kind]
         rows = self._query(
-            f"SELECT {_BY_KIND['step'].columns} FROM steps WHERE {_OF_RUN} AND agent_id = ? AND env_index = ?"
-            " AND episode_index = ? AND (step_index, id) > (?, ?) ORDER BY step_index, id",
+            f"SELECT {table.columns} FROM {table.name} WHERE {_OF_EPISODE}"
+            " AND (step_index, id) > (?, ?) ORDER BY step_index, id",
             (*episode, after.step_index, after.id),
         )
         gathered: _Gathered = _Gathered(question.limit)
@@ -367,6 +377,21 @@ class FileReader(Reader):
             (question.run_id, question.frame_ref),
         )
         return Page([self._event(row) for row in rows], False)
+
+    def _frame_at(self, question: query.FrameAt) -> Page[StoredEvent]:
+        episode = (question.run_id, question.agent_id, question.env_index, question.episode_index)
+        at = question.step_index
+        near = [
+            row
+            for side, order in (("<=", "DESC"), (">", "ASC"))
+            for row in self._query(
+                f"SELECT {_BY_KIND['frame'].columns}, step_index FROM frames WHERE {_OF_EPISODE}"
+                f" AND step_index {side} ? ORDER BY step_index {order}, id DESC LIMIT 1",
+                (*episode, at),
+            )
+        ]
+        nearest = min(near, key=lambda row: abs(row[-1] - at), default=None)
+        return Page([] if nearest is None else [self._event(nearest[:-1])], False)
 
     # -- overview ------------------------------------------------------------------------------------------------
 

@@ -253,6 +253,27 @@ class FrameOf(Question, tag="frame_of"):
     frame_ref: str
 
 
+class FrameAt(Question, tag="frame_at"):
+    """The stored frame of a step, or the nearest of its episode."""
+
+    run_id: Name
+    agent_id: str
+    env_index: Int
+    episode_index: Int
+    step_index: Int
+
+
+class FramesOf(Question, tag="frames_of"):
+    """Stored frames of one episode by step, after `after`."""
+
+    run_id: Name
+    agent_id: str
+    env_index: Int
+    episode_index: Int
+    after: StepKey | None
+    limit: Limit
+
+
 class SeriesOf(Question, tag="series_of"):
     run_id: Name
 
@@ -272,7 +293,8 @@ class Buckets(Question, tag="buckets"):
 
 
 AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
-    Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, SeriesOf, Buckets,
+    Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, FrameAt, FramesOf,
+    SeriesOf, Buckets,
 ]  # fmt: skip
 
 _decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQuestion)

@@ -137,6 +137,27 @@ class Reader(ABC):
         """The frame that a step's `frame_ref` names; the last one stored, should there be several."""
         return next(iter(self._ask(query.FrameOf(run_id, frame_ref), Page[StoredEvent]).rows), None)
 
+    def frame_at(
+        self, run_id: str, agent_id: str, env_index: int, episode_index: int, step_index: int
+    ) -> StoredEvent | None:
+        """The stored frame of a step, or the nearest one of its episode, the earlier of two; None when it has none."""
+        question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index)
+        return next(iter(self._ask(question, Page[StoredEvent]).rows), None)
+
+    def frames_of_episode(
+        self,
+        run_id: str,
+        agent_id: str,
+        env_index: int,
+        episode_index: int,
+        *,
+        after: StepKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[StoredEvent]:
+        """Stored frames of one episode in the order of step, after `after`: step and id of the last one seen."""
+        question = query.FramesOf(run_id, agent_id, env_index, episode_index, after, _capped(limit))
+        return self._ask(question, Page[StoredEvent])
+
     def gaps(
         self, run_id: str | None = None, since_id: int = 0, limit: int = limits.QUERY_ROWS_MAX
     ) -> Page[StoredEvent]:

@@ -1,0 +1,194 @@
+"""Frames in the store: which ones, under which steps, and how replay finds them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from conftest import FabricService
+from hypothesis import given
+from hypothesis import strategies as st
+from skips import requires
+from store_fixtures import Scribe, stream
+
+from telefabric.errors import UsageError
+from telefabric.store.filereader import FileReader
+from telefabric.store.query import StepKey
+from telefabric_schemas import Frame
+from telefabric_workers import Worker, connect, storedframes
+from telefabric_workers.environment import FrameSettings
+from telefabric_workers.frames import Moment
+from telefabric_workers.storedframes import StoredFrames
+
+pytestmark = requires("simplejpeg, of the extra frames", importlib.util.find_spec("simplejpeg") is not None)
+
+
+def rule(stored: str, every: int = 1) -> StoredFrames:
+    return StoredFrames(FrameSettings("grid", 16, 60, 20, 85, stored, every), bytes(range(16)))
+
+
+def grey(value: int) -> np.ndarray[Any, Any]:
+    return np.full((8, 8), value, np.uint8)
+
+
+def play(found: StoredFrames, episodes: list[list[float]], *, env: int = 0) -> list[tuple[int, int]]:
+    """The (episode, step) of all frames that are stored, for the rewards of each episode's steps."""
+    kept = []
+    for episode, rewards in enumerate(episodes):
+        for step, reward in enumerate(rewards):
+            moment = Moment("ada", env, episode, step, reward, step == len(rewards) - 1)
+            frame = found.encode(moment, grey(step)) if found.wants(moment) else None
+            kept += [(one.episode_index, one.step_index) for one in found.stepped(moment, frame)]
+    return kept
+
+
+# -- the rule ----------------------------------------------------------------------------------------------------
+def test_every_nth_step_and_every_nth_episode() -> None:
+    episodes = [[1.0] * 5] * 4
+    assert play(rule("steps", 2), episodes) == [(e, s) for e in range(4) for s in (0, 2, 4)]
+    assert play(rule("episodes", 3), episodes) == [(e, s) for e in (0, 3) for s in range(5)]
+    assert not rule("off").on
+
+
+@given(st.lists(st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=6), max_size=8))
+def test_the_episodes_that_are_better_than_all_before(episodes: list[list[float]]) -> None:
+    best = [at for at, one in enumerate(episodes) if all(sum(one) > sum(other) for other in episodes[:at])]
+    assert play(rule("best"), episodes) == [(at, step) for at in best for step in range(len(episodes[at]))]
+
+
+def test_an_episode_that_ends_without_a_word_counts_for_nothing() -> None:
+    found = rule("best")
+    for episode, ends in ((0, False), (1, True)):
+        moment = Moment("ada", 0, episode, 0, 1.0, ends)
+        assert found.wants(moment)
+        kept = found.stepped(moment, found.encode(moment, grey(1)))
+    assert [one.episode_index for one in kept] == [1]
+
+
+def test_a_long_episode_is_kept_more_thinly(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(rule("best").encode(Moment("ada", 0, 0, 0, 0, False), grey(0)).data)
+    monkeypatch.setattr(storedframes, "EPISODE_BYTES_MAX", 10 * size)
+    kept = [step for _, step in play(rule("best"), [[1.0] * 100])]
+    assert 5 <= len(kept) <= 10
+    assert kept == list(range(0, 100, kept[1]))
+
+
+@pytest.mark.parametrize("text", ["steps", "steps:0", "steps:-1", "best:2", "all", "episodes:x", ""])
+def test_a_rule_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="should be off, best, steps:N or episodes:N"):
+        connect(store_frames=text)
+
+
+# -- through the fabric ------------------------------------------------------------------------------------------
+def run(worker: Worker, steps: int) -> None:
+    for episode in range(2):
+        for step in range(steps):
+            ends = step == steps - 1
+            worker.step(
+                episode=episode, step=step, reward=1.0, terminated=ends, frame=lambda step=step: grey(10 * step)
+            )
+
+
+def test_the_step_names_its_frame_and_replay_finds_it(fabric_service: FabricService) -> None:
+    with fabric_service.connect(run="run", agent="ada", store_frames="steps:4") as worker:
+        run(worker, 10)
+        assert worker.flush(20)
+        assert not worker.problems
+    with FileReader(fabric_service.file) as reader:
+        steps = reader.events(kinds=["step"], run_id="run").rows
+        named = {one.frame_ref: one for one in map(decoded, steps) if one.frame_ref}
+        assert [(one.episode_index, one.step_index) for one in named.values()] == [
+            (e, s) for e in (0, 1) for s in (0, 4, 8)
+        ]
+        for ref, step in named.items():
+            found = reader.frame("run", ref)
+            assert found is not None
+            frame = decoded(found)
+            assert (frame.episode_index, frame.step_index) == (step.episode_index, step.step_index)
+            assert abs(level(frame) - 10 * step.step_index) <= 2
+            assert reader.frame_at("run", "ada", 0, frame.episode_index, frame.step_index) == found
+    rows = fabric_service.rows("SELECT count(*), count(DISTINCT seq), count(DISTINCT frame_ref) FROM frames")
+    assert rows == [(6, 6, 6)]
+
+
+def test_best_episodes_are_stored_when_they_end(fabric_service: FabricService) -> None:
+    with fabric_service.connect(run="run", agent="ada", store_frames="best") as worker:
+        run(worker, 5)
+        assert worker.flush(20)
+    assert fabric_service.rows("SELECT episode_index, step_index FROM frames") == [(0, step) for step in range(5)]
+
+
+def test_frames_are_stored_without_being_shown(fabric_service: FabricService) -> None:
+    with fabric_service.connect(run="run", mode="durable", store_frames="steps:1") as worker:
+        run(worker, 2)
+        assert worker.flush(20)
+    assert fabric_service.rows("SELECT count(*) FROM frames") == [(4,)]
+
+
+def test_a_picture_that_is_none_costs_no_step(fabric_service: FabricService) -> None:
+    with fabric_service.connect(run="run", store_frames="steps:1") as worker:
+        worker.step(episode=0, step=0, frame=lambda: 1 / 0)
+        worker.step(episode=0, step=1, frame="no picture")
+        worker.step(episode=0, step=2, frame=lambda: None)
+        worker.step(episode=0, step=3, frame=grey(1))
+        assert worker.flush(20)
+        assert worker.problems == {"step.frame": 2}
+    assert fabric_service.rows("SELECT count(*) FROM steps") == [(4,)]
+    assert fabric_service.rows("SELECT step_index FROM frames") == [(3,)]
+
+
+def decoded(event: Any) -> Any:
+    from telefabric_schemas import AnyEvent
+
+    return msgspec.msgpack.decode(event.event, type=AnyEvent)
+
+
+def level(frame: Frame) -> float:
+    import simplejpeg
+
+    return float(simplejpeg.decode_jpeg(frame.data, "GRAY").mean())
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+INFO = stream(1)
+
+
+def stored(path: Path, places: list[tuple[int, int, int]]) -> None:
+    with Scribe(path) as scribe:
+        for seq, (env, episode, step) in enumerate(places, start=1):
+            scribe.put(INFO, Frame(seq, "ada", env, episode, step, f"f{seq}", 1, 1, "raw", b"rgb", seq, seq))
+        scribe.commit()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 30)), max_size=20),
+    st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 30)),
+)
+def test_the_nearest_frame_of_the_same_episode(
+    tmp_path_factory: pytest.TempPathFactory, places: list[tuple[int, int, int]], asked: tuple[int, int, int]
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "telemetry.sqlite"
+    stored(path, places)
+    with FileReader(path) as reader:
+        found = reader.frame_at(INFO.run_id, "ada", *asked)
+        ways = [(abs(step - asked[2]), step) for *episode, step in places if tuple(episode) == asked[:2]]
+        assert (None if found is None else decoded(found).step_index) == (min(ways)[1] if ways else None)
+
+
+def test_frames_of_an_episode_in_pages(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.sqlite"
+    stored(path, [(0, 1, step) for step in (5, 3, 1, 4)] + [(0, 0, 2), (1, 1, 9)])
+    seen: list[int] = []
+    with FileReader(path) as reader:
+        after = None
+        while True:
+            page = reader.frames_of_episode(INFO.run_id, "ada", 0, 1, after=after, limit=3)
+            seen += [decoded(one).step_index for one in page.rows]
+            if not page.more:
+                break
+            after = StepKey(seen[-1], page.rows[-1].id)
+    assert seen == [1, 3, 4, 5]

@@ -1,0 +1,43 @@
+"""Pictures as JPEG. Needs the extra ``frames`` (simplejpeg and numpy)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from telefabric_schemas import Frame
+from telefabric_workers.frames import Moment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def copied(frame: Any) -> np.ndarray[Any, Any]:
+    """A copy of the caller's picture in the one form that is encoded: uint8, (height, width, 3 or 1), C order.
+
+    Raises `ValueError` for what is no picture and `ImportError` without the extra.
+    """
+    import numpy
+    import simplejpeg  # noqa: F401  (a missing extra is told to the caller, not found out on the link's thread)
+
+    array = numpy.asarray(frame)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.dtype != numpy.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        raise ValueError(
+            f"a frame of shape {array.shape} and dtype {array.dtype}; uint8 of (height, width[, 3]) is one"
+        )
+    return numpy.array(array, order="C", copy=True)
+
+
+def encoded(
+    picture: np.ndarray[Any, Any], moment: Moment, quality: int, time_ns: int, mono_ns: int, frame_ref: str = ""
+) -> Frame:
+    """As an event that has no seq yet."""
+    import simplejpeg
+
+    height, width, channels = picture.shape
+    data = simplejpeg.encode_jpeg(picture, quality=quality, colorspace="RGB" if channels == 3 else "GRAY")
+    return Frame(
+        0, moment.agent_id, moment.env_index, moment.episode, moment.step, frame_ref, width, height, "jpeg", data,
+        time_ns, mono_ns,
+    )  # fmt: skip

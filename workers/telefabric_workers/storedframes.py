@@ -1,0 +1,104 @@
+"""Which frames are stored: a rule, and what it keeps of an episode until that turns out to be the best.
+
+A stored frame is an event like any other. The step that it shows names it in `frame_ref`, but for those of the best
+episodes, of which nobody knew then; replay finds every frame by its place.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from telefabric_schemas import Frame
+from telefabric_workers.frames import Moment
+
+if TYPE_CHECKING:
+    from telefabric_workers.environment import FrameSettings
+
+EPISODE_BYTES_MAX = 64 * 1024 * 1024
+"""Encoded frames of one running episode. Over it every second one goes, and of what follows, too."""
+
+
+class StoredFrames:
+    """The rule of one worker. One thread at a time."""
+
+    def __init__(self, settings: FrameSettings, stream_id: bytes) -> None:
+        self.on = settings.stored != "off" and settings.video != "off"
+        self._of, self._every = settings.stored, settings.stored_every
+        self._quality = settings.jpeg_quality
+        self._prefix = stream_id.hex()[:12]
+        self._number = 0
+        self._episodes: dict[tuple[str, int], Episode] = {}
+        self._best: dict[str, float] = {}
+        """By agent."""
+
+    def wants(self, moment: Moment) -> bool:
+        """The frame of this step is to be stored, or kept until the episode ends."""
+        match self._of:
+            case "steps":
+                return moment.step % self._every == 0
+            case "episodes":
+                return moment.episode % self._every == 0
+            case "best":
+                return self._episode(moment).wants()
+        return False
+
+    def encode(self, moment: Moment, picture: Any) -> Frame:
+        """The event, without seq. Raises as `jpeg.copied` does.
+
+        On the caller's thread: what is stored has to be there when the call has returned.
+        """
+        from telefabric_workers import jpeg
+
+        self._number += 1
+        name = "" if self._of == "best" else f"{self._prefix}-{self._number}"
+        return jpeg.encoded(jpeg.copied(picture), moment, self._quality, time.time_ns(), time.monotonic_ns(), name)
+
+    def stepped(self, moment: Moment, frame: Frame | None) -> list[Frame]:
+        """After each step, with its frame if it was wanted: the frames that are to be stored now."""
+        if self._of != "best":
+            return [] if frame is None else [frame]
+        episode = self._episode(moment)
+        episode.add(moment.reward, frame)
+        if not moment.ended:
+            return []
+        del self._episodes[moment.agent_id, moment.env_index]
+        if episode.total <= self._best.get(moment.agent_id, float("-inf")):
+            return []
+        self._best[moment.agent_id] = episode.total
+        return episode.frames
+
+    def _episode(self, moment: Moment) -> Episode:
+        """The running one; another index than before means that the last one ended without saying so."""
+        key = (moment.agent_id, moment.env_index)
+        found = self._episodes.get(key)
+        if found is None or found.index != moment.episode:
+            found = self._episodes[key] = Episode(moment.episode)
+        return found
+
+
+class Episode:
+    """A running episode: its return, and its frames within `EPISODE_BYTES_MAX`."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.total = 0.0
+        self.frames: list[Frame] = []
+        self._steps = 0
+        self._every = 1
+        self._bytes = 0
+
+    def wants(self) -> bool:
+        return self._steps % self._every == 0
+
+    def add(self, reward: float, frame: Frame | None) -> None:
+        self._steps += 1
+        self.total += reward
+        if frame is None:
+            return
+        self.frames.append(frame)
+        self._bytes += len(frame.data)
+        while self._bytes > EPISODE_BYTES_MAX and len(self.frames) > 1:
+            self.frames = self.frames[::2]
+            self._every *= 2
+            self._bytes = sum(len(one.data) for one in self.frames)
