@@ -439,7 +439,7 @@ def test_a_frame_is_found_by_its_place(books: Reader, library: Library) -> None:
         near = books.frame_at("a", agent, env, episode, step)
         assert near is not None
         assert values.decode(near.event)[5] == step
-        page = books.frames_of_episode("a", agent, env, episode)
+        page = books.frames_for_episode("a", agent, env, episode)
         assert event in page.rows
         assert books.frame_at("a", agent, env, episode + 1_000, step) is None
 

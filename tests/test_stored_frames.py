@@ -186,7 +186,7 @@ def test_frames_of_an_episode_in_pages(tmp_path: Path) -> None:
     with FileReader(path) as reader:
         after = None
         while True:
-            page = reader.frames_of_episode(INFO.run_id, "ada", 0, 1, after=after, limit=3)
+            page = reader.frames_for_episode(INFO.run_id, "ada", 0, 1, after=after, limit=3)
             seen += [decoded(one).step_index for one in page.rows]
             if not page.more:
                 break

@@ -122,7 +122,7 @@ def dump(
     a quarantine holds what could not be read, with its reason.
     """
     with _output() as write, open_source(store, connect) as reader:
-        _require_run(reader, run)
+        require_run(reader, run)
         newest = reader.newest(0).last
         at = min(since, newest)
         left = limit
@@ -145,7 +145,7 @@ def _page(
     return reader.events(at, run, kinds or None, agent, **wanted)
 
 
-def _require_run(reader: Reader, run: str | None) -> None:
+def require_run(reader: Reader, run: str | None) -> None:
     """Raises `StoreError` for a run of which nothing is stored, naming some of which there is."""
     if run is None or reader.run(run) is not None:
         return

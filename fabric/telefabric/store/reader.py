@@ -144,7 +144,7 @@ class Reader(ABC):
         question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index)
         return next(iter(self._ask(question, Page[StoredEvent]).rows), None)
 
-    def frames_of_episode(
+    def frames_for_episode(
         self,
         run_id: str,
         agent_id: str,

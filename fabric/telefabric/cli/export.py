@@ -1,0 +1,209 @@
+"""`telefabric export`: an episode's stored frames as a video."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import track
+
+from telefabric.cli.read import open_source, require_run
+from telefabric.errors import EnvironmentProblem, UsageError
+from telefabric.store.query import Page, StepKey, StoredEvent
+from telefabric.store.reader import Reader
+from telefabric_schemas import Frame, Step
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_STRIP_PX, _TEXT_PX = 28, 15
+"""Of the line below the picture."""
+_HUD_PX = 320
+"""Smaller pictures are made so many pixels wide, by a whole factor, so that the line can be read."""
+_INK, _GROUND = (230, 233, 238), (20, 23, 28)
+
+
+Place = tuple[str, str, int, int]
+"""Run, agent, environment and episode."""
+
+
+class Shown(NamedTuple):
+    """What one picture of the video shows."""
+
+    step: Step
+    episode_return: float
+    frame: Frame
+    own: bool
+    """The frame is of this step, and not held from another one."""
+
+
+@click.command()
+@click.option("--run", "run_id", required=True, metavar="ID", help="Of this run.")
+@click.option("--episode", required=True, type=int, metavar="N", help="This episode, counted from 0.")
+@click.option("--video", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.mp4",
+              help="Write it there, as H.264.")  # fmt: skip
+@click.option("--agent", "agent_id", metavar="ID", help="Of this agent; needed when the run has several.")
+@click.option("--env", "env_index", type=int, default=0, metavar="N", help="Of this environment; default 0.")
+@click.option("--fps", type=click.IntRange(1, 240), default=30, show_default=True, help="Steps shown in a second.")
+@click.option("--hud/--no-hud", default=True, help="Reward, return, episode and step below the picture, or not.")
+@click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file.")
+@click.option("--connect", metavar="URL", help="Ask the store of the broker there.")
+def export(
+    run_id: str, episode: int, video: Path, agent_id: str | None, env_index: int, fps: int, hud: bool,
+    store: Path | None, connect: str | None,
+) -> None:  # fmt: skip
+    """Write an episode as a video: one picture a step, from the frames that were stored with it.
+
+    \b
+    telefabric export --run frozenlake-q --episode 12 --video best.mp4
+    telefabric export --store telemetry.sqlite --run walker --agent ada --episode 3 --fps 60 --no-hud --video walk.mp4
+
+    A step of which no frame was stored shows the one before it, and the end says how many did so. Workers store frames
+    when they are told to: store_frames of connect(), or TELEFABRIC_STORE_FRAMES.
+    """
+    with open_source(store, connect) as reader:
+        require_run(reader, run_id)
+        place = (run_id, agent_id or only_agent(reader, run_id), env_index, episode)
+        count, size = measure(reader, place)
+        scale = -(-_HUD_PX // size[0]) if hud else 1
+        size = (scale * size[0], scale * size[1] + (_STRIP_PX if hud else 0))
+        held = _write(
+            video, track(pictures(reader, place), "writing", count, console=Console(stderr=True)), size, fps, hud
+        )
+    told = f"Wrote {video}: {count} steps, {count / fps:.1f} s."
+    click.echo(told + (f" {held} of them had no frame of their own and show another's." if held else ""))
+
+
+def only_agent(reader: Reader, run_id: str) -> str:
+    """The agent of a run that has one. Raises `UsageError` when it has others."""
+    agents = sorted({row.agent_id for row in reader.episodes_for_run(run_id).rows})
+    agents = agents or sorted({stream.agent_id for stream in reader.streams(run_id)})
+    if len(agents) != 1:
+        raise UsageError(f"run {run_id} has several agents: name one with --agent: {', '.join(agents[:10])}")
+    return agents[0]
+
+
+def measure(reader: Reader, place: Place) -> tuple[int, tuple[int, int]]:
+    """How many steps there are, and the sides of the largest frame, even as the codec wants them.
+
+    Raises `UsageError` when there is no step, or none of them has a frame.
+    """
+    run_id, agent_id, env_index, episode = place
+    where = f"episode {episode} of agent {agent_id} (environment {env_index}) of run {run_id}"
+    count = sum(1 for _ in _each(reader.steps_for_episode, place))
+    if not count:
+        raise UsageError(f"{reader.where} has no steps of {where}: telefabric dump --run {run_id} --kind episode")
+    sides = [(frame.width, frame.height) for frame in _each(reader.frames_for_episode, place)]
+    if not sides:
+        raise UsageError(
+            f"no frames of {where} are stored: tell the worker to store them next time, "
+            "such as connect(store_frames='episodes:10')"
+        )
+    width, height = max(width for width, _ in sides), max(height for _, height in sides)
+    return count, (width + width % 2, height + height % 2)
+
+
+def pictures(reader: Reader, place: Place) -> Iterator[Shown]:
+    """One for each stored step; those before the first frame show that."""
+    frames = _each(reader.frames_for_episode, place)
+    following: Frame | None = next(frames)
+    held = following
+    total = 0.0
+    for step in _each(reader.steps_for_episode, place):
+        while following is not None and following.step_index <= step.step_index:
+            held, following = following, next(frames, None)
+        total += step.reward or 0.0
+        assert held is not None
+        yield Shown(step, total, held, held.step_index == step.step_index)
+
+
+def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]:
+    """The steps or frames of an episode, in order; of two of one step the later one."""
+    after: StepKey | None = None
+    last: Any = None
+    while True:
+        page = read(*place, after=after)
+        for row in page.rows:
+            event = _decoder.decode(row.event)
+            if last is not None and last.step_index != event.step_index:
+                yield last
+            last, after = event, StepKey(event.step_index, row.id)
+        if not page.more:
+            break
+    if last is not None:
+        yield last
+
+
+def _write(path: Path, shown: Iterable[Shown], size: tuple[int, int], scale: int, fps: int, hud: bool) -> int:
+    """How many steps had no frame of their own."""
+    try:
+        import av
+        import PIL  # noqa: F401
+    except ImportError:
+        raise EnvironmentProblem("telefabric export needs: pip install 'telefabric[video]'") from None
+    held = 0
+    try:
+        with av.open(str(path), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps))
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            for one in shown:
+                held += not one.own
+                picture = av.VideoFrame.from_image(_picture(one, size, scale, hud))  # type: ignore[no-untyped-call]
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    except (OSError, av.error.FFmpegError) as error:
+        path.unlink(missing_ok=True)
+        raise EnvironmentProblem(f"{path} cannot be written: {error}: choose another folder or name") from None
+    return held
+
+
+def _picture(shown: Shown, size: tuple[int, int], scale: int, hud: bool) -> Image.Image:
+    """In the middle of what the largest frame needs."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", size, _GROUND)
+    room = size[1] - (_STRIP_PX if hud else 0)
+    frame = _decoded(shown.frame)
+    if scale > 1:
+        frame = frame.resize((scale * frame.width, scale * frame.height), Image.Resampling.NEAREST)
+    canvas.paste(frame, ((size[0] - frame.width) // 2, (room - frame.height) // 2))
+    if hud:
+        step = shown.step
+        text = (
+            f"episode {step.episode_index}  step {step.step_index}  reward {step.reward or 0.0:.2f}"
+            f"  return {shown.episode_return:.2f}{'' if shown.own else '  (held)'}"
+        )
+        pixels = next((n for n in range(_TEXT_PX, 6, -1) if _font(n).getlength(text) <= size[0] - 12), 6)
+        at = (6, room + (_STRIP_PX - pixels) // 2 - 1)
+        ImageDraw.Draw(canvas).text(at, text, _INK, _font(pixels))
+    return canvas
+
+
+@lru_cache
+def _font(pixels: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(pixels)
+
+
+def _decoded(frame: Frame) -> Image.Image:
+    """Raises `UsageError` for a picture that cannot be read."""
+    from PIL import Image
+
+    try:
+        if frame.encoding == "raw":
+            return Image.frombytes("RGB", (frame.width, frame.height), frame.data)
+        return Image.open(io.BytesIO(frame.data)).convert("RGB")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the stored frame of step {frame.step_index} cannot be read: {error}") from None
+
+
+_decoder: msgspec.msgpack.Decoder[Step | Frame] = msgspec.msgpack.Decoder(Step | Frame)
