@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import track
 
 from telefabric.cli.read import open_source, require_run
 from telefabric.errors import EnvironmentProblem, UsageError
@@ -74,9 +72,8 @@ def export(
         count, size = measure(reader, place)
         scale = -(-_HUD_PX // size[0]) if hud else 1
         size = (scale * size[0], scale * size[1] + (_STRIP_PX if hud else 0))
-        held = _write(
-            video, track(pictures(reader, place), "writing", count, console=Console(stderr=True)), size, fps, hud
-        )
+        draw = partial(_picture, size=size, scale=scale, hud=hud)
+        held = _write(video, shown, draw, size, fps)
     told = f"Wrote {video}: {count} steps, {count / fps:.1f} s."
     click.echo(told + (f" {held} of them had no frame of their own and show another's." if held else ""))
 
@@ -141,7 +138,9 @@ def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]
         yield last
 
 
-def _write(path: Path, shown: Iterable[Shown], size: tuple[int, int], scale: int, fps: int, hud: bool) -> int:
+def _write(
+    path: Path, shown: Iterable[Shown], draw: Callable[[Shown], Image.Image], size: tuple[int, int], fps: int
+) -> int:
     """How many steps had no frame of their own."""
     try:
         import av
@@ -156,7 +155,7 @@ def _write(path: Path, shown: Iterable[Shown], size: tuple[int, int], scale: int
             stream.pix_fmt = "yuv420p"
             for one in shown:
                 held += not one.own
-                picture = av.VideoFrame.from_image(_picture(one, size, scale, hud))  # type: ignore[no-untyped-call]
+                picture = av.VideoFrame.from_image(draw(one))  # type: ignore[no-untyped-call]
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
     except (OSError, av.error.FFmpegError) as error:
@@ -165,7 +164,7 @@ def _write(path: Path, shown: Iterable[Shown], size: tuple[int, int], scale: int
     return held
 
 
-def _picture(shown: Shown, size: tuple[int, int], scale: int, hud: bool) -> Image.Image:
+def _picture(shown: Shown, *, size: tuple[int, int], scale: int, hud: bool) -> Image.Image:
     """In the middle of what the largest frame needs."""
     from PIL import Image, ImageDraw
 
