@@ -72,6 +72,7 @@ def export(
         count, size = measure(reader, place)
         scale = -(-_HUD_PX // size[0]) if hud else 1
         size = (scale * size[0], scale * size[1] + (_STRIP_PX if hud else 0))
+        shown = track(pictures(reader, place), "writing", count, console=Console(stderr=True), transient=True)
         draw = partial(_picture, size=size, scale=scale, hud=hud)
         held = _write(video, shown, draw, size, fps)
     told = f"Wrote {video}: {count} steps, {count / fps:.1f} s."
