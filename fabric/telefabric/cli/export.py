@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
+from rich.console import Console
+from rich.progress import track
 
 from telefabric.cli.read import open_source, require_run
 from telefabric.errors import EnvironmentProblem, UsageError
