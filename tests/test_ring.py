@@ -147,11 +147,10 @@ def test_at_most_so_many_a_second_and_the_others_are_counted(write: Write) -> No
     writer = write(fps_max=20.0)
     began = time.monotonic()
     given = shown = 0
-    while time.monotonic() < began + 0.5:
+    while shown < 8:
         given += 1
         shown += writer.publish(grey(1), Hud())
-    took = time.monotonic() - began
-    assert 2 <= shown <= 20 * took + 1, "fewer only where the machine has no time for it"
+    assert time.monotonic() - began >= 7 / 20
     assert writer.counters[:2] == (shown, given - shown)
 
 
