@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from telefabric.ring.places import BELLS
@@ -19,19 +20,43 @@ _LOOK_NS = 250_000_000
 _READERS_MAX = 32
 
 
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Of a socket: its path, or a short way to it, since an address has room for 108 bytes on Linux, 104 elsewhere."""
+    if len(os.fsencode(path)) < 104:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 class Bell:
     """A reader's end: `fileno` becomes readable when a frame was published. Raises `OSError` when it cannot be made."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / BELLS / f"{os.getpid()}-{os.urandom(4).hex()}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._socket = self._bound()
+
+    def _bound(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made.setblocking(False)
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            self._socket.bind(str(self._path))
+            with _address(self._path) as address:
+                made.bind(address)
         except OSError:
-            self._socket.close()
+            made.close()
             raise
+        return made
+
+    def renew(self) -> None:
+        """Make it again, under the same descriptor, when somebody has removed it. Raises `OSError`."""
+        if not self._path.exists():
+            with self._bound() as made:
+                os.dup2(made.fileno(), self._socket.fileno(), inheritable=False)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -57,7 +82,7 @@ class Ringer:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if SUPPORTED else None
         if self._socket is not None:
             self._socket.setblocking(False)
-        self._bells: list[str] = []
+        self._bells: list[Path] = []
         self._looked_ns = 0
         self.errors = 0
         """Bells that could not be rung, and were not only full or gone."""
@@ -73,7 +98,8 @@ class Ringer:
         for path in self._bells:
             assert self._socket is not None
             try:
-                self._socket.sendto(b".", path)
+                with _address(path) as address:
+                    self._socket.sendto(b".", address)
             except BlockingIOError:
                 continue
             except (ConnectionRefusedError, FileNotFoundError):
@@ -88,7 +114,7 @@ class Ringer:
             return
         self._looked_ns = now_ns
         try:
-            self._bells = [str(self._folder / name) for name in sorted(os.listdir(self._folder))[:_READERS_MAX]]
+            self._bells = [self._folder / name for name in sorted(os.listdir(self._folder))[:_READERS_MAX]]
         except OSError:
             self._bells = []
 

@@ -6,6 +6,7 @@ made anew: for larger frames, or after a restart under the same name.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
 from dataclasses import dataclass
@@ -129,8 +130,12 @@ class RingReader:
 
     @property
     def newest(self) -> int:
-        """Number of the newest frame; 0 for none."""
-        return self._segment.words[_HEAD] if self._segment is not None else 0
+        """Number of the newest frame; 0 for none. Of a damaged file, of the last one that was read."""
+        segment = self._segment
+        if segment is None or not segment.whole():
+            return self._cursor
+        head: int = segment.words[_HEAD]
+        return head if head <= segment.words[_INTENT] else self._cursor
 
     @property
     def lag(self) -> int:
@@ -250,18 +255,26 @@ class RingReader:
     def _attached(self) -> Segment | None:
         """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
         segment = self._segment
-        if segment is not None and segment.words[_HEAD] > self._cursor:
+        if self.newest > self._cursor:
             return segment
         now_ns = time.monotonic_ns()
-        waits = segment is not None and segment.words[_STATE] != State.SUPERSEDED
+        whole = segment is not None and segment.whole()
+        waits = segment is not None and (not whole or segment.words[_STATE] != State.SUPERSEDED)
         if waits and now_ns - self._looked_ns < _LOOK_NS:
-            return segment
+            return segment if whole else None
         self._looked_ns = now_ns
         manifest = places.read_manifest(self.folder)
         known = 0 if segment is None else segment.block.generation
         if manifest is not None and manifest.generation not in (0, known):
             self._attach(manifest)
-        return self._segment
+        self._keep_bell()
+        return self._segment if self._segment is not None and self._segment.whole() else None
+
+    def _keep_bell(self) -> None:
+        """Whoever cleared the folder has taken it, too, and without a bell the writer takes nobody to be there."""
+        if self._bell is not None:
+            with contextlib.suppress(OSError):  # the folder is not there again: at the next look
+                self._bell.renew()
 
     def _attach(self, manifest: places.Manifest) -> None:
         try:
@@ -280,7 +293,7 @@ class RingReader:
             self.counters.skipped += base - self._cursor
             self._cursor = base
         else:
-            self.counters.skipped += max(before.words[_HEAD] - self._cursor, 0)
+            self.counters.skipped += self.newest - self._cursor
             self._cursor = base
         if before is not None:
             before.close()

@@ -16,13 +16,13 @@ from telefabric.ring.layout import PAGE, Superblock
 class Segment:
     """A mapped ring file. `data` is all of it, `words` the same as 64-bit words (index: offset / 8)."""
 
-    def __init__(self, path: Path, mapped: mmap.mmap, block: Superblock, descriptor: int | None) -> None:
+    def __init__(self, path: Path, mapped: mmap.mmap, block: Superblock, descriptor: int) -> None:
         self.path = path
         self.block = block
         self.data = memoryview(mapped)
         self.words = self.data.cast("Q")
         self._mapped = mapped
-        self._descriptor = descriptor
+        self._descriptor: int | None = descriptor
 
     @classmethod
     def create(cls, directory: Path, block: Superblock) -> Segment:
@@ -59,9 +59,10 @@ class Segment:
             if hasattr(os, "getuid") and status.st_uid != os.getuid():
                 raise WireError("foreign", f"{path} belongs to another user")
             block = layout.parse_superblock(os.read(descriptor, layout.SUPERBLOCK_BYTES), status.st_size)
-            return cls(path, mmap.mmap(descriptor, block.total, access=mmap.ACCESS_READ), block, None)
-        finally:
+            return cls(path, mmap.mmap(descriptor, block.total, access=mmap.ACCESS_READ), block, descriptor)
+        except BaseException:
             os.close(descriptor)
+            raise
 
     def slot(self, number: int) -> int:
         """Offset of the slot of a frame."""
@@ -72,8 +73,12 @@ class Segment:
         return slot + self.block.stride - layout.END_BYTES
 
     def linked(self) -> bool:
-        """The file still has a name. Of one that was made here."""
+        """The file still has a name."""
         return self._descriptor is not None and os.fstat(self._descriptor).st_nlink > 0
+
+    def whole(self) -> bool:
+        """The file is as long as it was: to touch what somebody has cut off would be SIGBUS."""
+        return self._descriptor is not None and os.fstat(self._descriptor).st_size >= self.block.total
 
     def close(self) -> None:
         """Let go of the map, unless somebody still looks at it; then it goes when they do."""

@@ -62,6 +62,7 @@ class RingWriter:
         if not 2 <= slots <= limits.RING_SLOTS_MAX:
             raise UsageError(f"a ring of {slots} slots: from 2 to {limits.RING_SLOTS_MAX} work")
         self.name = name
+        self._lock: FileLock | None
         self.folder, self._lock = _take_folder(name, base)
         self._slots, self._fps_max, self._host = slots, fps_max, host
         self._features = layout.FEATURE_CHECKSUM if checksum else 0
@@ -241,9 +242,21 @@ class RingWriter:
     def _make_again(self, capacity: int) -> None:
         try:
             places.make_folder(self.folder)
+            self._hold()
             self._make(capacity)
-        except EnvironmentProblem as error:
+        except (OSError, EnvironmentProblem) as error:
             log.warning("fastlane.no_room: %s", error)
+
+    def _hold(self) -> None:
+        """The lock again, when its file went with the rest: without it the folder would be anybody's."""
+        path = self.folder / places.LOCK
+        if path.exists():
+            return
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = FileLock.take(path)
+        if self._lock is None:
+            raise EnvironmentProblem(f"{self.folder} was removed, and another writer has it by now")
 
     def _tell_stats(self) -> None:
         """For people; a folder that is gone is noticed by the file that is."""
@@ -268,7 +281,8 @@ class RingWriter:
             self._ringer.close()
             if self._segment is None:
                 shutil.rmtree(self.folder, ignore_errors=True)  # nothing to look at
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def disown(self) -> None:
         """In a forked child: it is the parent's. Nothing is closed, unlinked or written."""
