@@ -477,3 +477,35 @@ def test_a_sentence_in_the_chain_has_as_many_lines_as_it_needs(window: Callable[
     main.controller._feed.updates.append(update(connection=connection))
     tick(main)
     assert chain.height() > before
+
+
+def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_how_far(
+    window: Callable[..., MainWindow],
+) -> None:
+    """Steps of episode 1 are the seqs 10 to 19."""
+    stored = [
+        told(Frame(100 + at, "agent_0", 0, 1, at, "f", 8, 4, "png", picture(8, 4), step(10 + at).time_ns, 0))
+        for at in (2, 6)
+    ]
+    main = window(ScriptedFeed(update(runs=(view(),)), update(*some(1, 29), *stored)))
+    tick(main, 2)
+    page = main.page
+    assert page is not None
+    caption = page._environment_card.caption
+    said = {}
+    for row in range(page.step_table.rowCount()):
+        page.steps.selectRow(row)
+        tick(main)
+        position = page.steps.picked_position()
+        assert position is not None
+        found = page.step_table.rows.row(position)
+        if int(found["episode"]) == 1:
+            said[int(found["step"])] = caption.text()
+            assert isinstance(page.environment.scene, scenes.FrameScene)
+        else:
+            assert caption.text() == ""
+            assert not isinstance(page.environment.scene, scenes.FrameScene)
+    assert said[2] == said[6] == "frame of this step"
+    assert said[1] == "nearest frame, 1 step later"
+    assert said[4] == "nearest frame, 2 steps earlier"
+    assert said[9] == "nearest frame, 3 steps earlier"

@@ -19,6 +19,8 @@ STEP_BYTES_MAX = 32 * 2**20
 """Encoded steps of one track; those beyond keep their columns and lose action and observation."""
 EPISODE_BYTES_MAX = 8 * 2**20
 SERIES_POINTS_MAX = 50_000
+STORED_FRAME_BYTES_MAX = 64 * 2**20
+"""Stored frames of one track; whole episodes go, the ones that came first."""
 FRAME_OLD_NS = 2_000_000_000
 """A picture that is so much older than a step says nothing of it."""
 SERIES_MAX = 64
@@ -51,6 +53,9 @@ class Track:
         self.version = 0
         self.frame: Frame | None = None
         """The newest picture of the environment."""
+        self._stored: dict[tuple[int, int], dict[int, Frame]] = {}
+        """Stored frames by environment and episode, and by step."""
+        self._stored_bytes = 0
         self.live = False
         """The newest step came over the live path."""
         self.streams: dict[bytes, int] = {}
@@ -89,19 +94,28 @@ class Track:
         self.version += 1
 
     def show_frame(self, frame: Frame) -> None:
-        """Keep a picture, unless a newer one has come already."""
+        """Keep a picture, unless a newer one has come already; and a stored one, with those of its episode."""
         if self.frame is None or frame.time_ns >= self.frame.time_ns:
             self.frame = frame
+        if frame.seq:
+            episode = self._stored.setdefault((frame.env_index, frame.episode_index), {})
+            if frame.step_index not in episode:
+                episode[frame.step_index] = frame
+                self._stored_bytes += len(frame.data)
+            while self._stored_bytes > STORED_FRAME_BYTES_MAX and len(self._stored) > 1:
+                gone = self._stored.pop(next(iter(self._stored)))
+                self._stored_bytes -= sum(len(one.data) for one in gone.values())
 
     def frame_of(self, row: Any, *, exact: bool) -> Frame | None:
-        """The picture of a step; when not `exact`, one of about the same time will do."""
+        """The picture of a step, or the nearest stored one of its episode; when not `exact`, one of about its time."""
         frame = self.frame
-        if frame is None:
-            return None
-        if exact:
-            place = (int(row["env"]), int(row["episode"]), int(row["step"]))
-            return frame if place == (frame.env_index, frame.episode_index, frame.step_index) else None
-        return frame if abs(int(row["time_ns"]) - frame.time_ns) < FRAME_OLD_NS else None
+        if not exact:
+            return frame if frame is not None and abs(int(row["time_ns"]) - frame.time_ns) < FRAME_OLD_NS else None
+        env, episode, step = int(row["env"]), int(row["episode"]), int(row["step"])
+        if frame is not None and (env, episode, step) == (frame.env_index, frame.episode_index, frame.step_index):
+            return frame
+        stored = self._stored.get((env, episode), {})
+        return stored[min(stored, key=lambda at: (abs(at - step), at))] if stored else None
 
     def returns(self) -> Points:
         """Episode returns by step, or by episode when the events do not tell the step."""

@@ -167,13 +167,24 @@ class Page(QWidget):
     def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
         """The picture of a step, where there is one; of a chosen or paused step only its own."""
         exact = pinned or rows is not self.track.steps
-        frame = self.track.frame_of(rows.row(position), exact=exact)
+        row = rows.row(position)
+        frame = self.track.frame_of(row, exact=exact)
+        self._say_distance(frame, int(row["step"]), exact=exact)
         if frame is None:
             return None
         if frame is not self._decoded[0]:
             self._decoded = frame, FrameScene(frame)
         scene = self._decoded[1]
         return scene if scene is not None and scene.readable else None
+
+    def _say_distance(self, frame: Frame | None, step: int, *, exact: bool) -> None:
+        """Of the picture from the step that was chosen."""
+        said = ""
+        if exact and frame is not None:
+            off = frame.step_index - step
+            way = "later" if off > 0 else "earlier"
+            said = f"nearest frame, {plural(abs(off), 'step')} {way}" if off else "frame of this step"
+        self._environment_card.caption.setText(said)
 
     @property
     def _lane_shown(self) -> bool:
