@@ -240,6 +240,13 @@ SETTINGS: dict[str, Setting] = {
             "s",
         ),
         Setting(
+            "frame_bytes_max",
+            _whole(0, 2**62),
+            limits.FRAME_BYTES_KEPT,
+            "Most bytes of frames that a store keeps; over it the pictures of the oldest expire. 0 keeps all.",
+            "bytes",
+        ),
+        Setting(
             "required",
             _names,
             "store",

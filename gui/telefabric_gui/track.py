@@ -56,6 +56,8 @@ class Track:
         self._stored: dict[tuple[int, int], dict[int, Frame]] = {}
         """Stored frames by environment and episode, and by step."""
         self._stored_bytes = 0
+        self._expired: set[tuple[int, int, int]] = set()
+        """Places whose pictures the store has let go of."""
         self.live = False
         """The newest step came over the live path."""
         self.streams: dict[bytes, int] = {}
@@ -95,6 +97,9 @@ class Track:
 
     def show_frame(self, frame: Frame) -> None:
         """Keep a picture, unless a newer one has come already; and a stored one, with those of its episode."""
+        if frame.encoding == "expired":
+            self._expired.add((frame.env_index, frame.episode_index, frame.step_index))
+            return
         if self.frame is None or frame.time_ns >= self.frame.time_ns:
             self.frame = frame
         if frame.seq:
@@ -116,6 +121,10 @@ class Track:
             return frame
         stored = self._stored.get((env, episode), {})
         return stored[min(stored, key=lambda at: (abs(at - step), at))] if stored else None
+
+    def has_expired(self, row: Any) -> bool:
+        """The store had a picture of this step."""
+        return (int(row["env"]), int(row["episode"]), int(row["step"])) in self._expired
 
     def returns(self) -> Points:
         """Episode returns by step, or by episode when the events do not tell the step."""

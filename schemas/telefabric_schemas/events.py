@@ -180,7 +180,7 @@ class Frame(Event, tag="frame"):
     frame_ref: Annotated[str, _unit("ref", "The name by which steps refer to this frame.")]
     width: Annotated[Int64, _unit("px", "Width.")]
     height: Annotated[Int64, _unit("px", "Height.")]
-    encoding: Annotated[str, _unit("enum", "How data is encoded: jpeg, png, raw.")]
+    encoding: Annotated[str, _unit("enum", "How data is encoded: jpeg, png, raw; expired: it is gone.")]
     data: Annotated[bytes, _unit("bytes", "The encoded picture.")]
     time_ns: TimeNs
     mono_ns: MonoNs

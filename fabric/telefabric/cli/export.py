@@ -18,6 +18,7 @@ from telefabric.cli.read import open_source, require_run
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.store.query import Page, StepKey, StoredEvent
 from telefabric.store.reader import Reader
+from telefabric.store.retention import EXPIRED
 from telefabric_schemas import Frame, Step
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def measure(reader: Reader, place: Place) -> tuple[int, tuple[int, int]]:
     count = sum(1 for _ in _each(reader.steps_for_episode, place))
     if not count:
         raise UsageError(f"{reader.where} has no steps of {where}: telefabric dump --run {run_id} --kind episode")
-    sides = [(frame.width, frame.height) for frame in _each(reader.frames_for_episode, place)]
+    sides = [(frame.width, frame.height) for frame in _frames(reader, place)]
     if not sides:
         raise UsageError(
-            f"no frames of {where} are stored: tell the worker to store them next time, "
+            f"no frames of {where} are stored, or they have expired: tell the worker to store them next time, "
             "such as connect(store_frames='episodes:10')"
         )
     width, height = max(width for width, _ in sides), max(height for _, height in sides)
@@ -112,7 +113,7 @@ def measure(reader: Reader, place: Place) -> tuple[int, tuple[int, int]]:
 
 def pictures(reader: Reader, place: Place) -> Iterator[Shown]:
     """One for each stored step; those before the first frame show that."""
-    frames = _each(reader.frames_for_episode, place)
+    frames = _frames(reader, place)
     following: Frame | None = next(frames)
     held = following
     total = 0.0
@@ -122,6 +123,11 @@ def pictures(reader: Reader, place: Place) -> Iterator[Shown]:
         total += step.reward or 0.0
         assert held is not None
         yield Shown(step, total, held, held.step_index == step.step_index)
+
+
+def _frames(reader: Reader, place: Place) -> Iterator[Frame]:
+    """Those whose pictures the store still has."""
+    return (frame for frame in _each(reader.frames_for_episode, place) if frame.encoding != EXPIRED)
 
 
 def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]:

@@ -73,6 +73,7 @@ def broker(
 @setting("data")
 @click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
 @setting("lost_after_s")
+@setting("frame_bytes_max")
 @setting("metrics")
 @logging_options
 @tied()
@@ -83,6 +84,7 @@ def store(
     data: str | None,
     query: str | None,
     lost_after_s: str | None,
+    frame_bytes_max: str | None,
     metrics: str | None,
     log_format: str | None,
     log_level: str | None,
@@ -105,11 +107,14 @@ def store(
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / FILE_NAME
     patience_s = resolve("lost_after_s", lost_after_s).value
+    frames_max = resolve("frame_bytes_max", frame_bytes_max).value
     asked = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     options = _query_options(asked, log_format, log_level)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
     show = endpoint.show if endpoint else None
-    with closing(Store(broker_address, path, lost_after_s=patience_s, show=show)) as service:
+    with closing(
+        Store(broker_address, path, lost_after_s=patience_s, frame_bytes_max=frames_max, show=show)
+    ) as service:
         queries = Part("query service", lambda: [*_query_command(queries.url or listen.url, path), *options])
         helpers = Supervisor([queries])
         helpers.start()

@@ -30,6 +30,7 @@ FAMILIES = (
     Family(_P + "streams_known", GAUGE, "Streams that are kept in memory.", (), "streams_known"),
     Family(_P + "streams_lost_total", COUNTER, "Streams that were called lost.", (), "streams_lost"),
     Family(_P + "streams_revived_total", COUNTER, "Lost streams that spoke again.", (), "streams_revived"),
+    Family(_P + "expired_frames_total", COUNTER, "Frames whose pictures went for want of room.", (), "frames_expired"),
     Family(_P + "attached", GAUGE, "1 while the broker has it as a subscriber and is heard.", (), "attached"),
     Family(_P + "writing", GAUGE, "1 while the file can be written, 0 after a failure.", (), "writing"),
     Family(_P + "failures_total", COUNTER, "How often the file failed.", (), "failures"),
@@ -60,6 +61,7 @@ class Standing(NamedTuple):
     checkpoints: Mapping[str, int]
     checkpointed_frames: int
     streams_known: int
+    frames_expired: int
     attached: bool
     writing: bool
 
@@ -74,6 +76,7 @@ def figures(tally: Tally, now: Standing) -> Figures:
         "log_held_seconds": now.log_held_s,
         "checkpointed_frames_total": now.checkpointed_frames,
         "streams_known": now.streams_known,
+        "expired_frames_total": now.frames_expired,
         "streams_lost_total": tally.changes["lost"],
         "streams_revived_total": tally.changes["revived"],
         "attached": int(now.attached),

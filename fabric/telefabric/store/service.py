@@ -27,6 +27,7 @@ from telefabric.session.vigil import Vigil
 from telefabric.store.checkpoints import Checkpoints
 from telefabric.store.database import log_bytes
 from telefabric.store.figures import FAMILIES, Standing, Tally, figures
+from telefabric.store.retention import Retention
 from telefabric.store.rows import Place, Rows
 from telefabric.store.writer import Writer
 from telefabric.subscribe.durable import BrokerSession
@@ -57,6 +58,7 @@ class Store:
         name: str = "store",
         query: str | None = None,
         lost_after_s: float = limits.LOST_AFTER_S,
+        frame_bytes_max: int = limits.FRAME_BYTES_KEPT,
         show: Callable[[Figures], None] | None = None,
     ) -> None:
         self.path = path
@@ -81,6 +83,7 @@ class Store:
         self._backoff = Backoff(self._random)
         self._reopen_due_ns = 0
         self._checkpoints = Checkpoints(time.monotonic_ns())
+        self._retention = Retention(frame_bytes_max)
         self._told_silent = False
         self._look_due_ns = 0
         self._health = Health("store", FAMILIES, show, time.monotonic_ns())
@@ -343,6 +346,7 @@ class Store:
             self._look_due_ns = now_ns + int(_LOOK_S * NS)
             self._writer.require_file()
             self._checkpoints.tend(self._writer, now_ns)
+            self._retention.tend(self._writer, now_ns)
 
     def _figures(self, now_ns: int) -> Figures:
         session, writer = self._session, self._writer
@@ -354,6 +358,7 @@ class Store:
             checkpoints=self._checkpoints.outcomes,
             checkpointed_frames=self._checkpoints.frames,
             streams_known=len(self._intake),
+            frames_expired=self._retention.expired,
             attached=session is not None and session.instance is not None and not session.silent(now_ns),
             writing=writer is not None,
         )

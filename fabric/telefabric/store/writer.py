@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import apsw
 import msgspec
@@ -401,6 +401,38 @@ class Writer:
             log.info("store.stream_revived", worker=worker_id)
 
     # -- housekeeping --------------------------------------------------------------------------------------------
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def frame_bytes_after(self, number: int) -> tuple[int, int]:
+        """Bytes of the frames with a higher id, and the highest id of all."""
+        found = "SELECT coalesce(sum(length(event)), 0), coalesce(max(id), ?) FROM frames WHERE id > ?"
+        self._wait()
+        try:
+            size, newest = self._db.execute(found, (number, number)).get
+        except apsw.Error as error:
+            raise self._unwritable(error) from error
+        return size, newest
+
+    def frames_after(self, number: int, limit: int) -> list[tuple[int, bytes]]:
+        """Id and event of the oldest frames with a higher id."""
+        self._wait()
+        try:
+            found = "SELECT id, event FROM frames WHERE id > ? ORDER BY id LIMIT ?"
+            return cast("list[tuple[int, bytes]]", self._db.execute(found, (number, limit)).fetchall())
+        except apsw.Error as error:
+            raise self._unwritable(error) from error
+
+    def replace_frames(self, events: list[tuple[int, bytes]]) -> None:
+        """Other bytes for the events of these ids, in a transaction of its own."""
+        self._wait()
+        try:
+            with self._db:
+                self._db.executemany("UPDATE frames SET event = ?2 WHERE id = ?1", events)
+        except apsw.Error as error:
+            raise self._unwritable(error) from error
+
+    # -- the log -------------------------------------------------------------------------------------------------
 
     @property
     def log_bytes(self) -> int:

@@ -169,7 +169,7 @@ class Page(QWidget):
         exact = pinned or rows is not self.track.steps
         row = rows.row(position)
         frame = self.track.frame_of(row, exact=exact)
-        self._say_distance(frame, int(row["step"]), exact=exact)
+        self._say_distance(frame, row, exact=exact)
         if frame is None:
             return None
         if frame is not self._decoded[0]:
@@ -177,11 +177,11 @@ class Page(QWidget):
         scene = self._decoded[1]
         return scene if scene is not None and scene.readable else None
 
-    def _say_distance(self, frame: Frame | None, step: int, *, exact: bool) -> None:
+    def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
         """Of the picture from the step that was chosen."""
-        said = ""
+        said = "its frame has expired" if exact and self.track.has_expired(row) else ""
         if exact and frame is not None:
-            off = frame.step_index - step
+            off = frame.step_index - int(row["step"])
             way = "later" if off > 0 else "earlier"
             said = f"nearest frame, {plural(abs(off), 'step')} {way}" if off else "frame of this step"
         self._environment_card.caption.setText(said)
