@@ -329,8 +329,8 @@ def event_rows() -> list[list[str]]:
 
 
 def test_every_line_of_every_service_is_one_json_object(fabric: Fabric) -> None:
-    lines = fabric.lines()
-    assert {"broker.started", "store.started", "store.attached", "metrics.serving"} <= {line["event"] for line in lines}
+    expected = {"broker.started", "store.started", "store.attached", "metrics.serving"}
+    wait_for(lambda: expected <= {line["event"] for line in fabric.lines()}, "all have said that they have begun")
     assert {line["service"] for line in fabric.said("metrics.serving")} == {"broker", "store", "query"}
     assert [line["url"] for line in fabric.said("metrics.serving")] == [
         f"http://127.0.0.1:{fabric.metrics + offset}/metrics" for offset in range(3)

@@ -192,3 +192,14 @@ def test_frames_of_an_episode_in_pages(tmp_path: Path) -> None:
                 break
             after = StepKey(seen[-1], page.rows[-1].id)
     assert seen == [1, 3, 4, 5]
+
+
+def test_the_program_of_the_page_on_frames_runs(
+    fabric_service: FabricService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "frames.md").read_text("utf-8")
+    monkeypatch.setenv("TELEFABRIC_CONNECT", fabric_service.url)
+    monkeypatch.setenv("TELEFABRIC_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setenv("TELEFABRIC_EXIT_FLUSH_S", "30")
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    assert fabric_service.rows("SELECT count(*) FROM frames WHERE frame_ref <> ''") == [(1_000,)]
