@@ -58,3 +58,9 @@ def test_a_broken_rule_is_noticed(mutant: Mutant):
         report = next(filter(None, map(broken_rule, seeds)), None)
     assert report, f"{MUTANT_SEEDS_MAX} seeds did not notice it: the simulator is too weak"
     print("\n".join(report.splitlines()[:2]))  # the rule, and the seed with its plan
+
+
+@pytest.mark.parametrize("seed", [37_301, 41_442])
+def test_a_rare_schedule_that_once_broke_a_rule(seed: int):
+    """A WELCOME lost between brokers that counted their epochs alike; a queue full of what came anew."""
+    simulate(Plan.of(seed))

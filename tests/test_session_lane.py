@@ -91,6 +91,29 @@ def test_a_required_subscriber_that_goes_lets_go_of_its_batches():
     assert (lane.bytes, lane.pending("store"), lane.peek("store")) == (0, 0, None)
 
 
+def test_what_comes_anew_is_withdrawn_from_those_who_were_not_sent_it():
+    """Of the stream that begins again alone, and from its seq on."""
+    lane = DurableLane()
+    lane.attach("store", required=True)
+    lane.attach("exporter", required=False)
+    push(lane, b"one", b"two", b"three", b"four")
+    lane.push(b"other", b"o" * 16, 9)
+    for _ in range(2):
+        lane.peek("store")
+        lane.sent("store")
+    lane.withdraw(STREAM, 4)
+    assert (lane.pending("store"), lane.pending("exporter")) == (2, 4)
+    lane.withdraw(STREAM, 2)
+    assert lane.bytes == len(b"other")
+    assert drain(lane, "exporter") == [b"one", b"two", b"other"]
+    assert lane.skipped("exporter") == {STREAM: 3}
+    assert lane.missed("exporter") == 0
+    assert drain(lane, "store") == [b"other"]
+    assert (lane.bytes, lane.tail_bytes, lane._batches) == (0, 0, {})
+    push(lane, b"again")
+    assert drain(lane, "store") == drain(lane, "exporter") == [b"again"]
+
+
 def test_attaching_again_starts_at_the_end():
     lane = DurableLane()
     lane.attach("store", required=True)

@@ -515,6 +515,7 @@ class BrokerCore:
         self._epoch += 1  # never used twice, not even by a stream that was forgotten and is back
         state.epoch = self._epoch
         state.next_seq = expected
+        self.lane.withdraw(state.info.stream, expected)
         state.outstanding.clear()
         state.outstanding_bytes = 0
 

@@ -36,7 +36,8 @@ class DurableLane:
     def __init__(self, tail_bytes_max: int = limits.LANE_TAIL_BYTES_MAX) -> None:
         self._tail_bytes_max = tail_bytes_max
         self._batches: dict[int, _Batch] = {}
-        """By place in the queue: from `_first`, with `_owed` the first that a required subscriber waits for."""
+        """By place in the queue, without those withdrawn: from `_first`, with `_owed` the first that is owed to a required
+        subscriber."""
         self._first = self._owed = self._end = 0
         self._cursors: dict[str, _Cursor] = {}
         self.bytes = 0
@@ -62,14 +63,35 @@ class DurableLane:
     def peek(self, name: str) -> bytes | None:
         """The next batch for a subscriber."""
         cursor = self._cursors.get(name)
-        if cursor is None or cursor.position >= self._end:
-            return None
-        return self._batches[cursor.position].message
+        while cursor is not None and cursor.position < self._end:
+            batch = self._batches.get(cursor.position)
+            if batch is not None:
+                return batch.message
+            cursor.position += 1
+        return None
 
     def sent(self, name: str) -> None:
         """ZeroMQ took what `peek` gave."""
         self._cursors[name].position += 1
         self._cursors[name].sent += 1
+        self._trim()
+
+    def withdraw(self, stream: bytes, expected: int) -> None:
+        """A stream begins again at this seq: what waits for required subscribers and ends behind it will come anew.
+
+        Left in the queue it would fill it, and what comes anew would find no room. What such a batch has from before
+        that seq they all have.
+        """
+        gone = [
+            place
+            for place, batch in self._batches.items()
+            if place >= self._owed and batch.stream == stream and batch.last_seq >= expected
+        ]
+        for place in gone:
+            self.bytes -= len(self._batches.pop(place).message)
+            for name, cursor in self._cursors.items():
+                if not cursor.required and cursor.position <= place:
+                    self.skip(name, stream, expected - 1)
         self._trim()
 
     def sent_batches(self, name: str) -> int:
@@ -79,7 +101,7 @@ class DurableLane:
 
     def pending(self, name: str) -> int:
         cursor = self._cursors.get(name)
-        return self._end - cursor.position if cursor else 0
+        return sum(place >= cursor.position for place in self._batches) if cursor else 0
 
     def missed(self, name: str) -> int:
         """How many batches a subscriber that is not required was not sent."""
@@ -109,19 +131,21 @@ class DurableLane:
     def _trim(self) -> None:
         owed = min((cursor.position for cursor in self._cursors.values() if cursor.required), default=self._end)
         while self._owed < owed:
-            size = len(self._batches[self._owed].message)
+            batch = self._batches.get(self._owed)
+            size = len(batch.message) if batch is not None else 0
             self.bytes -= size
             self.tail_bytes += size
             self._owed += 1
         slowest = min((cursor.position for cursor in self._cursors.values()), default=self._end)
         while self._first < self._owed and (self._first < slowest or self.tail_bytes > self._tail_bytes_max):
-            self._let_go(self._batches.pop(self._first))
+            self._let_go(self._batches.pop(self._first, None))
 
-    def _let_go(self, batch: _Batch) -> None:
-        self.tail_bytes -= len(batch.message)
+    def _let_go(self, batch: _Batch | None) -> None:
+        self.tail_bytes -= len(batch.message) if batch is not None else 0
         for name, cursor in self._cursors.items():
             if cursor.position == self._first:
                 cursor.position += 1
-                cursor.missed += 1
-                self.skip(name, batch.stream, batch.last_seq)
+                if batch is not None:
+                    cursor.missed += 1
+                    self.skip(name, batch.stream, batch.last_seq)
         self._first += 1
