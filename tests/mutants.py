@@ -39,7 +39,7 @@ SEEDS = {
     "lend_again_what_a_worker_still_holds": 193,
     "obey_a_dead_instance": 166,
     "remove_a_segment_before_the_position_is_synced": 155,
-    "say_attached_once": 1645,
+    "say_attached_once": 2751,
     "take_credit_of_a_dead_instance": 1207,
 }
 """Of mutants that need a rare schedule: a seed that notices them, tried before all from 0 on. When the rules or the

@@ -36,8 +36,8 @@ class DurableLane:
     def __init__(self, tail_bytes_max: int = limits.LANE_TAIL_BYTES_MAX) -> None:
         self._tail_bytes_max = tail_bytes_max
         self._batches: dict[int, _Batch] = {}
-        """By place in the queue, without those withdrawn: from `_first`, with `_owed` the first that is owed to a required
-        subscriber."""
+        """By place in the queue, without those withdrawn: from `_first`, with `_owed` the first that a required
+        subscriber waits for."""
         self._first = self._owed = self._end = 0
         self._cursors: dict[str, _Cursor] = {}
         self.bytes = 0
