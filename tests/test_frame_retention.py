@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import wait_for
 from store_fixtures import Scribe, stream
@@ -17,6 +17,7 @@ from store_fixtures import Scribe, stream
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.service import Broker
+from telefabric.errors import StoreError
 from telefabric.store.filereader import FileReader
 from telefabric.store.retention import EXPIRED, Retention
 from telefabric.store.service import Store
@@ -47,6 +48,7 @@ def left(path: Path) -> list[Frame]:
         return [msgspec.msgpack.decode(row.event, type=AnyEvent) for row in reader.events(kinds=["frame"]).rows]
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(100, 3_000), max_size=30), most=st.integers(1_000, 20_000), halfway=st.integers(0, 30)
 )
@@ -75,6 +77,52 @@ def test_the_oldest_pictures_go_and_their_places_stay(
     assert len(gone) == retention.expired
     assert not gone or total + sizes[len(gone) - 1] > most - 20, "and no more than had to"
     assert verify(path).contradictions == 0
+
+
+def test_large_frames_go_one_at_a_time_at_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RETENTION_TURN_S", 0.0)
+    path = tmp_path / "telemetry.sqlite"
+    retention = Retention(3_000_000)
+    with Scribe(path) as scribe:
+        scribe.put(INFO, *(frame(seq, 1_000_000) for seq in range(1, 7)))
+        scribe.commit()
+        tend(scribe, retention)
+        assert scribe.writer.frame_bytes_after(0)[0] <= 3_000_000
+
+
+def test_what_expired_before_a_restart_is_passed_over_without_waiting(tmp_path: Path) -> None:
+    """No look of ten seconds between: the clock stands still."""
+    path = tmp_path / "telemetry.sqlite"
+    with Scribe(path) as scribe:
+        scribe.put(INFO, *(frame(seq, 500) for seq in range(1, 1_001)))
+        scribe.commit()
+        tend(scribe, Retention(1_000))
+        scribe.put(INFO, *(frame(seq, 500) for seq in range(1_001, 1_011)))
+        scribe.commit()
+    with Scribe(path) as scribe:
+        again = Retention(scribe.writer.frame_bytes_after(0)[0] - 600)
+        for _ in range(200):
+            again.tend(scribe.writer, 1)
+        assert again.expired == 2
+
+
+def test_a_change_that_fails_is_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "telemetry.sqlite"
+    retention = Retention(4_000)
+    with Scribe(path) as scribe:
+        scribe.put(INFO, *(frame(seq, 1_000) for seq in range(1, 11)))
+        scribe.commit()
+        with monkeypatch.context() as disk:
+            disk.setattr(type(scribe.writer), "replace_frames", _fails)
+            with pytest.raises(StoreError):
+                tend(scribe, retention)
+        assert retention.expired == 0
+        tend(scribe, retention)
+        assert scribe.writer.frame_bytes_after(0)[0] <= 4_000
+
+
+def _fails(*_: object) -> None:
+    raise StoreError("full")
 
 
 def test_without_a_limit_all_are_kept(tmp_path: Path) -> None:

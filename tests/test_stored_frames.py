@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import FabricService
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from skips import requires
 from store_fixtures import Scribe, stream
 
 from telefabric.errors import UsageError
+from telefabric.ring import PixelFormat, RingReader, rings_of
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import StepKey
 from telefabric_schemas import Frame
@@ -54,6 +56,7 @@ def test_every_nth_step_and_every_nth_episode() -> None:
     assert not rule("off").on
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=6), max_size=8))
 def test_the_episodes_that_are_better_than_all_before(episodes: list[list[float]]) -> None:
     best = [at for at, one in enumerate(episodes) if all(sum(one) > sum(other) for other in episodes[:at])]
@@ -67,6 +70,43 @@ def test_an_episode_that_ends_without_a_word_counts_for_nothing() -> None:
         assert found.wants(moment)
         kept = found.stepped(moment, found.encode(moment, grey(1)))
     assert [one.episode_index for one in kept] == [1]
+
+
+def test_the_return_is_that_of_all_steps_and_the_last_one_may_have_no_frame(fabric_service: FabricService) -> None:
+    with fabric_service.connect(run="run", store_frames="best") as worker:
+        for episode, rewards in enumerate(([10.0, 0.0], [1.0, 1.0], [11.0, 0.0])):
+            for step, reward in enumerate(rewards):
+                shot = grey(1) if (episode, step) != (0, 0) and (episode, step) != (2, 1) else None
+                worker.step(episode=episode, step=step, reward=reward, terminated=step == 1, frame=shot)
+        assert worker.flush(20)
+    assert fabric_service.rows("SELECT episode_index, step_index FROM frames") == [(0, 1), (2, 0)]
+
+
+def test_what_jpeg_cannot_take_is_shown_all_the_same(fabric_service: FabricService, ring_folder: str) -> None:
+    with fabric_service.connect(run="rgba", store_frames="steps:1") as worker:
+        worker.step(episode=0, step=0, frame=np.zeros((4, 4, 4), np.uint8))
+        assert worker.problems == {"step.frame": 1}
+        (folder,) = rings_of("rgba", "agent_0")
+        reader = RingReader(folder)
+        frame = reader.latest()
+        assert frame is not None
+        assert frame.pixels == PixelFormat.RGBA8
+        reader.close()
+
+
+def test_several_threads_may_store_frames_of_one_environment(fabric_service: FabricService) -> None:
+    with fabric_service.connect(run="run", store_frames="best") as worker:
+
+        def train() -> None:
+            for step in range(200):
+                worker.step(episode=step // 20, step=step % 20, terminated=step % 20 == 19, frame=grey(1))
+
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(train) for _ in range(4)]:
+                done.result()
+        assert worker.flush(20)
+        assert not worker.problems
+    assert fabric_service.rows("SELECT count(*) FROM steps") == [(800,)]
 
 
 def test_a_long_episode_is_kept_more_thinly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +176,7 @@ def test_a_picture_that_is_none_costs_no_step(fabric_service: FabricService) -> 
         worker.step(episode=0, step=2, frame=lambda: None)
         worker.step(episode=0, step=3, frame=grey(1))
         assert worker.flush(20)
-        assert worker.problems == {"step.frame": 2}
+        assert worker.problems == {"step.frame": 3}, "the ring did not take the second either"
     assert fabric_service.rows("SELECT count(*) FROM steps") == [(4,)]
     assert fabric_service.rows("SELECT step_index FROM frames") == [(3,)]
 
@@ -164,6 +204,7 @@ def stored(path: Path, places: list[tuple[int, int, int]]) -> None:
         scribe.commit()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 30)), max_size=20),
     st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 30)),

@@ -170,9 +170,8 @@ STREAMS_KNOWN_MAX = 4 * STREAMS_MAX
 FRAME_BYTES_KEPT = 4 * 1024 * MIB
 RETENTION_S = 10.0
 """How often the store looks whether it keeps too many bytes of frames."""
-RETENTION_FRAMES = 200
 RETENTION_TURN_S = 0.02
-"""So many frames, and so long, before the store takes in events again."""
+"""So long, but one frame at least, before the store takes in events again."""
 COMMIT_EVENTS_MAX = 20_000
 COMMIT_INTERVAL_S = 0.03
 """When nothing more is waiting; a transaction is then small and its acknowledgement early."""

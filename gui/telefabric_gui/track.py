@@ -20,7 +20,7 @@ STEP_BYTES_MAX = 32 * 2**20
 EPISODE_BYTES_MAX = 8 * 2**20
 SERIES_POINTS_MAX = 50_000
 STORED_FRAME_BYTES_MAX = 64 * 2**20
-"""Stored frames of one track; whole episodes go, the ones that came first."""
+"""Stored frames of one track; the ones that came first go, of the episode that came first."""
 FRAME_OLD_NS = 2_000_000_000
 """A picture that is so much older than a step says nothing of it."""
 SERIES_MAX = 64
@@ -107,9 +107,11 @@ class Track:
             if frame.step_index not in episode:
                 episode[frame.step_index] = frame
                 self._stored_bytes += len(frame.data)
-            while self._stored_bytes > STORED_FRAME_BYTES_MAX and len(self._stored) > 1:
-                gone = self._stored.pop(next(iter(self._stored)))
-                self._stored_bytes -= sum(len(one.data) for one in gone.values())
+            while self._stored_bytes > STORED_FRAME_BYTES_MAX:
+                place, oldest = next(iter(self._stored.items()))
+                self._stored_bytes -= len(oldest.pop(next(iter(oldest))).data)
+                if not oldest:
+                    del self._stored[place]
 
     def frame_of(self, row: Any, *, exact: bool) -> Frame | None:
         """The picture of a step, or the nearest stored one of its episode; when not `exact`, one of about its time."""

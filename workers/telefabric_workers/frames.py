@@ -6,6 +6,7 @@ the extra ``frames``.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -52,10 +53,11 @@ class Sink(Protocol):
 
 
 class Frames:
-    """All sinks of one worker. One thread at a time."""
+    """All sinks of one worker. Any thread; a picture is rendered outside the lock."""
 
     def __init__(self, settings: FrameSettings, name: Name, linked: LinkedStream | None) -> None:
         self._tracks: dict[tuple[str, int], Track] = {}
+        self._lock = threading.Lock()
         self._shown = settings.tiles if settings.video == "grid" else int(settings.video == "single")
         """Environments of an agent."""
         self._sinks: list[Sink] = []
@@ -71,10 +73,11 @@ class Frames:
             return
         moment = moment._replace(reward=number(moment.reward))
         key = (moment.agent_id, moment.env_index)
-        track = self._tracks.get(key) or self._tracks.setdefault(key, Track())
-        track.step(moment, time.monotonic())
         rendered = not callable(frame)
-        wanting = [sink for sink in self._sinks if sink.wants(moment, rendered)]
+        with self._lock:
+            track = self._tracks.get(key) or self._tracks.setdefault(key, Track())
+            track.step(moment, time.monotonic())
+            wanting = [sink for sink in self._sinks if sink.wants(moment, rendered)]
         if not wanting:
             return
         picture = frame if rendered else frame()
@@ -82,8 +85,9 @@ class Frames:
             return
         numbers = {str(name): float(value) for name, value in values.items()}
         shot = Shot(moment, track.episode_return, track.steps_per_s, numbers)
-        for sink in wanting:
-            sink.take(shot, picture)
+        with self._lock:
+            for sink in wanting:
+                sink.take(shot, picture)
 
     def close(self) -> None:
         for sink in self._sinks:

@@ -6,6 +6,8 @@ episodes, of which nobody knew then; replay finds every frame by its place.
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +22,15 @@ EPISODE_BYTES_MAX = 64 * 1024 * 1024
 
 
 class StoredFrames:
-    """The rule of one worker. One thread at a time."""
+    """The rule of one worker. Any thread."""
 
     def __init__(self, settings: FrameSettings, stream_id: bytes) -> None:
         self.on = settings.stored != "off" and settings.video != "off"
         self._of, self._every = settings.stored, settings.stored_every
         self._quality = settings.jpeg_quality
         self._prefix = stream_id.hex()[:12]
-        self._number = 0
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
         self._episodes: dict[tuple[str, int], Episode] = {}
         self._best: dict[str, float] = {}
         """By agent."""
@@ -40,24 +43,29 @@ class StoredFrames:
             case "episodes":
                 return moment.episode % self._every == 0
             case "best":
-                return self._episode(moment).wants()
+                with self._lock:
+                    return self._episode(moment).wants()
         return False
 
     def encode(self, moment: Moment, picture: Any) -> Frame:
         """The event, without seq. Raises as `jpeg.copied` does.
 
-        On the caller's thread: what is stored has to be there when the call has returned.
+        On the caller's thread: what is stored has to be there when the call has returned. 640 x 480 in colour
+        takes 2 ms, of noise 5 (measured on one core of a virtual machine).
         """
         from telefabric_workers import jpeg
 
-        self._number += 1
-        name = "" if self._of == "best" else f"{self._prefix}-{self._number}"
+        name = "" if self._of == "best" else f"{self._prefix}-{next(self._numbers)}"
         return jpeg.encoded(jpeg.copied(picture), moment, self._quality, time.time_ns(), time.monotonic_ns(), name)
 
     def stepped(self, moment: Moment, frame: Frame | None) -> list[Frame]:
-        """After each step, with its frame if it was wanted: the frames that are to be stored now."""
+        """After each step, whether or not it has a frame: the frames that are to be stored now."""
         if self._of != "best":
             return [] if frame is None else [frame]
+        with self._lock:
+            return self._ended(moment, frame)
+
+    def _ended(self, moment: Moment, frame: Frame | None) -> list[Frame]:
         episode = self._episode(moment)
         episode.add(moment.reward, frame)
         if not moment.ended:

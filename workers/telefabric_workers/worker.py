@@ -179,11 +179,11 @@ class Worker:
                 self._step_count += 1
             finally:
                 self._emitting = False
-        if frame is not None:
+        if outbox.stored is not None:
             moment = Moment(agent, env_index, episode, step, reward, terminated or truncated)
-            if outbox.stored is not None:
-                self._store(outbox.stored, moment, stored)
-            self._show(moment, frame, hud)
+            self._store(outbox.stored, moment, stored)
+        if frame is not None:
+            self._show(Moment(agent, env_index, episode, step, reward, terminated or truncated), frame, hud)
         if self._on_step:
             self._call(self._on_step, event)
         if self._unsaid or self._deferred:
@@ -494,20 +494,28 @@ class Worker:
     def _to_store(self, moment: Moment, frame: Any) -> tuple[Any, Frame | None]:
         """What was rendered if it had to be, and the frame as an event if it is to be stored."""
         rule = self._outbox.stored
+        picture = frame
         try:
             if rule is None or not rule.wants(moment):
                 return frame, None
-            picture = frame() if callable(frame) else frame
+            if callable(frame):
+                picture = None
+                picture = frame()
             return picture, None if picture is None else rule.encode(moment, picture)
         except ImportError:
             self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
             self._tell([Problem("step", "frame", f"{type(error).__name__}: {error}")])
-        return None, None
+        return picture, None
 
     def _store(self, rule: StoredFrames, moment: Moment, frame: Frame | None) -> None:
         """Emit what the rule gives out after a step."""
-        for one in rule.stepped(moment._replace(reward=number(moment.reward)), frame):
+        try:
+            due = rule.stepped(moment._replace(reward=number(moment.reward)), frame)
+        except TypeError as error:  # an index that is no key; the event says so, too
+            self._tell([Problem("step", "frame", str(error))])
+            return
+        for one in due:
             self._emit(partial(_with_seq, one))
 
     def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -84,8 +85,12 @@ def export(
 
 def only_agent(reader: Reader, run_id: str) -> str:
     """The agent of a run that has one. Raises `UsageError` when it has others."""
-    agents = sorted({row.agent_id for row in reader.episodes_for_run(run_id).rows})
-    agents = agents or sorted({stream.agent_id for stream in reader.streams(run_id)})
+    found: set[str] = set()
+    page = reader.episodes_for_run(run_id)
+    while page.rows:
+        found.update(row.agent_id for row in page.rows)
+        page = reader.episodes_for_run(run_id, after=page.rows[-1].key)
+    agents = sorted(found or {stream.agent_id for stream in reader.streams(run_id)})
     if len(agents) != 1:
         raise UsageError(f"run {run_id} has several agents: name one with --agent: {', '.join(agents[:10])}")
     return agents[0]
@@ -157,8 +162,9 @@ def _write(
     except ImportError:
         raise EnvironmentProblem("telefabric export needs: pip install 'telefabric[video]'") from None
     held = 0
+    making = path.with_name(f".{path.name}.{os.getpid()}")  # what was there stays until all of this one is
     try:
-        with av.open(str(path), "w", format="mp4") as container:
+        with av.open(str(making), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(fps))
             stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
@@ -167,9 +173,11 @@ def _write(
                 picture = av.VideoFrame.from_image(draw(one))  # type: ignore[no-untyped-call]
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
+        os.replace(making, path)
     except (OSError, av.error.FFmpegError) as error:
-        path.unlink(missing_ok=True)
         raise EnvironmentProblem(f"{path} cannot be written: {error}: choose another folder or name") from None
+    finally:
+        making.unlink(missing_ok=True)
     return held
 
 

@@ -42,28 +42,30 @@ class Retention:
             return
         added, newest = writer.frame_bytes_after(self._counted_id)
         self._bytes, self._counted_id = self._bytes + added, newest
-        gone = 0
-        if self._bytes > self._bytes_max:
-            gone = self._expire(writer)
-        self._due_ns = now_ns + (0 if gone else int(limits.RETENTION_S * _NS))
+        more = self._bytes > self._bytes_max and self._expire(writer)
+        self._due_ns = now_ns + (0 if more else int(limits.RETENTION_S * _NS))
 
-    def _expire(self, writer: Writer) -> int:
+    def _expire(self, writer: Writer) -> bool:
+        """Some of the oldest; whether there may be more to do. What failed to be written was not done."""
         changed: list[tuple[int, bytes]] = []
-        until = time.monotonic() + limits.RETENTION_TURN_S
-        for number, event in writer.frames_after(self._expired_id, limits.RETENTION_FRAMES):
-            if self._bytes <= self._bytes_max or time.monotonic() > until:
-                break
-            self._expired_id = number
+        size, last = self._bytes, self._expired_id
+        began = time.monotonic()
+        for number, event in writer.frames_after(self._expired_id):
+            last = number
             frame = _decoder.decode(event)
             if frame.encoding != EXPIRED:
                 left = msgspec.msgpack.encode(msgspec.structs.replace(frame, encoding=EXPIRED, data=b""))
-                self._bytes -= len(event) - len(left)
+                size -= len(event) - len(left)
                 changed.append((number, left))
+            if size <= self._bytes_max or time.monotonic() - began > limits.RETENTION_TURN_S:
+                break
         if changed:
             writer.replace_frames(changed)
-            self.expired += len(changed)
-            log.info("store.frames_expired", frames=len(changed), kept_bytes=self._bytes)
-        return len(changed)
+            log.info("store.frames_expired", frames=len(changed), kept_bytes=size)
+        moved = last > self._expired_id
+        self._bytes, self._expired_id = size, last
+        self.expired += len(changed)
+        return moved
 
 
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
@@ -414,12 +414,16 @@ class Writer:
             raise self._unwritable(error) from error
         return size, newest
 
-    def frames_after(self, number: int, limit: int) -> list[tuple[int, bytes]]:
-        """Id and event of the oldest frames with a higher id."""
+    def frames_after(self, number: int) -> Iterator[tuple[int, bytes]]:
+        """Id and event of the oldest frames with a higher id, read one by one."""
         self._wait()
         try:
-            found = "SELECT id, event FROM frames WHERE id > ? ORDER BY id LIMIT ?"
-            return cast("list[tuple[int, bytes]]", self._db.execute(found, (number, limit)).fetchall())
+            while True:
+                row = self._db.execute("SELECT id, event FROM frames WHERE id > ? ORDER BY id LIMIT 1", (number,)).get
+                if row is None:
+                    return
+                number = row[0]
+                yield row
         except apsw.Error as error:
             raise self._unwritable(error) from error
 
