@@ -140,7 +140,10 @@ class Reader(ABC):
     def frame_at(
         self, run_id: str, agent_id: str, env_index: int, episode_index: int, step_index: int
     ) -> StoredEvent | None:
-        """The stored frame of a step, or the nearest one of its episode, the earlier of two; None when it has none."""
+        """The stored frame of a step, or the nearest one of its episode, the earlier of two; None when it has none.
+
+        Its picture may have expired.
+        """
         question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index)
         return next(iter(self._ask(question, Page[StoredEvent]).rows), None)
 
