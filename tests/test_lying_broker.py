@@ -34,7 +34,7 @@ from telefabric.wire import batch, control
 from telefabric.wire.live import Delivery, Drop, QueuePolicy, encode_delivery
 
 LIVE, WATCH = 2, 6
-LIES_S = 3.0
+LIES_S = 2.0
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 

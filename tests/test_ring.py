@@ -165,7 +165,7 @@ def test_whoever_comes_late_sees_the_newest_at_once(write: Write) -> None:
     reader.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     turns=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["latest", "next", "all"])), min_size=1, max_size=30),
     slots=st.integers(2, 6),
@@ -257,8 +257,8 @@ def dies_at(base: Path, step: str, number: int, size: int = 64) -> Callable[[], 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_writer_that_is_killed_in_a_frame_leaves_no_part_of_it(tmp_path: Path, step: str) -> None:
-    """Between every two stores of the protocol, at 29 frames each: 203 kills."""
-    for number in range(1, 30):
+    """Between every two stores of the protocol, at 10 frames each."""
+    for number in range(1, 30, 3):
         assert in_child(dies_at(tmp_path, step, number)) == -signal.SIGKILL
         (folder,) = places.ring_folders(tmp_path)
         reader = RingReader(folder)
@@ -587,7 +587,7 @@ def test_the_janitor_clears_what_the_dead_left_and_nothing_else(tmp_path: Path, 
 
 
 # -- bytes from outside ------------------------------------------------------------------------------------------
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_a_ring_that_was_tampered_with_is_refused_or_read_within_its_bounds(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -622,7 +622,7 @@ def test_a_ring_that_was_tampered_with_is_refused_or_read_within_its_bounds(
     reader.close()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     text=st.binary(max_size=300)
     | st.builds(
