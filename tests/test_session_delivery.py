@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mutants import MUTANTS, SEEDS, Mutant
 from simulator import FAULTS, Plan, Violation, simulate
 
-SCHEDULES = 100
+SCHEDULES = 60
 MUTANT_SEEDS_MAX = 2_000
 
 plans = st.builds(
@@ -30,7 +30,7 @@ def test_every_event_is_stored_exactly_once_and_in_order_through_losses_and_rest
         simulate(Plan.of(seed))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(plans)
 def test_no_combination_of_faults_breaks_a_rule(plan):
     simulate(plan)
