@@ -69,9 +69,8 @@ class Onlookers:
         assert self.error is None, self.error
         before = [one.received for one in self.subscriptions if one.granted is not None]
         wait_for(lambda: self.subscriptions[0].received > before[0] + 100, "events come to the one that wants all")
-        wait_for(
-            lambda: not any(self.lost()), "nothing is lost", 5.0
-        )  # their thread may be in the middle of an account
+        wait_for(lambda: not any(self.lost()), "nothing is lost", 5.0)
+        """Waited for: their thread may be in the middle of an account."""
 
     def lost(self) -> list[int]:
         """What each of them misses of what the broker numbered for it."""
