@@ -40,6 +40,7 @@ def watching(service: FabricService, worker: Worker) -> Iterator[Follower]:
     """A follower of the worker's run, of which the worker has heard and which knows the stream."""
     follower = Follower(Address.parse(service.url))
     follower.watch(frozenset({worker.run_id}))
+    follower.want_pictures(frozenset({worker.run_id}))
     follower.start()
     try:
         worker.step(episode=0, step=0)
@@ -56,7 +57,7 @@ def watching(service: FabricService, worker: Worker) -> Iterator[Follower]:
 
 
 def is_watched(worker: Worker) -> bool:
-    return bool(worker._outbox._linked.feed.watched)  # type: ignore[attr-defined]
+    return bool(worker._outbox._linked.feed.pictures)  # type: ignore[attr-defined]
 
 
 def frames(follower: Follower) -> list[FeedEvent]:

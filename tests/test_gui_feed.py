@@ -17,6 +17,7 @@ from store_fixtures import Scribe, episode, log, run_completed, run_started, ste
 
 from telefabric.feed import Connection, FeedEvent, Link, RunView, Update
 from telefabric.filefeed import FileFeed
+from telefabric.framedesk import FoundFrame, FramePlace
 from telefabric.session.handover import Range
 from telefabric_schemas import AnyEvent, Event
 
@@ -31,6 +32,8 @@ class ScriptedFeed:
         self.updates = list(updates)
         self.connection = connection
         self.watched: frozenset[str] = frozenset()
+        self.pictures: frozenset[str] = frozenset()
+        self.asked: list[FramePlace] = []
         self.running = False
 
     def start(self) -> None:
@@ -42,6 +45,12 @@ class ScriptedFeed:
     def watch(self, run_ids: frozenset[str]) -> None:
         self.watched = run_ids
 
+    def want_pictures(self, run_ids: frozenset[str]) -> None:
+        self.pictures = run_ids
+
+    def ask_frame(self, place: FramePlace) -> None:
+        self.asked.append(place)
+
     def drain(self) -> Update:
         return self.updates.pop(0) if self.updates else update(connection=self.connection)
 
@@ -52,8 +61,9 @@ def update(
     runs: tuple[RunView, ...] | None = None,
     holes: dict[bytes, tuple[Range, ...]] | None = None,
     gaps: dict[bytes, tuple[Range, ...]] | None = None,
+    frame: FoundFrame | None = None,
 ) -> Update:
-    return Update(connection, runs, events, holes or {}, gaps or {}, {})
+    return Update(connection, runs, events, holes or {}, gaps or {}, {}, frame)
 
 
 def told(event: AnyEvent, run_id: str = "run", stream_id: bytes = b"s" * 16, *, live: bool = True) -> FeedEvent:

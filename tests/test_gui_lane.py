@@ -132,12 +132,19 @@ def test_a_paused_page_and_a_chosen_step_show_their_own(page: Page, writer: Ring
     until(lambda: writer.wanted, "the page waits at the bell")
     writer.publish(grey(1), Hud())
     until(lambda: page.lane.frame, "a frame")
+    page.refresh(None, paused=False)
+    page.set_paused(True)
     page.refresh(None, paused=True)
-    before = page.environment.scene
     writer.publish(grey(2), Hud())
     until(lambda: page.lane.frame and page.lane.frame.number == 2, "it comes")
-    assert page.environment.scene is not before or shown_value(page) != 2
-    assert page._path.text() != "fast lane"
+    page.refresh(None, paused=True)
+    assert shown_value(page) == 1, "what was in sight stays"
+    assert page._path.text() == "fast lane"
+    page.steps.selectRow(0)
+    page.refresh(None, paused=True)
+    assert not isinstance(page.environment.scene, frames.PictureScene), "that step has no frame"
+    page.steps.follow()
+    page.set_paused(False)
     page.refresh(None, paused=False)
     writer.publish(grey(3), Hud())
     until(lambda: page.lane.frame and page.lane.frame.number == 3, "it goes on")

@@ -21,6 +21,7 @@ from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 from telefabric.errors import UsageError
 from telefabric.feed import Connection, FeedEvent, Link
 from telefabric.filefeed import FileFeed
+from telefabric.framedesk import FoundFrame
 from telefabric.session.handover import Range
 from telefabric_schemas import Frame
 
@@ -503,9 +504,66 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
             said[int(found["step"])] = caption.text()
             assert isinstance(page.environment.scene, scenes.FrameScene)
         else:
-            assert caption.text() == ""
+            assert caption.text() == "looking for its frame"
             assert not isinstance(page.environment.scene, scenes.FrameScene)
     assert said[2] == said[6] == "frame of this step"
     assert said[1] == "nearest frame, 1 step later"
     assert said[4] == "nearest frame, 2 steps earlier"
     assert said[9] == "nearest frame, 3 steps earlier"
+
+
+def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., MainWindow]) -> None:
+    main = window(ScriptedFeed(update(runs=(view(),)), update(*some(1, 29))))
+    feed = main.controller._feed
+    assert isinstance(feed, ScriptedFeed)
+    tick(main, 2)
+    assert not feed.asked, "nothing was chosen"
+    assert feed.pictures == {"run"}
+    page = main.page
+    assert page is not None
+    page.steps.selectRow(5)
+    tick(main)
+    position = page.steps.picked_position()
+    assert position is not None
+    place = page.track.place_of(page.step_table.rows.row(position))
+    tick(main, 3)
+    assert feed.asked == [place], "once"
+
+    def answer(step_index: int | None, encoding: str = "png") -> str:
+        data = picture(8, 4) if encoding == "png" else b""
+        frame = Frame(1, "agent_0", 0, place.episode_index, step_index or 0, "f", 8, 4, encoding, data, 1, 1)
+        feed.updates.append(update(frame=FoundFrame(place, None if step_index is None else frame)))
+        tick(main)
+        return page._environment_card.caption.text()
+
+    at = place.step_index
+    assert answer(None) == "no frame of this episode is stored"
+    assert answer(at, "expired") == "its frames have expired"
+    assert not isinstance(page.environment.scene, scenes.FrameScene)
+    assert answer(at + 2) == "nearest frame, 2 steps later"
+    assert isinstance(page.environment.scene, scenes.FrameScene)
+    assert answer(at) == "frame of this step"
+    page.steps.selectRow(7)
+    tick(main)
+    assert len(feed.asked) == 2, "the answer was for another step"
+    assert page._environment_card.caption.text() == "looking for its frame"
+
+
+def test_pictures_are_wanted_of_the_run_in_front_alone(window: Callable[..., MainWindow]) -> None:
+    runs = (view("a"), view("b"))
+    main = window(ScriptedFeed(update(runs=runs)))
+    feed = main.controller._feed
+    assert isinstance(feed, ScriptedFeed)
+    tick(main)
+    for run_id in ("a", "b"):
+        main.open_run(run_id)
+        feed.updates.append(update(told(step(1), run_id, run_id.encode() * 16)))
+        tick(main, 2)
+        assert feed.pictures == {run_id}
+    main.tabs.setCurrentIndex(0)
+    tick(main)
+    assert feed.pictures == {"a"}
+    assert main.page is not None
+    main.page.lane.state = "live"
+    tick(main)
+    assert not feed.pictures, "the ring shows them"

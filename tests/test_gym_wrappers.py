@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -31,7 +31,11 @@ class Ends(gymnasium.Env[Any, Any]):
     observation_space = spaces.Box(-1, 1_000, (2,), np.float64)
     action_space = spaces.Discrete(5)
 
-    def __init__(self, lengths: Sequence[int], *, draws: bool = False) -> None:
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, lengths: Sequence[int], *, draws: bool = False, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.rendered = 0
         self._lengths = list(lengths)
         self._draws = draws
         self._episode = -1
@@ -53,6 +57,10 @@ class Ends(gymnasium.Env[Any, Any]):
         if self._t % 2 == 0:
             info["even"] = "yes"
         return self._observation(), float(self._t), ends and length > 0, ends and length < 0, info
+
+    def render(self) -> Any:
+        self.rendered += 1
+        return np.full((4, 6, 3), [self._episode, self._t, self.rendered], np.uint8)
 
     def _observation(self) -> Any:
         return np.array([self._episode, self._t], np.float64)
@@ -372,6 +380,58 @@ def test_infos_as_a_list(recorder: Recorder, mode: AutoresetMode) -> None:
 
 
 VECTOR_CLASSES = {"sync": SyncVectorEnv, "async": partial(AsyncVectorEnv, context="spawn")}
+
+
+@pytest.mark.parametrize("vector_class", VECTOR_CLASSES.values(), ids=VECTOR_CLASSES)
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_pictures_of_vector_envs_are_of_their_steps(
+    recorder: Recorder, vector_class: Any, mode: AutoresetMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reset has covered has none. Of other processes all are rendered at once, and once a step."""
+    pictures: list[Any] = []
+
+    def step(**given: Any) -> None:
+        looked = given.pop("frame")
+        pictures.append(looked and looked())
+        emit(**given)
+
+    emit = recorder.worker.step
+    monkeypatch.setattr(recorder.worker, "step", step)
+    envs = vector_class(
+        [partial(Ends, lengths, render_mode="rgb_array") for lengths in ([2, 1], [3])], autoreset_mode=mode
+    )
+    wrapped = VectorTelemetryWrapper(envs, recorder.worker)
+    wrapped.reset()
+    for _ in range(6):
+        wrapped.step(ACTIONS_2)
+    wrapped.close()
+    covered = {id(step) for step in recorder.steps if mode is AutoresetMode.SAME_STEP and step.terminated}
+    assert len(pictures) == len(recorder.steps) == {AutoresetMode.NEXT_STEP: 9, AutoresetMode.SAME_STEP: 12}[mode]
+    for one, picture in zip(recorder.steps, pictures, strict=True):
+        if id(one) in covered:
+            assert picture is None
+        else:
+            assert picture.shape == (4, 6, 3)
+            assert tuple(picture[0, 0, :2]) == tuple(one.observation)
+    assert max(picture[0, 0, 2] for picture in pictures if picture is not None) <= 6
+
+
+@pytest.mark.parametrize(("mode", "frames", "given"), [
+    ("rgb_array", None, True), ("rgb_array", False, False), (None, None, False), (None, True, True)
+])  # fmt: skip
+def test_pictures_are_given_when_there_are_any_or_as_wished(
+    recorder: Recorder, mode: str | None, frames: bool | None, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(recorder.worker, "step", lambda **step: asked.append(step["frame"]))
+    envs = SyncVectorEnv([partial(Ends, [9], render_mode=mode)] * 2)
+    wrapped = VectorTelemetryWrapper(envs, recorder.worker, frames=frames)
+    wrapped.reset()
+    wrapped.step(ACTIONS_2)
+    single = TelemetryWrapper(Ends([9], render_mode=mode), recorder.worker, frames=frames)
+    single.reset()
+    single.step(1)
+    assert [one is not None for one in asked] == [given] * 3
 
 
 @pytest.mark.parametrize("vector_class", VECTOR_CLASSES.values(), ids=VECTOR_CLASSES)

@@ -382,6 +382,7 @@ def test_an_unwatched_run_sends_nothing_live(tmp_path: Path) -> None:
             with watcher(url, "watched") as follower:
                 wait_for(lambda: emit() and follower.live > 100, "live events")
             wait_for(lambda: not ask_status(service.address).status["live"], "nobody watches any more")
+            assert not one.problems, "nobody rendered: who watches has to ask for pictures, too"
             wait_for(lambda: not one._outbox._linked.feed.watched, "the worker is told")  # type: ignore[attr-defined]
             before = pushed.total()
             for _ in range(100):

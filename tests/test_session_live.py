@@ -20,8 +20,10 @@ from telefabric.wire.live import (
     SAMPLE,
     Delivery,
     QueuePolicy,
+    pictures_wish,
     topic_of,
     topic_parts,
+    wishes_pictures,
 )
 from telefabric_schemas import TOPICS, Episode, Log, Metric, RunCompleted, Step
 
@@ -35,8 +37,10 @@ def header(events: int = 1, counter: int = 0, stream: bytes = STREAM) -> batch.H
     return batch.Header(batch.FLAG_LIVE, INSTANCE, stream, 0, 1, events, events, counter or events, 0, 0)
 
 
-def watch(runs: list[str] | None = None, kinds: list[str] | None = None, **policy: int) -> control.Watch:
-    return control.Watch(control.PROTOCOL, "viewer", runs, kinds, QueuePolicy(**policy))
+def watch(
+    runs: list[str] | None = None, kinds: list[str] | None = None, pictures: list[str] | None = None, **policy: int
+) -> control.Watch:
+    return control.Watch(control.PROTOCOL, "viewer", runs, kinds, QueuePolicy(**policy), pictures=pictures)
 
 
 def wanting(message: control.Watch) -> LiveSubscriber:
@@ -441,13 +445,38 @@ def test_wanted_is_what_subscribers_and_the_tap_want():
     lane = LiveLane()
     assert lane.wanted() == set()
     lane.add(b"1", wanting(watch(["r1", "r2"], ["step"])))
-    lane.add(b"2", wanting(watch(["r2"])))
-    assert lane.wanted([b"r3\0step"]) == {b"r1\0", b"r2\0", b"r3\0step"}
-    lane.add(b"3", wanting(watch()))
+    lane.add(b"2", wanting(watch(["r2"], pictures=["r2", "r9"])))
+    pictures = {pictures_wish(b"r2\0"), pictures_wish(b"r3\0")}
+    assert lane.wanted([b"r3\0step"]) == {b"r1\0", b"r2\0", b"r3\0step"} | pictures
+    lane.add(b"3", wanting(watch(pictures=[])))
     assert live.ALL_RUNS in lane.wanted()
     lane.remove(b"3")
     lane.remove(b"1")
-    assert lane.wanted() == {b"r2\0"}
+    assert lane.wanted() == {b"r2\0", pictures_wish(b"r2\0")}
+
+
+@pytest.mark.parametrize(("runs", "kinds", "pictures", "wanted"), [
+    (None, None, None, {"a", "b"}), (["a"], None, None, {"a"}), (["a", "b"], None, ["b", "c"], {"b"}),
+    (None, None, ["b"], {"b"}), (None, None, [], set()), (["a"], ["step"], None, set()),
+    (None, ["frame"], None, {"a", "b"}), (["a"], ["frame", "step"], ["a"], {"a"}),
+])  # fmt: skip
+def test_pictures_are_asked_of_the_runs_that_are_watched_for_them(runs, kinds, pictures, wanted):
+    lane = LiveLane()
+    lane.add(b"1", wanting(watch(runs, kinds, pictures=pictures)))
+    wishes = lane.wanted()
+    assert {run for run in ("a", "b") if wishes_pictures(wishes, run)} == wanted
+    everybody = runs is None and pictures is None
+    assert wishes_pictures(wishes, "ab") is everybody
+
+
+@pytest.mark.parametrize(("topic", "wanted"), [
+    (b"", True), (b"ru", True), (b"run\0", True), (b"run\0step", True), (b"runs", False), (b"run\0\0", False),
+    (b"other\0", False),
+])  # fmt: skip
+def test_the_tap_wants_pictures_of_the_runs_that_it_may_mean(topic, wanted):
+    wishes = LiveLane().wanted([topic])
+    assert wishes_pictures(wishes, "run") is wanted
+    assert not any(topic_of("run", kind).startswith(wish) for wish in wishes - {topic} for kind in ("frame", "step"))
 
 
 def test_the_recent_window_keeps_what_is_rare_beside_what_is_frequent():
@@ -546,7 +575,7 @@ def test_a_silent_watcher_is_forgotten():
         watchers.now_ns += NS
         watchers.say(b"p1", control.WatchBeat(0))
         watchers.core.tick(watchers.now_ns)
-    assert watchers.core.lane.wanted() == {b"r\0"}
+    assert watchers.core.lane.wanted() == {b"r\0", pictures_wish(b"r\0")}
     assert watchers.say(b"p2", control.WatchBeat(0)) == [control.Who(INSTANCE, bytes(16))]
 
 
@@ -606,7 +635,7 @@ def test_status_names_what_was_numbered_delivered_queued_and_dropped():
     watchers.now_ns = NS
     (status,) = watchers.core.status(NS)
     assert status == {
-        "name": "viewer", "runs": ["r"], "kinds": None, "agents": None,
+        "name": "viewer", "runs": ["r"], "kinds": None, "agents": None, "pictures": ["r"],
         "policy": {"events_max": 2, "age_ms_max": 10_000, "mode": "drop_oldest", "every": 1},
         "numbered": 3, "delivered": 1, "queued": 1, "queued_bytes": 1 + limits.BATCH_OVERHEAD_BYTES,
         "dropped": {"queue_full": 1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,20 @@ import pytest
 from conftest import FabricService
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import wait_for
 from skips import requires
-from store_fixtures import Scribe, stream
+from store_fixtures import Scribe, query_behind_broker, stream
 
+from telefabric.address import Address
 from telefabric.errors import UsageError
+from telefabric.feed import FeedEvent
+from telefabric.filefeed import FileFeed
+from telefabric.follow import Follower
+from telefabric.framedesk import FoundFrame, FramePlace
 from telefabric.ring import PixelFormat, RingReader, rings_of
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import StepKey
-from telefabric_schemas import Frame
+from telefabric_schemas import EXPIRED, Frame
 from telefabric_workers import Worker, connect, storedframes
 from telefabric_workers.environment import FrameSettings
 from telefabric_workers.frames import Moment
@@ -169,6 +176,34 @@ def test_frames_are_stored_without_being_shown(fabric_service: FabricService) ->
     assert fabric_service.rows("SELECT count(*) FROM frames") == [(4,)]
 
 
+def test_who_watches_is_told_of_stored_frames_and_gets_pictures_when_it_asks(fabric_service: FabricService) -> None:
+    seen: list[FeedEvent] = []
+    numbers = itertools.count()
+    follower = Follower(Address.parse(fabric_service.url))
+    follower.watch(frozenset({"run"}))
+    follower.start()
+    with fabric_service.connect(run="run", agent="ada", store_frames="steps:5") as worker:
+
+        def frames(*, live_only: bool) -> list[Frame]:
+            worker.step(episode=0, step=next(numbers), frame=lambda: grey(99))
+            seen.extend(follower.drain().events)
+            found = [one.event for one in seen if isinstance(one.event, Frame) and one.live]
+            return [one for one in found if (not one.seq) is live_only]
+
+        told = wait_for(lambda: frames(live_only=False)[3:], "stored frames are told of")
+        assert all((one.encoding, one.data) == ("stored", b"") for one in told)
+        assert not frames(live_only=True), "nobody asked for pictures"
+        follower.want_pictures(frozenset({"other"}))
+        follower.want_pictures(frozenset({"run"}))
+        picture = wait_for(lambda: frames(live_only=True), "pictures come")[-1]
+        assert abs(level(picture) - 99) <= 2
+        follower.want_pictures(frozenset())
+        feed = worker._outbox._linked.feed  # type: ignore[attr-defined]
+        wait_for(lambda: not feed.pictures, "the worker hears of it")
+        assert feed.watched
+    follower.stop()
+
+
 def test_a_picture_that_is_none_costs_no_step(fabric_service: FabricService) -> None:
     with fabric_service.connect(run="run", store_frames="steps:1") as worker:
         worker.step(episode=0, step=0, frame=lambda: 1 / 0)
@@ -194,7 +229,7 @@ def level(frame: Frame) -> float:
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
-INFO = stream(1)
+INFO = stream("run")
 
 
 def stored(path: Path, places: list[tuple[int, int, int]]) -> None:
@@ -218,6 +253,52 @@ def test_the_nearest_frame_of_the_same_episode(
         found = reader.frame_at(INFO.run_id, "ada", *asked)
         ways = [(abs(step - asked[2]), step) for *episode, step in places if tuple(episode) == asked[:2]]
         assert (None if found is None else decoded(found).step_index) == (min(ways)[1] if ways else None)
+
+
+def test_a_frame_with_its_picture_is_nearer_than_any_that_expired(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.sqlite"
+    with Scribe(path) as scribe:
+        for seq, (episode, step, encoding) in enumerate(
+            [(1, 1, "raw"), (1, 3, EXPIRED), (1, 4, EXPIRED), (1, 7, "raw"), (2, 5, EXPIRED)], start=1
+        ):
+            scribe.put(INFO, Frame(seq, "ada", 0, episode, step, f"f{seq}", 1, 1, encoding, b"", seq, seq))
+        scribe.commit()
+
+    def nearest(episode: int, at: int) -> int | None:
+        found = reader.frame_at(INFO.run_id, "ada", 0, episode, at)
+        return None if found is None else decoded(found).step_index
+
+    with FileReader(path) as reader:
+        assert [nearest(1, at) for at in range(9)] == [1, 1, 1, 1, 1, 7, 7, 7, 7]
+        assert (nearest(2, 0), nearest(2, 9), nearest(3, 0)) == (5, 5, None)
+
+
+def ask(feed: Follower | FileFeed, *place: int) -> FoundFrame:
+    wanted = FramePlace(INFO.run_id, "ada", *place)
+    feed.ask_frame(wanted)
+    found: FoundFrame = wait_for(lambda: feed.drain().frame, "the store answers")
+    assert found.place == wanted
+    return found
+
+
+@pytest.mark.parametrize("of", ["file", "broker"])
+def test_a_feed_finds_frames_for_its_client(tmp_path: Path, of: str) -> None:
+    path = tmp_path / "telemetry.sqlite"
+    stored(path, [(0, 1, 2), (0, 1, 6), (1, 1, 0)])
+    with query_behind_broker(path) as address:
+        feed = FileFeed(path) if of == "file" else Follower(address)
+        feed.start()
+        try:
+            for asked, step in ((0, 2), (4, 2), (5, 6), (9, 6)):
+                frame = ask(feed, 0, 1, asked).frame
+                assert frame is not None
+                assert (frame.step_index, frame.data) == (step, b"rgb")
+            assert ask(feed, 0, 2, 0) == FoundFrame(FramePlace("run", "ada", 0, 2, 0), None)
+            if of == "broker":
+                assert "does not understand the question" in ask(feed, 0, 2**63, 0).problem
+            assert ask(feed, 0, 1, 2).frame is not None, "and the next"
+        finally:
+            feed.stop()
 
 
 def test_frames_of_an_episode_in_pages(tmp_path: Path) -> None:

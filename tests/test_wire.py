@@ -270,7 +270,7 @@ FIELDS = {
     "stored_events": COUNTS, "quarantined_events": COUNTS, "token": st.binary(max_size=20),
     "policy": st.builds(QueuePolicy, COUNTS, COUNTS, NAMES, COUNTS), "keeps": NAMES, "received": COUNTS, "lost": COUNTS,
     "clock_offset_ns": st.none() | st.integers(-(2**63), 2**63 - 1), "round_trip_ns": st.none() | COUNTS,
-    "agents": st.none() | st.lists(NAMES, max_size=3),
+    "agents": st.none() | st.lists(NAMES, max_size=3), "pictures": st.none() | st.lists(NAMES, max_size=3),
     "runs": st.none() | st.lists(NAMES, max_size=3), "kinds": st.none() | st.lists(NAMES, max_size=3),
     "batches": st.lists(st.binary(max_size=20), max_size=3),
     "status": st.dictionaries(NAMES, COUNTS | NAMES, max_size=3),

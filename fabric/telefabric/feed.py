@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from telefabric.framedesk import FoundFrame, FramePlace
 from telefabric.session.handover import Range
 from telefabric_schemas import AnyEvent
 
@@ -95,13 +96,15 @@ class Update(NamedTuple):
     """The whole list when something in it changed; newest first."""
     events: tuple[FeedEvent, ...]
     """Of one stream in rising seq, but for those that fill a hole. A ``frame`` of seq 0 is a live picture, not stored,
-    the newest of its agent and environment."""
+    the newest of its agent and environment; a stored one that came live says ``stored`` and has no picture."""
     holes: dict[bytes, tuple[Range, ...]]
     """For each stream whose holes changed, the seqs that are missing now and may still come from the store."""
     gaps: dict[bytes, tuple[Range, ...]]
     """For each stream where it changed, the seqs that are known to be lost for good."""
     skipped: dict[bytes, int]
     """For each stream, events that this feed left out because nobody drained it; all are in the store."""
+    frame: FoundFrame | None = None
+    """The answer to `ask_frame`."""
 
 
 class Feed(Protocol):
@@ -111,6 +114,14 @@ class Feed(Protocol):
     def stop(self) -> None: ...
     def watch(self, run_ids: frozenset[str]) -> None:
         """Follow these runs and no others, from their history on."""
+        ...
+
+    def want_pictures(self, run_ids: frozenset[str]) -> None:
+        """Have the workers of these watched runs send live pictures, and no others: none to begin with."""
+        ...
+
+    def ask_frame(self, place: FramePlace) -> None:
+        """Look for the stored frame of a step; a later question takes the place of this one."""
         ...
 
     def drain(self) -> Update: ...

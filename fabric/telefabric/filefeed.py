@@ -18,6 +18,7 @@ import msgspec
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.feed import Connection, FeedEvent, Link, RunView, Update
+from telefabric.framedesk import FrameDesk, FramePlace
 from telefabric.session.handover import Range, SeqSet
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent
@@ -63,6 +64,7 @@ class FileFeed:
         self._holes: dict[bytes, tuple[Range, ...]] = {}
         self._gaps: dict[bytes, tuple[Range, ...]] = {}
         self._skipped: dict[bytes, int] = {}
+        self._desk = FrameDesk()
         self._received = 0
         self._rate = _Rate()
 
@@ -87,6 +89,14 @@ class FileFeed:
             self._watched = run_ids
             self._changed.notify_all()
 
+    def want_pictures(self, run_ids: frozenset[str]) -> None:
+        """Nothing is live in a file."""
+
+    def ask_frame(self, place: FramePlace) -> None:
+        with self._changed:
+            self._desk.ask(place)
+            self._changed.notify_all()
+
     def drain(self) -> Update:
         with self._changed:
             runs, self._runs = self._runs, None
@@ -99,7 +109,7 @@ class FileFeed:
             connection = Connection(
                 self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received
             )
-        return Update(connection, runs, tuple(events), holes, gaps, skipped)
+        return Update(connection, runs, tuple(events), holes, gaps, skipped, self._desk.take())
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -126,8 +136,9 @@ class FileFeed:
                 with self._changed:
                     self._runs = runs
             until = time.monotonic() + self._poll_s
+            self._desk.answer(reader)
             while self._page_all(reader, pagers) and time.monotonic() < until:
-                pass
+                self._desk.answer(reader)
             with self._changed:
                 if not self._stopped.is_set():
                     self._changed.wait(max(0.0, until - time.monotonic()))

@@ -8,6 +8,7 @@ from collections import deque
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from telefabric.feed import Connection, Feed, FeedEvent, Link, RunView, Update
+from telefabric.framedesk import FramePlace
 from telefabric.session.handover import Range
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.track import Track, TrackKey
@@ -88,6 +89,14 @@ class Controller(QObject):
             self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != stream_id}
         self._feed.watch(frozenset(self.watched))
 
+    def want_pictures(self, run_ids: frozenset[str]) -> None:
+        """Live pictures of these runs are in sight."""
+        self._feed.want_pictures(run_ids)
+
+    def ask_frame(self, place: FramePlace) -> None:
+        """Have the store looked through for the frame of a step; its track is told."""
+        self._feed.ask_frame(place)
+
     def set_paused(self, paused: bool) -> None:
         """Paused, tables and charts stand still; the tracks go on receiving."""
         if paused == self.paused:
@@ -120,6 +129,8 @@ class Controller(QObject):
         if update.runs is not None:
             self._take_runs(update.runs)
         self._take_events(update)
+        if update.frame is not None and (track := self.tracks.get(update.frame.place[:2])):
+            track.found = update.frame
         self.tick_s = time.perf_counter() - begun
         self.ticked.emit()
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from telefabric.feed import FeedEvent
+from telefabric.framedesk import FoundFrame, FramePlace
 from telefabric_gui.rows import EPISODE_ROW, NO_STEP, STEP_ROW, EventRows, Mark
-from telefabric_schemas import Episode, Frame, Metric, Step
+from telefabric_schemas import EXPIRED, STORED, Episode, Frame, Metric, Step
 
 STEP_ROWS_MAX = 100_000
 EPISODE_ROWS_MAX = 50_000
@@ -56,8 +57,8 @@ class Track:
         self._stored: dict[tuple[int, int], dict[int, Frame]] = {}
         """Stored frames by environment and episode, and by step."""
         self._stored_bytes = 0
-        self._expired: set[tuple[int, int, int]] = set()
-        """Places whose pictures the store has let go of."""
+        self.found: FoundFrame | None = None
+        """What the store was last asked for."""
         self.live = False
         """The newest step came over the live path."""
         self.streams: dict[bytes, int] = {}
@@ -97,8 +98,7 @@ class Track:
 
     def show_frame(self, frame: Frame) -> None:
         """Keep a picture, unless a newer one has come already; and a stored one, with those of its episode."""
-        if frame.encoding == "expired":
-            self._expired.add((frame.env_index, frame.episode_index, frame.step_index))
+        if frame.encoding in (EXPIRED, STORED):
             return
         if self.frame is None or frame.time_ns >= self.frame.time_ns:
             self.frame = frame
@@ -121,12 +121,18 @@ class Track:
         env, episode, step = int(row["env"]), int(row["episode"]), int(row["step"])
         if frame is not None and (env, episode, step) == (frame.env_index, frame.episode_index, frame.step_index):
             return frame
-        stored = self._stored.get((env, episode), {})
-        return stored[min(stored, key=lambda at: (abs(at - step), at))] if stored else None
+        held = list(self._stored.get((env, episode), {}).values())
+        answer = self.answer(row)
+        if answer is not None and answer.frame is not None and answer.frame.encoding != EXPIRED:
+            held.append(answer.frame)
+        return min(held, key=lambda one: (abs(one.step_index - step), one.step_index), default=None)
 
-    def has_expired(self, row: Any) -> bool:
-        """The store had a picture of this step."""
-        return (int(row["env"]), int(row["episode"]), int(row["step"])) in self._expired
+    def place_of(self, row: Any) -> FramePlace:
+        return FramePlace(*self.key, int(row["env"]), int(row["episode"]), int(row["step"]))
+
+    def answer(self, row: Any) -> FoundFrame | None:
+        """The store's, if it was asked for this step."""
+        return self.found if self.found is not None and self.found.place == self.place_of(row) else None
 
     def returns(self) -> Points:
         """Episode returns by step, or by episode when the events do not tell the step."""

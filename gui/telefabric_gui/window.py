@@ -218,6 +218,7 @@ class MainWindow(QMainWindow):
         if tab.page is None:
             page = tab.build()
             page.let_go.connect(self.follow)
+            page.frame_wanted.connect(self.controller.ask_frame)
             page.set_paused(self.controller.paused)
         assert tab.page is not None
         return tab.page
@@ -283,7 +284,10 @@ class MainWindow(QMainWindow):
         self.stack.setCurrentWidget(self.empty)
 
     def _refresh_page(self) -> None:
-        if page := self.page:
+        page = self.page
+        wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
+        self.controller.want_pictures(frozenset({page.track.key.run_id}) if page and wanted else frozenset())
+        if page is not None:
             page.refresh(self.controller.runs.get(page.track.key.run_id), paused=self.controller.paused)
 
     def _show_health(self) -> None:

@@ -1,6 +1,8 @@
 """Event types of Telefabric, their topic table, and the values inside them."""
 
 from telefabric_schemas.events import (
+    EXPIRED,
+    STORED,
     AnyEvent,
     Control,
     Episode,
@@ -20,7 +22,9 @@ from telefabric_schemas.topics import DURABLE_KINDS, LIVE_ONLY_KINDS, TOPICS, To
 
 __all__ = [
     "DURABLE_KINDS",
+    "EXPIRED",
     "LIVE_ONLY_KINDS",
+    "STORED",
     "TOPICS",
     "AnyEvent",
     "Control",

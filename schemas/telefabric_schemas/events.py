@@ -23,6 +23,8 @@ else:
 
 PAYLOAD_VERSION = 1
 NIL = msgspec.Raw(b"\xc0")
+EXPIRED, STORED = "expired", "stored"
+"""Encodings of a frame without its picture: the store let go of it; on the live path, the store has it."""
 
 ControlMode = Literal["human", "agent", "multi_agent", "hybrid", "replay", "unknown"]
 CONTROL_MODES = frozenset(get_args(ControlMode))
@@ -180,7 +182,7 @@ class Frame(Event, tag="frame"):
     frame_ref: Annotated[str, _unit("ref", "The name by which steps refer to this frame.")]
     width: Annotated[Int64, _unit("px", "Width.")]
     height: Annotated[Int64, _unit("px", "Height.")]
-    encoding: Annotated[str, _unit("enum", "How data is encoded: jpeg, png, raw; expired: it is gone.")]
+    encoding: Annotated[str, _unit("enum", "How data is encoded: jpeg, png, raw. Without data: expired, stored.")]
     data: Annotated[bytes, _unit("bytes", "The encoded picture.")]
     time_ns: TimeNs
     mono_ns: MonoNs

@@ -14,6 +14,7 @@ returns is passed on untouched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
 import gymnasium
@@ -45,12 +46,22 @@ class _Track:
         """The last step ended an episode, and no reset has followed."""
         self.seed: Any = None
         """The seed that was given to the last reset."""
+        self.render: Callable[[], Any] | None = None
+        """What draws the environment for whoever looks; not called while nobody does."""
         self._total: float | None = 0.0
 
     def stepped(
-        self, action: Any, observation: Any, reward: Any, terminated: Any, truncated: Any, info: Mapping[str, Any]
+        self,
+        action: Any,
+        observation: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        info: Mapping[str, Any],
+        *,
+        drawn: bool = True,
     ) -> None:
-        """Emit a step."""
+        """Emit a step. `drawn`: what `render` draws now is what the step led to."""
         teller = self._teller
         if reward.__class__ is not float:
             reward = _number(reward)
@@ -68,7 +79,7 @@ class _Track:
             control_mode=teller.control_mode,
             policy_label=teller.policy_label,
             backend="gymnasium",
-            frame=teller.render,
+            frame=self.render if drawn else None,
         )
         self.step += 1
         self._total = self._total + reward if self._total is not None and reward.__class__ is float else None
@@ -112,8 +123,6 @@ class _Teller:
         self.policy_label = policy_label
         self.observations = observations
         self.infos = infos
-        self.render: Callable[[], Any] | None = None
-        """What draws the environment for whoever watches; not called while nobody does."""
 
 
 class _Labels:
@@ -167,7 +176,7 @@ class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
     ) -> None:
         """
         :param agent: agent id of the events; the worker's own by default.
-        :param frames: whether watchers get what the environment renders; by default if its render mode is rgb_array.
+        :param frames: whether steps carry what the environment renders; by default if its render mode is rgb_array.
         :param env_index: index of this environment among those of the agent.
         :param first_episode: index of the first episode, for a run that continues an earlier one.
         :param game_id: environment id; from ``env.spec`` by default.
@@ -177,9 +186,9 @@ class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         game_id = game_id or _spec_id(env)
         self._teller = _Teller(worker, game_id, control_mode, policy_label, observations, infos)
-        if frames or (frames is None and env.render_mode == "rgb_array"):
-            self._teller.render = env.render
         self._track = _Track(self._teller, env_index, agent, first_episode)
+        if frames or (frames is None and env.render_mode == "rgb_array"):
+            self._track.render = env.render
         self._autoreset = any(isinstance(layer, Autoreset) for layer in _layers(env))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -239,6 +248,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         policy_label: str | None = None,
         observations: bool = True,
         infos: bool = True,
+        frames: bool | None = None,
     ) -> None:
         """Raises `telefabric.errors.UsageError` unless there are as many agents as environments.
 
@@ -246,6 +256,8 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         :param game_id: environment id; from ``env.spec`` or the first environment's by default.
         :param observations: whether steps carry their observations.
         :param infos: whether steps carry what their environment reports in its info.
+        :param frames: whether steps carry what their environments render; by default if the render mode is rgb_array.
+            gymnasium's `SyncVectorEnv` draws those that are looked at, any other vector env all of them at once.
         """
         if agents is not None and len(agents) != env.num_envs:
             raise UsageError(f"{len(agents)} agents for {env.num_envs} environments: name one for each")
@@ -256,6 +268,11 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         self._mode = _autoreset_mode(env)
         self._rng_seeds: Sequence[int | None] | None = None
         """Seeds of the generators in other processes; asked for once after each `reset`, for the round trips."""
+        self._pictures: Sequence[Any] | None = None
+        """What the vector env rendered after this step."""
+        if frames or (frames is None and env.render_mode == "rgb_array"):
+            for index, track in enumerate(self._tracks):
+                track.render = partial(self._render, index)
 
     def reset(
         self,
@@ -277,6 +294,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         result = self.env.step(actions)
+        self._pictures = None
         observations, rewards, terminations, truncations, infos = result
         each_action = _each(self.env.action_space, actions, self.num_envs)
         each_observation = _each(self.env.observation_space, observations, self.num_envs)
@@ -289,9 +307,12 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
             ends = bool(terminated or truncated)
             observation = each_observation[index]
             info = _info_of(infos, index, self.num_envs) if self._teller.infos or ends else {}
-            if ends and self._mode is AutoresetMode.SAME_STEP:  # the rest is of the episode that has begun
+            begun = ends and self._mode is AutoresetMode.SAME_STEP
+            if begun:  # the rest, and what is drawn, is of the episode that has begun
                 observation, info = info.get("final_obs"), info.get("final_info") or {}
-            track.stepped(each_action[index], observation, each_reward[index], terminated, truncated, info)
+            track.stepped(
+                each_action[index], observation, each_reward[index], terminated, truncated, info, drawn=not begun
+            )
             if ends:
                 self._end(index, "terminated" if terminated else "truncated")
                 track.ended = self._mode is not AutoresetMode.SAME_STEP
@@ -308,6 +329,15 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         track = self._tracks[index]
         if track.step:
             track.finish(reason, self._rng_seed(index) if track.seed is None else track.seed)
+
+    def _render(self, index: int) -> Any:
+        base = self.unwrapped
+        if isinstance(base, SyncVectorEnv):
+            return base.envs[index].render()
+        if self._pictures is None:
+            rendered = self.env.render()
+            self._pictures = [None] * self.num_envs if rendered is None else cast("Sequence[Any]", rendered)
+        return self._pictures[index]
 
     def _given_seed(self, seed: Any, index: int) -> Any:
         if isinstance(seed, (Sequence, np.ndarray)):

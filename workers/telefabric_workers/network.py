@@ -1,4 +1,4 @@
-"""Frames over the network, for whoever watches from anywhere: JPEG over the live path, the newest of each environment.
+"""Frames over the network, for whoever asks for pictures: JPEG over the live path, the newest of each environment.
 
 The caller's thread copies the picture; the link's thread encodes it, without the interpreter lock. Needs the extra
 ``frames`` (simplejpeg and numpy).
@@ -42,7 +42,7 @@ class NetworkFrames:
         self._paces: defaultdict[tuple[str, int], Pace] = defaultdict(lambda: Pace(fps_max))
 
     def wants(self, moment: Moment, rendered: bool) -> bool:
-        if not self._linked.feed.watched:
+        if not self._linked.feed.pictures:
             return False
         return self._paces[moment.agent_id, moment.env_index].due(time.monotonic_ns())
 

@@ -19,8 +19,7 @@ from telefabric.cli.read import open_source, require_run
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.store.query import Page, StepKey, StoredEvent
 from telefabric.store.reader import Reader
-from telefabric.store.retention import EXPIRED
-from telefabric_schemas import Frame, Step
+from telefabric_schemas import EXPIRED, Frame, Step
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -32,6 +32,7 @@ class LiveTail:
             runs=None if run is None else [run],
             kinds=kinds or None,
             agents=None if agent is None else [agent],
+            pictures=None if "frame" in kinds else (),
             policy=policy,
         )
         self._kinds = kinds

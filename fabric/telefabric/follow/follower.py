@@ -12,6 +12,7 @@ from telefabric.feed import Connection, Link, RunView, Update
 from telefabric.follow.gathering import HISTORY_EVENTS, Gathering
 from telefabric.follow.history import History
 from telefabric.follow.live import LiveLink
+from telefabric.framedesk import FrameDesk, FramePlace
 from telefabric.session.liveness import run_state
 from telefabric.store.query import Run
 from telefabric.wire.live import QueuePolicy
@@ -45,7 +46,8 @@ class Follower:
     ) -> None:
         self.address = address
         self._gathering = Gathering(history_events=history_events, in_order=in_order)
-        self._history = History(address, self._gathering)
+        self._desk = FrameDesk()
+        self._history = History(address, self._gathering, self._desk)
         self._live = LiveLink(address, self._gathering, name, policy or QueuePolicy())
         self._shown: tuple[RunView, ...] | None = None
         self._said: tuple[object, ...] = (None, None, None)
@@ -68,6 +70,13 @@ class Follower:
             self._live.watch_changed()
             self._history.wake()
 
+    def want_pictures(self, run_ids: frozenset[str]) -> None:
+        self._live.want_pictures(run_ids)
+
+    def ask_frame(self, place: FramePlace) -> None:
+        self._desk.ask(place)
+        self._history.wake()
+
     def set_policy(self, policy: QueuePolicy) -> None:
         """Ask the broker for another policy of this client's queue. Any thread."""
         self._live.watch_changed(policy)
@@ -77,7 +86,8 @@ class Follower:
         if any(drained.holes.values()):
             self._history.wake()
         runs = self._changed_runs()
-        return Update(self._connection(), runs, drained.events, drained.holes, drained.gaps, drained.skipped)
+        connection, frame = self._connection(), self._desk.take()
+        return Update(connection, runs, drained.events, drained.holes, drained.gaps, drained.skipped, frame)
 
     def source(self, stream_id: bytes) -> Source:
         """Whose stream it is, as the store or the broker last said; empty names when neither has."""

@@ -8,6 +8,7 @@ import threading
 from telefabric.address import Address
 from telefabric.errors import TelefabricError
 from telefabric.follow.gathering import Gathering, Seen, Task, decode
+from telefabric.framedesk import FrameDesk
 from telefabric.session.handover import Numbered, Range
 from telefabric.store.query import Run, StoredEvent, Stream
 from telefabric.store.reader import Reader
@@ -22,13 +23,14 @@ _RETRY_S = 1.0
 class History:
     """Fetches until `stop`. `runs`, `streams` and `problem` may be looked at from any thread."""
 
-    def __init__(self, address: Address, gathering: Gathering) -> None:
+    def __init__(self, address: Address, gathering: Gathering, desk: FrameDesk) -> None:
         self.runs: list[Run] = []
         self.streams: list[Stream] = []
         self.problem = ""
         """Why nothing is fetched now: a sentence; empty when it is."""
         self._address = address
         self._gathering = gathering
+        self._desk = desk
         self._reader: Reader | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -38,7 +40,7 @@ class History:
         self._thread.start()
 
     def wake(self) -> None:
-        """Look at once: other runs are watched, or something is missing."""
+        """Look at once: other runs are watched, something is missing, or a frame is asked for."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -71,7 +73,8 @@ class History:
         return _LOOK_S
 
     def _look(self, reader: Reader) -> None:
-        """Runs, and the streams of watched ones with how far they are stored."""
+        """Runs, and the streams of watched ones with how far they are stored; the frame that somebody asked for."""
+        self._desk.answer(reader)
         self.runs = reader.runs()
         found: list[Stream] = []
         for run_id in self._gathering.watched:

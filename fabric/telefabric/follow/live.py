@@ -20,11 +20,12 @@ class LiveLink:
     """Subscribes until `stop`. What is public may be looked at anywhere."""
 
     def __init__(self, address: Address, gathering: Gathering, name: str, policy: QueuePolicy) -> None:
-        self.subscription = LiveSubscription(address, name=name, runs=(), policy=policy)
+        self.subscription = LiveSubscription(address, name=name, runs=(), pictures=(), policy=policy)
         self.status: dict[str, Any] = {}
         """What the broker last said of its streams."""
         self._gathering = gathering
         self._policy = policy
+        self._pictures: frozenset[str] = frozenset()
         self._wanted_changed = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telefabric-live", daemon=True)
@@ -36,6 +37,12 @@ class LiveLink:
         """Other runs are to be watched, or with another policy."""
         self._policy = policy or self._policy
         self._wanted_changed.set()
+
+    def want_pictures(self, run_ids: frozenset[str]) -> None:
+        """Of these runs, as far as they are watched."""
+        if run_ids != self._pictures:
+            self._pictures = run_ids
+            self._wanted_changed.set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -61,7 +68,7 @@ class LiveLink:
         subscription.wants_status = self._gathering.has_unknown
 
     def _watch(self) -> None:
-        self.subscription.want(runs=self._gathering.watched, policy=self._policy)
+        self.subscription.want(runs=self._gathering.watched, pictures=self._pictures, policy=self._policy)
 
     def _take(self, stream: bytes, events: list[LiveEvent]) -> None:
         """What has a seq becomes one with what is stored; of pictures the newest is kept."""

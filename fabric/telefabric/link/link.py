@@ -28,7 +28,7 @@ from telefabric.session.clock import clock_of
 from telefabric.session.stream import NS, Phase, StreamSession, claimed
 from telefabric.spool import Spool
 from telefabric.wire import control
-from telefabric.wire.live import topic_of
+from telefabric.wire.live import topic_of, wishes_pictures
 
 log = library_logger("telefabric.link")
 
@@ -215,8 +215,8 @@ class Link:
         for linked in arriving:
             self.streams[linked.spool.info.stream] = linked
             linked.session.reconnected(now_ns)
-            if self._sockets is not None and self._is_watched(linked, self._sockets):
-                linked.feed.watch(True, 0)  # from its first event on
+            if self._sockets is not None:
+                self._watch_one(linked, 0)  # from its first event on
 
     def _adopt(self, spool: Spool, now_ns: int) -> None:
         linked = LinkedStream(spool, StreamSession(spool.info, self._random), adopted=True, closing=True, hurry=True)
@@ -350,12 +350,14 @@ class Link:
         assert self._sockets is not None
         self._sockets.watched_changed = False
         for linked in self.streams.values():
-            linked.feed.watch(self._is_watched(linked, self._sockets), linked.spool.head)
+            self._watch_one(linked, linked.spool.head)
 
-    @staticmethod
-    def _is_watched(linked: LinkedStream, sockets: Sockets) -> bool:
-        run = topic_of(linked.spool.info.run_id, "")
-        return not linked.adopted and any(run.startswith(topic) or topic.startswith(run) for topic in sockets.watched)
+    def _watch_one(self, linked: LinkedStream, head: int) -> None:
+        assert self._sockets is not None
+        wishes, run_id = self._sockets.watched, linked.spool.info.run_id
+        run = topic_of(run_id, "")
+        watched = not linked.adopted and any(run.startswith(topic) or topic.startswith(run) for topic in wishes)
+        linked.feed.watch(watched, head, pictures=watched and wishes_pictures(wishes, run_id))
 
     # -- one stream ----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from telefabric.session.stream import NS
 from telefabric.spool import Chunk
 from telefabric.wire import batch, records
 from telefabric.wire.live import topic_of
-from telefabric_schemas import Control, Frame, Overflow, RunHeartbeat
+from telefabric_schemas import STORED, Control, Frame, Overflow, RunHeartbeat
 
 
 class LiveSender:
@@ -114,9 +114,16 @@ class LiveSender:
 
 
 def _kinds_and_records(chunk: Chunk) -> Iterator[tuple[str, bytes]]:
+    """Of stored frames only their places: whoever wants pictures gets them at the rate of the live path."""
     body = chunk.body
     for start, end in records.spans(body, chunk.events):
-        yield records.kind_of(body[start : start + 32]), body[start - records.PREFIX_BYTES : end]
+        kind = records.kind_of(body[start : start + 32])
+        yield kind, _place_of(body[start:end]) if kind == "frame" else body[start - records.PREFIX_BYTES : end]
+
+
+def _place_of(raw: bytes) -> bytes:
+    return records.frame(_encoder.encode(msgspec.structs.replace(_frames.decode(raw), encoding=STORED, data=b"")))
 
 
 _encoder = msgspec.msgpack.Encoder()
+_frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)

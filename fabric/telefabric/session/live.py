@@ -21,7 +21,7 @@ from telefabric.session.recent import RecentWindow
 from telefabric.session.thinning import LiveBatch
 from telefabric.wire import control
 from telefabric.wire.batch import Header
-from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy, topic_of, topic_parts
+from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy, pictures_wish, topic_of, topic_parts
 from telefabric_schemas import TOPICS, Overflow, RunHeartbeat
 
 NS = 1_000_000_000
@@ -60,14 +60,15 @@ class LiveLane:
         self.forget_unwatched()
 
     def wanted(self, tapped: Iterable[bytes] = ()) -> set[bytes]:
-        """The topic prefixes to ask of the workers, for subscribers and for what the tap's listeners subscribed to."""
-        prefixes = set(tapped)
+        """What to ask of the workers, for subscribers and for what the tap's listeners subscribed to.
+
+        Topic prefixes, and of whom pictures are wanted.
+        """
+        prefixes, pictures = set(tapped), set(tapped)
         for subscriber in self.subscribers.values():
-            if subscriber.runs is None:
-                prefixes.add(ALL_RUNS)
-            else:
-                prefixes.update(topic_of(run, "") for run in subscriber.runs)
-        return prefixes
+            prefixes |= _prefixes(subscriber.runs)
+            pictures |= _prefixes(subscriber.pictures)
+        return prefixes | {pictures_wish(prefix) for prefix in pictures}
 
     def push(self, topic: bytes, header: Header, message: bytes, now_ns: int) -> None:
         """A live batch from a worker, for everyone who wants it."""
@@ -224,6 +225,7 @@ class LiveCore:
             "runs": _listed(one.runs),
             "kinds": _listed(one.kinds),
             "agents": _listed(one.agents),
+            "pictures": _listed(one.pictures),
             "policy": msgspec.structs.asdict(one.policy),
             "numbered": one.number,
             "delivered": one.delivered,
@@ -234,6 +236,10 @@ class LiveCore:
             "lost_in_transit": watcher.lost,
             "heard_s": round((now_ns - watcher.heard_ns) / NS, 3),
         }
+
+
+def _prefixes(runs: frozenset[str] | None) -> set[bytes]:
+    return {ALL_RUNS} if runs is None else {topic_of(run, "") for run in runs}
 
 
 def _listed(names: frozenset[str] | None) -> list[str] | None:

@@ -38,6 +38,8 @@ class LiveFeed:
 
     def __init__(self) -> None:
         self.watched = False
+        self.pictures = False
+        """Somebody who watches wants pictures, too."""
         self.cursor = 1
         """The next seq to look at."""
         self.counters: Counter[str] = Counter()
@@ -47,8 +49,9 @@ class LiveFeed:
         """Numbered, and not yet taken by the pipe; nothing is sorted or skipped before they are."""
         self._untold: dict[tuple[str, str], Skip] = {}
 
-    def watch(self, watched: bool, head: int) -> None:
+    def watch(self, watched: bool, head: int, *, pictures: bool = False) -> None:
         """Whether somebody watches from now on. A new watcher gets what is emitted after `head`."""
+        self.pictures = pictures
         if watched and not self.watched:
             self.cursor = head + 1
             self._untold.clear()

@@ -74,6 +74,8 @@ class LiveSubscriber:
     """These; None for all."""
     kinds: frozenset[str] | None = None
     agents: frozenset[str] | None = None
+    pictures: frozenset[str] | None = frozenset()
+    """Of these runs; None for all of them."""
     policy: QueuePolicy = field(default_factory=QueuePolicy)
     number: int = 0
     """Events that were ever meant for it."""
@@ -95,6 +97,7 @@ class LiveSubscriber:
         self.runs = None if message.runs is None else frozenset(message.runs)
         self.kinds = None if message.kinds is None else frozenset(message.kinds)
         self.agents = None if message.agents is None else frozenset(message.agents)
+        self.pictures = _pictures(message)
         self.policy = policy or message.policy
         self._begin_round()
         self._shorten()
@@ -253,6 +256,14 @@ class LiveSubscriber:
 def drop_order(kind: str) -> int:
     topic = TOPICS.get(kind)
     return topic.drop_order if topic else _ORDER_UNKNOWN
+
+
+def _pictures(message: control.Watch) -> frozenset[str] | None:
+    """Of which runs a subscriber wants pictures; None for all."""
+    if message.kinds is not None and "frame" not in message.kinds:
+        return frozenset()
+    named = [frozenset(names) for names in (message.runs, message.pictures) if names is not None]
+    return frozenset.intersection(*named) if named else None
 
 
 def _merged(drops: Iterable[Untold], queued: Sequence[int]) -> list[Untold]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import apsw
+import msgspec
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
@@ -29,6 +30,7 @@ from telefabric.store.query import (
     Stream,
 )
 from telefabric.store.reader import FIRST_BUCKET, KINDS, QUARANTINE, Reader
+from telefabric_schemas import EXPIRED, Frame
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -379,19 +381,26 @@ class FileReader(Reader):
         return Page([self._event(row) for row in rows], False)
 
     def _frame_at(self, question: query.FrameAt) -> Page[StoredEvent]:
-        episode = (question.run_id, question.agent_id, question.env_index, question.episode_index)
-        at = question.step_index
-        near = [
-            row
-            for side, order in (("<=", "DESC"), (">", "ASC"))
-            for row in self._query(
-                f"SELECT {_BY_KIND['frame'].columns}, step_index FROM frames WHERE {_OF_EPISODE}"
-                f" AND step_index {side} ? ORDER BY step_index {order}, id DESC LIMIT 1",
-                (*episode, at),
-            )
-        ]
-        nearest = min(near, key=lambda row: abs(row[-1] - at), default=None)
-        return Page([] if nearest is None else [self._event(nearest[:-1])], False)
+        near = [row for side in (("<=", "DESC"), (">", "ASC")) for row in self._frames_beside(question, *side)]
+        nearest = min(near, key=lambda row: (row[-1], abs(row[-2] - question.step_index)), default=None)
+        return Page([] if nearest is None else [self._event(nearest[:-2])], False)
+
+    def _frames_beside(self, question: query.FrameAt, side: str, order: str) -> Iterator[tuple[Any, ...]]:
+        """The nearest frame on one side, and the nearest with a picture; then step, and whether that has expired.
+
+        Over a long run of expired ones: they are small.
+        """
+        rows = self._query(
+            f"SELECT {_BY_KIND['frame'].columns}, step_index FROM frames WHERE {_OF_EPISODE}"
+            f" AND step_index {side} ? ORDER BY step_index {order}, id DESC",
+            (question.run_id, question.agent_id, question.env_index, question.episode_index, question.step_index),
+        )
+        for place, row in enumerate(rows):
+            expired = _frames.decode(self._event(row[:-1]).event).encoding == EXPIRED
+            if not expired or place == 0:
+                yield *row, expired
+            if not expired:
+                return
 
     # -- overview ------------------------------------------------------------------------------------------------
 
@@ -468,6 +477,9 @@ class _Gathered:
 
     def last(self, otherwise: int) -> int:
         return self.rows[-1][0] if self.rows else otherwise
+
+
+_frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 
 def _cut(rows: Iterator[T], limit: int, size: Callable[[T], int]) -> Page[T]:

@@ -142,7 +142,7 @@ class Reader(ABC):
     ) -> StoredEvent | None:
         """The stored frame of a step, or the nearest one of its episode, the earlier of two; None when it has none.
 
-        Its picture may have expired.
+        One whose picture has expired only when there is no other.
         """
         question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index)
         return next(iter(self._ask(question, Page[StoredEvent]).rows), None)

@@ -13,12 +13,10 @@ import structlog
 
 from telefabric import limits
 from telefabric.store.writer import Writer
-from telefabric_schemas import Frame
+from telefabric_schemas import EXPIRED, Frame
 
 log = structlog.get_logger("telefabric.store")
 
-EXPIRED = "expired"
-"""The `encoding` of a frame whose picture is gone."""
 _NS = 1_000_000_000
 
 

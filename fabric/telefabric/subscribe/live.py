@@ -52,7 +52,8 @@ class LiveEvent(NamedTuple):
 class LiveSubscription:
     """Subscribes on the first `poll`, and again after every silence of the broker. One thread at a time.
 
-    `runs`, `kinds` and `agents` are what is wanted, None for all. `policy` says how the queue in the broker behaves;
+    `runs`, `kinds` and `agents` are what is wanted, None for all, and `pictures` the runs whose workers are to send
+    pictures (frames of seq 0), None for all that are watched. `policy` says how the queue in the broker behaves;
     `granted` what the broker made of it.
     """
 
@@ -64,6 +65,7 @@ class LiveSubscription:
         runs: Iterable[str] | None = None,
         kinds: Iterable[str] | None = None,
         agents: Iterable[str] | None = None,
+        pictures: Iterable[str] | None = None,
         policy: QueuePolicy | None = None,
     ) -> None:
         self.instance: bytes | None = None
@@ -86,8 +88,9 @@ class LiveSubscription:
         self.ledger = Ledger(kinds)
         self._address = address
         self._wish = control.Watch(
-            control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents)
-        )
+            control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents),
+            _listed(pictures),
+        )  # fmt: skip
         self._past_dropped: Counter[str] = Counter()
         self._past_lost = 0
         self._clock_offset_ns = 0
@@ -96,12 +99,21 @@ class LiveSubscription:
         self._sockets: WatchSockets | None = None
 
     def want(
-        self, *, runs: Iterable[str] | None, agents: Iterable[str] | None = None, policy: QueuePolicy | None = None
+        self,
+        *,
+        runs: Iterable[str] | None,
+        agents: Iterable[str] | None = None,
+        pictures: Iterable[str] | None = None,
+        policy: QueuePolicy | None = None,
     ) -> None:
         """Other filters or another policy (None: the one of before) from now on; numbers and accounts go on."""
         wish = self._wish
         self._wish = msgspec.structs.replace(
-            wish, runs=_listed(runs), agents=_listed(agents), policy=policy or wish.policy
+            wish,
+            runs=_listed(runs),
+            agents=_listed(agents),
+            pictures=_listed(pictures),
+            policy=policy or wish.policy,
         )
         if self._sockets is not None:
             self._sockets.send(self._wish)

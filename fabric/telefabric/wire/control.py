@@ -271,6 +271,8 @@ class Watch(Message, tag="watch"):
     policy: QueuePolicy = QueuePolicy()
     agents: Names | None = None
     """These agents, of the events that name one; null for all."""
+    pictures: Names | None = None
+    """Runs whose workers are to send pictures; null for all that are watched, if kinds have frames."""
 
 
 class WatchBeat(Message, tag="watch_beat"):

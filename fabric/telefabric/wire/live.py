@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -11,6 +12,7 @@ from telefabric import limits
 from telefabric.errors import WireError
 
 _SEPARATOR = b"\0"
+_PICTURES = _SEPARATOR + b"pictures" + _SEPARATOR
 TOPIC_BYTES_MAX = 2 * limits.NAME_BYTES_MAX + 1
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 DROP_OLDEST, LATEST_PER_KEY, SAMPLE = "drop_oldest", "latest_per_key", "sample"
@@ -57,6 +59,20 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
 def topic_of(run: str, kind: str) -> bytes:
     """The topic of a live batch; with an empty kind, the prefix of all kinds of a run."""
     return run.encode() + _SEPARATOR + kind.encode()
+
+
+def pictures_wish(topic: bytes) -> bytes:
+    """What the broker subscribes to when the pictures of the runs whose topics begin with `topic` are wanted.
+
+    No batch has such a topic, for no run has an empty name: the subscription alone is the message.
+    """
+    return _PICTURES + (topic[: topic.rfind(_SEPARATOR) + 1] or topic)
+
+
+def wishes_pictures(wishes: Iterable[bytes], run: str) -> bool:
+    """Whether a run's pictures are wanted, by what the broker subscribed to."""
+    topic = topic_of(run, "")
+    return any(wish.startswith(_PICTURES) and topic.startswith(wish[len(_PICTURES) :]) for wish in wishes)
 
 
 def topic_parts(topic: bytes) -> tuple[str, str] | None:

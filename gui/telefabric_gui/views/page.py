@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -30,6 +31,7 @@ from telefabric_schemas import Frame
 CHART_TICKS = 4
 """The chart is drawn at every so many ticks."""
 _RETURN = "Episode return"
+_ASK_AGAIN_S = 2.0
 _VALUES_MAX = 3
 """Named numbers of a frame that are shown under it."""
 
@@ -40,6 +42,8 @@ class Page(QWidget):
     """`refresh` once a tick while in sight; the tables follow their models by themselves."""
 
     let_go = Signal()
+    frame_wanted = Signal(object)
+    """The store is to be asked for the frame of a `FramePlace`."""
 
     def __init__(self, track: Track, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -73,9 +77,13 @@ class Page(QWidget):
         """As it was when the frame was shown."""
         self._order = "environment"
         self._step_shown: object = None
+        self._still = False
+        """Paused with the newest in sight: the picture stays, whichever way it came."""
         self._decoded: tuple[Frame | None, FrameScene | None] = (None, None)
         """The picture that was decoded last."""
         self._drawn: tuple[str, int] = ("", -1)
+        self._asked: tuple[object, float] = (None, 0.0)
+        """The place of which the store was last asked, and when."""
         self._lay_out()
 
     # -- what the window asks for --------------------------------------------------------------------------------
@@ -90,7 +98,8 @@ class Page(QWidget):
         if position is None:
             position = newest_event(rows)
         self._lane_wanted = not pinned and not paused
-        if position is not None:
+        self._still = self._still and not pinned
+        if position is not None and not self._still:
             self._show_step(rows, position, metadata, self._frame(rows, position, pinned=pinned))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
@@ -109,7 +118,8 @@ class Page(QWidget):
         return None if frame is None else age_s(frame.time_ns)
 
     def set_paused(self, paused: bool) -> None:
-        """Hold the tables as they are, or let them go on."""
+        """Hold tables and picture as they are, or let them go on."""
+        self._still = paused and self._step_shown is not None and self.steps.picked_position() is None
         for table in (self.step_table, self.episode_table):
             table.freeze() if paused else table.thaw()
         self._ticks = 0
@@ -169,6 +179,8 @@ class Page(QWidget):
         exact = pinned or rows is not self.track.steps
         row = rows.row(position)
         frame = self.track.frame_of(row, exact=exact)
+        if exact and (frame is None or frame.step_index != row["step"]):
+            self._ask_for(row)
         self._say_distance(frame, row, exact=exact)
         if frame is None:
             return None
@@ -179,12 +191,25 @@ class Page(QWidget):
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
         """Of the picture from the step that was chosen."""
-        said = "its frame has expired" if exact and self.track.has_expired(row) else ""
-        if exact and frame is not None:
-            off = frame.step_index - int(row["step"])
-            way = "later" if off > 0 else "earlier"
-            said = f"nearest frame, {plural(abs(off), 'step')} {way}" if off else "frame of this step"
+        said = ""
+        if exact and frame is not None and (off := frame.step_index - int(row["step"])):
+            said = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
+        elif exact and frame is not None:
+            said = "frame of this step"
+        elif exact and (answer := self.track.answer(row)):
+            said = answer.problem or (
+                "its frames have expired" if answer.frame else "no frame of this episode is stored"
+            )
+        elif exact:
+            said = "looking for its frame"
         self._environment_card.caption.setText(said)
+
+    def _ask_for(self, row: Any) -> None:
+        """The store's frame of a step that is looked at; again after a while, for it may not be stored yet."""
+        place, now_s = self.track.place_of(row), time.monotonic()
+        if place != self._asked[0] or now_s - self._asked[1] > _ASK_AGAIN_S:
+            self._asked = place, now_s
+            self.frame_wanted.emit(place)
 
     @property
     def _lane_shown(self) -> bool:
@@ -297,7 +322,8 @@ class Page(QWidget):
         self._newest.setVisible(not paused and (pinned or not self.steps.following))
         episodes = self.episode_table.rows
         self._episodes_card.caption.setText(count(episodes.events))
-        self._say_path()
+        if not self._still:
+            self._say_path()
         running = run is not None and run.state in ("running", "revived", "idle")
         newest = newest_event(steps)
         age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else None
