@@ -15,9 +15,8 @@ import pytest
 from processes import wait_for
 from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
 
-from telefabric.feed import Connection, FeedEvent, Link, RunView, Update
+from telefabric.feed import Connection, FeedEvent, FoundFrame, FramePlace, Link, RunView, Update
 from telefabric.filefeed import FileFeed
-from telefabric.framedesk import FoundFrame, FramePlace
 from telefabric.session.handover import Range
 from telefabric_schemas import AnyEvent, Event
 

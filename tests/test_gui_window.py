@@ -19,9 +19,8 @@ from store_fixtures import episode, metric, raw, step
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
 from telefabric.errors import UsageError
-from telefabric.feed import Connection, FeedEvent, Link
+from telefabric.feed import Connection, FeedEvent, FoundFrame, Link
 from telefabric.filefeed import FileFeed
-from telefabric.framedesk import FoundFrame
 from telefabric.session.handover import Range
 from telefabric_schemas import Frame
 

@@ -20,10 +20,9 @@ from store_fixtures import Scribe, query_behind_broker, stream
 
 from telefabric.address import Address
 from telefabric.errors import UsageError
-from telefabric.feed import FeedEvent
+from telefabric.feed import FeedEvent, FoundFrame, FramePlace
 from telefabric.filefeed import FileFeed
 from telefabric.follow import Follower
-from telefabric.framedesk import FoundFrame, FramePlace
 from telefabric.ring import PixelFormat, RingReader, rings_of
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import StepKey

@@ -10,9 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from telefabric.framedesk import FoundFrame, FramePlace
 from telefabric.session.handover import Range
-from telefabric_schemas import AnyEvent
+from telefabric_schemas import AnyEvent, Frame
 
 
 class Link(Enum):
@@ -86,6 +85,26 @@ class FeedEvent(NamedTuple):
     raw: bytes
     live: bool
     """It came over the live path; otherwise from the store."""
+
+
+class FramePlace(NamedTuple):
+    """The step whose frame is wanted."""
+
+    run_id: str
+    agent_id: str
+    env_index: int
+    episode_index: int
+    step_index: int
+
+
+class FoundFrame(NamedTuple):
+    """What the store has for a place."""
+
+    place: FramePlace
+    frame: Frame | None
+    """The nearest one of its episode; None when it has none."""
+    problem: str = ""
+    """Why the store could not tell: a sentence."""
 
 
 class Update(NamedTuple):

@@ -17,8 +17,8 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import StoreError
-from telefabric.feed import Connection, FeedEvent, Link, RunView, Update
-from telefabric.framedesk import FrameDesk, FramePlace
+from telefabric.feed import Connection, FeedEvent, FramePlace, Link, RunView, Update
+from telefabric.framedesk import FrameDesk
 from telefabric.session.handover import Range, SeqSet
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent

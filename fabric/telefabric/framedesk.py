@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
 
 import msgspec
 
 from telefabric.errors import TelefabricError, Unreachable
+from telefabric.feed import FoundFrame, FramePlace
 from telefabric.store.reader import Reader
 from telefabric_schemas import Frame
-
-
-class FramePlace(NamedTuple):
-    """The step whose frame is wanted."""
-
-    run_id: str
-    agent_id: str
-    env_index: int
-    episode_index: int
-    step_index: int
-
-
-class FoundFrame(NamedTuple):
-    """What the store has for a place."""
-
-    place: FramePlace
-    frame: Frame | None
-    """The nearest one of its episode; None when it has none."""
-    problem: str = ""
-    """Why the store could not tell: a sentence."""
 
 
 class FrameDesk:

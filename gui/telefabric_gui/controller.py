@@ -7,8 +7,7 @@ from collections import deque
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from telefabric.feed import Connection, Feed, FeedEvent, Link, RunView, Update
-from telefabric.framedesk import FramePlace
+from telefabric.feed import Connection, Feed, FeedEvent, FramePlace, Link, RunView, Update
 from telefabric.session.handover import Range
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.track import Track, TrackKey

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from telefabric.feed import FeedEvent
-from telefabric.framedesk import FoundFrame, FramePlace
+from telefabric.feed import FeedEvent, FoundFrame, FramePlace
 from telefabric_gui.rows import EPISODE_ROW, NO_STEP, STEP_ROW, EventRows, Mark
 from telefabric_schemas import EXPIRED, STORED, Episode, Frame, Metric, Step
 

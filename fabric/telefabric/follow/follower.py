@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from telefabric.address import Address
-from telefabric.feed import Connection, Link, RunView, Update
+from telefabric.feed import Connection, FramePlace, Link, RunView, Update
 from telefabric.follow.gathering import HISTORY_EVENTS, Gathering
 from telefabric.follow.history import History
 from telefabric.follow.live import LiveLink
-from telefabric.framedesk import FrameDesk, FramePlace
+from telefabric.framedesk import FrameDesk
 from telefabric.session.liveness import run_state
 from telefabric.store.query import Run
 from telefabric.wire.live import QueuePolicy
