@@ -30,6 +30,7 @@ from telefabric.figures import COMMON, Family, Figures, Histogram, by_reason
 from telefabric.health import Health
 from telefabric.inquiry import ask_status
 from telefabric.limits import REASONS_MAX
+from telefabric.ring import figures as ring_figures
 from telefabric.session import census
 from telefabric.settings import metrics_endpoint
 from telefabric.store import figures as store_figures
@@ -48,11 +49,14 @@ TEXT = PAGE.read_text("utf-8") if PAGE.exists() else ""
 FAMILIES = {
     "Every service": COMMON,
     "Broker": census.FAMILIES,
+    "Rings": ring_figures.FAMILIES,
     "Store": store_figures.FAMILIES,
     "Query service": queryservice.FAMILIES,
 }
 SERVICES = ("Broker", "Store", "Query service")
-MAY_BE_EMPTY = {"telefabric_broker_sources_dropped_events", "telefabric_store_refused_batches_total"}
+MAY_BE_EMPTY = {
+    "telefabric_broker_sources_dropped_events", "telefabric_store_refused_batches_total", "telefabric_ring_rings"
+}  # fmt: skip
 """No series until there is a reason, and here is none."""
 GARBAGE = 40
 NS = 1_000_000_000
@@ -163,7 +167,8 @@ def test_every_metric_that_is_scraped_is_documented_and_true(fabric: Fabric) -> 
 
     told, store, query = answers
     for service, answer in zip(SERVICES, answers, strict=True):
-        compare(answer, [*documented("Every service"), *documented(service), *documented("The process")])
+        rings = documented("Rings") if service == "Broker" else []
+        compare(answer, [*documented("Every service"), *documented(service), *rings, *documented("The process")])
     stored = audit(fabric.folder / FILE_NAME, stream, emitted)
     assert store["telefabric_store_stored_events_total"].value == emitted <= stored.stored
     assert store["telefabric_store_quarantined_events_total"].value == 0

@@ -31,6 +31,7 @@ from telefabric.ring import (
     TileHud,
     collect_garbage,
     discover,
+    figures,
     layout,
     owner,
     places,
@@ -84,6 +85,7 @@ PICTURES = {
     "grey": (DICE.integers(0, 256, (3, 1_001), np.uint8), None, PixelFormat.GRAY8),
     "grey of one channel": (DICE.integers(0, 256, (3, 5, 1), np.uint8), None, PixelFormat.GRAY8),
     "16 bits": (DICE.integers(0, 65_536, (9, 3), np.uint16), None, PixelFormat.GRAY16),
+    "16 bits in the other order": (DICE.integers(0, 65_536, (9, 3)).astype(">u2"), None, PixelFormat.GRAY16),
     "depth": (np.array([[0.5, np.inf], [np.nan, -1.0]], np.float32), None, PixelFormat.DEPTH),
     "every second row": (DICE.integers(0, 256, (20, 13, 3), np.uint8)[::2], None, PixelFormat.RGB8),
     "mirrored": (DICE.integers(0, 256, (7, 13, 3), np.uint8)[:, ::-1], None, PixelFormat.RGB8),
@@ -103,7 +105,7 @@ def test_a_picture_of_any_format_and_strides_comes_as_it_was(write: Write, case:
     frame = reader.latest()
     assert frame is not None
     assert (frame.number, frame.pixels, frame.tiles, frame.hud) == (1, pixels, 0, hud)
-    assert frame.array.dtype == array.dtype
+    assert frame.array.dtype == array.dtype.newbyteorder("="), "the order of this machine"
     np.testing.assert_array_equal(frame.array.reshape(array.shape), array)
     assert time.monotonic_ns() - frame.shown_ns < 10**9
     assert reader.latest() is None, "no frame is given twice"
@@ -556,6 +558,7 @@ def test_what_the_heartbeat_tells(write: Write) -> None:
     show(writer, 1)
     told = wait_for(lambda: _stats(writer.folder), "the counters are told")
     assert told.pop("time_ns") > 0
+    assert told.pop("frames_per_s") > 0
     assert (
         told
         == writer.counters._asdict()
@@ -563,6 +566,39 @@ def test_what_the_heartbeat_tells(write: Write) -> None:
     )
     before = writer._segment.words[layout.HEARTBEAT // 8]  # type: ignore[union-attr]
     wait_for(lambda: writer._segment.words[layout.HEARTBEAT // 8] > before, "the heart beats")  # type: ignore[union-attr]
+
+
+def test_figures_of_rings_and_readers_are_those_of_who_uses_them(tmp_path: Path, write: Write) -> None:
+    def told(name: str) -> dict:
+        return dict(figures.figures(tmp_path)["telefabric_ring_" + name])
+
+    assert {family.name for family in figures.FAMILIES} == figures.figures(tmp_path).keys()
+    one, other = write(), write(Name("run", "other", "worker"))
+    write(Name("run", "third", "worker"))
+    reader = RingReader(one.folder)
+    show(one, 1)
+    show(other, 1)
+    assert reader.latest()
+    for number in range(2, 8):
+        show(one, number)
+    assert reader.next()
+    assert told("rings") == {("live",): 2, ("absent",): 1}
+
+    def settled() -> bool:
+        reader.state  # noqa: B018  (it tells once a second while it is used)
+        return told("published_frames") == {(): 8} and told("readers") == {(): 1}
+
+    wait_for(settled, "both have told")
+    counters, writers = reader.counters, (one.counters, other.counters)
+    assert told("generations") == {(): sum(counted.generations for counted in writers)}
+    for name in ("received", "skipped"):
+        assert told(f"reader_{name}_frames") == {(): getattr(counters, name)}
+    assert (told("reader_generations"), told("reader_retries")) == ({(): 1}, {(): 0})
+    assert told("reader_lag_largest_frames") == {(): reader.lag} != {(): 0}
+    reader.close()
+    assert told("readers") == {(): 0}
+    (one.folder / places.STATS).write_bytes(b"{\xff")
+    assert told("published_frames") == {(): 1}, "what cannot be read is left out"
 
 
 def _stats(folder: Path) -> dict | None:

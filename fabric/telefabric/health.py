@@ -20,13 +20,18 @@ log = structlog.get_logger("telefabric.health")
 NS = 1_000_000_000
 
 
-def endpoint_of(service: str, listen: Address | None, families: Sequence[Family]) -> Endpoint | None:
-    """A service's metrics endpoint; None while metrics are off. Raises as `Endpoint` does."""
+def endpoint_of(
+    service: str, listen: Address | None, families: Sequence[Family], look: Callable[[], Figures] | None = None
+) -> Endpoint | None:
+    """A service's metrics endpoint; None while metrics are off. Raises as `Endpoint` does.
+
+    `families` are those that the service shows and those that `look` gives, which is asked at each scrape.
+    """
     if listen is None:
         return None
     from telefabric.metrics import Endpoint  # 50 ms that only who wants metrics pays
 
-    return Endpoint(service, listen, families)
+    return Endpoint(service, listen, families, look)
 
 
 class Health:

@@ -11,7 +11,7 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,9 +43,11 @@ class Endpoint:
     Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use.
     """
 
-    def __init__(self, service: str, listen: Address, families: Sequence[Family]) -> None:
+    def __init__(
+        self, service: str, listen: Address, families: Sequence[Family], look: Callable[[], Figures] | None = None
+    ) -> None:
         listen.require_loopback()
-        self._figures = _Shown((*COMMON, *families))
+        self._figures = _Shown((*COMMON, *families), look)
         registry = CollectorRegistry()
         registry.register(self._figures)
         ProcessCollector(registry=registry)
@@ -66,14 +68,15 @@ class Endpoint:
 
 
 class _Shown(Collector):
-    """Renders the latest figures; before there are any, none."""
+    """Renders the latest figures; before there are any, none. And what a look gives at each scrape."""
 
-    def __init__(self, families: Sequence[Family]) -> None:
+    def __init__(self, families: Sequence[Family], look: Callable[[], Figures] | None) -> None:
         self.latest: Figures = {}
         self._families = families
+        self._look = look
 
     def collect(self) -> Iterator[Metric]:
-        figures = self.latest
+        figures = self.latest if self._look is None else {**self.latest, **self._look()}
         for family in self._families:
             if family.name in figures:
                 yield _metric(family, figures)

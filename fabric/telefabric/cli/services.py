@@ -52,13 +52,15 @@ def broker(
       telefabric broker --required store,archive
     """
     from telefabric.broker.service import Broker
+    from telefabric.ring import figures as rings
     from telefabric.session.census import FAMILIES
 
     set_up_logs(log_format, log_level)
     address = Address.parse(resolve("listen", listen).value)
     names = names_of(resolve("required", required).value)
     streams = resolve("streams_max", streams_max).value
-    endpoint = endpoint_of("broker", metrics_endpoint(metrics, OFFSET_BROKER_METRICS), FAMILIES)
+    families = (*FAMILIES, *rings.FAMILIES)
+    endpoint = endpoint_of("broker", metrics_endpoint(metrics, OFFSET_BROKER_METRICS), families, rings.figures)
     service = Broker(address, required=names, streams_max=streams, show=endpoint.show if endpoint else None)
     on_signals(service.stop)
     if tied:

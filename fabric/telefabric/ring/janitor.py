@@ -12,7 +12,7 @@ from telefabric import limits
 from telefabric.filelock import FileLock
 from telefabric.ring import places
 
-_OURS = (places.MANIFEST, places.STATS, places.LOCK, places.BELLS)
+_OURS = (places.MANIFEST, places.STATS, places.LOCK, places.BELLS, places.READERS)
 
 
 class Cleared(NamedTuple):

@@ -27,6 +27,8 @@ _TYPES = {
     PixelFormat.RGB8: ("uint8", 3), PixelFormat.BGR8: ("uint8", 3), PixelFormat.RGBA8: ("uint8", 4),
     PixelFormat.GRAY8: ("uint8", 1), PixelFormat.GRAY16: ("uint16", 1), PixelFormat.DEPTH: ("float32", 1),
 }  # fmt: skip
+_NAMES = {"u1": "uint8", "u2": "uint16", "f4": "float32"}
+"""By numpy's code without the byte order. Its own `name` costs as much as the rest of publishing a small frame."""
 _SIZES = {"uint8": 1, "uint16": 2, "float32": 4}
 _GUESSED = {
     ("uint8", 3): PixelFormat.RGB8, ("uint8", 4): PixelFormat.RGBA8, ("uint8", 1): PixelFormat.GRAY8,
@@ -46,6 +48,11 @@ class Picture(NamedTuple):
     pixels: PixelFormat
     tiles: int
 
+    @property
+    def dtype(self) -> str:
+        """In the ring: in the machine's byte order, whatever the caller's is."""
+        return _TYPES[self.pixels][0]
+
 
 def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = False) -> Picture:
     """A caller's array, or list of rows, as a picture; `tiled`: its first axis counts pictures of one size.
@@ -57,7 +64,7 @@ def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = F
     array = numpy.asarray(frame)
     if array.ndim == 2 + tiled:
         array = array[..., None]
-    kind = (array.dtype.name, array.shape[-1] if array.ndim == 3 + tiled else 0)
+    kind = (_NAMES.get(array.dtype.str[1:], ""), array.shape[-1] if array.ndim == 3 + tiled else 0)
     found = _GUESSED.get(kind) if pixels is None else pixels
     if found is None or _TYPES[found] != kind or 0 in array.shape or max(array.shape) > limits.FRAME_SIDE_MAX:
         wanted = _FORMS if pixels is None else "{} is {} with {} channels".format(pixels.name, *_TYPES[pixels])

@@ -6,6 +6,7 @@ BASE/telefabric-UID/NAME/      0700; NAME is made of run, agent and worker
     ring.GENERATION            the frames
     bell/                      a socket of each reader that wants to be woken
     stats.json                 the writer's counters, about once a second
+    reader/                    the counters of each reader that goes on for a while, about once a second
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 from telefabric.errors import EnvironmentProblem
 from telefabric.settings import resolve
 
-MANIFEST, LOCK, STATS, BELLS = "manifest.json", "lock", "stats.json", "bell"
+MANIFEST, LOCK, STATS, BELLS, READERS = "manifest.json", "lock", "stats.json", "bell", "reader"
 _MANIFEST_BYTES_MAX = 64 * 1024
 _SHM = Path("/dev/shm")
 

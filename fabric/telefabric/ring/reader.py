@@ -7,9 +7,10 @@ made anew: for larger frames, or after a restart under the same name.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,8 @@ class RingReader:
         self._moved_ns = 0
         """When the newest number was last seen to change from `_seen`."""
         self._bell: Bell | None = None
+        self._stats = folder / places.READERS / f"{os.getpid()}-{os.urandom(4).hex()}.json"
+        self._told_ns = time.monotonic_ns()
         self._validate = True
         """Switched off by the tests, to prove that they would notice."""
 
@@ -189,6 +192,8 @@ class RingReader:
         if self._segment is not None:
             self._segment.close()
             self._segment = None
+        with contextlib.suppress(OSError):
+            self._stats.unlink(missing_ok=True)
 
     # -- one frame -----------------------------------------------------------------------------------------------
 
@@ -254,10 +259,11 @@ class RingReader:
 
     def _attached(self) -> Segment | None:
         """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
-        segment = self._segment
+        segment, now_ns = self._segment, time.monotonic_ns()
+        if now_ns - self._told_ns > NS:
+            self._tell(now_ns)
         if self.newest > self._cursor:
             return segment
-        now_ns = time.monotonic_ns()
         whole = segment is not None and segment.whole()
         waits = segment is not None and (not whole or segment.words[_STATE] != State.SUPERSEDED)
         if waits and now_ns - self._looked_ns < _LOOK_NS:
@@ -269,6 +275,14 @@ class RingReader:
             self._attach(manifest)
         self._keep_bell()
         return self._segment if self._segment is not None and self._segment.whole() else None
+
+    def _tell(self, now_ns: int) -> None:
+        """The counters, for people and metrics, while the ring is there."""
+        self._told_ns = now_ns
+        told = {"time_ns": time.time_ns(), "read_to": self._cursor, "lag": self.lag, **asdict(self.counters)}
+        with contextlib.suppress(OSError):
+            self._stats.parent.mkdir(mode=0o700, exist_ok=True)
+            places.write_json(self._stats, told)
 
     def _keep_bell(self) -> None:
         """Whoever cleared the folder has taken it, too, and without a bell the writer takes nobody to be there."""

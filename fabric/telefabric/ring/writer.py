@@ -77,6 +77,8 @@ class RingWriter:
         self._at: Callable[[str], None] | None = None
         """Called between the steps of a frame, by tests that end the process there."""
         self.closed = False
+        self._told = time.monotonic(), 0
+        """When the counters were last told, and frames by then."""
         self._tell_where(0, 0)
         _keeper.add(self)
 
@@ -148,7 +150,7 @@ class RingWriter:
         import numpy
 
         array = picture.array
-        target = numpy.frombuffer(segment.data, array.dtype, array.size, slot + layout.PAYLOAD).reshape(array.shape)
+        target = numpy.frombuffer(segment.data, picture.dtype, array.size, slot + layout.PAYLOAD).reshape(array.shape)
         if self._at is None:
             numpy.copyto(target, array)
             return
@@ -260,8 +262,11 @@ class RingWriter:
 
     def _tell_stats(self) -> None:
         """For people; a folder that is gone is noticed by the file that is."""
+        now_s, (before_s, before) = time.monotonic(), self._told
+        self._told = now_s, self._head
+        rate = (self._head - before) / (now_s - before_s) if now_s > before_s else 0.0
         with contextlib.suppress(OSError):
-            told = {"time_ns": time.time_ns(), **self.counters._asdict()}
+            told = {"time_ns": time.time_ns(), **self.counters._asdict(), "frames_per_s": round(rate, 2)}
             places.write_json(self.folder / places.STATS, told)
 
     def close(self) -> None:
