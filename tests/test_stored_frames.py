@@ -117,10 +117,43 @@ def test_several_threads_may_store_frames_of_one_environment(fabric_service: Fab
 
 def test_a_long_episode_is_kept_more_thinly(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(rule("best").encode(Moment("ada", 0, 0, 0, 0, False), grey(0)).data)
-    monkeypatch.setattr(storedframes, "EPISODE_BYTES_MAX", 10 * size)
-    kept = [step for _, step in play(rule("best"), [[1.0] * 100])]
+    monkeypatch.setattr(storedframes, "BYTES_MAX", 10 * size)
+    best = rule("best")
+    kept = [step for _, step in play(best, [[1.0] * 100])]
     assert 5 <= len(kept) <= 10
     assert kept == list(range(0, 100, kept[1]))
+    taken = len(kept) + best.thinned
+    assert 10 < taken < 100, "every frame that was taken is stored or counted"
+
+
+def test_all_environments_together_keep_no_more_than_one_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = rule("best")
+    size = len(best.encode(Moment("ada", 0, 0, 0, 0, False), grey(0)).data)
+    monkeypatch.setattr(storedframes, "BYTES_MAX", 10 * size)
+    taken = 0
+    for step in range(60):
+        for env in range(4):
+            moment = Moment("ada", env, 0, step, 1.0, False)
+            frame = best.encode(moment, grey(0)) if best.wants(moment) else None
+            taken += frame is not None
+            best.stepped(moment, frame)
+            assert sum(one.bytes for one in best._episodes.values()) <= 11 * size
+    assert taken == best.thinned + sum(len(one.frames) for one in best._episodes.values())
+
+
+def test_a_worker_counts_and_tells_of_what_it_thinned(
+    fabric_service: FabricService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storedframes, "BYTES_MAX", 1_000)
+    with fabric_service.connect(run="run", store_frames="best") as worker:
+        for step in range(40):
+            worker.step(episode=0, step=step, terminated=step == 39, frame=grey(step))
+        assert worker.flush(20)
+        thinned = worker.problems["frame.thinned"]
+    (kept,) = fabric_service.rows("SELECT count(*) FROM frames")[0]
+    assert kept
+    assert 0 < thinned <= 40 - kept
+    assert "worker.frames_thinned" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["steps", "steps:0", "steps:-1", "best:2", "all", "episodes:x", ""])

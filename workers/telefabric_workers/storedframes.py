@@ -17,8 +17,8 @@ from telefabric_workers.frames import Moment
 if TYPE_CHECKING:
     from telefabric_workers.environment import FrameSettings
 
-EPISODE_BYTES_MAX = 64 * 1024 * 1024
-"""Encoded frames of one running episode. Over it every second one goes, and of what follows, too."""
+BYTES_MAX = 64 * 1024 * 1024
+"""Encoded frames of all running episodes. Over it every second one of the largest goes, and of what follows, too."""
 
 
 class StoredFrames:
@@ -34,6 +34,8 @@ class StoredFrames:
         self._episodes: dict[tuple[str, int], Episode] = {}
         self._best: dict[str, float] = {}
         """By agent."""
+        self.thinned = 0
+        """Frames of running episodes that went for want of room."""
 
     def wants(self, moment: Moment) -> bool:
         """The frame of this step is to be stored, or kept until the episode ends."""
@@ -68,6 +70,7 @@ class StoredFrames:
     def _ended(self, moment: Moment, frame: Frame | None) -> list[Frame]:
         episode = self._episode(moment)
         episode.add(moment.reward, frame)
+        self._make_room()
         if not moment.ended:
             return []
         del self._episodes[moment.agent_id, moment.env_index]
@@ -75,6 +78,13 @@ class StoredFrames:
             return []
         self._best[moment.agent_id] = episode.total
         return episode.frames
+
+    def _make_room(self) -> None:
+        while sum(one.bytes for one in self._episodes.values()) > BYTES_MAX:
+            largest = max(self._episodes.values(), key=lambda one: one.bytes)
+            if len(largest.frames) < 2:
+                return
+            self.thinned += largest.thin()
 
     def _episode(self, moment: Moment) -> Episode:
         """The running one; another index than before means that the last one ended without saying so."""
@@ -86,7 +96,7 @@ class StoredFrames:
 
 
 class Episode:
-    """A running episode: its return, and its frames within `EPISODE_BYTES_MAX`."""
+    """A running episode: its return, and its frames."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -94,7 +104,7 @@ class Episode:
         self.frames: list[Frame] = []
         self._steps = 0
         self._every = 1
-        self._bytes = 0
+        self.bytes = 0
 
     def wants(self) -> bool:
         return self._steps % self._every == 0
@@ -105,8 +115,12 @@ class Episode:
         if frame is None:
             return
         self.frames.append(frame)
-        self._bytes += len(frame.data)
-        while self._bytes > EPISODE_BYTES_MAX and len(self.frames) > 1:
-            self.frames = self.frames[::2]
-            self._every *= 2
-            self._bytes = sum(len(one.data) for one in self.frames)
+        self.bytes += len(frame.data)
+
+    def thin(self) -> int:
+        """Let every second frame go; how many went."""
+        before = len(self.frames)
+        self.frames = self.frames[::2]
+        self._every *= 2
+        self.bytes = sum(len(one.data) for one in self.frames)
+        return before - len(self.frames)

@@ -39,7 +39,7 @@ from telefabric_workers.environment import WorkerEnvironment, default_worker_id,
 from telefabric_workers.frames import Moment, number
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
 from telefabric_workers.repair import Problem, integer, repair
-from telefabric_workers.storedframes import StoredFrames
+from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 log = logging.getLogger("telefabric.worker")
 
@@ -75,7 +75,7 @@ class Worker:
         self.agent_id = environment.agent_id
         self.worker_id = environment.worker_id
         self.problems: Counter[str] = Counter()
-        """Values that could not be used, by ``kind.field``."""
+        """Values that could not be used, by ``kind.field``; and as ``frame.thinned`` frames for which was no room."""
         self._environment = environment
         self._metadata: dict[str, Any] = dict(metadata or {})
         self._control_mode: str = control_mode
@@ -515,6 +515,13 @@ class Worker:
         except TypeError as error:  # an index that is no key; the event says so, too
             self._tell([Problem("step", "frame", str(error))])
             return
+        if rule.thinned and not self.problems["frame.thinned"]:
+            log.warning(
+                "worker.frames_thinned: running episodes have more frames than %d MiB: of the largest every second one "
+                "goes (told once; counted in worker.problems)", BYTES_MAX >> 20,
+            )  # fmt: skip
+        if rule.thinned:
+            self.problems["frame.thinned"] = rule.thinned
         for one in due:
             self._emit(partial(_with_seq, one))
 
