@@ -119,7 +119,7 @@ class Page(QWidget):
 
     def set_paused(self, paused: bool) -> None:
         """Hold tables and picture as they are, or let them go on."""
-        self._still = paused and self._step_shown is not None and self.steps.picked_position() is None
+        self._still = paused and self.isVisible() and self.steps.picked_position() is None
         for table in (self.step_table, self.episode_table):
             table.freeze() if paused else table.thaw()
         self._ticks = 0
@@ -203,6 +203,7 @@ class Page(QWidget):
         elif exact:
             said = "looking for its frame"
         self._environment_card.caption.setText(said)
+        self._environment_card.caption.setToolTip(said)
 
     def _ask_for(self, row: Any) -> None:
         """The store's frame of a step that is looked at; again after a while, for it may not be stored yet."""
@@ -329,7 +330,8 @@ class Page(QWidget):
         age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else None
         if self._lane_shown:
             age = self.lane.age_s
-        self._age.setText(f"age {duration(age)}" if running and age is not None else "")
+        following = running and not pinned and not paused
+        self._age.setText(f"age {duration(age)}" if following and age is not None else "")
         self._chart_card.caption.setText(f"EMA {EMA} · by step")
 
     def _say_path(self) -> None:
@@ -337,13 +339,13 @@ class Page(QWidget):
         lane, live = self.lane, self.track.live
         tips = {
             "fast lane": f"Through this machine's memory; {plural(lane.skipped, 'frame')} came faster than shown.",
-            "network": "The newest picture came over the live path.",
+            "network": "This picture came over the live path.",
             "live": "The newest step came over the live path.",
-            "stored": "The newest step was read from the store.",
+            "stored": "This was read from the store.",
         }
         path = "fast lane" if self._lane_shown else "live" if live else "stored"
-        if path == "live" and isinstance(self.environment.scene, FrameScene):
-            path = "network"
+        if path != "fast lane" and isinstance(self.environment.scene, FrameScene):
+            path = "stored" if self._decoded[0] is not None and self._decoded[0].seq else "network"
         self._path.setText(path)
         self._path.setToolTip(tips[path])
         restyle(self._path, "badge", "accent" if path == "fast lane" else "dim")
