@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -353,6 +355,31 @@ def test_a_forked_child_writes_nothing_and_takes_nothing_away(write: Write) -> N
     assert (frame := reader.latest())
     assert frame.number == 1
     show(writer, 2)
+    assert (frame := reader.latest())
+    assert (frame.number, reader.state) == (2, "live")
+    reader.close()
+
+
+def test_a_spawned_child_has_a_ring_of_its_own_under_the_same_name(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    program = """if True:
+        import sys
+        from pathlib import Path
+        import numpy
+        from telefabric.ring import Hud, Name, RingReader, RingWriter
+        base, theirs = Path(sys.argv[1]), Path(sys.argv[2])
+        reader = RingReader(theirs)
+        frame = reader.latest()
+        assert frame and frame.number == 1 and reader.state == "live", "the parent's is there to read"
+        own = RingWriter(Name("run", "agent", "worker"), base=base)
+        assert own.folder != theirs and own.publish(numpy.zeros((4, 4), numpy.uint8), Hud())
+        own.close()
+    """
+    base = str(writer.folder.parent.parent)
+    subprocess.run([sys.executable, "-c", program, base, str(writer.folder)], check=True, timeout=60)
+    show(writer, 2)
+    reader = RingReader(writer.folder)
     assert (frame := reader.latest())
     assert (frame.number, reader.state) == (2, "live")
     reader.close()
