@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from PySide6.QtCore import QObject, QSocketNotifier, QTimer, Signal
+from PySide6.QtCore import QObject, QSocketNotifier, Qt, QTimer, Signal
 
 from telefabric.ring import RingFrame, RingReader, rings_of
 from telefabric_gui.track import TrackKey
 
-FRAME_MS = 16
-"""At most one frame is shown in so long, however many come."""
+FRAME_MS = 12
+"""At most one frame is shown in so long, however many come: less than the time between two of 60 a second."""
 _LOOK_MS = 500
 _POLL_MS = 33
 """Where no bell can be had."""
@@ -38,6 +38,7 @@ class Lane(QObject):
         self._look_timer.timeout.connect(self._look)
         self._take_timer = QTimer(self)
         self._take_timer.setSingleShot(True)
+        self._take_timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._take_timer.timeout.connect(self._take)
         self._took_s = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from string import Template
 
 from PySide6.QtCore import Qt
@@ -90,6 +91,7 @@ def use(app: QApplication, name: str) -> Theme:
     return _active
 
 
+@lru_cache
 def text_font(pixels: int = TEXT_PX, *, bold: bool = False) -> QFont:
     """The system's font, with digits of one width."""
     font = QFont(QApplication.font())
@@ -100,6 +102,7 @@ def text_font(pixels: int = TEXT_PX, *, bold: bool = False) -> QFont:
     return font
 
 
+@lru_cache
 def figure_font(pixels: int = CAPTION_PX, *, bold: bool = False) -> QFont:
     """The system's monospace font, for figures in columns."""
     font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)

@@ -34,6 +34,8 @@ from telefabric_gui.views.topbar import TopBar
 
 DETAILS_FROM_PX = 1280
 """Below this width the right dock starts collapsed."""
+_DETAILS_TICKS = 4
+"""Nobody reads figures that change twenty times a second."""
 _SLOW_TICKS = 10
 """What changes slowly, such as sparklines and memory, is looked at every so many ticks."""
 _KEYS = (
@@ -291,7 +293,7 @@ class MainWindow(QMainWindow):
             page.refresh(self.controller.runs.get(page.track.key.run_id), paused=self.controller.paused)
 
     def _show_health(self) -> None:
-        if not self.details.isVisible():
+        if not self.details.isVisible() or self._ticks % _DETAILS_TICKS:
             return
         controller, page = self.controller, self.page
         run = controller.runs.get(page.track.key.run_id) if page else None

@@ -30,7 +30,13 @@ class StepTable(EventTable):
     )
 
     action_names: tuple[str, ...] = ()
-    """Names of discrete actions, where they are known."""
+    """Names of discrete actions, where they are known. Set them by `name_actions`."""
+
+    def name_actions(self, names: tuple[str, ...]) -> None:
+        """Once they are known; what is in sight already is shown with them, too."""
+        if names != self.action_names:
+            self.action_names = names
+            self.forget_texts()
 
     def action_text(self, action: Any) -> str:
         if type(action) is int and 0 <= action < len(self.action_names):

@@ -33,6 +33,15 @@ class Column(NamedTuple):
     """The name of a theme colour for a cell's text."""
 
 
+class Cell(NamedTuple):
+    """What is painted of one cell of an event's row."""
+
+    text: str
+    colour: str
+    """A theme's colour; none for that of other text."""
+    alignment: int
+
+
 class EventTable(QAbstractTableModel):
     """Shows the rows of a track; `freeze` holds a copy in their place."""
 
@@ -42,6 +51,8 @@ class EventTable(QAbstractTableModel):
         super().__init__(parent)
         self._live = rows
         self._shown = rows
+        self.version = 0
+        """Rises when events that were shown already say something else."""
         self._cache: dict[tuple[int, int], tuple[str, ...]] = {}
         rows.listener = self
 
@@ -85,6 +96,17 @@ class EventTable(QAbstractTableModel):
             return self._of_mark(index.column(), position, mark, role)
         return self._of_event(index.column(), position, role)
 
+    def key(self, row: int) -> tuple[int, int] | None:
+        """What an event's row shows, wherever it stands: stream and seq; None for a row that is no event's."""
+        found = self._shown.row(self.position(row))
+        return (int(found["stream"]), int(found["seq"])) if found["mark"] == EVENT else None
+
+    def cell(self, row: int, column: int) -> Cell:
+        """All that `data` says of a cell of an event's row."""
+        text, shown = self._texts(self.position(row))[column], self.columns[column]
+        colour = getattr(theme.active(), shown.tone(text)) if shown.tone else ""
+        return Cell(text, colour, _RIGHT if shown.figure else _LEFT)
+
     def _of_mark(self, column: int, position: int, mark: int, role: int) -> Any:
         if role == Qt.ItemDataRole.ForegroundRole:
             return QColor(theme.active().error if mark == GAP else theme.active().warning)
@@ -95,6 +117,21 @@ class EventTable(QAbstractTableModel):
     def _of_event(self, column: int, position: int, role: int) -> Any:
         if role == SENTENCE_ROLE:
             return None
+        text = self._texts(position)[column]
+        if role == Qt.ItemDataRole.ForegroundRole:
+            tone = self.columns[column].tone
+            return QColor(getattr(theme.active(), tone(text))) if tone else None
+        return text
+
+    def forget_texts(self) -> None:
+        """The same events say something else from now on."""
+        self._cache.clear()
+        self.version += 1
+        if len(self._shown):
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._shown) - 1, len(self.columns) - 1))
+
+    def _texts(self, position: int) -> tuple[str, ...]:
+        """Of one event's row."""
         row = self._shown.row(position)
         key = int(row["stream"]), int(row["seq"])
         texts = self._cache.get(key)
@@ -102,11 +139,7 @@ class EventTable(QAbstractTableModel):
             if len(self._cache) >= _CACHED_MAX:
                 self._cache.clear()
             texts = self._cache[key] = self.cells(self._shown, position)
-        text = texts[column]
-        if role == Qt.ItemDataRole.ForegroundRole:
-            tone = self.columns[column].tone
-            return QColor(getattr(theme.active(), tone(text))) if tone else None
-        return text
+        return texts
 
     # -- rows ----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QPointF, QRectF, QSize
+from functools import lru_cache
+
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QImage, QMouseEvent, QPainter, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
@@ -27,6 +29,7 @@ class EnvironmentView(QWidget):
         self._dragged: QPointF | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(240, 160)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)  # else all that it lies on is painted with each frame
 
     def sizeHint(self) -> QSize:
         return QSize(360, 300)
@@ -34,14 +37,17 @@ class EnvironmentView(QWidget):
     def show_step(self, scene: Scene, figures: tuple[tuple[str, str], ...]) -> None:
         """What to show from now on."""
         self._scene, self._figures = scene, figures
-        self.setAccessibleDescription(scene.words)
-        self.setToolTip(scene.words)
+        if scene.words != self.toolTip():
+            self.setAccessibleDescription(scene.words)
+            self.setToolTip(scene.words)
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        if self._scene is None:
-            return
         painter = QPainter(self)
+        painter.fillRect(event.rect(), QColor(theme.active().panel))
+        if self._scene is None:
+            painter.end()
+            return
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.save()
         painter.setClipRect(self._area)
@@ -112,8 +118,8 @@ class EnvironmentView(QWidget):
 
     def _paint_figures(self, painter: QPainter) -> None:
         colours = theme.active()
-        caption, figure = theme.text_font(theme.CAPTION_PX), theme.figure_font(13, bold=True)
-        needs = [_need(caption, name, figure, value) for name, value in self._figures]
+        caption, figure = _fonts()
+        needs = [_need(name, value) for name, value in self._figures]
         width = self.width() - 2 * _MARGIN_PX
         while len(needs) > 1 and sum(needs) > width:
             needs.pop()  # the last ones matter least
@@ -129,7 +135,14 @@ class EnvironmentView(QWidget):
             left += need + spare
 
 
-def _need(caption: QFont, name: str, figure: QFont, value: str) -> int:
+def _fonts() -> tuple[QFont, QFont]:
+    """Of a figure's name, and of its value."""
+    return theme.text_font(theme.CAPTION_PX), theme.figure_font(13, bold=True)
+
+
+@lru_cache(1_024)
+def _need(name: str, value: str) -> int:
     """How wide a column must be, in steps, so that it seldom moves."""
-    wide = max(QFontMetrics(caption).horizontalAdvance(name), QFontMetrics(figure).horizontalAdvance(value))
+    caption, figure = map(QFontMetrics, _fonts())
+    wide = max(caption.horizontalAdvance(name), figure.horizontalAdvance(value))
     return -(-(wide + _GAP_PX) // _STEP_PX) * _STEP_PX

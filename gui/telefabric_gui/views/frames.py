@@ -55,7 +55,7 @@ class PictureScene:
     """One picture."""
 
     def __init__(self, frame: RingFrame) -> None:
-        self.words = f"Frame of episode {frame.hud.episode}, step {frame.hud.step}."
+        self.words = f"A frame of episode {frame.hud.episode}."
         self.image = image_of(frame.array, frame.pixels)
 
     def paint(self, painter: QPainter, area: QRectF) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import QPoint, Qt, Signal
-from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtCore import QPoint, QSize, Qt, Signal
+from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from telefabric.feed import RunView
@@ -91,7 +91,7 @@ class Page(QWidget):
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
         """Show what came since the last time."""
         metadata = run.metadata if run else {}
-        self.step_table.action_names = action_names(metadata)
+        self.step_table.name_actions(action_names(metadata))
         rows = self.step_table.rows
         position = self.steps.picked_position()
         pinned = position is not None
@@ -396,7 +396,11 @@ class Page(QWidget):
 
 
 class Tab(QWidget):
-    """A page that is built when it first comes to the front: a run may have many agents."""
+    """A page that is built when it first comes to the front: a run may have many agents.
+
+    It lays the page out by itself: of every label that changes its text a layout would tell the tabs, which then have
+    everything in them painted anew.
+    """
 
     def __init__(self, track: Track) -> None:
         super().__init__()
@@ -404,11 +408,18 @@ class Tab(QWidget):
         self.page: Page | None = None
 
     def build(self) -> Page:
-        self.page = Page(self.track)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.page)
+        self.page = Page(self.track, self)
+        self.page.setGeometry(self.rect())
+        self.page.setVisible(True)
         return self.page
+
+    def minimumSizeHint(self) -> QSize:
+        return self.page.minimumSizeHint() if self.page is not None else super().minimumSizeHint()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if self.page is not None:
+            self.page.setGeometry(self.rect())
 
 
 def newest_event(rows: EventRows) -> int | None:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QModelIndex, QRect, Qt, Signal
-from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QResizeEvent
+from functools import lru_cache
+
+from PySide6.QtCore import QModelIndex, QRect, QSize, Qt, Signal
+from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QPaintEvent, QPixmap, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
-    QStyle,
-    QStyledItemDelegate,
-    QStyleOptionViewItem,
     QTableView,
     QWidget,
 )
 
 from telefabric_gui import theme
-from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable, Index
+from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable
 from telefabric_gui.rows import EVENT, GAP
 
 ROW_PX = 24
 _PAD_PX = 6
 _COLUMNS_MIN = 4
 _HEADER_PX = 11
+_PICTURES_MAX = 200
 
 
 class TableView(QTableView):
@@ -34,7 +34,11 @@ class TableView(QTableView):
         super().__init__(parent)
         self._events = model
         self.setModel(model)
-        self.setItemDelegate(_Delegate(self))
+        self._pictures: dict[tuple[object, ...], QPixmap] = {}
+        """Of rows of events, as they were painted: an event stays the same, and new ones come many times a second."""
+        self.viewport().setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+        self._painted_for: object = None
+        """The look that they have."""
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.setCornerButtonEnabled(False)
@@ -70,6 +74,69 @@ class TableView(QTableView):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._hide_what_does_not_fit()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Row by row: an item delegate is asked for each cell, which takes ten times as long."""
+        columns = [place for place in range(len(self._widths)) if not self.isColumnHidden(place)]
+        spans = [(place, self.columnViewportPosition(place), self.columnWidth(place)) for place in columns]
+        width, ratio = self.viewport().width(), self.devicePixelRatioF()
+        look = (tuple(spans), width, ratio, theme.active().name, self._events.version)
+        if look != self._painted_for:
+            self._painted_for = look
+            self._pictures.clear()
+        painter = QPainter(self.viewport())
+        painter.fillRect(event.rect(), QColor(theme.active().panel))
+        row = self.rowAt(max(event.rect().top(), 0))
+        while 0 <= row < self._events.rowCount() and (top := self.rowViewportPosition(row)) <= event.rect().bottom():
+            self._paint_row(painter, row, top, spans)
+            row += 1
+        painter.end()
+
+    def _paint_row(self, painter: QPainter, row: int, top: int, spans: list[tuple[int, int, int]]) -> None:
+        key = self._events.key(row)
+        if key is None:
+            self._paint_missing(painter, row, top)
+            return
+        chosen = self.selectionModel().isRowSelected(row, QModelIndex())
+        picture = self._pictures.get((key, chosen))
+        if picture is None:
+            if len(self._pictures) >= _PICTURES_MAX:
+                self._pictures.clear()
+            picture = self._pictures[key, chosen] = self._painted(row, chosen, spans)
+        painter.drawPixmap(0, top, picture)
+
+    def _painted(self, row: int, chosen: bool, spans: list[tuple[int, int, int]]) -> QPixmap:
+        colours, ratio = theme.active(), self.devicePixelRatioF()
+        picture = QPixmap(QSize(self.viewport().width(), ROW_PX) * ratio)
+        picture.setDevicePixelRatio(ratio)
+        picture.fill(QColor(colours.raised if chosen else colours.panel))
+        painter = QPainter(picture)
+        painter.setFont(theme.figure_font())
+        for column, left, width in spans:
+            cell = self._events.cell(row, column)
+            painter.setPen(QColor(cell.colour or colours.text))
+            room = width - 2 * _PAD_PX
+            painter.drawText(QRect(left + _PAD_PX, 0, room, ROW_PX), cell.alignment, _fitting(cell.text, room))
+        painter.end()
+        return picture
+
+    def _paint_missing(self, painter: QPainter, row: int, top: int) -> None:
+        """Hatched, with one sentence over all columns."""
+        colours, width = theme.active(), self.viewport().width()
+        index = self._events.index(row, 0)
+        colour = colours.error if index.data(MARK_ROLE) == GAP else colours.warning
+        painter.fillRect(QRect(0, top, width, ROW_PX), QColor(colours.tinted(colour)))
+        hatch = QColor(colour)
+        hatch.setAlphaF(0.35)
+        painter.setBrushOrigin(0, top)
+        for edge in (top, top + ROW_PX - 3):
+            painter.fillRect(QRect(0, edge, width, 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
+        painter.setPen(QColor(colour))
+        painter.setFont(theme.text_font(theme.CAPTION_PX))
+        line = QRect(_PAD_PX + 8, top, width - 2 * _PAD_PX, ROW_PX)
+        painter.drawText(
+            line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE)
+        )
 
     def _hide_what_does_not_fit(self) -> None:
         """Columns stand in order of importance: the last ones go first."""
@@ -115,50 +182,10 @@ class TableView(QTableView):
         return self._events.position(chosen[0].row())
 
 
-class _Delegate(QStyledItemDelegate):
-    """Draws cells without a focus frame, and rows of missing events hatched with one sentence over all columns."""
-
-    def __init__(self, view: QTableView) -> None:
-        super().__init__(view)
-        self._table = view
-
-    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        mark = index.data(MARK_ROLE)
-        cell: QRect = option.rect
-        painter.save()
-        if mark == EVENT:
-            self._paint_event(painter, cell, bool(option.state & QStyle.StateFlag.State_Selected), index)
-        else:
-            self._paint_missing(painter, cell, mark, index)
-        painter.restore()
-
-    def _paint_event(self, painter: QPainter, cell: QRect, selected: bool, index: Index) -> None:
-        colours = theme.active()
-        if selected:
-            painter.fillRect(cell, QColor(colours.raised))
-        text, colour = index.data(), index.data(Qt.ItemDataRole.ForegroundRole)
-        line = cell.adjusted(_PAD_PX, 0, -_PAD_PX, 0)
-        painter.setFont(theme.figure_font())
-        painter.setPen(QColor(colours.text) if colour is None else colour)
-        if painter.fontMetrics().horizontalAdvance(text) > line.width():
-            text = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, line.width())
-        painter.drawText(line, index.data(Qt.ItemDataRole.TextAlignmentRole), text)
-
-    def _paint_missing(self, painter: QPainter, cell: QRect, mark: int, index: Index) -> None:
-        colours = theme.active()
-        colour = colours.error if mark == GAP else colours.warning
-        painter.setClipRect(cell)
-        painter.fillRect(cell, QColor(colours.tinted(colour)))
-        hatch = QColor(colour)
-        hatch.setAlphaF(0.35)
-        painter.setBrushOrigin(0, cell.top())
-        painter.fillRect(QRect(cell.left(), cell.top(), cell.width(), 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
-        painter.fillRect(
-            QRect(cell.left(), cell.bottom() - 2, cell.width(), 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern)
-        )
-        painter.setPen(QColor(colour))
-        painter.setFont(theme.text_font(theme.CAPTION_PX))
-        line = QRect(_PAD_PX + 8, cell.top(), self._table.viewport().width() - 2 * _PAD_PX, cell.height())
-        painter.drawText(
-            line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE)
-        )
+@lru_cache(4_096)
+def _fitting(text: str, width: int) -> str:
+    """As much of a text as has room, in the font of figures."""
+    metrics = QFontMetrics(theme.figure_font())
+    if metrics.horizontalAdvance(text) <= width:
+        return text
+    return metrics.elidedText(text, Qt.TextElideMode.ElideRight, width)
