@@ -126,7 +126,7 @@ def test_after_any_kills_and_restarts_the_tables_are_what_the_store_is(qtbot: An
             qtbot.waitUntil(lambda: len(screen.seqs()) >= len(stored_seqs(file)), timeout=30_000)
             qtbot.waitUntil(lambda: window.controller.missing == 0, timeout=20_000)
             assert screen.seqs() == stored_seqs(file)
-            assert window.details._verdict.text() == "all accounted for"
+            qtbot.waitUntil(lambda: window.details._verdict.text() == "all accounted for", timeout=20_000)
     finally:
         screen.close()
     assert_whole(tmp_path / FILE_NAME, stream, emitted)

@@ -38,6 +38,7 @@ if THERE:
     from PySide6.QtWidgets import QWidget
 
     from telefabric_gui import app, theme
+    from telefabric_gui import window as window_module
     from telefabric_gui.command import gui
     from telefabric_gui.controller import TRACKS_MAX, Controller
     from telefabric_gui.views import scenes
@@ -51,9 +52,10 @@ def some(first: int, last: int, **given: Any) -> list[FeedEvent]:
 
 
 @pytest.fixture
-def window(qtbot: Any, qapp: Any) -> Iterator[Callable[..., MainWindow]]:
-    """Shows a feed; ticks come from the test, not from the clock."""
+def window(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
+    """Shows a feed; ticks come from the test, not from the clock, and each brings the details, too."""
     made: list[MainWindow] = []
+    monkeypatch.setattr(window_module, "_DETAILS_TICKS", 1)
     theme.use(qapp, "dark")
 
     def show(feed: Any, size: tuple[int, int] = (1440, 900)) -> MainWindow:
@@ -354,7 +356,7 @@ def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) 
     assert page.step_table.rowCount() == demo["steps"]
     assert page.episode_table.rowCount() == demo["episodes"]
     assert isinstance(page.environment._scene, scenes.GridScene)
-    assert main.details._verdict.text() == "all accounted for"
+    qtbot.waitUntil(lambda: main.details._verdict.text() == "all accounted for", timeout=20_000)
     assert len(page.track.returns().x) == demo["episodes"]
     main.close()
     main.deleteLater()

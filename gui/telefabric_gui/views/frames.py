@@ -21,6 +21,7 @@ _FORMATS = {
     PixelFormat.GRAY16: QImage.Format.Format_Grayscale16,
 }  # fmt: skip
 _LABEL_PX = 16
+_CENTRED = int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextSingleLine | Qt.TextFlag.TextDontClip)
 _GREYED = 0.35
 """Opacity of the last frame of a writer that has gone."""
 
@@ -106,8 +107,7 @@ class TilesScene:
         standing = "" if tile.fresh else "❚❚ "
         words = f"{standing}{count(tile.env_index)} · {real(tile.episode_return)}"
         painter.setPen(QColor(colours.dim if tile.fresh else colours.warning))
-        words = painter.fontMetrics().elidedText(words, Qt.TextElideMode.ElideRight, int(area.width()))
-        painter.drawText(area, int(Qt.AlignmentFlag.AlignCenter), words)
+        painter.drawText(area, _CENTRED, theme.fitting(words, int(area.width())))
 
 
 def _columns(number: int, area: QRectF, aspect: float) -> int:
