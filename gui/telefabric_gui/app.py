@@ -6,7 +6,6 @@ import gc
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -50,9 +49,9 @@ def run(
     if size:
         window.resize(*size)
     signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda number, frame: window.close()) for number in signals]
     saved: list[bool] = []
-    previous = [signal.signal(number, lambda number, frame: _end(window, None, saved)) for number in signals]
-    end = partial(_end, window, screenshot, saved)
+    end = window.close if screenshot is None else lambda: _grab(window, screenshot, saved)
     ending = _Ending()
     ending.wished.connect(end)
     if until is not None:
@@ -78,9 +77,6 @@ def run(
         )
 
 
-def _end(window: MainWindow, picture: Path | None, saved: list[bool]) -> None:
-    """Also when the program has other windows."""
-    if picture is not None:
-        saved.append(window.grab().save(str(picture)))
+def _grab(window: MainWindow, file: Path, saved: list[bool]) -> None:
+    saved.append(window.grab().save(str(file)))
     window.close()
-    QApplication.quit()
