@@ -25,6 +25,10 @@ OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
 _MESSAGES_A_TURN = 200
 _DELIVERIES_A_TURN = 64
 """To one subscriber: then the others have their turn, whatever has queued up for it."""
+_SHARED_BYTES = 64 * limits.KIB
+"""Larger batches wait in the pipes of all subscribers as one."""
+_A_TOPIC_NS = 50_000
+"""To ask the workers for."""
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
 
 
@@ -62,6 +66,7 @@ class LiveSockets:
         self._tokens: set[bytes] = set()
         self._wishes = -1
         """Of the lane, when the workers were last asked."""
+        self._ask_due_ns = 0
         self._strangers = Strangers()
 
     def register(self, poller: zmq.Poller) -> None:
@@ -76,7 +81,7 @@ class LiveSockets:
             self._read_tap(core)
         if self._live in readable:
             self._read_batches(core, now_ns)
-        self._ask_workers(core)
+        self._ask_workers(core, now_ns)
 
     def forward(self, core: LiveCore, now_ns: int) -> Waits:
         """Give each subscriber what waits for it, until its pipe is full, or the others have their turn."""
@@ -96,7 +101,8 @@ class LiveSockets:
             item = subscriber.peek(now_ns)
             if item is None:
                 return Waits.NOTHING
-            if not send_frames(self._watch, token, encode_delivery(subscriber.delivery(item)), item.message):
+            said, message = encode_delivery(subscriber.delivery(item)), item.message
+            if not send_frames(self._watch, token, said, message, copy=len(message) < _SHARED_BYTES):
                 return Waits.FOR_ROOM
             subscriber.sent(item)
         return Waits.FOR_A_TURN
@@ -147,9 +153,13 @@ class LiveSockets:
             if self._tapped:
                 self._tap.send_multipart((topic, message), zmq.DONTWAIT)
 
-    def _ask_workers(self, core: LiveCore) -> None:
-        """Subscribe to what is wanted and nothing else, so that an unwatched run costs its worker nothing."""
-        if self._wishes == core.lane.wishes:
+    def _ask_workers(self, core: LiveCore, now_ns: int) -> None:
+        """Subscribe to what is wanted and nothing else, so that an unwatched run costs its worker nothing.
+
+        So many topics a second: what one worker has not read of them waits here, without a limit. Whoever wants other
+        runs again and again is asked for with the newest of its wishes.
+        """
+        if self._wishes == core.lane.wishes or now_ns < self._ask_due_ns:
             return
         self._wishes = core.lane.wishes
         wanted = core.lane.wanted(self._tapped)
@@ -157,4 +167,5 @@ class LiveSockets:
             self._live.subscribe(topic)
         for topic in self._asked - wanted:
             self._live.unsubscribe(topic)
+        self._ask_due_ns = now_ns + len(wanted ^ self._asked) * _A_TOPIC_NS
         self._asked = wanted
