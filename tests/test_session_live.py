@@ -479,6 +479,27 @@ def test_the_tap_wants_pictures_of_the_runs_that_it_may_mean(topic, wanted):
     assert not any(topic_of("run", kind).startswith(wish) for wish in wishes - {topic} for kind in ("frame", "step"))
 
 
+def test_all_queues_together_have_one_bound_and_each_an_equal_share(monkeypatch):
+    monkeypatch.setattr(limits, "LIVE_QUEUES_BYTES_MAX", 40_000)
+    monkeypatch.setattr(limits, "LIVE_QUEUE_BYTES_MAX", 15_000)
+    lane = LiveLane()
+
+    def fill() -> list[int]:
+        for _ in range(60):
+            live_message(lane, "r", "step", bytes(1_000))
+        return [one.queued_bytes for one in lane.subscribers.values()]
+
+    for number in range(1, 6):
+        lane.add(bytes([number]), wanting(watch(["r"])))
+        found, share = fill(), min(15_000, 40_000 // number)
+        assert all(share - 3_000 < one <= share for one in found)
+        assert all(one.number == one.delivered + one.queued_events + one.dropped["queue_full"]
+                   for one in lane.subscribers.values())  # fmt: skip
+    for number in range(1, 5):
+        lane.remove(bytes([number]))
+    assert 12_000 < fill()[0] <= 15_000, "what the others had is its own again, up to the most of one"
+
+
 def test_the_recent_window_keeps_what_is_rare_beside_what_is_frequent():
     lane = LiveLane()
     lane.add(b"t", wanting(watch(["r"])))

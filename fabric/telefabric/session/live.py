@@ -54,10 +54,16 @@ class LiveLane:
 
     def add(self, token: bytes, subscriber: LiveSubscriber) -> None:
         self.subscribers[token] = subscriber
+        self._share()
 
     def remove(self, token: bytes) -> None:
         self.subscribers.pop(token, None)
+        self._share()
         self.forget_unwatched()
+
+    def _share(self) -> None:
+        for subscriber in self.subscribers.values():
+            subscriber.share(len(self.subscribers))
 
     def wanted(self, tapped: Iterable[bytes] = ()) -> set[bytes]:
         """What to ask of the workers, for subscribers and for what the tap's listeners subscribed to.

@@ -90,6 +90,7 @@ class LiveSubscriber:
     """The next round under ``latest_per_key``, in order of number: later than all that is in the queues."""
     _untold: list[Untold] = field(default_factory=list)
     _merge_at: int = _MERGE_DROPS
+    _share_bytes: int = limits.LIVE_QUEUES_BYTES_MAX
 
     def want(self, message: control.Watch, policy: QueuePolicy | None = None) -> None:
         """Take over filters and policy (that of the message unless another was granted); numbers and queue go on."""
@@ -100,6 +101,11 @@ class LiveSubscriber:
         self.pictures = _pictures(message)
         self.policy = policy or message.policy
         self._begin_round()
+        self._shorten()
+
+    def share(self, subscribers: int) -> None:
+        """So many have a queue from now on, and each its part of the room."""
+        self._share_bytes = limits.LIVE_QUEUES_BYTES_MAX // subscribers
         self._shorten()
 
     def takes(self, run: str, kind: str) -> bool:
@@ -209,7 +215,8 @@ class LiveSubscriber:
 
     @property
     def _too_full(self) -> bool:
-        return self.queued_events > self.policy.events_max or self.queued_bytes > limits.LIVE_QUEUE_BYTES_MAX
+        bytes_max = min(limits.LIVE_QUEUE_BYTES_MAX, self._share_bytes)
+        return self.queued_events > self.policy.events_max or self.queued_bytes > bytes_max
 
     # -- drops ---------------------------------------------------------------------------------------------------
 
