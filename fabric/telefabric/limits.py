@@ -75,8 +75,8 @@ LIVE_QUEUE_EVENTS = 20_000
 """A subscriber that falls four seconds behind a fast run begins to lose the oldest of it."""
 LIVE_QUEUE_EVENTS_MAX = 1_000_000
 LIVE_QUEUE_BYTES_MAX = 32 * MIB
-LIVE_QUEUES_BYTES_MAX = 128 * MIB
-"""Of all live subscribers together, each of whom has an equal share of it: 2 MiB when there are `WATCHERS_MAX`."""
+LIVE_QUEUES_BYTES_MAX = 64 * MIB
+"""Of all live subscribers together, each of whom has an equal share of it: 1 MiB when there are `WATCHERS_MAX`."""
 LIVE_QUEUE_AGE_MS = 10_000
 LIVE_QUEUE_AGE_MS_MAX = 3_600_000
 LIVE_SAMPLE_MAX = 1_000_000
