@@ -19,7 +19,8 @@ ROW_PX = 24
 _PAD_PX = 6
 _COLUMNS_MIN = 4
 _HEADER_PX = 11
-_PICTURES_MAX = 200
+_SIGHTS_KEPT = 3
+"""How many times the rows that are in sight are kept as pictures, of 40 kB each."""
 _PLAIN = int(Qt.TextFlag.TextSingleLine | Qt.TextFlag.TextDontClip)
 """Of texts that have room: saves a third of their time."""
 
@@ -100,7 +101,7 @@ class TableView(QTableView):
         chosen = self.selectionModel().isRowSelected(row, QModelIndex())
         picture = self._pictures.get((key, chosen))
         if picture is None:
-            if len(self._pictures) >= _PICTURES_MAX:
+            if len(self._pictures) >= _SIGHTS_KEPT * (self.viewport().height() // ROW_PX + 2):
                 self._pictures.clear()
             picture = self._pictures[key, chosen] = self._painted(row, chosen, spans)
         painter.drawPixmap(0, top, picture)
