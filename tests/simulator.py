@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 from telefabric import limits
 from telefabric.session.broker import NS, BrokerCore
 from telefabric.session.intake import Intake, Verdict
 from telefabric.session.stream import Phase, SendGap, StreamSession
+from telefabric.spool.spool import Dropped, why_lost
 from telefabric.wire import batch, control
 
 ENDPOINTS = control.Endpoints("*:1", "*:2")
@@ -104,13 +105,6 @@ class Database:
         self.transaction.clear()
 
 
-class Dropped(NamedTuple):
-    """As of `telefabric.spool`."""
-
-    first_seq: int
-    last_seq: int
-
-
 class Spool:
     """A stream's files: its events' sizes, in segments; the acknowledged position; what a loss of power leaves."""
 
@@ -164,7 +158,7 @@ class Spool:
             self.sync_position()
             while self.closed and self.closed[0][1] <= seq:
                 first, self.removed = self.closed.popleft()
-                self.outlived.append(Dropped(first, self.removed))
+                self.outlived.append(Dropped(first, self.removed, ""))
 
     def sync_position(self) -> None:
         self.synced = self.acked
@@ -173,12 +167,11 @@ class Spool:
         if self.closed:
             first, last = self.closed.popleft()
             if last > self.acked:
-                self.dropped.append(Dropped(max(first, self.acked + 1), last))
-            self.outlived.append(Dropped(first, min(last, self.acked)))
+                self.dropped.append(Dropped(max(first, self.acked + 1), last, "spool_full"))
+            self.outlived.append(Dropped(first, min(last, self.acked), ""))
 
-    def lost_reason(self, first: int, last: int) -> str:
-        overlaps = any(drop.first_seq <= last and first <= drop.last_seq for drop in self.dropped)
-        return "spool_full" if overlaps else "no_longer_held"
+    def lost(self, first: int, last: int) -> Dropped:
+        return why_lost(self.dropped, first, last)
 
     def lose_power(self) -> None:
         """What was not synced is gone: the newest segment and an acknowledged position that was only in memory."""
@@ -329,8 +322,8 @@ class Worker:
         if decision is None or len(self.data) >= limits.DATA_HWM:
             return False
         if isinstance(decision, SendGap):
-            first, last = decision
-            body, events, flags = spool.lost_reason(first, last).encode(), 1, batch.FLAG_GAP
+            first, last, reason = spool.lost(decision.first_seq, decision.last_seq)
+            body, events, flags = reason.encode(), 1, batch.FLAG_GAP
             world.require(spool.first_held(first) > last, "a gap over what the spool holds", self.name)
         else:
             first, last = decision.first_seq, spool.cut(decision.first_seq, decision.bytes_max)
@@ -793,7 +786,8 @@ class World:
         self.require(not unexplained, f"a gap over {unexplained[:5]}, which the spool holds", store.name)
         if not store.required:  # it may have read only a part of the gap
             return
-        self.require((reason == "spool_full") == any(seq in dropped for seq in seqs), f"reason {reason}", store.name)
+        reasons = {"spool_full" if seq in dropped else "no_longer_held" for seq in seqs}
+        self.require(reasons == {reason}, f"reason {reason} for {reasons}", store.name)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -839,7 +833,7 @@ class World:
 
 
 def _seqs(ranges: list[Dropped]) -> set[int]:
-    return {seq for first, last in ranges for seq in range(first, last + 1)}
+    return {seq for first, last, _ in ranges for seq in range(first, last + 1)}
 
 
 def _text(part: Any) -> str:

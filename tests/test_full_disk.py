@@ -190,7 +190,7 @@ def test_any_number_of_lost_events_is_one_gap_with_its_reason(disk: Disk) -> Non
     for seq in range(1, 2_001):
         spool.append(seq, OBSERVATION * 1_800)
     assert spool.dropped_events == 2_000
-    assert spool.lost_reason(1, 1) == spool.lost_reason(2_000, 2_000) == "disk_full"
+    assert spool.lost(1, 2_000) == (1, 2_000, "disk_full")
     spool.close()
 
 

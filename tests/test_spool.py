@@ -18,6 +18,7 @@ from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.spool import Spool, SpoolPolicy
 from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment
+from telefabric.spool.spool import Dropped, why_lost
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
 
@@ -222,7 +223,21 @@ def test_damage_in_the_middle_is_a_hole_that_is_stepped_over(tmp_path: Path, sma
     first = int(second.stem)
     after = int(sorted(directory.glob("*.seg"))[2].stem)
     assert found == [*range(1, first + 10), *range(after, 501)]
-    assert spool.lost_reason(first + 10, after - 1) == "no_longer_held"
+    assert spool.lost(first + 10, after - 1) == (first + 10, after - 1, "no_longer_held")
+
+
+def test_a_lost_range_is_told_in_parts_of_one_reason() -> None:
+    drops = [Dropped(1, 10, "spool_full"), Dropped(11, 20, "disk_full"), Dropped(31, 40, "spool_full")]
+    parts, following = [], 5
+    while following <= 50:
+        parts.append(why_lost(drops, following, 50))
+        following = parts[-1].last_seq + 1
+    assert parts == [
+        (5, 10, "spool_full"), (11, 20, "disk_full"), (21, 30, "no_longer_held"), (31, 40, "spool_full"),
+        (41, 50, "no_longer_held"),
+    ]  # fmt: skip
+    assert why_lost(drops, 22, 25) == (22, 25, "no_longer_held")
+    assert why_lost(drops, 3, 4) == (3, 4, "spool_full")
 
 
 def test_a_segment_of_another_stream_is_not_read(tmp_path: Path) -> None:
@@ -242,7 +257,7 @@ def test_a_full_spool_drops_the_oldest_and_says_so(tmp_path: Path, small_segment
     assert held > 1
     assert sum(path.stat().st_size for path in spool.directory.glob("*.seg")) <= 4 * small_segments
     assert spool.dropped_events == held - 1
-    assert spool.lost_reason(1, held - 1) == "spool_full"
+    assert spool.lost(1, held - 1) == (1, held - 1, "spool_full")
     assert seqs(spool, held) == list(range(held, 2_001))
 
 
@@ -448,7 +463,7 @@ def test_on_a_disk_with_little_left_a_spool_does_not_grow(tmp_path: Path, small_
     assert not (spool.directory / "spare.tmp").exists()
     held = spool.first_held(1)
     assert spool.dropped_events == held - 1 > 0
-    assert spool.lost_reason(1, held - 1) == "disk_full"
+    assert spool.lost(1, held - 1) == (1, held - 1, "disk_full")
     assert seqs(spool, held) == list(range(held, 2_001))
 
 

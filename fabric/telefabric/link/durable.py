@@ -38,8 +38,8 @@ def _carry_out(linked: LinkedStream, sockets: Sockets, decision: SendBatch | Sen
     """Send one batch or gap; False when the socket is full or the credit too small for the next event."""
     session, spool = linked.session, linked.spool
     if isinstance(decision, SendGap):
-        first, last = decision
-        event = Gap(first, last, spool.lost_reason(first, last), time.time_ns())
+        first, last, reason = spool.lost(decision.first_seq, decision.last_seq)
+        event = Gap(first, last, reason, time.time_ns())
         body, count, flags = records.frame(_encoder.encode(event)), 1, batch.FLAG_GAP
     else:
         chunk = spool.read(decision.first_seq, decision.bytes_max)

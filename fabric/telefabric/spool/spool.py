@@ -30,6 +30,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -76,6 +77,16 @@ class Dropped(NamedTuple):
     first_seq: int
     last_seq: int
     reason: str
+
+
+def why_lost(drops: Iterable[Dropped], first_seq: int, last_seq: int) -> Dropped:
+    """Of a range that is not held any more, the beginning that has one reason. `drops` are in order."""
+    for drop in drops:
+        if drop.first_seq > first_seq:
+            return Dropped(first_seq, min(drop.first_seq - 1, last_seq), "no_longer_held")
+        if drop.last_seq >= first_seq:
+            return Dropped(first_seq, min(drop.last_seq, last_seq), drop.reason)
+    return Dropped(first_seq, last_seq, "no_longer_held")
 
 
 class Chunk(NamedTuple):
@@ -434,12 +445,9 @@ class Spool:
                     return None
         return None
 
-    def lost_reason(self, first_seq: int, last_seq: int) -> str:
-        """Why a range is not held any more."""
-        for dropped in list(self.dropped):
-            if dropped.first_seq <= last_seq and first_seq <= dropped.last_seq:
-                return dropped.reason
-        return "no_longer_held"
+    def lost(self, first_seq: int, last_seq: int) -> Dropped:
+        """Why a range is not held any more: of the range, the beginning that has one reason."""
+        return why_lost(list(self.dropped), first_seq, last_seq)
 
     # -- acknowledgement and end ---------------------------------------------------------------------------------
 
