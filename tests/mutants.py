@@ -37,10 +37,10 @@ class Mutant(NamedTuple):
 MUTANTS: list[Mutant] = []
 SEEDS = {
     "accept_a_batch_of_another_instance": 202,
-    "lend_again_what_a_worker_still_holds": 193,
+    "lend_again_what_a_worker_still_holds": 34,
     "obey_a_dead_instance": 166,
     "remove_a_segment_before_the_position_is_synced": 85,
-    "say_attached_once": 2751,
+    "say_attached_once": 1357,
     "take_credit_of_a_dead_instance": 1207,
     "take_credit_of_any_epoch": 108,
 }
