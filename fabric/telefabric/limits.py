@@ -86,8 +86,12 @@ LIVE_RECENT_BYTES = 256 * KIB
 LIVE_HWM = 128
 """Messages; with many streams each holds an event or two. What is newest stays new by the bytes in the socket below:
 what does not fit waits in the spool or in our queue, where it can be dropped and counted."""
+LIVE_PIPES_BYTES_MAX = 32 * MIB
+"""Of batches over 64 KiB in the pipes to all live subscribers, in equal shares; one batch fits in any."""
 LIVE_WORKERS_HWM = 64
 TAP_HWM = 1_000
+TAP_PIPES_BYTES_MAX = 32 * MIB
+"""Of batches over 64 KiB that any listener has not been sent."""
 TAP_TOPICS_MAX = 256
 SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
 """libzmq walks a subscription byte by byte, each a call deeper: one of a megabyte is the end of the process.

@@ -56,18 +56,15 @@ def receive_some(socket: zmq.Socket[Any], readable: Container[object], most: int
             yield data
 
 
-def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes, copy: bool = True) -> bool:
-    """Send a message of two or more frames, or nothing and False when the pipe is full.
-
-    Without `copy` the last frame stays where it is until it was sent, however many pipes it waits in.
-    """
+def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes | zmq.Frame) -> bool:
+    """Send a message of two or more frames, or nothing and False when the pipe is full."""
     try:
         socket.send(first, _DONTWAIT_SNDMORE)
     except zmq.Again:
         return False
     for frame in others[:-1]:
         socket.send(frame, _DONTWAIT_SNDMORE)
-    socket.send(others[-1], _DONTWAIT, copy=copy)
+    socket.send(others[-1], _DONTWAIT)
     return True
 
 

@@ -5,6 +5,7 @@ Who gets what is decided in `telefabric.session.live`; this file moves frames.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -25,8 +26,8 @@ OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
 _MESSAGES_A_TURN = 200
 _DELIVERIES_A_TURN = 64
 """To one subscriber: then the others have their turn, whatever has queued up for it."""
-_SHARED_BYTES = 64 * limits.KIB
-"""Larger batches wait in the pipes of all subscribers as one."""
+_LARGE_BYTES = 64 * limits.KIB
+"""Larger batches wait in the pipes of all subscribers as one copy, and so many bytes of them at most."""
 _A_TOPIC_NS = 50_000
 """To ask the workers for."""
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
@@ -39,6 +40,31 @@ class Waits(IntEnum):
     FOR_ROOM = 1
     """In a pipe, which cannot tell when there is."""
     FOR_A_TURN = 2
+
+
+class _Pipe:
+    """The large batches that wait in ZeroMQ, which counts messages: 128 of 8 MiB are a gigabyte."""
+
+    def __init__(self) -> None:
+        self._sent: deque[tuple[zmq.MessageTracker, int]] = deque()
+        self._bytes = 0
+
+    def has_room(self, size: int, bytes_max: int) -> bool:
+        """Whether a batch may follow; one always may where no other is on its way."""
+        while self._sent and self._sent[0][0].done:
+            self._bytes -= self._sent.popleft()[1]
+        return not self._sent or self._bytes + size <= bytes_max
+
+    def send(self, socket: zmq.Socket[Any], first: bytes, *others: bytes) -> bool:
+        """Without a copy of the last frame: it stays where it is until ZeroMQ has handed it to the system."""
+        *between, message = others
+        frame = zmq.Frame(message, track=True, copy=False)
+        if not send_frames(socket, first, *between, frame):
+            return False
+        assert isinstance(frame.tracker, zmq.MessageTracker)
+        self._sent.append((frame.tracker, len(message)))
+        self._bytes += len(message)
+        return True
 
 
 class LiveSockets:
@@ -63,7 +89,9 @@ class LiveSockets:
         self.watch = bind(self._watch, listen.beside(OFFSET_WATCH))
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()
-        self._tokens: set[bytes] = set()
+        self._tap_pipe = _Pipe()
+        self._pipes: dict[bytes, _Pipe] = {}
+        """Of those who subscribed to their tokens."""
         self._wishes = -1
         """Of the lane, when the workers were last asked."""
         self._ask_due_ns = 0
@@ -87,8 +115,9 @@ class LiveSockets:
         """Give each subscriber what waits for it, until its pipe is full, or the others have their turn."""
         found = Waits.NOTHING
         due = core.tick(now_ns)
-        self._tokens.intersection_update(core.lane.subscribers)
-        for token in self._tokens:
+        for token in self._pipes.keys() - core.lane.subscribers.keys():
+            del self._pipes[token]
+        for token in self._pipes:
             subscriber = core.lane.subscribers[token]
             found = max(found, self._deliver(token, subscriber, now_ns))
             tick = subscriber.tick() if token in due else None
@@ -101,11 +130,19 @@ class LiveSockets:
             item = subscriber.peek(now_ns)
             if item is None:
                 return Waits.NOTHING
-            said, message = encode_delivery(subscriber.delivery(item)), item.message
-            if not send_frames(self._watch, token, said, message, copy=len(message) < _SHARED_BYTES):
+            if not self._send(token, encode_delivery(subscriber.delivery(item)), item.message):
                 return Waits.FOR_ROOM
             subscriber.sent(item)
         return Waits.FOR_A_TURN
+
+    def _send(self, token: bytes, said: bytes, message: bytes) -> bool:
+        """False when the subscriber's pipe has no room for it."""
+        if len(message) < _LARGE_BYTES:
+            return send_frames(self._watch, token, said, message)
+        pipe = self._pipes[token]
+        if not pipe.has_room(len(message), limits.LIVE_PIPES_BYTES_MAX // len(self._pipes)):
+            return False
+        return pipe.send(self._watch, token, said, message)
 
     def _read_tokens(self, core: LiveCore) -> None:
         """Enter only subscriptions to a token that was issued."""
@@ -115,7 +152,7 @@ class LiveSockets:
                 continue  # who is gone stops its heartbeats
             if wish[:1] == _SUBSCRIBE and wish[1:] in core.lane.subscribers:
                 self._watch.set(zmq.SUBSCRIBE, wish[1:])
-                self._tokens.add(wish[1:])
+                self._pipes.setdefault(wish[1:], _Pipe())
             else:
                 core.lane.dropped["unknown_token"] += 1
                 self._strangers.count(frame)
@@ -150,8 +187,15 @@ class LiveSockets:
                 core.lane.dropped["not_live"] += 1
                 continue
             core.lane.push(topic, header, message, now_ns)
-            if self._tapped:
-                self._tap.send_multipart((topic, message), zmq.DONTWAIT)
+            if self._tapped and not self._tap_on(topic, message):
+                core.lane.dropped["tap_behind"] += 1
+
+    def _tap_on(self, topic: bytes, message: bytes) -> bool:
+        """A listener whose pipe is full misses it; a large batch that does not fit beside others, all of them."""
+        if len(message) < _LARGE_BYTES:
+            return send_frames(self._tap, topic, message)
+        fits = self._tap_pipe.has_room(len(message), limits.TAP_PIPES_BYTES_MAX)
+        return fits and self._tap_pipe.send(self._tap, topic, message)
 
     def _ask_workers(self, core: LiveCore, now_ns: int) -> None:
         """Subscribe to what is wanted and nothing else, so that an unwatched run costs its worker nothing.

@@ -49,6 +49,7 @@ USUAL: dict[str, str] = {
     "unknown_stream": "batches of streams that it did not know yet",
     "unknown_durable": "reports of stores that it did not know yet",
     "unknown_token": "subscriptions to a token of before, or of a foreign program",
+    "tap_behind": "large batches that a listener of the tap was too slow for",
     "control_unreachable": "answers to peers that had gone",
     "nack_not_required": "complaints of subscribers that are not required",
 }
