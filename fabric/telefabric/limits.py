@@ -88,7 +88,7 @@ LIVE_HWM = 128
 what does not fit waits in the spool or in our queue, where it can be dropped and counted."""
 LIVE_PIPES_BYTES_MAX = 32 * MIB
 """Of batches over 64 KiB in the pipes to all live subscribers, in equal shares; one batch fits in any."""
-LIVE_WORKERS_HWM = 64
+LIVE_WORKERS_HWM = 16
 TAP_HWM = 1_000
 TAP_PIPES_BYTES_MAX = 32 * MIB
 """Of batches over 64 KiB that any listener has not been sent."""

@@ -5,7 +5,6 @@ Who gets what is decided in `telefabric.session.live`; this file moves frames.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -14,6 +13,7 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.broker.pipes import Pipe
 from telefabric.broker.strangers import Strangers, subscriptions
 from telefabric.errors import WireError
 from telefabric.session.live import LiveCore
@@ -42,31 +42,6 @@ class Waits(IntEnum):
     FOR_A_TURN = 2
 
 
-class _Pipe:
-    """The large batches that wait in ZeroMQ, which counts messages: 128 of 8 MiB are a gigabyte."""
-
-    def __init__(self) -> None:
-        self._sent: deque[tuple[zmq.MessageTracker, int]] = deque()
-        self._bytes = 0
-
-    def has_room(self, size: int, bytes_max: int) -> bool:
-        """Whether a batch may follow; one always may where no other is on its way."""
-        while self._sent and self._sent[0][0].done:
-            self._bytes -= self._sent.popleft()[1]
-        return not self._sent or self._bytes + size <= bytes_max
-
-    def send(self, socket: zmq.Socket[Any], first: bytes, *others: bytes) -> bool:
-        """Without a copy of the last frame: it stays where it is until ZeroMQ has handed it to the system."""
-        *between, message = others
-        frame = zmq.Frame(message, track=True, copy=False)
-        if not send_frames(socket, first, *between, frame):
-            return False
-        assert isinstance(frame.tracker, zmq.MessageTracker)
-        self._sent.append((frame.tracker, len(message)))
-        self._bytes += len(message)
-        return True
-
-
 class LiveSockets:
     """Binds on construction. The broker's thread."""
 
@@ -89,8 +64,8 @@ class LiveSockets:
         self.watch = bind(self._watch, listen.beside(OFFSET_WATCH))
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()
-        self._tap_pipe = _Pipe()
-        self._pipes: dict[bytes, _Pipe] = {}
+        self._tap_pipe = Pipe()
+        self._pipes: dict[bytes, Pipe] = {}
         """Of those who subscribed to their tokens."""
         self._wishes = -1
         """Of the lane, when the workers were last asked."""
@@ -152,7 +127,7 @@ class LiveSockets:
                 continue  # who is gone stops its heartbeats
             if wish[:1] == _SUBSCRIBE and wish[1:] in core.lane.subscribers:
                 self._watch.set(zmq.SUBSCRIBE, wish[1:])
-                self._pipes.setdefault(wish[1:], _Pipe())
+                self._pipes.setdefault(wish[1:], Pipe())
             else:
                 core.lane.dropped["unknown_token"] += 1
                 self._strangers.count(frame)

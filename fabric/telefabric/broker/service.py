@@ -15,6 +15,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.livesockets import LiveSockets, Waits
+from telefabric.broker.pipes import Pipe
 from telefabric.broker.strangers import Strangers, subscriptions, unread_bytes
 from telefabric.errors import TelefabricError, WireError
 from telefabric.figures import Figures, by_reason
@@ -37,6 +38,7 @@ _CONTROL_TURN_NS = 5_000_000
 _BATCHES_A_TURN = 32
 """2 MB of batches, some milliseconds: then the live path has its turn again."""
 _LONG_ANSWERED = (control.StatusRequest, control.Watch)
+_LONG_ANSWERS = (control.StatusReply, control.Recent)
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
 _UNSENT = ("control_unreachable", "control_full")
 """Drops of our own messages; all others are refusals of somebody else's."""
@@ -83,6 +85,8 @@ class Broker:
         )
         self._subscribed: set[bytes] = set()
         self._strangers = Strangers()
+        self._long_answers: dict[bytes, Pipe] = {}
+        """To each peer that has not been sent all of them."""
         self._stop = threading.Event()
         self._full = False
         self._retry_ms = _POLL_MS
@@ -123,8 +127,7 @@ class Broker:
         self.core.tick(now_ns)
         self._forward()
         self._retry_ms = min(_RETRY_MS if self._full else _POLL_MS, _RETRY_LIVE_MS[live_waits])
-        for peer, message in self.core.take():
-            self._send(peer, message)
+        self._answer()
         self._tell_refused(now_ns)
         self._health.tend(self.core.figures, now_ns)
 
@@ -161,8 +164,11 @@ class Broker:
             except WireError as error:
                 self.core.dropped[error.reason] += 1
                 continue
-            unread = unread_bytes(frames[1]) if isinstance(message, _LONG_ANSWERED) else 0
-            self.core.receive(frames[0].bytes, message, now_ns, time.time_ns(), unread_bytes=unread)
+            peer, unread = frames[0].bytes, 0
+            if isinstance(message, _LONG_ANSWERED):
+                unread = self._unsent_bytes(peer) + unread_bytes(frames[1])
+            self.core.receive(peer, message, now_ns, time.time_ns(), unread_bytes=unread)
+            self._answer()
             if time.monotonic_ns() > until_ns:
                 return
 
@@ -189,13 +195,26 @@ class Broker:
                     break
                 self.core.lane.sent(name)
 
-    def _send(self, peer: bytes, message: control.Message) -> None:
-        try:
-            self._control.send_multipart((peer, control.encode(message)), zmq.DONTWAIT)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-            self.core.dropped["control_unreachable" if error.errno == zmq.EHOSTUNREACH else "control_full"] += 1
+    def _answer(self) -> None:
+        for peer, message in self.core.take():
+            try:
+                if not self._send(peer, message):
+                    self.core.dropped["control_full"] += 1
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self.core.dropped["control_unreachable"] += 1
+
+    def _send(self, peer: bytes, message: control.Message) -> bool:
+        if isinstance(message, _LONG_ANSWERS):
+            pipe = self._long_answers.setdefault(peer, Pipe())
+            return pipe.send(self._control, peer, control.encode(message))
+        return send_frames(self._control, peer, control.encode(message))
+
+    def _unsent_bytes(self, peer: bytes) -> int:
+        """Of long answers to it."""
+        self._long_answers = {peer: pipe for peer, pipe in self._long_answers.items() if pipe.unsent_bytes}
+        return self._long_answers[peer].unsent_bytes if peer in self._long_answers else 0
 
     def _tell_refused(self, now_ns: int) -> None:
         """Say what was refused since the last time, by reason; once a second, however much it is."""

@@ -1,0 +1,41 @@
+"""How much waits inside ZeroMQ, in bytes: its own marks count messages, and 128 of 8 MiB are a gigabyte."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import zmq
+
+from telefabric.transport import send_frames
+
+
+class Pipe:
+    """The large messages on their way to one peer, or to all who listen to one socket. One thread."""
+
+    def __init__(self) -> None:
+        self._sent: deque[tuple[zmq.MessageTracker, int]] = deque()
+        self._bytes = 0
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Which ZeroMQ has not handed to the system."""
+        while self._sent and self._sent[0][0].done:
+            self._bytes -= self._sent.popleft()[1]
+        return self._bytes
+
+    def has_room(self, size: int, bytes_max: int) -> bool:
+        """Whether a message may follow; one always may where no other is on its way."""
+        unsent = self.unsent_bytes
+        return not unsent or unsent + size <= bytes_max
+
+    def send(self, socket: zmq.Socket[Any], first: bytes, *others: bytes) -> bool:
+        """As `send_frames`, without a copy of the last frame, of which account is kept."""
+        *between, message = others
+        frame = zmq.Frame(message, track=True, copy=False)
+        if not send_frames(socket, first, *between, frame):
+            return False
+        assert isinstance(frame.tracker, zmq.MessageTracker)
+        self._sent.append((frame.tracker, len(message)))
+        self._bytes += len(message)
+        return True
