@@ -42,6 +42,7 @@ if THERE:
     from telefabric_gui.command import gui
     from telefabric_gui.controller import TRACKS_MAX, Controller
     from telefabric_gui.views import scenes
+    from telefabric_gui.views.status import FIGURES
     from telefabric_gui.window import MainWindow
 
 S = b"s" * 16
@@ -271,6 +272,14 @@ def test_a_lost_connection_and_a_stalled_run_are_said_above_what_stays(window: C
     assert main.page is not None
     assert main.page.banner._text.text() == "Stalled: nothing from run for 14 s. Its last step is stored."
     assert main.page.step_table.rowCount() == 9
+
+
+def test_every_figure_at_the_bottom_has_room_for_its_longest(window: Callable[..., MainWindow]) -> None:
+    bar = window(ScriptedFeed()).status
+    for name, (longest, _) in FIGURES.items():
+        bar.show_figure(name, longest)
+        figure = bar._figures[name]
+        assert figure.sizeHint().width() <= figure.minimumWidth(), name
 
 
 def test_the_right_dock_starts_collapsed_in_a_small_window(window: Callable[..., MainWindow]) -> None:

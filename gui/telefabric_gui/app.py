@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QEvent, QObject, QTimer, Signal
 from PySide6.QtWidgets import QApplication
 
 from telefabric.errors import EnvironmentProblem
@@ -78,5 +78,6 @@ def run(
 
 
 def _grab(window: MainWindow, file: Path, saved: list[bool]) -> None:
+    QApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest)  # texts may just have grown
     saved.append(window.grab().save(str(file)))
     window.close()

@@ -195,6 +195,7 @@ QLabel[badge] { border-radius: 9px; padding: 1px 8px; min-height: 16px; max-heig
 #topbar, #runs, #details { background: $panel; }
 #topbar { border-bottom: 1px solid $line; }
 #statusbar { background: $panel; border-top: 1px solid $line; }
+#statusbar QLabel { font-size: ${caption_px}px; }
 #runs { border-right: 1px solid $line; }
 #details, #details QScrollArea, #details_body { background: $panel; border: none; }
 #details { border-left: 1px solid $line; }

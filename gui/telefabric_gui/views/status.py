@@ -9,7 +9,9 @@ from telefabric_gui.views.card import label, restyle
 from telefabric_gui.views.dot import Dot
 
 HEIGHT_PX = 28
-_FIGURES = {
+_MARGIN_PX = 2
+"""A label asks for a little more than its text takes."""
+FIGURES = {
     "rate": ("0 000 000 events/s", "Events that this client received in a second"),
     "behind": ("behind live 00.0 s", "Age of the newest live event when it came in"),
     "missing": ("missing 000 000", "Events that have not come yet and are being fetched from the store"),
@@ -39,10 +41,10 @@ class StatusBar(QFrame):
         first.addWidget(self.dot)
         first.addWidget(self._state)
         layout.addLayout(first)
-        for name, (widest, tip) in _FIGURES.items():
+        for name, (widest, tip) in FIGURES.items():
             figure = self._figures[name] = label(role="dim")
             figure.setFont(theme.text_font(theme.CAPTION_PX))
-            figure.setMinimumWidth(figure.fontMetrics().horizontalAdvance(widest))
+            figure.setMinimumWidth(figure.fontMetrics().horizontalAdvance(widest) + _MARGIN_PX)
             figure.setToolTip(tip)
             layout.addWidget(figure)
         layout.addStretch(1)
