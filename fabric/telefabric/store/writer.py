@@ -400,8 +400,6 @@ class Writer:
             self.changes["revived"] += 1
             log.info("store.stream_revived", worker=worker_id)
 
-    # -- housekeeping --------------------------------------------------------------------------------------------
-
     # -- frames --------------------------------------------------------------------------------------------------
 
     def frame_bytes_after(self, number: int) -> tuple[int, int]:
