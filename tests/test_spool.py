@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from skips import requires
 
 from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.spool import Spool, SpoolPolicy
+from telefabric.spool import spool as spool_module
 from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment
 from telefabric.spool.spool import Dropped, why_lost
 from telefabric.wire import records
@@ -621,3 +626,146 @@ def test_a_damaged_header_costs_no_event(tmp_path: Path, small_segments: int) ->
     spool = Spool.adopt(directory)
     assert spool is not None
     assert seqs(spool, 1) == list(range(1, 501))
+
+
+class Interrupted(Exception):
+    """What a signal handler raises, such as KeyboardInterrupt."""
+
+
+class Interruption:
+    """Raises at the n-th line of this module and of the segment's, but `append`'s own, as a signal handler may."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __enter__(self) -> None:
+        sys.settrace(self._trace)
+
+    def __exit__(self, *exception: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if Path(code.co_filename).parent.name != "spool" or code.co_name == "append":
+            return self._trace if code.co_name == "append" else None
+        if event in ("line", "return"):
+            self.left -= 1
+            if not self.left:
+                raise Interrupted
+        return self._trace
+
+
+@pytest.mark.parametrize("policy", [SpoolPolicy(1 << 20), SpoolPolicy(3 * 16_384), SpoolPolicy(fsync="interval")])
+def test_a_signal_handler_that_raises_while_a_segment_is_begun_costs_nothing(
+    tmp_path: Path, small_segments: int, policy: SpoolPolicy
+) -> None:
+    """At each of its lines in turn; the event is emitted again, as by a loop that goes on."""
+    for after in itertools.count(1):
+        spool = Spool.create(tmp_path, info(), policy)
+        per_segment = (small_segments - HEADER_BYTES) // (records.PREFIX_BYTES + 1_000)
+        fill(spool, 4 * per_segment, 1_000)
+        try:
+            with Interruption(after):
+                fill(spool, 1, 1_000)
+        except Interrupted:
+            assert spool.head == 4 * per_segment
+        else:
+            return
+        fill(spool, per_segment + 3, 1_000)
+        first = spool.first_held(1)
+        assert seqs(spool, 1) == list(range(first, spool.head + 1))
+        assert first - 1 == spool.dropped_events or policy.bytes_max < 1 << 20
+        spool.acknowledge(5 * per_segment)
+        assert seqs(spool, 1) == list(range(5 * per_segment + 1, spool.head + 1))
+        spool.close()
+        left = Spool.adopt(spool.directory)
+        assert left is not None
+        assert seqs(left, spool.acked + 1) == list(range(5 * per_segment + 1, spool.head + 1))
+        left.acknowledge(left.head)
+        left.close()
+
+
+def test_a_segment_that_somebody_removed_is_a_hole(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 1_000)
+    names = sorted(path.name for path in spool.directory.glob("*.seg"))
+    first, then = (int(names[number].removesuffix(SUFFIX)) for number in (2, 3))
+    (spool.directory / names[2]).unlink()
+    assert spool.read(first, 1_000) is None
+    assert seqs(spool, 1) == [*range(1, first), *range(then, 1_001)]
+    assert spool.dropped_events == then - first
+    assert spool.lost(first, then - 1) == Dropped(first, then - 1, "no_longer_held")
+
+
+def test_the_end_of_a_run_drops_nothing_that_may_not_be(
+    tmp_path: Path, small_segments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk its last event is lost, rather than a segment of those that were taken."""
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(when_full="error"))
+    fill(spool, 200)
+
+    def no_room(path: Path, size: int) -> None:
+        raise SpoolError("no room")
+
+    monkeypatch.setattr(spool_module, "allocate", no_room)
+    head = Full(spool).head
+    spool.ending = True
+    fill(spool, 1)
+    assert spool.dropped_events == 1
+    assert seqs(spool, 1) == list(range(1, head + 1))
+    spool.acknowledge(head)
+    assert spool.lost(head + 1, head + 1).reason == "disk_full"
+
+
+def test_an_empty_spool_on_a_full_disk_refuses_what_may_not_be_dropped(
+    tmp_path: Path, small_segments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy(when_full="block"))
+    fill(spool, 10)
+    spool.acknowledge(10)
+
+    def no_room(path: Path, size: int) -> None:
+        raise SpoolError("no room")
+
+    monkeypatch.setattr(spool_module, "allocate", no_room)
+    head = Full(spool).head
+    spool.acknowledge(head)
+    with pytest.raises(SpoolFull, match="no room"):
+        fill(spool, 1)
+    assert (spool.head, spool.dropped_events) == (head, 0)
+
+
+def test_a_spool_without_a_segment_is_complete(tmp_path: Path) -> None:
+    directory = _dead_spool(tmp_path, 10)
+    for path in directory.glob("*.seg"):
+        path.unlink()
+    left = Spool.adopt(directory)
+    assert left is not None
+    assert left.complete
+    left.close()
+    assert not directory.exists()
+
+
+def test_events_of_nobody_are_left_alone(tmp_path: Path) -> None:
+    directory = _dead_spool(tmp_path, 10)
+    (directory / "stream").unlink()
+    os.utime(directory, (1, 1))
+    with pytest.raises(SpoolError, match="whose they are"):
+        Spool.adopt(directory)
+    assert len(list(directory.glob("*.seg"))) == 1
+
+
+@requires("another user to be", hasattr(os, "geteuid") and os.geteuid() == 0)
+def test_a_spool_of_another_user_is_named_and_left_alone(tmp_path: Path) -> None:
+    directory = _dead_spool(tmp_path, 10)
+    for place in (tmp_path, *tmp_path.parents[:-1]):
+        place.chmod(place.stat().st_mode | 0o055)
+    words = f"from pathlib import Path; from telefabric.spool import Spool; Spool.adopt(Path({str(directory)!r}))"
+    os.chmod(directory, 0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; import telefabric.spool; os.setuid(65534); {words}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "SpoolError" in done.stderr
+    assert "check its rights" in done.stderr
+    assert len(list(directory.glob("*.seg"))) == 1

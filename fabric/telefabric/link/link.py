@@ -40,6 +40,12 @@ _LOOK_MAX_MS = 200
 """Looks have their price with many streams; a stream that begins to hurry or to hear something is served at once."""
 _POLL_LIVE_MS = 2
 _TELL_DROPS_S = 10.0
+_MAKE_ROOM = "make room, or give TELEFABRIC_SPOOL_BYTES_MAX more"
+_DROP_REMEDIES = {
+    "spool_full": _MAKE_ROOM,
+    "disk_full": _MAKE_ROOM,
+    "no_longer_held": "somebody removed files of the spool: keep other programs out of it",
+}
 
 
 class Link:
@@ -411,8 +417,8 @@ class Link:
             reason = linked.spool.dropped[-1].reason
             log.warning(
                 "spool.dropped: %d events of run %s so far (%s): each loss is recorded as a gap; "
-                "make room, or give TELEFABRIC_SPOOL_BYTES_MAX more",
-                dropped, linked.spool.info.run_id, reason,
+                "%s",
+                dropped, linked.spool.info.run_id, reason, _DROP_REMEDIES[reason],
             )  # fmt: skip
             linked.told_drops, linked.told_ns = dropped, now_ns
 

@@ -31,6 +31,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -113,6 +114,7 @@ class Spool:
         """Newest seq that was appended, or dropped because it could not be."""
         self.acked = 0
         self.dropped: deque[Dropped] = deque(maxlen=1_000)
+        """With ``spool_full``, ``disk_full`` or ``no_longer_held``."""
         self.dropped_events = 0
         self.sync_failures = 0
         self.room = threading.Condition(self.lock)
@@ -186,6 +188,11 @@ class Spool:
         try:
             info = msgspec.msgpack.decode((directory / "stream").read_bytes(), type=StreamInfo)
         except FileNotFoundError:
+            if any(directory.glob(f"*{SUFFIX}")):
+                owner.release()
+                raise SpoolError(
+                    f"the spool {directory} has events and no file that says whose they are: it is left as it is"
+                ) from None
             _remove(directory, owner)  # killed while it was made: no event can be in it
             return None
         except OSError as error:
@@ -209,7 +216,7 @@ class Spool:
         """What is here, by the names of the segments; only the last is looked through now, the others in their turn."""
         self.acked = self.head = _read_position(self.directory / "position")
         paths = sorted(path for path in self.directory.glob(f"*{SUFFIX}") if path.stem.isdecimal())
-        for path, before in zip(paths, [*(int(path.stem) for path in paths[1:]), None], strict=True):
+        for path, before in zip_longest(paths, (int(path.stem) for path in paths[1:])):
             segment = Segment.left_behind(path, self._written, before)
             if segment is not None:
                 self._segments.append(segment)
@@ -240,6 +247,7 @@ class Spool:
         start = segment.end
         end = start + size
         segment.map[start:end] = records.frame(event)  # type: ignore[index]  # the active one is always mapped
+        # A signal handler may raise after any call; up to the mark there is none.
         segment.end = end
         segment.last_seq = self.head = seq
         if not seq % MARK_SEQS:
@@ -303,16 +311,19 @@ class Spool:
                 self._active.release()
             self._active = None
         size = max(limits.SEGMENT_BYTES, HEADER_BYTES + record_bytes)
-        if self.policy.when_full == "drop_oldest":
+        may_drop = self.policy.when_full == "drop_oldest"
+        if may_drop:
             self._drop_for(size)
         elif self._segments and not self.ending:
-            return self._begin_or_refuse(seq, size)
+            self._require_room(size)
         while True:
             try:
                 self._active = self._begin_segment(seq, size)
                 return self._active
-            except SpoolError:
-                if not self._segments:
+            except SpoolError as error:
+                if not may_drop and not self.ending:
+                    raise SpoolFull(str(error)) from None
+                if not may_drop or not self._segments:
                     self._count_drop(seq, seq, "disk_full")
                     return None
                 self._drop_oldest("disk_full")
@@ -324,7 +335,7 @@ class Spool:
         if len(self._segments) > 1 and self._disk_is_low(size):
             self._drop_oldest("disk_full")
 
-    def _begin_or_refuse(self, seq: int, size: int) -> Segment:
+    def _require_room(self, size: int) -> None:
         """Raises `SpoolFull`. An empty spool is never full: whoever waits is let in once all is stored."""
         if self._over_bytes(size):
             raise SpoolFull(
@@ -336,11 +347,6 @@ class Spool:
                 f"the disk of the spool {self.directory} has less than {self.policy.free_bytes_min} bytes left: "
                 "make room, or give TELEFABRIC_SPOOL_FREE_BYTES_MIN less"
             )
-        try:
-            self._active = self._begin_segment(seq, size)
-        except SpoolError as error:
-            raise SpoolFull(str(error)) from None
-        return self._active
 
     def _over_bytes(self, size: int) -> bool:
         return sum(segment.size for segment in self._segments) + size > self.policy.bytes_max
@@ -364,6 +370,8 @@ class Spool:
             segment = Segment.start(spare, self.directory, self.info.stream, first_seq, self._written)
         except OSError as error:
             raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
+        while self._segments and self._segments[-1].first_seq == first_seq:
+            self._segments.pop()  # begun before, when a signal handler raised; its file is this one's now
         self._segments.append(segment)
         if self.policy.fsync != "off":
             self._unsynced.append(segment)
@@ -391,7 +399,11 @@ class Spool:
         with self.lock:
             for segment in self._segments:
                 if segment.last_seq >= seq:
-                    segment.look_through(self.info.stream)
+                    try:
+                        segment.look_through(self.info.stream)
+                    except FileNotFoundError:
+                        self._forget(segment)
+                        return self.first_held(seq)
                     if segment.last_seq >= max(segment.first_seq, seq):
                         return max(segment.first_seq, seq)
             return self.head + 1
@@ -421,12 +433,22 @@ class Spool:
             if end - start > bytes_max or last - first_seq >= limits.BATCH_EVENTS_MAX:
                 end, last = segment.cut(first_seq, start, end, bytes_max, limits.BATCH_EVENTS_MAX)
             body = segment.mapped()[start:end]
+        except FileNotFoundError:
+            self._forget(segment)
+            return None
         except OSError:
             return None  # no descriptor is free at the moment, say; the next turn tries again
         self._reader = _Position(last + 1, segment, end)
         if last == segment.last_seq and segment is not self._active:
             segment.release()
         return Chunk(body, first_seq, last)
+
+    def _forget(self, segment: Segment) -> None:
+        """Somebody removed its file: what follows is sent, with a gap before it."""
+        with self.lock:
+            if segment in self._segments and segment is not self._active:
+                self._segments.remove(segment)
+                self._count_drop(max(segment.first_seq, self.acked + 1), segment.last_seq, "no_longer_held")
 
     def _locate(self, seq: int) -> _Position | None:
         """Where the record of `seq` begins: at the reader's place, else found by walking its segment."""
@@ -441,13 +463,16 @@ class Spool:
                     if seq > segment.last_seq:
                         return None
                     return _Position(seq, segment, segment.offset_of(seq))
+                except FileNotFoundError:
+                    self._forget(segment)
+                    return None
                 except OSError:
                     return None
         return None
 
     def lost(self, first_seq: int, last_seq: int) -> Dropped:
         """Why a range is not held any more: of the range, the beginning that has one reason."""
-        return why_lost(list(self.dropped), first_seq, last_seq)
+        return why_lost(sorted(self.dropped), first_seq, last_seq)
 
     # -- acknowledgement and end ---------------------------------------------------------------------------------
 
@@ -515,6 +540,8 @@ def _is_being_made(directory: Path) -> bool:
         return not (directory / "stream").exists() and time.time() - directory.stat().st_mtime < _MAKING_S
     except FileNotFoundError:
         return True
+    except OSError:
+        return False  # somebody else's: taking its lock tells what is wrong
 
 
 def _read_position(path: Path) -> int:
