@@ -675,12 +675,12 @@ def test_a_signal_handler_that_raises_while_a_segment_is_begun_costs_nothing(
         first = spool.first_held(1)
         assert seqs(spool, 1) == list(range(first, spool.head + 1))
         assert first - 1 == spool.dropped_events or policy.bytes_max < 1 << 20
-        spool.acknowledge(5 * per_segment)
-        assert seqs(spool, 1) == list(range(5 * per_segment + 1, spool.head + 1))
+        spool.acknowledge(4 * per_segment)
+        assert seqs(spool, 1) == list(range(4 * per_segment + 1, spool.head + 1))
         spool.close()
         left = Spool.adopt(spool.directory)
         assert left is not None
-        assert seqs(left, spool.acked + 1) == list(range(5 * per_segment + 1, spool.head + 1))
+        assert seqs(left, spool.acked + 1) == list(range(4 * per_segment + 1, spool.head + 1))
         left.acknowledge(left.head)
         left.close()
 
@@ -769,3 +769,24 @@ def test_a_spool_of_another_user_is_named_and_left_alone(tmp_path: Path) -> None
     assert "SpoolError" in done.stderr
     assert "check its rights" in done.stderr
     assert len(list(directory.glob("*.seg"))) == 1
+
+
+def test_what_an_adopted_spool_delivered_and_what_it_had_lost_is_all_of_it(
+    tmp_path: Path, small_segments: int
+) -> None:
+    spool = Spool.create(tmp_path, info())
+    fill(spool, 1_000)
+    spool.acknowledge(300)
+    spool.close()
+    damaged = sorted(spool.directory.glob("*.seg"))[2]
+    content = bytearray(damaged.read_bytes())
+    content[HEADER_BYTES + 20] ^= 1
+    damaged.write_bytes(content)
+    left = Spool.adopt(spool.directory)
+    assert left is not None
+    held = len(seqs(left, 301))
+    left.acknowledge(left.head)
+    assert (left.delivered_events, left.lost_events) == (held, 700 - held)
+    assert left.known_events == 700
+    assert left.lost_events > 100
+    left.close()

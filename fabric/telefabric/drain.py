@@ -18,6 +18,8 @@ _PATIENCE_S = 3 * limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
 class DrainReport(TypedDict):
     delivered_spools: int
     delivered_events: int
+    lost_events: int
+    """Damaged or dropped before: each is in a gap."""
     known_events: int
     left_spools: int
     unreadable: list[str]
@@ -71,8 +73,11 @@ class Drain:
         streams = list(self._link.streams.values())
         return DrainReport(
             delivered_spools=orphans.drained_spools,
-            delivered_events=orphans.drained_events + sum(linked.spool.acked for linked in streams),
-            known_events=orphans.drained_events + sum(linked.spool.head for linked in streams),
+            delivered_events=orphans.drained_events + sum(linked.spool.delivered_events for linked in streams),
+            lost_events=orphans.lost_events + sum(linked.spool.lost_events for linked in streams),
+            known_events=orphans.drained_events
+            + orphans.lost_events
+            + sum(linked.spool.known_events for linked in streams),
             left_spools=len(streams) + len(orphans.waiting) + len(orphans.unreadable),
             unreadable=[str(path) for path in sorted(orphans.unreadable)],
         )

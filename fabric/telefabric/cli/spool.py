@@ -55,9 +55,11 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
 
 
 def _say(report: DrainReport, root: Path) -> None:
-    spools, events = report["delivered_spools"], report["delivered_events"]
+    spools, events, lost = report["delivered_spools"], report["delivered_events"], report["lost_events"]
     if spools:
         click.echo(f"Delivered: {_count(events, 'event')} of {_count(spools, 'spool')}.")
+        if lost:
+            click.echo(f"Not held any more: {_count(lost, 'event')}; telefabric store verify names each gap.")
     else:
         click.echo(f"Nothing to deliver: no dead worker left a spool in {root}.")
 

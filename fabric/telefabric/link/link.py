@@ -428,6 +428,8 @@ class Link:
         del self.streams[linked.spool.info.stream]
         if linked.adopted and self.orphans is not None:
             self.orphans.drained(linked.spool)
-            log.info("spool.drained: stream %s, %d events", linked.spool.info.stream.hex(), linked.spool.head)
+            log.info(
+                "spool.drained: stream %s, %d events", linked.spool.info.stream.hex(), linked.spool.delivered_events
+            )
         linked.spool.close()
         linked.done.set()

@@ -27,6 +27,8 @@ class Orphans:
         self.scanned = False
         self.drained_spools = 0
         self.drained_events = 0
+        self.lost_events = 0
+        """Of them, which no spool held any more: each is in a gap."""
         self._root = root
         self._scan_due_ns = 0
 
@@ -59,7 +61,8 @@ class Orphans:
 
     def drained(self, spool: Spool) -> None:
         self.drained_spools += 1
-        self.drained_events += spool.head
+        self.drained_events += spool.delivered_events
+        self.lost_events += spool.lost_events
 
     def _try(self, directory: Path) -> Spool | None:
         if directory in self.unreadable:

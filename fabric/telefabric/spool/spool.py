@@ -133,6 +133,7 @@ class Spool:
         self._active: Segment | None = None
         self._reader: _Position | None = None
         self._written = 0
+        self._delivered = self._adopted_at = 0
         self._prepared = False
 
     # -- making --------------------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class Spool:
 
     def _recover(self) -> None:
         """What is here, by the names of the segments; only the last is looked through now, the others in their turn."""
-        self.acked = self.head = _read_position(self.directory / "position")
+        self.acked = self.head = self._adopted_at = _read_position(self.directory / "position")
         paths = sorted(path for path in self.directory.glob(f"*{SUFFIX}") if path.stem.isdecimal())
         for path, before in zip_longest(paths, (int(path.stem) for path in paths[1:])):
             segment = Segment.left_behind(path, self._written, before)
@@ -491,8 +492,29 @@ class Spool:
             pass  # a full disk: only removing makes room, and the store knows the position as well
         with self.lock:
             while self._segments and self._segments[0] in done:
-                self._segments.popleft().discard()
+                segment = self._segments.popleft()
+                self._delivered += self._acknowledged(segment)
+                segment.discard()
             self.room.notify_all()
+
+    @property
+    def delivered_events(self) -> int:
+        """Of an adopted spool: those that it held and that were acknowledged since."""
+        with self.lock:
+            return self._delivered + sum(map(self._acknowledged, self._segments))
+
+    @property
+    def lost_events(self) -> int:
+        """Of an adopted spool: those that it did not hold, and for which a gap was acknowledged since."""
+        return self.acked - self._adopted_at - self.delivered_events
+
+    @property
+    def known_events(self) -> int:
+        """Of an adopted spool: all that had not been acknowledged by then."""
+        return self.head - self._adopted_at
+
+    def _acknowledged(self, segment: Segment) -> int:
+        return max(min(segment.last_seq, self.acked) - max(segment.first_seq - 1, self._adopted_at), 0)
 
     @property
     def complete(self) -> bool:
