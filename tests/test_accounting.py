@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from lossyrelay import LossyRelay
 from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_for
 from skips import requires
 
-from telefabric import policy
+from telefabric import limits, policy
 from telefabric.address import Address
 from telefabric.inquiry import ask_status
 from telefabric.session.progress import Hop
@@ -122,6 +123,85 @@ def test_policies_are_granted_and_changed_while_connected(tmp_path: Path) -> Non
 def ended(reader: LiveSubscription) -> bool:
     (watcher,) = status(str(reader._address.url))["live"]
     return bool(reader.ledger.broker_hop.newest == watcher["numbered"] and not watcher["queued"])
+
+
+def test_other_runs_again_and_again_lose_nothing(tmp_path: Path) -> None:
+    """The worker numbers what it publishes before it has heard that nobody wants it any more."""
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    with (
+        broker(port),
+        store(port, tmp_path),
+        LiveSubscription(Address.parse(url), name="reader") as reader,
+        emitter(url, tmp_path, "--rate", 3_000),
+    ):
+        for _ in range(8):
+            received = reader.received
+            reader.want(runs=None)
+            polled(reader, lambda received=received: reader.received > received + 300, "it comes")  # type: ignore[misc]
+            reader.want(runs=[])
+            polled(reader, lambda: not status(url)["live"][0]["runs"], "the broker knows")
+        assert reader.lost_in_transit == 0
+        (stream,) = status(url)["streams"]
+        assert stream["live"]["lost_in_transit"] == 0
+
+
+def test_whoever_does_something_else_for_a_while_gets_what_waited(tmp_path: Path) -> None:
+    """Longer than three heartbeats, live and durable: what was not read is no silence of the broker."""
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    address = Address.parse(url)
+    held: dict[bytes, int] = {}
+    with (
+        broker(port),
+        store(port, tmp_path),
+        LiveSubscription(address, name="reader", kinds=["step"]) as reader,
+        connect(url, run="run", spool=tmp_path / "spool") as worker,
+    ):
+        keeper = DurableSubscription(address, name="keeper", held=lambda stream: held.get(stream, 0))
+
+        def take() -> None:
+            held.update({batch.header.stream: batch.header.last_seq for batch in keeper.poll(0.01)})
+            reader.poll(0.01)
+
+        try:
+            wait_for(lambda: take() or (keeper.attached and reader.instance is not None), "both are served")
+            polled(reader, lambda: worker.step(episode=0, step=0) or reader.received, "the first step comes")
+            before = reader.received
+            for _ in range(2):
+                for step in range(100):
+                    worker.step(episode=0, step=step)
+                time.sleep(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S + 0.3)
+                take()
+            assert worker.flush(20)
+            wait_for(lambda: take() or held.get(worker.stream_id) == worker.emitted, "the keeper has all")
+            wait_for(lambda: take() or reader.received >= before + 200, "the reader has all")
+            assert (dict(reader.dropped), reader.lost_in_transit) == ({}, 0)
+        finally:
+            keeper.close()
+
+
+def test_whoever_wants_to_be_waited_for_is_told_when_it_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_ports()
+    with broker(port):
+        address = Address.parse(f"tcp://127.0.0.1:{port}")
+        keeper = DurableSubscription(address, name="returns", held=lambda stream: 0, required=True)
+        try:
+            wait_for(lambda: keeper.poll(0.02) or keeper.refusal, "it is refused")
+        finally:
+            keeper.close()
+    assert "--required" in keeper.refusal
+    assert caplog.messages == [f"durable.refused: {keeper.refusal}"]
+
+
+def test_what_is_not_given_to_want_stays() -> None:
+    with LiveSubscription(Address("127.0.0.1", 9), name="reader", runs=["b", "a"], agents=["x"]) as reader:
+        reader.want(policy=policy.parse("latest"))
+        assert (reader._wish.runs, reader._wish.agents, reader._wish.policy.mode) == (["a", "b"], ["x"], LATEST_PER_KEY)
+        reader.want(runs=None, agents=["y"])
+        assert (reader._wish.runs, reader._wish.agents, reader._wish.policy.mode) == (None, ["y"], LATEST_PER_KEY)
 
 
 # -- the first hop that is behind --------------------------------------------------------------------------------
@@ -258,6 +338,29 @@ def test_tail_live_shows_what_the_policy_leaves_and_tells_what_it_does_not(tmp_p
     assert f'"stream_id":"{stream.hex()}"' in output.read_text()
     assert '"kind":"step"' in output.read_text()
     assert "sampled" in errors.read_text()
+
+
+def test_tail_live_tells_that_the_broker_was_away(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    output, errors = tmp_path / "out", tmp_path / "err"
+    with (
+        broker(port) as serving,
+        store(port, tmp_path),
+        emitter(url, tmp_path, "--rate", 1_000),
+        output.open("wb") as out,
+        errors.open("wb") as err,
+        subprocess.Popen([*TELEFABRIC, "tail", "--live", "--connect", url, "--json"], stdout=out, stderr=err) as tail,
+    ):
+        try:
+            wait_for(lambda: output.read_bytes().count(b"\n") > 20, "lines come", 30)
+            serving.kill()
+            serving.start()
+            seen = output.read_bytes().count(b"\n")
+            wait_for(lambda: output.read_bytes().count(b"\n") > seen + 1_000, "more lines come", 30)
+            wait_for(lambda: "the broker was away" in errors.read_text(), "it is told")
+        finally:
+            tail.kill()
 
 
 @pytest.mark.parametrize(

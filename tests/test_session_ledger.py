@@ -219,6 +219,36 @@ def test_a_stream_that_is_not_wanted_for_a_time_has_lost_nothing_then():
     assert ledger.lost_in_transit == (5, 0), "what was lost before stays counted"
 
 
+def test_what_is_numbered_while_other_runs_are_chosen_is_for_nobody():
+    ledger = Ledger()
+    for stream in (A, B):
+        ledger.batch(stream, "step", 10, 10)
+        ledger.batch(stream, "step", 25, 10)
+    ledger.resume([A])
+    for stream in (A, B):
+        ledger.batch(stream, "step", 45, 10)
+        ledger.batch(stream, "step", 57, 10)
+    assert accounts(ledger) == (47, 40, {}, 7)
+    assert accounts(ledger, stream=B) == (57, 40, {}, 17)
+    assert ledger.lost_in_transit == (24, 0)
+    ledger.resume()
+    ledger.ticked(B, [("step", 1_000)])
+    assert ledger.lost_in_transit == (24, 0)
+
+
+def test_a_new_subscription_has_lost_what_was_under_way():
+    ledger = Ledger()
+    ledger.delivered(Delivery(10, []), 10)
+    ledger.batch(A, "step", 10, 10)
+    ledger.delivered(Delivery(12, [Drop("queue_full", "step", A, 2, 12)]), 0)
+    later = ledger.renewed()
+    later.delivered(Delivery(5, []), 5)
+    later.batch(A, "step", 37, 5)
+    assert (later.broker_hop.newest, later.broker_hop.received) == (5, 5)
+    assert later.lost_in_transit == (20, 0)
+    assert later.dropped == {"queue_full": 2}
+
+
 @pytest.mark.parametrize(("events", "counter"), [(-5, 10), (11, 10), (1, 2**63), (2**64 - 1, 2**64 - 1)])
 def test_a_source_that_claims_what_cannot_be_changes_no_account(events, counter):
     ledger = Ledger()

@@ -600,6 +600,32 @@ def test_a_silent_watcher_is_forgotten():
     assert watchers.say(b"p2", control.WatchBeat(0)) == [control.Who(INSTANCE, bytes(16))]
 
 
+@pytest.mark.parametrize(("age_ms", "absent_s"), [(1, 5), (10_000, 10), (3_600_000, 60)])
+def test_a_watcher_is_waited_for_while_what_it_has_queued_is_not_too_old(age_ms, absent_s):
+    watchers = Watchers()
+    watchers.token(b"p", watch(["r"], age_ms_max=age_ms))
+    watchers.now_ns += absent_s * NS
+    watchers.core.tick(watchers.now_ns)
+    assert watchers.core.lane.subscribers
+    watchers.now_ns += 1
+    watchers.core.tick(watchers.now_ns)
+    assert not watchers.core.lane.subscribers
+
+
+def test_what_workers_number_while_nobody_wants_it_is_not_lost():
+    """A worker goes on for a moment after it was asked to end; runs that stay wanted keep their account."""
+    lane = LiveLane()
+    for run, stream in (("r1", b"1" * 16), ("r2", b"2" * 16)):
+        body = records.frame(msgspec.msgpack.encode(Log(1, "info", "line", "agent", 0, 0)))
+        for counter in (1, 5):
+            message = batch.pack(body, session=INSTANCE, stream=stream, epoch=0, first_seq=1, last_seq=1, count=1,
+                                 counter=counter, time_ns=0, flags=batch.FLAG_LIVE)  # fmt: skip
+            lane.push(topic_of(run, "log"), batch.parse_header(message)[0], message, 0)
+            lane.asked({topic_of("r1", ""), topic_of("r2", "")}, {topic_of("r2", "")})
+    assert lane.ledger.sources[b"1" * 16, "log"].lost_in_transit == 0
+    assert lane.ledger.sources[b"2" * 16, "log"].lost_in_transit == 3
+
+
 def test_saying_watch_is_a_sign_of_life_too():
     watchers = Watchers()
     token = watchers.token(b"p1", watch(["r"]))

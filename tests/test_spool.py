@@ -771,9 +771,7 @@ def test_a_spool_of_another_user_is_named_and_left_alone(tmp_path: Path) -> None
     assert len(list(directory.glob("*.seg"))) == 1
 
 
-def test_what_an_adopted_spool_delivered_and_what_it_had_lost_is_all_of_it(
-    tmp_path: Path, small_segments: int
-) -> None:
+def test_what_an_adopted_spool_delivered_and_what_it_had_lost_is_all_of_it(tmp_path: Path, small_segments: int) -> None:
     spool = Spool.create(tmp_path, info())
     fill(spool, 1_000)
     spool.acknowledge(300)

@@ -112,6 +112,8 @@ LIVE_INTERVAL_S = 0.002
 LIVE_BEHIND_EVENTS_MAX = 5_000
 """A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
 LIVE_ABSENT_S = 5.0
+LIVE_ABSENT_MAX_S = 60.0
+"""A live subscriber that says nothing is absent once all that waits for it is too old; within these two."""
 WATCHERS_MAX = 64
 WATCHED_TOPICS_MAX = 65_536
 """That a worker knows of at its live socket: `WATCHERS_MAX` subscribers of a thousand runs each."""

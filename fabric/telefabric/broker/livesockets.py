@@ -186,5 +186,6 @@ class LiveSockets:
             self._live.subscribe(topic)
         for topic in self._asked - wanted:
             self._live.unsubscribe(topic)
+        core.lane.asked(self._asked, wanted)
         self._ask_due_ns = now_ns + len(wanted ^ self._asked) * _A_TOPIC_NS
         self._asked = wanted

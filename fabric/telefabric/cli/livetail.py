@@ -40,6 +40,7 @@ class LiveTail:
         self._held: list[LiveEvent] = []
         self._held_s = 0.0
         self._told: Counter[str] = Counter()
+        self._told_begun = 0
         self._told_s = time.monotonic()
 
     def run(self, render: Callable[[StoredEvent], bytes], write: Callable[[bytes], object]) -> None:
@@ -90,5 +91,8 @@ class LiveTail:
         if new:
             words = ", ".join(f"{events} {reason.replace('_', ' ')}" for reason, events in sorted(new.items()))
             click.echo(f"telefabric: not here: {words} ({subscription.received} came so far)", err=True)
+        if subscription.begun > max(self._told_begun, 1):
+            click.echo("telefabric: the broker was away: what was emitted meanwhile is in the store alone", err=True)
+        self._told_begun = subscription.begun
         if subscription.refusal:
             click.echo(f"telefabric: {subscription.refusal}", err=True)

@@ -455,7 +455,8 @@ class BrokerCore:
             self._send(durable.peer, control.Ask(self.instance, chunk))
 
     def _tell_attached(self, durable: Durable) -> None:
-        self._send(durable.peer, control.Attached(self.instance, durable.token, self.endpoints))
+        required = durable.name in self._required
+        self._send(durable.peer, control.Attached(self.instance, durable.token, self.endpoints, required))
 
     def _tell_credit(self, state: Stream, now_ns: int) -> None:
         state.told_ns = now_ns

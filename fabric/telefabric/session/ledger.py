@@ -34,6 +34,8 @@ class Account:
     received: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """Events by reason, as their dropper reported."""
+    resumed: bool = False
+    """What was numbered before the next word of it was not asked for."""
 
     @property
     def lost_in_transit(self) -> int:
@@ -47,8 +49,9 @@ class Account:
         """
         newest = self.newest
         accounted = self.received + sum(self.dropped.values())
-        if self.before is None or accounted > max(self.newest, number - self.before):
+        if self.before is None or self.resumed or accounted > max(self.newest, number - self.before):
             self.before = number - events - self.newest
+            self.resumed = False
         self.newest = max(self.newest, number - self.before)
         return self.newest - newest
 
@@ -132,6 +135,22 @@ class Ledger:
         """What the sources numbered and nobody accounts for, and what of it the broker had."""
         to_client = self.broker_hop.lost_in_transit
         return Lost(max(self._lost - to_client, 0), to_client)
+
+    def resume(self, streams: Iterable[bytes] | None = None) -> None:
+        """Another choice of runs holds from now on: what these streams (None: all) number meanwhile is for nobody.
+
+        A source goes on for a moment after it was asked to end, and its numbers with it.
+        """
+        wanted = None if streams is None else set(streams)
+        for (stream, _), source in self.sources.items():
+            if wanted is None or stream in wanted:
+                source.resumed = source.before is not None
+
+    def renewed(self) -> Ledger:
+        """For a new subscription, which the broker numbers anew. The sources go on: what was under way is lost."""
+        later = Ledger(self._kinds, self._sources_max)
+        later.sources, later.dropped, later._lost = self.sources, self.dropped, self._lost
+        return later
 
     def _wants(self, kind: str) -> bool:
         return self._kinds is None or kind in self._kinds

@@ -8,7 +8,7 @@ broker subscribes to. The broker keeps account of what the workers numbered, as 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,8 @@ class LiveLane:
         self.dropped: Counter[str] = Counter()
         self.ledger = Ledger()
         """What the sources numbered, and what of it came here."""
+        self._runs: dict[bytes, str] = {}
+        """Of which run each stream is whose batches came."""
         self.wishes = 0
         """Ascends with every change of what is `wanted`."""
 
@@ -83,6 +85,9 @@ class LiveLane:
             self.dropped["bad_topic"] += 1
             return
         run, kind = parts
+        self._runs[header.stream] = run
+        while len(self._runs) > limits.STREAMS_KNOWN_MAX:
+            del self._runs[next(iter(self._runs))]
         live = LiveBatch(kind, header, message)
         self._account(live)
         for subscriber in self.subscribers.values():
@@ -99,6 +104,13 @@ class LiveLane:
     def forget(self, stream: bytes) -> None:
         """The stream is gone."""
         self.ledger.forget(stream)
+        self._runs.pop(stream, None)
+
+    def asked(self, before: Collection[bytes], now: Collection[bytes]) -> None:
+        """The workers were asked for other prefixes: what they number until they have heard of it is for nobody."""
+        self.ledger.resume(
+            stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))
+        )
 
     def forget_unwatched(self) -> None:
         """Filters have changed: drop the recent windows of runs that nobody wants any more."""
@@ -164,7 +176,7 @@ class LiveCore:
     def tick(self, now_ns: int) -> list[bytes]:
         """Forget who is silent; the tokens of those for whom a tick is due."""
         for peer, watcher in list(self._watchers.items()):
-            if now_ns - watcher.heard_ns > limits.LIVE_ABSENT_S * NS:
+            if now_ns - watcher.heard_ns > _absent_after_s(watcher.subscriber.policy) * NS:
                 self._remove(peer)
         due = [one for one in self._watchers.values() if now_ns - one.ticked_ns > limits.TICK_S * NS]
         for watcher in due:
@@ -242,6 +254,15 @@ class LiveCore:
             "lost_in_transit": watcher.lost,
             "heard_s": round((now_ns - watcher.heard_ns) / NS, 3),
         }
+
+
+def _absent_after_s(policy: QueuePolicy) -> float:
+    return min(max(policy.age_ms_max / 1_000, limits.LIVE_ABSENT_S), limits.LIVE_ABSENT_MAX_S)
+
+
+def _covers(prefixes: Collection[bytes], run: str) -> bool:
+    """Whether all batches of a run come under one of the prefixes."""
+    return ALL_RUNS in prefixes or topic_of(run, "") in prefixes
 
 
 def _prefixes(runs: frozenset[str] | None) -> set[bytes]:

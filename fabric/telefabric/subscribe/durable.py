@@ -7,6 +7,7 @@ to one that the broker requires; one that is not required is told in `skipped` w
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.ratelimit import library_logger
 from telefabric.session.arrivals import Arrivals
+from telefabric.session.hearing import Hearing
 from telefabric.session.intake import Intake, Verdict
 from telefabric.transport import common_options, receive_last, receive_some
 from telefabric.wire import control
@@ -48,8 +50,9 @@ class DurableSubscription:
     """Attaches on the first `poll`, and again after every silence of the broker. One thread.
 
     `held` says up to which seq its owner holds a stream, 0 for none. `name` is what the broker's setting ``required``
-    may name; `keeps` says where it keeps what it takes, so that two of one name do not take turns. One that is not
-    `required` steps over what it missed.
+    may name; `keeps` says where it keeps what it takes, this process unless it is given: while one of a name is alive
+    the broker refuses another that keeps elsewhere. One that is not `required` steps over what it missed; one that is,
+    by a broker that does not wait for it, is refused. A refusal is in `refusal`, and logged.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class DurableSubscription:
         self.infos: dict[bytes, control.StreamInfo] = {}
         """Whose streams they are."""
         self._address = address
+        keeps = keeps or f"process {os.getpid()} on {socket.gethostname()}"
         self._attach = control.Attach(control.PROTOCOL, name, None, keeps)
         self._held = held
         self._required = required
@@ -74,9 +78,7 @@ class DurableSubscription:
 
     def poll(self, timeout_s: float) -> list[DurableBatch]:
         """What came and follows, after at most `timeout_s` of waiting. A message is judged before it is given."""
-        session = self._session
-        if session is None or session.silent(time.monotonic_ns()):
-            session = self._begin()
+        session = self._session or self._begin()
         session.wait(int(timeout_s * 1_000))
         for message in session.receive_control(time.monotonic_ns()):
             self._dispatch(session, message)
@@ -88,7 +90,10 @@ class DurableSubscription:
             batch = self._judge(session, data)
             if batch is not None:
                 found.append(batch)
-        session.beat(time.monotonic_ns(), self._stored_events, 0)
+        now_ns = time.monotonic_ns()
+        session.beat(now_ns, self._stored_events, 0)
+        if session.silent(now_ns):
+            self._begin()
         return found
 
     def stored(self, marks: Mapping[bytes, int], events: int = 0) -> None:
@@ -121,14 +126,25 @@ class DurableSubscription:
             case control.Who() | control.Ask():
                 session.attach(self._attach)
             case control.Refused():
-                self.refusal = message.reason
+                self._refuse(message.reason)
 
     def _listen(self, session: BrokerSession, message: control.Attached) -> None:
+        if self._required and message.required is False:
+            self._refuse(
+                f"the broker does not wait for {self._attach.name!r}: name it with telefabric broker --required, or "
+                "do not ask for it here"
+            )
+            return
         try:
             session.subscribe(message)
             self.refusal = ""
         except WireError as error:
-            self.refusal = str(error)
+            self._refuse(str(error))
+
+    def _refuse(self, reason: str) -> None:
+        if reason != self.refusal:
+            log.warning("durable.refused: %s", reason)
+        self.refusal = reason
 
     def _mark(self, info: control.StreamInfo) -> control.StreamSeq:
         self.infos[info.stream] = info
@@ -170,7 +186,7 @@ class BrokerSession:
         self._readable: set[object] = set()
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
-        self._heard_ns = now_ns
+        self._hearing = Hearing(now_ns)
         self._beat_due_ns = 0
         self.instance: bytes | None = None
         self.arrivals = Arrivals()
@@ -201,15 +217,12 @@ class BrokerSession:
 
     def silent(self, now_ns: int) -> bool:
         """The broker does not speak, or what it sends does not arrive: begin anew."""
-        return (
-            self.arrivals.stuck(now_ns)
-            or now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
-        )
+        return self.arrivals.stuck(now_ns) or self._hearing.silent(now_ns)
 
     def receive_control(self, now_ns: int) -> list[control.Message]:
         messages: list[control.Message] = []
         for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
-            self._heard_ns = now_ns
+            self._hearing.heard(now_ns)
             try:
                 message = control.decode(data)
             except WireError as error:
@@ -232,6 +245,7 @@ class BrokerSession:
         if now_ns < self._beat_due_ns:
             return
         self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+        self._hearing.asked()
         self.send(control.DurableBeat(now_ns, stored_events, quarantined_events))
 
     def send(self, message: control.Message) -> None:

@@ -25,6 +25,7 @@ from telefabric_schemas import AnyEvent, Overflow, RunHeartbeat
 log = library_logger("telefabric.subscribe")
 
 NS = 1_000_000_000
+_Names = Iterable[str] | None | msgspec.UnsetType
 _ASK_STATUS_S = 1.0
 _ASK_STATUS_PER_STREAM_S = 0.003
 """A status names every stream of the broker: with a thousand it takes broker and client some ten milliseconds each."""
@@ -78,6 +79,8 @@ class LiveSubscription:
         """Ask for it soon: set it when a stream is not known."""
         self.deliveries = 0
         """Messages of the broker's live socket, its ticks included: that there are any shows that it delivers."""
+        self.begun = 0
+        """How often it has begun: more than once when the broker was away, or this process did not poll for long."""
         self.received = 0
         self.dropped: Counter[str] = Counter()
         """Events by the reason that was reported."""
@@ -91,8 +94,8 @@ class LiveSubscription:
             control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents),
             _listed(pictures),
         )  # fmt: skip
-        self._past_dropped: Counter[str] = Counter()
-        self._past_lost = 0
+        self._resuming = False
+        """Other runs are wanted, and the broker has not said that it knows."""
         self._clock_offset_ns = 0
         self._backoff = Backoff(Random(os.urandom(8)), longest_s=5.0)
         self._resume_ns = 0
@@ -101,20 +104,19 @@ class LiveSubscription:
     def want(
         self,
         *,
-        runs: Iterable[str] | None,
-        agents: Iterable[str] | None = None,
-        pictures: Iterable[str] | None = None,
+        runs: _Names = msgspec.UNSET,
+        agents: _Names = msgspec.UNSET,
+        pictures: _Names = msgspec.UNSET,
         policy: QueuePolicy | None = None,
     ) -> None:
-        """Other filters or another policy (None: the one of before) from now on; numbers and accounts go on."""
-        wish = self._wish
-        self._wish = msgspec.structs.replace(
-            wish,
-            runs=_listed(runs),
-            agents=_listed(agents),
-            pictures=_listed(pictures),
-            policy=policy or wish.policy,
-        )
+        """Other filters or another policy from now on; what is not given stays. Numbers and accounts go on."""
+        before = self._wish
+        named = {"runs": runs, "agents": agents, "pictures": pictures}
+        changed = {name: _listed(names) for name, names in named.items() if names is not msgspec.UNSET}
+        self._wish = msgspec.structs.replace(before, **changed, policy=policy or before.policy)
+        if self._wish.runs != before.runs:
+            self._resuming = True
+            self.ledger.resume()
         if self._sockets is not None:
             self._sockets.send(self._wish)
 
@@ -128,8 +130,8 @@ class LiveSubscription:
             self._sockets = WatchSockets(self._address)
             self._sockets.send(self._wish)
         found = self._turn(self._sockets, timeout_s)
-        self.dropped = self._past_dropped + self.ledger.dropped
-        self.lost_in_transit = self._past_lost + sum(self.ledger.lost_in_transit)
+        self.dropped = self.ledger.dropped
+        self.lost_in_transit = sum(self.ledger.lost_in_transit)
         return found
 
     def forget(self, stream: bytes) -> None:
@@ -173,14 +175,8 @@ class LiveSubscription:
         self._sockets = None
         self.instance = None
         self.behind_s = None
-        self._new_ledger()
+        self.ledger = self.ledger.renewed()
         self._resume_ns = time.monotonic_ns() + int(self._backoff.next_s() * NS)
-
-    def _new_ledger(self) -> None:
-        """A new subscription is numbered anew; what the old one lost stays counted."""
-        self._past_dropped += self.ledger.dropped
-        self._past_lost += sum(self.ledger.lost_in_transit)
-        self.ledger = Ledger(self._wish.kinds)
 
     # -- control -------------------------------------------------------------------------------------------------
 
@@ -208,7 +204,11 @@ class LiveSubscription:
             self.refusal = str(error)
             return
         if renewed:
-            self._new_ledger()
+            self.begun += 1
+            self.ledger = self.ledger.renewed()
+        if self._resuming:  # what was on its way when the wish changed has come by now
+            self._resuming = False
+            self.ledger.resume()
         self.instance = message.instance
         self.granted = message.policy
         self.refusal = ""
@@ -282,8 +282,8 @@ def _decode_one(raw: bytes) -> AnyEvent | None:
         return None
 
 
-def _listed(names: Iterable[str] | None) -> list[str] | None:
-    return None if names is None else sorted(names)
+def _listed(names: _Names) -> list[str] | None:
+    return sorted(names) if isinstance(names, Iterable) else None
 
 
 _decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)

@@ -11,6 +11,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.ratelimit import library_logger
+from telefabric.session.hearing import Hearing
 from telefabric.transport import common_options, receive, receive_some
 from telefabric.wire import control
 
@@ -34,7 +35,8 @@ class WatchSockets:
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._readable: set[object] = set()
-        self._heard_ns = self._data_heard_ns = time.monotonic_ns()
+        self._data_heard_ns = time.monotonic_ns()
+        self._hearing = Hearing(self._data_heard_ns)
         self._beat_due_ns = 0
         self._status_due_ns = 0
 
@@ -63,7 +65,7 @@ class WatchSockets:
     def receive_control(self, now_ns: int) -> list[control.Message]:
         messages: list[control.Message] = []
         for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
-            self._heard_ns = now_ns
+            self._hearing.heard(now_ns)
             try:
                 messages.append(control.decode(data, limits.STATUS_BYTES_MAX))
             except WireError as error:
@@ -85,13 +87,14 @@ class WatchSockets:
     def beat(self, beat: control.WatchBeat, now_ns: int, *, ask_now: bool, ask_s: float) -> None:
         if now_ns >= self._beat_due_ns:
             self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+            self._hearing.asked()
             self.send(beat)
         if now_ns >= self._status_due_ns or (ask_now and now_ns >= self._status_due_ns - int((ask_s - 0.1) * NS)):
             self._status_due_ns = now_ns + int(ask_s * NS)
             self.send(control.StatusRequest())
 
     def silent(self, now_ns: int) -> bool:
-        return now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS
+        return self._hearing.silent(now_ns)
 
     def stuck(self, now_ns: int) -> bool:
         """Not even a tick arrives: a connection can break without a word while control is well, or WATCHING be lost."""

@@ -235,6 +235,8 @@ class Attached(Message, tag="attached"):
     instance: Id
     token: bytes
     endpoints: Endpoints
+    required: bool | None = None
+    """Whether acknowledgements wait for it; None from a broker that does not say."""
 
 
 class Skipped(Message, tag="skipped"):
