@@ -23,6 +23,7 @@ from telefabric import settings
 from telefabric.address import Address
 from telefabric.cli.livetail import LiveTail
 from telefabric.cli.options import setting
+from telefabric.cli.plain import clean
 from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower, Source
@@ -415,11 +416,6 @@ def _short(raw: msgspec.Raw) -> str:
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         return "(unreadable)"
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
-
-
-def clean(text: str) -> str:
-    """Without the characters that would steer a terminal."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "�" for each in text)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------
