@@ -210,6 +210,8 @@ def test_names() -> None:
     assert ports.judge_name("127.0.0.1", NameSeen(("127.0.0.1",))) is None
     assert told(ports.judge_name("lab", NameSeen(("10.0.0.5",)))).state == OK
     assert told(ports.judge_name("lab", NameSeen((), "Name or service not known"))).state == PROBLEM
+    ipv6 = told(ports.judge_name("[::1]", NameSeen((), "it has an IPv6 address only")))
+    assert (ipv6.state, "127.0.0.1" in ipv6.remedy, "getent" in ipv6.remedy) == (PROBLEM, True, False)
 
 
 def test_ports_that_are_not_forwarded_are_named_with_the_line_that_forwards_all() -> None:

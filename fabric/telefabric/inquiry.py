@@ -23,6 +23,11 @@ def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.Statu
 
     Raises `Unreachable` when nobody answers, `Foreign` when what answers does not speak this protocol.
     """
+    if address.host.startswith("["):
+        raise Unreachable(
+            f"{address.url} is an IPv6 address, and brokers serve IPv4 only: write 127.0.0.1 for this machine, or the "
+            "IPv4 address or name of another one"
+        )
     with zmq.Context() as context, context.socket(zmq.DEALER) as asked:
         common_options(asked)
         asked.set(zmq.MAXMSGSIZE, limits.MESSAGE_BYTES_MAX)
@@ -54,7 +59,7 @@ def _await_reply(asked: zmq.Socket[bytes], address: Address, deadline: float) ->
 def _listens(address: Address) -> bool:
     """Whether a TCP connection comes about, which a frozen process, or another program, lets happen."""
     try:
-        socket.create_connection((address.host.strip("[]"), address.port), _KNOCK_S).close()
+        socket.create_connection((address.host, address.port), _KNOCK_S).close()
     except (OSError, UnicodeError):
         return False
     return True

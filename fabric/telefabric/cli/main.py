@@ -94,7 +94,7 @@ def _run() -> None:
         sys.exit(error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "telefabric"
-        click.echo(f"telefabric: {error.format_message().rstrip('.')}: see {command} --help", err=True)
+        click.echo(f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
@@ -122,6 +122,15 @@ def _tell_unwritable(error: OSError) -> None:
         click.echo(
             f"telefabric: the output cannot be written: {error.strerror}: make room, or send it elsewhere", err=True
         )
+
+
+def _without_hidden(error: click.UsageError) -> click.UsageError:
+    """The same, and for an option that is none only such are suggested that the help shows."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return error
+    options = [one for one in error.ctx.command.get_params(error.ctx) if isinstance(one, click.Option)]
+    shown = [name for one in options if not one.hidden for name in (*one.opts, *one.secondary_opts)]
+    return click.NoSuchOption(error.option_name, possibilities=shown, ctx=error.ctx)
 
 
 def _flush_at_last() -> None:

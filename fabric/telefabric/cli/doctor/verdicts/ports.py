@@ -40,6 +40,11 @@ class NameSeen(NamedTuple):
 
 def judge_name(host: str, seen: NameSeen) -> Finding | None:
     """None for what is a number already."""
+    if not seen.addresses and host.startswith("["):
+        return Finding(
+            "name", PROBLEM, f"{host} is an IPv6 address, and this version serves and dials IPv4 only.",
+            "For this machine write 127.0.0.1 in its place; for another one its IPv4 address or its name",
+        )  # fmt: skip
     if not seen.addresses:
         return Finding(
             "name", PROBLEM, f"The name {host} cannot be resolved: {seen.error}.",
