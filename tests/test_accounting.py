@@ -241,7 +241,7 @@ def test_the_command_shows_the_way_of_each_stream(tmp_path: Path) -> None:
         polled(reader, lambda: reader.received > 100, "it gets all")
         shown = run("status", "--connect", url, env={"COLUMNS": "160"})
         assert shown.returncode == 0, shown.stderr
-        for word in ("emitted", "broker", "store", "live", "my reader", "20\u2009000 events, 10 s", "running"):
+        for word in ("emitted", "broker", "store", "live", "my reader", "20\u202f000 events, 10 s", "running"):
             assert word in shown.stdout
         (stream,) = status(url)["streams"]
         way = [Hop(*row) for row in stream["hops"]]

@@ -95,7 +95,8 @@ def test_no_broker_or_something_that_is_none(tmp_path: Path) -> None:
             assert done.returncode == FAILED, command
             (sentence,) = done.stderr.splitlines()
             assert command[command.index("--connect") + 1] in sentence
-            assert "telefabric up" in sentence
+            listens = command[-1] == url(silent) and "drain" not in command
+            assert ("telefabric doctor" if listens else "telefabric up") in sentence
     for port in (nobody, silent):
         assert len(list((tmp_path / str(port)).iterdir())) == 1, "what could not be delivered is still there"
 
@@ -122,6 +123,13 @@ def test_what_is_no_address() -> None:
             assert f"connect is {address!r} and should be an address such as tcp://" in sentence
 
 
+def test_an_ipv6_address() -> None:
+    for command in ("status", "dump", "tail"):
+        code, sentence = complaint(command, "--connect", "tcp://[::1]:7750")
+        assert code == FAILED
+        assert "serve IPv4 only: write 127.0.0.1 for this machine" in sentence
+
+
 def test_an_address_that_nobody_can_be_at(tmp_path: Path) -> None:
     for address in ("tcp://*:7750", "tcp://127.0.0.1:0"):
         code, sentence = complaint("spool", "drain", "--connect", address, "--spool", tmp_path)
@@ -134,6 +142,11 @@ def test_a_port_without_room_above_it(tmp_path: Path) -> None:
         code, sentence = complaint(*command, "tcp://127.0.0.1:65534")
         assert code == USAGE
         assert "choose a port up to 65529" in sentence
+    for port, words in ((65534, ["up"]), (65535, ["store", "--connect", url(7750)]), (65535, ["up"])):
+        code, sentence = complaint(*words, "--data", tmp_path, "--metrics", port)
+        assert code == USAGE
+        assert f"metrics at port {port} leave no room" in sentence
+        assert "choose a port up to 65533 with --metrics" in sentence
 
 
 # -- beyond loopback ---------------------------------------------------------------------------------------------
@@ -403,6 +416,8 @@ def test_malformed_arguments() -> None:
     cases = (
         (["frobnicate"], "No such command 'frobnicate': see telefabric --help"),
         (["--frob"], "No such option '--frob': see telefabric --help"),
+        (["up", "--required", "store"], "No such option '--required': see telefabric up --help"),
+        (["up", "--listn", url(7750)], "--listen"),
         (["status", "--frob"], "No such option '--frob': see telefabric status --help"),
         (["up", "x"], "Got unexpected extra argument (x): see telefabric up --help"),
         (["spool", "drain", "--timeout", "-1"], "see telefabric spool drain --help"),

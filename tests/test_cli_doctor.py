@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -14,7 +15,9 @@ from emitter import Progress
 from processes import Service, broker, free_ports, run, store, wait_for
 from test_kills import emitter
 
+from telefabric.address import Address
 from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING
+from telefabric.inquiry import ask_status
 
 
 def examined(*arguments: str | Path, code: int = 0, env: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:
@@ -76,6 +79,63 @@ def test_a_broker_without_a_store_is_a_problem(tmp_path: Path) -> None:
         "check": "store", "state": PROBLEM, "sentence": "Nothing is stored: no store is attached to the broker.",
         "remedy": f"telefabric store --connect tcp://127.0.0.1:{port}",
     }  # fmt: skip
+
+
+def test_a_stopped_store_is_to_be_woken_and_not_started_once_more(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    with broker(port), store(port, tmp_path) as keeper, emitter(url, tmp_path, "run"):
+        wait_for(lambda: not told(url)["absent"] and told(url)["streams"], "all are there")
+        assert keeper.process is not None
+        keeper.signal(signal.SIGSTOP)
+        wait_for(lambda: told(url)["absent"] == ["store"], "the broker misses it", 40)
+        found = examined("--connect", url, "--data", tmp_path, "--spool", tmp_path / "spool", code=1)
+        wake = f"kill -CONT {keeper.process.pid} wakes the store; kill -KILL {keeper.process.pid} ends it"
+        for check in ("store", "streams: store"):
+            assert found[check]["remedy"] == f"{wake}; no other store can open {tmp_path / 'telemetry.sqlite'}"
+        assert found["store writers"]["remedy"] == wake
+        shown = run("status", "--connect", url, env={"COLUMNS": "1000"}).stdout
+        assert "For one that runs: telefabric doctor" in shown
+
+
+def test_a_stopped_query_service_is_to_be_woken_and_is_no_tunnel(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    with broker(port), store(port, tmp_path) as keeper:
+        wait_for(lambda: ask_status(Address.parse(url)).endpoints.query, "the store is attached")
+        assert keeper.process is not None
+        (queries,) = children(keeper.process.pid)
+        os.kill(queries, signal.SIGSTOP)
+        try:
+            found = examined("--connect", url, "--data", tmp_path, "--spool", tmp_path / "spool", code=1)
+            asked = run("tail", "--no-follow", "--connect", url)
+        finally:
+            os.kill(queries, signal.SIGCONT)
+    assert found["ports"]["state"] == PROBLEM
+    assert f"kill -CONT {queries} wakes a stopped process" in found["ports"]["remedy"]
+    assert "ssh" not in found["ports"]["remedy"]
+    assert asked.stderr.rstrip().endswith(": see telefabric doctor")
+
+
+def children(pid: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def told(url: str) -> dict[str, Any]:
+    return ask_status(Address.parse(url)).status
+
+
+def test_a_subscriber_that_is_missing_is_named_and_the_store_is_not_to_be_started(tmp_path: Path) -> None:
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    with broker(port, "--required", "store,returns"), store(port, tmp_path):
+        wait_for(lambda: told(url)["absent"] == ["returns"], "the store is attached")
+        found = examined("--connect", url, "--data", tmp_path, "--spool", tmp_path / "spool", code=1)
+    assert found["store"]["sentence"] == "Nothing is acknowledged: no returns is attached to the broker."
+    assert found["store"]["remedy"] == (
+        "start the program that subscribes as returns, or leave returns out of the broker's --required"
+    )
+    assert found["store writers"]["state"] == OK
 
 
 def test_spools_of_dead_workers_are_counted_and_those_of_living_ones_are_not(tmp_path: Path) -> None:

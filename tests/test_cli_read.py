@@ -10,7 +10,8 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import msgspec
 import numpy as np
 import pytest
 from msgspec.msgpack import Ext
-from processes import TELEFABRIC, free_ports
+from processes import TELEFABRIC, broker, free_ports
+from skips import requires
 from store_fixtures import (
     TIME_NS,
     Scribe,
@@ -285,6 +287,36 @@ def test_a_reader_that_goes_away_ends_it_quietly(path: Path) -> None:
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait(30) == 0
+
+
+@requires("/dev/full", Path("/dev/full").exists())
+@pytest.mark.parametrize("rows", [1, 300])
+def test_a_full_disk_behind_standard_output_is_one_sentence(path: Path, tmp_path: Path, rows: int) -> None:
+    with Scribe(path) as scribe:
+        scribe.put(INFO, *(step(seq, observation=raw("x" * 20_000)) for seq in range(1, rows + 1)))
+        scribe.commit()
+    port = free_ports()
+    url = f"tcp://127.0.0.1:{port}"
+    commands = [
+        ["dump", "--store", path], ["dump", "--store", path, "--run", "lake"], ["store", "verify", "--store", path],
+        ["tail", "--no-follow", "--store", path], ["tail", "--no-follow", "--json", "--store", path], ["--help"],
+        ["status", "--connect", url], ["status", "--json", "--connect", url], ["dump", "--help"],
+        ["spool", "drain", "--json", "--connect", url, "--spool", tmp_path / "spool"],
+    ]  # fmt: skip
+    with broker(port), ThreadPoolExecutor(3) as pool:
+        for command, (code, said) in zip(commands, pool.map(into_full_disk, commands), strict=True):
+            assert code == 1, (command, said)
+            assert said.startswith("telefabric: the output cannot be written: No space left on device"), command
+            assert said.count("\n") == 1, command
+
+
+def into_full_disk(command: Sequence[str | Path]) -> tuple[int, str]:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*TELEFABRIC, *map(str, command)],
+            stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False,
+        )  # fmt: skip
+    return done.returncode, done.stderr
 
 
 # -- where from --------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
 from telefabric.cli.doctor.looks import broker as at_broker
 from telefabric.cli.doctor.looks import ports as at_ports
 from telefabric.cli.doctor.looks.intime import in_time
+from telefabric.cli.doctor.looks.listeners import free_base
 from telefabric.cli.doctor.looks.ports import look_at_port
 from telefabric.cli.doctor.looks.storefile import look_at_store_open
 from telefabric.cli.doctor.verdicts.ports import Answer
@@ -286,6 +287,21 @@ def test_streams_behind_a_frozen_store_are_told(tmp_path: Path) -> None:
     assert found["streams: store"].state == WARNING
     assert "1 of 1 stream behind at store" in found["streams: store"].sentence
     assert "The clocks of 1 worker" in found["worker clocks"].sentence
+
+
+def test_ports_that_are_taken_or_given_away_are_not_proposed() -> None:
+    near = free_ports()
+    first = free_base(near, (32_768, 60_999))
+    assert first is not None
+    assert first % 20 == near % 20
+    with socket.create_server(("127.0.0.1", first + 6)):
+        second = free_base(near, (32_768, 60_999))
+    assert second is not None
+    assert second > first
+    assert free_base(near, (1_024, 65_535)) is None
+    high = free_base(40_000, (32_768, 60_999))
+    assert high is not None
+    assert not 32_768 - 6 <= high <= 60_999
 
 
 # -- the store's file --------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from telefabric.cli.doctor.verdicts.machine import FolderSeen
 from telefabric.cli.doctor.verdicts.ports import Answer, NameSeen, PortSeen
 from telefabric.cli.doctor.verdicts.service import ClockSeen, LiveSeen, QuerySeen
 from telefabric.cli.doctor.verdicts.settings import SettingsSeen
+from telefabric.cli.doctor.verdicts.storefile import StoreOpenSeen
 from telefabric.session.progress import Hop
 from telefabric.store import database
 from telefabric.wire.control import Endpoints
@@ -127,6 +128,17 @@ def test_ports_and_the_store_are_named_as_the_services_have_them() -> None:
     assert offsets.items() <= ports.PORTS.items()
 
 
+def test_whoever_holds_the_file_of_an_absent_store_is_to_go_on_or_to_end() -> None:
+    path = Path("/data/telemetry.sqlite")
+    running = StoreOpenSeen("process 12, telefabric", {})
+    assert storefile.judge_holder(path, None) == storefile.judge_holder(path, StoreOpenSeen(None, {})) == ""
+    assert "ps -fp 12 shows its broker" in storefile.judge_holder(path, running)
+    assert storefile.judge_holder(path, running._replace(is_stopped=True)).startswith("kill -CONT 12 wakes the store")
+    for attached in (True, False, None):
+        stopped = told(storefile.judge_store_open(path, running._replace(is_stopped=True), attached))
+        assert (stopped.state, "is stopped" in stopped.sentence) == (WARNING, True)
+
+
 def test_shared_memory_and_socket_buffers() -> None:
     assert told(machine.judge_shm(None)).state == told(machine.judge_shm(64 << 20)).state == WARNING
     assert told(machine.judge_shm(1 << 30)).state == OK
@@ -198,6 +210,8 @@ def test_names() -> None:
     assert ports.judge_name("127.0.0.1", NameSeen(("127.0.0.1",))) is None
     assert told(ports.judge_name("lab", NameSeen(("10.0.0.5",)))).state == OK
     assert told(ports.judge_name("lab", NameSeen((), "Name or service not known"))).state == PROBLEM
+    ipv6 = told(ports.judge_name("[::1]", NameSeen((), "it has an IPv6 address only")))
+    assert (ipv6.state, "127.0.0.1" in ipv6.remedy, "getent" in ipv6.remedy) == (PROBLEM, True, False)
 
 
 def test_ports_that_are_not_forwarded_are_named_with_the_line_that_forwards_all() -> None:
@@ -219,6 +233,28 @@ def test_ports_that_are_not_forwarded_are_named_with_the_line_that_forwards_all(
     assert f"USER@lab, and then here: --connect {DEFAULT}" in ports.judge_ports(LAB, NAMED, some).remedy
 
 
+def test_a_silent_port_of_this_machine_is_its_process_and_one_of_a_tunnel_the_tunnel() -> None:
+    seen = {**dict.fromkeys(NAMED, PortSeen(Answer.ZEROMQ)), "queries": PortSeen(Answer.SILENT)}
+    woken = told(ports.judge_ports(HERE, NAMED, seen, {7754: "process 12, telefabric"}))
+    assert (woken.state, "kill -CONT 12 " in woken.remedy, "ssh" in woken.remedy) == (PROBLEM, True, False)
+    for owners in (
+        {7754: "process 12, ssh"},
+        {7754: "a process of another user"},
+        {},
+        {7755: "process 12, telefabric"},
+    ):
+        assert "ssh -N" in told(ports.judge_ports(HERE, NAMED, seen, owners)).remedy
+    two = {**seen, "tap": PortSeen(Answer.REFUSED)}
+    assert "ssh -N" in told(ports.judge_ports(HERE, NAMED, two, {7754: "process 12, telefabric"})).remedy
+
+
+def test_other_ports_are_proposed_only_when_they_are_known_to_be_free() -> None:
+    taken = BrokerSeen(None, port=PortSeen(Answer.REFUSED), taken={7753: "process 12, python"}, free=7790)
+    assert told(on_broker.judge_broker(HERE, taken)).remedy.endswith("telefabric up --listen tcp://127.0.0.1:7790")
+    unknown = taken._replace(free=None)
+    assert told(on_broker.judge_broker(HERE, unknown)).remedy.endswith("telefabric up --listen tcp://127.0.0.1:PORT")
+
+
 def test_versions_of_broker_and_program() -> None:
     assert told(on_broker.judge_version({"version": __version__})).state == OK
     older, newer = (told(on_broker.judge_version({"version": version})) for version in ("0.0.1", "99.0"))
@@ -232,6 +268,8 @@ def test_a_store_that_is_absent_has_no_queries_or_is_slow() -> None:
     assert told(service.judge_store(HERE, without, Endpoints("*:1", "*:2"))).state == WARNING
     assert told(service.judge_store(HERE, without, Endpoints("*:1", "*:2", "*:7754"))).state == OK
     assert told(service.judge_store(HERE, {"absent": ["store"]}, None)).state == PROBLEM
+    both = told(service.judge_store(HERE, {"absent": ["store", "returns"]}, None, "kill -CONT 12 wakes the store"))
+    assert both.remedy.startswith("kill -CONT 12 wakes the store; start the program that subscribes as returns")
     assert "3 events" in told(service.judge_quarantine(HERE, without)).sentence
     assert service.judge_quarantine(HERE, {"durable": [{"name": "store"}]}) is None
     assert told(service.judge_queries(HERE, QuerySeen(0.002))).state == OK

@@ -13,7 +13,7 @@ from processes import wait_for
 
 from telefabric.address import Address
 from telefabric.figures import common
-from telefabric.metrics import CONNECTIONS_MAX, Endpoint
+from telefabric.metrics import CONNECTIONS_MAX, Endpoint, _peer
 
 SOON_S = 1.5
 """Less than the two seconds that one who says nothing is given."""
@@ -58,6 +58,11 @@ def test_half_open_connections_keep_no_scrape_waiting(endpoint: Endpoint) -> Non
         wait_for(lambda: 0 < answering() <= CONNECTIONS_MAX, "those that are too many are hung up on", SOON_S)
     wait_for(lambda: answering() == 0, "nothing is left of them")
     assert "telefabric_figures_time_seconds 7.0" in scrape(endpoint)
+
+
+def test_who_hung_up_is_told_as_an_address() -> None:
+    assert _peer(("127.0.0.1", 45_622)) == "127.0.0.1:45622"
+    assert _peer(("::1", 45_622, 0, 0)) == "[::1]:45622"
 
 
 @pytest.mark.parametrize("strange", STRANGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -272,6 +273,16 @@ def test_nobody_there_is_one_sentence_with_the_remedy() -> None:
         ask_status(address, 0.05)
 
 
+def test_one_who_listens_and_does_not_answer_is_told_from_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        address = Address("127.0.0.1", frozen.getsockname()[1])
+        with pytest.raises(Unreachable) as caught:
+            ask_status(address, 0.05)
+    assert str(caught.value) == (
+        f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"
+    )
+
+
 def test_a_host_that_is_none_is_one_sentence() -> None:
     with pytest.raises(Unreachable, match="no-such-host"):
         ask_status(Address("no-such-host.invalid", 7750), 0.5)
@@ -314,7 +325,7 @@ def test_a_store_that_moved_is_found_again_and_one_that_is_gone_is_one_sentence(
         with reader:
             with running([second]), attached(broker.address, f"tcp://127.0.0.1:{second.address.port}"):
                 assert len(reader.runs()) == 1
-            with pytest.raises(Unreachable, match=r"does not answer at tcp://127.0.0.1:\d+: see telefabric status"):
+            with pytest.raises(Unreachable, match=r"does not answer at tcp://127.0.0.1:\d+: see telefabric doctor"):
                 reader.runs()
 
 

@@ -138,9 +138,15 @@ class _Server(ThreadingHTTPServer):
         """Anything that ends a connection; a failure of its own would be a bug."""
         error = sys.exception()
         if isinstance(error, OSError):  # who scrapes has hung up, was too slow, or was hung up on
-            log.debug("metrics.hung_up", peer=str(client_address))
+            log.debug("metrics.hung_up", peer=_peer(client_address))
         else:
             log.error("metrics.failed", exc_info=error)
+
+
+def _peer(client: Any) -> str:
+    """HOST:PORT of a socket's address, of which IPv6 has more parts."""
+    host, port = client[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Server6(_Server):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from telefabric import __version__
+from telefabric.cli.plain import forget_output
 from telefabric.errors import PartFailed, TelefabricError
 
 GROUP = "telefabric.commands"
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Of a write to what is open already. Stores and spools tell theirs by errors of their own: these are the output's."""
 
 try:
     import click
@@ -72,7 +77,16 @@ def telefabric() -> None:
 def main() -> None:
     """Run the command of `sys.argv`. Exits with 0, 1 (the operation failed) or 2 (usage)."""
     try:
+        _run()
+    finally:
+        _flush_at_last()
+
+
+def _run() -> None:
+    try:
         telefabric.main(prog_name="telefabric", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # or the interpreter does, and tells of it in a traceback
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except _NoCommand as error:
@@ -80,7 +94,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "telefabric"
-        click.echo(f"telefabric: {error.format_message().rstrip('.')}: see {command} --help", err=True)
+        click.echo(f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
@@ -92,6 +106,40 @@ def main() -> None:
     except TelefabricError as error:
         click.echo(f"telefabric: {error}", err=True)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever reads has what it wants
+        forget_output()
+        sys.exit(TelefabricError.exit_code)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _tell_unwritable(error)
+        sys.exit(TelefabricError.exit_code)
+
+
+def _tell_unwritable(error: OSError) -> None:
+    forget_output()
+    with suppress(OSError):  # it may go to the same place
+        click.echo(
+            f"telefabric: the output cannot be written: {error.strerror}: make room, or send it elsewhere", err=True
+        )
+
+
+def _without_hidden(error: click.UsageError) -> click.UsageError:
+    """The same, and for an option that is none only such are suggested that the help shows."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return error
+    options = [one for one in error.ctx.command.get_params(error.ctx) if isinstance(one, click.Option)]
+    shown = [name for one in options if not one.hidden for name in (*one.opts, *one.secondary_opts)]
+    return click.NoSuchOption(error.option_name, possibilities=shown, ctx=error.ctx)
+
+
+def _flush_at_last() -> None:
+    """After a failure that has been told: what cannot be written now would be a traceback at the exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        forget_output()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import sys
 import time
@@ -23,6 +22,7 @@ from telefabric import settings
 from telefabric.address import Address
 from telefabric.cli.livetail import LiveTail
 from telefabric.cli.options import setting
+from telefabric.cli.plain import clean, forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower, Source
@@ -86,7 +86,7 @@ def _output() -> Iterator[Callable[[bytes], object]]:
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+        forget_output()
 
 
 # -- dump --------------------------------------------------------------------------------------------------------
@@ -415,11 +415,6 @@ def _short(raw: msgspec.Raw) -> str:
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         return "(unreadable)"
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
-
-
-def clean(text: str) -> str:
-    """Without the characters that would steer a terminal."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "�" for each in text)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from telefabric import limits
 from telefabric.cli.options import setting
+from telefabric.cli.plain import clean
 from telefabric.ring import RingInfo, RingReader, collect_garbage, discover
 from telefabric.settings import resolve
 
@@ -100,7 +101,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, overflow="fold", justify="right" if name == "frames" else "left")
     for row in rows:
         picture = f"{row['pixels']} {'x'.join(map(str, row['shape']))}" if row["shape"] else "none yet"
-        ids = (row["run_id"], row["agent_id"], row["worker_id"], row["state"])
+        ids = map(clean, (row["run_id"], row["agent_id"], row["worker_id"], row["state"]))
         table.add_row(*ids, f"{row['published']:,}".replace(",", " "), picture, Path(row["folder"]).name)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # a name may look like an order to rich
     click.echo(f"in {Path(rows[0]['folder']).parent}")

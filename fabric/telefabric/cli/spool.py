@@ -15,6 +15,8 @@ from telefabric.drain import Drain, DrainReport
 from telefabric.errors import EnvironmentProblem
 from telefabric.settings import resolve, spool_folder
 
+_NAMED_MAX = 5
+
 
 @click.group()
 def spool() -> None:
@@ -46,12 +48,26 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
     with Drain(address, root) as draining:
         complete = _watch(draining, deadline, quiet=as_json or not sys.stderr.isatty())
         report = draining.report()
+    unreadable = [folder for folder in report["unreadable"] if Path(folder).exists()]  # another drain may have ended it
     if as_json:
         click.echo(json.dumps(report))
     else:
         _say(report, root)
-    if not complete:
-        raise EnvironmentProblem(f"{report['left_spools']} spools in {root} are not delivered: {draining.obstacle()}")
+    left = report["left_spools"] - len(report["unreadable"])
+    problems = [] if complete else [f"{_count(left, 'spool')} in {root} not delivered: {draining.obstacle()}"]
+    if unreadable:
+        problems.append(_unreadable(unreadable))
+    if problems:
+        raise EnvironmentProblem("; ".join(problems))
+
+
+def _unreadable(folders: list[str]) -> str:
+    """A phrase with the remedy. What is wrong with each has been logged."""
+    named, more = ", ".join(folders[:_NAMED_MAX]), len(folders) - _NAMED_MAX
+    return (
+        f"{_count(len(folders), 'spool')} cannot be read: {named}"
+        f"{f' and {more} more' if more > 0 else ''}: correct the rights of such a folder, or move it away"
+    )
 
 
 def _say(report: DrainReport, root: Path) -> None:
@@ -60,7 +76,7 @@ def _say(report: DrainReport, root: Path) -> None:
         click.echo(f"Delivered: {_count(events, 'event')} of {_count(spools, 'spool')}.")
         if lost:
             click.echo(f"Not held any more: {_count(lost, 'event')}; telefabric store verify names each gap.")
-    else:
+    elif not report["left_spools"]:
         click.echo(f"Nothing to deliver: no dead worker left a spool in {root}.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from telefabric.address import Address
+from telefabric.cli.absent import remedy
 from telefabric.cli.options import setting
+from telefabric.cli.plain import clean
 from telefabric.errors import Unreachable
 from telefabric.inquiry import ask_status
 from telefabric.session.progress import Hop
@@ -24,9 +27,11 @@ _ASK_S = 3.0
 _WATCH_S = 1.0
 _STREAMS_SHOWN = 40
 """On a screen; those that are behind or not well come first."""
+_NAME_MIN = 4
 _WIDE = 110
 """Columns of a terminal from which on there is room for all that is known of a stream."""
-_THIN = "\u2009"
+_THIN = "\u202f"
+"""A narrow space at which no terminal breaks a line. rich does: what has numbers in it is not wrapped by it."""
 _STYLES = {"running": "green", "revived": "green", "waiting": "yellow", "stalled": "yellow"}
 
 
@@ -56,7 +61,7 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
     elif watch:
         _watch(address)
     else:
-        console = Console()
+        console = _console()
         console.print(_shown(address, ask_status(address, _ASK_S).status, console.width))
 
 
@@ -71,37 +76,51 @@ def _print_json(address: Address) -> None:
 
 def _watch(address: Address) -> None:
     """One that goes away meanwhile is told, and waited for."""
-    width = Console().width
-    shown: RenderableType = _shown(address, ask_status(address, _ASK_S).status, width)
-    with Live(shown, auto_refresh=False, screen=False) as live:
+    console = _console()
+    shown: RenderableType = _shown(address, ask_status(address, _ASK_S).status, console.width)
+    with Live(shown, console=console, auto_refresh=False, screen=False) as live:
         while True:
             live.update(shown, refresh=True)
             time.sleep(_WATCH_S)
             try:
-                shown = _shown(address, ask_status(address, _ASK_S).status, live.console.width)
+                shown = _shown(address, ask_status(address, _ASK_S).status, console.width)
             except Unreachable as error:
                 shown = Text(f"{error} (waiting for it)", style="yellow")
 
 
 # -- for people --------------------------------------------------------------------------------------------------
+def _console() -> Console:
+    """One that takes `[b]` and `:smile:` in a name for what was written."""
+    return Console(markup=False, emoji=False)
+
+
 def _shown(address: Address, found: dict[str, Any], width: int) -> Group:
-    parts: list[RenderableType] = [Text(_headline(address, found))]
-    absent = found["absent"]
-    if absent:
-        remedy = "telefabric store" if "store" in absent else "each says how"
-        parts.append(Text(f"Nothing is acknowledged now: no {' and no '.join(absent)} is attached. Start: {remedy}"))
+    parts: list[RenderableType] = [_told(_headline(address, found), width)]
+    if absent := [clean(name) for name in found["absent"]]:
+        parts.append(_told(_lacking(address, absent), width))
     if found["streams"]:
         parts.append(_streams(found["streams"], wide=width >= _WIDE))
     if found["live"]:
-        parts += [Text(), _subscribers(found["live"])]
+        parts += [Text(), _subscribers(found["live"], wide=width >= _WIDE)]
+        parts += _dropped(found["live"], width)
     refused = {**found["dropped"], **{f"live {name}": count for name, count in found["live_dropped"].items()}}
     if refused:
-        parts += [Text(), Text("dropped by the broker: " + _counts(refused))]
+        parts += [Text(), _told("dropped by the broker: " + _counts(refused), width)]
     return Group(*parts)
 
 
+def _lacking(address: Address, absent: list[str]) -> str:
+    sentence = f"Nothing is acknowledged now: no {' and no '.join(absent)} is attached."
+    return f"{sentence} Remedy: {remedy(address, absent)}. For one that runs: telefabric doctor"
+
+
+def _told(text: str, width: int) -> Text:
+    """A sentence in lines of that width, and every number whole."""
+    return Text(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False), no_wrap=True)
+
+
 def _headline(address: Address, found: dict[str, Any]) -> str:
-    durable = ", ".join(f"{one['name']}{'' if one['required'] else ' (not required)'}" for one in found["durable"])
+    durable = ", ".join(clean(one["name"]) + " (not required)" * (not one["required"]) for one in found["durable"])
     streams = found["streams"]
     behind = sum(stream["first_behind"] is not None for stream in streams)
     late = f"   {behind} behind" if behind else ""
@@ -112,10 +131,11 @@ def _streams(streams: list[dict[str, Any]], *, wide: bool) -> Group:
     ways = [[Hop(*row) for row in stream["hops"]] for stream in streams]
     names = list(dict.fromkeys(hop.name for way in ways for hop in way if hop.path == "durable"))[2:]
     table = Table(box=None, pad_edge=False)
-    for name in ("run", "worker", *(("agent",) if wide else ()), "state"):
-        table.add_column(name, overflow="fold")
+    for name in ("run", "worker", *(("agent",) if wide else ())):
+        table.add_column(name, overflow="fold", min_width=_NAME_MIN)
+    table.add_column("state", no_wrap=True)
     for name in ("emitted", "broker", *names, "live", *(("credit kB", "clock ms", "trip ms") if wide else ())):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(clean(name), justify="right", no_wrap=True)
     table.add_column("behind at", overflow="fold")
     rows = sorted(zip(streams, ways, strict=True), key=lambda one: (one[0]["first_behind"] is None, _calm(one[0])))
     for stream, way in rows[:_STREAMS_SHOWN]:
@@ -131,7 +151,7 @@ def _calm(stream: dict[str, Any]) -> bool:
 def _row(stream: dict[str, Any], way: list[Hop], names: list[str], *, wide: bool) -> Iterator[RenderableType]:
     durable = {hop.name: hop for hop in way if hop.path == "durable"}
     live = [hop.reached for hop in way if hop.path == "live"]
-    yield from (stream["run_id"], stream["worker_id"], *((stream["agent_id"],) if wide else ()))
+    yield from map(clean, (stream["run_id"], stream["worker_id"], *((stream["agent_id"],) if wide else ())))
     yield Text(stream["state"], style=_STYLES.get(stream["state"], ""))
     yield from (_number(durable[name].reached) if name in durable else "" for name in ("worker", "broker", *names))
     yield _number(max(live)) if live else ""
@@ -141,29 +161,32 @@ def _row(stream: dict[str, Any], way: list[Hop], names: list[str], *, wide: bool
         yield _ms(stream["round_trip_ms"])
     behind = stream["first_behind"]
     late = next((hop for hop in way if hop.name == behind), None)
-    yield Text(f"{behind} for {late.behind_s:.0f} s", style="yellow") if late else ""
+    yield Text(f"{clean(behind)} for {late.behind_s:.0f} s", style="yellow") if late else ""
 
 
-def _subscribers(live: list[dict[str, Any]]) -> Table:
+def _subscribers(live: list[dict[str, Any]], *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("live subscriber", overflow="fold")
-    table.add_column("policy")
+    table.add_column("live subscriber", overflow="fold", min_width=_NAME_MIN)
+    table.add_column("policy", no_wrap=True)
     for name in ("for it", "sent", "received", "queued", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("dropped")
     for one in live:
-        table.add_row(
-            one["name"], _policy(one["policy"]),
-            *(_number(one[key]) for key in ("numbered", "delivered", "received", "queued", "lost_in_transit")),
-            _counts(one["dropped"]),
-        )  # fmt: skip
+        figures = (one[key] for key in ("numbered", "delivered", "received", "queued", "lost_in_transit"))
+        table.add_row(clean(one["name"]), _policy(one["policy"], wide=wide), *map(_number, figures))
     return table
 
 
-def _policy(policy: dict[str, Any]) -> str:
-    limits = f"{_number(policy['events_max'])} events, {policy['age_ms_max'] / 1e3:g} s"
-    mode = {"sample": f"1 in {policy['every']}, ", "latest_per_key": "latest, "}.get(policy["mode"], "")
-    return mode + limits
+def _dropped(live: list[dict[str, Any]], width: int) -> Iterator[Text]:
+    """Below the table: beside its figures there is no room for these."""
+    for one in live:
+        if one["dropped"]:
+            yield _told(f"dropped for {clean(one['name'])}: {_counts(one['dropped'])}", width)
+
+
+def _policy(policy: dict[str, Any], *, wide: bool) -> str:
+    mode = {"sample": [f"1 in {policy['every']}"], "latest_per_key": ["latest"]}.get(policy["mode"], [])
+    limits = [f"{_number(policy['events_max'])} events", f"{policy['age_ms_max'] / 1e3:g} s"]
+    return (", " if wide else ",\n").join([*mode, *limits])
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -61,7 +61,7 @@ class RemoteReader(Reader):
             reply = self._await(number, limits.QUERY_DEADLINE_S)
         if reply is None:
             raise Unreachable(
-                f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric status"
+                f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric doctor"
             )
         return reply
 
@@ -111,5 +111,5 @@ class RemoteReader(Reader):
             socket.connect(self._endpoint)
         except zmq.ZMQError as error:
             socket.close(linger=0)
-            raise Unreachable(f"{self._endpoint} cannot be reached: {error.strerror}: see telefabric status") from None
+            raise Unreachable(f"{self._endpoint} cannot be reached: {error.strerror}: see telefabric doctor") from None
         return socket

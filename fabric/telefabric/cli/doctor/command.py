@@ -12,6 +12,7 @@ from telefabric.address import Address
 from telefabric.cli.doctor.examine import examine
 from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
 from telefabric.cli.options import setting
+from telefabric.cli.plain import clean
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.settings import resolve, user_data
 
@@ -67,6 +68,6 @@ def _print(findings: Sequence[Finding]) -> None:
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         state = click.style(f"{finding.state:<8}", fg=colours[finding.state])
-        click.echo(f"{state} {finding.check:<{width}} {finding.sentence}")
+        click.echo(f"{state} {finding.check:<{width}} {clean(finding.sentence)}")
         if finding.remedy:
-            click.echo(f"{'':<{width + 9}} → {finding.remedy}")
+            click.echo(f"{'':<{width + 9}} → {clean(finding.remedy)}")

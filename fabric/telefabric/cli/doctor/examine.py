@@ -12,12 +12,14 @@ from pathlib import Path
 import zmq
 
 from telefabric.address import Address
+from telefabric.cli.absent import STORE
 from telefabric.cli.doctor.finding import WARNING, Finding
 from telefabric.cli.doctor.looks import broker as at_broker
 from telefabric.cli.doctor.looks import machine as at_machine
 from telefabric.cli.doctor.looks import storefile as at_storefile
 from telefabric.cli.doctor.looks.installation import look_at_sqlite, look_for_qt_libraries, package_version
 from telefabric.cli.doctor.looks.intime import begin, in_time, seen_by
+from telefabric.cli.doctor.looks.listeners import owners
 from telefabric.cli.doctor.looks.ports import look_at_port, look_up
 from telefabric.cli.doctor.looks.settings import look_at_settings
 from telefabric.cli.doctor.verdicts import broker, installation, machine, ports, service, settings, storefile, streams
@@ -78,11 +80,14 @@ def about_broker(address: Address, data: Path) -> Rows:
     """The broker, and the store's file, of which the broker may know who writes it."""
     name = look_up(address.host)
     seen = at_broker.look_at_broker(address, name)
-    attached = None if seen.status is None else bool(seen.status.get("durable"))
-    written = storefile.judge_store_open(data / storefile.STORE, at_storefile.look_at_store_open(data), attached)
+    durable = () if seen.status is None else seen.status.get("durable", ())
+    attached = None if seen.status is None else any(one.get("name") == STORE for one in durable)
+    path, opened = data / storefile.STORE, at_storefile.look_at_store_open(data)
+    written = storefile.judge_store_open(path, opened, attached)
     rows: Rows = [ports.judge_name(address.host, name), broker.judge_broker(address, seen)]
     if seen.status is not None:
-        rows += about_service(address, name.addresses[0], seen)
+        holder = storefile.judge_holder(path, opened) if ports.is_here(address) else ""
+        rows += about_service(address, name.addresses[0], seen, holder)
     synchronised = at_machine.look_at_synchronisation()
     is_alone = seen.status is None or (ports.is_here(address) and len(hosts_of(seen)) < 2)
     return [*rows, machine.judge_time(at_machine.look_at_clock_source(), synchronised, alone=is_alone), written]
@@ -93,8 +98,8 @@ def hosts_of(seen: BrokerSeen) -> set[str]:
     return {one["host"] for one in (seen.status or {}).get("streams", ()) if one.get("host")}
 
 
-def about_service(address: Address, host: str, seen: BrokerSeen) -> Rows:
-    """What a broker that answers does for this machine."""
+def about_service(address: Address, host: str, seen: BrokerSeen, holder: str) -> Rows:
+    """What a broker that answers does for this machine. `holder`: as of `judge_store`."""
     assert seen.status is not None
     assert seen.endpoints is not None
     deadline_s = time.monotonic() + _SERVICE_S
@@ -107,6 +112,8 @@ def about_service(address: Address, host: str, seen: BrokerSeen) -> Rows:
         for name, one in named.items()
     }
     answers = {name: seen_by(deadline_s, knock) or PortSeen(Answer.SILENT) for name, knock in knocks.items()}
+    silent = [one.port for name, one in named.items() if answers[name].answer is Answer.SILENT]
+    silent_owners = owners(silent) if silent and ports.is_here(address) else {}
     can_watch = "watch" in answers and answers["watch"].answer is Answer.ZEROMQ
     can_ask = queries is not None and answers["queries"].answer is Answer.ZEROMQ
     clock_seen = seen_by(deadline_s, clock)
@@ -114,15 +121,15 @@ def about_service(address: Address, host: str, seen: BrokerSeen) -> Rows:
     is_refused = live_seen is not None and live_seen.refusal
     return [
         broker.judge_version(status),
-        ports.judge_ports(address, {name: one.port for name, one in named.items()}, answers),
-        service.judge_store(address, status, seen.endpoints),
+        ports.judge_ports(address, {name: one.port for name, one in named.items()}, answers, silent_owners),
+        service.judge_store(address, status, seen.endpoints, holder),
         service.judge_queries(address, seen_by(deadline_s, queries)) if queries and can_ask else None,
         service.judge_quarantine(address, status),
         service.judge_live(address, live_seen) if can_watch or is_refused else None,
         service.judge_clock(clock_seen),
         service.judge_round_trip(address, clock_seen),
         streams.judge_worker_clocks(status),
-        *streams.judge_streams(address, status),
+        *streams.judge_streams(address, status, holder),
         *streams.judge_refusals(address, status),
     ]
 

@@ -17,6 +17,12 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
+def process_of(who: str) -> str:
+    """The number in "process 12, name", which is how looks name a process; empty when it is not known."""
+    number = who.removeprefix("process ").partition(",")[0]
+    return number if number.isdigit() else ""
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """The leading numbers of a version."""
     found: list[int] = []

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import zmq
 
 from telefabric.address import Address
-from telefabric.cli.doctor.looks.listeners import listeners
+from telefabric.cli.doctor.looks.listeners import free_base, listeners
+from telefabric.cli.doctor.looks.machine import look_at_port_range
 from telefabric.cli.doctor.looks.ports import look_at_port
 from telefabric.cli.doctor.verdicts.broker import BrokerSeen
 from telefabric.cli.doctor.verdicts.ports import Answer, NameSeen
@@ -41,7 +42,9 @@ def look_at_broker(address: Address, name: NameSeen) -> BrokerSeen:
             pass  # the verdict says so: it speaks ZeroMQ, and no more
         else:
             return BrokerSeen(reply.status, reply.endpoints, port)
-    return BrokerSeen(None, port=port, foreign=foreign, taken=listeners(address))
+    taken = listeners(address)
+    free = None if taken is None else free_base(address.port, look_at_port_range())
+    return BrokerSeen(None, port=port, foreign=foreign, taken=taken, free=free)
 
 
 def ports_named(address: Address, endpoints: control.Endpoints) -> Mapping[str, Address]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from telefabric.address import Address
+from telefabric.address import DEFAULT, Address
 from telefabric.cli.doctor.verdicts.ports import PORTS
 from telefabric.errors import UsageError
 
 _LISTENING = "0A"
+_PORT_MAX = 65_535
+_STEP, _TRIES = 20, 50
 
 
 def listeners(address: Address) -> dict[int, str] | None:
@@ -19,9 +22,33 @@ def listeners(address: Address) -> dict[int, str] | None:
         address.require_loopback()
     except UsageError:
         return None
+    return owners(range(address.port, address.port + len(PORTS)))
+
+
+def owners(ports: Iterable[int]) -> dict[int, str]:
+    """Who listens on those ports of this machine, of which nobody may."""
     by_port = dict(_listening_sockets())
-    wanted = range(address.port, address.port + len(PORTS))
-    return {port: _owner(by_port[port]) for port in wanted if port in by_port}
+    return {port: _owner(by_port[port]) for port in ports if port in by_port}
+
+
+def free_base(beside: int, given_away: tuple[int, int]) -> int | None:
+    """A port for a broker, free with those above it and not `given_away`, at best near one; None when none is found."""
+    for start in (beside, Address.parse(DEFAULT).port):
+        for base in range(start + _STEP, start + _TRIES * _STEP, _STEP):
+            top = base + len(PORTS) - 1
+            if top <= _PORT_MAX and (top < given_away[0] or base > given_away[1]) and _are_free(base, top):
+                return base
+    return None
+
+
+def _are_free(base: int, top: int) -> bool:
+    for port in range(base, top + 1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
 
 
 def _listening_sockets() -> Iterator[tuple[int, str]]:

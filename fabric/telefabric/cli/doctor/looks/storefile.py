@@ -41,7 +41,9 @@ def look_at_store_open(folder: Path) -> StoreOpenSeen:
     """By /proc, as far as this user may look. The lock is read there and not tried: a store may be about to take it."""
     owner = _lock_owner(folder / STORE_LOCK)
     others = {number: f"process {number}, {name}" for number, name in _writers(folder / STORE) if number != owner}
-    return StoreOpenSeen(f"process {owner}, {_name(owner)}" if owner else None, others)
+    if owner is None:
+        return StoreOpenSeen(None, others)
+    return StoreOpenSeen(f"process {owner}, {_name(owner)}", others, _is_stopped(owner))
 
 
 def _lock_owner(lock: Path) -> str | None:
@@ -71,6 +73,15 @@ def _writers(file: Path) -> Iterator[tuple[str, str]]:
 
 def _flags(info: Path) -> str:
     return next(line.split()[1] for line in info.read_text().splitlines() if line.startswith("flags:"))
+
+
+def _is_stopped(process: str) -> bool:
+    """By ^Z, a signal or a debugger."""
+    try:
+        state = (Path("/proc") / process / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # it has just ended
+        return False
+    return state in ("T", "t")
 
 
 def _name(process: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from telefabric import __version__
 from telefabric.address import DEFAULT, Address
-from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, counted, numbers
+from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, counted, numbers, process_of
 from telefabric.cli.doctor.verdicts.ports import PORTS, Answer, PortSeen, tunnel
 from telefabric.wire import control
 
@@ -25,6 +25,8 @@ class BrokerSeen(NamedTuple):
     """What was wrong with an answer that is not of this protocol."""
     taken: Mapping[int, str] | None = None
     """Ports of the address that somebody listens on, and who; None when it is on another machine."""
+    free: int | None = None
+    """A port of this machine for a broker, free with those above it, and none that the system gives away."""
 
 
 def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
@@ -39,7 +41,7 @@ def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
     if seen.port is None:
         return None
     if seen.port.answer is Answer.REFUSED and seen.taken is not None:
-        return _not_started(address, seen.taken)
+        return _not_started(address, seen, seen.taken)
     sentence, remedy = _no_broker(address, seen, seen.port)
     return Finding("broker", PROBLEM, sentence, remedy)
 
@@ -63,7 +65,7 @@ def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> tuple[str,
         case Answer.SILENT:
             return (
                 f"Port {address.port} takes connections and says nothing: its process or a tunnel hangs{by}.",
-                f"{_wake(who)}Stop what listens there, or choose other ports: {_elsewhere(address)}"
+                f"{_wake(who)}Stop what listens there, or choose other ports: {_elsewhere(seen)}"
                 if seen.taken is not None
                 else f"On {address.host}: ss -ltnp shows who listens there; end it, and start telefabric up anew",
             )
@@ -75,7 +77,7 @@ def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> tuple[str,
         case Answer.STRANGER:
             return (
                 f"Port {address.port} is another program's, which says {port.detail}{by}.",
-                f"Correct --connect, or choose other ports: {_elsewhere(address)}"
+                f"Correct --connect, or choose other ports: {_elsewhere(seen)}"
                 if seen.taken is not None
                 else "Correct --connect or TELEFABRIC_CONNECT; a proxy on the way answers so, too",
             )
@@ -91,7 +93,7 @@ def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> tuple[str,
     )
 
 
-def _not_started(address: Address, taken: Mapping[int, str]) -> Finding:
+def _not_started(address: Address, seen: BrokerSeen, taken: Mapping[int, str]) -> Finding:
     if not taken:
         last = address.port + max(PORTS)
         listen = "" if address.url == DEFAULT else f" --listen {address.url}"
@@ -102,19 +104,18 @@ def _not_started(address: Address, taken: Mapping[int, str]) -> Finding:
     told = ", ".join(f"{port} ({PORTS[port - address.port]}, by {who})" for port, who in taken.items())
     return Finding(
         "broker", PROBLEM, f"Nobody answers at {address.url}, and of a broker's ports there are taken: {told}.",
-        f"Stop what listens there, or choose other ports: {_elsewhere(address)}",
+        f"Stop what listens there, or choose other ports: {_elsewhere(seen)}",
     )  # fmt: skip
 
 
 def _wake(who: str) -> str:
     """For a process that ^Z or a signal has stopped; nothing when its number is not known."""
-    number = who.removeprefix("process ").split(",")[0]
-    return f"kill -CONT {number} wakes a stopped one. " if number.isdigit() else ""
+    number = process_of(who)
+    return f"kill -CONT {number} wakes a stopped one. " if number else ""
 
 
-def _elsewhere(address: Address) -> str:
-    port = address.port + 20 if address.port + 30 < 65_536 else address.port - 20
-    return f"telefabric up --listen tcp://127.0.0.1:{port}"
+def _elsewhere(seen: BrokerSeen) -> str:
+    return f"telefabric up --listen tcp://127.0.0.1:{seen.free or 'PORT'}"
 
 
 def judge_version(status: Mapping[str, Any]) -> Finding:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from telefabric.address import Address
-from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
+from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, process_of
 
 PORTS = {0: "control", 1: "data", 2: "live", 3: "durable", 4: "queries", 5: "tap", 6: "watch"}
 """A broker's sockets by their place above its own port."""
@@ -40,6 +40,11 @@ class NameSeen(NamedTuple):
 
 def judge_name(host: str, seen: NameSeen) -> Finding | None:
     """None for what is a number already."""
+    if not seen.addresses and host.startswith("["):
+        return Finding(
+            "name", PROBLEM, f"{host} is an IPv6 address, and this version serves and dials IPv4 only.",
+            "For this machine write 127.0.0.1 in its place; for another one its IPv4 address or its name",
+        )  # fmt: skip
     if not seen.addresses:
         return Finding(
             "name", PROBLEM, f"The name {host} cannot be resolved: {seen.error}.",
@@ -50,8 +55,13 @@ def judge_name(host: str, seen: NameSeen) -> Finding | None:
     return Finding("name", OK, f"The name {host} is {', '.join(seen.addresses)}.")
 
 
-def judge_ports(address: Address, named: Mapping[str, int], seen: Mapping[str, PortSeen]) -> Finding:
-    """`named`: the broker's further ports by what they are for; `seen`: what each answered from here."""
+def judge_ports(
+    address: Address, named: Mapping[str, int], seen: Mapping[str, PortSeen], owners: Mapping[int, str] | None = None
+) -> Finding:
+    """`named`: the broker's further ports by what they are for; `seen`: what each answered from here.
+
+    `owners`: who listens on those that are silent, as far as that is on this machine and known.
+    """
     closed = {name: port for name, port in named.items() if seen[name].answer is not Answer.ZEROMQ}
     if not closed:
         ports = ", ".join(f"{port} ({name})" for name, port in named.items())
@@ -63,8 +73,20 @@ def judge_ports(address: Address, named: Mapping[str, int], seen: Mapping[str, P
     return Finding(
         "ports", PROBLEM if NEEDED & set(closed) else WARNING,
         f"Port {address.port} answers, but not all of the broker's others: {told}.",
-        tunnel(address, control_port(address, named), named.values()),
+        _wake(closed, owners or {}) or tunnel(address, control_port(address, named), named.values()),
     )  # fmt: skip
+
+
+def _wake(closed: Mapping[str, int], owners: Mapping[int, str]) -> str:
+    """What to do when a process of this machine listens on each of them that is no tunnel's end; empty otherwise."""
+    found = {owners.get(port, "") for port in closed.values()}
+    if not all(map(process_of, found)) or any("ssh" in who for who in found):
+        return ""
+    numbers = " ".join(sorted(map(process_of, found)))
+    return (
+        f"{', '.join(sorted(found))} does not answer: kill -CONT {numbers} wakes a stopped process; "
+        f"kill -KILL {numbers} ends it, and what supervises it starts it anew"
+    )
 
 
 def is_here(address: Address) -> bool:

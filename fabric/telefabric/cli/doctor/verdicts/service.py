@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
+from telefabric.cli.absent import STORE, remedy
 from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, counted
 from telefabric.cli.doctor.verdicts.ports import is_here
 from telefabric.wire import control
@@ -39,18 +40,22 @@ class ClockSeen(NamedTuple):
     round_trip_s: float
 
 
-def judge_store(address: Address, status: Mapping[str, Any], endpoints: control.Endpoints | None) -> Finding:
+def judge_store(
+    address: Address, status: Mapping[str, Any], endpoints: control.Endpoints | None, holder: str = ""
+) -> Finding:
+    """`holder`: what to do about a process that holds the store's file though no store is attached."""
     absent = status.get("absent", [])
     if absent:
+        nothing = "stored" if STORE in absent else "acknowledged"
         return Finding(
-            "store", PROBLEM, f"Nothing is stored: no {' and no '.join(absent)} is attached to the broker.",
-            f"telefabric store --connect {address.url}{_there(address)}",
+            "store", PROBLEM, f"Nothing is {nothing}: no {' and no '.join(absent)} is attached to the broker.",
+            f"{remedy(address, absent, holder)}{_there(address)}",
         )  # fmt: skip
     names = ", ".join(one["name"] for one in status.get("durable", ()))
     if endpoints is None or endpoints.query is None:
         return Finding(
             "store", WARNING, f"{names} is attached, and nobody answers queries: clients see no history.",
-            f"telefabric store --connect {address.url}{_there(address)}",
+            f"End the store, and start it anew: telefabric store --connect {address.url}{_there(address)}",
         )  # fmt: skip
     return Finding("store", OK, f"{names} is attached, with queries at {address.resolve(endpoints.query)}.")
 
@@ -73,7 +78,7 @@ def judge_queries(address: Address, seen: QuerySeen | None) -> Finding:
         why = f": {seen.error}" if seen and seen.error else " in time"
         return Finding(
             "queries", PROBLEM, f"The store does not answer a question{why}.",
-            f"telefabric store --connect {address.url}, anew{_there(address)}",
+            f"End the store, and start it anew: telefabric store --connect {address.url}{_there(address)}",
         )  # fmt: skip
     if seen.took_s > QUERY_SLOW_S:
         return Finding(

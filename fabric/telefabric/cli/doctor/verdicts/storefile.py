@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telefabric import limits
-from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, size
+from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, process_of, size
 
 STORE = "telemetry.sqlite"
 STORE_LOG = f"{STORE}-wal"
@@ -38,6 +38,8 @@ class StoreOpenSeen(NamedTuple):
     """Who holds the lock of the file's writer; None when nobody does."""
     others: Mapping[str, str]
     """Who else has the file open for writing, and not by way of the lock."""
+    is_stopped: bool = False
+    """The owner, by ^Z, a signal or a debugger."""
 
 
 def judge_store_file(seen: StoreFileSeen | None) -> Finding | None:
@@ -98,14 +100,37 @@ def judge_store_open(path: Path, seen: StoreOpenSeen | None, attached: bool | No
         )  # fmt: skip
     if seen.owner is None:
         return None
+    if seen.is_stopped:
+        told = f"{seen.owner} writes {path} and is stopped: it stores nothing, and another store cannot open it."
+        return Finding("store writers", WARNING, told, _wake(seen.owner))
     if attached is False:
-        number = seen.owner.removeprefix("process ").split(",")[0]
         return Finding(
             "store writers", WARNING,
             f"{seen.owner} writes {path} and is not attached to this broker: another store cannot open it.",
-            f"ps -fp {number} shows its broker; end it, or name another --data",
+            f"ps -fp {process_of(seen.owner)} shows its broker; end it, or name another --data",
         )  # fmt: skip
     return Finding("store writers", OK, f"{path} is written by {seen.owner}, and nobody else.")
+
+
+def judge_holder(path: Path, seen: StoreOpenSeen | None) -> str:
+    """What to do about a process that holds the file while no store is attached; empty when nobody holds it.
+
+    As long as somebody does, another store cannot be started.
+    """
+    if seen is None or seen.owner is None:
+        return ""
+    if seen.is_stopped:
+        return f"{_wake(seen.owner)}; no other store can open {path}"
+    number = process_of(seen.owner)
+    return (
+        f"{seen.owner} holds {path}, so that no other store can open it: ps -fp {number} shows its broker; "
+        f"kill {number} ends it, or start a store with another --data"
+    )
+
+
+def _wake(owner: str) -> str:
+    number = process_of(owner)
+    return f"kill -CONT {number} wakes the store; kill -KILL {number} ends it"
 
 
 def judge_store_log(log: Path, log_bytes: int) -> Finding | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from telefabric.address import Address
+from telefabric.cli.absent import remedy
 from telefabric.cli.doctor.finding import OK, WARNING, Finding, counted
 from telefabric.cli.doctor.verdicts.service import CLOCK_OFF_S, ROUND_TRIP_SLOW_S
 from telefabric.session.progress import Hop
@@ -57,8 +58,8 @@ USUAL: dict[str, str] = {
 _NAMED_MAX = 3
 
 
-def judge_streams(address: Address, status: Mapping[str, Any]) -> list[Finding]:
-    """One row for what is well, or one for each hop at which streams are behind."""
+def judge_streams(address: Address, status: Mapping[str, Any], holder: str = "") -> list[Finding]:
+    """One row for what is well, or one for each hop at which streams are behind. `holder`: as of `judge_store`."""
     streams = status.get("streams", ())
     behind: dict[str, list[Mapping[str, Any]]] = {}
     for stream in streams:
@@ -68,9 +69,8 @@ def judge_streams(address: Address, status: Mapping[str, Any]) -> list[Finding]:
     if not behind:
         return [Finding("streams", OK, f"{counted(len(streams), 'stream')}, none behind.")] if streams else []
     rows = [_behind(address, hop, found, len(streams)) for hop, found in behind.items()]
-    absent = {f"streams: {name}" for name in status.get("absent", ())}
-    start = f"telefabric store --connect {address.url}"
-    return [row._replace(remedy=start) if row.check in absent else row for row in rows]
+    absent = {f"streams: {name}": remedy(address, [name], holder) for name in status.get("absent", ())}
+    return [row._replace(remedy=absent.get(row.check, row.remedy)) for row in rows]
 
 
 def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], total: int) -> Finding:
@@ -88,14 +88,14 @@ def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], tota
     lacks = [row for one in found for row in _hops(one) if row.name == hop and row.is_behind]
     for_s, events = max((row.behind_s for row in lacks), default=0.0), sum(row.behind for row in lacks)
     is_live = any(row.path == LIVE for row in lacks)
-    remedy = f"iostat -x 1, where {hop} runs, shows whether its disk is busy; telefabric status shows it catch up"
+    advice = f"iostat -x 1, where {hop} runs, shows whether its disk is busy; telefabric status shows it catch up"
     if hop == BROKER:
-        remedy = f"telefabric doctor --connect {address.url}, on {hosts}, looks at the way from there"
+        advice = f"telefabric doctor --connect {address.url}, on {hosts}, looks at the way from there"
     elif is_live:
-        remedy = f"Close {hop}, or let it ask for less; nobody else waits for it"
+        advice = f"Close {hop}, or let it ask for less; nobody else waits for it"
     return Finding(
         f"streams: {hop}", WARNING,
-        f"{many} behind at {hop}, by {counted(events, 'event')}, for up to {for_s:.0f} s: {names}.", remedy,
+        f"{many} behind at {hop}, by {counted(events, 'event')}, for up to {for_s:.0f} s: {names}.", advice,
     )  # fmt: skip
 
 

@@ -1,0 +1,21 @@
+"""What to do about required subscribers that are not attached to a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from telefabric.address import Address
+
+STORE = "store"
+"""The name by which `telefabric store` attaches."""
+
+
+def remedy(address: Address, absent: Iterable[str], store: str = "") -> str:
+    """For each of them; `store` is what to do about a store that is there and does not answer."""
+    return "; ".join(_remedy(address, name, store) for name in absent)
+
+
+def _remedy(address: Address, name: str, store: str) -> str:
+    if name == STORE:
+        return store or f"telefabric store --connect {address.url}"
+    return f"start the program that subscribes as {name}, or leave {name} out of the broker's --required"
