@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -138,47 +138,50 @@ class Worker:
         if frame is not None and outbox.stored is not None:
             frame, stored = self._to_store(Moment(agent, env_index, episode, step, reward, False), frame)
             ref = frame_ref or (stored and stored.frame_ref) or None
-        with outbox.lock:
-            if self._unusual and not self._revive():  # closed by another thread just now
-                return
-            if self._emitting:
-                call = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
-                self._deferred.append(partial(self.step, **call))
-                return
-            self._emitting = True
-            try:
-                seq = outbox.head + 1
-                if agent.__class__ is not str:
-                    agent = self._named(agent)
-                if global_step is None:
-                    global_step = self._steps.get(agent, -1) + 1
-                event = Step(
-                    seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
-                    time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
-                    policy_label, backend, render_hint, ref, PAYLOAD_VERSION, info,
-                )  # fmt: skip
-                plain = (
-                    reward.__class__ is float
-                    and episode.__class__ is int
-                    and step.__class__ is int
-                    and env_index.__class__ is int
-                    and global_step.__class__ is int
-                    and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
-                    and terminated.__class__ is bool
-                    and truncated.__class__ is bool
-                    and (policy_label is None or policy_label.__class__ is str)
-                    and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
-                    and (backend is None or backend.__class__ is str)
-                    and (ref is None or ref.__class__ is str)
-                )
-                outbox.append(seq, self._encode(event, plain))
-                if plain:
-                    self._steps[agent] = global_step
-                else:
-                    self._count_step(agent, global_step)
-                self._step_count += 1
-            finally:
-                self._emitting = False
+        try:
+            with outbox.lock:
+                if self._unusual and not self._revive():  # closed by another thread just now
+                    return
+                if self._emitting:
+                    call = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
+                    self._deferred.append(partial(self.step, **call))
+                    return
+                self._emitting = True
+                try:
+                    seq = outbox.head + 1
+                    if agent.__class__ is not str:
+                        agent = self._named(agent)
+                    if global_step is None:
+                        global_step = self._steps.get(agent, -1) + 1
+                    event = Step(
+                        seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
+                        time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
+                        policy_label, backend, render_hint, ref, PAYLOAD_VERSION, info,
+                    )  # fmt: skip
+                    plain = (
+                        reward.__class__ is float
+                        and episode.__class__ is int
+                        and step.__class__ is int
+                        and env_index.__class__ is int
+                        and global_step.__class__ is int
+                        and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
+                        and terminated.__class__ is bool
+                        and truncated.__class__ is bool
+                        and (policy_label is None or policy_label.__class__ is str)
+                        and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
+                        and (backend is None or backend.__class__ is str)
+                        and (ref is None or ref.__class__ is str)
+                    )
+                    outbox.append(seq, self._encode(event, plain))
+                    if plain:
+                        self._steps[agent] = global_step
+                    else:
+                        self._count_step(agent, global_step)
+                    self._step_count += 1
+                finally:
+                    self._emitting = False
+        except BaseException as error:  # noqa: BLE001  raised again by what it calls
+            self._settle(error)
         if outbox.stored is not None:
             moment = Moment(agent, env_index, episode, step, reward, terminated or truncated)
             self._store(outbox.stored, moment, stored)
@@ -326,11 +329,6 @@ class Worker:
             self._unusual = "closed"
             return True
 
-        def make(seq: int) -> RunCompleted:
-            self._unusual = "closed"
-            now = time.time_ns(), time.monotonic_ns()
-            return RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count)
-
         self._outbox.end()
         with self._outbox.lock:
             if self._emitting:
@@ -338,9 +336,33 @@ class Worker:
                 return False
             if self.closed:
                 return True
+            earlier = bool(self._deferred)
+            if not earlier:
+                self._end(outcome, reason)
+        try:
+            self._catch_up()
+        finally:
+            stored = self.close(outcome, reason) if earlier else self._let_go()
+        return stored
+
+    def _end(self, outcome: Outcome, reason: str | None) -> None:
+        """Append the last event, as `_append` does; the worker stays open when that fails."""
+
+        def make(seq: int) -> RunCompleted:
+            self._unusual = "closed"
+            now = time.time_ns(), time.monotonic_ns()
+            return RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count)
+
+        head = self._outbox.head
+        try:
             self._append(make)
+        except BaseException:
+            if self._outbox.head == head:
+                self._unusual = ""
+            raise
+
+    def _let_go(self) -> bool:
         _workers.discard(self)
-        self._catch_up()
         return self._outbox.close(self._environment.exit_flush_s)
 
     def __enter__(self) -> Worker:
@@ -393,13 +415,16 @@ class Worker:
 
     def _emit(self, make: Callable[[int], Event]) -> None:
         """Append the event that `make` gives for its seq; later, when this call interrupts one of the same thread."""
-        with self._outbox.lock:
-            if self._emitting:
-                self._deferred.append(partial(self._emit, make))
-                return
-            if self._unusual and not self._revive():  # closed by another thread just now
-                return
-            event = self._append(make)
+        try:
+            with self._outbox.lock:
+                if self._emitting:
+                    self._deferred.append(partial(self._emit, make))
+                    return
+                if self._unusual and not self._revive():  # closed by another thread just now
+                    return
+                event = self._append(make)
+        except BaseException as error:  # noqa: BLE001  raised again by what it calls
+            self._settle(error)
         if self._on_episode and isinstance(event, Episode):
             self._call(self._on_episode, event)
         self._catch_up()
@@ -420,6 +445,14 @@ class Worker:
         while self._deferred:
             self._deferred.popleft()()
         self._say()
+
+    def _settle(self, error: BaseException) -> NoReturn:
+        """A call ends by `error`, such as a signal handler's `SystemExit`: those from inside it happen all the same."""
+        try:
+            if not self._emitting:
+                self._catch_up()
+        finally:
+            raise error
 
     def _encode(self, event: Event, plain: bool) -> bytes:
         """The event's bytes; the slow way round when a field is not of its plain type, or a value is unusual."""

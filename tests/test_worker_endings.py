@@ -1,0 +1,174 @@
+"""How a run ends: by an exception, a signal or a second ^C, and what `close` and `flush` say then and afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from skips import requires
+
+from telefabric import limits
+from telefabric.spool import Spool
+from telefabric.wire import records
+from telefabric_schemas import AnyEvent
+from telefabric_workers import Worker, connect
+
+NOBODY = "tcp://127.0.0.1:1"
+DECODER: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Makes workers whose broker is not there, so that everything stays in the spool."""
+    made: list[Worker] = []
+
+    def make(**options: Any) -> Worker:
+        made.append(connect(NOBODY, **{"spool": tmp_path / "spool", "exit_flush_s": 0, **options}))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+def left(worker: Worker) -> list[Any]:
+    """The events in the spool of a worker that is closed."""
+    spool = Spool.adopt(worker._outbox.spool.directory)  # type: ignore[attr-defined]
+    assert spool is not None
+    chunk = spool.read(1, limits.SEGMENT_BYTES)
+    assert chunk is not None
+    assert (chunk.first_seq, chunk.last_seq) == (1, worker.emitted)
+    spool.close()
+    return [DECODER.decode(chunk.body[start:end]) for start, end in records.spans(chunk.body, worker.emitted)]
+
+
+def kinds(worker: Worker) -> list[str]:
+    return [event.kind for event in left(worker)]
+
+
+def script(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A program of its own, with warnings as errors."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ), check=False)
+
+
+class Interrupts:
+    """A value that calls `handler` while it is encoded, as a signal may at any moment."""
+
+    def __init__(self, handler: Callable[[], object]) -> None:
+        self.handler = handler
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray[Any, Any]:
+        self.handler()
+        return np.array([1])
+
+
+# -- a handler's last words --------------------------------------------------------------------------------------
+
+
+def last_words(worker: Worker, error: BaseException | None = None) -> Callable[[], None]:
+    def handler() -> None:
+        worker.log("told to stop")
+        worker.metric("last", 1.0)
+        if error is not None:
+            raise error
+
+    return handler
+
+
+@pytest.mark.parametrize("call", ["step", "log"])
+def test_what_a_handler_emits_before_it_ends_the_program_is_kept(alone: Callable[..., Worker], call: str) -> None:
+    def interrupted(worker: Worker) -> None:
+        value = Interrupts(last_words(worker, SystemExit(0)))
+        if call == "step":
+            worker.step(episode=0, step=0, observation=value)
+        else:
+            worker.log("line", fields={"x": value})
+
+    with pytest.raises(SystemExit), alone() as worker:
+        interrupted(worker)
+    assert kinds(worker) == ["run_started", "log", "metric", "run_completed"]
+    assert worker.problems == {}
+
+
+def test_what_a_handler_emits_comes_before_what_its_program_emits_next(alone: Callable[..., Worker]) -> None:
+    with alone() as worker:
+        with pytest.raises(KeyboardInterrupt):
+            worker.step(episode=0, step=0, observation=Interrupts(last_words(worker, KeyboardInterrupt())))
+        worker.step(episode=0, step=1)
+    assert kinds(worker) == ["run_started", "log", "metric", "step", "run_completed"]
+
+
+def test_a_close_carries_out_first_what_was_called_before_it(alone: Callable[..., Worker]) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    worker = alone()
+    worker.register_on_step(stop)  # it ends the call before it has carried out what came from inside it
+    with pytest.raises(KeyboardInterrupt), worker:
+        worker.step(episode=0, step=0, observation=Interrupts(last_words(worker)))
+    assert kinds(worker) == ["run_started", "step", "log", "metric", "run_completed"]
+    assert worker.problems == {}
+
+
+def test_a_close_in_a_handler_that_ends_the_program_is_the_one_that_counts(alone: Callable[..., Worker]) -> None:
+    def handler() -> None:
+        worker.log("told to stop")
+        assert worker.close("cancelled", "told to") is False
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit), alone() as worker:
+        worker.step(episode=0, step=0, observation=Interrupts(handler))
+    *_, log, end = left(worker)
+    assert (log.kind, end.outcome, end.reason) == ("log", "cancelled", "told to")
+
+
+def test_a_close_that_could_not_emit_its_end_may_be_called_again(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    append = worker._outbox.append
+
+    def interrupted(seq: int, event: bytes) -> None:
+        raise KeyboardInterrupt
+
+    worker._outbox.append = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        worker.close()
+    worker._outbox.append = append  # type: ignore[method-assign]
+    assert not worker.closed
+    worker.close()
+    assert kinds(worker) == ["run_started", "run_completed"]
+
+
+@requires("interval timers", hasattr(signal, "setitimer"))
+def test_a_signal_that_ends_the_program_at_any_moment_loses_nothing_it_said(tmp_path: Path) -> None:
+    done = script(
+        """
+        import signal, sys
+        from telefabric_workers import connect
+        def stop(*_):
+            worker.log("told to stop")
+            worker.metric("last", 1.0)
+            sys.exit(0)
+        signal.signal(signal.SIGALRM, stop)
+        for index in range(12):
+            try:
+                with connect("tcp://127.0.0.1:1", spool=sys.argv[1], exit_flush_s=0) as worker:
+                    signal.setitimer(signal.ITIMER_REAL, 0.002 + index * 1e-4)
+                    while True:
+                        worker.step(episode=0, step=0, observation=[1.0] * 200)
+            except SystemExit:
+                pass
+            assert not worker.problems, (index, worker.problems)
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
