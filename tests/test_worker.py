@@ -233,8 +233,8 @@ def test_calls_after_close_are_ignored_told_and_counted(
         worker.metric("x", 1.0)
         worker.log("late")
         worker.set_metadata(late=True)
-        assert worker.close()
-        assert worker.flush()
+        assert not worker.close()
+        assert not worker.flush()
     assert worker.emitted == head
     assert worker.problems == {"worker.closed": 15}
     assert len([record for record in caplog.records if "after close" in record.message]) == 1

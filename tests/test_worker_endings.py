@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,6 +22,9 @@ from telefabric.spool import Spool
 from telefabric.wire import records
 from telefabric_schemas import AnyEvent
 from telefabric_workers import Worker, connect
+
+if TYPE_CHECKING:
+    from conftest import FabricService
 
 NOBODY = "tcp://127.0.0.1:1"
 DECODER: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
@@ -172,3 +176,31 @@ def test_a_signal_that_ends_the_program_at_any_moment_loses_nothing_it_said(tmp_
         tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2_000:]
+
+
+# -- what close and flush say ------------------------------------------------------------------------------------
+
+
+def test_after_the_end_close_and_flush_say_what_was_stored(alone: Callable[..., Worker]) -> None:
+    with alone() as worker:
+        worker.step(episode=0, step=0)
+        other = alone()  # the link that they share goes on
+    before = time.monotonic()
+    assert (worker.close(), worker.flush(30), worker.acknowledged) == (False, False, 0)
+    assert time.monotonic() - before < 10, "nothing sends it any more, so that nothing is waited for"
+    other.close()
+
+
+def test_after_the_end_close_and_flush_say_that_all_is_stored(fabric_service: FabricService) -> None:
+    with fabric_service.connect() as worker:
+        worker.step(episode=0, step=0)
+    assert (worker.close(), worker.flush(), worker.acknowledged) == (True, True, 3)
+
+
+@pytest.mark.parametrize("mode", ["off", "dry-run", "fast-lane"])
+def test_a_worker_that_stores_nothing_has_nothing_left(mode: str) -> None:
+    with connect(mode=mode) as worker:
+        worker.step(episode=0, step=0)
+        assert worker.flush()
+    assert worker.close()
+    assert worker.flush()

@@ -310,10 +310,12 @@ class Worker:
         return self._unusual == "closed"
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`."""
-        if self._unusual:
-            return True
-        return self._outbox.flush(timeout_s)
+        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`.
+
+        What was dropped is not waited for: `dropped` counts it. After `close` there is nothing to wait for, and the
+        answer is what had been stored by then.
+        """
+        return self._outbox.complete or self._outbox.flush(timeout_s)
 
     # -- end -----------------------------------------------------------------------------------------------------
 
@@ -321,13 +323,13 @@ class Worker:
         """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
 
         True when everything is stored; otherwise the rest stays in the spool and is delivered by a later worker on
-        this machine, or by ``telefabric spool drain``. From inside another call of the same thread (a signal
-        handler) it returns False at once, and happens when that call is over.
+        this machine, or by ``telefabric spool drain``. A second time it only gives that answer again. From inside
+        another call of the same thread (a signal handler) it returns False at once, and happens when that call is over.
         """
         if self._unusual:
             _workers.discard(self)
             self._unusual = "closed"
-            return True
+            return self._outbox.complete
 
         self._outbox.end()
         with self._outbox.lock:
@@ -335,7 +337,7 @@ class Worker:
                 self._deferred.append(partial(self.close, outcome, reason))
                 return False
             if self.closed:
-                return True
+                return self._outbox.complete
             earlier = bool(self._deferred)
             if not earlier:
                 self._end(outcome, reason)
