@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
+from processes import wait_for
 from skips import requires
 
 from telefabric import limits
@@ -204,3 +207,69 @@ def test_a_worker_that_stores_nothing_has_nothing_left(mode: str) -> None:
         assert worker.flush()
     assert worker.close()
     assert worker.flush()
+
+
+# -- a ^C at the end ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A ^C raises KeyboardInterrupt here, also where the program that runs the tests has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt_when(look: Callable[[], Any]) -> threading.Thread:
+    """Interrupt the main thread as ^C does, as soon as `look` is true."""
+
+    def run() -> None:
+        wait_for(look, "the moment for a ^C")
+        _thread.interrupt_main()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupted_wait_says_what_is_left(alone: Callable[..., Worker], caplog: pytest.LogCaptureFixture) -> None:
+    worker = alone(exit_flush_s=30)
+    worker.step(episode=0, step=0)
+    outbox: Any = worker._outbox
+    thread = interrupt_when(lambda: outbox._linked.closing)
+    with pytest.raises(KeyboardInterrupt):
+        worker.close()
+    thread.join()
+    assert "3 of 3 events are not stored yet" in caplog.text
+    assert not outbox._link.alive, "let go of"
+    assert (worker.close(), worker.flush(30)) == (False, False)
+    assert kinds(worker) == ["run_started", "step", "run_completed"]
+
+
+def test_a_second_interrupt_still_says_what_is_left(
+    alone: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = alone(exit_flush_s=30)
+    outbox: Any = worker._outbox
+    outbox._linked.done = InterruptedTwice(outbox._linked.done)
+    with pytest.raises(KeyboardInterrupt):
+        worker.close()
+    assert "2 of 2 events are not stored yet" in caplog.text
+    assert not outbox._link.alive
+    assert not worker.close()
+
+
+class InterruptedTwice:
+    """An event for whose first waits a ^C comes."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+        self._left = 2
+        self.set, self.is_set = event.set, event.is_set
+
+    def wait(self, timeout_s: float) -> bool:
+        if self._left:
+            self._left -= 1
+            raise KeyboardInterrupt
+        return self._event.wait(timeout_s)

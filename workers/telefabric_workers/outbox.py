@@ -216,20 +216,30 @@ class Spooled(Outbox):
         return self._link.alive and not self._linked.done.is_set()
 
     def close(self, flush_s: float) -> bool:
-        """Raises nothing of its own: what is not stored in time stays in the spool, and one warning says so."""
-        self._frames.close()
-        self._linked.closing = True
-        self._wait(flush_s)
-        complete = self.spool.complete
-        self._linked.leaving = True
-        if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
-            self.spool.close()
-        _release(self._link)
-        if not complete:
-            self._warn()
-        return complete
+        """Raises nothing of its own: what is not stored in time stays in the spool, and one warning says so; also when
+        a ^C ends the wait."""
+        try:
+            self._frames.close()
+            self._linked.closing = True
+            self._wait(flush_s)
+        finally:
+            self._leave()
+        return self.complete
 
-    def _warn(self) -> None:
+    def _leave(self) -> None:
+        """Raises nothing of its own, and does all of it, however often it is interrupted."""
+        try:
+            self._linked.leaving = True
+            if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
+                self.spool.close()
+        finally:
+            try:
+                if not self.complete:
+                    self._say_what_is_left()
+            finally:
+                _release(self._link)
+
+    def _say_what_is_left(self) -> None:
         head, lost = self.head, self.spool.dropped_events
         log.warning(
             "worker.not_stored: %d of %d events are not stored yet and stay in %s%s; "
