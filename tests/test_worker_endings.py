@@ -21,10 +21,12 @@ from processes import wait_for
 from skips import requires
 
 from telefabric import limits
+from telefabric.errors import SpoolError
 from telefabric.spool import Spool
 from telefabric.wire import records
 from telefabric_schemas import AnyEvent
 from telefabric_workers import Worker, connect
+from telefabric_workers.worker import _close_all
 
 if TYPE_CHECKING:
     from conftest import FabricService
@@ -49,13 +51,20 @@ def alone(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
 
 def left(worker: Worker) -> list[Any]:
     """The events in the spool of a worker that is closed."""
-    spool = Spool.adopt(worker._outbox.spool.directory)  # type: ignore[attr-defined]
+    events = events_of(worker._outbox.spool.directory)  # type: ignore[attr-defined]
+    assert [event.seq for event in events] == list(range(1, worker.emitted + 1))
+    return events
+
+
+def events_of(folder: Path) -> list[Any]:
+    """The events in a spool that nobody writes to."""
+    spool = Spool.adopt(folder)
     assert spool is not None
     chunk = spool.read(1, limits.SEGMENT_BYTES)
     assert chunk is not None
-    assert (chunk.first_seq, chunk.last_seq) == (1, worker.emitted)
     spool.close()
-    return [DECODER.decode(chunk.body[start:end]) for start, end in records.spans(chunk.body, worker.emitted)]
+    count = chunk.last_seq - chunk.first_seq + 1
+    return [DECODER.decode(chunk.body[start:end]) for start, end in records.spans(chunk.body, count)]
 
 
 def kinds(worker: Worker) -> list[str]:
@@ -273,3 +282,66 @@ class InterruptedTwice:
             self._left -= 1
             raise KeyboardInterrupt
         return self._event.wait(timeout_s)
+
+
+# -- the program's own exception ---------------------------------------------------------------------------------
+
+
+class Mute(Exception):
+    """Fails when it is asked what it says."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_exception_without_a_text_goes_through_and_fails_the_run(alone: Callable[..., Worker]) -> None:
+    error = Mute()
+    with pytest.raises(Mute) as caught, alone() as worker:
+        raise error
+    assert caught.value is error
+    end = left(worker)[-1]
+    assert (end.outcome, end.reason) == ("failed", "Mute")
+
+
+def test_a_value_whose_error_has_no_text_costs_itself_alone(alone: Callable[..., Worker]) -> None:
+    def fail() -> None:
+        raise Mute
+
+    with alone(metadata={"bad": Interrupts(fail), "good": 1}) as worker:
+        worker.register_on_step(lambda _: fail())
+        worker.step(episode=0, step=0, observation=Interrupts(fail), frame=fail)
+        worker.log("line", fields={"x": Interrupts(fail)})
+    assert kinds(worker) == ["run_started", "step", "log", "run_completed"]
+    assert {"metadata.bad", "step.observation", "log.fields"} <= set(worker.problems)
+
+
+def test_each_worker_is_closed_at_the_end_whatever_another_raises(alone: Callable[..., Worker]) -> None:
+    def fail(seq: int, event: bytes) -> None:
+        raise SpoolError("the disk is gone")
+
+    workers = [alone() for _ in range(5)]
+    broken = workers[2]
+    append, broken._outbox.append = broken._outbox.append, fail  # type: ignore[method-assign]
+    with pytest.raises(SpoolError, match="the disk is gone"):
+        _close_all()
+    broken._outbox.append = append  # type: ignore[method-assign]
+    assert [worker.closed for worker in workers] == [True, True, False, True, True]
+
+
+def test_the_end_of_a_program_by_an_exception_without_a_text_closes_its_workers(tmp_path: Path) -> None:
+    done = script(
+        """
+        import sys
+        from telefabric_workers import connect
+        workers = [connect("tcp://127.0.0.1:1", run="r", spool=sys.argv[1], exit_flush_s=0) for _ in range(3)]
+        class Mute(Exception):
+            def __str__(self):
+                raise RuntimeError("no text")
+        raise Mute
+        """,
+        tmp_path,
+    )
+    assert done.stderr.count("worker.not_stored: 2 of 2") == 3
+    assert "atexit" not in done.stderr
+    ends = [event for folder in tmp_path.iterdir() for event in events_of(folder)[1:]]
+    assert [(end.outcome, end.reason) for end in ends] == [("failed", "Mute")] * 3

@@ -35,7 +35,7 @@ def repair(event: Event) -> tuple[bytes, list[Problem]]:
         try:
             fields[name] = _COERCE[kind](getattr(event, name))
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem(event.kind, name, str(error) or type(error).__name__))
+            problems.append(Problem(event.kind, name, said(error)))
             fields[name] = _LEFT_OUT[kind]
     _shorten(event.kind, fields, problems)
     return _encoder.encode(type(event)(**fields)), problems
@@ -56,6 +56,21 @@ def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None
         problems.append(Problem(kind, name, f"it makes the event larger than {limits.EVENT_BYTES_MAX} bytes"))
         value = fields[name]
         fields[name] = value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
+
+
+def said(error: BaseException) -> str:
+    """What an exception says of itself; its type's name when that is nothing, or its ``__str__`` fails."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  whatever the caller's own exception raises
+        text = ""
+    return text or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """An exception's type, and what it says of itself."""
+    name, text = type(error).__name__, said(error)
+    return name if text == name else f"{name}: {text}"
 
 
 def integer(value: Any) -> int:

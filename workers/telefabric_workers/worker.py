@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn
@@ -38,7 +39,7 @@ from telefabric_schemas.events import (
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.frames import Moment, number
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
-from telefabric_workers.repair import Problem, integer, repair
+from telefabric_workers.repair import Problem, described, integer, repair, said
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 log = logging.getLogger("telefabric.worker")
@@ -496,7 +497,7 @@ class Worker:
         try:
             return self.agent_id if agent is None else str(agent)
         except Exception as error:  # noqa: BLE001  whatever the caller's object raises
-            self._tell([Problem("event", "agent", f"its text cannot be had: {type(error).__name__}: {error}")])
+            self._tell([Problem("event", "agent", f"its text cannot be had: {described(error)}")])
             return self.agent_id
 
     def _count_step(self, agent: str, global_step: Any) -> None:
@@ -540,7 +541,7 @@ class Worker:
         except ImportError:
             self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._tell([Problem("step", "frame", f"{type(error).__name__}: {error}")])
+            self._tell([Problem("step", "frame", described(error))])
         return picture, None
 
     def _store(self, rule: StoredFrames, moment: Moment, frame: Frame | None) -> None:
@@ -548,7 +549,7 @@ class Worker:
         try:
             due = rule.stepped(moment._replace(reward=number(moment.reward)), frame)
         except TypeError as error:  # an index that is no key; the event says so, too
-            self._tell([Problem("step", "frame", str(error))])
+            self._tell([Problem("step", "frame", said(error))])
             return
         if rule.thinned and not self.problems["frame.thinned"]:
             log.warning(
@@ -567,7 +568,7 @@ class Worker:
         except ImportError:
             self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._tell([Problem("step", "frame", f"{type(error).__name__}: {error}")])
+            self._tell([Problem("step", "frame", described(error))])
 
     def _at(self, agent: str, global_step: int | None) -> int | None:
         return self._steps.get(agent) if global_step is None else global_step
@@ -580,7 +581,7 @@ class Worker:
                 if self._strict:
                     raise
                 name = getattr(callback, "__qualname__", repr(callback))
-                self._tell([Problem("callback", name, f"it raised {type(error).__name__}: {error}")])
+                self._tell([Problem("callback", name, f"it raised {described(error)}")])
                 self._say()
 
     def _after_fork(self) -> None:
@@ -615,7 +616,7 @@ def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]
         try:
             encoded = values.encode(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("metadata", str(name), str(error)))
+            problems.append(Problem("metadata", str(name), said(error)))
             continue
         size += len(encoded) + len(str(name)) * 4
         if size > limits.METADATA_BYTES_MAX:
@@ -632,7 +633,7 @@ def outcome_of(error: BaseException | None) -> tuple[Outcome, str | None]:
         return "completed", None
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "interrupted"
-    return "failed", f"{type(error).__name__}: {error}"[:_REASON_CHARS_MAX]
+    return "failed", described(error)[:_REASON_CHARS_MAX]
 
 
 def _close_at_exit() -> None:
@@ -650,9 +651,10 @@ def _close_at_exit() -> None:
 
 def _close_all() -> None:
     """End the workers that nobody closed: their run failed if the program ends by an exception."""
-    error = sys.exception() or getattr(sys, "last_value", None)
-    for worker in list(_workers):
-        worker.close(*outcome_of(error))
+    ending = outcome_of(sys.exception() or getattr(sys, "last_value", None))
+    with ExitStack() as stack:  # whatever one of them raises
+        for worker in list(_workers):
+            stack.callback(worker.close, *ending)
 
 
 def _forked() -> None:
