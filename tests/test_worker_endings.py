@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -345,3 +346,36 @@ def test_the_end_of_a_program_by_an_exception_without_a_text_closes_its_workers(
     assert "atexit" not in done.stderr
     ends = [event for folder in tmp_path.iterdir() for event in events_of(folder)[1:]]
     assert [(end.outcome, end.reason) for end in ends] == [("failed", "Mute")] * 3
+
+
+def test_a_cancelled_task_cancels_its_run(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+
+    async def train() -> None:
+        with worker:
+            worker.step(episode=0, step=0)
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(60)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(train())
+    end = left(worker)[-1]
+    assert (end.outcome, end.reason) == ("cancelled", "its task was cancelled")
+
+
+def test_a_closed_generator_cancels_its_run(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+
+    def train() -> Generator[int]:
+        with worker:
+            for step in range(5):
+                worker.step(episode=0, step=step)
+                yield step
+
+    steps = train()
+    next(steps)
+    steps.close()
+    end = left(worker)[-1]
+    assert (end.outcome, end.reason) == ("cancelled", "its generator was closed")

@@ -633,6 +633,11 @@ def outcome_of(error: BaseException | None) -> tuple[Outcome, str | None]:
         return "completed", None
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "interrupted"
+    if isinstance(error, GeneratorExit):
+        return "cancelled", "its generator was closed"
+    asyncio = sys.modules.get("asyncio.exceptions")  # where nobody has imported it, nothing can be its error
+    if asyncio is not None and isinstance(error, asyncio.CancelledError):
+        return "cancelled", "its task was cancelled"
     return "failed", described(error)[:_REASON_CHARS_MAX]
 
 
