@@ -61,16 +61,15 @@ def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None
 def said(error: BaseException) -> str:
     """What an exception says of itself; its type's name when that is nothing, or its ``__str__`` fails."""
     try:
-        text = str(error)
+        return str(error) or type(error).__name__
     except Exception:  # noqa: BLE001  whatever the caller's own exception raises
-        text = ""
-    return text or type(error).__name__
+        return type(error).__name__
 
 
 def described(error: BaseException) -> str:
     """An exception's type, and what it says of itself."""
-    name, text = type(error).__name__, said(error)
-    return name if text == name else f"{name}: {text}"
+    name, words = type(error).__name__, said(error)
+    return name if words == name else f"{name}: {words}"
 
 
 def integer(value: Any) -> int:
@@ -97,7 +96,8 @@ def _boolean(value: Any) -> bool:
     raise TypeError(f"{type(value).__name__} is neither true nor false")
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Any value as text that can be encoded."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -108,7 +108,7 @@ def _mode(value: Any) -> str | None:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return None if value is None else _text(value)
+    return None if value is None else text(value)
 
 
 def _payload(value: Any) -> msgspec.Raw:
@@ -120,7 +120,7 @@ _COERCE: dict[str, Any] = {
     "int?": _integer_or_none,
     "float?": _number_or_none,
     "bool": _boolean,
-    "str": _text,
+    "str": text,
     "str?": _text_or_none,
     "control_mode": _mode,
     "bytes": bytes,

@@ -39,7 +39,7 @@ from telefabric_schemas.events import (
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.frames import Moment, number
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
-from telefabric_workers.repair import Problem, described, integer, repair, said
+from telefabric_workers.repair import Problem, described, integer, repair, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 log = logging.getLogger("telefabric.worker")
@@ -49,6 +49,9 @@ EpisodeCallback = Callable[[Episode], object]
 
 _REASON_CHARS_MAX = 4_000
 """Some exceptions print whole data sets."""
+
+_NAME_CHARS_TOLD = 100
+"""Of the name of a value that is too large: the name may be why."""
 
 _NO_ARGUMENTS = ("self", "outbox", "stored", "ref")
 """Of the local names of `Worker.step`."""
@@ -78,7 +81,7 @@ class Worker:
         self.problems: Counter[str] = Counter()
         """Values that could not be used, by ``kind.field``; and as ``frame.thinned`` frames for which was no room."""
         self._environment = environment
-        self._metadata: dict[str, Any] = dict(metadata or {})
+        self._metadata = _as_mapping(metadata)
         self._control_mode: str = control_mode
         self._strict = strict or environment.mode == "dry-run"
         self._on_fork = on_fork
@@ -138,7 +141,7 @@ class Worker:
         stored, ref = None, frame_ref
         if frame is not None and outbox.stored is not None:
             frame, stored = self._to_store(Moment(agent, env_index, episode, step, reward, False), frame)
-            ref = frame_ref or (stored and stored.frame_ref) or None
+            ref = _or(frame_ref, stored.frame_ref if stored else None)
         try:
             with outbox.lock:
                 if self._unusual and not self._revive():  # closed by another thread just now
@@ -154,9 +157,12 @@ class Worker:
                         agent = self._named(agent)
                     if global_step is None:
                         global_step = self._steps.get(agent, -1) + 1
+                    mode = self._control_mode
+                    if control_mode is not None:
+                        mode = control_mode or mode if control_mode.__class__ is str else _or(control_mode, mode)
                     event = Step(
                         seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
-                        time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
+                        time.time_ns(), time.monotonic_ns(), action, observation, mode,
                         policy_label, backend, render_hint, ref, PAYLOAD_VERSION, info,
                     )  # fmt: skip
                     plain = (
@@ -184,10 +190,10 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  raised again by what it calls
             self._settle(error)
         if outbox.stored is not None:
-            moment = Moment(agent, env_index, episode, step, reward, terminated or truncated)
+            moment = Moment(agent, env_index, episode, step, reward, _or(terminated, truncated))
             self._store(outbox.stored, moment, stored)
         if frame is not None:
-            self._show(Moment(agent, env_index, episode, step, reward, terminated or truncated), frame, hud)
+            self._show(Moment(agent, env_index, episode, step, reward, _or(terminated, truncated)), frame, hud)
         if self._on_step:
             self._call(self._on_step, event)
         if self._unsaid or self._deferred:
@@ -217,8 +223,8 @@ class Worker:
         def make(seq: int) -> Episode:
             return Episode(
                 seq, agent, env_index, episode, total_reward, length, self._at(agent, global_step),
-                time.time_ns(), time.monotonic_ns(), end_reason, seed, game_id or self._metadata.get("game_id"),
-                control_mode or self._control_mode, policy_label, metadata,
+                time.time_ns(), time.monotonic_ns(), end_reason, seed, _or(game_id, self._metadata.get("game_id")),
+                _or(control_mode, self._control_mode), policy_label, metadata,
             )  # fmt: skip
 
         self._emit(make)
@@ -262,7 +268,11 @@ class Worker:
         """Tell more about the run; values replace earlier ones of the same name."""
         if self._unusual and not self._revive():
             return
-        told = {**(metadata or {}), **more}
+        try:
+            told = {**_as_mapping(metadata), **more}
+        except UsageError as error:
+            self._tell([Problem("run_metadata", "metadata", str(error))])
+            told = more
         encoded, problems = _encode_metadata(told)
         self._tell(problems)
 
@@ -548,7 +558,7 @@ class Worker:
         """Emit what the rule gives out after a step."""
         try:
             due = rule.stepped(moment._replace(reward=number(moment.reward)), frame)
-        except TypeError as error:  # an index that is no key; the event says so, too
+        except Exception as error:  # noqa: BLE001  an index or a flag that is none; the event says so, too
             self._tell([Problem("step", "frame", said(error))])
             return
         if rule.thinned and not self.problems["frame.thinned"]:
@@ -606,24 +616,43 @@ def _register(callbacks: list[Any], callback: Any) -> Callable[[], None]:
     return unregister
 
 
+def _as_mapping(metadata: Any) -> dict[Any, Any]:
+    """A copy of what a caller told about the run. Raises `UsageError` for what is no mapping."""
+    try:
+        return {} if metadata is None else dict(metadata)
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        given = type(metadata).__name__
+        raise UsageError(f"metadata is of type {given} and should be a mapping of names to values") from None
+
+
+def _or(value: Any, default: Any) -> Any:
+    """`value or default`, also for a value such as an array, which is neither true nor false."""
+    try:
+        return value or default
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        return value
+
+
 def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]:
     """Metadata as MessagePack, without what cannot be encoded or makes it too large."""
     problems: list[Problem] = []
     usable: dict[str, msgspec.Raw] = {}
     size = 0
     for key, value in metadata.items():
-        name = str(key).encode("utf-8", "backslashreplace").decode()
+        name = f"a {type(key).__name__}"
         try:
+            name = text(key)
             encoded = values.encode(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("metadata", str(name), said(error)))
+            problems.append(Problem("metadata", name, said(error)))
             continue
-        size += len(encoded) + len(str(name)) * 4
-        if size > limits.METADATA_BYTES_MAX:
-            problems.append(Problem("metadata", str(name), f"metadata is over {limits.METADATA_BYTES_MAX} bytes"))
-            size -= len(encoded)
+        grown = size + len(encoded) + len(name) * 4
+        if grown > limits.METADATA_BYTES_MAX:
+            why = f"metadata is over {limits.METADATA_BYTES_MAX} bytes"
+            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], why))
             continue
-        usable[str(name)] = msgspec.Raw(encoded)
+        size = grown
+        usable[name] = msgspec.Raw(encoded)
     return msgspec.msgpack.encode(usable), problems
 
 
