@@ -828,6 +828,44 @@ def test_an_agent_of_any_type_has_a_name(alone: Callable[..., Worker]) -> None:
     worker.close()
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("z" * 100_000, "z" * 255),
+        ("z" * 255, None),
+        ("\u00e9" * 200, "\u00e9" * 127),
+        ("line\nbreak", "line?break"),
+        ("", "agent_0"),
+        (" " * 300 + "a", "agent_0"),
+    ],
+    ids=["long", "just short enough", "two bytes each", "newline", "empty", "blank"],
+)
+def test_an_agent_s_name_is_as_usable_as_the_worker_s_own(
+    alone: Callable[..., Worker], caplog: pytest.LogCaptureFixture, given: str, name: str | None
+) -> None:
+    worker = alone()
+    for step in range(2):
+        worker.step(episode=0, step=step, agent=given)
+    worker.episode(episode=0, total_reward=0.0, length=2, agent=given)
+    worker.metric("loss", 0.5, agent=given)
+    worker.log("line", agent=given)
+    events = spooled(worker)[1:]
+    assert [event.agent_id for event in events] == [name or given] * 5
+    assert [event.global_step for event in events[:4]] == [0, 1, 1, 1]
+    assert worker.problems == ({"event.agent": 5} if name else {})
+    assert caplog.text.count("printable text of 1 to 255 bytes") == (1 if name else 0)
+
+
+def test_a_strict_worker_refuses_an_agent_without_a_usable_name() -> None:
+    with connect(mode="dry-run") as worker:
+        for given in ("z" * 256, "", "line\nbreak"):
+            with pytest.raises(UsageError, match=r"event\.agent cannot be used: it should be printable text"):
+                worker.step(episode=0, step=0, agent=given)
+            with pytest.raises(UsageError, match=r"event\.agent cannot be used"):
+                worker.log("line", agent=given)
+        assert worker.emitted == 1
+
+
 def test_labels_and_numpy_numbers_are_no_problem(alone: Callable[..., Worker]) -> None:
     worker = alone()
     emit_one(worker, reward=np.float32(0.5), episode=np.int64(3), terminated=np.bool_(True), policy_label="greedy",

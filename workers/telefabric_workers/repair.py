@@ -101,6 +101,14 @@ def text(value: Any) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def name_of(given: str) -> str:
+    """As much of a text as may be an id, with a question mark for what cannot be printed; nothing when it is blank."""
+    if not given.isprintable():
+        given = "".join(each if each.isprintable() else "?" for each in given)
+    name = given.encode()[: limits.NAME_BYTES_MAX].decode(errors="ignore")
+    return name if name.strip() else ""
+
+
 def _mode(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value in CONTROL_MODES):
         return value

@@ -39,7 +39,7 @@ from telefabric_schemas.events import (
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.frames import Moment, number
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
-from telefabric_workers.repair import Problem, described, integer, repair, said, text
+from telefabric_workers.repair import Problem, described, integer, name_of, repair, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 log = logging.getLogger("telefabric.worker")
@@ -136,10 +136,13 @@ class Worker:
         outbox = self._outbox
         if agent is None:
             agent = self.agent_id
+        elif agent.__class__ is not str:
+            agent = self._named(agent)
         if reward.__class__ is not float and isinstance(reward, float):
             reward = float(reward)  # numpy's float64 is one, and what most environments pay
         stored, ref = None, frame_ref
         if frame is not None and outbox.stored is not None:
+            agent = self._named(agent)
             frame, stored = self._to_store(Moment(agent, env_index, episode, step, reward, False), frame)
             ref = _or(frame_ref, stored.frame_ref if stored else None)
         try:
@@ -153,13 +156,18 @@ class Worker:
                 self._emitting = True
                 try:
                     seq = outbox.head + 1
-                    if agent.__class__ is not str:
-                        agent = self._named(agent)
+                    steps = self._steps
                     if global_step is None:
-                        global_step = self._steps.get(agent, -1) + 1
-                    mode = self._control_mode
-                    if control_mode is not None:
-                        mode = control_mode or mode if control_mode.__class__ is str else _or(control_mode, mode)
+                        global_step = steps.get(agent, -1) + 1
+                        if not global_step:  # the first of an agent, or always of one whose name cannot be used
+                            agent = self._named(agent)
+                            global_step = steps.get(agent, -1) + 1
+                    elif agent is not self.agent_id and agent not in steps:
+                        agent = self._named(agent)
+                    try:
+                        mode: str | None = control_mode or self._control_mode
+                    except Exception:  # noqa: BLE001  an array is neither true nor false
+                        mode = control_mode
                     event = Step(
                         seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
                         time.time_ns(), time.monotonic_ns(), action, observation, mode,
@@ -181,7 +189,7 @@ class Worker:
                     )
                     outbox.append(seq, self._encode(event, plain))
                     if plain:
-                        self._steps[agent] = global_step
+                        steps[agent] = global_step
                     else:
                         self._count_step(agent, global_step)
                     self._step_count += 1
@@ -398,6 +406,8 @@ class Worker:
             hostname(), os.getpid(), __version__, metadata,
         )  # fmt: skip
         self._steps: dict[str, int] = {}
+        self._names: set[Any] = {self.agent_id}
+        """Of agents, as they were given, that may be ids as they are."""
         self._step_count = 0
         self._episode_count = 0
         started = RunStarted(
@@ -503,12 +513,24 @@ class Worker:
             )
 
     def _named(self, agent: Any) -> str:
-        """An agent's name as text; the worker's own when it has none."""
+        """An agent's name, as usable as the worker's own; that one when it has none."""
+        if agent is None:
+            return self.agent_id
+        if agent.__class__ is str and agent in self._names:
+            return agent
         try:
-            return self.agent_id if agent is None else str(agent)
+            given = text(agent)
         except Exception as error:  # noqa: BLE001  whatever the caller's object raises
             self._tell([Problem("event", "agent", f"its text cannot be had: {described(error)}")])
             return self.agent_id
+        if given not in self._names:
+            name = name_of(given)
+            if not name or name != given:
+                why = f"it should be printable text of 1 to {limits.NAME_BYTES_MAX} bytes"
+                self._tell([Problem("event", "agent", why)])
+                return name or self.agent_id
+            self._names.add(given)
+        return given
 
     def _count_step(self, agent: str, global_step: Any) -> None:
         """Go on counting from a step number of any type; one that cannot be used counts as one step."""
