@@ -51,7 +51,7 @@ _REASON_CHARS_MAX = 4_000
 """Some exceptions print whole data sets."""
 
 _NAME_CHARS_TOLD = 100
-"""Of the name of a value that is too large: the name may be why."""
+"""Of the name of a value in the metadata, which may be the very thing that is too large."""
 
 _NO_ARGUMENTS = ("self", "outbox", "stored", "ref")
 """Of the local names of `Worker.step`."""
@@ -666,7 +666,7 @@ def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]
             name = text(key)
             encoded = values.encode(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("metadata", name, said(error)))
+            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], said(error)))
             continue
         grown = size + len(encoded) + len(name) * 4
         if grown > limits.METADATA_BYTES_MAX:
