@@ -233,8 +233,8 @@ def test_calls_after_close_are_ignored_told_and_counted(
         worker.metric("x", 1.0)
         worker.log("late")
         worker.set_metadata(late=True)
-        assert worker.close()
-        assert worker.flush()
+        assert not worker.close()
+        assert not worker.flush()
     assert worker.emitted == head
     assert worker.problems == {"worker.closed": 15}
     assert len([record for record in caplog.records if "after close" in record.message]) == 1
@@ -828,6 +828,44 @@ def test_an_agent_of_any_type_has_a_name(alone: Callable[..., Worker]) -> None:
     worker.close()
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("z" * 100_000, "z" * 255),
+        ("z" * 255, None),
+        ("\u00e9" * 200, "\u00e9" * 127),
+        ("line\nbreak", "line?break"),
+        ("", "agent_0"),
+        (" " * 300 + "a", "agent_0"),
+    ],
+    ids=["long", "just short enough", "two bytes each", "newline", "empty", "blank"],
+)
+def test_an_agent_s_name_is_as_usable_as_the_worker_s_own(
+    alone: Callable[..., Worker], caplog: pytest.LogCaptureFixture, given: str, name: str | None
+) -> None:
+    worker = alone()
+    for step in range(2):
+        worker.step(episode=0, step=step, agent=given)
+    worker.episode(episode=0, total_reward=0.0, length=2, agent=given)
+    worker.metric("loss", 0.5, agent=given)
+    worker.log("line", agent=given)
+    events = spooled(worker)[1:]
+    assert [event.agent_id for event in events] == [name or given] * 5
+    assert [event.global_step for event in events[:4]] == [0, 1, 1, 1]
+    assert worker.problems == ({"event.agent": 5} if name else {})
+    assert caplog.text.count("printable text of 1 to 255 bytes") == (1 if name else 0)
+
+
+def test_a_strict_worker_refuses_an_agent_without_a_usable_name() -> None:
+    with connect(mode="dry-run") as worker:
+        for given in ("z" * 256, "", "line\nbreak"):
+            with pytest.raises(UsageError, match=r"event\.agent cannot be used: it should be printable text"):
+                worker.step(episode=0, step=0, agent=given)
+            with pytest.raises(UsageError, match=r"event\.agent cannot be used"):
+                worker.log("line", agent=given)
+        assert worker.emitted == 1
+
+
 def test_labels_and_numpy_numbers_are_no_problem(alone: Callable[..., Worker]) -> None:
     worker = alone()
     emit_one(worker, reward=np.float32(0.5), episode=np.int64(3), terminated=np.bool_(True), policy_label="greedy",
@@ -985,3 +1023,70 @@ def test_metadata_with_names_that_are_no_text_is_kept(alone: Callable[..., Worke
     started, told = spooled(worker)
     assert values.decode(started.metadata) == {"\\ud800": 1, "7": 2}
     assert values.decode(told.metadata) == {"\\udfff": 3}
+
+
+class Unnamed(Hostile):
+    """A key that has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("neither")
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), Unnamed()], ids=["array", "unnamed"])
+def test_a_label_that_is_neither_true_nor_false_costs_its_field_alone(alone: Callable[..., Worker], value: Any) -> None:
+    worker = alone(store_frames="steps:1")
+    picture = np.zeros((4, 4, 3), np.uint8)
+    worker.step(episode=0, step=0, control_mode=value)
+    worker.step(episode=0, step=1, terminated=value, frame_ref=value, frame=picture)
+    worker.episode(episode=0, total_reward=1.0, length=2, game_id=value, control_mode=value)
+    worker.metric("loss", 0.5)
+    worker.close()
+    assert worker.emitted >= 6
+    assert {"step.control_mode", "step.terminated", "episode.control_mode"} <= set(worker.problems)
+
+
+def test_an_empty_label_is_none(alone: Callable[..., Worker]) -> None:
+    worker = alone(control_mode="human", metadata={"game_id": "G-v0"})
+    worker.step(episode=0, step=0, control_mode="")
+    worker.episode(episode=0, total_reward=1.0, length=1, game_id="", control_mode="")
+    _, step, episode = spooled(worker)
+    assert (step.control_mode, episode.control_mode, episode.game_id) == ("human", "human", "G-v0")
+
+
+def test_a_name_without_a_text_costs_itself_alone(alone: Callable[..., Worker]) -> None:
+    worker = alone(metadata={Unnamed(): 1, "first": 1})
+    worker.set_metadata({Unnamed(): 1, 10**5000: 2, "good": 3})
+    worker.set_metadata([1], late=4)  # type: ignore[arg-type]
+    started, *told = spooled(worker)
+    assert values.decode(started.metadata) == {"first": 1}
+    assert [values.decode(each.metadata) for each in told] == [{"good": 3}, {"late": 4}]
+    assert worker.problems == {"metadata.a Unnamed": 2, "metadata.a int": 1, "run_metadata.metadata": 1}
+
+
+def test_a_name_that_is_too_long_leaves_room_for_the_others(alone: Callable[..., Worker]) -> None:
+    worker = alone(metadata={"n" * limits.METADATA_BYTES_MAX: 1, "first": 1})
+    (started,) = spooled(worker)
+    assert values.decode(started.metadata) == {"first": 1}
+    assert worker.problems == {f"metadata.{'n' * 100}": 1}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metadata": [1]},
+        {"metadata": np.zeros(2)},
+        {"metadata": 7},
+        {"on_fork": "zzz"},
+        {"on_fork": None},
+        {"control_mode": []},
+        {"control_mode": np.zeros(2)},
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_are_refused_before_anything_is_opened(tmp_path: Path, options: Any) -> None:
+    with pytest.raises(UsageError, match=f"^{next(iter(options))} is .* and should be "):
+        connect(NOBODY, spool=tmp_path / "spool", **options)
+    assert not (tmp_path / "spool").exists()

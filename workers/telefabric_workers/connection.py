@@ -61,10 +61,15 @@ def connect(
     Raises `telefabric.errors.UsageError` for malformed settings and `telefabric.errors.SpoolError` when the spool
     cannot be written.
     """
-    if control_mode not in CONTROL_MODES:
-        raise UsageError(f"control_mode is {control_mode!r} and should be one of {', '.join(sorted(CONTROL_MODES))}")
+    _check("control_mode", control_mode, sorted(CONTROL_MODES))
+    _check("on_fork", on_fork, ["new", "off"])
     environment = WorkerEnvironment.read(
         connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full, fsync=fsync,
         exit_flush_s=exit_flush_s, video=video, store_frames=store_frames,
     )  # fmt: skip
     return Worker(environment, metadata=metadata, control_mode=control_mode, strict=strict, on_fork=on_fork)
+
+
+def _check(name: str, given: object, choices: list[str]) -> None:
+    if not isinstance(given, str) or given not in choices:
+        raise UsageError(f"{name} is {given!r} and should be one of {', '.join(choices)}")

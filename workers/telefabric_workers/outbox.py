@@ -53,6 +53,11 @@ class Outbox(ABC):
         return self.head
 
     @property
+    def complete(self) -> bool:
+        """Everything is stored that is for this process to store; also after `close`."""
+        return True
+
+    @property
     def dropped_events(self) -> int:
         return 0
 
@@ -156,6 +161,7 @@ class Spooled(Outbox):
         self._frames = Frames(
             settings if show else settings._replace(video="off"), _name(spool.info), self._linked
         )  # fmt: skip
+        self._disowned = False
         stored = StoredFrames(settings, spool.info.stream)
         self.stored = stored if stored.on else None
 
@@ -166,6 +172,10 @@ class Spooled(Outbox):
     @property
     def acked(self) -> int:
         return self.spool.acked
+
+    @property
+    def complete(self) -> bool:
+        return self._disowned or self.spool.complete
 
     @property
     def dropped_events(self) -> int:
@@ -195,31 +205,47 @@ class Spooled(Outbox):
         deadline = time.monotonic() + timeout_s
         self._linked.hurry = True
         try:
-            while self.acked < target and time.monotonic() < deadline and self._link.alive:
+            while self.acked < target and time.monotonic() < deadline and self._still_sends:
                 time.sleep(0.005)
         finally:
             self._linked.hurry = False
         return self.acked >= target
 
+    @property
+    def _still_sends(self) -> bool:
+        return self._link.alive and not self._linked.done.is_set()
+
     def close(self, flush_s: float) -> bool:
-        """Raises nothing: what is not stored in time stays in the spool, and one warning says so."""
-        self._frames.close()
-        head, directory = self.head, self.spool.directory
-        self._linked.closing = True
-        self._wait(flush_s)
-        complete = self.spool.complete
-        self._linked.leaving = True
-        if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
-            self.spool.close()
-        _release(self._link)
-        if not complete:
-            lost = self.spool.dropped_events
-            log.warning(
-                "worker.not_stored: %d of %d events are not stored yet and stay in %s%s; "
-                "a later worker on this machine delivers them, or: telefabric spool drain",
-                head - self.spool.acked, head, directory, f", but {lost} that had no room" if lost else "",
-            )  # fmt: skip
-        return complete
+        """Raises nothing of its own: what is not stored in time stays in the spool, and one warning says so; also when
+        a ^C ends the wait."""
+        try:
+            self._frames.close()
+            self._linked.closing = True
+            self._wait(flush_s)
+        finally:
+            self._leave()
+        return self.complete
+
+    def _leave(self) -> None:
+        """Raises nothing of its own, and does all of it, however often it is interrupted."""
+        try:
+            self._linked.leaving = True
+            if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
+                self.spool.close()
+        finally:
+            try:
+                if not self.complete:
+                    self._say_what_is_left()
+            finally:
+                _release(self._link)
+
+    def _say_what_is_left(self) -> None:
+        head, lost = self.head, self.spool.dropped_events
+        log.warning(
+            "worker.not_stored: %d of %d events are not stored yet and stay in %s%s; "
+            "a later worker on this machine delivers them, or: telefabric spool drain",
+            head - self.acked, head, self.spool.directory, f", but {lost} that had no room" if lost else "",
+        )  # fmt: skip
 
     def _wait(self, flush_s: float) -> None:
         """Until done; not long for a broker or a store that is not there."""
@@ -234,6 +260,7 @@ class Spooled(Outbox):
                 return
 
     def disown(self) -> None:
+        self._disowned = True
         _inherited.append(self._link)
         _inherited.append(self.spool)
         with _guard:

@@ -35,7 +35,7 @@ def repair(event: Event) -> tuple[bytes, list[Problem]]:
         try:
             fields[name] = _COERCE[kind](getattr(event, name))
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem(event.kind, name, str(error) or type(error).__name__))
+            problems.append(Problem(event.kind, name, said(error)))
             fields[name] = _LEFT_OUT[kind]
     _shorten(event.kind, fields, problems)
     return _encoder.encode(type(event)(**fields)), problems
@@ -56,6 +56,20 @@ def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None
         problems.append(Problem(kind, name, f"it makes the event larger than {limits.EVENT_BYTES_MAX} bytes"))
         value = fields[name]
         fields[name] = value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
+
+
+def said(error: BaseException) -> str:
+    """What an exception says of itself; its type's name when that is nothing, or its ``__str__`` fails."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001  whatever the caller's own exception raises
+        return type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """An exception's type, and what it says of itself."""
+    name, words = type(error).__name__, said(error)
+    return name if words == name else f"{name}: {words}"
 
 
 def integer(value: Any) -> int:
@@ -82,8 +96,17 @@ def _boolean(value: Any) -> bool:
     raise TypeError(f"{type(value).__name__} is neither true nor false")
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Any value as text that can be encoded."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def name_of(given: str) -> str:
+    """As much of a text as may be an id, with a question mark for what cannot be printed; nothing when it is blank."""
+    if not given.isprintable():
+        given = "".join(each if each.isprintable() else "?" for each in given)
+    name = given.encode()[: limits.NAME_BYTES_MAX].decode(errors="ignore")
+    return name if name.strip() else ""
 
 
 def _mode(value: Any) -> str | None:
@@ -93,7 +116,7 @@ def _mode(value: Any) -> str | None:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return None if value is None else _text(value)
+    return None if value is None else text(value)
 
 
 def _payload(value: Any) -> msgspec.Raw:
@@ -105,7 +128,7 @@ _COERCE: dict[str, Any] = {
     "int?": _integer_or_none,
     "float?": _number_or_none,
     "bool": _boolean,
-    "str": _text,
+    "str": text,
     "str?": _text_or_none,
     "control_mode": _mode,
     "bytes": bytes,

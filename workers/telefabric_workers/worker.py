@@ -10,9 +10,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -38,7 +39,7 @@ from telefabric_schemas.events import (
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.frames import Moment, number
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
-from telefabric_workers.repair import Problem, integer, repair
+from telefabric_workers.repair import Problem, described, integer, name_of, repair, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 log = logging.getLogger("telefabric.worker")
@@ -48,6 +49,9 @@ EpisodeCallback = Callable[[Episode], object]
 
 _REASON_CHARS_MAX = 4_000
 """Some exceptions print whole data sets."""
+
+_NAME_CHARS_TOLD = 100
+"""Of the name of a value in the metadata, which may be the very thing that is too large."""
 
 _NO_ARGUMENTS = ("self", "outbox", "stored", "ref")
 """Of the local names of `Worker.step`."""
@@ -77,7 +81,7 @@ class Worker:
         self.problems: Counter[str] = Counter()
         """Values that could not be used, by ``kind.field``; and as ``frame.thinned`` frames for which was no room."""
         self._environment = environment
-        self._metadata: dict[str, Any] = dict(metadata or {})
+        self._metadata = _as_mapping(metadata)
         self._control_mode: str = control_mode
         self._strict = strict or environment.mode == "dry-run"
         self._on_fork = on_fork
@@ -132,58 +136,72 @@ class Worker:
         outbox = self._outbox
         if agent is None:
             agent = self.agent_id
+        elif agent.__class__ is not str:
+            agent = self._named(agent)
         if reward.__class__ is not float and isinstance(reward, float):
             reward = float(reward)  # numpy's float64 is one, and what most environments pay
         stored, ref = None, frame_ref
         if frame is not None and outbox.stored is not None:
+            agent = self._named(agent)
             frame, stored = self._to_store(Moment(agent, env_index, episode, step, reward, False), frame)
-            ref = frame_ref or (stored and stored.frame_ref) or None
-        with outbox.lock:
-            if self._unusual and not self._revive():  # closed by another thread just now
-                return
-            if self._emitting:
-                call = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
-                self._deferred.append(partial(self.step, **call))
-                return
-            self._emitting = True
-            try:
-                seq = outbox.head + 1
-                if agent.__class__ is not str:
-                    agent = self._named(agent)
-                if global_step is None:
-                    global_step = self._steps.get(agent, -1) + 1
-                event = Step(
-                    seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
-                    time.time_ns(), time.monotonic_ns(), action, observation, control_mode or self._control_mode,
-                    policy_label, backend, render_hint, ref, PAYLOAD_VERSION, info,
-                )  # fmt: skip
-                plain = (
-                    reward.__class__ is float
-                    and episode.__class__ is int
-                    and step.__class__ is int
-                    and env_index.__class__ is int
-                    and global_step.__class__ is int
-                    and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
-                    and terminated.__class__ is bool
-                    and truncated.__class__ is bool
-                    and (policy_label is None or policy_label.__class__ is str)
-                    and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
-                    and (backend is None or backend.__class__ is str)
-                    and (ref is None or ref.__class__ is str)
-                )
-                outbox.append(seq, self._encode(event, plain))
-                if plain:
-                    self._steps[agent] = global_step
-                else:
-                    self._count_step(agent, global_step)
-                self._step_count += 1
-            finally:
-                self._emitting = False
+            ref = _or(frame_ref, stored.frame_ref if stored else None)
+        try:
+            with outbox.lock:
+                if self._unusual and not self._revive():  # closed by another thread just now
+                    return
+                if self._emitting:
+                    call = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
+                    self._deferred.append(partial(self.step, **call))
+                    return
+                self._emitting = True
+                try:
+                    seq = outbox.head + 1
+                    steps = self._steps
+                    if global_step is None:
+                        global_step = steps.get(agent, -1) + 1
+                        if not global_step:  # the first of an agent, or always of one whose name cannot be used
+                            agent = self._named(agent)
+                            global_step = steps.get(agent, -1) + 1
+                    elif agent is not self.agent_id and agent not in steps:
+                        agent = self._named(agent)
+                    try:
+                        mode: str | None = control_mode or self._control_mode
+                    except Exception:  # noqa: BLE001  an array is neither true nor false
+                        mode = control_mode
+                    event = Step(
+                        seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
+                        time.time_ns(), time.monotonic_ns(), action, observation, mode,
+                        policy_label, backend, render_hint, ref, PAYLOAD_VERSION, info,
+                    )  # fmt: skip
+                    plain = (
+                        reward.__class__ is float
+                        and episode.__class__ is int
+                        and step.__class__ is int
+                        and env_index.__class__ is int
+                        and global_step.__class__ is int
+                        and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
+                        and terminated.__class__ is bool
+                        and truncated.__class__ is bool
+                        and (policy_label is None or policy_label.__class__ is str)
+                        and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
+                        and (backend is None or backend.__class__ is str)
+                        and (ref is None or ref.__class__ is str)
+                    )
+                    outbox.append(seq, self._encode(event, plain))
+                    if plain:
+                        steps[agent] = global_step
+                    else:
+                        self._count_step(agent, global_step)
+                    self._step_count += 1
+                finally:
+                    self._emitting = False
+        except BaseException as error:  # noqa: BLE001  raised again by what it calls
+            self._settle(error)
         if outbox.stored is not None:
-            moment = Moment(agent, env_index, episode, step, reward, terminated or truncated)
+            moment = Moment(agent, env_index, episode, step, reward, _or(terminated, truncated))
             self._store(outbox.stored, moment, stored)
         if frame is not None:
-            self._show(Moment(agent, env_index, episode, step, reward, terminated or truncated), frame, hud)
+            self._show(Moment(agent, env_index, episode, step, reward, _or(terminated, truncated)), frame, hud)
         if self._on_step:
             self._call(self._on_step, event)
         if self._unsaid or self._deferred:
@@ -213,8 +231,8 @@ class Worker:
         def make(seq: int) -> Episode:
             return Episode(
                 seq, agent, env_index, episode, total_reward, length, self._at(agent, global_step),
-                time.time_ns(), time.monotonic_ns(), end_reason, seed, game_id or self._metadata.get("game_id"),
-                control_mode or self._control_mode, policy_label, metadata,
+                time.time_ns(), time.monotonic_ns(), end_reason, seed, _or(game_id, self._metadata.get("game_id")),
+                _or(control_mode, self._control_mode), policy_label, metadata,
             )  # fmt: skip
 
         self._emit(make)
@@ -258,7 +276,11 @@ class Worker:
         """Tell more about the run; values replace earlier ones of the same name."""
         if self._unusual and not self._revive():
             return
-        told = {**(metadata or {}), **more}
+        try:
+            told = {**_as_mapping(metadata), **more}
+        except UsageError as error:
+            self._tell([Problem("run_metadata", "metadata", str(error))])
+            told = more
         encoded, problems = _encode_metadata(told)
         self._tell(problems)
 
@@ -307,10 +329,12 @@ class Worker:
         return self._unusual == "closed"
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`."""
-        if self._unusual:
-            return True
-        return self._outbox.flush(timeout_s)
+        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`.
+
+        What was dropped is not waited for: `dropped` counts it. After `close` there is nothing to wait for, and the
+        answer is what had been stored by then.
+        """
+        return self._outbox.complete or self._outbox.flush(timeout_s)
 
     # -- end -----------------------------------------------------------------------------------------------------
 
@@ -318,18 +342,13 @@ class Worker:
         """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
 
         True when everything is stored; otherwise the rest stays in the spool and is delivered by a later worker on
-        this machine, or by ``telefabric spool drain``. From inside another call of the same thread (a signal
-        handler) it returns False at once, and happens when that call is over.
+        this machine, or by ``telefabric spool drain``. A second time it only gives that answer again. From inside
+        another call of the same thread (a signal handler) it returns False at once, and happens when that call is over.
         """
         if self._unusual:
             _workers.discard(self)
             self._unusual = "closed"
-            return True
-
-        def make(seq: int) -> RunCompleted:
-            self._unusual = "closed"
-            now = time.time_ns(), time.monotonic_ns()
-            return RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count)
+            return self._outbox.complete
 
         self._outbox.end()
         with self._outbox.lock:
@@ -337,10 +356,34 @@ class Worker:
                 self._deferred.append(partial(self.close, outcome, reason))
                 return False
             if self.closed:
-                return True
+                return self._outbox.complete
+            earlier = bool(self._deferred)
+            if not earlier:
+                self._end(outcome, reason)
+        try:
+            self._catch_up()
+        finally:
+            stored = self.close(outcome, reason) if earlier else self._let_go()
+        return stored
+
+    def _end(self, outcome: Outcome, reason: str | None) -> None:
+        """Append the last event, as `_append` does; the worker stays open when that fails."""
+
+        def make(seq: int) -> RunCompleted:
+            self._unusual = "closed"
+            now = time.time_ns(), time.monotonic_ns()
+            return RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count)
+
+        head = self._outbox.head
+        try:
             self._append(make)
+        except BaseException:
+            if self._outbox.head == head:
+                self._unusual = ""
+            raise
+
+    def _let_go(self) -> bool:
         _workers.discard(self)
-        self._catch_up()
         return self._outbox.close(self._environment.exit_flush_s)
 
     def __enter__(self) -> Worker:
@@ -363,6 +406,8 @@ class Worker:
             hostname(), os.getpid(), __version__, metadata,
         )  # fmt: skip
         self._steps: dict[str, int] = {}
+        self._names: set[Any] = {self.agent_id}
+        """Of agents, as they were given, that may be ids as they are."""
         self._step_count = 0
         self._episode_count = 0
         started = RunStarted(
@@ -393,13 +438,16 @@ class Worker:
 
     def _emit(self, make: Callable[[int], Event]) -> None:
         """Append the event that `make` gives for its seq; later, when this call interrupts one of the same thread."""
-        with self._outbox.lock:
-            if self._emitting:
-                self._deferred.append(partial(self._emit, make))
-                return
-            if self._unusual and not self._revive():  # closed by another thread just now
-                return
-            event = self._append(make)
+        try:
+            with self._outbox.lock:
+                if self._emitting:
+                    self._deferred.append(partial(self._emit, make))
+                    return
+                if self._unusual and not self._revive():  # closed by another thread just now
+                    return
+                event = self._append(make)
+        except BaseException as error:  # noqa: BLE001  raised again by what it calls
+            self._settle(error)
         if self._on_episode and isinstance(event, Episode):
             self._call(self._on_episode, event)
         self._catch_up()
@@ -420,6 +468,14 @@ class Worker:
         while self._deferred:
             self._deferred.popleft()()
         self._say()
+
+    def _settle(self, error: BaseException) -> NoReturn:
+        """A call ends by `error`, such as a signal handler's `SystemExit`: those from inside it happen all the same."""
+        try:
+            if not self._emitting:
+                self._catch_up()
+        finally:
+            raise error
 
     def _encode(self, event: Event, plain: bool) -> bytes:
         """The event's bytes; the slow way round when a field is not of its plain type, or a value is unusual."""
@@ -457,12 +513,24 @@ class Worker:
             )
 
     def _named(self, agent: Any) -> str:
-        """An agent's name as text; the worker's own when it has none."""
-        try:
-            return self.agent_id if agent is None else str(agent)
-        except Exception as error:  # noqa: BLE001  whatever the caller's object raises
-            self._tell([Problem("event", "agent", f"its text cannot be had: {type(error).__name__}: {error}")])
+        """An agent's name, as usable as the worker's own; that one when it has none."""
+        if agent is None:
             return self.agent_id
+        if agent.__class__ is str and agent in self._names:
+            return agent
+        try:
+            given = text(agent)
+        except Exception as error:  # noqa: BLE001  whatever the caller's object raises
+            self._tell([Problem("event", "agent", f"its text cannot be had: {described(error)}")])
+            return self.agent_id
+        if given not in self._names:
+            name = name_of(given)
+            if not name or name != given:
+                why = f"it should be printable text of 1 to {limits.NAME_BYTES_MAX} bytes"
+                self._tell([Problem("event", "agent", why)])
+                return name or self.agent_id
+            self._names.add(given)
+        return given
 
     def _count_step(self, agent: str, global_step: Any) -> None:
         """Go on counting from a step number of any type; one that cannot be used counts as one step."""
@@ -505,15 +573,15 @@ class Worker:
         except ImportError:
             self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._tell([Problem("step", "frame", f"{type(error).__name__}: {error}")])
+            self._tell([Problem("step", "frame", described(error))])
         return picture, None
 
     def _store(self, rule: StoredFrames, moment: Moment, frame: Frame | None) -> None:
         """Emit what the rule gives out after a step."""
         try:
             due = rule.stepped(moment._replace(reward=number(moment.reward)), frame)
-        except TypeError as error:  # an index that is no key; the event says so, too
-            self._tell([Problem("step", "frame", str(error))])
+        except Exception as error:  # noqa: BLE001  an index or a flag that is none; the event says so, too
+            self._tell([Problem("step", "frame", said(error))])
             return
         if rule.thinned and not self.problems["frame.thinned"]:
             log.warning(
@@ -532,7 +600,7 @@ class Worker:
         except ImportError:
             self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._tell([Problem("step", "frame", f"{type(error).__name__}: {error}")])
+            self._tell([Problem("step", "frame", described(error))])
 
     def _at(self, agent: str, global_step: int | None) -> int | None:
         return self._steps.get(agent) if global_step is None else global_step
@@ -545,7 +613,7 @@ class Worker:
                 if self._strict:
                     raise
                 name = getattr(callback, "__qualname__", repr(callback))
-                self._tell([Problem("callback", name, f"it raised {type(error).__name__}: {error}")])
+                self._tell([Problem("callback", name, f"it raised {described(error)}")])
                 self._say()
 
     def _after_fork(self) -> None:
@@ -570,24 +638,43 @@ def _register(callbacks: list[Any], callback: Any) -> Callable[[], None]:
     return unregister
 
 
+def _as_mapping(metadata: Any) -> dict[Any, Any]:
+    """A copy of what a caller told about the run. Raises `UsageError` for what is no mapping."""
+    try:
+        return {} if metadata is None else dict(metadata)
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        given = type(metadata).__name__
+        raise UsageError(f"metadata is of type {given} and should be a mapping of names to values") from None
+
+
+def _or(value: Any, default: Any) -> Any:
+    """`value or default`, also for a value such as an array, which is neither true nor false."""
+    try:
+        return value or default
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        return value
+
+
 def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]:
     """Metadata as MessagePack, without what cannot be encoded or makes it too large."""
     problems: list[Problem] = []
     usable: dict[str, msgspec.Raw] = {}
     size = 0
     for key, value in metadata.items():
-        name = str(key).encode("utf-8", "backslashreplace").decode()
+        name = f"a {type(key).__name__}"
         try:
+            name = text(key)
             encoded = values.encode(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("metadata", str(name), str(error)))
+            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], said(error)))
             continue
-        size += len(encoded) + len(str(name)) * 4
-        if size > limits.METADATA_BYTES_MAX:
-            problems.append(Problem("metadata", str(name), f"metadata is over {limits.METADATA_BYTES_MAX} bytes"))
-            size -= len(encoded)
+        grown = size + len(encoded) + len(name) * 4
+        if grown > limits.METADATA_BYTES_MAX:
+            why = f"metadata is over {limits.METADATA_BYTES_MAX} bytes"
+            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], why))
             continue
-        usable[str(name)] = msgspec.Raw(encoded)
+        size = grown
+        usable[name] = msgspec.Raw(encoded)
     return msgspec.msgpack.encode(usable), problems
 
 
@@ -597,7 +684,12 @@ def outcome_of(error: BaseException | None) -> tuple[Outcome, str | None]:
         return "completed", None
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "interrupted"
-    return "failed", f"{type(error).__name__}: {error}"[:_REASON_CHARS_MAX]
+    if isinstance(error, GeneratorExit):
+        return "cancelled", "its generator was closed"
+    asyncio = sys.modules.get("asyncio.exceptions")  # where nobody has imported it, nothing can be its error
+    if asyncio is not None and isinstance(error, asyncio.CancelledError):
+        return "cancelled", "its task was cancelled"
+    return "failed", described(error)[:_REASON_CHARS_MAX]
 
 
 def _close_at_exit() -> None:
@@ -615,9 +707,10 @@ def _close_at_exit() -> None:
 
 def _close_all() -> None:
     """End the workers that nobody closed: their run failed if the program ends by an exception."""
-    error = sys.exception() or getattr(sys, "last_value", None)
-    for worker in list(_workers):
-        worker.close(*outcome_of(error))
+    ending = outcome_of(sys.exception() or getattr(sys, "last_value", None))
+    with ExitStack() as stack:  # whatever one of them raises
+        for worker in list(_workers):
+            stack.callback(worker.close, *ending)
 
 
 def _forked() -> None:
