@@ -228,12 +228,23 @@ def test_what_is_numbered_while_other_runs_are_chosen_is_for_nobody():
     for stream in (A, B):
         ledger.batch(stream, "step", 45, 10)
         ledger.batch(stream, "step", 57, 10)
-    assert accounts(ledger) == (47, 40, {}, 7)
+    assert accounts(ledger) == (45, 40, {}, 5)
     assert accounts(ledger, stream=B) == (57, 40, {}, 17)
-    assert ledger.lost_in_transit == (24, 0)
+    assert ledger.lost_in_transit == (22, 0)
+
+
+def test_that_ends_after_some_seconds_and_what_is_missing_then_is_lost():
+    ledger = Ledger()
+    ledger.batch(A, "step", 10, 10)
     ledger.resume()
-    ledger.ticked(B, [("step", 1_000)])
-    assert ledger.lost_in_transit == (24, 0)
+    ledger.settle()
+    ledger.resume()
+    for _ in range(3):
+        ledger.ticked(A, [("step", 1_000)])
+        assert ledger.lost_in_transit == (0, 0)
+        ledger.settle()
+    ledger.ticked(A, [("step", 1_005)])
+    assert ledger.lost_in_transit == (5, 0)
 
 
 def test_a_new_subscription_has_lost_what_was_under_way():

@@ -19,6 +19,7 @@ from telefabric_schemas import TOPICS
 
 SOURCES_MAX = limits.STREAMS_KNOWN_MAX * len(TOPICS)
 OTHER_REASON = "other"
+_RESUMED_S = 3
 _REASONS_MAX = 32
 _REASON_LENGTH_MAX = 64
 
@@ -34,8 +35,8 @@ class Account:
     received: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """Events by reason, as their dropper reported."""
-    resumed: bool = False
-    """What was numbered before the next word of it was not asked for."""
+    resumed: int = 0
+    """For so many seconds yet, numbers that were passed over are no loss: they were not asked for."""
 
     @property
     def lost_in_transit(self) -> int:
@@ -51,7 +52,6 @@ class Account:
         accounted = self.received + sum(self.dropped.values())
         if self.before is None or self.resumed or accounted > max(self.newest, number - self.before):
             self.before = number - events - self.newest
-            self.resumed = False
         self.newest = max(self.newest, number - self.before)
         return self.newest - newest
 
@@ -76,6 +76,7 @@ class Ledger:
         """All reported drops of this subscription, by reason."""
         self._sources_max = sources_max
         self._kinds = None if kinds is None else frozenset(kinds)
+        self._resumed: list[Account] = []
         self._lost = 0
         """By all sources, also those that are forgotten; kept with each change, for it is asked after each message."""
 
@@ -139,17 +140,27 @@ class Ledger:
     def resume(self, streams: Iterable[bytes] | None = None) -> None:
         """Another choice of runs holds from now on: what these streams (None: all) number meanwhile is for nobody.
 
-        A source goes on for a moment after it was asked to end, and its numbers with it.
+        A source goes on for a moment after it was asked to end, and its numbers with it; what it had sent by then may
+        arrive when it has been asked again. So this holds for some calls of `settle`.
         """
         wanted = None if streams is None else set(streams)
         for (stream, _), source in self.sources.items():
-            if wanted is None or stream in wanted:
-                source.resumed = source.before is not None
+            if (wanted is None or stream in wanted) and source.before is not None:
+                if not source.resumed:
+                    self._resumed.append(source)
+                source.resumed = _RESUMED_S
+
+    def settle(self) -> None:
+        """Call it once a second."""
+        for source in self._resumed:
+            source.resumed -= 1
+        self._resumed = [source for source in self._resumed if source.resumed]
 
     def renewed(self) -> Ledger:
         """For a new subscription, which the broker numbers anew. The sources go on: what was under way is lost."""
         later = Ledger(self._kinds, self._sources_max)
         later.sources, later.dropped, later._lost = self.sources, self.dropped, self._lost
+        later._resumed = self._resumed
         return later
 
     def _wants(self, kind: str) -> bool:

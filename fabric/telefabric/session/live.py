@@ -161,6 +161,7 @@ class LiveCore:
         self._new_token = new_token
         self._watchers_max = watchers_max
         self._watchers: dict[bytes, _Watcher] = {}
+        self._settled_ns = 0
 
     def receive(self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int) -> list[control.Message]:
         """A live subscriber's control message; what to answer it."""
@@ -175,6 +176,9 @@ class LiveCore:
 
     def tick(self, now_ns: int) -> list[bytes]:
         """Forget who is silent; the tokens of those for whom a tick is due."""
+        if now_ns - self._settled_ns > NS:
+            self._settled_ns = now_ns
+            self.lane.ledger.settle()
         for peer, watcher in list(self._watchers.items()):
             if now_ns - watcher.heard_ns > _absent_after_s(watcher.subscriber.policy) * NS:
                 self._remove(peer)

@@ -94,8 +94,6 @@ class LiveSubscription:
             control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents),
             _listed(pictures),
         )  # fmt: skip
-        self._resuming = False
-        """Other runs are wanted, and the broker has not said that it knows."""
         self._clock_offset_ns = 0
         self._backoff = Backoff(Random(os.urandom(8)), longest_s=5.0)
         self._resume_ns = 0
@@ -114,9 +112,7 @@ class LiveSubscription:
         named = {"runs": runs, "agents": agents, "pictures": pictures}
         changed = {name: _listed(names) for name, names in named.items() if names is not msgspec.UNSET}
         self._wish = msgspec.structs.replace(before, **changed, policy=policy or before.policy)
-        if self._wish.runs != before.runs:
-            self._resuming = True
-            self.ledger.resume()
+        self.ledger.resume(self._streams_begun_or_ended(before, self._wish))
         if self._sockets is not None:
             self._sockets.send(self._wish)
 
@@ -152,6 +148,15 @@ class LiveSubscription:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _streams_begun_or_ended(self, before: control.Watch, now: control.Watch) -> set[bytes]:
+        """All that are not known to have been wanted and to be wanted yet."""
+        if before.runs == now.runs:
+            return set()
+        streams = self.status.get("streams", ())
+        runs = {bytes.fromhex(one["stream_id"]): one["run_id"] for one in streams}
+        stay = {stream for stream, run in runs.items() if _wanted(before, run) and _wanted(now, run)}
+        return {stream for stream, _ in self.ledger.sources} - stay
+
     def _turn(self, sockets: WatchSockets, timeout_s: float) -> list[LiveEvent]:
         found: list[LiveEvent] = []
         sockets.wait(int(timeout_s * 1_000))
@@ -164,7 +169,8 @@ class LiveSubscription:
         beat = control.WatchBeat(now_ns, hop.received, min(max(hop.lost_in_transit, 0), control.COUNT_MAX))
         streams = len(self.status.get("streams", ()))
         ask_s = _ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S
-        sockets.beat(beat, now_ns, ask_now=self.wants_status, ask_s=ask_s)
+        if sockets.beat(beat, now_ns, ask_now=self.wants_status, ask_s=ask_s):
+            self.ledger.settle()
         if sockets.silent(now_ns) or sockets.stuck(now_ns):
             self._lose(sockets)
         return found
@@ -206,9 +212,6 @@ class LiveSubscription:
         if renewed:
             self.begun += 1
             self.ledger = self.ledger.renewed()
-        if self._resuming:  # what was on its way when the wish changed has come by now
-            self._resuming = False
-            self.ledger.resume()
         self.instance = message.instance
         self.granted = message.policy
         self.refusal = ""
@@ -280,6 +283,10 @@ def _decode_one(raw: bytes) -> AnyEvent | None:
         return _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _wanted(wish: control.Watch, run: str) -> bool:
+    return wish.runs is None or run in wish.runs
 
 
 def _listed(names: _Names) -> list[str] | None:

@@ -84,14 +84,17 @@ class WatchSockets:
             self._data_heard_ns = time.monotonic_ns()
         return found
 
-    def beat(self, beat: control.WatchBeat, now_ns: int, *, ask_now: bool, ask_s: float) -> None:
-        if now_ns >= self._beat_due_ns:
+    def beat(self, beat: control.WatchBeat, now_ns: int, *, ask_now: bool, ask_s: float) -> bool:
+        """Say what is due; True when a heartbeat was, once a second."""
+        due = now_ns >= self._beat_due_ns
+        if due:
             self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
             self._hearing.asked()
             self.send(beat)
         if now_ns >= self._status_due_ns or (ask_now and now_ns >= self._status_due_ns - int((ask_s - 0.1) * NS)):
             self._status_due_ns = now_ns + int(ask_s * NS)
             self.send(control.StatusRequest())
+        return due
 
     def silent(self, now_ns: int) -> bool:
         return self._hearing.silent(now_ns)
