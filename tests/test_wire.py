@@ -1,5 +1,6 @@
 """Records, batches and control messages: what was sent is read, and nothing else is."""
 
+import random
 import struct
 import typing
 from zlib import crc32
@@ -377,3 +378,11 @@ def test_a_damaged_control_message_is_read_or_a_wire_error(message, data):
 @pytest.mark.parametrize("event", [b"", b"\x93", b"\xdc\x00", b"\x92\xa2\xff\xfe", b"\xdc\x00\x02\xbf", bytes(40)])
 def test_the_kind_of_bytes_that_are_no_event_is_none_or_nobodys(event: bytes) -> None:
     assert records.kind_of(event) in ("", "\ufffd\ufffd")
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_119, 5_120, 5_121, 300_000])
+def test_the_checksum_of_a_body_is_that_of_all_of_it(size):
+    body = random.Random(size).randbytes(size)
+    header, start = batch.parse_header(message(1, 1, body))
+    assert header.body_crc == crc32(body)
+    batch.check_body(header, message(1, 1, body)[start:])
