@@ -87,7 +87,7 @@ def pack(
 
 
 def _crc32(body: bytes) -> int:
-    """In pieces for which zlib keeps the interpreter's lock: beside a loop that never yields it is had again after 5 ms."""
+    """In pieces for which zlib keeps the interpreter's lock: beside a busy loop it is had again after 5 ms."""
     pieces = memoryview(body)
     check = 0
     for start in range(0, len(body), _CRC_BYTES):
