@@ -92,7 +92,9 @@ class LiveTail:
             words = ", ".join(f"{events} {reason.replace('_', ' ')}" for reason, events in sorted(new.items()))
             click.echo(f"telefabric: not here: {words} ({subscription.received} came so far)", err=True)
         if subscription.begun > max(self._told_begun, 1):
-            click.echo("telefabric: the broker was away: what was emitted meanwhile is in the store alone", err=True)
+            click.echo(
+                "telefabric: this subscription began anew: what was emitted meanwhile is in the store alone", err=True
+            )
         self._told_begun = subscription.begun
         if subscription.refusal:
             click.echo(f"telefabric: {subscription.refusal}", err=True)
