@@ -348,7 +348,7 @@ def test_a_store_file_that_goes_while_it_is_written(replaced: bool, tmp_path: Pa
         moved.close()
 
 
-def test_a_spool_that_is_removed_while_it_is_written(tmp_path: Path) -> None:
+def test_a_spool_that_is_removed_while_it_is_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The loop goes on; what cannot be kept any more is counted, and told as lost."""
     port = free_ports()
     worker = connect(url(port), run="run", spool=tmp_path / "spool", exit_flush_s=20)
@@ -357,6 +357,7 @@ def test_a_spool_that_is_removed_while_it_is_written(tmp_path: Path) -> None:
         worker.step(episode=0, step=step, observation=bytes(50_000))
     assert worker.dropped > 0
     with broker(port), store(port, tmp_path):
+        wait_for(lambda: "somebody removed files of the spool" in caplog.text, "it is told what happened")
         assert worker.flush(20), "the broker was not there when the link dialled; closing would not wait for it"
         assert worker.close()
     found = audit(tmp_path / FILE_NAME, worker.stream_id, worker.emitted)

@@ -324,10 +324,11 @@ class Spool:
             except SpoolError as error:
                 if not may_drop and not self.ending:
                     raise SpoolFull(str(error)) from None
+                reason = "disk_full" if self.directory.is_dir() else "no_longer_held"
                 if not may_drop or not self._segments:
-                    self._count_drop(seq, seq, "disk_full")
+                    self._count_drop(seq, seq, reason)
                     return None
-                self._drop_oldest("disk_full")
+                self._drop_oldest(reason)
 
     def _drop_for(self, size: int) -> None:
         """Keep the limit; where the disk has little left, let go of as much as is taken."""
