@@ -18,10 +18,10 @@ from skips import requires
 from store_fixtures import Scribe, raw, stream
 from store_fixtures import step as step_event
 
-from telefabric.errors import SpoolError, StoreError
+from telefabric.errors import SpoolError, SpoolFull, StoreError
 from telefabric.limits import SEGMENT_BYTES
 from telefabric.ring import Hud, Name, RingWriter
-from telefabric.spool import Spool
+from telefabric.spool import Spool, SpoolPolicy
 from telefabric.store.audit import Audit, audit
 from telefabric.store.database import FILE_NAME
 from telefabric.wire.control import StreamInfo
@@ -29,6 +29,7 @@ from telefabric_workers import Worker, connect
 
 MIB = 1024 * 1024
 OBSERVATION = bytes(range(256)) * 16
+INFO = StreamInfo(bytes(16), "run", "worker", "agent", 1)
 
 
 def _mount(folder: Path, options: str) -> bool:
@@ -284,3 +285,40 @@ def test_a_ring_on_a_small_file_system_is_refused_without_a_signal(disk: Disk) -
     assert writer.publish(numpy.ones((8, 8), numpy.uint8), Hud())
     assert writer.counters[:3] == (1, 0, 1)
     writer.close()
+
+
+def until_it_refuses(spool: Spool) -> int:
+    """Appends until there is no room; the newest seq that was taken."""
+    while True:
+        try:
+            append_next(spool)
+        except SpoolFull:
+            return spool.head
+
+
+def append_next(spool: Spool) -> None:
+    with spool.lock:
+        spool.append(spool.head + 1, bytes(50_000))
+
+
+@pytest.mark.parametrize("when_full", ["error", "block"])
+def test_the_end_of_a_run_drops_nothing_that_may_not_be(disk: Disk, when_full: str) -> None:
+    """On a full disk its last event is lost, rather than a segment of those that were taken."""
+    folder = disk(3 * SEGMENT_BYTES)
+    spool = Spool.create(folder / "spool", INFO, SpoolPolicy(when_full=when_full, free_bytes_min=0))
+    head = until_it_refuses(spool)
+    spool.ending = True
+    append_next(spool)
+    assert (spool.dropped_events, spool.first_held(1), spool.first_held(head)) == (1, 1, head)
+    assert spool.lost(head + 1, head + 1).reason == "disk_full"
+
+
+def test_an_empty_spool_on_a_full_disk_refuses_what_may_not_be_dropped(disk: Disk) -> None:
+    folder = disk(3 * SEGMENT_BYTES)
+    spool = Spool.create(folder / "spool", INFO, SpoolPolicy(when_full="block", free_bytes_min=0))
+    head = until_it_refuses(spool)
+    spool.acknowledge(head)
+    fill(folder)
+    with pytest.raises(SpoolFull, match="No space left"):
+        append_next(spool)
+    assert (spool.head, spool.dropped_events) == (head, 0)

@@ -21,7 +21,6 @@ from skips import requires
 from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.spool import Spool, SpoolPolicy
-from telefabric.spool import spool as spool_module
 from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment
 from telefabric.spool.spool import Dropped, why_lost
 from telefabric.wire import records
@@ -695,44 +694,6 @@ def test_a_segment_that_somebody_removed_is_a_hole(tmp_path: Path, small_segment
     assert seqs(spool, 1) == [*range(1, first), *range(then, 1_001)]
     assert spool.dropped_events == then - first
     assert spool.lost(first, then - 1) == Dropped(first, then - 1, "no_longer_held")
-
-
-def test_the_end_of_a_run_drops_nothing_that_may_not_be(
-    tmp_path: Path, small_segments: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a full disk its last event is lost, rather than a segment of those that were taken."""
-    spool = Spool.create(tmp_path, info(), SpoolPolicy(when_full="error"))
-    fill(spool, 200)
-
-    def no_room(path: Path, size: int) -> None:
-        raise SpoolError("no room")
-
-    monkeypatch.setattr(spool_module, "allocate", no_room)
-    head = Full(spool).head
-    spool.ending = True
-    fill(spool, 1)
-    assert spool.dropped_events == 1
-    assert seqs(spool, 1) == list(range(1, head + 1))
-    spool.acknowledge(head)
-    assert spool.lost(head + 1, head + 1).reason == "disk_full"
-
-
-def test_an_empty_spool_on_a_full_disk_refuses_what_may_not_be_dropped(
-    tmp_path: Path, small_segments: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool = Spool.create(tmp_path, info(), SpoolPolicy(when_full="block"))
-    fill(spool, 10)
-    spool.acknowledge(10)
-
-    def no_room(path: Path, size: int) -> None:
-        raise SpoolError("no room")
-
-    monkeypatch.setattr(spool_module, "allocate", no_room)
-    head = Full(spool).head
-    spool.acknowledge(head)
-    with pytest.raises(SpoolFull, match="no room"):
-        fill(spool, 1)
-    assert (spool.head, spool.dropped_events) == (head, 0)
 
 
 def test_a_spool_without_a_segment_is_complete(tmp_path: Path) -> None:

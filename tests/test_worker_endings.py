@@ -27,6 +27,7 @@ from telefabric.spool import Spool
 from telefabric.wire import records
 from telefabric_schemas import AnyEvent
 from telefabric_workers import Worker, connect
+from telefabric_workers.outbox import Spooled
 from telefabric_workers.worker import _close_all
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def alone(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
 
 def left(worker: Worker) -> list[Any]:
     """The events in the spool of a worker that is closed."""
-    events = events_of(worker._outbox.spool.directory)  # type: ignore[attr-defined]
+    assert isinstance(worker._outbox, Spooled)
+    events = events_of(worker._outbox.spool.directory)
     assert [event.seq for event in events] == list(range(1, worker.emitted + 1))
     return events
 
@@ -149,17 +151,18 @@ def test_a_close_in_a_handler_that_ends_the_program_is_the_one_that_counts(alone
     assert (log.kind, end.outcome, end.reason) == ("log", "cancelled", "told to")
 
 
-def test_a_close_that_could_not_emit_its_end_may_be_called_again(alone: Callable[..., Worker]) -> None:
+def test_a_close_that_could_not_emit_its_end_may_be_called_again(
+    alone: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = alone()
-    append = worker._outbox.append
 
     def interrupted(seq: int, event: bytes) -> None:
         raise KeyboardInterrupt
 
-    worker._outbox.append = interrupted  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        worker.close()
-    worker._outbox.append = append  # type: ignore[method-assign]
+    with monkeypatch.context() as context:
+        context.setattr(worker._outbox, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.close()
     assert not worker.closed
     worker.close()
     assert kinds(worker) == ["run_started", "run_completed"]
@@ -316,16 +319,17 @@ def test_a_value_whose_error_has_no_text_costs_itself_alone(alone: Callable[...,
     assert {"metadata.bad", "step.observation", "log.fields"} <= set(worker.problems)
 
 
-def test_each_worker_is_closed_at_the_end_whatever_another_raises(alone: Callable[..., Worker]) -> None:
+def test_each_worker_is_closed_at_the_end_whatever_another_raises(
+    alone: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(seq: int, event: bytes) -> None:
         raise SpoolError("the disk is gone")
 
     workers = [alone() for _ in range(5)]
-    broken = workers[2]
-    append, broken._outbox.append = broken._outbox.append, fail  # type: ignore[method-assign]
-    with pytest.raises(SpoolError, match="the disk is gone"):
-        _close_all()
-    broken._outbox.append = append  # type: ignore[method-assign]
+    with monkeypatch.context() as context:
+        context.setattr(workers[2]._outbox, "append", fail)
+        with pytest.raises(SpoolError, match="the disk is gone"):
+            _close_all()
     assert [worker.closed for worker in workers] == [True, True, False, True, True]
 
 

@@ -10,7 +10,7 @@ from telefabric.errors import UsageError, WireError
 DEFAULT = "tcp://127.0.0.1:7750"
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*")
 _PORT = re.compile(r"[0-9]{1,5}")
-_PORT_MAX = 65_535
+PORT_MAX = 65_535
 _PORTS_ABOVE = 6
 """A broker's other sockets, and its store's, are on the ports above its own."""
 
@@ -27,7 +27,7 @@ class Address(NamedTuple):
         scheme, separator, rest = url.partition("://")
         host, colon, port = rest.rpartition(":")
         well_formed = scheme == "tcp" and separator and colon and _HOST.fullmatch(host) and _PORT.fullmatch(port)
-        if not well_formed or int(port) > _PORT_MAX:
+        if not well_formed or int(port) > PORT_MAX:
             raise UsageError(f"{url!r} is not an address: write tcp://HOST:PORT, such as {DEFAULT}")
         return cls(host, int(port))
 
@@ -40,10 +40,10 @@ class Address(NamedTuple):
 
         Raises `UsageError` when there is no such port.
         """
-        if self.port + offset > _PORT_MAX:
+        if self.port + offset > PORT_MAX:
             raise UsageError(
                 f"{self.url} leaves no room for the sockets on the ports above it: "
-                f"choose a port up to {_PORT_MAX - _PORTS_ABOVE}"
+                f"choose a port up to {PORT_MAX - _PORTS_ABOVE}"
             )
         return Address(self.host, self.port + offset if self.port else 0)
 

@@ -118,13 +118,18 @@ def _endpoint(value: str) -> str:
 def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | None:
     """Where a service has its metrics, so many ports above the setting; None while they are off.
 
-    Raises `UsageError` for an address beyond loopback.
+    Raises `UsageError` for an address beyond loopback, and for a port with no room above it.
     """
     url = resolve("metrics", given).value
     if url == OFF:
         return None
     found = address.Address.parse(url)
     found.require_loopback()
+    if found.port + offset > address.PORT_MAX:
+        raise UsageError(
+            f"metrics at port {found.port} leave no room for those of store and query service on the two ports above "
+            f"it: choose a port up to {address.PORT_MAX - 2} with --metrics"
+        )
     return found.beside(offset)
 
 

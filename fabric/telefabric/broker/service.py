@@ -86,7 +86,8 @@ class Broker:
         self._subscribed: set[bytes] = set()
         self._strangers = Strangers()
         self._long_answers: dict[bytes, Pipe] = {}
-        """To each peer that has not been sent all of them."""
+        """To each peer that has not been sent all of them, as far as is known."""
+        self._forget_due_ns = 0
         self._stop = threading.Event()
         self._full = False
         self._retry_ms = _POLL_MS
@@ -128,6 +129,7 @@ class Broker:
         self._forward()
         self._retry_ms = min(_RETRY_MS if self._full else _POLL_MS, _RETRY_LIVE_MS[live_waits])
         self._answer()
+        self._forget_sent(now_ns)
         self._tell_refused(now_ns)
         self._health.tend(self.core.figures, now_ns)
 
@@ -213,8 +215,8 @@ class Broker:
 
     def _unsent_bytes(self, peer: bytes) -> int:
         """Of long answers to it."""
-        self._long_answers = {peer: pipe for peer, pipe in self._long_answers.items() if pipe.unsent_bytes}
-        return self._long_answers[peer].unsent_bytes if peer in self._long_answers else 0
+        pipe = self._long_answers.get(peer)
+        return pipe.unsent_bytes if pipe else 0
 
     def _tell_refused(self, now_ns: int) -> None:
         """Say what was refused since the last time, by reason; once a second, however much it is."""
@@ -228,6 +230,12 @@ class Broker:
             log.warning("broker.refused", messages=new.total(), reasons=by_reason(new))
             self._refused_told = refused
         self._refused_due_ns = time.monotonic_ns() + int(limits.LOG_INTERVAL_S * NS)
+
+    def _forget_sent(self, now_ns: int) -> None:
+        """Once a second, for there can be many peers."""
+        if now_ns >= self._forget_due_ns:
+            self._forget_due_ns = now_ns + NS
+            self._long_answers = {peer: pipe for peer, pipe in self._long_answers.items() if pipe.unsent_bytes}
 
     def _new_socket(self, kind: int) -> zmq.Socket[Any]:
         socket = self._context.socket(kind)

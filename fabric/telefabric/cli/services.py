@@ -14,7 +14,6 @@ import click
 from telefabric.address import Address
 from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, tied
-from telefabric.errors import UsageError
 from telefabric.health import endpoint_of
 from telefabric.logs import set_up_logs
 from telefabric.services import Services
@@ -23,7 +22,6 @@ from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
 
 OFFSET_QUERY = 4
 OFFSET_BROKER_METRICS, OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 0, 1, 2
-_PORT_MAX = 65_535
 _COLLECT_AFTER = 100_000
 """A transaction gathers in lists of some 100,000 values, which the collector would look through again and again."""
 _NICE = 5
@@ -62,7 +60,7 @@ def broker(
     names = names_of(resolve("required", required).value)
     streams = resolve("streams_max", streams_max).value
     families = (*FAMILIES, *rings.FAMILIES)
-    endpoint = endpoint_of("broker", _metrics(metrics, OFFSET_BROKER_METRICS), families, rings.figures)
+    endpoint = endpoint_of("broker", metrics_endpoint(metrics, OFFSET_BROKER_METRICS), families, rings.figures)
     service = Broker(address, required=names, streams_max=streams, show=endpoint.show if endpoint else None)
     on_signals(service.stop)
     if tied:
@@ -112,9 +110,9 @@ def store(
     path = data_folder(data) / FILE_NAME
     patience_s = resolve("lost_after_s", lost_after_s).value
     frames_max = resolve("frame_bytes_max", frame_bytes_max).value
-    asked = _metrics(metrics, OFFSET_QUERY_METRICS)
+    asked = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     options = _query_options(asked, log_format, log_level)
-    endpoint = endpoint_of("store", _metrics(metrics, OFFSET_STORE_METRICS), FAMILIES)
+    endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
     show = endpoint.show if endpoint else None
     with closing(
         Store(broker_address, path, lost_after_s=patience_s, frame_bytes_max=frames_max, show=show)
@@ -139,18 +137,6 @@ def store(
         finally:
             helpers.stop()
             tending.join()
-
-
-def _metrics(given: str | None, offset: int) -> Address | None:
-    """As `metrics_endpoint`, and for a port without room above it raises `UsageError` that names the setting."""
-    url = resolve("metrics", given).value
-    port = 0 if url == OFF else Address.parse(url).port
-    if port + offset > _PORT_MAX:
-        raise UsageError(
-            f"metrics at port {port} leave no room for those of store and query service on the two ports above it: "
-            f"choose a port up to {_PORT_MAX - OFFSET_QUERY_METRICS} with --metrics"
-        )
-    return metrics_endpoint(given, offset)
 
 
 store.add_command(storefile.backup)
@@ -192,7 +178,7 @@ def up(
       telefabric up --metrics 9464
     """
     set_up_logs(log_format, log_level)
-    _metrics(metrics, OFFSET_QUERY_METRICS)
+    metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     address, port = Address.parse(resolve("listen", listen).value), resolve("metrics", metrics).value
     services = Services(address, data_folder(data), log_format, log_level, port)
     services.start()

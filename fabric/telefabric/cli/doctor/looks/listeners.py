@@ -7,12 +7,11 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from telefabric.address import DEFAULT, Address
+from telefabric.address import DEFAULT, PORT_MAX, Address
 from telefabric.cli.doctor.verdicts.ports import PORTS
 from telefabric.errors import UsageError
 
 _LISTENING = "0A"
-_PORT_MAX = 65_535
 _STEP, _TRIES = 20, 50
 
 
@@ -36,7 +35,7 @@ def free_base(beside: int, given_away: tuple[int, int]) -> int | None:
     for start in (beside, Address.parse(DEFAULT).port):
         for base in range(start + _STEP, start + _TRIES * _STEP, _STEP):
             top = base + len(PORTS) - 1
-            if top <= _PORT_MAX and (top < given_away[0] or base > given_away[1]) and _are_free(base, top):
+            if top <= PORT_MAX and (top < given_away[0] or base > given_away[1]) and _are_free(base, top):
                 return base
     return None
 
