@@ -256,7 +256,7 @@ INFOS = st.builds(
     control.StreamInfo,
     stream=IDS, run_id=NAMES, worker_id=NAMES, agent_id=NAMES, started_ns=COUNTS,
     control_mode=st.none() | NAMES, host=st.none() | NAMES, pid=st.none() | st.integers(0, 2**31),
-    sdk_version=st.none() | NAMES, metadata=st.binary(max_size=30),
+    sdk_version=st.none() | NAMES, metadata=st.binary(max_size=30), parent=st.none() | IDS,
 )  # fmt: skip
 BEATS = st.builds(control.StreamBeat, IDS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.none() | COUNTS)
 SEQS = st.builds(control.StreamSeq, IDS, COUNTS)
@@ -267,7 +267,7 @@ FIELDS = {
     "protocol": st.integers(0, 9), "info": INFOS, "sent_ns": COUNTS, "complete": st.booleans(),
     "expected": COUNTS, "credit_bytes": COUNTS, "interval_ms": COUNTS, "heartbeat_ms": COUNTS,
     "endpoints": ENDPOINTS, "wait_reason": st.none() | NAMES, "echo_ns": COUNTS, "broker_ns": COUNTS,
-    "required": st.none() | st.booleans(),
+    "required": st.none() | st.booleans(), "fabric": st.none() | IDS,
     "reason": NAMES, "name": NAMES, "query": st.none() | NAMES, "marks": st.lists(SEQS, max_size=4),
     "stored_events": COUNTS, "quarantined_events": COUNTS, "token": st.binary(max_size=20),
     "policy": st.builds(QueuePolicy, COUNTS, COUNTS, NAMES, COUNTS), "keeps": NAMES, "received": COUNTS, "lost": COUNTS,

@@ -108,6 +108,37 @@ class Episode(Event, tag="episode"):
     payload_version: Version = PAYLOAD_VERSION
 
 
+class Reset(Event, tag="reset"):
+    """The beginning of an episode: what the agent saw before its first step."""
+
+    agent_id: AgentId
+    env_index: EnvIndex
+    episode_index: EpisodeIndex
+    time_ns: TimeNs
+    mono_ns: MonoNs
+    observation: Annotated[Payload, _unit("any", "What the agent saw at first.")] = NIL
+    info: Annotated[Payload, _unit("map", "What else the environment reported at its reset.")] = NIL
+    seed: Annotated[Payload, _unit("seed", "Seed that the reset was given.")] = NIL
+    options: Annotated[Payload, _unit("map", "Options that the reset was given.")] = NIL
+    control_mode: Mode = None
+    payload_version: Version = PAYLOAD_VERSION
+
+
+class EpisodeVoided(Event, tag="episode_voided"):
+    """An episode does not count: it stays in the record, and out of tables and exports.
+
+    That is all that its stream emitted before for this agent, environment and episode.
+    """
+
+    agent_id: AgentId
+    env_index: EnvIndex
+    episode_index: EpisodeIndex
+    time_ns: TimeNs
+    mono_ns: MonoNs
+    reason: Annotated[str | None, _unit("text", "Why, such as undone.")] = None
+    payload_version: Version = PAYLOAD_VERSION
+
+
 class Metric(Event, tag="metric"):
     """One value of a named series."""
 
@@ -148,6 +179,7 @@ class RunStarted(Event, tag="run_started"):
     pid: Annotated[Int64 | None, _unit("pid", "Process of the worker.")] = None
     sdk_version: Annotated[str | None, _unit("version", "Version of the worker SDK.")] = None
     payload_version: Version = PAYLOAD_VERSION
+    parent: Annotated[bytes | None, _unit("id", "The stream that this one helps: that of its parent process.")] = None
 
 
 class RunMetadata(Event, tag="run_metadata"):
@@ -232,6 +264,8 @@ class Control(Event, tag="control"):
 AnyEvent = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Step,
     Episode,
+    Reset,
+    EpisodeVoided,
     Metric,
     Log,
     RunStarted,

@@ -46,6 +46,8 @@ class StreamInfo(msgspec.Struct, array_like=True, gc=False):
     pid: Count | None = None
     sdk_version: Label | None = None
     metadata: Annotated[bytes, Meta(max_length=limits.METADATA_BYTES_MAX)] = b"\x80"
+    parent: Id | None = None
+    """The stream that this one helps: that of its parent process."""
 
 
 class StreamBeat(msgspec.Struct, array_like=True, gc=False):
@@ -126,6 +128,8 @@ class Welcome(Message, tag="welcome"):
     endpoints: Endpoints
     heartbeat_ms: Count
     wait_reason: str | None = None
+    fabric: Id | None = None
+    """The store behind this broker, as it names itself; null while none is attached."""
 
 
 class Alive(Message, tag="alive"):
@@ -196,6 +200,8 @@ class Attach(Message, tag="attach"):
     """Where this subscriber answers queries: a URL or ``*:port``."""
     keeps: Label = ""
     """Where it keeps what it takes. While one of a name is alive, another that keeps elsewhere is refused."""
+    fabric: Id | None = None
+    """How a store names itself: made by chance with its file, and kept in it."""
 
 
 class Marks(Message, tag="marks"):
@@ -237,6 +243,8 @@ class Attached(Message, tag="attached"):
     endpoints: Endpoints
     required: bool | None = None
     """Whether acknowledgements wait for it; None from a broker that does not say."""
+    fabric: Id | None = None
+    """The store behind this broker; null while none is attached."""
 
 
 class Skipped(Message, tag="skipped"):
