@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from processes import wait_for
 
+from telefabric.logthread import log_thread
 from telefabric.ring import Hud, RingFrame, RingReader, TileHud, discover
 from telefabric_workers import Worker, connect
 
@@ -202,4 +203,5 @@ def test_no_room_for_a_ring_is_told_and_the_run_goes_on(
         for step in range(3):
             worker.step(episode=0, step=step, frame=grey(1))
         assert not worker.problems
+    assert log_thread.settle(10)
     assert caplog.text.count("fastlane.off: no frame ring can be made in") == 1

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from telefabric.logthread import log_thread
 from telefabric.ratelimit import NAMES_MAX, RateLimit, library_logger
 
 S = 1_000_000_000
@@ -45,6 +46,7 @@ def test_a_librarys_logger_limits_warnings_and_nothing_below(
         log.info("test.told: number %d", number)
     now[0] = S
     log.warning("test.flood: number %d of 7%%", 100)
+    assert log_thread.settle(10)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["test.flood: number 0", "test.flood: number 100 of 7% (left_out=99)"]
     assert sum(record.levelno == logging.INFO for record in caplog.records) == 100
@@ -54,6 +56,7 @@ PROGRAM = """
 import logging, sys, time
 import structlog
 from telefabric.logs import set_up_logs
+from telefabric.logthread import log_thread
 from telefabric.ratelimit import library_logger
 set_up_logs(sys.argv[1], "info")
 log, library = structlog.get_logger("telefabric.store"), library_logger("telefabric.link")

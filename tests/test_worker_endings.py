@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import pytest
 from processes import wait_for
 from skips import requires
@@ -80,15 +79,16 @@ def script(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ), check=False)
 
 
-class Interrupts:
-    """A value that calls `handler` while it is encoded, as a signal may at any moment."""
+def interrupt(worker: Worker, handler: Callable[[], object]) -> None:
+    """Call `handler` under the lock, just before the next event is appended, as a signal may at any moment."""
+    append = worker._outbox.append
 
-    def __init__(self, handler: Callable[[], object]) -> None:
-        self.handler = handler
+    def interrupted(seq: int, event: bytes) -> None:
+        worker._outbox.append = append  # type: ignore[method-assign]
+        handler()
+        append(seq, event)
 
-    def __array__(self, *_: Any, **__: Any) -> np.ndarray[Any, Any]:
-        self.handler()
-        return np.array([1])
+    worker._outbox.append = interrupted  # type: ignore[method-assign]
 
 
 # -- a handler's last words --------------------------------------------------------------------------------------
@@ -106,23 +106,19 @@ def last_words(worker: Worker, error: BaseException | None = None) -> Callable[[
 
 @pytest.mark.parametrize("call", ["step", "log"])
 def test_what_a_handler_emits_before_it_ends_the_program_is_kept(alone: Callable[..., Worker], call: str) -> None:
-    def interrupted(worker: Worker) -> None:
-        value = Interrupts(last_words(worker, SystemExit(0)))
-        if call == "step":
-            worker.step(episode=0, step=0, observation=value)
-        else:
-            worker.log("line", fields={"x": value})
-
-    with pytest.raises(SystemExit), alone() as worker:
-        interrupted(worker)
+    worker = alone()
+    interrupt(worker, last_words(worker, SystemExit(0)))
+    with pytest.raises(SystemExit), worker:
+        worker.log("line") if call == "log" else worker.step(episode=0, step=0)
     assert kinds(worker) == ["run_started", "log", "metric", "run_completed"]
     assert worker.problems == {}
 
 
 def test_what_a_handler_emits_comes_before_what_its_program_emits_next(alone: Callable[..., Worker]) -> None:
     with alone() as worker:
+        interrupt(worker, last_words(worker, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            worker.step(episode=0, step=0, observation=Interrupts(last_words(worker, KeyboardInterrupt())))
+            worker.step(episode=0, step=0)
         worker.step(episode=0, step=1)
     assert kinds(worker) == ["run_started", "log", "metric", "step", "run_completed"]
 
@@ -133,8 +129,9 @@ def test_a_close_carries_out_first_what_was_called_before_it(alone: Callable[...
 
     worker = alone()
     worker.register_on_step(stop)  # it ends the call before it has carried out what came from inside it
+    interrupt(worker, last_words(worker))
     with pytest.raises(KeyboardInterrupt), worker:
-        worker.step(episode=0, step=0, observation=Interrupts(last_words(worker)))
+        worker.step(episode=0, step=0)
     assert kinds(worker) == ["run_started", "step", "log", "metric", "run_completed"]
     assert worker.problems == {}
 
@@ -145,8 +142,10 @@ def test_a_close_in_a_handler_that_ends_the_program_is_the_one_that_counts(alone
         assert worker.close("cancelled", "told to") is False
         raise SystemExit(1)
 
-    with pytest.raises(SystemExit), alone() as worker:
-        worker.step(episode=0, step=0, observation=Interrupts(handler))
+    worker = alone()
+    interrupt(worker, handler)
+    with pytest.raises(SystemExit), worker:
+        worker.step(episode=0, step=0)
     *_, log, end = left(worker)
     assert (log.kind, end.outcome, end.reason) == ("log", "cancelled", "told to")
 
@@ -311,10 +310,14 @@ def test_a_value_whose_error_has_no_text_costs_itself_alone(alone: Callable[...,
     def fail() -> None:
         raise Mute
 
-    with alone(metadata={"bad": Interrupts(fail), "good": 1}) as worker:
+    class Failing:
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            fail()
+
+    with alone(metadata={"bad": Failing(), "good": 1}) as worker:
         worker.register_on_step(lambda _: fail())
-        worker.step(episode=0, step=0, observation=Interrupts(fail), frame=fail)
-        worker.log("line", fields={"x": Interrupts(fail)})
+        worker.step(episode=0, step=0, observation=Failing(), frame=fail)
+        worker.log("line", fields={"x": Failing()})
     assert kinds(worker) == ["run_started", "step", "log", "run_completed"]
     assert {"metadata.bad", "step.observation", "log.fields"} <= set(worker.problems)
 

@@ -51,6 +51,19 @@ class FileLock:
         os.close(descriptor)
         return None
 
+    @staticmethod
+    def is_elsewhere(path: Path) -> bool:
+        """Another process holds this lock. Any thread."""
+        path = path.absolute()
+        with _guard:
+            if path in _held:
+                return False
+            _held.add(path)  # a lock belongs to the process: nobody here may take it, and lose it by the look below
+        try:
+            return _is_locked(path)
+        finally:
+            _held.discard(path)
+
     def release(self) -> None:
         os.close(self._descriptor)
         _held.discard(self._path)
@@ -75,6 +88,17 @@ else:
         except (BlockingIOError, PermissionError):
             return False
         return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return False  # gone, or somebody else's
+    try:
+        return not _lock(descriptor)  # one that is taken here goes with the descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _forget_after_fork() -> None:

@@ -126,6 +126,8 @@ LIVE_STUCK_S = 5 * TICK_S
 # -- watching the services ---------------------------------------------------------------------------------------
 LOG_INTERVAL_S = 1.0
 """How often at most a warning or an error of one name is logged."""
+LOG_LINES_MAX = 1_000
+"""That wait for a slow log handler; further ones are counted."""
 FIGURES_S = 1.0
 """How often a service makes its figures anew while it has a metrics endpoint."""
 SUMMARY_S = 60.0

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 
 from telefabric import limits
+from telefabric.logthread import write_later
 
 _INTERVAL_NS = int(limits.LOG_INTERVAL_S * 1e9)
 NAMES_MAX = 1_000
@@ -94,8 +95,9 @@ def left_out_mark(left_out: int) -> str:
 
 
 def library_logger(name: str) -> logging.Logger:
-    """A standard logger of a part that runs in the user's process, too; its warnings are limited."""
+    """A standard logger of a part that runs in the user's process, too; its warnings are limited, and written later."""
     logger = logging.getLogger(name)
     if not any(isinstance(one, LimitWarnings) for one in logger.filters):
         logger.addFilter(LimitWarnings())
+        write_later(logger)
     return logger

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from telefabric.errors import UsageError
+from telefabric.errors import TelefabricError, UsageError
 from telefabric_schemas.events import CONTROL_MODES, ControlMode
+from telefabric_workers import lineage
+from telefabric_workers.cells import current_cell
 from telefabric_workers.environment import WorkerEnvironment
-from telefabric_workers.worker import Worker
+from telefabric_workers.worker import Terms, Worker, close_earlier, open_worker
+
+log = logging.getLogger("telefabric.worker")
 
 
 def connect(
@@ -29,6 +35,7 @@ def connect(
     store_frames: str | None = None,
     strict: bool = False,
     on_fork: Literal["new", "off"] = "new",
+    on_error: Literal["raise", "off"] = "raise",
 ) -> Worker:
     """Begin a stream of events. Returns at once, whether or not a broker answers.
 
@@ -56,18 +63,52 @@ def connect(
         (each whose step divides by N), ``episodes:N`` (all of each Nth episode), or best (those of each episode whose
         return is the best so far). The caller's thread encodes them.
     :param strict: raise `UsageError` for unusable values instead of leaving them out.
-    :param on_fork: whether a forked child that uses the worker gets a stream of its own, or emits nothing.
+    :param on_fork: whether a child process that uses the worker gets a stream of its own, or emits nothing.
+    :param on_error: what happens when settings are malformed or the spool cannot be written: raise
+        `telefabric.errors.UsageError` or `telefabric.errors.SpoolError`; or off, a warning and a worker that records
+        nothing, for a program that must run all the same.
 
-    Raises `telefabric.errors.UsageError` for malformed settings and `telefabric.errors.SpoolError` when the spool
-    cannot be written.
+    In a notebook, the same cell run again ends the worker that it opened before for this run.
     """
     _check("control_mode", control_mode, sorted(CONTROL_MODES))
     _check("on_fork", on_fork, ["new", "off"])
-    environment = WorkerEnvironment.read(
-        connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full, fsync=fsync,
-        exit_flush_s=exit_flush_s, video=video, store_frames=store_frames,
-    )  # fmt: skip
-    return Worker(environment, metadata=metadata, control_mode=control_mode, strict=strict, on_fork=on_fork)
+    _check("on_error", on_error, ["raise", "off"])
+
+    def opened() -> Worker:
+        _require_threads()
+        environment = WorkerEnvironment.read(
+            connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full,
+            fsync=fsync, exit_flush_s=exit_flush_s, video=video, store_frames=store_frames,
+        )  # fmt: skip
+        cell = current_cell()
+        if cell is not None:
+            close_earlier(cell, environment)
+        terms = Terms(
+            environment, {}, control_mode, strict, on_fork, on_error, lineage.parent_of(environment.run_id), cell
+        )
+        return open_worker(terms, metadata)
+
+    try:
+        return opened()
+    except TelefabricError as error:
+        if on_error == "raise":
+            raise
+        log.warning("worker.off: nothing is recorded: %s", error)
+    environment = WorkerEnvironment.read(mode="off", spool=".", environ={}, file={})
+    return open_worker(Terms(environment, {}, control_mode, strict, on_fork, on_error), {})
+
+
+def _require_threads() -> None:
+    """Raises `UsageError` where a library has put its own for threads: the link would never get its turn."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        raise UsageError(
+            "gevent has replaced Python's threads, which connect() needs: call gevent.monkey.patch_all(thread=False)"
+        )
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        raise UsageError(
+            "eventlet has replaced Python's threads, which connect() needs: call eventlet.monkey_patch(thread=False)"
+        )
 
 
 def _check(name: str, given: object, choices: list[str]) -> None:

@@ -31,8 +31,11 @@ class WorkerEnvironment(NamedTuple):
 
     address: Address
     run_id: str
+    run_named: bool
+    """The run's id was given, not made up."""
     agent_id: str
     worker_id: str
+    """Empty for that of the process."""
     mode: str
     spool: Path
     spool_policy: SpoolPolicy
@@ -55,19 +58,22 @@ class WorkerEnvironment(NamedTuple):
         video: str | None = None,
         store_frames: str | None = None,
         environ: Mapping[str, str] | None = None,
+        file: Mapping[str, object] | None = None,
     ) -> WorkerEnvironment:
         """Raises `telefabric.errors.UsageError` for a malformed value, with the name of what holds it."""
 
         def value(name: str, given: object = None) -> object:
-            return resolve(name, given, environ=environ).value
+            return resolve(name, given, environ=environ, file=file).value
 
+        run_id = str(value("run_id", run) or "")
         return cls(
             address=Address.parse(str(value("connect", connect))),
-            run_id=str(value("run_id", run) or new_run_id()),
+            run_id=run_id or new_run_id(),
+            run_named=bool(run_id),
             agent_id=str(value("agent_id", agent)),
             worker_id=str(value("worker_id", worker) or default_worker_id()),
             mode=str(value("mode", mode)),
-            spool=spool_folder(spool),
+            spool=spool_folder(spool).absolute(),  # a program may change its folder later
             spool_policy=SpoolPolicy(
                 bytes_max=int(str(value("spool_bytes_max"))),
                 free_bytes_min=int(str(value("spool_free_bytes_min"))),

@@ -57,7 +57,7 @@ class Frames:
 
     def __init__(self, settings: FrameSettings, name: Name, linked: LinkedStream | None) -> None:
         self._tracks: dict[tuple[str, int], Track] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may offer a frame while its thread holds it
         self._shown = settings.tiles if settings.video == "grid" else int(settings.video == "single")
         """Environments of an agent."""
         self._sinks: list[Sink] = []
@@ -71,7 +71,6 @@ class Frames:
         """
         if moment.env_index >= self._shown:
             return
-        moment = moment._replace(reward=number(moment.reward))
         key = (moment.agent_id, moment.env_index)
         rendered = not callable(frame)
         with self._lock:
@@ -80,9 +79,12 @@ class Frames:
             wanting = [sink for sink in self._sinks if sink.wants(moment, rendered)]
         if not wanting:
             return
+        from telefabric.ring.pixels import picture_of
+
         picture = frame if rendered else frame()
         if picture is None:
             return
+        picture = picture_of(picture).array  # an array of another library is converted here, and not under the lock
         numbers = {str(name): float(value) for name, value in values.items()}
         shot = Shot(moment, track.episode_return, track.steps_per_s, numbers)
         with self._lock:
@@ -127,11 +129,3 @@ class Track:
         span_s = now_s - self._since_s
         if span_s >= self._WINDOW_S:
             self.steps_per_s, self._steps, self._since_s = self._steps / span_s, 0, now_s
-
-
-def number(reward: Any) -> float:
-    """A reward of any type; the event says what is wrong with one that is no number."""
-    try:
-        return float(reward)
-    except (TypeError, ValueError):
-        return 0.0

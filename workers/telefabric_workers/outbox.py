@@ -34,6 +34,8 @@ _LEAVING_S = 1.0
 """How long the link may take to let go of a stream."""
 _LOOK_FOR_ROOM_S = 0.1
 """How often a call that waits for room looks by itself: a disk does not say when it has some."""
+_HELPERS_S = 0.02
+"""How often a call that waits looks for spools that child processes have left."""
 _UNSTORED_S = 3.0
 """How long it waits for a broker that has answered and does not take events yet: its store may be starting."""
 
@@ -58,6 +60,11 @@ class Outbox(ABC):
         return True
 
     @property
+    def stored_all(self) -> bool:
+        """Every event that was emitted is stored: none waits, and none was dropped."""
+        return self.complete and not self.dropped_events
+
+    @property
     def dropped_events(self) -> int:
         return 0
 
@@ -69,11 +76,11 @@ class Outbox(ABC):
         return
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything up to now is stored."""
+        """Wait until everything up to now is stored; True when all that was ever emitted is."""
         return True
 
     def close(self, flush_s: float) -> bool:
-        """Let go, after waiting at most `flush_s`; True when everything is stored."""
+        """Let go, after waiting at most `flush_s`; True when all that was ever emitted is stored."""
         return True
 
     def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
@@ -162,6 +169,8 @@ class Spooled(Outbox):
             settings if show else settings._replace(video="off"), _name(spool.info), self._linked
         )  # fmt: skip
         self._disowned = False
+        self._helpers: list[Path] = []
+        self._helpers_due_s = 0.0
         stored = StoredFrames(settings, spool.info.stream)
         self.stored = stored if stored.on else None
 
@@ -175,7 +184,7 @@ class Spooled(Outbox):
 
     @property
     def complete(self) -> bool:
-        return self._disowned or self.spool.complete
+        return self._disowned or (self.spool.complete and not self._helpers)
 
     @property
     def dropped_events(self) -> int:
@@ -205,11 +214,27 @@ class Spooled(Outbox):
         deadline = time.monotonic() + timeout_s
         self._linked.hurry = True
         try:
-            while self.acked < target and time.monotonic() < deadline and self._still_sends:
+            while not self._is_stored(target) and time.monotonic() < deadline and self._still_sends:
                 time.sleep(0.005)
         finally:
             self._linked.hurry = False
-        return self.acked >= target
+        return self._is_stored(target) and not self.dropped_events
+
+    def _is_stored(self, seq: int) -> bool:
+        """Up to that seq, and all that child processes have left that have ended."""
+        return self._disowned or (self.acked >= seq and not self._left_by_helpers())
+
+    def _left_by_helpers(self) -> list[Path]:
+        """Their spools, which the link drains next."""
+        orphans = self._link.orphans
+        now = time.monotonic()
+        if orphans is None or now < self._helpers_due_s:
+            return self._helpers
+        self._helpers_due_s = now + _HELPERS_S
+        self._helpers = orphans.left_by_helpers(self.spool.info.stream)
+        if self._helpers:
+            orphans.hurry()
+        return self._helpers
 
     @property
     def _still_sends(self) -> bool:
@@ -224,7 +249,7 @@ class Spooled(Outbox):
             self._wait(flush_s)
         finally:
             self._leave()
-        return self.complete
+        return self.stored_all
 
     def _leave(self) -> None:
         """Raises nothing of its own, and does all of it, however often it is interrupted."""
@@ -234,23 +259,30 @@ class Spooled(Outbox):
                 self.spool.close()
         finally:
             try:
-                if not self.complete:
+                if not self.stored_all:
                     self._say_what_is_left()
             finally:
                 _release(self._link)
 
     def _say_what_is_left(self) -> None:
-        head, lost = self.head, self.spool.dropped_events
-        log.warning(
-            "worker.not_stored: %d of %d events are not stored yet and stay in %s%s; "
-            "a later worker on this machine delivers them, or: telefabric spool drain",
-            head - self.acked, head, self.spool.directory, f", but {lost} that had no room" if lost else "",
-        )  # fmt: skip
+        head, dropped = self.head, self.dropped_events
+        left = head - self.acked
+        what = [f"{left} of {head} events are not stored yet and stay in {self.spool.directory}"] if left else []
+        if dropped:
+            what.append(f"{dropped} of {head} events had no room and are lost")
+        if self._helpers:
+            what.append(f"{len(self._helpers)} child processes have left events in {self._helpers[0].parent}")
+        remedy = "; a later worker on this machine delivers them, or: telefabric spool drain"
+        log.warning("worker.not_stored: %s%s", ", and ".join(what), remedy if left or self._helpers else "")
 
     def _wait(self, flush_s: float) -> None:
         """Until done; not long for a broker or a store that is not there."""
         start = time.monotonic()
-        while not self._linked.done.wait(0.005):
+        while True:
+            if self._linked.done.wait(0.005):
+                if not self._left_by_helpers():
+                    return
+                time.sleep(0.005)
             now = time.monotonic()
             since, patience = self._link.cut_off_s, _UNREACHED_S
             if since is None:

@@ -8,54 +8,66 @@ from __future__ import annotations
 
 import numbers
 import operator
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from telefabric import limits
 from telefabric_schemas import values
 from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event
+from telefabric_workers.problems import Problem
 
 _UNKNOWN_INDEX = -1
 
 
-class Problem(NamedTuple):
-    """One field that went without its value, and why."""
-
-    kind: str
-    field: str
-    why: str
+EXACT = frozenset((bool, int, float, str, bytes, type(None), msgspec.Raw))
+"""Types whose encoding runs no code of the caller's. A container is none: what it holds may be anything."""
 
 
-def repair(event: Event) -> tuple[bytes, list[Problem]]:
-    """The event encoded, with every unusable field left out, and what was left out."""
+def coerce(event: Event) -> list[Problem]:
+    """Bring every field to an exact built-in type or raw MessagePack, in place; what had to be left out."""
     problems: list[Problem] = []
-    fields: dict[str, Any] = {}
     for name, kind in _field_kinds(type(event)).items():
         try:
-            fields[name] = _COERCE[kind](getattr(event, name))
+            value = _COERCE[kind](getattr(event, name))
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
             problems.append(Problem(event.kind, name, said(error)))
-            fields[name] = _LEFT_OUT[kind]
-    _shorten(event.kind, fields, problems)
-    return _encoder.encode(type(event)(**fields)), problems
+            value = _LEFT_OUT[kind]
+        setattr(event, name, value)
+    _shorten(event, problems)
+    return problems
 
 
-def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None:
+def encode_payloads(event: Event) -> list[Problem]:
+    """As `coerce`, for an event whose other fields are of exact built-in types already."""
+    try:
+        for name in _payloads(type(event)):
+            value = getattr(event, name)
+            if value.__class__ not in EXACT:
+                setattr(event, name, msgspec.Raw(values.encode(value)))
+    except Exception:  # noqa: BLE001  whatever the caller's own objects raise: told by the way round
+        return coerce(event)
+    return []
+
+
+def _shorten(event: Event, problems: list[Problem]) -> None:
     """Leave out the largest values until the event is within its limit."""
     room = limits.EVENT_BYTES_MAX - 1_024
 
     def size(name: str) -> int:
-        value = fields[name]
+        value = getattr(event, name)
         if isinstance(value, str):
             return len(value.encode())
         return len(bytes(value)) if isinstance(value, msgspec.Raw) else len(value) if hasattr(value, "__len__") else 9
 
-    while sum(map(size, fields)) > room:
-        name = max(fields, key=size)
-        problems.append(Problem(kind, name, f"it makes the event larger than {limits.EVENT_BYTES_MAX} bytes"))
-        value = fields[name]
-        fields[name] = value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
+    names = _field_kinds(type(event))
+    while sum(map(size, names)) > room:
+        name = max(names, key=size)
+        problems.append(Problem(event.kind, name, f"it makes the event larger than {limits.EVENT_BYTES_MAX} bytes"))
+        value = getattr(event, name)
+        setattr(
+            event, name, value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
+        )
 
 
 def said(error: BaseException) -> str:
@@ -119,6 +131,10 @@ def _text_or_none(value: Any) -> str | None:
     return None if value is None else text(value)
 
 
+def _bytes_or_none(value: Any) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
 def _payload(value: Any) -> msgspec.Raw:
     return value if isinstance(value, msgspec.Raw) else msgspec.Raw(values.encode(value))
 
@@ -132,6 +148,7 @@ _COERCE: dict[str, Any] = {
     "str?": _text_or_none,
     "control_mode": _mode,
     "bytes": bytes,
+    "bytes?": _bytes_or_none,
     "payload": _payload,
 }
 _LEFT_OUT: dict[str, Any] = {
@@ -143,6 +160,7 @@ _LEFT_OUT: dict[str, Any] = {
     "str?": None,
     "control_mode": "unknown",
     "bytes": b"",
+    "bytes?": None,
     "payload": NIL,
 }
 
@@ -168,5 +186,13 @@ def _kind_of(hint: Any) -> str:
     return f"{plain.__name__}{'?' if optional else ''}"
 
 
+def _payloads(event_type: type[Event]) -> list[str]:
+    found = _known_payloads.get(event_type)
+    if found is None:
+        kinds = _field_kinds(event_type).items()
+        found = _known_payloads[event_type] = [name for name, kind in kinds if kind == "payload"]
+    return found
+
+
 _known: dict[type[Event], dict[str, str]] = {}
-_encoder = msgspec.msgpack.Encoder(enc_hook=values.enc_hook)
+_known_payloads: dict[type[Event], list[str]] = {}

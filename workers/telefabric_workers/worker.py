@@ -1,11 +1,12 @@
-"""The worker: what a training loop calls. `emit` costs microseconds and never waits for a network or a disk."""
+"""The worker: what a training loop calls. `emit` costs microseconds and never waits for a network or a disk.
+
+The caller's values become raw MessagePack, or exact built-in types, before the outbox's lock is taken. Under it events
+are numbered and appended, and no code of the caller runs: no conversion, no callback, no log handler.
+"""
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -13,48 +14,61 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 import msgspec
 
 from telefabric import __version__, limits
-from telefabric.errors import ClosedError, UsageError
+from telefabric.errors import ClosedError, SpoolError, UsageError
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import values
 from telefabric_schemas.events import (
     CONTROL_MODES,
     PAYLOAD_VERSION,
-    ControlMode,
     Episode,
+    EpisodeVoided,
     Event,
     Frame,
     Log,
     Metric,
     Outcome,
+    Reset,
     RunCompleted,
     RunMetadata,
     RunStarted,
     Step,
 )
+from telefabric_workers import lifetime, lineage
+from telefabric_workers.cells import Cell
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
-from telefabric_workers.frames import Moment, number
-from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
-from telefabric_workers.repair import Problem, described, integer, name_of, repair, said, text
+from telefabric_workers.frames import Moment
+from telefabric_workers.lifetime import ending_of
+from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_fork
+from telefabric_workers.problems import Problem, Problems
+from telefabric_workers.repair import EXACT, coerce, described, encode_payloads, name_of, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
-
-log = logging.getLogger("telefabric.worker")
 
 StepCallback = Callable[[Step], object]
 EpisodeCallback = Callable[[Episode], object]
 
-_REASON_CHARS_MAX = 4_000
-"""Some exceptions print whole data sets."""
-
 _NAME_CHARS_TOLD = 100
 """Of the name of a value in the metadata, which may be the very thing that is too large."""
 
-_NO_ARGUMENTS = ("self", "outbox", "stored", "ref")
-"""Of the local names of `Worker.step`."""
+
+class Terms(NamedTuple):
+    """What a worker is opened with; also what it is pickled as, for another process to open a stream of its own."""
+
+    environment: WorkerEnvironment
+    metadata: dict[str, bytes]
+    """Of the run, each value encoded."""
+    control_mode: str
+    strict: bool
+    on_fork: Literal["new", "off"]
+    on_error: Literal["raise", "off"]
+    helps: bytes | None = None
+    """The stream of a parent process that the worker's stream helps."""
+    cell: Cell | None = None
+    """The notebook cell that opens it."""
 
 
 class Worker:
@@ -64,40 +78,44 @@ class Worker:
     A value that cannot be used (not encodable, out of range, too large) is told once per kind and field, counted in
     `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and nothing is
     emitted. Numpy scalars and arrays, bytes, nested maps and sequences are fine as actions, observations and infos.
+
+    A worker that is pickled, as the arguments of a process that is spawned are, opens a stream of its own in the
+    process that unpickles it, at its first call there; within one process it stays the same worker.
     """
 
-    def __init__(
-        self,
-        environment: WorkerEnvironment,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        control_mode: ControlMode = "agent",
-        strict: bool = False,
-        on_fork: Literal["new", "off"] = "new",
-    ) -> None:
+    def __init__(self, terms: Terms) -> None:
+        """Not open yet: `begin` opens it, or its first call."""
+        environment = terms.environment
         self.run_id = environment.run_id
         self.agent_id = environment.agent_id
-        self.worker_id = environment.worker_id
-        self.problems: Counter[str] = Counter()
-        """Values that could not be used, by ``kind.field``; and as ``frame.thinned`` frames for which was no room."""
-        self._environment = environment
-        self._metadata = _as_mapping(metadata)
-        self._control_mode: str = control_mode
-        self._strict = strict or environment.mode == "dry-run"
-        self._on_fork = on_fork
+        self.worker_id = environment.worker_id or default_worker_id()
+        self._terms = terms
+        self._helps = terms.helps
+        self._metadata = {name: msgspec.Raw(value) for name, value in terms.metadata.items()}
+        self._strict = terms.strict or environment.mode == "dry-run"
         self._on_step: list[StepCallback] = []
         self._on_episode: list[EpisodeCallback] = []
-        self._told: set[tuple[str, str]] = set()
-        self._unsaid: list[tuple[str, str]] = []
-        self._revival = threading.Lock()
+        self._problems = Problems(strict=self._strict)
+        self._revival = threading.RLock()
         self._emitting = False
         """Looked at under the outbox's lock: true there means that this call interrupts another one of its thread."""
         self._deferred: deque[Callable[[], object]] = deque()
-        """Calls that came from inside another one: from a signal handler, or from the caller's own objects."""
-        self._unusual = ""
-        """Why a call must not simply emit: closed, forked, off. Empty in the normal case."""
-        self._begin()
-        _workers.add(self)
+        """Calls that came from inside another one: from a signal handler."""
+        self._unusual = "unopened"
+        """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
+        self._info: StreamInfo | None = None
+        self._outbox: Outbox = Nowhere()
+        self._steps: dict[str, int] = {}
+        self._names: set[Any] = {self.agent_id}
+        """Of agents, as they were given, that may be ids as they are."""
+        self._step_count = 0
+        self._episode_count = 0
+        self._error_before = 0
+
+    @property
+    def problems(self) -> Counter[str]:
+        """Values that could not be used, by ``kind.field``; and as ``frame.thinned`` frames for which was no room."""
+        return self._problems.counts
 
     # -- what a loop emits ---------------------------------------------------------------------------------------
 
@@ -133,79 +151,77 @@ class Worker:
         """
         if self._unusual and not self._revive():
             return
-        outbox = self._outbox
         if agent is None:
             agent = self.agent_id
-        elif agent.__class__ is not str:
+        elif agent.__class__ is not str or agent not in self._names:
             agent = self._named(agent)
         if reward.__class__ is not float and isinstance(reward, float):
             reward = float(reward)  # numpy's float64 is one, and what most environments pay
-        stored, ref = None, frame_ref
-        if frame is not None and outbox.stored is not None:
-            agent = self._named(agent)
-            frame, stored = self._to_store(Moment(agent, env_index, episode, step, reward, False), frame)
-            ref = _or(frame_ref, stored.frame_ref if stored else None)
-        try:
-            with outbox.lock:
-                if self._unusual and not self._revive():  # closed by another thread just now
-                    return
-                if self._emitting:
-                    call = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
-                    self._deferred.append(partial(self.step, **call))
-                    return
-                self._emitting = True
-                try:
-                    seq = outbox.head + 1
-                    steps = self._steps
-                    if global_step is None:
-                        global_step = steps.get(agent, -1) + 1
-                        if not global_step:  # the first of an agent, or always of one whose name cannot be used
-                            agent = self._named(agent)
-                            global_step = steps.get(agent, -1) + 1
-                    elif agent is not self.agent_id and agent not in steps:
-                        agent = self._named(agent)
-                    try:
-                        mode: str | None = control_mode or self._control_mode
-                    except Exception:  # noqa: BLE001  an array is neither true nor false
-                        mode = control_mode
-                    event = Step(
-                        seq, agent, env_index, episode, step, global_step, reward, terminated, truncated,
-                        time.time_ns(), time.monotonic_ns(), action, observation, mode,
-                        policy_label, backend, render_hint, ref, PAYLOAD_VERSION, info,
-                    )  # fmt: skip
-                    plain = (
-                        reward.__class__ is float
-                        and episode.__class__ is int
-                        and step.__class__ is int
-                        and env_index.__class__ is int
-                        and global_step.__class__ is int
-                        and not (episode | step | env_index | global_step) >> 63  # within 64 bits, and not negative
-                        and terminated.__class__ is bool
-                        and truncated.__class__ is bool
-                        and (policy_label is None or policy_label.__class__ is str)
-                        and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
-                        and (backend is None or backend.__class__ is str)
-                        and (ref is None or ref.__class__ is str)
-                    )
-                    outbox.append(seq, self._encode(event, plain))
-                    if plain:
-                        steps[agent] = global_step
-                    else:
-                        self._count_step(agent, global_step)
-                    self._step_count += 1
-                finally:
-                    self._emitting = False
-        except BaseException as error:  # noqa: BLE001  raised again by what it calls
-            self._settle(error)
-        if outbox.stored is not None:
-            moment = Moment(agent, env_index, episode, step, reward, _or(terminated, truncated))
-            self._store(outbox.stored, moment, stored)
+        event = Step(
+            0, agent, env_index, episode, step, global_step, reward, terminated, truncated,
+            time.time_ns(), time.monotonic_ns(), action, observation,
+            self._terms.control_mode if control_mode is None else _or(control_mode, self._terms.control_mode),
+            policy_label, backend, render_hint, frame_ref, PAYLOAD_VERSION, info,
+        )  # fmt: skip
+        given = _copy(event) if self._on_step else None
+        if not (
+            reward.__class__ is float
+            and episode.__class__ is int
+            and step.__class__ is int
+            and env_index.__class__ is int
+            and not (episode | step | env_index) >> 63  # within 64 bits, and not negative
+            and (global_step is None or (global_step.__class__ is int and not global_step >> 63))
+            and terminated.__class__ is bool
+            and truncated.__class__ is bool
+            and (policy_label is None or policy_label.__class__ is str)
+            and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
+            and (backend is None or backend.__class__ is str)
+            and (frame_ref is None or frame_ref.__class__ is str)
+        ):
+            self._problems.note(coerce(event))
+        elif not (
+            action.__class__ in EXACT and observation.__class__ in EXACT and render_hint is None and info is None
+        ):
+            self._problems.note(encode_payloads(event))
+        if frame is None and self._outbox.stored is None:
+            self._emit(event, given)
+        else:
+            self._step_with_frame(event, given, frame, hud)
+
+    def _step_with_frame(self, event: Step, given: Step | None, frame: Any, hud: Mapping[str, float] | None) -> None:
+        moment = _moment_of(event)
+        rule = self._outbox.stored
+        stored = None
+        if frame is not None and rule is not None:
+            frame, stored = self._to_store(rule, moment, frame)
+            if stored is not None:
+                event.frame_ref = event.frame_ref or stored.frame_ref or None
+        self._emit(event, given)
+        if rule is not None:
+            self._store(rule, moment, stored)
         if frame is not None:
-            self._show(Moment(agent, env_index, episode, step, reward, _or(terminated, truncated)), frame, hud)
-        if self._on_step:
-            self._call(self._on_step, event)
-        if self._unsaid or self._deferred:
-            self._catch_up()
+            self._show(moment, frame, hud)
+        self._problems.say()
+
+    def reset(
+        self,
+        *,
+        episode: int,
+        observation: Any = None,
+        info: Mapping[str, Any] | None = None,
+        seed: Any = None,
+        options: Mapping[str, Any] | None = None,
+        env_index: int = 0,
+        agent: str | None = None,
+        control_mode: str | None = None,
+    ) -> None:
+        """The beginning of an episode: what the environment's reset gave, and what it was given."""
+        if self._unusual and not self._revive():
+            return
+        self._send(Reset(
+            0, self._named(agent), env_index, episode, time.time_ns(), time.monotonic_ns(), observation, info, seed,
+            options, _or(control_mode, self._terms.control_mode),
+        ))  # fmt: skip
 
     def episode(
         self,
@@ -226,16 +242,21 @@ class Worker:
         """The end of an episode. `global_step` is the agent's last step's unless it is given."""
         if self._unusual and not self._revive():
             return
-        agent = self._named(agent)
+        self._send(Episode(
+            0, self._named(agent), env_index, episode, total_reward, length, global_step,
+            time.time_ns(), time.monotonic_ns(), end_reason, seed, _or(game_id, self._game_id),
+            _or(control_mode, self._terms.control_mode), policy_label, metadata,
+        ))  # fmt: skip
 
-        def make(seq: int) -> Episode:
-            return Episode(
-                seq, agent, env_index, episode, total_reward, length, self._at(agent, global_step),
-                time.time_ns(), time.monotonic_ns(), end_reason, seed, _or(game_id, self._metadata.get("game_id")),
-                _or(control_mode, self._control_mode), policy_label, metadata,
-            )  # fmt: skip
-
-        self._emit(make)
+    def void_episode(
+        self, *, episode: int, env_index: int = 0, agent: str | None = None, reason: str | None = None
+    ) -> None:
+        """An episode does not count, such as one that a person took back: all that this worker has emitted for it so
+        far stays in the record, and out of tables and exports."""
+        if self._unusual and not self._revive():
+            return
+        now = time.time_ns(), time.monotonic_ns()
+        self._send(EpisodeVoided(0, self._named(agent), env_index, episode, *now, reason))
 
     def metric(
         self,
@@ -249,13 +270,15 @@ class Worker:
         """One value of a named series. `global_step` is the agent's last step's unless it is given."""
         if self._unusual and not self._revive():
             return
-        agent = self._named(agent)
+        now = time.time_ns(), time.monotonic_ns()
+        self._send(Metric(0, name, value, unit, global_step, self._named(agent), *now))
 
-        def make(seq: int) -> Metric:
-            at = self._at(agent, global_step)
-            return Metric(seq, name, value, unit, at, agent, time.time_ns(), time.monotonic_ns())
-
-        self._emit(make)
+    def metrics(
+        self, series: Mapping[str, float | None], *, global_step: int | None = None, agent: str | None = None
+    ) -> None:
+        """One value of each of several named series, as `metric` takes them."""
+        for name, value in _as_mapping(series).items():
+            self.metric(name, value, global_step=global_step, agent=agent)
 
     def log(
         self,
@@ -269,8 +292,8 @@ class Worker:
         """One line of the run's log."""
         if self._unusual and not self._revive():
             return
-        agent = self._named(agent)
-        self._emit(lambda seq: Log(seq, level, message, agent, time.time_ns(), time.monotonic_ns(), logger, fields))
+        now = time.time_ns(), time.monotonic_ns()
+        self._send(Log(0, level, message, self._named(agent), *now, logger, fields))
 
     def set_metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Tell more about the run; values replace earlier ones of the same name."""
@@ -279,23 +302,43 @@ class Worker:
         try:
             told = {**_as_mapping(metadata), **more}
         except UsageError as error:
-            self._tell([Problem("run_metadata", "metadata", str(error))])
+            self._problems.note([Problem("run_metadata", "metadata", str(error))])
             told = more
-        encoded, problems = _encode_metadata(told)
-        self._tell(problems)
+        usable, problems = _encode_metadata(told)
+        self._problems.note(problems)
+        self._metadata.update(usable)
+        now = time.time_ns(), time.monotonic_ns()
+        self._send(RunMetadata(0, msgspec.Raw(_encoder.encode(usable)), self.agent_id, *now))
 
-        def make(seq: int) -> RunMetadata:
-            self._metadata.update(told)
-            return RunMetadata(seq, msgspec.Raw(encoded), self.agent_id, time.time_ns(), time.monotonic_ns())
+    def frame(
+        self,
+        frame: Any,
+        *,
+        episode: int,
+        step: int,
+        reward: float = 0.0,
+        env_index: int = 0,
+        agent: str | None = None,
+        hud: Mapping[str, float] | None = None,
+    ) -> None:
+        """A picture beside the steps, as `step` takes one: for a loop that draws at another rate than it steps.
 
-        self._emit(make)
+        `reward` adds to the return that is shown with it.
+        """
+        if self._unusual and not self._revive():
+            return
+        place = Step(0, self._named(agent), env_index, episode, step, None, reward, False, False, 0, 0)
+        self._make_plain(place)
+        self._show(_moment_of(place), frame, hud)
+        self._problems.say()
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
     def register_on_step(self, callback: StepCallback) -> Callable[[], None]:
         """Call `callback(step)` after each emitted step, on the thread that emitted it; returns what ends that.
 
-        What a callback raises is told once and counted, not raised, unless the worker is strict.
+        The step holds the values that the caller gave. What a callback raises is told once and counted, not raised,
+        unless the worker is strict.
         """
         return _register(self._on_step, callback)
 
@@ -303,11 +346,17 @@ class Worker:
         """Call `callback(episode)` after each emitted episode; as `register_on_step`."""
         return _register(self._on_episode, callback)
 
+    @property
+    def helps(self) -> bytes | None:
+        """The stream of a parent process that this worker's stream helps; None for a stream of its own."""
+        return self._helps
+
     # -- state ---------------------------------------------------------------------------------------------------
 
     @property
     def stream_id(self) -> bytes:
-        return self._info.stream
+        """16 bytes. In a child process, until its first call, the stream of the parent's that it will help."""
+        return self._info.stream if self._info is not None else self._helps or b""
 
     @property
     def emitted(self) -> int:
@@ -329,54 +378,62 @@ class Worker:
         return self._unusual == "closed"
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`.
+        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`, or when some of it
+        was dropped (`dropped` counts that, and nobody waits for it).
 
-        What was dropped is not waited for: `dropped` counts it. After `close` there is nothing to wait for, and the
-        answer is what had been stored by then.
+        That includes what child processes of this worker left that have ended. After `close` there is nothing to wait
+        for, and the answer is what had been stored by then.
         """
-        return self._outbox.complete or self._outbox.flush(timeout_s)
+        return self._outbox.flush(timeout_s)
 
     # -- end -----------------------------------------------------------------------------------------------------
 
     def close(self, outcome: Outcome = "completed", reason: str | None = None) -> bool:
         """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
 
-        True when everything is stored; otherwise the rest stays in the spool and is delivered by a later worker on
-        this machine, or by ``telefabric spool drain``. A second time it only gives that answer again. From inside
-        another call of the same thread (a signal handler) it returns False at once, and happens when that call is over.
+        True only when every event that was emitted is stored; otherwise a warning says how many are not. What was not
+        dropped stays in the spool and is delivered by a later worker on this machine, or by ``telefabric spool
+        drain``. A second time it only gives that answer again. From inside another call of the same thread (a signal
+        handler) it returns False at once, and happens when that call is over.
         """
         if self._unusual:
             _workers.discard(self)
             self._unusual = "closed"
-            return self._outbox.complete
+            return self._outbox.stored_all
 
+        end = self._last_event(outcome, reason)
         self._outbox.end()
         with self._outbox.lock:
             if self._emitting:
                 self._deferred.append(partial(self.close, outcome, reason))
                 return False
             if self.closed:
-                return self._outbox.complete
+                return self._outbox.stored_all
             earlier = bool(self._deferred)
             if not earlier:
-                self._end(outcome, reason)
+                self._end(end)
         try:
             self._catch_up()
         finally:
             stored = self.close(outcome, reason) if earlier else self._let_go()
         return stored
 
-    def _end(self, outcome: Outcome, reason: str | None) -> None:
-        """Append the last event, as `_append` does; the worker stays open when that fails."""
+    def _last_event(self, outcome: str, reason: str | None) -> RunCompleted:
+        if outcome not in _OUTCOMES:
+            words = ", ".join(_OUTCOMES)
+            self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is none of {words}")])
+            outcome, reason = "failed", reason or f"it ended as {text(outcome)!r}"
+        event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
+        self._make_plain(event)
+        return event
 
-        def make(seq: int) -> RunCompleted:
-            self._unusual = "closed"
-            now = time.time_ns(), time.monotonic_ns()
-            return RunCompleted(seq, outcome, reason, *now, self._step_count, self._episode_count)
-
+    def _end(self, event: RunCompleted) -> None:
+        """Append the last event, under the lock; the worker stays open when that fails."""
         head = self._outbox.head
         try:
-            self._append(make)
+            self._unusual = "closed"
+            event.steps, event.episodes = self._step_count, self._episode_count
+            self._append(event)
         except BaseException:
             if self._outbox.head == head:
                 self._unusual = ""
@@ -384,7 +441,12 @@ class Worker:
 
     def _let_go(self) -> bool:
         _workers.discard(self)
-        return self._outbox.close(self._environment.exit_flush_s)
+        lineage.retract(self.run_id, self.stream_id)
+        return self._outbox.close(self._terms.environment.exit_flush_s)
+
+    def _close_at_end(self) -> None:
+        assert lifetime.program is not None
+        self.close(*lifetime.program.ending(self._error_before))
 
     def __enter__(self) -> Worker:
         return self
@@ -392,82 +454,160 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(*outcome_of(error))
+        self.close(*ending_of(error))
+
+    # -- copies --------------------------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Callable[[Terms, bytes], Worker], tuple[Terms, bytes]]:
+        environment = self._terms.environment
+        if self.worker_id == default_worker_id():
+            environment = environment._replace(worker_id="")  # each process has its own
+        metadata = {name: bytes(value) for name, value in self._metadata.items()}
+        terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
+        return _inherit, (terms, self.stream_id)
+
+    def __copy__(self) -> Worker:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Worker:
+        return self
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """Open a stream of our own, with its first event."""
+    def begin(self) -> None:
+        """Open a stream of our own, with its first event. Raises `telefabric.errors.SpoolError`."""
         started_ns = time.time_ns()
-        metadata, problems = _encode_metadata(self._metadata)
-        self._tell(problems)  # before anything is opened: it raises when strict
-        self._info = StreamInfo(
-            os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, self._control_mode,
-            hostname(), os.getpid(), __version__, metadata,
+        metadata = _encoder.encode(self._metadata)
+        mode = self._terms.control_mode
+        info = StreamInfo(
+            os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, mode,
+            hostname(), os.getpid(), __version__, metadata, self._helps,
         )  # fmt: skip
-        self._steps: dict[str, int] = {}
-        self._names: set[Any] = {self.agent_id}
-        """Of agents, as they were given, that may be ids as they are."""
-        self._step_count = 0
-        self._episode_count = 0
         started = RunStarted(
-            1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(),
-            self._control_mode, msgspec.Raw(metadata), self._info.host, self._info.pid, __version__,
+            1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(), mode,
+            msgspec.Raw(metadata), info.host, info.pid, __version__, PAYLOAD_VERSION, self._helps,
         )  # fmt: skip
-        encoded = self._encode(started, plain=False)
-        self._outbox: Outbox = open_outbox(self._environment, self._info)
-        with self._outbox.lock:
-            self._outbox.append(1, encoded)
-        _close_at_exit()
-        self._say()
-        self._unusual = "off" if self._environment.mode == "off" else ""  # last: from here on other threads emit
+        coerce(started)
+        outbox = open_outbox(self._terms.environment, info)
+        with outbox.lock:
+            outbox.append(1, _encoder.encode(started))
+        self._outbox, self._info = outbox, info
+        self._steps, self._step_count, self._episode_count = {}, 0, 0
+        self._error_before = lifetime.last_error()
+        _workers.add(self)
+        lifetime.at_end(_close_all)
+        if self._terms.environment.mode == "off":
+            self._unusual = "off"
+            return
+        lineage.announce(self.run_id, info.stream)
+        self._unusual = ""  # last: from here on other threads emit
 
     def _revive(self) -> bool:
-        """The unusual cases of a call: True when it may go on."""
-        if self._unusual == "forked" and self._on_fork == "new":
+        """The unusual cases of a call: True when it may go on. Never under the outbox's lock."""
+        if self._unusual == "unopened":
             with self._revival:
-                if self._unusual == "forked":
-                    self._begin()
+                if self._unusual == "unopened":
+                    self._begin_in_child()
             return not self._unusual
         if self._unusual == "closed":
             if self._strict:
                 raise ClosedError("this worker is closed: connect() again for a new stream")
-            self._tell([Problem("worker", "closed", "it was called after close(), and the call was ignored")])
-            self._say()
+            self._problems.note([Problem("worker", "closed", "it was called after close(), and the call was ignored")])
+            self._problems.say()
         return False
 
-    def _emit(self, make: Callable[[int], Event]) -> None:
-        """Append the event that `make` gives for its seq; later, when this call interrupts one of the same thread."""
+    def _begin_in_child(self) -> None:
+        if self._terms.on_fork == "off":
+            self._unusual = "off"
+            return
+        try:
+            self.begin()
+        except SpoolError as error:
+            if self._terms.on_error == "raise":
+                raise
+            self._unusual = "off"
+            self._problems.note([Problem("worker", "off", f"nothing is recorded: {error}")])
+
+    def tell(self, problems: list[Problem]) -> None:
+        """Count problems and log what is new among them; never under a lock. Raises `UsageError` when strict."""
+        self._problems.note(problems)
+        self._problems.say()
+
+    def _make_plain(self, event: Event) -> None:
+        """Bring every field to an exact built-in type or raw MessagePack; what cannot be is left out and told."""
+        self._problems.note(coerce(event))
+
+    def _send(self, event: Event) -> None:
+        """Emit an event of the caller's values."""
+        given = _copy(event) if self._on_episode and event.__class__ is Episode else None
+        self._make_plain(event)
+        self._emit(event, given)
+
+    def _emit(self, event: Event, given: Event | None = None) -> None:
+        """Number a plain event and append it; later, when this call interrupts one of the same thread.
+
+        `given`: the same with the caller's values, for callbacks.
+        """
         try:
             with self._outbox.lock:
                 if self._emitting:
-                    self._deferred.append(partial(self._emit, make))
+                    self._deferred.append(partial(self._emit, event, given))
                     return
-                if self._unusual and not self._revive():  # closed by another thread just now
-                    return
-                event = self._append(make)
+                late = self._unusual
+                if not late:
+                    self._append(event)
         except BaseException as error:  # noqa: BLE001  raised again by what it calls
             self._settle(error)
-        if self._on_episode and isinstance(event, Episode):
-            self._call(self._on_episode, event)
-        self._catch_up()
+        if late:  # another thread has closed the worker just now
+            self._revive()
+            return
+        if given is not None:
+            self._tell_callbacks(event, given)
+        if self._deferred or self._problems.unsaid:
+            self._catch_up()
 
-    def _append(self, make: Callable[[int], Event]) -> Event:
+    def _append(self, event: Event) -> None:
         """The caller holds the lock and has seen that no call is under way."""
         self._emitting = True
         try:
-            event = make(self._outbox.head + 1)
-            self._outbox.append(event.seq, self._encode(event, plain=False))
+            outbox = self._outbox
+            event.seq = outbox.head + 1
+            if isinstance(event, Step):
+                steps = self._steps
+                number = event.global_step
+                if number is None:
+                    number = event.global_step = steps.get(event.agent_id, -1) + 1
+                outbox.append(event.seq, self._encode(event))
+                steps[event.agent_id] = number
+                self._step_count += 1
+                return
+            if isinstance(event, (Episode, Metric)) and event.global_step is None:
+                event.global_step = self._steps.get(event.agent_id)
+            outbox.append(event.seq, self._encode(event))
             self._episode_count += isinstance(event, Episode)
-            return event
         finally:
             self._emitting = False
+
+    def _encode(self, event: Event) -> bytes:
+        """The bytes of an event of plain fields. Fields that are too large, or texts that are not UTF-8, go now."""
+        try:
+            encoded = _encoder.encode(event)
+            if len(encoded) <= limits.EVENT_BYTES_MAX:
+                return encoded
+        except (UnicodeEncodeError, OverflowError):
+            pass  # a lone surrogate in a text, or an integer beyond 64 bits: they have another form
+        self._problems.note(coerce(event))
+        return _encoder.encode(event)
 
     def _catch_up(self) -> None:
         """What must not happen under the lock: calls that came from inside it, and the log, whose handler may emit."""
         while self._deferred:
-            self._deferred.popleft()()
-        self._say()
+            try:
+                call = self._deferred.popleft()
+            except IndexError:  # another thread carries it out
+                break
+            call()
+        self._problems.say()
 
     def _settle(self, error: BaseException) -> NoReturn:
         """A call ends by `error`, such as a signal handler's `SystemExit`: those from inside it happen all the same."""
@@ -476,41 +616,6 @@ class Worker:
                 self._catch_up()
         finally:
             raise error
-
-    def _encode(self, event: Event, plain: bool) -> bytes:
-        """The event's bytes; the slow way round when a field is not of its plain type, or a value is unusual."""
-        if plain:
-            try:
-                encoded = _encoder.encode(event)
-            except Exception:  # noqa: BLE001, S110  whatever the caller's own objects raise: repair tells it
-                pass
-            else:
-                if len(encoded) <= limits.EVENT_BYTES_MAX:
-                    return encoded
-        encoded, problems = repair(event)
-        if problems:
-            self._tell(problems)
-        return encoded
-
-    def _tell(self, problems: list[Problem]) -> None:
-        for problem in problems:
-            name = f"{problem.kind}.{problem.field}"
-            if self._strict and problem.kind != "worker":
-                raise UsageError(f"{name} cannot be used: {problem.why}")
-            self.problems[name] += 1
-            if (problem.kind, problem.field) not in self._told:
-                self._told.add((problem.kind, problem.field))
-                self._unsaid.append((name, problem.why))
-
-    def _say(self) -> None:
-        """Log what `_tell` noted: never under the lock, for a log handler may itself emit."""
-        while self._unsaid:
-            name, why = self._unsaid.pop(0)
-            log.warning(
-                "worker.value_left_out: %s goes without its value: %s (told once; counted in worker.problems)",
-                name,
-                why,
-            )
 
     def _named(self, agent: Any) -> str:
         """An agent's name, as usable as the worker's own; that one when it has none."""
@@ -521,108 +626,77 @@ class Worker:
         try:
             given = text(agent)
         except Exception as error:  # noqa: BLE001  whatever the caller's object raises
-            self._tell([Problem("event", "agent", f"its text cannot be had: {described(error)}")])
+            self._problems.note([Problem("event", "agent", f"its text cannot be had: {described(error)}")])
             return self.agent_id
         if given not in self._names:
             name = name_of(given)
             if not name or name != given:
                 why = f"it should be printable text of 1 to {limits.NAME_BYTES_MAX} bytes"
-                self._tell([Problem("event", "agent", why)])
+                self._problems.note([Problem("event", "agent", why)])
                 return name or self.agent_id
             self._names.add(given)
         return given
 
-    def _count_step(self, agent: str, global_step: Any) -> None:
-        """Go on counting from a step number of any type; one that cannot be used counts as one step."""
-        try:
-            self._steps[agent] = integer(global_step)
-        except Exception:  # noqa: BLE001  whatever the caller's object raises
-            self._steps[agent] = self._steps.get(agent, -1) + 1
+    @property
+    def _game_id(self) -> Any:
+        known = self._metadata.get("game_id")
+        return None if known is None else values.decode(known)
 
-    def frame(
-        self,
-        frame: Any,
-        *,
-        episode: int,
-        step: int,
-        reward: float = 0.0,
-        env_index: int = 0,
-        agent: str | None = None,
-        hud: Mapping[str, float] | None = None,
-    ) -> None:
-        """A picture beside the steps, as `step` takes one: for a loop that draws at another rate than it steps.
-
-        `reward` adds to the return that is shown with it.
-        """
-        if not self._unusual or self._revive():
-            agent = self.agent_id if agent is None else self._named(agent)
-            self._show(Moment(agent, env_index, episode, step, reward, False), frame, hud)
-            self._say()
-
-    def _to_store(self, moment: Moment, frame: Any) -> tuple[Any, Frame | None]:
+    def _to_store(self, rule: StoredFrames, moment: Moment, frame: Any) -> tuple[Any, Frame | None]:
         """What was rendered if it had to be, and the frame as an event if it is to be stored."""
-        rule = self._outbox.stored
         picture = frame
         try:
-            if rule is None or not rule.wants(moment):
+            if not rule.wants(moment):
                 return frame, None
             if callable(frame):
                 picture = None
                 picture = frame()
             return picture, None if picture is None else rule.encode(moment, picture)
         except ImportError:
-            self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
+            self._problems.note([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._tell([Problem("step", "frame", described(error))])
+            self._problems.note([Problem("step", "frame", described(error))])
         return picture, None
 
     def _store(self, rule: StoredFrames, moment: Moment, frame: Frame | None) -> None:
         """Emit what the rule gives out after a step."""
-        try:
-            due = rule.stepped(moment._replace(reward=number(moment.reward)), frame)
-        except Exception as error:  # noqa: BLE001  an index or a flag that is none; the event says so, too
-            self._tell([Problem("step", "frame", said(error))])
-            return
-        if rule.thinned and not self.problems["frame.thinned"]:
-            log.warning(
-                "worker.frames_thinned: running episodes have more frames than %d MiB: of the largest every second one "
-                "goes (told once; counted in worker.problems)", BYTES_MAX >> 20,
-            )  # fmt: skip
+        due = rule.stepped(moment, frame)
         if rule.thinned:
-            self.problems["frame.thinned"] = rule.thinned
+            self._problems.thinned(rule.thinned, BYTES_MAX >> 20)
         for one in due:
-            self._emit(partial(_with_seq, one))
+            self._emit(one)
 
     def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:
         """Offer a frame; whatever is wrong with it is told once."""
         try:
             self._outbox.show(moment, frame, hud or {})
         except ImportError:
-            self._tell([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
+            self._problems.note([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._tell([Problem("step", "frame", described(error))])
+            self._problems.note([Problem("step", "frame", described(error))])
 
-    def _at(self, agent: str, global_step: int | None) -> int | None:
-        return self._steps.get(agent) if global_step is None else global_step
-
-    def _call(self, callbacks: list[Any], event: Event) -> None:
-        for callback in list(callbacks):
+    def _tell_callbacks(self, event: Any, given: Any) -> None:
+        given.seq, given.global_step = event.seq, event.global_step
+        callbacks: list[Any] = [*(self._on_step if event.__class__ is Step else self._on_episode)]
+        for callback in callbacks:
             try:
-                callback(event)
+                callback(given)
             except Exception as error:
                 if self._strict:
                     raise
                 name = getattr(callback, "__qualname__", repr(callback))
-                self._tell([Problem("callback", name, f"it raised {described(error)}")])
-                self._say()
+                self._problems.note([Problem("callback", name, f"it raised {described(error)}")])
 
     def _after_fork(self) -> None:
         """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
+        self._problems.forked()
         if not self._unusual:
-            self._unusual = "forked"
+            self._unusual = "unopened"
+            self._helps = self.stream_id
+            _heirs[self._helps] = self
             self._emitting = False
             self._deferred.clear()
-            self._revival = threading.Lock()
+            self._revival = threading.RLock()
             if self.worker_id.endswith(f"-{os.getppid()}"):
                 self.worker_id = default_worker_id()
             self._outbox.disown()
@@ -655,8 +729,8 @@ def _or(value: Any, default: Any) -> Any:
         return value
 
 
-def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]:
-    """Metadata as MessagePack, without what cannot be encoded or makes it too large."""
+def _encode_metadata(metadata: Mapping[Any, Any]) -> tuple[dict[str, msgspec.Raw], list[Problem]]:
+    """Metadata by name, each value encoded; without what cannot be encoded or makes it too large."""
     problems: list[Problem] = []
     usable: dict[str, msgspec.Raw] = {}
     size = 0
@@ -675,58 +749,70 @@ def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]
             continue
         size = grown
         usable[name] = msgspec.Raw(encoded)
-    return msgspec.msgpack.encode(usable), problems
+    return usable, problems
 
 
-def outcome_of(error: BaseException | None) -> tuple[Outcome, str | None]:
-    """How a run ended whose program ended with `error`, and the reason to tell."""
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        return "completed", None
-    if isinstance(error, KeyboardInterrupt):
-        return "cancelled", "interrupted"
-    if isinstance(error, GeneratorExit):
-        return "cancelled", "its generator was closed"
-    asyncio = sys.modules.get("asyncio.exceptions")  # where nobody has imported it, nothing can be its error
-    if asyncio is not None and isinstance(error, asyncio.CancelledError):
-        return "cancelled", "its task was cancelled"
-    return "failed", described(error)[:_REASON_CHARS_MAX]
+def _copy(event: Any) -> Any:
+    """The same fields, to be numbered apart: the values themselves are the caller's."""
+    return event.__class__(*(getattr(event, name) for name in event.__struct_fields__))
 
 
-def _close_at_exit() -> None:
-    """See to it that this process closes its workers when it ends by itself. A second time is harmless."""
-    global _exit_seen_to
-    if _exit_seen_to == os.getpid():
-        return
-    if not _exit_seen_to:
-        atexit.register(_close_all)  # a forked child inherits it
-    _exit_seen_to = os.getpid()
-    multiprocessing = sys.modules.get("multiprocessing.util")
-    if multiprocessing is not None and sys.modules["multiprocessing.process"].parent_process() is not None:
-        multiprocessing.Finalize(None, _close_all, exitpriority=0)  # such a child ends without atexit
+def _moment_of(event: Step) -> Moment:
+    reward = 0.0 if event.reward is None else event.reward
+    ended = event.terminated or event.truncated
+    return Moment(event.agent_id, event.env_index, event.episode_index, event.step_index, reward, ended)
+
+
+def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
+    """A worker that is open. Raises `telefabric.errors.SpoolError`, and `UsageError` for what is unusable."""
+    usable, problems = _encode_metadata(_as_mapping(metadata))
+    worker = Worker(terms._replace(metadata={name: bytes(value) for name, value in usable.items()}))
+    worker.tell(problems)  # before anything is opened: it raises when strict
+    worker.begin()
+    return worker
+
+
+def _inherit(terms: Terms, stream: bytes) -> Worker:
+    """Unpickled: the worker itself where it lives, else this process's own worker of the same run."""
+    with _guard:
+        for worker in (_heirs.get(stream), *_workers):
+            if worker is not None and stream in (worker.stream_id, worker.helps) and not worker.closed:
+                return worker
+        heir = _heirs[stream] = Worker(terms)
+        return heir
 
 
 def _close_all() -> None:
-    """End the workers that nobody closed: their run failed if the program ends by an exception."""
-    ending = outcome_of(sys.exception() or getattr(sys, "last_value", None))
+    """End the workers that nobody closed, as their program ends."""
     with ExitStack() as stack:  # whatever one of them raises
         for worker in list(_workers):
-            stack.callback(worker.close, *ending)
+            stack.callback(worker._close_at_end)
+
+
+def close_earlier(cell: Cell, environment: WorkerEnvironment) -> None:
+    """End what an earlier execution of a notebook cell opened, for the same run or when both have a made-up name."""
+    for worker in list(_workers):
+        earlier = worker._terms.environment
+        same = not (earlier.run_named or environment.run_named) or earlier.run_id == environment.run_id
+        if same and earlier.agent_id == environment.agent_id and cell.is_again(worker._terms.cell):
+            worker.close("cancelled", "its notebook cell was run again")
 
 
 def _forked() -> None:
+    global _guard
+    _guard = threading.RLock()
     reset_after_fork()
     for worker in list(_workers):
         worker._after_fork()
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=values.enc_hook)
+_encoder = msgspec.msgpack.Encoder()
+"""Without a hook: what it encodes is plain."""
+_OUTCOMES = get_args(Outcome)
+_guard = threading.RLock()
 _workers: set[Worker] = set()
 """Those that are not closed, also when their program has let go of them."""
-_exit_seen_to = 0
-"""The process that closes its workers at its end."""
+_heirs: dict[bytes, Worker] = {}
+"""Workers that came to this process pickled, by the stream that they help."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-def _with_seq(frame: Frame, seq: int) -> Frame:
-    return msgspec.structs.replace(frame, seq=seq)

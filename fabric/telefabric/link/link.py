@@ -22,6 +22,7 @@ from telefabric.link.linked import LinkedStream
 from telefabric.link.live import LiveSender
 from telefabric.link.orphans import Orphans
 from telefabric.link.sockets import Sockets
+from telefabric.logthread import log_thread
 from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
 from telefabric.session.clock import clock_of
@@ -96,6 +97,7 @@ class Link:
         """End the thread; spools that are not complete stay on the disk for a later drain."""
         self._stop.set()
         self._thread.join(timeout_s)
+        log_thread.settle(timeout_s)
 
     @property
     def alive(self) -> bool:

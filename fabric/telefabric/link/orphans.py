@@ -7,10 +7,11 @@ from pathlib import Path
 
 from telefabric import limits
 from telefabric.errors import SpoolError
+from telefabric.filelock import FileLock
 from telefabric.link.linked import LinkedStream
 from telefabric.ratelimit import library_logger
 from telefabric.session.stream import NS
-from telefabric.spool import Spool
+from telefabric.spool import Spool, parent_in
 
 log = library_logger("telefabric.link")
 
@@ -31,6 +32,8 @@ class Orphans:
         """Of them, which no spool held any more: each is in a gap."""
         self._root = root
         self._scan_due_ns = 0
+        self._parents: dict[Path, bytes | None] = {}
+        """The stream that each spool's stream helps, as its folder says."""
 
     def next(self, carried: dict[bytes, LinkedStream], now_ns: int) -> list[Spool]:
         """Spools to drain now."""
@@ -49,6 +52,27 @@ class Orphans:
             if len(found) == free:
                 break
         return found
+
+    def hurry(self) -> None:
+        """Look again at the next turn. Any thread."""
+        self._scan_due_ns = 0
+
+    def left_by_helpers(self, parent: bytes) -> list[Path]:
+        """Spools of streams that help this one and that nobody else holds: their process has ended. Any thread.
+
+        Those that this process drains are among them. Streams that help a helper count, too.
+        """
+        folders = self._look()
+        for directory in folders:
+            if directory not in self._parents:
+                self._parents[directory] = parent_in(directory)
+        found: list[Path] = []
+        waiting = {parent}
+        while waiting:
+            helpers = [one for one in folders if self._parents[one] in waiting]
+            waiting = {bytes.fromhex(one.name) for one in helpers}
+            found += helpers
+        return [one for one in found if not FileLock.is_elsewhere(one / "lock") and not (one / "closed").exists()]
 
     def _look(self) -> list[Path]:
         try:

@@ -542,6 +542,14 @@ class Spool:
             self._owner.release()
 
 
+def parent_in(directory: Path) -> bytes | None:
+    """The stream that the stream of a spool helps, as its folder says; None when it helps none, or does not say."""
+    try:
+        return msgspec.msgpack.decode((directory / "stream").read_bytes(), type=StreamInfo).parent
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def _remove(directory: Path, owner: FileLock) -> None:
     """Remove what is a spool's, and the folder if nothing else is in it. What marks it as done goes last."""
     for pattern in (f"*{SUFFIX}", f"{_SPARE}*", "position*", "stream", "closed", "lock"):
