@@ -26,7 +26,7 @@ class Services:
         log_level: str | None = None,
         metrics: str = OFF,
     ) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
         self.broker = Part("broker", self._broker_command)
         self.store = Part("store", self._store_command)
         self._listen = listen
