@@ -71,7 +71,9 @@ class Service:
             if errors:
                 errors.close()
         assert self.process.stdout is not None
-        word, _, self.url = self.process.stdout.readline().strip().partition(" ")
+        word = "starting"
+        while word == "starting":
+            word, _, self.url = self.process.stdout.readline().strip().partition(" ")
         if word != "ready":
             code = self._end(signal.SIGKILL)
             raise AssertionError(f"{self.command} did not become ready (exit code {code})")

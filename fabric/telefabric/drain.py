@@ -33,7 +33,7 @@ class Drain:
 
     def __init__(self, address: Address, root: Path) -> None:
         self._address = address
-        self._root = root
+        self._root = root = root.absolute()
         orphan_candidates(root)
         self._link = Link(address, spool_root=root, drain_orphans=True)
         self._started_s = time.monotonic()

@@ -47,7 +47,7 @@ class FileFeed:
         window_ids: int = WINDOW_IDS,
         history_ids: int = HISTORY_IDS,
     ) -> None:
-        self._path = path
+        self._path = path.absolute()
         self._poll_s = poll_s
         self._window_ids = window_ids
         self._history_ids = history_ids

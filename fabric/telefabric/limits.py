@@ -130,6 +130,9 @@ LOG_LINES_MAX = 1_000
 """That wait for a slow log handler; further ones are counted."""
 FIGURES_S = 1.0
 """How often a service makes its figures anew while it has a metrics endpoint."""
+START_SILENCE_S = 20.0
+"""A service that starts and says, reads, writes and computes nothing for so long is stuck. One that does any of these
+may take as long as it needs: the migration of a large store takes minutes."""
 SUMMARY_S = 60.0
 REASONS_MAX = 32
 """Series of one metric for reasons that another process may have thought of; further ones are told together."""

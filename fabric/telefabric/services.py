@@ -26,7 +26,7 @@ class Services:
         log_level: str | None = None,
         metrics: str = OFF,
     ) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
         self.broker = Part("broker", self._broker_command)
         self.store = Part("store", self._store_command)
         self._listen = listen
@@ -47,15 +47,16 @@ class Services:
     def file(self) -> Path:
         return self.folder / FILE_NAME
 
-    def start(self) -> None:
-        self._supervisor.start()
+    def start(self) -> bool:
+        """Start both; False when `stop` came first."""
+        return self._supervisor.start()
 
     def tend(self) -> None:
         """Keep them alive until `stop`; blocks."""
         self._supervisor.run()
 
     def stop(self) -> None:
-        """End `tend` soon, which stops the parts. Any thread, and signal handlers."""
+        """End `start` or `tend` soon, which stops the parts. Any thread, and signal handlers."""
         self._supervisor.stop()
 
     def __enter__(self) -> Services:

@@ -1,7 +1,8 @@
 """The one table of settings: flags, environment, `telefabric.toml` and defaults all come from here.
 
 A flag wins over the environment (``TELEFABRIC_…``), that over ``telefabric.toml`` in the current folder (or the file
-that ``TELEFABRIC_CONFIG`` names), that over the default.
+that ``TELEFABRIC_CONFIG`` names), that over the default. Paths are made absolute here, so that they stay what they are
+when the program changes its folder: those of flags and variables from the current folder, those of a file from its own.
 """
 
 from __future__ import annotations
@@ -164,7 +165,12 @@ def _choice(*names: str) -> Callable[[str], str]:
 
 
 def _path(value: str) -> Path:
-    return Path(_text(value)).expanduser()
+    try:
+        if "\0" not in _text(value):
+            return Path(value).expanduser()
+    except RuntimeError:  # ~somebody who has no home
+        pass
+    raise ValueError("a path")
 
 
 SETTINGS: dict[str, Setting] = {
@@ -289,13 +295,15 @@ def resolve(
     if name in file:
         if type(file[name]) not in (str, int, float):
             raise UsageError(f"{name} in {FILE_NAME} is {file[name]!r} and should be a text in quotes or a number")
-        return Resolved(_parse(setting, file[name], f"{name} in {FILE_NAME}"), "file")
+        return Resolved(
+            _parse(setting, file[name], f"{name} in {FILE_NAME}", absolute(_file_path(environ)).parent), "file"
+        )
     return Resolved(setting.default, "default")
 
 
 def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
     """What ``telefabric.toml`` says; nothing when there is none. Raises `UsageError` for a malformed one."""
-    path = Path(environ.get("TELEFABRIC_CONFIG", FILE_NAME))
+    path = _file_path(environ)
     if not path.is_file():
         if "TELEFABRIC_CONFIG" in environ:
             raise UsageError(f"TELEFABRIC_CONFIG names {path}, which is no file: correct or unset it")
@@ -312,11 +320,24 @@ def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
     return found
 
 
-def _parse(setting: Setting, value: Any, where: str) -> Any:
+def _file_path(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("TELEFABRIC_CONFIG", FILE_NAME))
+
+
+def _parse(setting: Setting, value: Any, where: str, folder: Path | None = None) -> Any:
     try:
-        return setting.parse(str(value))
+        found = setting.parse(str(value))
     except ValueError as error:
         raise UsageError(f"{where} is {str(value)!r} and should be {error}") from None
+    return absolute(found, folder) if isinstance(found, Path) else found
+
+
+def absolute(path: Path, folder: Path | None = None) -> Path:
+    """The path from `folder`, or from the current one. Raises `UsageError` when that has been removed."""
+    try:
+        return folder / path if folder else path.absolute()
+    except FileNotFoundError:
+        raise UsageError(f"{path} begins at the current folder, which is gone: change to one that exists") from None
 
 
 def data_folder(given: Any = None) -> Path:
@@ -332,7 +353,10 @@ def spool_folder(given: Any = None) -> Path:
 
 
 def user_data() -> Path:
-    """Where store and spools are unless a setting says otherwise."""
+    """Where store and spools are unless a setting says otherwise. Raises `UsageError` without a home folder."""
     import platformdirs  # takes 30 ms, and most workers are told where their spool is
 
-    return platformdirs.user_data_path("telefabric", appauthor=False)
+    found = platformdirs.user_data_path("telefabric", appauthor=False)
+    if found.parts[0] == "~":  # neither a variable nor the system names one
+        raise UsageError("this user has no home folder: set HOME, or TELEFABRIC_DATA and TELEFABRIC_SPOOL")
+    return absolute(found)

@@ -1,125 +1,192 @@
 """Child processes that are kept alive: started, restarted with back-off when they die, stopped together.
 
-A part says on its standard output that it is ready, in one line ``ready URL``; a part that ends before it ever was
-ready has told why on standard error, and is not tried again. Parts hold a pipe from us on their standard input and stop
-by themselves when it closes, so none outlives a supervisor that was killed.
+A part says on its standard output how its start goes, one line each: any number of ``starting WORDS``, such as
+``starting migrating, 43 %``, and then ``ready URL``. It may take as long as it gets on, which its lines show, and also
+what it reads, writes and computes; one that shows neither for `limits.START_SILENCE_S` is stuck. A part that ends by
+itself before it ever was ready has told why on standard error, and is not tried again; one that a signal ended is
+started again, whenever that was. Parts hold a pipe from us on their standard input and stop by themselves when it
+closes, so none outlives a supervisor that was killed.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 
 import structlog
 
+from telefabric import limits
 from telefabric.errors import EnvironmentProblem, PartFailed
 from telefabric.session.backoff import Backoff
 
 log = structlog.get_logger("telefabric.supervisor")
 
-_READY_S = 20.0
 _STOP_S = 10.0
 _POLL_S = 0.05
 _SETTLED_S = 10.0
 """A part that lived so long starts its back-off anew."""
+_TELL_S = 5.0
+"""So often a start that goes on is logged."""
+
+
+class _Child:
+    """One process of a part, and how its start goes."""
+
+    def __init__(self, name: str, command: Sequence[str], silence_s: float) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.url = ""
+        """What its ready line named."""
+        self.started_s = time.monotonic()
+        self._name = name
+        self._silence_s = silence_s
+        self._doing = self._told = "not ready yet"
+        self._told_s = self._sign_s = self.started_s
+        self._sign: tuple[object, ...] = ()
+        threading.Thread(target=self._listen, name=f"start-of-{name}", daemon=True).start()
+
+    def watch_start(self, now_s: float) -> None:
+        """Log what it does, when that is new or takes long. Call it often until it is ready."""
+        if self._doing != self._told or now_s - self._told_s > _TELL_S:
+            self._told, self._told_s = self._doing, now_s
+            log.info("part.starting", part=self._name, doing=self._doing, for_s=round(now_s - self.started_s, 1))
+        sign = (self._doing, *_work_of(self.process.pid))
+        if sign != self._sign:
+            self._sign, self._sign_s = sign, now_s
+
+    def is_stuck(self, now_s: float) -> bool:
+        return not self.url and now_s - self._sign_s > self._silence_s
+
+    def stop(self) -> None:
+        """Close its pipe, which ends it; kill it when that takes too long."""
+        self.let_go()
+        if not self.url:
+            self.process.terminate()  # it serves nobody yet, and may be long in a migration
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            log.error("part.killed", part=self._name, after_s=_STOP_S)
+            self.process.kill()
+            self.process.wait()
+
+    def let_go(self) -> None:
+        if self.process.stdin:
+            self.process.stdin.close()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                word, _, rest = line.decode(errors="replace").strip().partition(" ")
+                if word == "ready":
+                    self.url = rest
+                elif word == "starting":
+                    self._doing = rest
 
 
 class Part:
-    """One child process. `command` is asked for at each start, so that it can name what is known by then."""
+    """One program. `command` is asked for at each start, so that it can name what is known by then."""
 
-    def __init__(self, name: str, command: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self, name: str, command: Callable[[], Sequence[str]], *, silence_s: float = limits.START_SILENCE_S
+    ) -> None:
         self.name = name
         self.url = ""
-        """What its ready line named."""
+        """What its newest ready line named."""
         self.restarts = 0
         self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
+        self._silence_s = silence_s
+        self._child: _Child | None = None
         self._backoff = Backoff(Random(os.urandom(8)))
-        self._started_s = 0.0
         self._due_s = 0.0
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        return self._child.process.pid if self._child else None
 
     def start(self) -> None:
-        """Start it and wait until it is ready. Raises `EnvironmentProblem` when it ends or hangs before that."""
-        self._spawn()
-        self._await_ready()
+        """Start it and wait until it is ready. Raises `EnvironmentProblem` as `is_up` does."""
+        while not self.is_up():
+            time.sleep(_POLL_S)
+
+    def is_up(self) -> bool:
+        """Whether it has been ready; tends it until then. Raises `EnvironmentProblem` when it will not come up."""
+        child = self._child
+        if child is not None and not self.url:
+            code = child.process.poll()
+            if code is None and child.is_stuck(time.monotonic()):
+                self.stop()
+                raise EnvironmentProblem(
+                    f"the {self.name} did not start: it did nothing for {self._silence_s:g} s: see what it logged"
+                )
+            if code is not None and not _by_signal(code):
+                self.stop()
+                raise _ended(self.name, code)
+        self.tend()
+        return bool(self.url)
 
     def tend(self) -> None:
-        """Restart it when it has died and its wait is over. Call it often."""
+        """Start it when it does not run and its wait is over; kill it when its start is stuck. Call it often."""
         now = time.monotonic()
-        if self._process is not None and self._process.poll() is not None:
-            if now - self._started_s > _SETTLED_S:
-                self._backoff.reset()
-            wait_s = self._backoff.next_s()
-            code = self._process.returncode
-            log.warning("part.died", part=self.name, exit_code=code, restart_s=round(wait_s, 2))
-            self._close_pipes()
-            self._process = None
-            self._due_s = now + wait_s
-        if self._process is None and now >= self._due_s:
-            self.restarts += 1
-            self._spawn()
-            threading.Thread(target=self._read_ready, name=f"ready-{self.name}", daemon=True).start()
+        child = self._child
+        if child is None:
+            if now >= self._due_s:
+                self.restarts += self._due_s > 0
+                self._child = _Child(self.name, self._command(), self._silence_s)
+        elif child.process.poll() is not None:
+            self._has_died(child, now)
+        elif child.url:
+            self.url = child.url
+        else:
+            child.watch_start(now)
+            if child.is_stuck(now):
+                log.error("part.stuck", part=self.name, after_s=self._silence_s)
+                child.process.kill()
 
     def stop(self) -> None:
-        """Close its pipe, which ends it; kill it when that takes too long."""
-        process = self._process
-        if process is None:
-            return
-        if process.stdin:
-            process.stdin.close()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            log.error("part.killed", part=self.name, after_s=_STOP_S)
-            process.kill()
-            process.wait()
-        self._close_pipes()
-        self._process = None
+        """End it, if it runs."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.stop()
 
-    def _spawn(self) -> None:
-        self._started_s = time.monotonic()
-        self._process = subprocess.Popen(self._command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def _has_died(self, child: _Child, now: float) -> None:
+        if now - child.started_s > _SETTLED_S:
+            self._backoff.reset()
+        wait_s = self._backoff.next_s()
+        log.warning("part.died", part=self.name, exit_code=child.process.returncode, restart_s=round(wait_s, 2))
+        child.let_go()
+        self._child = None
+        self._due_s = now + wait_s
 
-    def _await_ready(self) -> None:
-        reader = threading.Thread(target=self._read_ready, name=f"ready-{self.name}", daemon=True)
-        reader.start()
-        reader.join(_READY_S)
-        if self.url:
-            return
-        process = self._process
-        assert process is not None
-        code = process.poll() if reader.is_alive() else process.wait()
-        self.stop()
-        if code is None:
-            raise EnvironmentProblem(f"the {self.name} did not start within {_READY_S:.0f} s: see what it logged")
-        if code not in (1, 2):
-            raise EnvironmentProblem(f"the {self.name} ended with {code} before it was ready: see what it logged")
-        problem = PartFailed(f"the {self.name} did not start: see its message above")
-        problem.exit_code = code
-        raise problem
 
-    def _read_ready(self) -> None:
-        process = self._process
-        assert process is not None
-        assert process.stdout is not None
-        word, _, url = process.stdout.readline().decode().strip().partition(" ")
-        if word == "ready":
-            self.url = url
+def _by_signal(code: int) -> bool:
+    return code < 0 or code == 128 + signal.SIGINT  # ours end with this one at an interrupt
 
-    def _close_pipes(self) -> None:
-        assert self._process is not None
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
+
+def _ended(name: str, code: int) -> EnvironmentProblem:
+    """The error for a part that ended by itself before it was ready."""
+    if code not in (1, 2):
+        return EnvironmentProblem(f"the {name} ended with {code} before it was ready: see what it logged")
+    problem = PartFailed(f"the {name} did not start: see its message above")
+    problem.exit_code = code
+    return problem
+
+
+def _work_of(pid: int) -> tuple[object, ...]:
+    """What a process has read, written and computed so far; nothing where the system does not say."""
+    try:
+        counted = Path(f"/proc/{pid}/io").read_text("ascii").split()
+        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return ()
+    waits_for_disk = status[0] == "D"  # a sync of gigabytes counts nothing until it is done
+    return counted[1], counted[3], status[11], status[12], waits_for_disk and time.monotonic()
 
 
 class Supervisor:
@@ -129,15 +196,21 @@ class Supervisor:
         self._parts = list(parts)
         self._stop = threading.Event()
 
-    def start(self) -> None:
-        """Start all; when one does not come up, or ^C comes first, stop all. Raises `EnvironmentProblem`."""
+    def start(self) -> bool:
+        """Start all, each when those before it are up; False when `stop` came first.
+
+        When one does not come up, or ^C comes first, all are stopped. Raises `EnvironmentProblem`.
+        """
         try:
-            for part in self._parts:
-                part.start()
+            for count in range(1, len(self._parts) + 1):
+                while not all(part.is_up() for part in self._parts[:count]):  # earlier ones are tended by it
+                    if self._stop.wait(_POLL_S):
+                        self._stop_all()
+                        return False
         except BaseException:
-            for part in reversed(self._parts):
-                part.stop()
+            self._stop_all()
             raise
+        return True
 
     def run(self) -> None:
         """Tend the parts until `stop`, then stop them."""
@@ -146,12 +219,20 @@ class Supervisor:
                 for part in self._parts:
                     part.tend()
         finally:
-            for part in reversed(self._parts):
-                part.stop()
+            self._stop_all()
 
     def stop(self) -> None:
-        """End `run` soon. Any thread, and signal handlers."""
+        """End `start` or `run` soon. Any thread, and signal handlers."""
         self._stop.set()
+
+    def _stop_all(self) -> None:
+        for part in reversed(self._parts):
+            part.stop()
+
+
+def starting(words: str) -> None:
+    """Tell whoever started this process what it does before it can serve."""
+    print(f"starting {words}", flush=True)
 
 
 def ready(url: str) -> None:

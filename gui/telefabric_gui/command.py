@@ -73,7 +73,7 @@ def _feed(connect: str | None, store: Path | None, policy: str | None) -> Feed:
     if store is not None and connect is not None:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
-        return FileFeed(store_file(store).absolute())
+        return FileFeed(store_file(store))
     from telefabric.follow import Follower
 
     wish = parse_policy(settings.resolve("policy", policy).value)

@@ -17,6 +17,7 @@ from rich.progress import track
 
 from telefabric.cli.read import open_source, require_run
 from telefabric.errors import EnvironmentProblem, UsageError
+from telefabric.settings import absolute
 from telefabric.store.query import Page, StepKey, StoredEvent
 from telefabric.store.reader import Reader
 from telefabric_schemas import EXPIRED, Frame, Step
@@ -69,6 +70,7 @@ def export(
     A step of which no frame was stored shows the one before it, and the end says how many did so. Workers store frames
     when they are told to: store_frames of connect(), or TELEFABRIC_STORE_FRAMES.
     """
+    video = absolute(video)
     with open_source(store, connect) as reader:
         require_run(reader, run_id)
         place = (run_id, agent_id or only_agent(reader, run_id), env_index, episode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -34,6 +35,11 @@ def on_signals(stop: Callable[[], None]) -> None:
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+
+
+def terminate() -> None:
+    """End this process as SIGTERM does: at once while it starts, cleanly from then on. Any thread."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def ignore_interrupt() -> None:

@@ -11,19 +11,22 @@ from pathlib import Path
 
 import click
 
+from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli import storefile
-from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, tied
+from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, terminate, tied
 from telefabric.health import endpoint_of
 from telefabric.logs import set_up_logs
 from telefabric.services import Services
 from telefabric.settings import OFF, data_folder, metrics_endpoint, names_of, resolve
-from telefabric.supervisor import Part, Supervisor, ready, stop_with_parent
+from telefabric.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 
 OFFSET_QUERY = 4
 OFFSET_BROKER_METRICS, OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 0, 1, 2
 _COLLECT_AFTER = 100_000
 """A transaction gathers in lists of some 100,000 values, which the collector would look through again and again."""
+_LOG_BYTES_USUAL = 64 * limits.MIB
+"""Up to this a write-ahead log is as it is in use, and recovered in less than a second."""
 _NICE = 5
 """Where cores are short the store gives way to the broker and its clients: what waits for it is safe in the spools."""
 
@@ -55,6 +58,9 @@ def broker(
     from telefabric.ring import figures as rings
     from telefabric.session.census import FAMILIES
 
+    if tied:
+        ignore_interrupt()
+        stop_with_parent(terminate)
     set_up_logs(log_format, log_level)
     address = Address.parse(resolve("listen", listen).value)
     names = names_of(resolve("required", required).value)
@@ -63,9 +69,6 @@ def broker(
     endpoint = endpoint_of("broker", metrics_endpoint(metrics, OFFSET_BROKER_METRICS), families, rings.figures)
     service = Broker(address, required=names, streams_max=streams, show=endpoint.show if endpoint else None)
     on_signals(service.stop)
-    if tied:
-        ignore_interrupt()
-        stop_with_parent(service.stop)
     ready(service.address.url)
     service.run()
 
@@ -100,10 +103,13 @@ def store(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from telefabric.store.database import FILE_NAME
+    from telefabric.store.database import FILE_NAME, log_bytes
     from telefabric.store.figures import FAMILIES
     from telefabric.store.service import Store
 
+    if tied:  # first of all: what comes may take minutes
+        ignore_interrupt()
+        stop_with_parent(terminate)
     set_up_logs(log_format, log_level)
     broker_address = Address.parse(resolve("connect", connect).value)
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
@@ -114,6 +120,8 @@ def store(
     options = _query_options(asked, log_format, log_level)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
     show = endpoint.show if endpoint else None
+    if log_bytes(path) > _LOG_BYTES_USUAL:
+        starting(f"recovering a log of {log_bytes(path) >> 20} MiB")
     with closing(
         Store(broker_address, path, lost_after_s=patience_s, frame_bytes_max=frames_max, show=show)
     ) as service:
@@ -122,9 +130,6 @@ def store(
         helpers.start()
         service.query = f"*:{Address.parse(queries.url).port}"
         on_signals(service.stop)
-        if tied:
-            ignore_interrupt()
-            stop_with_parent(service.stop)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
@@ -181,10 +186,10 @@ def up(
     metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     address, port = Address.parse(resolve("listen", listen).value), resolve("metrics", metrics).value
     services = Services(address, data_folder(data), log_format, log_level, port)
-    services.start()
     on_signals(services.stop)
     if tied:
         ignore_interrupt()
         stop_with_parent(services.stop)
-    ready(services.address.url)
-    services.tend()
+    if services.start():
+        ready(services.address.url)
+        services.tend()

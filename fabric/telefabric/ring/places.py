@@ -60,7 +60,7 @@ FORMAT = "telefabric ring 1"
 def user_folder(base: Path | None = None) -> Path:
     """This user's rings: below `base`, else the setting ``ring``, else shared memory, else the temporary folder."""
     chosen = base or resolve("ring").value or (_SHM if _SHM.is_dir() else Path(tempfile.gettempdir()))
-    return chosen / f"telefabric-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    return chosen.absolute() / f"telefabric-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
 
 def make_folder(folder: Path) -> None:

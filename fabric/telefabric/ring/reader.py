@@ -79,7 +79,7 @@ class RingReader:
     """Reads the ring in `folder`. One thread. Nothing has to be there yet."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
         self.counters = ReaderCounters()
         self._segment: Segment | None = None
         self._cursor = 0

@@ -131,6 +131,7 @@ class FileReader(Reader):
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """`cancelled` is asked while a question is in work; when it says so the question fails."""
+        path = path.absolute()
         self.where = str(path)
         self._db = open_reader(path)
         self._deadline_s = deadline_s

@@ -61,12 +61,12 @@ class Store:
         frame_bytes_max: int = limits.FRAME_BYTES_KEPT,
         show: Callable[[Figures], None] | None = None,
     ) -> None:
-        self.path = path
+        self.path = path = path.absolute()
         self._broker = broker
         self._name = name
         self.query = query
         """Where queries are answered, for the broker to tell."""
-        self._keeps = f"{socket.gethostname()}:{path.absolute()}"[-limits.NAME_BYTES_MAX :]
+        self._keeps = f"{socket.gethostname()}:{path}"[-limits.NAME_BYTES_MAX :]
         self._refusal = ""
         self._random = Random(os.urandom(8))
         self._writer: Writer | None = Writer(path)

@@ -72,7 +72,7 @@ class Writer:
     """
 
     def __init__(self, path: Path, vfs: str | None = None) -> None:
-        self.path = path
+        self.path = path = path.absolute()
         self._lock = self._take_lock(path)
         try:
             self._db = open_writer(path, vfs)

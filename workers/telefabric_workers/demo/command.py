@@ -15,7 +15,7 @@ import click
 from telefabric.address import Address
 from telefabric.logs import set_up_logs
 from telefabric.services import Services
-from telefabric.settings import data_folder
+from telefabric.settings import absolute, data_folder
 from telefabric.store.audit import audit
 from telefabric_workers.connection import connect
 from telefabric_workers.demo import cartpole, frozenlake
@@ -64,7 +64,7 @@ def demo(
       telefabric demo --episodes 500 --data ./demo
     """
     set_up_logs(log_level="warning")
-    folder = Path(data) if data else data_folder() / "demo"
+    folder = absolute(Path(data)) if data else data_folder() / "demo"
     started_s = time.monotonic()
     with Services(Address("127.0.0.1", 0), folder, log_level="warning") as services:
         worker = connect(
@@ -87,7 +87,7 @@ def demo(
         "stored": found.stored,
         "missing": found.missing,
         "duplicated": found.duplicated,
-        "store": str(services.file.absolute()),
+        "store": str(services.file),
         "success_rate": result.success_rate,
         "mean_return": result.mean_return,
         "episodes": result.episodes,
