@@ -31,6 +31,7 @@ from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.feed import Link
 from telefabric.follow import Follower
+from telefabric.follow import gathering as gathering_module
 from telefabric.follow.gathering import Gathering, Seen, Task
 from telefabric.inquiry import ask_status
 from telefabric.session.handover import Numbered
@@ -190,6 +191,22 @@ def test_room_for_events_of_unknown_streams_is_given_back() -> None:
         gathering.know(bytes(16), "another", None)
     gathering.know(STREAM, "run", None)
     assert [event.seq for event in gathering.drain().events] == list(range(1, 2_001))
+
+
+def test_an_event_that_is_left_to_the_store_is_counted_once_however_often_it_is_drained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gathering_module, "PENDING_EVENTS_MAX", 100)
+    gathering = Gathering()
+    gathering.watch(frozenset({"run"}))
+    gathering.know(STREAM, "run", None)
+    told = 0
+    for first in range(1, 501, 100):  # what comes beside a hundred is left out
+        seen = Seen("step", None, b"")
+        gathering.live(STREAM, [Numbered(seq, seen) for seq in range(first, first + 100)])
+        gathering.live(STREAM, [Numbered(seq, seen) for seq in range(first + 100, first + 120)])
+        told += gathering.drain().skipped.get(STREAM, 0)
+    assert told == 5 * 20
 
 
 # -- live is live ------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ class Update(NamedTuple):
     gaps: dict[bytes, tuple[Range, ...]]
     """For each stream where it changed, the seqs that are known to be lost for good."""
     skipped: dict[bytes, int]
-    """For each stream, events that this feed left out because nobody drained it; all are in the store."""
+    """For each stream, events that this feed left out since the last `drain`; all are in the store."""
     frame: FoundFrame | None = None
     """The answer to `ask_frame`."""
 

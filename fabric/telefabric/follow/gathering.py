@@ -47,6 +47,7 @@ class _Followed:
         """Episodes up to here are fetched, of the time before the handover begins."""
         self.gaps: tuple[Range, ...] = ()
         self.skipped = 0
+        """Live events left to the store since the last `drain`."""
         self._first: int | None = None
         """The lowest seq that came."""
         self._begun = False
@@ -183,11 +184,14 @@ class Gathering:
             self._frames.clear()
             changed, self._changed = self._changed, set()
             streams = {stream: self._streams[stream] for stream in changed if stream in self._streams}
+            skipped = {stream: one.skipped for stream, one in streams.items() if one.skipped}
+            for stream in skipped:
+                streams[stream].skipped = 0
             return Drained(
                 tuple(pending),
                 {stream: tuple(one.handover.holes()) for stream, one in streams.items()},
                 {stream: one.gaps for stream, one in streams.items()},
-                {stream: one.skipped for stream, one in streams.items() if one.skipped},
+                skipped,
             )
 
     def _hold(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
