@@ -268,7 +268,7 @@ def info(stream: bytes) -> control.StreamInfo:
 
 def strange_info(stream: bytes) -> control.StreamInfo:
     """As odd as it may be."""
-    wide = "\U0001f3ae" * limits.NAME_BYTES_MAX
+    wide = "\U0001f3ae" * (limits.NAME_BYTES_MAX // 4)
     return control.StreamInfo(
         stream, wide, wide, "\x00\x1b[2J", 2**63 - 1, wide, "\x00", 2**63 - 1, wide, b"\xff" * limits.METADATA_BYTES_MAX
     )

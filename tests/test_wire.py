@@ -334,6 +334,7 @@ def test_unknown_trailing_fields_of_a_control_message_are_skipped(message, more)
         msgpack.packb(["ack", SESSION, STREAM, "1"]),
         msgpack.packb(["attach", 1, ""]),
         msgpack.packb(["attach", 1, "n" * (limits.NAME_BYTES_MAX + 1)]),
+        msgpack.packb(["watch", 1, "n", ["\u20ac" * 86], None]),
         msgpack.packb(["who", SESSION, STREAM])[:-1],
         b"\x92\xa2\xff\xff\x01",
         b"\x93\xa7refused\xc4\x10" + SESSION + b"\xa2\xff\xff",

@@ -143,7 +143,7 @@ def test_the_limits():
         == f"{limits.CONTROL_BYTES_MAX // mib} MiB; STATUS {limits.STATUS_BYTES_MAX // mib} MiB + 64 KiB"
     )
     assert said["metadata in a stream info"] == f"{limits.METADATA_BYTES_MAX // kib} KiB"
-    assert said["name in a control message"] == f"{limits.NAME_BYTES_MAX} characters"
+    assert said["name in a control message"] == f"{limits.NAME_BYTES_MAX} bytes"
     assert said["streams of a broker"] == f"{limits.STREAMS_MAX:,}"
     lent = f"{limits.CREDIT_BASE_BYTES // kib} KiB to {limits.CREDIT_STREAM_BYTES_MAX // mib} MiB"
     assert said["credit of a stream"] == lent

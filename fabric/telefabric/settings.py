@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from telefabric import address, limits, policy
 from telefabric.errors import UsageError
+from telefabric.names import DEMAND, is_name, is_printable
 
 FILE_NAME = "telefabric.toml"
 OFF = "off"
@@ -48,8 +49,8 @@ def _text(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    if not value.strip() or len(value.encode("utf-8", "replace")) > limits.NAME_BYTES_MAX or not value.isprintable():
-        raise ValueError(f"printable text of 1 to {limits.NAME_BYTES_MAX} bytes")
+    if not is_name(value):
+        raise ValueError(DEMAND)
     return value
 
 
@@ -96,7 +97,7 @@ def _seconds_from(low: float) -> Callable[[str], float]:
 def _names(value: str) -> str:
     """One or more names; `names_of` takes them apart."""
     names = [name.strip() for name in value.split(",")]
-    if len(set(names)) < len(names) or not all(names) or not value.isprintable():
+    if len(set(names)) < len(names) or not all(names) or not is_printable(value):
         raise ValueError("one or more different names, with commas between")
     return ",".join(map(_name, names))
 

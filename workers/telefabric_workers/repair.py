@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from telefabric import limits
+from telefabric.names import cut, is_blank, printable
 from telefabric_schemas import values
 from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event
 from telefabric_workers.problems import Problem
@@ -115,10 +116,8 @@ def text(value: Any) -> str:
 
 def name_of(given: str) -> str:
     """As much of a text as may be an id, with a question mark for what cannot be printed; nothing when it is blank."""
-    if not given.isprintable():
-        given = "".join(each if each.isprintable() else "?" for each in given)
-    name = given.encode()[: limits.NAME_BYTES_MAX].decode(errors="ignore")
-    return name if name.strip() else ""
+    name = cut(printable(given, "?"))
+    return "" if is_blank(name) else name
 
 
 def _mode(value: Any) -> str | None:

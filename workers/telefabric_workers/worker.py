@@ -20,6 +20,7 @@ import msgspec
 
 from telefabric import __version__, limits
 from telefabric.errors import ClosedError, SpoolError, UsageError
+from telefabric.names import DEMAND
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import values
 from telefabric_schemas.events import (
@@ -631,8 +632,7 @@ class Worker:
         if given not in self._names:
             name = name_of(given)
             if not name or name != given:
-                why = f"it should be printable text of 1 to {limits.NAME_BYTES_MAX} bytes"
-                self._problems.note([Problem("event", "agent", why)])
+                self._problems.note([Problem("event", "agent", f"it should be {DEMAND}")])
                 return name or self.agent_id
             self._names.add(given)
         return given

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from telefabric.names import printable
+
 
 def clean(text: str) -> str:
     """Without the characters that would steer a terminal."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "�" for each in text)
+    return printable(text, "�")
 
 
 def forget_output() -> None:

@@ -36,8 +36,8 @@ _ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 _BACKLOG_GROWTH = 2
 """What a fast stream has gathered by the time that a grant reaches it, beside what it reported."""
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
-_INFO_BYTES_MAX = 8 * limits.KIB
-"""A stream's info without its metadata: six texts of so many characters, of up to four bytes each."""
+_INFO_BYTES_MAX = 2 * limits.KIB
+"""A stream's info without its metadata: six texts, with room to spare."""
 
 
 class Send(NamedTuple):

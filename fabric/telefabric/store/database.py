@@ -15,6 +15,7 @@ import apsw
 
 from telefabric import limits
 from telefabric.errors import StoreError
+from telefabric.names import printable
 
 FILE_NAME = "telemetry.sqlite"
 APPLICATION_ID = 0x54464142  # "TFAB"
@@ -148,7 +149,7 @@ def unreadable(path: Path, error: Exception) -> StoreError:
 
 def _plain(error: Exception) -> str:
     """SQLite quotes the schema, of several lines and with whatever damage made of it."""
-    return "".join(each if each.isprintable() else " " for each in str(error))[:_QUOTED_MAX]
+    return printable(str(error), " ")[:_QUOTED_MAX]
 
 
 def explain(path: Path, error: Exception) -> StoreError:

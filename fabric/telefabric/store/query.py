@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import UsageError
+from telefabric.names import require_short
 from telefabric.wire.control import Count, Id, Name, StreamSeq
 
 NUMBER_BYTES = 8
@@ -303,6 +304,8 @@ _decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQues
 def decode_question(data: bytes) -> AnyQuestion:
     """Raises `UsageError` for anything that is not a question."""
     try:
-        return _decoder.decode(data)
+        question = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the store does not understand the question: {error}") from None
+    require_short("the question", (getattr(question, field, None) or "" for field in ("run_id", "agent_id")))
+    return question

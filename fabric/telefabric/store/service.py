@@ -21,6 +21,7 @@ from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced, WireError
 from telefabric.figures import Figures
 from telefabric.health import Health
+from telefabric.names import end_of
 from telefabric.session.backoff import Backoff
 from telefabric.session.intake import Intake, Verdict
 from telefabric.session.vigil import Vigil
@@ -66,7 +67,7 @@ class Store:
         self._name = name
         self.query = query
         """Where queries are answered, for the broker to tell."""
-        self._keeps = f"{socket.gethostname()}:{path}"[-limits.NAME_BYTES_MAX :]
+        self._keeps = end_of(f"{socket.gethostname()}:{path}")
         self._refusal = ""
         self._random = Random(os.urandom(8))
         self._writer: Writer | None = Writer(path)

@@ -17,6 +17,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
+from telefabric.names import require_short
 from telefabric.ratelimit import library_logger
 from telefabric.session.arrivals import Arrivals
 from telefabric.session.hearing import Hearing
@@ -65,6 +66,7 @@ class DurableSubscription:
         """Whose streams they are."""
         self._address = address
         keeps = keeps or f"process {os.getpid()} on {socket.gethostname()}"
+        require_short("a durable subscription", (name, keeps))
         self._attach = control.Attach(control.PROTOCOL, name, None, keeps)
         self._held = held
         self._required = required

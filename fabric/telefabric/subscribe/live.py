@@ -13,6 +13,7 @@ import msgspec
 
 from telefabric.address import Address
 from telefabric.errors import WireError
+from telefabric.names import require_short
 from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
 from telefabric.session.clock import clock_of
@@ -55,7 +56,7 @@ class LiveSubscription:
 
     `runs`, `kinds` and `agents` are what is wanted, None for all, and `pictures` the runs whose workers are to send
     pictures (frames of seq 0), None for all that are watched. `policy` says how the queue in the broker behaves;
-    `granted` what the broker made of it.
+    `granted` what the broker made of it. Raises `UsageError` for a name of over 255 bytes.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class LiveSubscription:
         """Age of the newest event when it came, by the broker's clock."""
         self.ledger = Ledger(kinds)
         self._address = address
+        require_short("a live subscription", (name,))
         self._wish = control.Watch(
             control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents),
             _listed(pictures),
@@ -290,7 +292,11 @@ def _wanted(wish: control.Watch, run: str) -> bool:
 
 
 def _listed(names: _Names) -> list[str] | None:
-    return sorted(names) if isinstance(names, Iterable) else None
+    if not isinstance(names, Iterable):
+        return None
+    listed = sorted(names)
+    require_short("a filter", listed)
+    return listed
 
 
 _decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)

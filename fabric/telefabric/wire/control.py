@@ -14,14 +14,14 @@ from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric.names import fits
 from telefabric.wire.live import QueuePolicy
 
 PROTOCOL = 1
 
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_BYTES_MAX)]
-Label = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
-Url = Annotated[str, Meta(max_length=limits.NAME_BYTES_MAX)]
+Name = Annotated[str, Meta(min_length=1)]
+"""Of so many bytes in UTF-8 at most: msgspec counts characters, so what holds names looks by itself (`_Named`)."""
 COUNT_MAX = 2**63 - 1
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 
@@ -33,7 +33,19 @@ class Message(msgspec.Struct, array_like=True, gc=False):
     """Root of all control messages."""
 
 
-class StreamInfo(msgspec.Struct, array_like=True, gc=False):
+class _Named(msgspec.Struct, array_like=True, gc=False):
+    """Every text and every list of texts in it is a name, or short as one. Raises `ValueError` for one that is not."""
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            for text in value if isinstance(value, list) else (value,):
+                if isinstance(text, str) and not fits(text):
+                    size = len(text.encode("utf-8", "replace"))
+                    raise ValueError(f"`{field}` has {size} bytes, and a name has {limits.NAME_BYTES_MAX} at most")
+
+
+class StreamInfo(_Named, array_like=True, gc=False):
     """Who a stream is: all that a store needs to know of it before its first event."""
 
     stream: Id
@@ -41,10 +53,10 @@ class StreamInfo(msgspec.Struct, array_like=True, gc=False):
     worker_id: Name
     agent_id: Name
     started_ns: Count
-    control_mode: Label | None = None
-    host: Label | None = None
+    control_mode: str | None = None
+    host: str | None = None
     pid: Count | None = None
-    sdk_version: Label | None = None
+    sdk_version: str | None = None
     metadata: Annotated[bytes, Meta(max_length=limits.METADATA_BYTES_MAX)] = b"\x80"
     parent: Id | None = None
     """The stream that this one helps: that of its parent process."""
@@ -102,17 +114,17 @@ class Bye(Message, tag="bye"):
 
 
 # -- broker to worker --------------------------------------------------------------------------------------------
-class Endpoints(msgspec.Struct, array_like=True, gc=False):
+class Endpoints(_Named, array_like=True, gc=False):
     """Where the broker's other sockets are: full URLs, or ``*:port`` for the host just dialled."""
 
     data: str
     durable: str
-    query: Url | None = None
-    live: Url | None = None
+    query: str | None = None
+    live: str | None = None
     """Where workers publish live batches."""
-    watch: Url | None = None
+    watch: str | None = None
     """Where live subscribers subscribe to their token."""
-    tap: Url | None = None
+    tap: str | None = None
     """Plain live batches for anybody on the broker's machine."""
 
 
@@ -193,12 +205,12 @@ class Refused(Message, tag="refused"):
 
 
 # -- durable subscriber to broker --------------------------------------------------------------------------------
-class Attach(Message, tag="attach"):
+class Attach(_Named, Message, tag="attach"):
     protocol: int
     name: Name
-    query: Url | None = None
+    query: str | None = None
     """Where this subscriber answers queries: a URL or ``*:port``."""
-    keeps: Label = ""
+    keeps: str = ""
     """Where it keeps what it takes. While one of a name is alive, another that keeps elsewhere is refused."""
     fabric: Id | None = None
     """How a store names itself: made by chance with its file, and kept in it."""
@@ -269,7 +281,7 @@ class Ask(Message, tag="ask"):
 
 
 # -- live subscriber to broker -----------------------------------------------------------------------------------
-class Watch(Message, tag="watch"):
+class Watch(_Named, Message, tag="watch"):
     """Which live batches to send, and how to queue them; said again, it replaces what was said before."""
 
     protocol: int
