@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import numbers
 import operator
+from collections.abc import Collection
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
 from telefabric import limits
 from telefabric_schemas import values
-from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event
+from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event, Metric
+from telefabric_schemas.values import said as said
 
 _UNKNOWN_INDEX = -1
+PROBLEM_NAMES_MAX = 256
+"""Of one worker: a name may be a key that the program makes up at each step."""
 
 
 class Problem(NamedTuple):
@@ -24,7 +28,29 @@ class Problem(NamedTuple):
 
     kind: str
     field: str
+    """With the path inside of it: ``info.bad``."""
     why: str
+    times: int = 1
+
+    def name(self, known: Collection[str]) -> str:
+        """Its path; only its field once so many are `known` that further ones are not told apart."""
+        path = f"{self.kind}.{self.field}"
+        if path in known or len(known) < PROBLEM_NAMES_MAX:
+            return path
+        return f"{self.kind}.{self.field.partition('.')[0]}"
+
+
+def raw(value: Any, path: str) -> tuple[msgspec.Raw, list[Problem]]:
+    """A caller's value encoded without the parts that have no form, and those: ``step.info.bad`` for `path` step.info.
+
+    Any thread; runs the value's own methods. Raises nothing that is an `Exception`.
+    """
+    try:
+        return msgspec.Raw(_encode(value)), []
+    except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
+        encoded, left = values.usable(value)
+    kind, _, field = path.partition(".")
+    return msgspec.Raw(encoded), [Problem(kind, field + part, why, times) for part, why, times in left]
 
 
 def repair(event: Event) -> tuple[bytes, list[Problem]]:
@@ -32,10 +58,16 @@ def repair(event: Event) -> tuple[bytes, list[Problem]]:
     problems: list[Problem] = []
     fields: dict[str, Any] = {}
     for name, kind in _field_kinds(type(event)).items():
+        if kind == "payload":
+            given = getattr(event, name)
+            fields[name], left = (given, []) if isinstance(given, msgspec.Raw) else raw(given, f"{event.kind}.{name}")
+            problems += left
+            continue
         try:
             fields[name] = _COERCE[kind](getattr(event, name))
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem(event.kind, name, said(error)))
+            told = path_of(event.name) if name == "value" and isinstance(event, Metric) else name
+            problems.append(Problem(event.kind, told, said(error)))
             fields[name] = _LEFT_OUT[kind]
     _shorten(event.kind, fields, problems)
     return _encoder.encode(type(event)(**fields)), problems
@@ -58,14 +90,6 @@ def _shorten(kind: str, fields: dict[str, Any], problems: list[Problem]) -> None
         fields[name] = value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
 
 
-def said(error: BaseException) -> str:
-    """What an exception says of itself; its type's name when that is nothing, or its ``__str__`` fails."""
-    try:
-        return str(error) or type(error).__name__
-    except Exception:  # noqa: BLE001  whatever the caller's own exception raises
-        return type(error).__name__
-
-
 def described(error: BaseException) -> str:
     """An exception's type, and what it says of itself."""
     name, words = type(error).__name__, said(error)
@@ -74,10 +98,47 @@ def described(error: BaseException) -> str:
 
 def integer(value: Any) -> int:
     """Any whole number as an int. Raises `TypeError`, or `OverflowError` beyond 64 bits."""
-    number = operator.index(value)
+    number = operator.index(_single(value))
     if not -INT_MAX <= number <= INT_MAX:
         raise OverflowError("it does not fit into 64 bits")
     return int(number)
+
+
+def real(value: Any) -> float:
+    """Any real number as a float, also an array or a tensor of one. Raises what its conversion raises."""
+    value = _single(value)
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
+        raise TypeError("a complex number is no real one")  # numpy's would lose its imaginary part without a word
+    return float(value)
+
+
+def hud_numbers(given: Any) -> tuple[dict[str, float], list[Problem]]:
+    """The named numbers to show over a frame, without those that are none."""
+    found: dict[str, float] = {}
+    problems: list[Problem] = []
+    for name, value in dict(given).items():
+        try:
+            found[text(name)] = real(value)
+        except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
+            problems.append(Problem("step", f"hud.{path_of(name)}", said(error)))
+    return found, problems
+
+
+def _single(value: Any) -> Any:
+    """The one item of an array or a tensor of any library and shape; anything else as it is."""
+    if isinstance(value, numbers.Number) or not hasattr(value, "item") or not hasattr(value, "shape"):
+        return value
+    if getattr(value, "mask", False) is not False and bool(value.mask.any()):
+        raise TypeError("a masked value")  # whose item numpy gives as 0
+    return value.item()
+
+
+def path_of(key: Any) -> str:
+    """A caller's name or key as a part of a path; its type's name when it has no text."""
+    try:
+        return values.path_part(text(key))
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        return f"a {type(key).__name__}"
 
 
 def _integer_or_none(value: Any) -> int | None:
@@ -85,12 +146,11 @@ def _integer_or_none(value: Any) -> int | None:
 
 
 def _number_or_none(value: Any) -> float | None:
-    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
-        raise TypeError("a complex number is no real one")  # numpy's would lose its imaginary part without a word
-    return None if value is None else float(value)
+    return None if value is None else real(value)
 
 
 def _boolean(value: Any) -> bool:
+    value = _single(value)
     if isinstance(value, (bool, int)) or type(value).__name__ in {"bool", "bool_"}:
         return bool(value)
     raise TypeError(f"{type(value).__name__} is neither true nor false")
@@ -119,10 +179,6 @@ def _text_or_none(value: Any) -> str | None:
     return None if value is None else text(value)
 
 
-def _payload(value: Any) -> msgspec.Raw:
-    return value if isinstance(value, msgspec.Raw) else msgspec.Raw(values.encode(value))
-
-
 _COERCE: dict[str, Any] = {
     "int": integer,
     "int?": _integer_or_none,
@@ -132,7 +188,7 @@ _COERCE: dict[str, Any] = {
     "str?": _text_or_none,
     "control_mode": _mode,
     "bytes": bytes,
-    "payload": _payload,
+    "bytes?": lambda value: None if value is None else bytes(value),
 }
 _LEFT_OUT: dict[str, Any] = {
     "int": _UNKNOWN_INDEX,
@@ -143,7 +199,7 @@ _LEFT_OUT: dict[str, Any] = {
     "str?": None,
     "control_mode": "unknown",
     "bytes": b"",
-    "payload": NIL,
+    "bytes?": None,
 }
 
 
@@ -170,3 +226,4 @@ def _kind_of(hint: Any) -> str:
 
 _known: dict[type[Event], dict[str, str]] = {}
 _encoder = msgspec.msgpack.Encoder(enc_hook=values.enc_hook)
+_encode = _encoder.encode

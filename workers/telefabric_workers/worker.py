@@ -23,6 +23,7 @@ from telefabric.wire.control import StreamInfo
 from telefabric_schemas import values
 from telefabric_schemas.events import (
     CONTROL_MODES,
+    NIL,
     PAYLOAD_VERSION,
     ControlMode,
     Episode,
@@ -39,7 +40,7 @@ from telefabric_schemas.events import (
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.frames import Moment, number
 from telefabric_workers.outbox import Outbox, open_outbox, reset_after_fork
-from telefabric_workers.repair import Problem, described, integer, name_of, repair, said, text
+from telefabric_workers.repair import Problem, described, integer, name_of, raw, repair, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 log = logging.getLogger("telefabric.worker")
@@ -49,9 +50,6 @@ EpisodeCallback = Callable[[Episode], object]
 
 _REASON_CHARS_MAX = 4_000
 """Some exceptions print whole data sets."""
-
-_NAME_CHARS_TOLD = 100
-"""Of the name of a value in the metadata, which may be the very thing that is too large."""
 
 _NO_ARGUMENTS = ("self", "outbox", "stored", "ref")
 """Of the local names of `Worker.step`."""
@@ -87,7 +85,7 @@ class Worker:
         self._on_fork = on_fork
         self._on_step: list[StepCallback] = []
         self._on_episode: list[EpisodeCallback] = []
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
         self._unsaid: list[tuple[str, str]] = []
         self._revival = threading.Lock()
         self._emitting = False
@@ -494,12 +492,12 @@ class Worker:
 
     def _tell(self, problems: list[Problem]) -> None:
         for problem in problems:
-            name = f"{problem.kind}.{problem.field}"
+            name = problem.name(self.problems)
             if self._strict and problem.kind != "worker":
                 raise UsageError(f"{name} cannot be used: {problem.why}")
-            self.problems[name] += 1
-            if (problem.kind, problem.field) not in self._told:
-                self._told.add((problem.kind, problem.field))
+            self.problems[name] += problem.times
+            if name not in self._told:
+                self._told.add(name)
                 self._unsaid.append((name, problem.why))
 
     def _say(self) -> None:
@@ -664,17 +662,20 @@ def _encode_metadata(metadata: Mapping[str, Any]) -> tuple[bytes, list[Problem]]
         name = f"a {type(key).__name__}"
         try:
             name = text(key)
-            encoded = values.encode(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], said(error)))
+            problems.append(Problem("metadata", name, said(error)))
             continue
-        grown = size + len(encoded) + len(name) * 4
+        encoded, left = raw(value, f"metadata.{values.path_part(name)}")
+        problems += left
+        if left and encoded == NIL:
+            continue
+        grown = size + len(bytes(encoded)) + len(name) * 4
         if grown > limits.METADATA_BYTES_MAX:
             why = f"metadata is over {limits.METADATA_BYTES_MAX} bytes"
-            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], why))
+            problems.append(Problem("metadata", values.path_part(name), why))
             continue
         size = grown
-        usable[name] = msgspec.Raw(encoded)
+        usable[name] = encoded
     return msgspec.msgpack.encode(usable), problems
 
 
