@@ -1,11 +1,20 @@
 """Any value that a caller may hand over: to MessagePack and back, and what strangers' bytes do."""
 
+import argparse
+import array
 import collections
+import dataclasses
 import datetime
+import decimal
 import enum
+import fractions
 import math
+import pathlib
 import subprocess
 import sys
+import time
+import types
+import uuid
 
 import msgpack
 import msgspec
@@ -14,8 +23,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from oddvalues import ODD, by_name, odd_values
 
-from telefabric_schemas.values import DEPTH_MAX, EXT_BIGINT, EXT_NDARRAY, UnencodableError, decode, encode
+from telefabric_schemas.values import (
+    DEPTH_MAX,
+    EXT_BIGINT,
+    EXT_NDARRAY,
+    LEFT_MAX,
+    UnencodableError,
+    decode,
+    encode,
+    usable,
+)
 
 SCALAR_DTYPES = st.one_of(
     npst.boolean_dtypes(),
@@ -100,10 +119,158 @@ def test_an_aware_datetime_becomes_a_timestamp():
     assert msgpack.unpackb(encode(moment), timestamp=3) == moment
 
 
-@pytest.mark.parametrize("value", [object(), print, type, range(3), iter([1]), {"deep": [object()]}, np.int8])
+@pytest.mark.parametrize("value", [object(), print, type, iter([1]), {"deep": [object()]}, np.int8])
 def test_what_has_no_form_is_refused_by_its_type_s_name(value):
     with pytest.raises(UnencodableError, match="cannot be encoded"):
         encode(value)
+
+
+@dataclasses.dataclass(slots=True)
+class Settings:
+    rate: float
+    layers: object
+
+
+class Shape(enum.Enum):
+    ROUND = "round"
+    WIDE = (2, 1)
+
+
+NATURAL = {
+    "deque": (collections.deque([1, 2]), [1, 2]),
+    "range": (range(2, 8, 3), [2, 5]),
+    "fraction": (fractions.Fraction(1, 3), "1/3"),
+    "decimal": (decimal.Decimal("1.50"), "1.50"),
+    "path": (pathlib.Path("/data/run"), "/data/run"),
+    "path of bytes that are no text": (pathlib.Path("/data/\udcff"), "/data/\\udcff"),
+    "arguments": (argparse.Namespace(lr=0.1, env=None), {"lr": 0.1, "env": None}),
+    "namespace": (types.SimpleNamespace(a=[1]), {"a": [1]}),
+    "dataclass": (Settings(0.5, Settings(1.0, (2,))), {"rate": 0.5, "layers": {"rate": 1.0, "layers": [2]}}),
+    "enum": (Shape.ROUND, "round"),
+    "enum of tuples": (Shape.WIDE, [2, 1]),
+    "flags": (enum.IntFlag("Flags", "A B C")(5), 5),
+    "read-only map": (types.MappingProxyType({"a": 1}), {"a": 1}),
+    "keys": ({"a": 1}.keys(), ["a"]),
+    "values": ({"a": 1}.values(), [1]),
+    "text of a user's type": (collections.UserString("text"), "text"),
+    "list of a user's type": (collections.UserList([1, 2]), [1, 2]),
+    "bytearray": (bytearray(b"ab"), b"ab"),
+    "memory that is not contiguous": (memoryview(b"abcd")[::2], b"ac"),
+    "error": (ValueError("why"), "ValueError: why"),
+    "date": (datetime.date(2026, 1, 2), "2026-01-02"),
+    "time": (datetime.time(3, 4), "03:04:00"),
+    "duration": (datetime.timedelta(seconds=90), "PT90S"),
+    "uuid": (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+    "key that is a path": ({pathlib.Path("a"): 1}, {"a": 1}),
+    "key that is huge": ({2**70: 1}, {str(2**70): 1}),
+}
+
+
+@pytest.mark.parametrize(("value", "form"), NATURAL.values(), ids=NATURAL)
+def test_python_s_own_types_have_a_natural_form_also_beside_what_has_none(value, form):
+    assert decode(encode(value)) == form
+    encoded, left = usable({"good": value, "bad": object()})
+    assert decode(encoded) == {"good": form}
+    assert [path for path, _, _ in left] == [".bad"]
+
+
+def test_a_subclass_of_datetime_is_one_and_without_a_zone_its_text():
+    class Timestamp(datetime.datetime):  # as pandas' is
+        pass
+
+    moment = Timestamp(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
+    assert decode(encode(moment)) == datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
+    assert decode(encode(moment.replace(tzinfo=None))) == "2026-01-02T03:04:05.000006"
+
+
+@pytest.mark.parametrize("code", "bBhHiIlLqQfd")
+def test_an_array_of_the_standard_library_is_numpy_s(code):
+    assert_same_array(decode(encode(array.array(code, [1, 2]))), np.array([1, 2], code))
+
+
+# -- parts that have no form -------------------------------------------------------------------------------------
+
+
+def test_only_the_part_that_has_no_form_goes():
+    class Raises:
+        def __array__(self, dtype=None, copy=None):
+            raise SystemError("no")
+
+    class NoKey:
+        pass
+
+    point = collections.namedtuple("Point", "x y")
+    value = {
+        "good": 1,
+        "bad": object(),
+        "list": [1, print, {"in": {Raises(), 2}}],
+        "point": point(1, iter([])),
+        "made": Settings(0.5, [object()]),
+        NoKey(): 5,
+        (1, "two"): object(),
+        "objects": np.array([1, object()], object),
+    }
+    encoded, left = usable(value)
+    found = decode(encoded)
+    found["list"][2]["in"].sort(key=str)
+    assert found == {
+        "good": 1,
+        "list": [1, None, {"in": [2, None]}],
+        "point": [1, None],
+        "made": {"rate": 0.5, "layers": [None]},
+        "objects": [1, None],
+    }
+    paths = {path.replace(".in.1", ".in.0") for path, _, _ in left}
+    assert paths == {
+        ".bad", ".list.1", ".list.2.in.0", ".point.1", ".made.layers.0", ".a NoKey", ".(1, 'two')", ".objects.1",
+    }  # fmt: skip
+    with pytest.raises(UnencodableError, match=r"^\.bad: "):
+        encode(value)
+
+
+def test_what_holds_itself_goes_where_it_closes_however_often_it_does():
+    tree = {"leaf": 1}
+    tree.update(left=tree, right=[tree, 2])
+    encoded, left = usable(tree)
+    assert decode(encoded) == {"leaf": 1, "right": [None, 2]}
+    assert [path for path, _, _ in left] == [".left", ".right.0"]
+
+
+def test_the_parts_named_are_few_and_all_are_counted():
+    encoded, left = usable({"n" * 500 + "\n": [object()] * 1_000})
+    assert decode(encoded) == {"n" * 500 + "\n": [None] * 1_000}
+    assert sum(one.times for one in left) == 1_000
+    assert len(left) == LEFT_MAX + 1
+    assert max(len(one.path) for one in left) < 120
+
+
+def test_a_bad_part_costs_time_by_the_size_of_the_value():
+    def seconds(size):
+        value = [[{"deep": list(range(size))}] for _ in range(10)] + [object()]
+        start = time.perf_counter()
+        usable(value)
+        return time.perf_counter() - start
+
+    small = min(seconds(1_000) for _ in range(5))
+    assert min(seconds(10_000) for _ in range(3)) < 40 * small
+
+
+@pytest.mark.parametrize("value", **by_name(ODD))
+def test_odd_values_are_stored_alone_and_beside_what_has_no_form(value):
+    alone = encode(value)
+    decode(alone)
+    encoded, left = usable([value, object()])
+    assert [path for path, _, _ in left] == [".1"]
+    assert msgspec.msgpack.encode([msgspec.Raw(alone), None]) == encoded
+
+
+@given(odd_values())
+@settings(deadline=None)
+def test_odd_values_of_all_kinds_are_the_same_alone_and_beside_what_has_no_form(value):
+    alone = encode(value)
+    decode(alone)
+    encoded, _ = usable([value, object()])
+    assert msgspec.msgpack.encode([msgspec.Raw(alone), None]) == encoded
 
 
 def test_a_value_that_holds_itself_is_refused():

@@ -28,6 +28,7 @@ from telefabric.settings import SETTINGS
 from telefabric.wire import records
 from telefabric_schemas import Episode, Log, Metric, RunCompleted, RunMetadata, RunStarted, Step, values
 from telefabric_workers import Worker, WorkerEnvironment, connect
+from telefabric_workers.problems import NAMES_MAX as PROBLEM_NAMES_MAX
 
 if TYPE_CHECKING:
     from conftest import FabricService
@@ -401,7 +402,7 @@ def test_an_agent_without_a_text_and_a_complex_reward_are_told(alone: Callable[.
     worker.metric("loss", 1 + 2j, agent=Nameless())  # type: ignore[arg-type]
     first, second, third = spooled(worker)[1:]
     assert (first.agent_id, second.reward, third.value, third.agent_id) == ("agent_0", None, None, "agent_0")
-    assert worker.problems == {"event.agent": 2, "step.reward": 1, "metric.value": 1}
+    assert worker.problems == {"event.agent": 2, "step.reward": 1, "metric.loss": 1}
 
 
 def test_a_silent_broker_is_waited_for_once(tmp_path: Path) -> None:
@@ -655,7 +656,7 @@ def test_dry_run_validates_and_counts(tmp_path: Path, caplog: pytest.LogCaptureF
 )
 def test_dry_run_is_strict(fields: dict[str, Any]) -> None:
     with connect(mode="dry-run") as worker:
-        with pytest.raises(UsageError, match=rf"^step\.{next(iter(fields))}(_index)? cannot be used: "):
+        with pytest.raises(UsageError, match=rf"^step\.{next(iter(fields))}(_index|\.deep\.0\.\d)? cannot be used: "):
             emit_one(worker, **fields)
         assert worker.emitted == 1, "nothing is emitted"
         emit_one(worker)
@@ -766,16 +767,78 @@ class Hostile:
         raise RuntimeError("no array")
 
 
+class Tensor:
+    """As torch's of one number that has a gradient."""
+
+    shape = (1,)
+
+    def __init__(self, number: float) -> None:
+        self._number = number
+
+    def item(self) -> float:
+        return self._number
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+def test_a_part_without_a_form_goes_alone_and_is_named_by_its_path(
+    alone: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = alone(metadata={"obs": [{"x": object(), "y": 1}], "good": 1})
+    worker.step(episode=0, step=0, action=[1, Hostile(), 3], info={"good": 1, "bad": object()})
+    worker.log("text", fields={"good": 1, "bad": object()})
+    worker.metric("loss", "much")  # type: ignore[arg-type]
+    worker.episode(episode=0, total_reward=1.0, length=1, metadata={"bad": {"worse": iter(())}})
+    names = {
+        "metadata.obs.0.x", "step.action.1", "step.info.bad", "log.fields.bad", "metric.loss",
+        "episode.metadata.bad.worse",
+    }  # fmt: skip
+    assert worker.problems == dict.fromkeys(names, 1)
+    said = " ".join(record.message for record in caplog.records)
+    assert all(f"{name} goes without its value" in said for name in names)
+    started, step, line, metric, episode = spooled(worker)
+    assert values.decode(started.metadata) == {"obs": [{"y": 1}], "good": 1}
+    assert values.decode(step.action) == [1, None, 3]
+    assert values.decode(step.info) == values.decode(line.fields) == {"good": 1}
+    assert metric.value is None
+    assert values.decode(episode.metadata) == {"bad": {}}
+
+
+def test_the_paths_that_are_named_are_bounded_and_all_are_counted(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    for number in range(2 * PROBLEM_NAMES_MAX):
+        emit_one(worker, info={f"bad-{number}": object()})
+    assert len(worker.problems) == PROBLEM_NAMES_MAX + 1
+    assert sum(worker.problems.values()) == 2 * PROBLEM_NAMES_MAX
+    assert worker.problems["step.info"] == PROBLEM_NAMES_MAX
+
+
+@pytest.mark.parametrize(
+    "one", [np.array([1.5]), np.array(1.5), np.array([[1.5]], np.float32), np.float16(1.5), Tensor(1.5)]
+)
+def test_one_number_in_an_array_is_that_number(alone: Callable[..., Worker], one: Any) -> None:
+    worker = alone()
+    worker.step(episode=np.array([3]), step=np.array(4), reward=one, terminated=np.array([True]))  # type: ignore[arg-type]
+    worker.metric("loss", one)
+    _, step, metric = spooled(worker)
+    assert (step.episode_index, step.step_index, step.reward, step.terminated) == (3, 4, 1.5, True)
+    assert metric.value == 1.5
+    assert not worker.problems
+
+
 @pytest.mark.parametrize(
     ("field", "value", "left"),
     [
         ("action", object(), None),
         ("action", Hostile(), None),
-        ("observation", {"deep": [Hostile()]}, None),
-        ("info", {"f": lambda: 0}, None),
+        ("observation", Hostile(), None),
+        ("info", lambda: 0, None),
         ("reward", "much", None),
         ("reward", Hostile(), None),
         ("reward", [1.0, 2.0], None),
+        ("reward", np.array([1.0, 2.0]), None),
+        ("reward", np.ma.masked, None),
         ("terminated", "yes", False),
         ("truncated", None, False),
         ("episode", "one", -1),

@@ -319,7 +319,7 @@ def test_a_value_whose_error_has_no_text_costs_itself_alone(alone: Callable[...,
         worker.step(episode=0, step=0, observation=Failing(), frame=fail)
         worker.log("line", fields={"x": Failing()})
     assert kinds(worker) == ["run_started", "step", "log", "run_completed"]
-    assert {"metadata.bad", "step.observation", "log.fields"} <= set(worker.problems)
+    assert {"metadata.bad", "step.observation", "log.fields.x"} <= set(worker.problems)
 
 
 def test_each_worker_is_closed_at_the_end_whatever_another_raises(

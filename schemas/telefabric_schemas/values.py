@@ -1,7 +1,8 @@
 """Values inside events: any Python value to MessagePack and back.
 
 What MessagePack holds exactly travels as that: numpy integers, booleans and floats up to 64 bits become plain numbers,
-tuples and sets become arrays, datetimes its timestamp type. Two extension types hold the rest:
+tuples and sets become arrays, datetimes its timestamp type. What Python's own types have a nearest form for gets that
+(`natural`). Two extension types hold the rest:
 
 ==== ========== ==========================================================================
 code name       body
@@ -18,11 +19,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec.msgpack import Ext
+
+from telefabric_schemas.natural import natural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +32,13 @@ if TYPE_CHECKING:
 EXT_NDARRAY = 1
 EXT_BIGINT = 2
 DEPTH_MAX = 64
-_PLAIN_TYPES: tuple[type[Any], ...] = (float, str, bytes, list, tuple, set, frozenset)
-"""What subclasses of these become."""
+LEFT_MAX = 16
+"""Parts of one value that are named when they are left out; further ones are counted."""
+PATH_PARTS_MAX = 8
+PATH_PART_CHARS_MAX = 100
+"""A path is a name for people."""
+_WHOLE = frozenset((bool, float, type(None), bytes))
+_LEFT_OUT = object()
 _DTYPE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Zμ]{1,7}\])?")
 """What `dtype.str` gives. numpy's own parser takes much more, and fails in many ways on what it does not like."""
 
@@ -48,12 +55,34 @@ class UnencodableError(TypeError):
     """A value has no MessagePack form; the message names its type."""
 
 
+class Left(NamedTuple):
+    """A part of a value that has no form: where it lies (``.key.0``, empty for the whole), and why."""
+
+    path: str
+    why: str
+    times: int = 1
+
+
 def encode(value: Any) -> bytes:
-    """MessagePack bytes of any value. Any thread. Raises `UnencodableError`."""
+    """MessagePack bytes of any value. Any thread. Raises `UnencodableError` when any part of it has no form."""
     try:
         return _encoder.encode(value)
-    except (TypeError, OverflowError, ValueError, RecursionError):
-        return _encoder.encode(_plain(value, 0))
+    except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
+        encoded, left = usable(value)
+    if left:
+        path, why, _ = left[0]
+        raise UnencodableError(f"{path}: {why}" if path else why)
+    return encoded
+
+
+def usable(value: Any) -> tuple[bytes, list[Left]]:
+    """MessagePack bytes of all of a value that has a form, and what was left out.
+
+    A part goes with its key out of a map; in a list nil takes its place, so that the others keep theirs. Any thread.
+    """
+    walk = _Walk()
+    plain = walk.part(value, ())
+    return _encoder.encode(None if plain is _LEFT_OUT else plain), walk.told()
 
 
 def decode(raw: bytes | msgspec.Raw | memoryview) -> Any:
@@ -69,6 +98,14 @@ def decode(raw: bytes | msgspec.Raw | memoryview) -> Any:
 
 def enc_hook(value: Any) -> Any:
     """msgspec's hook for what it cannot encode by itself."""
+    form = _form(value)
+    if form is value:
+        raise UnencodableError(f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot be encoded")
+    return form
+
+
+def _form(value: Any) -> Any:
+    """A value as an extension, or as plainer values whose parts are still the caller's; itself when it has no form."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
@@ -77,16 +114,10 @@ def enc_hook(value: Any) -> Any:
             return _scalar(value)
         if hasattr(value, "__array__"):
             return _array_ext(_as_array(numpy, value))
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, complex):
-        return _complex_ext(value)
-    if isinstance(value, int):
-        return int(value) if _fits(value) else _bigint_ext(value)
-    for plain in _PLAIN_TYPES:
-        if isinstance(value, plain):
-            return plain(value)
-    raise UnencodableError(f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot be encoded")
+    array = sys.modules.get("array")
+    if array is not None and isinstance(value, array.array):
+        return _machine_array_ext(value)
+    return _complex_ext(value) if isinstance(value, complex) else natural(value)
 
 
 def ext_hook(code: int, data: memoryview) -> Any:
@@ -104,10 +135,13 @@ def ext_hook(code: int, data: memoryview) -> Any:
 def _as_array(numpy: Any, value: Any) -> np.ndarray[Any, Any]:
     """Arrays of other libraries (torch, jax, …) on the host."""
     try:
+        for on_the_way in ("detach", "cpu"):  # torch's, from a gradient's graph and from a GPU
+            if hasattr(value, on_the_way):
+                value = getattr(value, on_the_way)()
         array = numpy.asarray(value)
     except Exception as error:  # noqa: BLE001  whatever the foreign __array__ raises is the caller's value's fault
         raise UnencodableError(f"{type(value).__qualname__} does not become an array: {error}") from None
-    if array.dtype.hasobject:
+    if array.dtype.hasobject and not array.ndim:  # numpy's way of not knowing what it is
         raise UnencodableError(f"a value of type {type(value).__qualname__} cannot be encoded")
     return array  # type: ignore[no-any-return]
 
@@ -137,6 +171,15 @@ def _zero_d(value: Any) -> np.ndarray[Any, Any]:
     import numpy
 
     return numpy.asarray(value)
+
+
+def _machine_array_ext(value: Any) -> Ext:
+    """The standard library's array as the ndarray that numpy would make of it, without numpy."""
+    if value.typecode in "uw":
+        return Ext(EXT_NDARRAY, _encoder.encode(["<U1", [len(value)], value.tounicode().encode("utf-32-le")]))
+    kind = "f" if value.typecode in "fd" else "i" if value.typecode.islower() else "u"
+    order = "|" if value.itemsize == 1 else "<" if sys.byteorder == "little" else ">"
+    return Ext(EXT_NDARRAY, _encoder.encode([f"{order}{kind}{value.itemsize}", [len(value)], value.tobytes()]))
 
 
 def _complex_ext(value: complex) -> Ext:
@@ -183,29 +226,115 @@ def _descr(dtype: Any) -> Any:
     ]
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """The slow way round for what msgspec refuses deep inside: big integers, lone surrogates, cycles."""
-    if depth > DEPTH_MAX:
-        raise UnencodableError(f"nested deeper than {DEPTH_MAX}, or a value that holds itself")
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return int(value) if _fits(value) else _bigint_ext(value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, Mapping):
-        return {_plain(key, depth + 1): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_plain(item, depth + 1) for item in value)
-    if isinstance(value, (list, set, frozenset)):
-        return [_plain(item, depth + 1) for item in value]
-    if getattr(getattr(value, "dtype", None), "hasobject", False) and hasattr(value, "tolist"):
-        return _plain(value.tolist(), depth + 1)
+class _Walk:
+    """The slow way round for what msgspec refuses deep inside: part by part, each of them once.
+
+    Big integers and lone surrogates get their form; what has none is left out and noted with its path.
+    """
+
+    def __init__(self) -> None:
+        self._left: list[Left] = []
+        self._more = 0
+        self._above: set[int] = set()
+        """Identities of what the part that is looked at lies in: a value that holds itself ends there."""
+
+    def told(self) -> list[Left]:
+        if self._more:
+            return [*self._left, Left("", f"{self._more} more of its values have no form", self._more)]
+        return self._left
+
+    def part(self, value: Any, path: tuple[Any, ...]) -> Any:
+        """The plain form of a part, or `_LEFT_OUT`."""
+        kind = type(value)
+        if kind in _WHOLE:
+            return value
+        if kind is int:
+            return value if _fits(value) else _bigint_ext(value)
+        if kind is str:
+            return _text(value)
+        try:
+            return self._opened(value, path)
+        except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
+            self._leave(path, error)
+            return _LEFT_OUT
+
+    def _opened(self, value: Any, path: tuple[Any, ...]) -> Any:
+        if id(value) in self._above or len(path) > DEPTH_MAX:
+            raise UnencodableError(f"nested deeper than {DEPTH_MAX}, or a value that holds itself")
+        self._above.add(id(value))
+        try:
+            if isinstance(value, dict):
+                return self._map(value, path)
+            if isinstance(value, (list, tuple, set, frozenset)):
+                return self._list(value, path)
+            form = _form(value)
+            if form is value or type(form) is Ext:
+                return msgspec.Raw(_encoder.encode(form))
+            return self.part(form, path)
+        finally:
+            self._above.discard(id(value))
+
+    def _list(self, value: Any, path: tuple[Any, ...]) -> list[Any]:
+        parts = [self.part(item, (*path, index)) for index, item in enumerate(list(value))]
+        return [None if part is _LEFT_OUT else part for part in parts]
+
+    def _map(self, value: dict[Any, Any], path: tuple[Any, ...]) -> dict[Any, Any]:
+        found = {}
+        for key, item in list(value.items()):
+            try:
+                name = _key(key)
+            except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
+                self._leave((*path, f"a {type(key).__name__}"), error)
+                continue
+            part = self.part(item, (*path, name))
+            if part is not _LEFT_OUT:
+                found[name] = part
+        return found
+
+    def _leave(self, path: tuple[Any, ...], error: Exception) -> None:
+        if len(self._left) < LEFT_MAX:
+            named = "".join(f".{path_part(each)}" for each in path[:PATH_PARTS_MAX])
+            self._left.append(Left(named + ".…" * (len(path) > PATH_PARTS_MAX), said(error)))
+        else:
+            self._more += 1
+
+
+def _key(key: Any) -> Any:
+    """A key of a map in a form that is a key again once it is decoded. Raises where there is none."""
+    kind = type(key)
+    if kind in _WHOLE or (kind is int and _fits(key)):
+        return key
+    if kind is str:
+        return _text(key)
+    if isinstance(key, (tuple, frozenset)):
+        return tuple(map(_key, key))
+    form = _form(key)
+    if type(form) is Ext or kind is int:
+        return str(key)
+    if isinstance(form, (list, dict)):
+        raise UnencodableError(f"a key of type {kind.__qualname__} cannot be encoded")
+    if form is not key:
+        return _key(form)
+    _encoder.encode(key)  # such as a datetime; raises for what nobody knows
+    return key
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def path_part(key: Any) -> str:
+    """A plain key or an index as one part of a path: printable, and not long."""
+    text = str(key)[:PATH_PART_CHARS_MAX]
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def said(error: BaseException) -> str:
+    """What an exception says of itself; its type's name when that is nothing, or its ``__str__`` fails."""
     try:
-        _encoder.encode(value)
-    except (OverflowError, RecursionError, ValueError) as error:
-        raise UnencodableError(f"a value of type {type(value).__qualname__} cannot be encoded: {error}") from None
-    return value
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001  whatever the caller's own exception raises
+        return type(error).__name__
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)

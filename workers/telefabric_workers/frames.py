@@ -85,8 +85,7 @@ class Frames:
         if picture is None:
             return
         picture = picture_of(picture).array  # an array of another library is converted here, and not under the lock
-        numbers = {str(name): float(value) for name, value in values.items()}
-        shot = Shot(moment, track.episode_return, track.steps_per_s, numbers)
+        shot = Shot(moment, track.episode_return, track.steps_per_s, values)
         with self._lock:
             for sink in wanting:
                 sink.take(shot, picture)

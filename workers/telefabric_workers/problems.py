@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from telefabric.errors import UsageError
 
 log = logging.getLogger("telefabric.worker")
+
+NAMES_MAX = 256
+"""Of one worker: a name may be a key that the program makes up at each step."""
 
 
 class Problem(NamedTuple):
@@ -18,11 +21,16 @@ class Problem(NamedTuple):
 
     kind: str
     field: str
+    """With the path inside of it: ``info.bad``."""
     why: str
+    times: int = 1
 
-    @property
-    def name(self) -> str:
-        return f"{self.kind}.{self.field}"
+    def name(self, known: Collection[str]) -> str:
+        """Its path; only its field once so many are `known` that further ones are not told apart."""
+        path = f"{self.kind}.{self.field}"
+        if path in known or len(known) < NAMES_MAX:
+            return path
+        return f"{self.kind}.{self.field.partition('.')[0]}"
 
 
 class Problems:
@@ -35,18 +43,19 @@ class Problems:
         self.counts: Counter[str] = Counter()
         self._strict = strict
         self._said: set[str] = set()
-        self._unsaid: deque[Problem] = deque()
+        self._unsaid: deque[tuple[str, str]] = deque()
         self._lock = threading.RLock()  # a signal handler may emit while its thread holds it
 
     def note(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
+            name = problem.name(self.counts)
             if self._strict and problem.kind != "worker":
-                raise UsageError(f"{problem.name} cannot be used: {problem.why}")
+                raise UsageError(f"{name} cannot be used: {problem.why}")
             with self._lock:
-                self.counts[problem.name] += 1
-                if problem.name not in self._said:
-                    self._said.add(problem.name)
-                    self._unsaid.append(problem)
+                self.counts[name] += problem.times
+                if name not in self._said:
+                    self._said.add(name)
+                    self._unsaid.append((name, problem.why))
 
     @property
     def unsaid(self) -> bool:
@@ -65,13 +74,13 @@ class Problems:
     def say(self) -> None:
         while self._unsaid:
             try:
-                problem = self._unsaid.popleft()
+                name, why = self._unsaid.popleft()
             except IndexError:  # another thread says it
                 return
             log.warning(
                 "worker.value_left_out: %s goes without its value: %s (told once; counted in worker.problems)",
-                problem.name,
-                problem.why,
+                name,
+                why,
             )
 
     def forked(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+from collections.abc import Collection
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -15,7 +16,8 @@ import msgspec
 from telefabric import limits
 from telefabric.names import cut, is_blank, printable
 from telefabric_schemas import values
-from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event
+from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event, Metric
+from telefabric_schemas.values import said as said
 from telefabric_workers.problems import Problem
 
 _UNKNOWN_INDEX = -1
@@ -24,31 +26,53 @@ _UNKNOWN_INDEX = -1
 EXACT = frozenset((bool, int, float, str, bytes, type(None), msgspec.Raw))
 """Types whose encoding runs no code of the caller's. A container is none: what it holds may be anything."""
 
+_ENCODED = (type(None), msgspec.Raw)
+
+
+def raw(value: Any, path: str) -> tuple[msgspec.Raw, list[Problem]]:
+    """A caller's value encoded without the parts that have no form, and those: ``step.info.bad`` for `path` step.info.
+
+    Any thread; runs the value's own methods. Raises nothing that is an `Exception`.
+    """
+    try:
+        return msgspec.Raw(_encode(value)), []
+    except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
+        encoded, left = values.usable(value)
+    kind, _, field = path.partition(".")
+    return msgspec.Raw(encoded), [Problem(kind, field + part, why, times) for part, why, times in left]
+
 
 def coerce(event: Event) -> list[Problem]:
     """Bring every field to an exact built-in type or raw MessagePack, in place; what had to be left out."""
-    problems: list[Problem] = []
+    problems = encode_payloads(event, _ENCODED)
     for name, kind in _field_kinds(type(event)).items():
+        if kind == "payload":
+            continue
         try:
             value = _COERCE[kind](getattr(event, name))
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem(event.kind, name, said(error)))
+            told = path_of(event.name) if name == "value" and isinstance(event, Metric) else name
+            problems.append(Problem(event.kind, told, said(error)))
             value = _LEFT_OUT[kind]
         setattr(event, name, value)
     _shorten(event, problems)
     return problems
 
 
-def encode_payloads(event: Event) -> list[Problem]:
-    """As `coerce`, for an event whose other fields are of exact built-in types already."""
-    try:
-        for name in _payloads(type(event)):
-            value = getattr(event, name)
-            if value.__class__ not in EXACT:
-                setattr(event, name, msgspec.Raw(values.encode(value)))
-    except Exception:  # noqa: BLE001  whatever the caller's own objects raise: told by the way round
-        return coerce(event)
-    return []
+def encode_payloads(event: Event, done: Collection[object] = EXACT) -> list[Problem]:
+    """As `coerce`, for the payloads of an event alone; those of the types in `done` stay as they are."""
+    problems: list[Problem] = []
+    for name in _payloads(type(event)):
+        value = getattr(event, name)
+        if value.__class__ in done:
+            continue
+        try:
+            encoded = msgspec.Raw(_encode(value))
+        except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
+            encoded, left = raw(value, f"{event.kind}.{name}")
+            problems += left
+        setattr(event, name, encoded)
+    return problems
 
 
 def _shorten(event: Event, problems: list[Problem]) -> None:
@@ -71,14 +95,6 @@ def _shorten(event: Event, problems: list[Problem]) -> None:
         )
 
 
-def said(error: BaseException) -> str:
-    """What an exception says of itself; its type's name when that is nothing, or its ``__str__`` fails."""
-    try:
-        return str(error) or type(error).__name__
-    except Exception:  # noqa: BLE001  whatever the caller's own exception raises
-        return type(error).__name__
-
-
 def described(error: BaseException) -> str:
     """An exception's type, and what it says of itself."""
     name, words = type(error).__name__, said(error)
@@ -87,10 +103,47 @@ def described(error: BaseException) -> str:
 
 def integer(value: Any) -> int:
     """Any whole number as an int. Raises `TypeError`, or `OverflowError` beyond 64 bits."""
-    number = operator.index(value)
+    number = operator.index(_single(value))
     if not -INT_MAX <= number <= INT_MAX:
         raise OverflowError("it does not fit into 64 bits")
     return int(number)
+
+
+def real(value: Any) -> float:
+    """Any real number as a float, also an array or a tensor of one. Raises what its conversion raises."""
+    value = _single(value)
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
+        raise TypeError("a complex number is no real one")  # numpy's would lose its imaginary part without a word
+    return float(value)
+
+
+def hud_numbers(given: Any) -> tuple[dict[str, float], list[Problem]]:
+    """The named numbers to show over a frame, without those that are none."""
+    found: dict[str, float] = {}
+    problems: list[Problem] = []
+    for name, value in dict(given).items():
+        try:
+            found[text(name)] = real(value)
+        except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
+            problems.append(Problem("step", f"hud.{path_of(name)}", said(error)))
+    return found, problems
+
+
+def _single(value: Any) -> Any:
+    """The one item of an array or a tensor of any library and shape; anything else as it is."""
+    if isinstance(value, numbers.Number) or not hasattr(value, "item") or not hasattr(value, "shape"):
+        return value
+    if getattr(value, "mask", False) is not False and bool(value.mask.any()):
+        raise TypeError("a masked value")  # whose item numpy gives as 0
+    return value.item()
+
+
+def path_of(key: Any) -> str:
+    """A caller's name or key as a part of a path; its type's name when it has no text."""
+    try:
+        return values.path_part(text(key))
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        return f"a {type(key).__name__}"
 
 
 def _integer_or_none(value: Any) -> int | None:
@@ -98,12 +151,11 @@ def _integer_or_none(value: Any) -> int | None:
 
 
 def _number_or_none(value: Any) -> float | None:
-    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
-        raise TypeError("a complex number is no real one")  # numpy's would lose its imaginary part without a word
-    return None if value is None else float(value)
+    return None if value is None else real(value)
 
 
 def _boolean(value: Any) -> bool:
+    value = _single(value)
     if isinstance(value, (bool, int)) or type(value).__name__ in {"bool", "bool_"}:
         return bool(value)
     raise TypeError(f"{type(value).__name__} is neither true nor false")
@@ -130,14 +182,6 @@ def _text_or_none(value: Any) -> str | None:
     return None if value is None else text(value)
 
 
-def _bytes_or_none(value: Any) -> bytes | None:
-    return None if value is None else bytes(value)
-
-
-def _payload(value: Any) -> msgspec.Raw:
-    return value if isinstance(value, msgspec.Raw) else msgspec.Raw(values.encode(value))
-
-
 _COERCE: dict[str, Any] = {
     "int": integer,
     "int?": _integer_or_none,
@@ -147,8 +191,7 @@ _COERCE: dict[str, Any] = {
     "str?": _text_or_none,
     "control_mode": _mode,
     "bytes": bytes,
-    "bytes?": _bytes_or_none,
-    "payload": _payload,
+    "bytes?": lambda value: None if value is None else bytes(value),
 }
 _LEFT_OUT: dict[str, Any] = {
     "int": _UNKNOWN_INDEX,
@@ -160,7 +203,6 @@ _LEFT_OUT: dict[str, Any] = {
     "control_mode": "unknown",
     "bytes": b"",
     "bytes?": None,
-    "payload": NIL,
 }
 
 
@@ -195,3 +237,4 @@ def _payloads(event_type: type[Event]) -> list[str]:
 
 _known: dict[type[Event], dict[str, str]] = {}
 _known_payloads: dict[type[Event], list[str]] = {}
+_encode = msgspec.msgpack.Encoder(enc_hook=values.enc_hook).encode

@@ -25,6 +25,7 @@ from telefabric.wire.control import StreamInfo
 from telefabric_schemas import values
 from telefabric_schemas.events import (
     CONTROL_MODES,
+    NIL,
     PAYLOAD_VERSION,
     Episode,
     EpisodeVoided,
@@ -46,14 +47,11 @@ from telefabric_workers.frames import Moment
 from telefabric_workers.lifetime import ending_of
 from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_fork
 from telefabric_workers.problems import Problem, Problems
-from telefabric_workers.repair import EXACT, coerce, described, encode_payloads, name_of, said, text
+from telefabric_workers.repair import EXACT, coerce, described, encode_payloads, hud_numbers, name_of, raw, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 StepCallback = Callable[[Step], object]
 EpisodeCallback = Callable[[Episode], object]
-
-_NAME_CHARS_TOLD = 100
-"""Of the name of a value in the metadata, which may be the very thing that is too large."""
 
 
 class Terms(NamedTuple):
@@ -669,7 +667,9 @@ class Worker:
     def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:
         """Offer a frame; whatever is wrong with it is told once."""
         try:
-            self._outbox.show(moment, frame, hud or {})
+            numbers, problems = hud_numbers(hud) if hud is not None else ({}, [])
+            self._problems.note(problems)
+            self._outbox.show(moment, frame, numbers)
         except ImportError:
             self._problems.note([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
@@ -738,17 +738,20 @@ def _encode_metadata(metadata: Mapping[Any, Any]) -> tuple[dict[str, msgspec.Raw
         name = f"a {type(key).__name__}"
         try:
             name = text(key)
-            encoded = values.encode(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], said(error)))
+            problems.append(Problem("metadata", name, said(error)))
             continue
-        grown = size + len(encoded) + len(name) * 4
+        encoded, left = raw(value, f"metadata.{values.path_part(name)}")
+        problems += left
+        if left and encoded == NIL:
+            continue
+        grown = size + len(bytes(encoded)) + len(name) * 4
         if grown > limits.METADATA_BYTES_MAX:
             why = f"metadata is over {limits.METADATA_BYTES_MAX} bytes"
-            problems.append(Problem("metadata", name[:_NAME_CHARS_TOLD], why))
+            problems.append(Problem("metadata", values.path_part(name), why))
             continue
         size = grown
-        usable[name] = msgspec.Raw(encoded)
+        usable[name] = encoded
     return usable, problems
 
 
