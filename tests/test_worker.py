@@ -347,7 +347,7 @@ def test_a_step_that_waited_while_the_worker_was_closed_is_ignored(alone: Callab
     late = threading.Thread(target=emit_one, args=(worker,))
     with worker._outbox.lock:
         late.start()
-        code = Worker._emit.__code__
+        code = Worker.step.__code__
         wait_for(lambda: sys._current_frames()[late.ident or 0].f_code is code, "the step stands at the lock")
         late.join(0.05)
         worker._unusual = "closed"  # as close() does under the lock

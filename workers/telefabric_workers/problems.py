@@ -43,7 +43,7 @@ class Problems:
         self.counts: Counter[str] = Counter()
         self._strict = strict
         self._said: set[str] = set()
-        self._unsaid: deque[tuple[str, str]] = deque()
+        self.unsaid: deque[tuple[str, str]] = deque()
         self._lock = threading.RLock()  # a signal handler may emit while its thread holds it
 
     def note(self, problems: Iterable[Problem]) -> None:
@@ -55,11 +55,7 @@ class Problems:
                 self.counts[name] += problem.times
                 if name not in self._said:
                     self._said.add(name)
-                    self._unsaid.append((name, problem.why))
-
-    @property
-    def unsaid(self) -> bool:
-        return bool(self._unsaid)
+                    self.unsaid.append((name, problem.why))
 
     def thinned(self, frames: int, mib: int) -> None:
         """So many frames of running episodes have gone, since together they were larger than `mib` MiB."""
@@ -72,9 +68,9 @@ class Problems:
         self.counts["frame.thinned"] = frames
 
     def say(self) -> None:
-        while self._unsaid:
+        while self.unsaid:
             try:
-                name, why = self._unsaid.popleft()
+                name, why = self.unsaid.popleft()
             except IndexError:  # another thread says it
                 return
             log.warning(

@@ -111,6 +111,8 @@ def integer(value: Any) -> int:
 
 def real(value: Any) -> float:
     """Any real number as a float, also an array or a tensor of one. Raises what its conversion raises."""
+    if value.__class__ is int:
+        return float(value)
     value = _single(value)
     if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
         raise TypeError("a complex number is no real one")  # numpy's would lose its imaginary part without a word

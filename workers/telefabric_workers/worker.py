@@ -47,11 +47,14 @@ from telefabric_workers.frames import Moment
 from telefabric_workers.lifetime import ending_of
 from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_fork
 from telefabric_workers.problems import Problem, Problems
-from telefabric_workers.repair import EXACT, coerce, described, encode_payloads, hud_numbers, name_of, raw, said, text
+from telefabric_workers.repair import coerce, described, hud_numbers, name_of, raw, real, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 StepCallback = Callable[[Step], object]
 EpisodeCallback = Callable[[Episode], object]
+
+
+_EVENT_BYTES_MAX = limits.EVENT_BYTES_MAX
 
 
 class Terms(NamedTuple):
@@ -90,11 +93,13 @@ class Worker:
         self.worker_id = environment.worker_id or default_worker_id()
         self._terms = terms
         self._helps = terms.helps
+        self._control_mode = terms.control_mode
         self._metadata = {name: msgspec.Raw(value) for name, value in terms.metadata.items()}
         self._strict = terms.strict or environment.mode == "dry-run"
         self._on_step: list[StepCallback] = []
         self._on_episode: list[EpisodeCallback] = []
         self._problems = Problems(strict=self._strict)
+        self._unsaid = self._problems.unsaid
         self._revival = threading.RLock()
         self._emitting = False
         """Looked at under the outbox's lock: true there means that this call interrupts another one of its thread."""
@@ -104,6 +109,8 @@ class Worker:
         """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
         self._info: StreamInfo | None = None
         self._outbox: Outbox = Nowhere()
+        self._next_seq = 1
+        """The seq that a step is encoded with before the lock is taken; stale when another thread emits meanwhile."""
         self._steps: dict[str, int] = {}
         self._names: set[Any] = {self.agent_id}
         """Of agents, as they were given, that may be ids as they are."""
@@ -154,40 +161,77 @@ class Worker:
             agent = self.agent_id
         elif agent.__class__ is not str or agent not in self._names:
             agent = self._named(agent)
-        if reward.__class__ is not float and isinstance(reward, float):
-            reward = float(reward)  # numpy's float64 is one, and what most environments pay
+        if reward.__class__ is not float:
+            reward = _float_or(reward)
+        outbox = self._outbox
+        seq = self._next_seq  # looked at before the count of steps, and written after it
+        number = self._steps.get(agent, -1) + 1 if global_step is None else global_step
         event = Step(
-            0, agent, env_index, episode, step, global_step, reward, terminated, truncated,
+            seq, agent, env_index, episode, step, number, reward, terminated, truncated,
             time.time_ns(), time.monotonic_ns(), action, observation,
-            self._terms.control_mode if control_mode is None else _or(control_mode, self._terms.control_mode),
+            self._control_mode if control_mode is None else _or(control_mode, self._control_mode),
             policy_label, backend, render_hint, frame_ref, PAYLOAD_VERSION, info,
         )  # fmt: skip
-        given = _copy(event) if self._on_step else None
-        if not (
+        plain = (
             reward.__class__ is float
             and episode.__class__ is int
             and step.__class__ is int
             and env_index.__class__ is int
-            and not (episode | step | env_index) >> 63  # within 64 bits, and not negative
-            and (global_step is None or (global_step.__class__ is int and not global_step >> 63))
+            and number.__class__ is int
+            and not (episode | step | env_index | number) >> 63  # within 64 bits, and not negative
             and terminated.__class__ is bool
             and truncated.__class__ is bool
             and (policy_label is None or policy_label.__class__ is str)
             and (control_mode is None or (control_mode.__class__ is str and control_mode in CONTROL_MODES))
             and (backend is None or backend.__class__ is str)
             and (frame_ref is None or frame_ref.__class__ is str)
-        ):
-            self._problems.note(coerce(event))
-        elif not (
-            action.__class__ in EXACT and observation.__class__ in EXACT and render_hint is None and info is None
-        ):
-            self._problems.note(encode_payloads(event))
-        if frame is None and self._outbox.stored is None:
-            self._emit(event, given)
-        else:
-            self._step_with_frame(event, given, frame, hud)
+        )
+        if not plain or frame is not None or outbox.stored is not None:
+            self._step_slowly(event, event, global_step, frame, hud)
+            return
+        try:
+            encoded = _encode(event)  # with the next numbers: nearly always nobody else has them meanwhile
+        except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
+            encoded = b""
+        appended = False
+        try:
+            with outbox.lock:
+                if (
+                    seq == outbox.head + 1
+                    and 0 < len(encoded) <= _EVENT_BYTES_MAX
+                    and not self._emitting
+                    and not self._unusual
+                ):
+                    self._emitting = True
+                    try:
+                        outbox.append(seq, encoded)
+                        self._steps[agent] = number
+                        self._step_count += 1
+                        self._next_seq = seq + 1
+                        appended = True
+                    finally:
+                        self._emitting = False
+        except BaseException as error:  # noqa: BLE001  raised again by what it calls
+            self._settle(error)
+        if not appended:
+            self._step_slowly(event, _steps.decode(encoded) if encoded else event, global_step, None, None)
+            return
+        if self._on_step:
+            self._tell_callbacks(self._on_step, event)
+        if self._deferred or self._unsaid:
+            self._catch_up()
 
-    def _step_with_frame(self, event: Step, given: Step | None, frame: Any, hud: Mapping[str, float] | None) -> None:
+    def _step_slowly(
+        self, given: Step, event: Step, global_step: Any, frame: Any, hud: Mapping[str, float] | None
+    ) -> None:
+        """A step of any values, or with a frame, or one whose numbers somebody else has taken.
+
+        `given` has the caller's values, `event` is the same or what was encoded of it: no value is converted twice.
+        """
+        if event is given:
+            given = _copy(event)
+        event.global_step = global_step
+        self._problems.note(coerce(event))
         moment = _moment_of(event)
         rule = self._outbox.stored
         stored = None
@@ -195,7 +239,7 @@ class Worker:
             frame, stored = self._to_store(rule, moment, frame)
             if stored is not None:
                 event.frame_ref = event.frame_ref or stored.frame_ref or None
-        self._emit(event, given)
+        self._emit(event, given if self._on_step else None)
         if rule is not None:
             self._store(rule, moment, stored)
         if frame is not None:
@@ -219,7 +263,7 @@ class Worker:
             return
         self._send(Reset(
             0, self._named(agent), env_index, episode, time.time_ns(), time.monotonic_ns(), observation, info, seed,
-            options, _or(control_mode, self._terms.control_mode),
+            options, _or(control_mode, self._control_mode),
         ))  # fmt: skip
 
     def episode(
@@ -244,7 +288,7 @@ class Worker:
         self._send(Episode(
             0, self._named(agent), env_index, episode, total_reward, length, global_step,
             time.time_ns(), time.monotonic_ns(), end_reason, seed, _or(game_id, self._game_id),
-            _or(control_mode, self._terms.control_mode), policy_label, metadata,
+            _or(control_mode, self._control_mode), policy_label, metadata,
         ))  # fmt: skip
 
     def void_episode(
@@ -269,8 +313,19 @@ class Worker:
         """One value of a named series. `global_step` is the agent's last step's unless it is given."""
         if self._unusual and not self._revive():
             return
+        if value.__class__ is not float:
+            value = _float_or(value)
         now = time.time_ns(), time.monotonic_ns()
-        self._send(Metric(0, name, value, unit, global_step, self._named(agent), *now))
+        event = Metric(0, name, value, unit, global_step, self._named(agent), *now)
+        if (
+            name.__class__ is str
+            and value.__class__ is float
+            and (unit is None or unit.__class__ is str)
+            and (global_step is None or (global_step.__class__ is int and not global_step >> 63))
+        ):
+            self._emit(event)
+        else:
+            self._send(event)
 
     def metrics(
         self, series: Mapping[str, float | None], *, global_step: int | None = None, agent: str | None = None
@@ -492,6 +547,7 @@ class Worker:
             outbox.append(1, _encoder.encode(started))
         self._outbox, self._info = outbox, info
         self._steps, self._step_count, self._episode_count = {}, 0, 0
+        self._next_seq = 2
         self._error_before = lifetime.last_error()
         _workers.add(self)
         lifetime.at_end(_close_all)
@@ -542,7 +598,7 @@ class Worker:
         self._make_plain(event)
         self._emit(event, given)
 
-    def _emit(self, event: Event, given: Event | None = None) -> None:
+    def _emit(self, event: Event, given: Step | Episode | None = None) -> None:
         """Number a plain event and append it; later, when this call interrupts one of the same thread.
 
         `given`: the same with the caller's values, for callbacks.
@@ -561,8 +617,10 @@ class Worker:
             self._revive()
             return
         if given is not None:
-            self._tell_callbacks(event, given)
-        if self._deferred or self._problems.unsaid:
+            assert isinstance(event, (Step, Episode))
+            given.seq, given.global_step = event.seq, event.global_step
+            self._tell_callbacks(self._on_step if event.__class__ is Step else self._on_episode, given)
+        if self._deferred or self._unsaid:
             self._catch_up()
 
     def _append(self, event: Event) -> None:
@@ -572,18 +630,18 @@ class Worker:
             outbox = self._outbox
             event.seq = outbox.head + 1
             if isinstance(event, Step):
-                steps = self._steps
-                number = event.global_step
-                if number is None:
-                    number = event.global_step = steps.get(event.agent_id, -1) + 1
+                if event.global_step is None:
+                    event.global_step = self._steps.get(event.agent_id, -1) + 1
                 outbox.append(event.seq, self._encode(event))
-                steps[event.agent_id] = number
+                self._steps[event.agent_id] = event.global_step
                 self._step_count += 1
+                self._next_seq = event.seq + 1
                 return
             if isinstance(event, (Episode, Metric)) and event.global_step is None:
                 event.global_step = self._steps.get(event.agent_id)
             outbox.append(event.seq, self._encode(event))
             self._episode_count += isinstance(event, Episode)
+            self._next_seq = event.seq + 1
         finally:
             self._emitting = False
 
@@ -675,10 +733,8 @@ class Worker:
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
             self._problems.note([Problem("step", "frame", described(error))])
 
-    def _tell_callbacks(self, event: Any, given: Any) -> None:
-        given.seq, given.global_step = event.seq, event.global_step
-        callbacks: list[Any] = [*(self._on_step if event.__class__ is Step else self._on_episode)]
-        for callback in callbacks:
+    def _tell_callbacks(self, callbacks: list[Any], given: Any) -> None:
+        for callback in list(callbacks):
             try:
                 callback(given)
             except Exception as error:
@@ -755,6 +811,14 @@ def _encode_metadata(metadata: Mapping[Any, Any]) -> tuple[dict[str, msgspec.Raw
     return usable, problems
 
 
+def _float_or(value: Any) -> Any:
+    """A number of any type as a float; what is none as it is, for `coerce` to tell."""
+    try:
+        return real(value)
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        return value
+
+
 def _copy(event: Any) -> Any:
     """The same fields, to be numbered apart: the values themselves are the caller's."""
     return event.__class__(*(getattr(event, name) for name in event.__struct_fields__))
@@ -811,6 +875,9 @@ def _forked() -> None:
 
 _encoder = msgspec.msgpack.Encoder()
 """Without a hook: what it encodes is plain."""
+_steps = msgspec.msgpack.Decoder(Step)
+_encode = msgspec.msgpack.Encoder(enc_hook=values.enc_hook).encode
+"""Runs the caller's code: never under a lock."""
 _OUTCOMES = get_args(Outcome)
 _guard = threading.RLock()
 _workers: set[Worker] = set()
