@@ -54,6 +54,15 @@ def metric(seq: int, name: str = "loss", value: float | None = 0.25, agent: str 
     return events.Metric(seq, name, value, None, seq, agent, TIME_NS + seq, seq)
 
 
+def reset(seq: int, agent: str = "agent_0", **given: Any) -> events.Reset:
+    known: dict[str, Any] = {"env_index": 0, "episode_index": seq // 10, "time_ns": TIME_NS + seq, "mono_ns": seq}
+    return events.Reset(seq, agent, **(known | given))
+
+
+def void(seq: int, episode_index: int, agent: str = "agent_0", reason: str | None = "undone") -> events.EpisodeVoided:
+    return events.EpisodeVoided(seq, agent, 0, episode_index, TIME_NS + seq, seq, reason)
+
+
 def log(seq: int, message: str = "hello", agent: str = "agent_0") -> events.Log:
     return events.Log(seq, "info", message, agent, TIME_NS + seq, seq)
 

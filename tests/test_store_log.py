@@ -103,6 +103,7 @@ def test_a_short_log_is_emptied_when_idle_as_soon_as_its_reader_has_gone(tmp_pat
     with Scribe(path) as scribe:
         scribe.put(info, step(1))
         scribe.commit()
+        scribe.writer.checkpoint()  # the schema alone makes a log longer than that
         checkpoints = Checkpoints(0)
         with reading(path):
             scribe.put(info, step(2))

@@ -19,11 +19,14 @@ from store_fixtures import (
     log,
     metric,
     query_behind_broker,
+    raw,
+    reset,
     run_completed,
     run_metadata,
     run_started,
     step,
     stream,
+    void,
 )
 
 from telefabric import limits
@@ -115,6 +118,7 @@ class Library:
         makers: list[Callable[[], Event | bytes]] = [
             lambda: step(seq, agent), lambda: step(seq, agent), lambda: step(seq, agent),
             lambda: episode(seq, agent), lambda: metric(seq, chance.choice(["loss", "lr"]), 0.5, agent),
+            lambda: reset(seq, agent, seed=raw(seq)), lambda: void(seq, 10_000 + seq, agent),
             lambda: log(seq, "hello", agent), lambda: frame(seq, f"f{seq}", b"png", agent),
             lambda: run_metadata(seq, {"n": seq}), lambda: run_completed(seq), lambda: b"\xc1",
         ]  # fmt: skip

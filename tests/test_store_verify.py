@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 from processes import run
-from store_fixtures import Scribe, episode, metric, raw, run_started, step, stream
+from store_fixtures import Scribe, episode, metric, raw, reset, run_started, step, stream, void
 
 from telefabric.errors import StoreError
 from telefabric.store.backup import backup
@@ -21,13 +21,14 @@ NAME = INFO.stream.hex()
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Seqs 1 to 12: a gap at 5 to 7, an event that nobody can read at 8."""
+    """Seqs 1 to 14: a gap at 5 to 7, an event that nobody can read at 8."""
     path = tmp_path / FILE_NAME
     with Scribe(path) as scribe:
         scribe.put(INFO, run_started(1, INFO), step(2), step(3, reward=float("nan")), metric(4))
         scribe.put_gap(INFO, 5, 7, "spool_full")
         scribe.put(INFO, b"\xc1", first_seq=8)
         scribe.put(INFO, episode(9), step(10, observation=raw([1.5])), step(11), step(12))
+        scribe.put(INFO, reset(13, seed=raw(5)), void(14, 1))
         scribe.commit()
     return path
 
@@ -43,18 +44,28 @@ def test_gaps_and_quarantine_are_named_and_contradict_nothing(file: Path) -> Non
     report = verify(file)
     assert [one[:4] for one in report.findings] == [("gap", NAME, 5, 7), ("quarantine", NAME, 8, 8)]
     assert report.findings[0].detail == "spool_full"
-    assert (report.streams, report.rows, report.contradictions) == (1, 10, 0)
+    assert (report.streams, report.rows, report.contradictions) == (1, 12, 0)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ("DELETE FROM steps WHERE seq IN (10, 11)", ("missing", 10, 11)),
+        ("UPDATE runs SET run_id = 'rin'", ("differs", 1, 1)),
+        ("UPDATE gaps SET reason = 'disk_full'", ("differs", 5, 7)),
+        ("UPDATE resets SET seed = 7", ("differs", 13, 13)),
+        ("UPDATE voids SET episode_index = 2", ("differs", 14, 14)),
+        ("UPDATE episodes SET seed = 7", ("differs", 9, 9)),
+        ("UPDATE places SET time_ns = 1 WHERE kind = 'step'", ("differs", 2, 2)),
+        ("DELETE FROM places WHERE kind = 'reset'", ("differs", 13, 13)),
+        ("INSERT INTO places VALUES (1, 'step', 'agent_0', 1024, 3, 3, 3, 3)", ("differs", 3, 3)),
+        ("UPDATE counts SET n = n + 1 WHERE kind = 'step'", ("differs", 1, 14)),
+        ("DELETE FROM counts WHERE kind = 'metric'", ("differs", 1, 14)),
         ("DELETE FROM steps WHERE seq = 12", ("missing", 12, 12)),
         ("DELETE FROM gaps", ("missing", 5, 7)),
-        ("UPDATE gaps SET last_seq = 8", ("duplicate", 8, 8)),
-        ("UPDATE watermarks SET stored_seq = 11", ("beyond", 12, 12)),
-        ("DELETE FROM watermarks", ("beyond", 1, 12)),
+        ("UPDATE gaps SET last_seq = 7, time_ns = 1", ("differs", 5, 7)),
+        ("UPDATE watermarks SET stored_seq = 13", ("beyond", 14, 14)),
+        ("DELETE FROM watermarks", ("beyond", 1, 14)),
         ("UPDATE steps SET reward = 0.75 WHERE seq = 2", ("differs", 2, 2)),
         ("UPDATE metrics SET event = (SELECT event FROM steps WHERE seq = 2)", ("differs", 4, 4)),
         ("UPDATE metrics SET event = x'c1'", ("differs", 4, 4)),
@@ -81,18 +92,18 @@ def test_a_backup_is_one_moment_of_a_store_that_is_written(file: Path, tmp_path:
     with Scribe(file) as scribe:
 
         def write(done: int, total: int) -> None:
-            scribe.put(INFO, step(13))
+            scribe.put(INFO, step(15))
             scribe.commit()
 
         backup(file, copy, write)
-        assert scribe.writer.stored_seq(INFO.stream) == 13
+        assert scribe.writer.stored_seq(INFO.stream) == 15
     assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.sqlite"]
     report = verify(copy)
-    assert (report.rows, report.contradictions) == (10, 0)
+    assert (report.rows, report.contradictions) == (12, 0)
     with pytest.raises(StoreError, match="is there already"):
         backup(file, copy)
     with Scribe(copy) as restored:
-        assert restored.writer.stored_seq(INFO.stream) == 12
+        assert restored.writer.stored_seq(INFO.stream) == 14
 
 
 def test_the_command_copies_a_store(file: Path, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from store_fixtures import (
 
 from telefabric.errors import StoreError
 from telefabric.store import database
+from telefabric.store.columns import COLUMNS
 from telefabric.store.database import APPLICATION_ID, VERSION, open_reader
-from telefabric.store.rows import EVENT_TABLES
 from telefabric.store.writer import Writer
 from telefabric_schemas import events, values
 
@@ -62,7 +62,7 @@ def read(path: Path, query: str, *given: Any) -> list[Any]:
 def covered(path: Path, stream_id: bytes) -> list[int]:
     """Every seq that a row, a quarantined event or a gap of the stream stands for, with repetitions."""
     seqs: list[int] = []
-    for table in EVENT_TABLES:
+    for table in COLUMNS:
         last = "last_seq" if table in ("gaps", "quarantine") else "seq"
         query = f"SELECT seq, {last} FROM {table} JOIN streams USING (stream) WHERE stream_id = ?"
         for first_seq, last_seq in read(path, query, stream_id):
@@ -152,7 +152,7 @@ def test_ids_ascend_over_all_tables_in_order_of_arrival_and_go_on_after_a_restar
         scribe.put(first, step(21))
         scribe.put_gap(second, 21, 30, "spool_full")
         scribe.commit()
-    union = " UNION ALL ".join(f"SELECT id, stream, seq FROM {table}" for table in EVENT_TABLES)
+    union = " UNION ALL ".join(f"SELECT id, stream, seq FROM {table}" for table in COLUMNS)
     rows = read(path, f"SELECT id, stream, seq FROM ({union}) ORDER BY id")
     expected = [(place, seq) for seq in range(1, 22) for place in (1, 2)]
     assert rows == [(number, *each) for number, each in enumerate(expected, 1)]
@@ -547,7 +547,7 @@ def test_an_empty_file_becomes_a_store_of_this_version(path: Path) -> None:
     assert connection.pragma("journal_mode") == "wal"
     assert connection.pragma("page_size") == 8_192
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert tables >= {*EVENT_TABLES, "runs", "streams", "watermarks", "overview"}
+    assert tables >= {*COLUMNS, "runs", "streams", "watermarks", "overview"}
     strict = connection.execute("SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict").fetchall()
     assert [name for (name,) in strict if not name.startswith("sqlite_")] == []
     connection.close()

@@ -194,6 +194,10 @@ LOG_BYTES_LONG = 256 * MIB
 """A write-ahead log that is longer than this between two commits is being read, or was: it shrinks to this, or less."""
 LOG_BYTES_MAX = 1024 * MIB
 """With a log that a reader makes longer than this, no more is stored until that has ended; the spools hold it."""
+SEED_CHARACTERS_MAX = 255
+"""Of a seed that is no integer, in a column with an index: a list of some dozen numbers. The event holds any."""
+UPGRADE_IDS = 20_000
+"""Rows of a store of an older version that one transaction brings to this one: a commit under load is as large."""
 QUERY_ROWS_MAX = 2_000
 QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0

@@ -108,6 +108,12 @@ class BrokerCore:
         queries = [durable.query for durable in self._durable.values() if durable.query]
         return replace(self._endpoints, query=queries[0] if queries else None)
 
+    @property
+    def fabric(self) -> bytes | None:
+        """How the store names itself: the first required subscriber that does."""
+        attached = (self._durable[name].fabric for name in self._required if name in self._durable)
+        return next((fabric for fabric in attached if fabric), None)
+
     # -- from workers --------------------------------------------------------------------------------------------
 
     def receive(
@@ -265,8 +271,9 @@ class BrokerCore:
             self._send(peer, control.Refused(self.instance, reason))
             return
         durable = Durable(
-            message.name, peer, self._new_token(), now_ns, now_ns, query=message.query, keeps=message.keeps
-        )
+            message.name, peer, self._new_token(), now_ns, now_ns, query=message.query, keeps=message.keeps,
+            fabric=message.fabric,
+        )  # fmt: skip
         self._durable[message.name] = durable
         self.lane.attach(message.name, required=message.name in self._required)
         self._tell_attached(durable)
@@ -456,7 +463,8 @@ class BrokerCore:
 
     def _tell_attached(self, durable: Durable) -> None:
         required = durable.name in self._required
-        self._send(durable.peer, control.Attached(self.instance, durable.token, self.endpoints, required))
+        attached = control.Attached(self.instance, durable.token, self.endpoints, required, self.fabric)
+        self._send(durable.peer, attached)
 
     def _tell_credit(self, state: Stream, now_ns: int) -> None:
         state.told_ns = now_ns
@@ -484,7 +492,7 @@ class BrokerCore:
     ) -> control.Welcome:
         return control.Welcome(
             self.instance, stream, epoch, expected, credit, self._interval_ms(), self.endpoints,
-            int(limits.HEARTBEAT_S * 1000), reason,
+            int(limits.HEARTBEAT_S * 1000), reason, self.fabric,
         )  # fmt: skip
 
     def _hold(self, state: Stream) -> None:

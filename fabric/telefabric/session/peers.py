@@ -91,5 +91,7 @@ class Durable:
     query: str | None = None
     subscribed: bool = False
     keeps: str = ""
+    fabric: bytes | None = None
+    """How the store names itself."""
     stored_events: int = 0
     quarantined_events: int = 0

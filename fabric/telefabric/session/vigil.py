@@ -1,5 +1,7 @@
 """Which unfinished streams are lost: of which no word has come for too long, while somebody was there to hear it.
 
+It watches streams that the store expects or hears HELLO of, until they end: so what it looks through is what runs.
+
 The broker says every two seconds of which streams a worker was heard. Time in which it says nothing (there is none,
 or one that has just begun) counts for nobody.
 """
@@ -47,12 +49,19 @@ class Vigil:
         self._lost.discard(stream)
         return was_lost
 
+    def ended(self, streams: Iterable[bytes]) -> None:
+        """These streams said how they ended: they are watched no more."""
+        for stream in streams:
+            self._heard_ns.pop(stream, None)
+            self._lost.discard(stream)
+
     def living(self, streams: Collection[bytes], now_ns: int) -> Change:
-        """The broker's word. Streams that are over may be called lost, too: whoever stores them knows better."""
+        """The broker's word, which names streams that have ended, too, while their workers live."""
         if self._told_ns is None or now_ns - self._told_ns > _DEAF_NS:
             self._heard_ns = dict.fromkeys(self._heard_ns, now_ns)
         self._told_ns = now_ns
-        revived = [stream for stream in streams if self.heard(stream, now_ns)]
+        watched = [stream for stream in streams if stream in self._heard_ns or stream in self._lost]
+        revived = [stream for stream in watched if self.heard(stream, now_ns)]
         lost = [stream for stream, heard_ns in self._heard_ns.items() if now_ns - heard_ns > self._lost_after_ns]
         for stream in lost:
             del self._heard_ns[stream]

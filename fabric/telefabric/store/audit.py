@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from telefabric.store.columns import COLUMNS, RANGES
 from telefabric.store.database import open_reader
-from telefabric.store.rows import EVENT_TABLES
 
 
 class Audit(NamedTuple):
@@ -29,8 +29,8 @@ def audit(path: Path, stream_id: bytes, emitted: int) -> Audit:
     try:
         rows: dict[int, int] = {}
         lost: set[int] = set()
-        for table in EVENT_TABLES:
-            last = "last_seq" if table in ("gaps", "quarantine") else "seq"
+        for table in COLUMNS:
+            last = "last_seq" if table in RANGES else "seq"
             covers = "AND reason <> 'conflict'" if table == "quarantine" else ""
             query = f"SELECT seq, {last} FROM {table} JOIN streams USING (stream) WHERE stream_id = ? {covers}"
             for first_seq, last_seq in connection.execute(query, (stream_id,)):

@@ -9,12 +9,19 @@ from pathlib import Path
 import apsw
 
 from telefabric.errors import StoreError
+from telefabric.store import access
 from telefabric.store.database import explain, open_reader
 
 _PAGES_A_STEP = 1_000
 
 
-def backup(source: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+def backup(
+    source: Path,
+    target: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    group_readable: bool = False,
+) -> int:
     """Copy a store to a file that is not there yet; returns its size in bytes.
 
     The copy appears under its name when it is whole and on the disk. `progress` gets pages copied and pages in all.
@@ -26,8 +33,11 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
     part = target.with_name(target.name + ".part")
     try:
         part.unlink(missing_ok=True)
+        access.make_private(part, group_readable=group_readable)
         with reader:
             _copy(reader, part, progress)
+        if reader.still:
+            access.require_still(source)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.rename(target)

@@ -7,20 +7,26 @@ SQLite on one file in one process break its locks, so the standard library's `sq
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote
 
 import apsw
 
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.names import printable
+from telefabric.store import access, olderfile, upgrade
+
+log = logging.getLogger("telefabric.store")
 
 FILE_NAME = "telemetry.sqlite"
 APPLICATION_ID = 0x54464142  # "TFAB"
 SQLITE_MIN = (3, 51, 3)
-MIGRATIONS: dict[int, str] = {1: "schema.sql", 2: "frames_by_place.sql"}
+MIGRATIONS: dict[int, str] = {1: "schema.sql", 2: "frames_by_place.sql", 3: "version_3.sql"}
 """user_version → the script that leads to it from the one before."""
 VERSION = max(MIGRATIONS)
 
@@ -44,22 +50,42 @@ def store_file(named: Path) -> Path:
     return named / FILE_NAME if named.is_dir() else named
 
 
-def open_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
+class Reading(apsw.Connection):
+    """A connection that cannot write."""
+
+    still = False
+    """Nothing can write the file where it is, so SQLite takes no locks; `access.require_still` tells when that ends."""
+
+
+def open_writer(
+    path: Path,
+    vfs: str | None = None,
+    *,
+    group_readable: bool = False,
+    progress: upgrade.Progress = lambda doing, done, total: None,
+) -> apsw.Connection:
     """The one writing connection, made or migrated as needed. Raises `StoreError`, a sentence with the remedy.
 
-    `vfs` names the SQLite file system that it goes through; None is that of the machine.
+    `vfs` names the SQLite file system that it goes through; None is that of the machine. `progress` hears of a
+    migration, which takes minutes for a large file, and goes on where it was when it is killed.
     """
     require_sqlite()
     try:
         if path.exists() and not path.is_file():
             raise StoreError(f"{path} is no file: name another file or folder with --data")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        access.make_folder(path.parent, group_readable=group_readable)
+        access.make_private(path, group_readable=group_readable)
         connection = apsw.Connection(str(path), vfs=vfs)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        _check_identity(connection, path)
-        for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        _migrate(connection)
+        try:
+            _check_identity(connection, path)
+            for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            _migrate(connection, path, progress)
+        except BaseException:
+            with suppress(apsw.Error):  # a disk that failed fails again here: the first error is the one to tell
+                connection.close()
+            raise
     except (apsw.Error, OSError) as error:
         raise explain(path, error) from None
     if connection.pragma("journal_mode") != "wal":
@@ -67,8 +93,12 @@ def open_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
     return connection
 
 
-def open_reader(path: Path) -> apsw.Connection:
-    """A reading connection. Raises `StoreError`."""
+def open_reader(path: Path) -> Reading:
+    """A reading connection. Raises `StoreError`.
+
+    A file of an older version is read as it is. One that nothing can write where it is, on a read-only medium or in
+    somebody else's folder, is read as immutable, and a warning says so.
+    """
     require_sqlite()
     try:
         there = path.is_file()
@@ -79,15 +109,19 @@ def open_reader(path: Path) -> apsw.Connection:
     if not there:
         raise StoreError(f"there is no store at {path}: name the file with --store, or start one with telefabric up")
     try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        connection.set_busy_timeout(2_000)
-        version = _check_identity(connection, path)
+        try:
+            connection, version = _open_reading(path, "mode=ro")
+        except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError):
+            if not access.is_still(path):
+                raise
+            connection, version = _open_reading(path, "mode=ro&immutable=1")
+            connection.still = True
+            log.warning("store.immutable: %s cannot be written where it is, and is read without locks", path)
+        if 0 < version < olderfile.SINCE:
+            olderfile.complete(connection)
         connection.execute("PRAGMA query_only = ON").fetchall()
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError):
-        raise StoreError(
-            f"{path} cannot be opened for reading: check the rights of the file and its folder, in which SQLite keeps "
-            "the index of the write-ahead log"
-        ) from None
+        raise StoreError(access.cannot_be_opened(path)) from None
     except apsw.NotADBError:
         raise StoreError(f"{path} is not a database: name a store file with --store") from None
     except apsw.Error as error:
@@ -95,6 +129,18 @@ def open_reader(path: Path) -> apsw.Connection:
     if version == 0:
         raise StoreError(f"{path} holds no store yet: start one with telefabric up")
     return connection
+
+
+def _open_reading(path: Path, how: str) -> tuple[Reading, int]:
+    connection = Reading(
+        f"file:{quote(str(path.absolute()))}?{how}", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    )
+    try:
+        connection.set_busy_timeout(2_000)
+        return connection, _check_identity(connection, path)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def require_sqlite() -> None:
@@ -124,14 +170,16 @@ def _check_identity(connection: apsw.Connection, path: Path) -> int:
     return version
 
 
-def _migrate(connection: apsw.Connection) -> None:
-    with connection:
-        version = int(connection.pragma("user_version"))
-        for target in range(version + 1, VERSION + 1):
-            script = resources.files("telefabric.store").joinpath(MIGRATIONS[target]).read_text("utf-8")
-            connection.execute(script).fetchall()
-        connection.pragma("application_id", APPLICATION_ID)
-        connection.pragma("user_version", VERSION)
+def _migrate(connection: apsw.Connection, path: Path, progress: upgrade.Progress) -> None:
+    version = int(connection.pragma("user_version"))
+    if version < VERSION:
+        with upgrade.telling(connection, lambda: progress("schema", version, VERSION)), connection:
+            for target in range(version + 1, VERSION + 1):
+                script = resources.files("telefabric.store").joinpath(MIGRATIONS[target]).read_text("utf-8")
+                connection.execute(script).fetchall()
+            connection.pragma("application_id", APPLICATION_ID)
+            connection.pragma("user_version", VERSION)
+    upgrade.finish(connection, path, progress)
 
 
 def log_bytes(path: Path) -> int:
@@ -165,7 +213,7 @@ def explain(path: Path, error: Exception) -> StoreError:
     if isinstance(error, apsw.FullError):
         log_mib = -(-log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
         return StoreError(f"the disk of {path} is full: make room" + (f", {log_mib} MiB or more" if log_mib else ""))
-    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, PermissionError)):
         return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")
     if isinstance(error, OSError):
         return StoreError(f"{path.parent} cannot be used: {error.strerror}: choose another folder with --data")

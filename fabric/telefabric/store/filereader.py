@@ -15,7 +15,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
-from telefabric.store import query
+from telefabric.store import access, query
 from telefabric.store.database import DAMAGE, open_reader, unreadable
 from telefabric.store.query import (
     Bucket,
@@ -72,7 +72,9 @@ def _table(
 _TABLES = (
     _table("lifecycle", None, has_agent=False),
     _table("steps", "step"),
+    _table("resets", "reset"),
     _table("episodes", "episode"),
+    _table("voids", "episode_voided"),
     _table("metrics", "metric"),
     _table("logs", "log"),
     _table("frames", "frame"),
@@ -170,6 +172,8 @@ class FileReader(Reader):
     def _snapshot(self) -> Iterator[None]:
         """All reads inside show the same moment; nothing is held afterwards."""
         deadline = time.monotonic() + self._deadline_s
+        if self._db.still:
+            access.require_still(Path(self.where))
         try:
             self._db.execute("BEGIN")
             self._db.set_progress_handler(lambda: time.monotonic() > deadline or self._cancelled(), _PROGRESS_STEPS)

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from telefabric.errors import WireError
+from telefabric.store import seeds
+from telefabric.store.columns import COLUMNS
 from telefabric.store.overview import Key, Overview
+from telefabric.store.places import Span, spans
 from telefabric.wire import records
 from telefabric.wire.batch import Header, decode_body
 from telefabric_schemas import events
 
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
 
-EVENT_TABLES = {
-    "lifecycle": 7, "steps": 15, "episodes": 15, "metrics": 11, "logs": 9, "frames": 11, "gaps": 8, "quarantine": 9,
-}  # fmt: skip
-"""The tables of events, with the number of their columns."""
-_SEQ, _AGENT, _GLOBAL_STEP, _REWARD = 3, 4, 8, 9
+_STEP_WIDTH = len(COLUMNS["steps"])
+_SEQ, _AGENT, _GLOBAL_STEP, _REWARD = map(COLUMNS["steps"].index, ("seq", "agent_id", "global_step", "reward"))
+
+UNREADABLE = "unreadable"
+"""The reason of a gap whose own cannot be read."""
 
 Row = tuple[Any, ...]
 
 
 class Place(NamedTuple):
-    """A stream and its run as the database numbers them."""
+    """A stream and its run as the database numbers them, and their names."""
 
     run: int
     stream: int
+    run_id: str
+    stream_id: bytes
 
 
 class Lifecycle(NamedTuple):
@@ -37,6 +42,10 @@ class Lifecycle(NamedTuple):
 
     place: Place
     event: events.RunStarted | events.RunMetadata | events.RunCompleted
+
+    @property
+    def ends(self) -> bool:
+        return type(self.event) is events.RunCompleted
 
 
 class Rows:
@@ -53,6 +62,8 @@ class Rows:
         self.revived: list[bytes] = []
         self.overview = Overview()
         """What these rows add to the overview."""
+        self.step_spans: list[Span] = []
+        """The rows of steps by stream and agent."""
         self.quarantined = 0
         self.first_id = self.next_id = first_id
         self.began_ns = time.monotonic_ns()
@@ -71,7 +82,7 @@ class Rows:
             left = header._replace(first_seq=header.first_seq + skip)
             self.quarantine_batch(place, left, body, error.reason, str(error))
         if len(steps) > before:
-            _add_rewards(self.overview, place.stream, steps, before)
+            self._sum_up(place.stream, steps, before)
         previous = self.marks.get(header.stream)
         self.marks[header.stream] = (header.last_seq, previous[1] if previous else first_id, self.next_id - 1)
 
@@ -84,7 +95,7 @@ class Rows:
         if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
             raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
         steps = self.table("steps")
-        run, stream = place
+        run, stream = place.run, place.stream
         number, seq, end = self.next_id, header.first_seq - 1, 0
         for record in decoded:
             event = record.event
@@ -124,33 +135,71 @@ class Rows:
             return
         maker = _MAKERS.get(type(event))
         if maker is None:
-            self.quarantine(number, place, seq, "not_durable", f"kind {event.kind} is never stored", raw)
+            is_gap = type(event) is events.Gap
+            detail = "a gap comes in a batch of its own" if is_gap else f"kind {event.kind} is never stored"
+            self.quarantine(number, place, seq, "not_durable", detail, raw)
+            return
+        if type(event) is events.RunStarted and event.run_id != place.run_id:
+            detail = f"the event names run {event.run_id!r}, its stream belongs to {place.run_id!r}"
+            self.quarantine(number, place, seq, "wrong_run", detail, raw)
             return
         table, row = maker(self, number, place, event, raw)
         self.table(table).extend(row)
 
     def _add_gap(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+        """Raises `WireError` when the event is of other seqs than its batch."""
         raw = body[slice(*records.spans(body, 1)[0])]
-        number, self.next_id = self.next_id, self.next_id + 1
-        first = header.first_seq + skip
         try:
             gap = msgspec.msgpack.decode(raw, type=events.Gap)
-            reason, time_ns = gap.reason, gap.time_ns
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            reason, time_ns = "unreadable", min(header.time_ns, events.INT_MAX)
-        self.table("gaps").extend((number, *place, first, header.last_seq, reason, time_ns, raw))
+            reason, time_ns = UNREADABLE, min(header.time_ns, events.INT_MAX)
+        else:
+            reason, time_ns = gap.reason, gap.time_ns
+            if (gap.seq, gap.last_seq) != (header.first_seq, header.last_seq):
+                raise WireError("wrong_seq", f"the gap says seqs {gap.seq} to {gap.last_seq}")
+        number, self.next_id = self.next_id, self.next_id + 1
+        first = header.first_seq + skip
+        self.table("gaps").extend((number, place.run, place.stream, first, header.last_seq, reason, time_ns, raw))
 
     def quarantine(self, number: int, place: Place, seq: int, reason: str, detail: str, raw: bytes) -> None:
-        row = (number, *place, seq, seq, reason, detail, time.time_ns(), raw)
+        row = (number, place.run, place.stream, seq, seq, reason, detail, time.time_ns(), raw)
         self.table("quarantine").extend(row)
         self.quarantined += 1
 
     def quarantine_batch(self, place: Place, header: Header, body: bytes, reason: str, detail: str) -> None:
         """Keep a whole batch that contradicts what is stored; the watermark does not move."""
         number, self.next_id = self.next_id, self.next_id + 1
-        row = (number, *place, header.first_seq, header.last_seq, reason, detail, time.time_ns(), body)
+        row = (number, place.run, place.stream, header.first_seq, header.last_seq, reason, detail, time.time_ns(), body)
         self.table("quarantine").extend(row)
         self.quarantined += header.events
+
+    def _sum_up(self, stream: int, steps: list[Any], before: int) -> None:
+        """Overview and places of a batch's steps, whose values begin at `before`.
+
+        All at once when they are consecutive steps of one agent, as nearly always.
+        """
+        columns = (_SEQ, _AGENT, _GLOBAL_STEP, _REWARD)
+        seqs, agents, numbers, rewards = (steps[before + column :: _STEP_WIDTH] for column in columns)
+        first, agent = numbers[0], agents[0]
+        one_agent = agents.count(agent) == len(agents)
+        row = before // _STEP_WIDTH
+        self.step_spans += [Span(stream, agent, row, len(agents))] if one_agent else spans("steps", steps, row)
+        consecutive = first is not None and numbers == list(range(first, first + len(numbers)))
+        if consecutive and one_agent and None not in rewards:
+            self.overview.add_run(Key(stream, agent, "reward"), first, rewards)
+            return
+        for seq, agent, number, reward in zip(seqs, agents, numbers, rewards, strict=True):
+            self.overview.add(Key(stream, agent, "reward"), seq if number is None else number, reward)
+
+    def spans(self, table: str) -> Iterable[Span]:
+        """The rows of a table by stream and agent."""
+        return self.step_spans if table == "steps" else spans(table, self.tables[table])
+
+    def keep(self, table: str, values: list[Any]) -> None:
+        """Of all rows of a table only these could be stored."""
+        self.tables[table] = values
+        if table == "steps":
+            self.step_spans = list(spans(table, values))
 
     def table(self, name: str) -> list[Any]:
         rows = self.tables.get(name)
@@ -174,22 +223,6 @@ def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[A
     return table, row
 
 
-def _add_rewards(overview: Overview, stream: int, steps: list[Any], start: int) -> None:
-    """The rewards of a batch's steps, whose values begin at `start`.
-
-    All at once when they are consecutive steps of one agent, as nearly always.
-    """
-    columns = (_SEQ, _AGENT, _GLOBAL_STEP, _REWARD)
-    seqs, agents, numbers, rewards = (steps[start + column :: EVENT_TABLES["steps"]] for column in columns)
-    first, agent = numbers[0], agents[0]
-    consecutive = first is not None and numbers == list(range(first, first + len(numbers)))
-    if consecutive and agents.count(agent) == len(agents) and None not in rewards:
-        overview.add_run(Key(stream, agent, "reward"), first, rewards)
-        return
-    for seq, agent, number, reward in zip(seqs, agents, numbers, rewards, strict=True):
-        overview.add(Key(stream, agent, "reward"), seq if number is None else number, reward)
-
-
 def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
     return "steps", (
         number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
@@ -208,7 +241,21 @@ def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> t
     return "episodes", (
         number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
         event.total_reward, event.length, event.global_step, event.end_reason, event.game_id, event.time_ns,
-        known_mode(event.control_mode), raw,
+        known_mode(event.control_mode), seeds.column(event.seed), raw,
+    )  # fmt: skip
+
+
+def _reset(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    return "resets", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
+        seeds.column(event.seed), event.time_ns, known_mode(event.control_mode), raw,
+    )  # fmt: skip
+
+
+def _void(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    return "voids", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
+        event.reason, event.time_ns, raw,
     )  # fmt: skip
 
 
@@ -243,6 +290,8 @@ _Maker = Callable[[Rows, int, Place, Any, bytes], tuple[str, Row]]
 _MAKERS: dict[type[events.Event], _Maker] = {
     events.Step: _step,
     events.Episode: _episode,
+    events.Reset: _reset,
+    events.EpisodeVoided: _void,
     events.Metric: _metric,
     events.Log: _log,
     events.Frame: _frame,

@@ -60,6 +60,7 @@ class Store:
         query: str | None = None,
         lost_after_s: float = limits.LOST_AFTER_S,
         frame_bytes_max: int = limits.FRAME_BYTES_KEPT,
+        group_readable: bool = False,
         show: Callable[[Figures], None] | None = None,
     ) -> None:
         self.path = path = path.absolute()
@@ -70,7 +71,8 @@ class Store:
         self._keeps = end_of(f"{socket.gethostname()}:{path}")
         self._refusal = ""
         self._random = Random(os.urandom(8))
-        self._writer: Writer | None = Writer(path)
+        self._group_readable = group_readable
+        self._writer: Writer | None = Writer(path, group_readable=group_readable)
         self._page_bytes = self._writer.page_bytes
         self._intake = Intake()
         self._lost_after_s = lost_after_s
@@ -155,7 +157,9 @@ class Store:
         self._attach(self._session)
 
     def _attach(self, session: BrokerSession) -> None:
-        session.attach(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps))
+        assert self._writer is not None
+        fabric = self._writer.fabric_id
+        session.attach(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps, fabric))
 
     def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
         match message:
@@ -191,7 +195,7 @@ class Store:
         """The committed watermark; the stream is known from now on."""
         assert self._writer is not None
         stored = self._writer.stored_seq(info.stream)
-        if self._vigil.heard(info.stream, time.monotonic_ns()):
+        if not self._writer.over(info.stream) and self._vigil.heard(info.stream, time.monotonic_ns()):
             self._rows.revived.append(info.stream)
         if self._writer.find(info.stream) is None:
             self._arriving[info.stream] = info
@@ -302,6 +306,7 @@ class Store:
         self.tally.quarantined_events += rows.quarantined
         self.tally.commits.observe(writer.commit_s)
         self.tally.changes.update(writer.changes)
+        self._vigil.ended(change.place.stream_id for change in rows.lifecycle if change.ends)
         self._checkpoints.written(time.monotonic_ns())
         self._backoff.reset()
         if self._session is not None and self._session.instance is not None:
@@ -327,7 +332,7 @@ class Store:
         if now_ns < self._reopen_due_ns:
             self._stop.wait(_POLL_MS / 1000)
             return
-        self._writer = Writer(self.path)
+        self._writer = Writer(self.path, group_readable=self._group_readable)
         self._writer.require_short_log()
         self._vigil = self._new_vigil(self._writer)
         self._rows = self._writer.begin()

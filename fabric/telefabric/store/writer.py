@@ -17,9 +17,12 @@ import structlog
 from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.filelock import FileLock
-from telefabric.store import overview
+from telefabric.store import access, overview, places, runs
+from telefabric.store.columns import COLUMNS
 from telefabric.store.database import BUSY_TIMEOUT_MS, DAMAGE, explain, log_bytes, open_writer, unreadable
-from telefabric.store.rows import EVENT_TABLES, Lifecycle, Place, Rows, known_mode
+from telefabric.store.outcomes import known_outcome
+from telefabric.store.rows import Lifecycle, Place, Rows, known_mode
+from telefabric.store.upgrade import Announcer, Progress
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
 
@@ -30,12 +33,13 @@ _ROWS_A_STATEMENT = 50
 
 
 def _statement(table: str, rows: int) -> str:
-    row = f"({', '.join('?' * EVENT_TABLES[table])})"
-    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"
+    columns = COLUMNS[table]
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
-_INSERT = {table: _statement(table, 1) for table in EVENT_TABLES}
-_INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in EVENT_TABLES}
+_INSERT = {table: _statement(table, 1) for table in COLUMNS}
+_INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in COLUMNS}
 _RAW = -1
 _LOST_KNOWN = 100_000
 """Streams that are remembered as lost, so that they can be revived: 16 bytes each."""
@@ -46,9 +50,12 @@ _NEW_RUN = (
     " VALUES (?, ?, ?, ?, 'running', ?, ?)"
 )
 _NEW_STREAM = (
-    "INSERT INTO streams (stream, stream_id, run, worker_id, agent_id, started_ns, host, pid, sdk_version)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO streams (stream, stream_id, run, worker_id, agent_id, started_ns, host, pid, sdk_version, parent)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_FIND = "SELECT run, stream, run_id, stream_id FROM streams JOIN runs USING (run) WHERE stream_id = ?"
+_UNFIT = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError)
+"""What tells that a row does not fit the columns of its table."""
 _MARK = """
 INSERT INTO watermarks (stream, stored_seq, first_id, last_id) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq, last_id = excluded.last_id
@@ -71,18 +78,33 @@ class Writer:
     thread of the writer's own, with the interpreter lock free, while its caller gathers the next rows.
     """
 
-    def __init__(self, path: Path, vfs: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        vfs: str | None = None,
+        *,
+        group_readable: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """`progress` hears of a migration; without it the log does."""
         self.path = path = path.absolute()
-        self._lock = self._take_lock(path)
+        self._lock = self._take_lock(path, group_readable)
         try:
-            self._db = open_writer(path, vfs)
+            announcer = Announcer()
+            self._db = open_writer(path, vfs, group_readable=group_readable, progress=progress or announcer)
+            announcer.ended()
+            self.fabric_id = bytes(self._db.execute("SELECT fabric_id FROM store").get)
             self._places: dict[bytes, Place] = {}
             self._new_runs: dict[str, int] = {}
             self._new: list[tuple[str, tuple[object, ...]]] = []
+            self._new_streams_of: set[int] = set()
+            """Runs that have a stream that is not written yet."""
+            self._changed_runs: set[int] = set()
+            """Runs of which a stream has begun, ended, was lost or revived in this transaction."""
             self._disk = ThreadPoolExecutor(1, "telefabric-commit")
             self._commit: Future[object] | None = None
             self._marks: dict[bytes, int] = {}
-            self._next_id = self._newest("id", EVENT_TABLES) + 1
+            self._next_id = self._newest("id", COLUMNS) + 1
             self._next_run = self._newest("run", ("runs",)) + 1
             self._next_stream = self._newest("stream", ("streams",)) + 1
             self._file = _identity(path)
@@ -100,9 +122,9 @@ class Writer:
             raise
 
     @staticmethod
-    def _take_lock(path: Path) -> FileLock:
+    def _take_lock(path: Path, group_readable: bool) -> FileLock:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            access.make_folder(path.parent, group_readable=group_readable)
             lock = FileLock.take(path.with_name(path.name + ".lock"))
         except OSError as error:
             raise StoreError(
@@ -133,6 +155,15 @@ class Writer:
         self._wait()
         try:
             return int(self._db.execute(query, (stream,)).get or 0)
+        except apsw.Error as error:
+            raise unreadable(self.path, error) from error
+
+    def over(self, stream: bytes) -> bool:
+        """The stream said how it ended."""
+        query = "SELECT outcome IN ('completed', 'failed', 'cancelled') FROM streams WHERE stream_id = ?"
+        self._wait()
+        try:
+            return bool(self._db.execute(query, (stream,)).get)
         except apsw.Error as error:
             raise unreadable(self.path, error) from error
 
@@ -182,8 +213,9 @@ class Writer:
             run = self._run(info)
             stream, self._next_stream = self._next_stream, self._next_stream + 1
             row = (stream, info.stream, run, info.worker_id, info.agent_id, info.started_ns, info.host, info.pid)
-            self._new.append((_NEW_STREAM, (*row, info.sdk_version)))
-            place = self._places[info.stream] = Place(run, stream)
+            self._new.append((_NEW_STREAM, (*row, info.sdk_version, info.parent)))
+            self._new_streams_of.add(run)
+            place = self._places[info.stream] = Place(run, stream, info.run_id, info.stream)
         return place
 
     def find(self, stream: bytes) -> Place | None:
@@ -192,7 +224,7 @@ class Writer:
         if place is None:
             self._wait()
             try:
-                found = self._db.execute("SELECT run, stream FROM streams WHERE stream_id = ?", (stream,)).fetchone()
+                found = self._db.execute(_FIND, (stream,)).fetchone()
             except apsw.Error as error:
                 raise unreadable(self.path, error) from error
             if found is not None:
@@ -242,6 +274,7 @@ class Writer:
             raise self._unwritable(error) from error
         self._next_id = rows.next_id
         self._new.clear()
+        self._new_streams_of.clear()
         self._new_runs.clear()
         self._marks = {stream: mark[0] for stream, mark in rows.marks.items()}
         self._commit = self._disk.submit(self._sync)
@@ -297,15 +330,18 @@ class Writer:
     def _write(self, rows: Rows) -> None:
         for statement, values in self._new:
             self._db.execute(statement, values)
+        self._changed_runs = set(self._new_streams_of)
         for table in list(rows.tables):
-            if table != "quarantine":
+            if table != "quarantine" and rows.tables[table]:
                 self._insert(rows, table)
+                if table in places.KINDS:
+                    places.write(self._db, table, rows.tables[table], rows.spans(table))
         if "quarantine" in rows.tables:
             self._db.executemany(_INSERT["quarantine"], _one_by_one(rows, "quarantine"))
         for change in rows.lifecycle:
             self._apply(change)
         for stream in rows.revived:
-            self._revive("stream_id", stream)
+            self._revive(stream)
         lost = [worker for stream in rows.lost for worker in self._lose(stream)]
         if lost:
             self.changes["lost"] += len(lost)
@@ -313,27 +349,34 @@ class Writer:
         self._db.executemany(overview.UPSERT, rows.overview.rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)
+        for run in self._changed_runs:
+            runs.settle(self._db, run)
 
     def _insert(self, rows: Rows, table: str) -> None:
         """All rows of a table; when one of them does not fit its columns, that one goes to quarantine."""
         try:
             with self._db:
                 values = rows.tables[table]
-                many = EVENT_TABLES[table] * _ROWS_A_STATEMENT
+                many = len(COLUMNS[table]) * _ROWS_A_STATEMENT
                 whole = len(values) - len(values) % many
                 self._db.executemany(_INSERT_MANY[table], (values[i : i + many] for i in range(0, whole, many)))
                 self._db.executemany(_INSERT[table], _one_by_one(rows, table, whole))
-        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError):
-            for row in _one_by_one(rows, table):
-                self._insert_one(rows, table, row)
+        except _UNFIT:
+            kept = [row for row in _one_by_one(rows, table) if self._insert_one(rows, table, row)]
+            rows.keep(table, [value for row in kept for value in row])
 
-    def _insert_one(self, rows: Rows, table: str, row: list[Any]) -> None:
+    def _insert_one(self, rows: Rows, table: str, row: list[Any]) -> bool:
+        """False when it went to quarantine."""
         try:
             with self._db:
                 self._db.execute(_INSERT[table], row)
-        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError) as no:
+        except _UNFIT as no:
             number, run, stream, seq = row[:4]
-            rows.quarantine(number, Place(run, stream), seq, "not_storable", str(no), row[_RAW])
+            rows.quarantine(number, Place(run, stream, "", b""), seq, "not_storable", str(no), row[_RAW])
+            return False
+        return True
+
+    # -- runs and streams ----------------------------------------------------------------------------------------
 
     def _apply(self, change: Lifecycle) -> None:
         """What a lifecycle event means for its run and stream."""
@@ -341,15 +384,15 @@ class Writer:
         match event:
             case events.RunStarted():
                 self._db.execute(
-                    "UPDATE runs SET status = 'running', finished_ns = NULL, reason = NULL,"
-                    " started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode) WHERE run = ?",
+                    "UPDATE runs SET started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode)"
+                    " WHERE run = ?",
                     (event.time_ns, None if event.control_mode is None else known_mode(event.control_mode), place.run),
                 )
                 self._merge_metadata(place, event.metadata)
             case events.RunMetadata():
                 self._merge_metadata(place, event.metadata)
             case events.RunCompleted():
-                self._complete(place, event)
+                self._end(place, event)
 
     def _merge_metadata(self, place: Place, metadata: msgspec.Raw) -> None:
         """Later values replace earlier ones of the same name; they stay encoded.
@@ -362,41 +405,36 @@ class Writer:
         if len(merged) <= limits.EVENT_BYTES_MAX:
             self._db.execute("UPDATE runs SET metadata = ? WHERE run = ?", (merged, place.run))
 
-    def _complete(self, place: Place, event: events.RunCompleted) -> None:
-        """A run is over when none of its streams is running; the worst outcome is its own, with the first reason."""
-        self._revive("stream", place.stream)
-        self._db.execute("UPDATE streams SET outcome = ? WHERE stream = ?", (event.outcome, place.stream))
-        self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (event.reason, place.run))
-        self._settle(place.run, event.time_ns)
-
-    def _settle(self, run: Any, time_ns: int) -> None:
-        outcomes = {row[0] for row in self._db.execute("SELECT outcome FROM streams WHERE run = ?", (run,))}
-        if None in outcomes:
-            return
-        worst = next((known for known in ("failed", "lost", "cancelled") if known in outcomes), "completed")
-        self._db.execute("UPDATE runs SET status = ?, finished_ns = ? WHERE run = ?", (worst, time_ns, run))
+    def _end(self, place: Place, event: events.RunCompleted) -> None:
+        self._revive(place.stream_id)
+        outcome, reason = known_outcome(event.outcome, event.reason)
+        self._db.execute(
+            "UPDATE streams SET outcome = ?, outcome_reason = ?, last_ns = ? WHERE stream = ?",
+            (outcome, reason, event.time_ns, place.stream),
+        )
+        self._changed_runs.add(place.run)
 
     def _lose(self, stream: bytes) -> list[str]:
-        """No word of it comes any more: unless it is over, it is lost, and its run with the last of its streams.
+        """No word of it comes any more: unless it is over, it is lost. Its worker; none when it was over."""
+        lost: list[Any] = self._db.execute(
+            "UPDATE streams SET outcome = 'lost', outcome_reason = 'no word from ' || worker_id || ' any more'"
+            " WHERE stream_id = ? AND outcome IS NULL RETURNING run, stream, worker_id",
+            (stream,),
+        ).fetchall()
+        for run, number, _ in lost:
+            runs.keep_last_word(self._db, number)
+            self._changed_runs.add(run)
+        return [str(worker_id) for _, _, worker_id in lost]
 
-        Its worker; none when it was over.
-        """
-        query = "UPDATE streams SET outcome = 'lost' WHERE stream_id = ? AND outcome IS NULL RETURNING run, worker_id"
-        found = self._db.execute(query, (stream,)).fetchall()
-        for run, worker_id in found:
-            now_ns = time.time_ns()
-            reason = f"no word from {worker_id} any more"
-            self._db.execute("UPDATE runs SET reason = coalesce(reason, ?) WHERE run = ?", (reason, run))
-            self._settle(run, now_ns)
-        return [str(worker_id) for _, worker_id in found]
-
-    def _revive(self, column: str, stream: bytes | int) -> None:
+    def _revive(self, stream: bytes) -> None:
         """It was lost, and here it is: it runs, or was only late to say how it ended."""
-        query = f"UPDATE streams SET outcome = NULL WHERE {column} = ? AND outcome = 'lost' RETURNING run, worker_id"
-        for run, worker_id in self._db.execute(query, (stream,)).fetchall():
-            self._db.execute(
-                "UPDATE runs SET status = 'running', finished_ns = NULL, reason = NULL WHERE run = ?", (run,)
-            )
+        revived: list[Any] = self._db.execute(
+            "UPDATE streams SET outcome = NULL, outcome_reason = NULL, last_ns = NULL"
+            " WHERE stream_id = ? AND outcome = 'lost' RETURNING run, worker_id",
+            (stream,),
+        ).fetchall()
+        for run, worker_id in revived:
+            self._changed_runs.add(run)
             self.changes["revived"] += 1
             log.info("store.stream_revived", worker=worker_id)
 
@@ -472,7 +510,7 @@ class Writer:
 
 def _one_by_one(rows: Rows, table: str, start: int = 0) -> Iterator[list[Any]]:
     """The rows of a table, from a place in its values on."""
-    values, columns = rows.tables[table], EVENT_TABLES[table]
+    values, columns = rows.tables[table], len(COLUMNS[table])
     return (values[first : first + columns] for first in range(start, len(values), columns))
 
 

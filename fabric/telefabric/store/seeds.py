@@ -1,0 +1,35 @@
+"""The seed of an episode as people look for it and sort by it: an integer, or else JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from telefabric import limits
+from telefabric_schemas import values
+
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+
+
+def column(seed: msgspec.Raw) -> int | str | None:
+    """What the column holds. None when there is no seed, when it has no JSON form, or a very long one."""
+    try:
+        value = _decoder.decode(seed)
+        if value is None or (type(value) is int and _INT_MIN <= value <= _INT_MAX):
+            return value
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        text.encode()
+    except (msgspec.DecodeError, UnicodeError, TypeError, ValueError, RecursionError):
+        return None
+    return text if len(text) <= limits.SEED_CHARACTERS_MAX else None
+
+
+def _ext_hook(code: int, data: memoryview) -> Any:
+    if code == values.EXT_BIGINT:
+        return int.from_bytes(data, "big", signed=True)
+    raise TypeError(f"extension {code} has no JSON form")
+
+
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_ext_hook)
