@@ -20,6 +20,7 @@ from telefabric.errors import WireError
 from telefabric.names import require_short
 from telefabric.ratelimit import library_logger
 from telefabric.session.arrivals import Arrivals
+from telefabric.session.corrections import Corrections
 from telefabric.session.hearing import Hearing
 from telefabric.session.intake import Intake, Verdict
 from telefabric.transport import common_options, receive_last, receive_some
@@ -189,6 +190,7 @@ class BrokerSession:
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._hearing = Hearing(now_ns)
+        self._corrections = Corrections()
         self._beat_due_ns = 0
         self.instance: bytes | None = None
         self.arrivals = Arrivals()
@@ -229,6 +231,11 @@ class BrokerSession:
                 message = control.decode(data)
             except WireError as error:
                 log.warning("durable.bad_control: %s", error)
+                continue
+            if isinstance(message, control.Error):
+                if self._corrections.is_new(message):
+                    why = message.message
+                    log.warning("durable.mistake: %s cannot use what it was sent: %s", self._broker.url, why)
                 continue
             if isinstance(message, control.Alive) and message.instance == self.instance:
                 self.arrivals.told(message.sent, now_ns)
