@@ -49,8 +49,8 @@ class World:
             sent += [tuple(send) for send in self.core.take()]
         return [(peer, message) for peer, message in sent if not isinstance(message, (control.Alive, control.Living))]
 
-    def attach(self, peer=STORE, name="store", query=None, keeps=""):
-        return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps))
+    def attach(self, peer=STORE, name="store", query=None, keeps="", fabric=None):
+        return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps, fabric))
 
     def hello(self, stream=A, peer=WORKER, *, oldest=1, head=100, protocol=control.PROTOCOL, metadata=b"\x80"):
         info = control.StreamInfo(stream, "run", "worker", "agent", 0, metadata=metadata)
@@ -181,6 +181,13 @@ def test_the_welcome_names_the_store_s_query_endpoint(world):
     world.attach(query="*:7754")
     world.hello()
     assert only(world.marks(), control.Welcome).endpoints == control.Endpoints("*:7751", "*:7753", "*:7754")
+
+
+def test_a_welcome_and_an_attachment_name_the_store_behind_the_broker(world):
+    assert only(world.attach(EXPORTER, "exporter", fabric=b"e" * 16), control.Attached).fabric is None
+    assert only(world.hello(), control.Welcome).fabric is None
+    assert only(world.attach(fabric=b"f" * 16), control.Attached).fabric == b"f" * 16
+    assert only(world.marks(), control.Welcome).fabric == b"f" * 16
 
 
 def test_the_query_endpoint_is_that_of_a_store_that_is_waited_for(world):

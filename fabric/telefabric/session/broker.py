@@ -42,9 +42,6 @@ _INFO_BYTES_MAX = 2 * limits.KIB
 """A stream's info without its metadata: six texts, with room to spare."""
 
 
-DAMAGED = "damaged"
-
-
 class Send(NamedTuple):
     """A control message to one peer."""
 
@@ -112,8 +109,16 @@ class BrokerCore:
     @property
     def endpoints(self) -> control.Endpoints:
         """Queries go to a store that is waited for: any other may hold a part."""
-        required = (self._durable[name] for name in self._required if name in self._durable)
-        return replace(self._endpoints, query=next((one.query for one in required if one.query), None))
+        return replace(self._endpoints, query=next((one.query for one in self._stores() if one.query), None))
+
+    @property
+    def fabric(self) -> bytes | None:
+        """As the store behind this broker names itself; None while none is attached."""
+        return next((one.fabric for one in self._stores() if one.fabric), None)
+
+    def _stores(self) -> Iterator[Durable]:
+        """The attached subscribers that are waited for."""
+        return (self._durable[name] for name in self._required if name in self._durable)
 
     # -- what peers say wrong ------------------------------------------------------------------------------------
 
@@ -314,8 +319,9 @@ class BrokerCore:
             self._send(peer, control.Refused(self.instance, reason))
             return
         durable = Durable(
-            message.name, peer, self._new_token(), now_ns, now_ns, query=message.query, keeps=message.keeps
-        )
+            message.name, peer, self._new_token(), now_ns, now_ns,
+            query=message.query, fabric=message.fabric, keeps=message.keeps,
+        )  # fmt: skip
         self._durable[message.name] = durable
         self.lane.attach(message.name, required=message.name in self._required)
         self._tell_attached(durable)
@@ -385,7 +391,7 @@ class BrokerCore:
         if durable.name not in self._required:
             self.dropped["nack_not_required"] += 1  # it reads what it missed from the store
             return
-        if message.reason == DAMAGED:
+        if message.reason == control.DAMAGED:
             self.mistaken(state.peer, _damaged_body(message), now_ns)
         others = [mark + 1 for name, mark in state.marks.items() if name in self._required and name != durable.name]
         self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
@@ -527,7 +533,8 @@ class BrokerCore:
 
     def _tell_attached(self, durable: Durable) -> None:
         required = durable.name in self._required
-        self._send(durable.peer, control.Attached(self.instance, durable.token, self.endpoints, required))
+        attached = control.Attached(self.instance, durable.token, self.endpoints, required, self.fabric)
+        self._send(durable.peer, attached)
 
     def _tell_credit(self, state: Stream, now_ns: int) -> None:
         state.told_ns = now_ns
@@ -555,7 +562,7 @@ class BrokerCore:
     ) -> control.Welcome:
         return control.Welcome(
             self.instance, stream, epoch, expected, credit, self._interval_ms(), self.endpoints,
-            int(limits.HEARTBEAT_S * 1000), reason,
+            int(limits.HEARTBEAT_S * 1000), reason, self.fabric,
         )  # fmt: skip
 
     def _hold(self, state: Stream) -> None:
@@ -638,7 +645,7 @@ class BrokerCore:
 
 def _damaged_body(message: control.Nack) -> WireError:
     why = f"the body of the batch at seq {message.expected} fails its CRC-32"
-    return WireError(DAMAGED, f"{why}: send the CRC-32 of the body as it is", about="batch", field="body CRC")
+    return WireError(control.DAMAGED, f"{why}: send the CRC-32 of the body as it is", about="batch", field="body CRC")
 
 
 def _long_ago(then_ns: int, now_ns: int) -> bool:

@@ -245,8 +245,12 @@ class Stored(Message, tag="stored"):
     marks: list[StreamSeq]
 
 
+MISSING, DAMAGED = "missing", "damaged"
+"""Reasons of NACK and REWIND: there is a hole before a batch, or its body is not the one that its header names."""
+
+
 class Nack(Message, tag="nack"):
-    """A batch did not follow; the subscriber expects `expected`."""
+    """A batch did not follow, or not whole; the subscriber expects `expected`."""
 
     instance: Id
     stream: Id
