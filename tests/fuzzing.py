@@ -100,7 +100,8 @@ class Fuzz:
     def attacks(self) -> Sequence[Callable[[], None]]:
         return (
             self.live_batches, self.tokens, self.tap_topics, self.hellos, self.hellos_of_many, self.watches,
-            self.long_watches, self.statuses, self.beats, self.half_open, self.slow_loris,
+            self.long_watches, self.statuses, self.beats, self.mistakes, self.mistakes_of_many, self.half_open,
+            self.slow_loris,
         )  # fmt: skip
 
     def _many(self, most: int) -> int:
@@ -243,6 +244,37 @@ class Fuzz:
                 number = self.dice.choice([10, 1_000, 15_000])
                 beats = [control.StreamBeat(self.dice.randbytes(16), 0, HUGE, HUGE, HUGE, HUGE) for _ in range(number)]
                 self._count(CONTROL, "heartbeats", say(peer, [control.encode(control.Beat(HUGE, beats, -HUGE, HUGE))]))
+
+    def mistakes(self) -> None:
+        """What cannot be used, of one peer, who gets few and short answers for it."""
+        with stranger(zmq.DEALER, self.fabric.at(CONTROL)) as peer:
+            began = time.monotonic()
+            for _ in range(self._many(5_000)):
+                self._count(CONTROL, "mistakes of one", say(peer, self._mistake()))
+            say(peer, [control.encode(control.StatusRequest())])
+            sizes, status = [], False
+            while not status:
+                assert peer.poll(5_000), "the broker answers"
+                data = peer.recv()
+                status = isinstance(control.decode(data, limits.STATUS_BYTES_MAX), control.StatusReply)
+                sizes += [] if status else [len(data)]
+            assert 0 < len(sizes) <= limits.ERRORS_A_SECOND * (time.monotonic() - began + 2)
+            assert max(sizes) <= limits.ERROR_BYTES_MAX
+
+    def mistakes_of_many(self) -> None:
+        """Of peers who read no answer, each with a name of its own."""
+        for _ in range(self._many(50)):
+            with stranger(zmq.DEALER, self.fabric.at(CONTROL)) as peer:
+                for _ in range(20):
+                    self._count(CONTROL, "mistakes of many", say(peer, self._mistake()))
+        assert len(self.fabric.status().status["mistakes"]) <= limits.MISTAKES_KEPT
+
+    def _mistake(self) -> list[bytes]:
+        dice = self.dice
+        odd = dice.choice(["x" * 60_000, "\U0001f3ae" * 9_000, dice.randbytes(20), [[[]]] * 9, HUGE, None])
+        name = dice.choice(["hello", "beat", "stored", "attach", "watch", "error", "x" * 30, odd])
+        whole = control.seal(msgspec.msgpack.encode([name, odd, *[odd] * dice.randrange(4)]))
+        return dice.choice([[whole], [whole], [whole, b""], [mutated(dice, whole)], [b""], [b"\x91" * 3_000]])
 
     # -- connections ---------------------------------------------------------------------------------------------
     def half_open(self) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zmq
 from faultproxy import FaultProxy, Garble
 from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wait_for
 
 from telefabric.address import Address
 from telefabric.broker.livesockets import OFFSET_LIVE, OFFSET_WATCH
-from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE
+from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE, Broker
 from telefabric.feed import FeedEvent, Link
 from telefabric.follow.follower import Follower
+from telefabric.subscribe import LiveSubscription
 from telefabric_schemas import Metric
 from telefabric_workers import Worker, connect
 
@@ -109,6 +112,63 @@ def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tm
 
 def test_a_worker_of_whom_nothing_live_arrives_connects_anew(tmp_path: Path) -> None:
     comes_live_again(tmp_path, worker_at=HOST, client_at="127.0.0.1", swallowed=OFFSET_LIVE)
+
+
+class Overlong:
+    """A broker in this process that asks its workers for a topic which none of their sockets allows."""
+
+    def __init__(self) -> None:
+        self.broker = Broker(Address("127.0.0.1", 0))
+        self._lane = self.broker.core.live.lane
+        self._wanted = self._lane.wanted
+
+    def ask(self) -> None:
+        self._lane.wanted = lambda tapped=(): self._wanted(tapped) | {b"x" * 2_000}  # type: ignore[method-assign]
+        self._lane.wishes += 1
+
+    def ask_no_more(self) -> None:
+        self._lane.wanted = self._wanted  # type: ignore[method-assign]
+        self._lane.wishes += 1
+
+
+@pytest.mark.parametrize("tapped", [False, True])
+def test_a_live_connection_that_a_long_subscription_cost_is_made_anew(tapped: bool, tmp_path: Path) -> None:
+    """libzmq ends a connection over MAXMSGSIZE, and whoever dialled it does not dial again."""
+    overlong = Overlong()
+    service = overlong.broker
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    try:
+        with (
+            watching(service, tapped=tapped) as heard,
+            connect(service.address.url, run="run", spool=tmp_path / "spool", exit_flush_s=0.0) as worker,
+        ):
+
+            def came() -> bool:
+                worker.metric("loss", 0.5)
+                return heard()
+
+            wait_for(came, "events come live")
+            overlong.ask()
+            wait_for(lambda: not (heard() or worker._outbox._linked.feed.watched), "it is gone")  # type: ignore[attr-defined]
+            overlong.ask_no_more()
+            wait_for(came, "they come again", RENEWED_S)
+    finally:
+        service.stop()
+        thread.join(20)
+
+
+@contextmanager
+def watching(service: Broker, *, tapped: bool) -> Iterator[Callable[[], bool]]:
+    """A live subscription, or a listener of the tap; whether something has come."""
+    if not tapped:
+        with LiveSubscription(service.address, name="watcher", runs=["run"]) as live:
+            yield lambda: bool(live.poll(0.02))
+        return
+    with zmq.Context() as context, context.socket(zmq.SUB) as listener:
+        listener.subscribe(b"run\0")
+        listener.connect(f"tcp://127.0.0.1:{service._live.tap.port}")
+        yield lambda: bool(listener.poll(20) and listener.recv_multipart())
 
 
 def test_a_client_whose_welcome_was_lost_asks_again(tmp_path: Path) -> None:

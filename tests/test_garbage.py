@@ -228,8 +228,8 @@ def test_frames_of_any_number_and_size_over_sockets_of_any_kind(fabric: Fabric) 
                     time.sleep(0.1)  # such a socket drops what it sends before it is subscribed to
                 all(say(peer, frames) for frames in messages)
     dropped = json.loads(run("status", "--json", "--connect", fabric.url).stdout)["dropped"]
-    assert dropped["bad_control"] > 100
-    assert dropped["too_short"] > 100
+    assert dropped["frames"] > 100
+    assert dropped["too_short"] > 10
     assert dropped["unknown_token"] > 0
     assert dropped["bad_subscription"] > 0
 
@@ -445,9 +445,9 @@ def test_batches_that_lie(fabric: Fabric) -> None:
 @pytest.mark.parametrize("field", ["pid", "host", "control_mode", "sdk_version", "metadata"])
 def test_a_stream_that_no_row_could_hold_is_no_hello(field: str) -> None:
     values = {"pid": 2**64 - 1, "metadata": bytes(limits.METADATA_BYTES_MAX + 1)}
-    who = msgspec.structs.replace(info(bytes(16)), **{field: values.get(field, "x" * 100_000)})
-    with pytest.raises(WireError):
-        control.decode(control.encode(control.Hello(control.PROTOCOL, who, 1, 0)))
+    who = msgspec.structs.asdict(info(bytes(16))) | {field: values.get(field, "x" * 100_000)}
+    with pytest.raises(WireError, match=field):
+        control.decode(control.seal(msgspec.msgpack.encode(["hello", control.PROTOCOL, [*who.values()], 1, 0])))
 
 
 def test_streams_that_say_odd_things_of_themselves_are_stored(fabric: Fabric) -> None:

@@ -129,7 +129,7 @@ class Liar:
             right = {name: f"*:{self.port + offset}" for name, offset in
                      [("data", DATA), ("durable", DURABLE), ("live", LIVE), ("watch", WATCH)]}  # fmt: skip
             return control.Endpoints(**right)
-        odd = ["", "*:0", "*:99999", "*:1", "tcp://", "tcp://127.0.0.1:1", "ipc:///", "\x00", "x" * 3_000, "*:*", "☃:1"]
+        odd = ["", "*:0", "*:99999", "*:1", "tcp://", "tcp://127.0.0.1:1", "ipc:///", "\x00", "x" * 255, "*:*", "☃:1"]
         return control.Endpoints(*(self._dice.choice(odd) for _ in range(6)))
 
     def _batch(self) -> bytes:

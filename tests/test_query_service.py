@@ -111,8 +111,17 @@ def test_messages_that_are_no_requests_are_counted_and_stop_nothing(service: Que
     with asker(service.address) as socket:
         for frames in bad:
             socket.send_multipart(frames)
-        assert answer(socket, GOOD)[0] == query.OK
+        socket.send_multipart((b"the last", GOOD))
+        said = []
+        while not said or said[-1][0] != b"the last":
+            assert socket.poll(10_000), "no reply"
+            said.append(socket.recv_multipart())
     assert service.counts["bad_request"] == len(bad)
+    *corrections, last = said
+    assert last[1] == query.OK
+    assert 1 <= len(corrections) <= limits.ERRORS_A_SECOND
+    assert all((status, b"two frames" in body) == (query.USAGE, True) for _, status, body in corrections)
+    assert {number for number, *_ in corrections} == {NUMBER, bytes(8)}
 
 
 def test_unknown_trailing_fields_of_a_question_are_skipped(service: QueryService) -> None:

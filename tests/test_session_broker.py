@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from telefabric import limits
-from telefabric.errors import UsageError
+from telefabric.errors import UsageError, WireError
 from telefabric.session.broker import NS, BrokerCore
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Log
@@ -49,10 +49,10 @@ class World:
             sent += [tuple(send) for send in self.core.take()]
         return [(peer, message) for peer, message in sent if not isinstance(message, (control.Alive, control.Living))]
 
-    def attach(self, peer=STORE, name="store", query=None, keeps=""):
-        return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps))
+    def attach(self, peer=STORE, name="store", query=None, keeps="", fabric=None):
+        return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps, fabric))
 
-    def hello(self, stream=A, peer=WORKER, *, oldest=1, head=0, protocol=control.PROTOCOL, metadata=b"\x80"):
+    def hello(self, stream=A, peer=WORKER, *, oldest=1, head=100, protocol=control.PROTOCOL, metadata=b"\x80"):
         info = control.StreamInfo(stream, "run", "worker", "agent", 0, metadata=metadata)
         return self.tell(peer, control.Hello(protocol, info, oldest, head))
 
@@ -181,6 +181,21 @@ def test_the_welcome_names_the_store_s_query_endpoint(world):
     world.attach(query="*:7754")
     world.hello()
     assert only(world.marks(), control.Welcome).endpoints == control.Endpoints("*:7751", "*:7753", "*:7754")
+
+
+def test_a_welcome_and_an_attachment_name_the_store_behind_the_broker(world):
+    assert only(world.attach(EXPORTER, "exporter", fabric=b"e" * 16), control.Attached).fabric is None
+    assert only(world.hello(), control.Welcome).fabric is None
+    assert only(world.attach(fabric=b"f" * 16), control.Attached).fabric == b"f" * 16
+    assert only(world.marks(), control.Welcome).fabric == b"f" * 16
+
+
+def test_the_query_endpoint_is_that_of_a_store_that_is_waited_for(world):
+    world.attach(EXPORTER, "exporter", query="*:9999")
+    assert world.core.endpoints.query is None
+    world.attach(query="*:7754")
+    world.attach(EXPORTER, "exporter", query="*:9999")
+    assert world.core.endpoints.query == "*:7754"
 
 
 def test_a_worker_of_another_protocol_is_refused_with_the_remedy(world):
@@ -323,6 +338,89 @@ def test_several_required_subscribers_acknowledge_the_smallest_of_their_watermar
     assert world.stored(seq=20) == []
     assert world.stored(seq=12, peer=MIRROR) == [(WORKER, control.Ack(INSTANCE, A, 12))]
     assert world.stored(seq=30, peer=MIRROR) == [(WORKER, control.Ack(INSTANCE, A, 20))]
+
+
+@pytest.mark.parametrize("say", ["marks", "stored"])
+def test_nobody_is_believed_to_store_what_was_not_emitted(open_world, say):
+    open_world.attach(EXPORTER, "exporter")
+    open_world.marks(seq=0, peer=EXPORTER)
+    before = open_world.status()
+    told = only(getattr(open_world, say)(seq=2**62, peer=EXPORTER), control.Error)
+    assert (told.reason, told.about, told.field) == ("beyond_head", say, "marks")
+    assert open_world.status() == before
+    assert open_world.core.dropped == {"beyond_head": 1}
+    (mistake,) = open_world.core.status(open_world.now_ns)["mistakes"]
+    assert (mistake["name"], mistake["peer"], mistake["field"]) == ("exporter", EXPORTER.hex(), "marks")
+
+
+def test_a_store_acknowledges_nothing_that_was_not_emitted(open_world):
+    open_world.send(1, 5)
+    assert only(open_world.stored(seq=101), control.Error).reason == "beyond_head"
+    assert open_world.status()["acknowledged"] == 0
+    assert only(open_world.stored(seq=5), control.Ack).seq == 5
+
+
+def test_what_a_store_holds_counts_even_when_its_worker_lost_it(world):
+    """A power loss may take the end of a spool that was stored before."""
+    world.attach()
+    world.hello(head=7)
+    assert only(world.marks(seq=9), control.Welcome).expected == 10
+
+
+def test_stored_is_what_the_required_subscribers_stored(open_world):
+    open_world.attach(EXPORTER, "exporter")
+    open_world.marks(seq=0, peer=EXPORTER)
+    open_world.send(1, 5)
+    open_world.stored(seq=5)
+    assert open_world.status()["stored"] == 5
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_batch_is_answered_to_its_worker_by_name(open_world):
+    for bytes_of_it, field in ((b"", ""), (b"TF" + bytes(84), "version")):
+        open_world.core.batch(bytes_of_it, open_world.now_ns, topic=A)
+        ((peer, told),) = open_world.core.take()
+        assert (peer, told.about, told.field or "") == (WORKER, "batch", field)
+    open_world.core.batch(b"", open_world.now_ns, topic=b"nobody's")
+    assert open_world.core.take() == []
+    names = [one["name"] for one in open_world.core.status(open_world.now_ns)["mistakes"]]
+    assert names == ["", "run/worker", "run/worker"]
+
+
+def test_counts_that_contradict_each_other_are_answered_from_either_socket(open_world):
+    wrong = WireError("inconsistent", "counts", about="batch", field="events", stream=A)
+    open_world.core.bad_batch(b"", wrong, open_world.now_ns)
+    open_world.core.live.mistaken(A, wrong)
+    told = [*open_world.core.take(), *open_world.wait(1, alive=[STORE])]
+    assert [peer for peer, message in told if isinstance(message, control.Error)] == [WORKER, WORKER]
+
+
+def test_a_damaged_body_is_sent_again_and_its_worker_hears_why(open_world):
+    open_world.send(1, 5)
+    nack = control.Nack(INSTANCE, A, open_world.epoch(), 1, "damaged")
+    told = open_world.tell(STORE, nack)
+    assert only(told, control.Rewind).reason == "damaged"
+    assert (only(told, control.Error).reason, only(told, control.Error).field) == ("damaged", "body CRC")
+    assert open_world.core.dropped["damaged"] == 1
+
+
+def test_answers_to_mistakes_are_few_and_short_however_many_there_are(world):
+    wrong = WireError("w" * 999, "\u20ac" * 999, about="\u20ac" * 999, field="f" * 999)
+    answers = []
+    for number in range(1_000):
+        for peer in (b"same", b"%d" % number):
+            world.core.mistaken(peer, wrong, world.now_ns)
+            answers += world.core.take()
+    assert sum(peer == b"same" for peer, _ in answers) == limits.ERRORS_A_SECOND
+    assert len(answers) == limits.ERRORS_OF_ALL_A_SECOND
+    assert max(len(control.encode(message)) for _, message in answers) <= limits.ERROR_BYTES_MAX
+    assert all(control.decode(control.encode(message)) == message for _, message in answers)
+    assert len(world.core.status(0)["mistakes"]) == limits.MISTAKES_KEPT
+    world.now_ns += NS
+    world.core.mistaken(b"same", wrong, world.now_ns)
+    assert len(world.core.take()) == 1
 
 
 def test_a_subscriber_that_is_not_required_neither_opens_nor_acknowledges(world):
@@ -633,8 +731,10 @@ def test_credit_is_told_again_while_the_heartbeats_do_not_show_it(open_world):
 
 
 def test_messages_that_only_a_broker_sends_are_counted_and_ignored(world):
-    assert world.tell(WORKER, control.Ack(INSTANCE, A, 5)) == []
-    assert world.core.dropped == {"unexpected_control": 1}
+    told = only(world.tell(WORKER, control.Ack(INSTANCE, A, 5)), control.Error)
+    assert (told.reason, told.about) == ("unexpected_control", "ack")
+    assert world.tell(WORKER, told) == [], "two that correct each other would never end"
+    assert world.core.dropped == {"unexpected_control": 2}
 
 
 def test_status_is_plain_values_that_fit_one_control_message(open_world):

@@ -117,3 +117,19 @@ def test_whatever_arrives_each_seq_is_accepted_once_and_in_order(arrivals):
             assert judgement.verdict is Verdict.DUPLICATE
             assert last < expected
         assert stored == list(range(1, len(stored) + 1))
+
+
+def test_a_damaged_body_is_asked_for_again_and_kept_aside_when_it_never_comes_whole():
+    intake = Intake()
+    assert intake.judge_damaged(header(1, 3), 7).verdict is Verdict.UNKNOWN
+    intake.reset(STREAM, 2)
+    assert intake.judge_damaged(header(1, 2), 7).verdict is Verdict.DUPLICATE
+    assert intake.judge_damaged(header(4, 6), 7) == (Verdict.NACK, 0, 3), "it does not follow, either"
+    for epoch in (2, 3):
+        assert intake.judge_damaged(header(1, 6, epoch=epoch), 7) == (Verdict.NACK, 0, 3)
+        assert intake.judge(header(7, 9, epoch=epoch)).verdict is Verdict.AHEAD
+    assert intake.judge_damaged(header(1, 6, epoch=4), 8).verdict is Verdict.NACK, "other bytes: it may come whole yet"
+    assert intake.judge(header(1, 6, epoch=5)) == (Verdict.ACCEPT, 2, 7)
+    for epoch in (6, 7):
+        assert intake.judge_damaged(header(7, 9, epoch=epoch), 7).verdict is Verdict.NACK
+    assert intake.judge_damaged(header(7, 9, epoch=8), 7) == (Verdict.ACCEPT, 0, 10)

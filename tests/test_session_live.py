@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from telefabric import limits
+from telefabric.errors import WireError
 from telefabric.session import live, queue
 from telefabric.session import recent as recent_window
 from telefabric.session.live import NS, LiveCore, LiveLane, grant
@@ -428,11 +429,12 @@ def test_other_filters_change_neither_numbers_nor_queue():
 
 
 @pytest.mark.parametrize("topic", [b"", b"\0", b"run", b"run\0", b"\0step", b"\xff\0step", b"run\0\xff"])
-def test_a_batch_without_a_topic_is_counted(topic):
+def test_a_batch_without_a_topic_is_refused(topic):
     lane = LiveLane()
     lane.add(b"t", subscriber := wanting(watch()))
-    lane.push(topic, header(), b"m", 0)
-    assert (lane.dropped["bad_topic"], subscriber.number) == (1, 0)
+    with pytest.raises(WireError) as refused:
+        lane.push(topic, header(), b"m", 0)
+    assert (refused.value.reason, subscriber.number) == ("bad_topic", 0)
 
 
 @given(st.text(min_size=1), st.sampled_from(sorted(TOPICS)))
@@ -446,8 +448,10 @@ def test_wanted_is_what_subscribers_and_the_tap_want():
     assert lane.wanted() == set()
     lane.add(b"1", wanting(watch(["r1", "r2"], ["step"])))
     lane.add(b"2", wanting(watch(["r2"], pictures=["r2", "r9"])))
-    pictures = {pictures_wish(b"r2\0"), pictures_wish(b"r3\0")}
+    pictures = {pictures_wish(b"r2\0")}
     assert lane.wanted([b"r3\0step"]) == {b"r1\0", b"r2\0", b"r3\0step"} | pictures
+    assert lane.wanted([b"r3\0fr"]) == {b"r1\0", b"r2\0", b"r3\0fr"} | pictures | {pictures_wish(b"r3\0")}
+    assert lane.wanted([pictures_wish(b"r3\0")]) == {b"r1\0", b"r2\0"} | pictures, "no batch has such a topic"
     lane.add(b"3", wanting(watch(pictures=[])))
     assert live.ALL_RUNS in lane.wanted()
     lane.remove(b"3")
@@ -470,7 +474,8 @@ def test_pictures_are_asked_of_the_runs_that_are_watched_for_them(runs, kinds, p
 
 
 @pytest.mark.parametrize(("topic", "wanted"), [
-    (b"", True), (b"ru", True), (b"run\0", True), (b"run\0step", True), (b"runs", False), (b"run\0\0", False),
+    (b"", True), (b"ru", True), (b"run\0", True), (b"run\0f", True),
+    (b"run\0frame", True), (b"run\0frames", False), (b"run\0step", False), (b"runs", False), (b"run\0\0", False),
     (b"other\0", False),
 ])  # fmt: skip
 def test_the_tap_wants_pictures_of_the_runs_that_it_may_mean(topic, wanted):

@@ -275,6 +275,7 @@ FIELDS = {
     "agents": st.none() | st.lists(NAMES, max_size=3), "pictures": st.none() | st.lists(NAMES, max_size=3),
     "runs": st.none() | st.lists(NAMES, max_size=3), "kinds": st.none() | st.lists(NAMES, max_size=3),
     "batches": st.lists(st.binary(max_size=20), max_size=3),
+    "message": NAMES, "field": st.none() | NAMES, "about": st.none() | NAMES,
     "status": st.dictionaries(NAMES, COUNTS | NAMES, max_size=3),
 }  # fmt: skip
 KINDS = typing.get_args(control.AnyMessage)

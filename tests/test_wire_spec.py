@@ -144,6 +144,9 @@ def test_the_limits():
     )
     assert said["metadata in a stream info"] == f"{limits.METADATA_BYTES_MAX // kib} KiB"
     assert said["name in a control message"] == f"{limits.NAME_BYTES_MAX} bytes"
+    peers = f"{limits.ERRORS_A_SECOND} a second to one peer, {limits.ERRORS_OF_ALL_A_SECOND} to all"
+    told = f"{limits.ERROR_BYTES_MAX} bytes; {peers}"
+    assert said["ERROR"] == f"{told}; STATUS names the newest {limits.MISTAKES_KEPT} kinds of mistakes"
     assert said["streams of a broker"] == f"{limits.STREAMS_MAX:,}"
     lent = f"{limits.CREDIT_BASE_BYTES // kib} KiB to {limits.CREDIT_STREAM_BYTES_MAX // mib} MiB"
     assert said["credit of a stream"] == lent

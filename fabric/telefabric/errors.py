@@ -68,8 +68,14 @@ class Foreign(Unreachable):
 
 
 class WireError(TelefabricError):
-    """Bytes from outside that are not ours, damaged, or of another version. `reason` is a short word for counters."""
+    """Bytes from outside that are not ours, damaged, or of another version. `reason` is a short word for counters.
 
-    def __init__(self, reason: str, message: str) -> None:
+    Where they are known: `about` is the name of the message, `field` the item of it, `stream` whose batch it was.
+    """
+
+    def __init__(self, reason: str, message: str, *, about: str = "", field: str = "", stream: bytes = b"") -> None:
         super().__init__(message)
         self.reason = reason
+        self.about = about
+        self.field = field
+        self.stream = stream

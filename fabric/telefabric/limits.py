@@ -107,6 +107,13 @@ STATUSES_A_SECOND = 10
 """Long answers (a status, recent batches) to one peer."""
 UNREAD_BYTES_MAX = 256 * KIB
 """A peer for whose connection the system holds more gets no long answer: libzmq keeps all that a peer does not read."""
+ERRORS_A_SECOND = 5
+"""Answers of a broker to what a peer said wrong, to one peer: somebody reads the first of them."""
+ERRORS_OF_ALL_A_SECOND = 100
+"""Answers to all peers: strangers with ever new names get no more than 50 kB a second out of it."""
+ERROR_BYTES_MAX = 512
+MISTAKES_KEPT = 16
+"""Kinds of mistakes that a status names, the newest."""
 LIVE_SOCKET_BYTES = 128 * KIB
 LIVE_INTERVAL_S = 0.002
 LIVE_BEHIND_EVENTS_MAX = 5_000

@@ -19,7 +19,7 @@ from telefabric.errors import WireError
 from telefabric.session.live import LiveCore
 from telefabric.session.queue import LiveSubscriber
 from telefabric.transport import bind, receive, send_frames
-from telefabric.wire.batch import parse_header
+from telefabric.wire.batch import ABOUT, parse_header
 from telefabric.wire.live import encode_delivery
 
 OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
@@ -149,21 +149,26 @@ class LiveSockets:
             frames = receive(self._live)
             if frames is None:
                 return
-            if len(frames) != 2:
-                core.lane.dropped["bad_live"] += 1
-                continue
-            topic, message = frames
             try:
-                header, _ = parse_header(message)
+                topic, message = self._take(core, frames, now_ns)
             except WireError as error:
-                core.lane.dropped[error.reason] += 1
+                core.mistaken(error.stream, error)
                 continue
-            if not header.is_live:
-                core.lane.dropped["not_live"] += 1
-                continue
-            core.lane.push(topic, header, message, now_ns)
             if self._tapped and not self._tap_on(topic, message):
                 core.lane.dropped["tap_behind"] += 1
+
+    @staticmethod
+    def _take(core: LiveCore, frames: list[bytes], now_ns: int) -> list[bytes]:
+        """Topic and batch, when that is what it is."""
+        if len(frames) != 2:
+            raise WireError("bad_live", f"a live batch comes in two frames, not {len(frames)}", about=ABOUT)
+        topic, message = frames
+        header, _ = parse_header(message)
+        if not header.is_live:
+            why = "a batch on the live socket has no live flag: send durable ones on the data socket"
+            raise WireError("not_live", why, about=ABOUT, field="flags", stream=header.stream)
+        core.lane.push(topic, header, message, now_ns)
+        return frames
 
     def _tap_on(self, topic: bytes, message: bytes) -> bool:
         """A listener whose pipe is full misses it; a large batch that does not fit beside others, all of them."""

@@ -124,7 +124,7 @@ class Broker:
         if self._control in readable:
             self._read_control(now_ns)
         if self._data in readable:
-            self._read_data()
+            self._read_data(now_ns)
         self.core.tick(now_ns)
         self._forward()
         self._retry_ms = min(_RETRY_MS if self._full else _POLL_MS, _RETRY_LIVE_MS[live_waits])
@@ -158,28 +158,34 @@ class Broker:
                 frames = self._control.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
-            if len(frames) != 2:
-                self.core.dropped["bad_control"] += 1
-                continue
-            try:
-                message = control.decode(frames[1].bytes)
-            except WireError as error:
-                self.core.dropped[error.reason] += 1
-                continue
-            peer, unread = frames[0].bytes, 0
-            if isinstance(message, _LONG_ANSWERED):
-                unread = self._unsent_bytes(peer) + unread_bytes(frames[1])
-            self.core.receive(peer, message, now_ns, time.time_ns(), unread_bytes=unread)
+            self._hear(frames, now_ns)
             self._answer()
             if time.monotonic_ns() > until_ns:
                 return
 
-    def _read_data(self) -> None:
+    def _hear(self, frames: list[zmq.Frame], now_ns: int) -> None:
+        peer, unread = frames[0].bytes, 0
+        try:
+            if len(frames) != 2:
+                raise WireError("frames", f"a control message is one frame, not {len(frames) - 1}")
+            message = control.decode(frames[1].bytes)
+        except WireError as error:
+            self.core.mistaken(peer, error, now_ns)
+            return
+        if isinstance(message, _LONG_ANSWERED):
+            unread = self._unsent_bytes(peer) + unread_bytes(frames[1])
+        self.core.receive(peer, message, now_ns, time.time_ns(), unread_bytes=unread)
+
+    def _read_data(self, now_ns: int) -> None:
         for _ in range(_BATCHES_A_TURN):
             frames = receive(self._data)
             if frames is None:
                 return
-            self.core.batch(frames[-1])
+            if len(frames) == 2:
+                self.core.batch(frames[1], now_ns, topic=frames[0])
+            else:
+                error = WireError("frames", f"a batch comes in two frames, not {len(frames)}", about="batch")
+                self.core.bad_batch(frames[0], error, now_ns)
 
     # -- out -----------------------------------------------------------------------------------------------------
 

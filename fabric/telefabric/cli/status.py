@@ -27,6 +27,7 @@ _ASK_S = 3.0
 _WATCH_S = 1.0
 _STREAMS_SHOWN = 40
 """On a screen; those that are behind or not well come first."""
+_MISTAKES_SHOWN = 3
 _NAME_MIN = 4
 _WIDE = 110
 """Columns of a terminal from which on there is room for all that is known of a stream."""
@@ -106,7 +107,13 @@ def _shown(address: Address, found: dict[str, Any], width: int) -> Group:
     refused = {**found["dropped"], **{f"live {name}": count for name, count in found["live_dropped"].items()}}
     if refused:
         parts += [Text(), _told("dropped by the broker: " + _counts(refused), width)]
+    parts += [_told(_mistake(one), width) for one in found.get("mistakes", ())[:_MISTAKES_SHOWN]]
     return Group(*parts)
+
+
+def _mistake(one: dict[str, Any]) -> str:
+    peer = clean(one["name"]) or f"peer {one['peer']}"
+    return f"{peer} was corrected {one['ago_s']:.0f} s ago ({clean(one['reason'])}): {clean(one['message'])}"
 
 
 def _lacking(address: Address, absent: list[str]) -> str:

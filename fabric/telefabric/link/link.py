@@ -26,6 +26,7 @@ from telefabric.logthread import log_thread
 from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
 from telefabric.session.clock import clock_of
+from telefabric.session.corrections import Corrections
 from telefabric.session.stream import NS, Phase, StreamSession, claimed
 from telefabric.spool import Spool
 from telefabric.wire import control
@@ -64,6 +65,7 @@ class Link:
         self.round_trip_ns: int | None = None
         self.streams: dict[bytes, LinkedStream] = {}
         self._live_renewed_ns = 0
+        self._corrections = Corrections()
         self._random = Random(os.urandom(8))
         self._arriving: list[LinkedStream] = []
         self._guard = threading.Lock()
@@ -273,6 +275,10 @@ class Link:
             return
         if isinstance(message, control.Refused):
             self._refused(message)
+            return
+        if isinstance(message, control.Error):
+            if self._corrections.is_new(message):
+                log.warning("link.mistake: %s cannot use what it was sent: %s", self.address.url, message.message)
             return
         linked = self.streams.get(getattr(message, "stream", b""))
         if linked is None or self._is_absurd(message, linked):

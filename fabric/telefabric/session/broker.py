@@ -15,7 +15,7 @@ Nothing here survives a restart, and nothing has to: streams say HELLO again, su
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -27,8 +27,10 @@ from telefabric.session import census, standing
 from telefabric.session.credit import CreditBook
 from telefabric.session.lane import DurableLane
 from telefabric.session.live import LiveCore
+from telefabric.session.mistakes import Mistakes
 from telefabric.session.peers import NS, Durable, Stream
 from telefabric.session.progress import Lag
+from telefabric.session.standing import emitted_of
 from telefabric.wire import control
 from telefabric.wire.batch import Header, parse_header
 
@@ -91,6 +93,7 @@ class BrokerCore:
         self._answers_counted_ns = 0
         self._interval_told_ms = 0
         self._credits_told = 0
+        self._mistakes = Mistakes(instance)
 
     # -- outputs -------------------------------------------------------------------------------------------------
 
@@ -105,14 +108,43 @@ class BrokerCore:
 
     @property
     def endpoints(self) -> control.Endpoints:
-        queries = [durable.query for durable in self._durable.values() if durable.query]
-        return replace(self._endpoints, query=queries[0] if queries else None)
+        """Queries go to a store that is waited for: any other may hold a part."""
+        return replace(self._endpoints, query=next((one.query for one in self._stores() if one.query), None))
 
     @property
     def fabric(self) -> bytes | None:
-        """How the store names itself: the first required subscriber that does."""
-        attached = (self._durable[name].fabric for name in self._required if name in self._durable)
-        return next((fabric for fabric in attached if fabric), None)
+        """As the store behind this broker names itself; None while none is attached."""
+        return next((one.fabric for one in self._stores() if one.fabric), None)
+
+    def _stores(self) -> Iterator[Durable]:
+        """The attached subscribers that are waited for."""
+        return (self._durable[name] for name in self._required if name in self._durable)
+
+    # -- what peers say wrong ------------------------------------------------------------------------------------
+
+    def mistaken(self, peer: bytes, error: WireError, now_ns: int) -> None:
+        """A message of a peer that cannot be used: counted, and answered if that is not too often."""
+        self.dropped[error.reason] += 1
+        self._correct(peer, error, now_ns)
+
+    def _correct(self, peer: bytes, error: WireError, now_ns: int) -> None:
+        if self._mistakes.grants(peer, now_ns):
+            answer = self._mistakes.note(peer, self._name_of(peer), error, now_ns)
+            if peer:
+                self._send(peer, answer)
+
+    def _mistaken_batch(self, stream: bytes, error: WireError, now_ns: int) -> None:
+        """Sockets for batches go one way: whoever said HELLO for the stream is answered on control."""
+        state = self._streams.get(stream)
+        self._correct(state.peer if state else b"", error, now_ns)
+
+    def _name_of(self, peer: bytes) -> str:
+        """What it called itself when it came; empty for a stranger."""
+        for state in self._streams.values():
+            if state.peer == peer:
+                return f"{state.info.run_id}/{state.info.worker_id}"
+        durable = next((one.name for one in self._durable.values() if one.peer == peer), "")
+        return durable or self.live.name_of(peer)
 
     # -- from workers --------------------------------------------------------------------------------------------
 
@@ -148,8 +180,12 @@ class BrokerCore:
                 self.dropped["status_too_often" if unread_bytes <= limits.UNREAD_BYTES_MAX else "status_unread"] += 1
             case control.StatusRequest():
                 self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+            case control.Error():
+                self.dropped["unexpected_control"] += 1  # never answered: two that correct each other would not end
             case _:
-                self.dropped["unexpected_control"] += 1
+                about = str(message.__struct_config__.tag)
+                error = WireError("unexpected_control", f"{about} is what a broker says: leave it out", about=about)
+                self.mistaken(peer, error, now_ns)
 
     def _grants_long_answer(self, peer: bytes, unread_bytes: int) -> bool:
         self._long_answers[peer] += 1
@@ -202,11 +238,15 @@ class BrokerCore:
                 self._send(peer, control.Who(self.instance, beat.stream))
 
     def _mind_live(self, state: Stream, numbered: int | None, now_ns: int) -> None:
-        """A live connection can be broken without a word: its source numbers on, and nothing comes."""
+        """A live connection can be broken without a word: its source numbers on, and nothing comes.
+
+        Or it is gone, and the worker does not know that anybody watches: it numbers nothing.
+        """
         lane = self.live.lane
-        if numbered is None or not lane.watched(state.info.run_id):
+        seen = lane.seen(state.info.stream)
+        if numbered is None or not lane.asked_for(state.info.run_id):
             state.live_lag = Lag()
-        elif state.live_lag.look(lane.seen(state.info.stream), numbered or 1, now_ns) > limits.LIVE_STUCK_S:
+        elif state.live_lag.look(seen, numbered or seen + 1, now_ns) > limits.LIVE_STUCK_S:
             state.live_lag = Lag()
             self._send(state.peer, control.Unheard(self.instance, state.info.stream))
 
@@ -215,12 +255,15 @@ class BrokerCore:
         if state is not None and state.peer == peer:
             self._forget(message.stream)
 
-    def batch(self, message: bytes) -> None:
-        """A message of the data socket. Whatever is not a batch of an open stream within its credit is counted."""
+    def batch(self, message: bytes, now_ns: int = 0, *, topic: bytes = b"") -> None:
+        """A message of the data socket. Whatever is not a batch of an open stream within its credit is counted.
+
+        The `topic` says whose it is when the header cannot.
+        """
         try:
             header, _ = parse_header(message)
         except WireError as error:
-            self.dropped[error.reason] += 1
+            self.bad_batch(topic, error, now_ns)
             return
         state = self._streams.get(header.stream)
         if state is None:
@@ -229,6 +272,11 @@ class BrokerCore:
             self.dropped["stale"] += 1
         else:
             self._accept(state, header, message)
+
+    def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
+        """Of the data socket."""
+        self.dropped[error.reason] += 1
+        self._mistaken_batch(error.stream or topic, error, now_ns)
 
     def _accept(self, state: Stream, header: Header, message: bytes) -> None:
         if header.first_seq < state.next_seq:  # within an epoch a worker sends forward only
@@ -271,8 +319,8 @@ class BrokerCore:
             self._send(peer, control.Refused(self.instance, reason))
             return
         durable = Durable(
-            message.name, peer, self._new_token(), now_ns, now_ns, query=message.query, keeps=message.keeps,
-            fabric=message.fabric,
+            message.name, peer, self._new_token(), now_ns, now_ns,
+            query=message.query, fabric=message.fabric, keeps=message.keeps,
         )  # fmt: skip
         self._durable[message.name] = durable
         self.lane.attach(message.name, required=message.name in self._required)
@@ -296,7 +344,7 @@ class BrokerCore:
         durable = self._durable_of(peer, message.instance, now_ns)
         if durable is None:
             return
-        for mark in message.marks:
+        for mark in self._credible(durable, "marks", message.marks, now_ns):
             self.lane.reported(durable.name, mark.stream, mark.seq)
             state = self._streams.get(mark.stream)
             if state is None:
@@ -309,7 +357,7 @@ class BrokerCore:
         durable = self._durable_of(peer, message.instance, now_ns)
         if durable is None:
             return
-        for mark in message.marks:
+        for mark in self._credible(durable, "stored", message.marks, now_ns):
             self.lane.reported(durable.name, mark.stream, mark.seq)
             state = self._streams.get(mark.stream)
             if state is None or durable.name not in state.marks:
@@ -317,6 +365,23 @@ class BrokerCore:
             state.marks[durable.name] = mark.seq
             if state.open:
                 self._acknowledge(state)
+
+    def _credible(
+        self, durable: Durable, about: str, marks: Iterable[control.StreamSeq], now_ns: int
+    ) -> Iterator[control.StreamSeq]:
+        """The marks that can be true: nobody stores what was not emitted.
+
+        But the store may hold more than a worker whose machine lost its power still has: what it answers to ASK counts.
+        """
+        trusted = about == "marks" and durable.name in self._required
+        for mark in marks:
+            state = self._streams.get(mark.stream)
+            if state is None or trusted or mark.seq <= max(emitted_of(state), state.marks.get(durable.name, 0)):
+                yield mark
+                continue
+            why = f"seq {mark.seq} of stream {mark.stream.hex()} is beyond the {emitted_of(state)} that were emitted"
+            error = WireError("beyond_head", f"{why}: report what is committed", about=about, field="marks")
+            self.mistaken(durable.peer, error, now_ns)
 
     def _nack(self, peer: bytes, message: control.Nack, now_ns: int) -> None:
         durable = self._durable_of(peer, message.instance, now_ns)
@@ -326,6 +391,8 @@ class BrokerCore:
         if durable.name not in self._required:
             self.dropped["nack_not_required"] += 1  # it reads what it missed from the store
             return
+        if message.reason == control.DAMAGED:
+            self.mistaken(state.peer, _damaged_body(message), now_ns)
         others = [mark + 1 for name, mark in state.marks.items() if name in self._required and name != durable.name]
         self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
 
@@ -354,6 +421,8 @@ class BrokerCore:
         ]
         for stream in silent:
             self._forget(stream)
+        for stream, error in self.live.take_mistakes():
+            self._mistaken_batch(stream, error, now_ns)
         self._attach_again(now_ns)
         self._ask_again(now_ns)
         self._tell_skipped(now_ns)
@@ -438,6 +507,7 @@ class BrokerCore:
             "credit_lent_bytes": self._credit.total_reserved(),
             "dropped": dict(self.dropped),
             "live_dropped": dict(self.live.lane.dropped),
+            "mistakes": self._mistakes.status(now_ns),
         }  # fmt: skip
 
     def figures(self, now_ns: int) -> Figures:
@@ -571,6 +641,11 @@ class BrokerCore:
     def _interval_ms(self) -> int:
         seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
         return int(1000 * min(max(seconds, limits.BATCH_INTERVAL_MIN_S), limits.BATCH_INTERVAL_MAX_S))
+
+
+def _damaged_body(message: control.Nack) -> WireError:
+    why = f"the body of the batch at seq {message.expected} fails its CRC-32"
+    return WireError(control.DAMAGED, f"{why}: send the CRC-32 of the body as it is", about="batch", field="body CRC")
 
 
 def _long_ago(then_ns: int, now_ns: int) -> bool:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 from telefabric.wire.batch import Header
 
 REMEMBERED_BATCHES = 4
+DAMAGED_TIMES_MAX = 3
+"""That the same damaged bytes come for the same seqs: then their sender has no others."""
 
 
 class Verdict(Enum):
@@ -40,6 +42,9 @@ class Judgement(NamedTuple):
 class _Stream:
     expected: int
     nacked: tuple[bytes, int] | None = None
+    damage: tuple[int, int] = (0, 0)
+    """The first seq of the last damaged batch that was next, and the CRC-32 of what came as its body."""
+    damaged_times: int = 0
     recent: OrderedDict[tuple[int, int], int] = field(default_factory=OrderedDict)
 
 
@@ -82,11 +87,7 @@ class Intake:
             crc = stream.recent.get((header.first_seq, header.last_seq), header.body_crc)
             return Judgement(Verdict.DUPLICATE if crc == header.body_crc else Verdict.CONFLICT)
         if header.first_seq > stream.expected:
-            under = (header.session, header.epoch)
-            if stream.nacked == under:
-                return Judgement(Verdict.AHEAD, expected=stream.expected)
-            stream.nacked = under
-            return Judgement(Verdict.NACK, expected=stream.expected)
+            return self._nack(stream, header)
         skip = stream.expected - header.first_seq
         stream.expected = header.last_seq + 1
         if not header.is_gap:
@@ -94,3 +95,26 @@ class Intake:
         if len(stream.recent) > REMEMBERED_BATCHES:
             stream.recent.popitem(last=False)
         return Judgement(Verdict.ACCEPT, skip=skip, expected=stream.expected)
+
+    def judge_damaged(self, header: Header, crc: int) -> Judgement:
+        """As `judge`, of a batch whose body has another CRC-32 than its header says. NACK: it may come whole again.
+
+        ACCEPT: it never will. It is to be kept aside as it came, so that its stream goes on.
+        """
+        stream = self._streams.get(header.stream)
+        if stream is None or header.first_seq > stream.expected:
+            return self.judge(header)
+        if header.last_seq < stream.expected:
+            return Judgement(Verdict.DUPLICATE)
+        damage = (stream.expected, crc)
+        stream.damaged_times = stream.damaged_times + 1 if stream.damage == damage else 1
+        stream.damage = damage
+        return self.judge(header) if stream.damaged_times >= DAMAGED_TIMES_MAX else self._nack(stream, header)
+
+    @staticmethod
+    def _nack(stream: _Stream, header: Header) -> Judgement:
+        """Once for each instance and epoch: what follows under it is of no use either."""
+        under = (header.session, header.epoch)
+        verdict = Verdict.AHEAD if stream.nacked == under else Verdict.NACK
+        stream.nacked = under
+        return Judgement(verdict, expected=stream.expected)

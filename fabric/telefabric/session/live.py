@@ -15,13 +15,24 @@ from typing import Any
 import msgspec
 
 from telefabric import limits
+from telefabric.errors import WireError
 from telefabric.session.ledger import Ledger
 from telefabric.session.queue import Flow, LiveSubscriber
 from telefabric.session.recent import RecentWindow
 from telefabric.session.thinning import LiveBatch
 from telefabric.wire import control
-from telefabric.wire.batch import Header
-from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy, pictures_wish, topic_of, topic_parts
+from telefabric.wire.batch import ABOUT, Header
+from telefabric.wire.live import (
+    DROP_OLDEST,
+    LATEST_PER_KEY,
+    SAMPLE,
+    QueuePolicy,
+    has_batches,
+    has_frames,
+    pictures_wish,
+    topic_of,
+    topic_parts,
+)
 from telefabric_schemas import TOPICS, Overflow, RunHeartbeat
 
 NS = 1_000_000_000
@@ -51,6 +62,8 @@ class LiveLane:
         """What the sources numbered, and what of it came here."""
         self._runs: dict[bytes, str] = {}
         """Of which run each stream is whose batches came."""
+        self._asked: Collection[bytes] = ()
+        """Of the workers, last."""
         self.wishes = 0
         """Ascends with every change of what is `wanted`."""
 
@@ -72,18 +85,19 @@ class LiveLane:
 
         Topic prefixes, and of whom pictures are wanted.
         """
-        prefixes, pictures = set(tapped), set(tapped)
+        prefixes = set(filter(has_batches, tapped))
+        pictures = set(filter(has_frames, prefixes))
         for subscriber in self.subscribers.values():
             prefixes |= _prefixes(subscriber.runs)
             pictures |= _prefixes(subscriber.pictures)
         return prefixes | {pictures_wish(prefix) for prefix in pictures}
 
     def push(self, topic: bytes, header: Header, message: bytes, now_ns: int) -> None:
-        """A live batch from a worker, for everyone who wants it."""
+        """A live batch from a worker, for everyone who wants it. Raises `WireError` for the topic of no run."""
         parts = topic_parts(topic)
         if parts is None:
-            self.dropped["bad_topic"] += 1
-            return
+            why = "the topic of a live batch is its run, a zero byte and its kind"
+            raise WireError("bad_topic", why, about=ABOUT, field="topic", stream=header.stream)
         run, kind = parts
         self._runs[header.stream] = run
         while len(self._runs) > limits.STREAMS_KNOWN_MAX:
@@ -108,6 +122,7 @@ class LiveLane:
 
     def asked(self, before: Collection[bytes], now: Collection[bytes]) -> None:
         """The workers were asked for other prefixes: what they number until they have heard of it is for nobody."""
+        self._asked = now
         self.ledger.resume(
             stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))
         )
@@ -127,6 +142,10 @@ class LiveLane:
                         self.ledger.ticked(header.stream, counters.items())
                     case Overflow():
                         self.ledger.overflowed(header.stream, event.of_kind, event.reason, event.count, event.reached)
+
+    def asked_for(self, run: str) -> bool:
+        """Whether all of a run is to come, for a subscriber or for the tap."""
+        return self.watched(run) or _covers(self._asked, run)
 
     def watched(self, run: str) -> bool:
         return any(subscriber.runs is None or run in subscriber.runs for subscriber in self.subscribers.values())
@@ -162,6 +181,22 @@ class LiveCore:
         self._watchers_max = watchers_max
         self._watchers: dict[bytes, _Watcher] = {}
         self._settled_ns = 0
+        self._mistakes: list[tuple[bytes, WireError]] = []
+
+    def mistaken(self, stream: bytes, error: WireError) -> None:
+        """What came to the live socket cannot be used; the stream is empty where nobody can tell whose it was."""
+        self.lane.dropped[error.reason] += 1
+        if len(self._mistakes) < limits.MISTAKES_KEPT:
+            self._mistakes.append((stream, error))
+
+    def take_mistakes(self) -> list[tuple[bytes, WireError]]:
+        """Those since it was last asked, for whoever knows the peers of streams."""
+        taken, self._mistakes = self._mistakes, []
+        return taken
+
+    def name_of(self, peer: bytes) -> str:
+        watcher = self._watchers.get(peer)
+        return watcher.subscriber.name if watcher else ""
 
     def receive(self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int) -> list[control.Message]:
         """A live subscriber's control message; what to answer it."""

@@ -89,6 +89,8 @@ class Durable:
     behind: dict[bytes, int] = field(default_factory=dict)
     """Of a subscriber that is not required: what it had reported of streams that were acknowledged further."""
     query: str | None = None
+    fabric: bytes | None = None
+    """How its store names itself."""
     subscribed: bool = False
     keeps: str = ""
     fabric: bytes | None = None

@@ -69,7 +69,7 @@ def stream_status(
         "state": stream.liveness(now_ns),
         "emitted": emitted,
         "acknowledged": stream.acked,
-        "stored": min(stream.marks.values(), default=0),
+        "stored": min((stream.marks.get(name, 0) for name in required), default=0),
         "backlog": emitted - stream.acked,
         "backlog_bytes": stream.backlog_bytes,
         "credit_bytes": credit_bytes,

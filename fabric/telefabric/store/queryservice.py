@@ -26,6 +26,7 @@ from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, U
 from telefabric.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
 from telefabric.health import Health, endpoint_of
 from telefabric.logs import set_up_logs
+from telefabric.session.mistakes import Quota
 from telefabric.settings import OFF, metrics_endpoint
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import FAILED, NUMBER_BYTES, OK, USAGE, AnyQuestion, decode_question
@@ -35,6 +36,7 @@ from telefabric.transport import bind, common_options
 _HWM = 4
 """Messages per asker and direction: one that does not read its answers holds so many pages and gets no more."""
 _POLL_MS = 100
+_NO_REQUEST = f"a request is two frames: a number of {NUMBER_BYTES} bytes, and the question".encode()
 _UNREADABLE = "unreadable"
 """The kind of what is no question."""
 _BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -82,6 +84,7 @@ class QueryService:
         self.counts: Counter[str] = Counter()
         self._questions: Counter[Labels] = Counter()
         self._seconds = Histogram(_BOUNDS_S)
+        self._quota = Quota()
         self._health = Health("query", FAMILIES, show, time.monotonic_ns())
         try:
             self.address = bind(self._socket, listen)
@@ -106,6 +109,9 @@ class QueryService:
     def _turn(self, frames: list[bytes]) -> None:
         if len(frames) != 3 or len(frames[1]) != NUMBER_BYTES:
             self.counts["bad_request"] += 1
+            if self._quota.grants(frames[0], time.monotonic_ns()):
+                number = next((one for one in frames[1:] if len(one) == NUMBER_BYTES), bytes(NUMBER_BYTES))
+                self._reply([frames[0], number, USAGE, _NO_REQUEST])
             return
         peer, number, data = frames
         began_s, kind = time.monotonic(), _UNREADABLE

@@ -14,7 +14,7 @@ from telefabric.store.columns import COLUMNS
 from telefabric.store.overview import Key, Overview
 from telefabric.store.places import Span, spans
 from telefabric.wire import records
-from telefabric.wire.batch import Header, decode_body
+from telefabric.wire.batch import Header, check_body, decode_body
 from telefabric_schemas import events
 
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
@@ -68,17 +68,22 @@ class Rows:
         self.first_id = self.next_id = first_id
         self.began_ns = time.monotonic_ns()
 
-    def add(self, place: Place, header: Header, body: bytes, skip: int) -> None:
-        """All events of an accepted batch, but the first `skip`. Whatever cannot be read goes to quarantine."""
+    def add(self, place: Place, header: Header, body: bytes, skip: int, *, whole: bool = True) -> None:
+        """All events of an accepted batch, but the first `skip`. Whatever cannot be read goes to quarantine.
+
+        So does a batch that is not `whole`, all of it: nobody can tell what of it is right.
+        """
         first_id = self.next_id
         steps = self.table("steps")
         before = len(steps)
         try:
+            if not whole:
+                check_body(header, body)
             if header.is_gap:
                 self._add_gap(place, header, body, skip)
             else:
                 self._add_events(place, header, body, skip)
-        except WireError as error:  # it passes its checksum and lies about its records: never one of our senders
+        except WireError as error:  # never of one of our senders
             left = header._replace(first_seq=header.first_seq + skip)
             self.quarantine_batch(place, left, body, error.reason, str(error))
         if len(steps) > before:

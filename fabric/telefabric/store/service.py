@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from zlib import crc32
 
 import structlog
 
@@ -33,7 +34,8 @@ from telefabric.store.rows import Place, Rows
 from telefabric.store.writer import Writer
 from telefabric.subscribe.durable import BrokerSession
 from telefabric.wire import control
-from telefabric.wire.batch import Header, check_body, parse_header
+from telefabric.wire.batch import Header, is_whole, parse_header
+from telefabric.wire.control import DAMAGED, MISSING
 
 log = structlog.get_logger("telefabric.store")
 
@@ -230,7 +232,6 @@ class Store:
         try:
             header, start = parse_header(message)
             body = message[start:]
-            check_body(header, body)
         except WireError as error:
             self._count(error.reason)
             return
@@ -239,21 +240,22 @@ class Store:
             return
         if not self._intake.knows(header.stream) and self._writer is not None and self._writer.find(header.stream):
             self._learn(header.stream, self._writer.stored_seq(header.stream))
-        judgement = self._intake.judge(header)
+        whole = is_whole(header, body)
+        if not whole:
+            self._count("damaged")
+        judgement = self._intake.judge(header) if whole else self._intake.judge_damaged(header, crc32(body))
         match judgement.verdict:
             case Verdict.ACCEPT:
-                self._accept(header, body, judgement.skip)
+                self._rows.add(self._place(header.stream), header, body, judgement.skip, whole=whole)
             case Verdict.NACK:
-                nack = control.Nack(header.session, header.stream, header.epoch, judgement.expected, "missing")
+                reason = MISSING if whole else DAMAGED
+                nack = control.Nack(header.session, header.stream, header.epoch, judgement.expected, reason)
                 session.send(nack)
                 self._count("nack")
             case Verdict.CONFLICT:
                 self._conflict(header, body)
             case verdict:
                 self._count(verdict.value)
-
-    def _accept(self, header: Header, body: bytes, skip: int) -> None:
-        self._rows.add(self._place(header.stream), header, body, skip)
 
     def _conflict(self, header: Header, body: bytes) -> None:
         """Two owners of one stream: keep what came second, change nothing."""

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import zmq
 
@@ -20,11 +21,12 @@ from telefabric.errors import WireError
 from telefabric.names import require_short
 from telefabric.ratelimit import library_logger
 from telefabric.session.arrivals import Arrivals
+from telefabric.session.corrections import Corrections
 from telefabric.session.hearing import Hearing
 from telefabric.session.intake import Intake, Verdict
 from telefabric.transport import common_options, receive_last, receive_some
 from telefabric.wire import control
-from telefabric.wire.batch import Header, check_body, decode_body, parse_header
+from telefabric.wire.batch import Header, check_body, decode_body, is_whole, parse_header
 from telefabric_schemas import AnyEvent
 
 log = library_logger("telefabric.subscribe")
@@ -42,8 +44,13 @@ class DurableBatch(NamedTuple):
     """So many of its first events are held already."""
 
     def events(self) -> list[AnyEvent]:
-        """All but those that are held. Raises `msgspec.DecodeError` when one has no schema here."""
+        """All but those that are held. Raises `msgspec.DecodeError` when one has no schema here.
+
+        And `WireError` when the body came damaged again and again: its sender has no other, and nobody can tell what of
+        it is right. Its seqs have come all the same.
+        """
         _, start = parse_header(self.message)
+        check_body(self.header, self.message[start:])
         return [record.event for record in decode_body(self.message[start:], self.header.events)[self.skip :]]
 
 
@@ -159,18 +166,24 @@ class DurableSubscription:
     def _judge(self, session: BrokerSession, message: bytes) -> DurableBatch | None:
         try:
             header, start = parse_header(message)
-            check_body(header, message[start:])
         except WireError as error:
             log.warning("durable.bad_batch: %s", error)
             return None  # the next one does not follow
         if header.session != session.instance:
             return None
-        judgement = self._intake.judge(header)
+        body = message[start:]
+        whole = is_whole(header, body)
+        if not whole:
+            log.warning("durable.bad_batch: the body of seqs %d to %d is damaged", header.first_seq, header.last_seq)
+            if not self._required:
+                return None
+        judgement = self._intake.judge(header) if whole else self._intake.judge_damaged(header, crc32(body))
         if judgement.verdict in (Verdict.NACK, Verdict.AHEAD) and not self._required:
             self._intake.reset(header.stream, header.first_seq - 1)
             judgement = self._intake.judge(header)
         if judgement.verdict is Verdict.NACK:
-            session.send(control.Nack(header.session, header.stream, header.epoch, judgement.expected, "missing"))
+            reason = control.MISSING if whole else control.DAMAGED
+            session.send(control.Nack(header.session, header.stream, header.epoch, judgement.expected, reason))
         return DurableBatch(header, message, judgement.skip) if judgement.verdict is Verdict.ACCEPT else None
 
 
@@ -189,6 +202,7 @@ class BrokerSession:
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._hearing = Hearing(now_ns)
+        self._corrections = Corrections()
         self._beat_due_ns = 0
         self.instance: bytes | None = None
         self.arrivals = Arrivals()
@@ -229,6 +243,11 @@ class BrokerSession:
                 message = control.decode(data)
             except WireError as error:
                 log.warning("durable.bad_control: %s", error)
+                continue
+            if isinstance(message, control.Error):
+                if self._corrections.is_new(message):
+                    why = message.message
+                    log.warning("durable.mistake: %s cannot use what it was sent: %s", self._broker.url, why)
                 continue
             if isinstance(message, control.Alive) and message.instance == self.instance:
                 self.arrivals.told(message.sent, now_ns)

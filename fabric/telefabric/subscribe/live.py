@@ -17,6 +17,7 @@ from telefabric.names import require_short
 from telefabric.ratelimit import library_logger
 from telefabric.session.backoff import Backoff
 from telefabric.session.clock import clock_of
+from telefabric.session.corrections import Corrections
 from telefabric.session.ledger import Ledger
 from telefabric.subscribe.watchsockets import WatchSockets
 from telefabric.wire import batch, control, records
@@ -96,6 +97,7 @@ class LiveSubscription:
             control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents),
             _listed(pictures),
         )  # fmt: skip
+        self._corrections = Corrections()
         self._clock_offset_ns = 0
         self._backoff = Backoff(Random(os.urandom(8)), longest_s=5.0)
         self._resume_ns = 0
@@ -204,6 +206,8 @@ class LiveSubscription:
                 sockets.send(self._wish)
             case control.Refused():
                 self.refusal = message.reason
+            case control.Error() if self._corrections.is_new(message):
+                log.warning("live.mistake: %s cannot use what it was sent: %s", self._address.url, message.message)
 
     def _granted(self, sockets: WatchSockets, message: control.Watching) -> None:
         try:

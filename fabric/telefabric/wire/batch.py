@@ -13,6 +13,8 @@ from telefabric.errors import WireError
 from telefabric_schemas import AnyEvent
 
 MAGIC = b"TF"
+ABOUT = "batch"
+"""What an error says that it is about."""
 VERSION = 1
 SEQ_MAX = 2**63 - 1
 """What a signed 64-bit column holds."""
@@ -101,19 +103,22 @@ def parse_header(message: bytes) -> tuple[Header, int]:
     Raises `WireError`: too_short, not_ours, version, damaged, inconsistent, too_large.
     """
     if len(message) < HEADER_BYTES:
-        raise WireError("too_short", f"a message of {len(message)} bytes is shorter than a batch header")
+        why = f"a message of {len(message)} bytes is shorter than a batch header of {HEADER_BYTES}"
+        raise WireError("too_short", why, about=ABOUT)
     magic, version, size, flags, session, stream, epoch, first, last, count, counter, time_ns, body_crc = (
         _HEADER.unpack_from(message)
     )
     if magic != MAGIC:
-        raise WireError("not_ours", "a message does not begin with the batch magic")
+        raise WireError("not_ours", "a batch begins with the bytes TF", about=ABOUT, field="magic")
     if version != VERSION:
-        raise WireError("version", f"a batch has wire version {version}; this side reads {VERSION}: update it")
+        why = f"a batch has wire version {version}; this side reads {VERSION}: update it"
+        raise WireError("version", why, about=ABOUT, field="version")
     if size < HEADER_BYTES or size > len(message):
-        raise WireError("inconsistent", f"a batch header claims {size} bytes")
+        raise WireError("inconsistent", f"a batch header claims {size} bytes", about=ABOUT, field="header size")
     check = size - _CHECK.size
     if _CHECK.unpack_from(message, check)[0] != crc32(memoryview(message)[:check]):
-        raise WireError("damaged", "a batch header fails its checksum")
+        why = "a batch header fails its CRC-32, which is of all header bytes before it"
+        raise WireError("damaged", why, about=ABOUT, field="header CRC")
     header = Header(flags, session, stream, epoch, first, last, count, counter, time_ns, body_crc)
     _check_ranges(header)
     return header, size
@@ -132,18 +137,22 @@ def _check_ranges(header: Header) -> None:
     else:
         fits = header.first_seq >= 1 and header.events == (1 if header.is_gap else covered)
     if not fits or covered < 1 or header.last_seq > SEQ_MAX:
-        raise WireError(
-            "inconsistent",
-            f"a batch claims {header.events} events for seqs {header.first_seq} to {header.last_seq}",
-        )
+        why = f"a batch claims {header.events} events for seqs {header.first_seq} to {header.last_seq}"
+        told = f"{why}: see WIRE.md, Batches"
+        raise WireError("inconsistent", told, about=ABOUT, field="events", stream=header.stream)
     if header.events > limits.BATCH_EVENTS_MAX:
-        raise WireError("too_large", f"a batch of {header.events} events is over {limits.BATCH_EVENTS_MAX}")
+        why = f"a batch of {header.events} events is over {limits.BATCH_EVENTS_MAX}: send several"
+        raise WireError("too_large", why, about=ABOUT, field="events", stream=header.stream)
 
 
 def check_body(header: Header, body: bytes) -> None:
     """Raises `WireError` when the body is not the one that the header was made for."""
-    if crc32(body) != header.body_crc:
-        raise WireError("damaged", "a batch body fails its checksum")
+    if not is_whole(header, body):
+        raise WireError("damaged", "a batch body fails its CRC-32", about=ABOUT, field="body CRC", stream=header.stream)
+
+
+def is_whole(header: Header, body: bytes) -> bool:
+    return crc32(body) == header.body_crc
 
 
 def decode_body(body: bytes, count: int) -> list[Record]:

@@ -6,7 +6,7 @@ Unknown trailing fields are skipped; an unknown name is an error of that one mes
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_args
 from zlib import crc32
 
 import msgspec
@@ -16,6 +16,8 @@ from telefabric import limits
 from telefabric.errors import WireError
 from telefabric.names import fits
 from telefabric.wire.live import QueuePolicy
+from telefabric.wire.records import kind_of
+from telefabric.wire.unreadable import unreadable
 
 PROTOCOL = 1
 
@@ -204,6 +206,19 @@ class Refused(Message, tag="refused"):
     reason: str
 
 
+class Error(Message, tag="error"):
+    """Something that the peer said cannot be used. Nothing has to follow from it; somebody should read it."""
+
+    instance: Id
+    reason: str
+    """One word, the same that is counted."""
+    message: str
+    """A sentence, with the remedy."""
+    field: str | None = None
+    about: str | None = None
+    """Name of the message that it answers; ``batch`` for one on the data or live socket."""
+
+
 # -- durable subscriber to broker --------------------------------------------------------------------------------
 class Attach(_Named, Message, tag="attach"):
     protocol: int
@@ -230,8 +245,12 @@ class Stored(Message, tag="stored"):
     marks: list[StreamSeq]
 
 
+MISSING, DAMAGED = "missing", "damaged"
+"""Reasons of NACK and REWIND: there is a hole before a batch, or its body is not the one that its header names."""
+
+
 class Nack(Message, tag="nack"):
-    """A batch did not follow; the subscriber expects `expected`."""
+    """A batch did not follow, or not whole; the subscriber expects `expected`."""
 
     instance: Id
     stream: Id
@@ -340,11 +359,12 @@ class StatusReply(Message, tag="status"):
 
 
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
-    Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Unheard, Refused,
+    Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Unheard, Refused, Error,
     Attach, Marks, Stored, Nack, DurableBeat, Attached, Living, Ask, Skipped, StatusRequest, StatusReply,
     Watch, WatchBeat, Unwatch, Watching, Recent,
 ]  # fmt: skip
 
+_KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyMessage)}
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()
 _CHECK = struct.Struct(">I")
@@ -368,8 +388,11 @@ def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage
         raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
     body, check = data[: -_CHECK.size], data[-_CHECK.size :]
     if check != _CHECK.pack(crc32(body)):
-        raise WireError("damaged", "a control message fails its checksum")
+        about = kind_of(body) or "a control message"
+        raise WireError(
+            "damaged", f"{about} fails its check: end it with the CRC-32 of its bytes, 4 bytes, big-endian", about=about
+        )
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError("bad_control", f"a control message cannot be read: {error}") from None
+        raise unreadable(kind_of(body), str(error), _KINDS) from None

@@ -12,6 +12,7 @@ from telefabric import limits
 from telefabric.errors import WireError
 
 _SEPARATOR = b"\0"
+_FRAME = b"frame"
 _PICTURES = _SEPARATOR + b"pictures" + _SEPARATOR
 TOPIC_BYTES_MAX = 2 * limits.NAME_BYTES_MAX + 1
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -67,6 +68,17 @@ def pictures_wish(topic: bytes) -> bytes:
     No batch has such a topic, for no run has an empty name: the subscription alone is the message.
     """
     return _PICTURES + (topic[: topic.rfind(_SEPARATOR) + 1] or topic)
+
+
+def has_batches(topic: bytes) -> bool:
+    """Whether any batch could come under a subscription to this topic: no run has an empty name."""
+    return not topic.startswith(_SEPARATOR)
+
+
+def has_frames(topic: bytes) -> bool:
+    """Whether any frame could."""
+    _, separator, kind = topic.rpartition(_SEPARATOR)
+    return not separator or _FRAME.startswith(kind)
 
 
 def wishes_pictures(wishes: Iterable[bytes], run: str) -> bool:

@@ -22,6 +22,8 @@ _STRANGERS = "ss -tnp, on the broker's machine, shows who is connected"
 REFUSALS: dict[str, tuple[str, str]] = {
     "damaged": ("a message failed its checksum, changed by a network, a proxy or a foreign program", _NETWORK),
     "bad_control": ("a control message that is not of this version", _UPDATE),
+    "frames": ("a message of too many or too few frames, of a foreign program", _STRANGERS),
+    "beyond_head": ("a durable subscriber that says it stored what nobody emitted", "Correct or stop that program"),
     "bad_body": ("a batch that does not hold what its header says", _UPDATE),
     "inconsistent": ("a batch header that contradicts itself", _UPDATE),
     "too_short": ("a message shorter than any batch, of a foreign program", _STRANGERS),
@@ -139,7 +141,8 @@ def judge_refusals(address: Address, status: Mapping[str, Any]) -> list[Finding]
     for name in ("dropped", "live_dropped"):
         for reason, count in status.get(name, {}).items():
             counts[reason] = counts.get(reason, 0) + count
-    found = [_refused(address, reason, count) for reason, count in counts.items() if reason not in USUAL]
+    last = {one["reason"]: one for one in reversed(status.get("mistakes", ()))}
+    found = [_refused(address, reason, count, last) for reason, count in counts.items() if reason not in USUAL]
     usual = [f"{count} {USUAL[reason]}" for reason, count in counts.items() if reason in USUAL]
     if usual:
         told = f"What the broker refused as restarts and peers that go leave it: {', '.join(usual)}."
@@ -147,13 +150,18 @@ def judge_refusals(address: Address, status: Mapping[str, Any]) -> list[Finding]
     return found or [Finding("refusals", OK, "The broker has refused no message.")]
 
 
-def _refused(address: Address, reason: str, count: int) -> Finding:
+def _refused(address: Address, reason: str, count: int, last: Mapping[str, Mapping[str, Any]]) -> Finding:
     meaning, remedy = REFUSALS.get(reason, (f"a message, as {reason!r}", _UPDATE))
     times = "once" if count == 1 else f"{count} times"
-    return Finding(
-        f"refusals: {reason}", WARNING, f"Refused {times} since the broker's start: {meaning}.",
-        remedy.format(url=address.url),
-    )  # fmt: skip
+    told = f"Refused {times} since the broker's start: {meaning}.{_last(last.get(reason))}"
+    return Finding(f"refusals: {reason}", WARNING, told, remedy.format(url=address.url))
+
+
+def _last(mistake: Mapping[str, Any] | None) -> str:
+    """Whose it was, and what of it: that helps whoever writes a program of their own."""
+    if mistake is None:
+        return ""
+    return f" The last was of {mistake['name'] or 'peer ' + mistake['peer']}: {mistake['message']}."
 
 
 def _names(names: Sequence[str]) -> str:

@@ -1,0 +1,90 @@
+"""Which mistakes of peers a broker answers, and which of them its status still names.
+
+Whoever floods it with nonsense gets few answers, and all floods together get not many more. An answer is short, so that
+nobody can use a broker to send a third party more than was sent to it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from telefabric import limits
+from telefabric.errors import WireError
+from telefabric.wire import control
+
+NS = 1_000_000_000
+_SENTENCE_BYTES_MAX = limits.ERROR_BYTES_MAX // 2
+_WORD_BYTES_MAX = 64
+
+
+class Quota:
+    """So many answers a second to one peer, and to all together."""
+
+    def __init__(self) -> None:
+        self._given: Counter[bytes] = Counter()
+        self._since_ns = 0
+
+    def grants(self, peer: bytes, now_ns: int) -> bool:
+        """Whether this peer is answered once more now."""
+        if now_ns - self._since_ns >= NS:
+            self._since_ns = now_ns
+            self._given.clear()
+        if self._given[peer] >= limits.ERRORS_A_SECOND or self._given.total() >= limits.ERRORS_OF_ALL_A_SECOND:
+            return False
+        self._given[peer] += 1
+        return True
+
+
+@dataclass(slots=True)
+class _Mistake:
+    message: str
+    told_ns: int
+    times: int = 0
+    """That it was answered."""
+
+
+class Mistakes:
+    """The newest of each kind. Times are monotonic nanoseconds."""
+
+    def __init__(self, instance: bytes) -> None:
+        self._instance = instance
+        self._quota = Quota()
+        self._kept: OrderedDict[tuple[bytes, str, str, str, str], _Mistake] = OrderedDict()
+
+    def grants(self, peer: bytes, now_ns: int) -> bool:
+        """Whether a mistake of this peer is looked at closer; it is counted anyhow."""
+        return self._quota.grants(peer, now_ns)
+
+    def note(self, peer: bytes, name: str, error: WireError, now_ns: int) -> control.Error:
+        """Remember a mistake that was looked at, of a peer that is known by some name; what to answer."""
+        reason, message = cut(error.reason, _WORD_BYTES_MAX), cut(str(error), _SENTENCE_BYTES_MAX)
+        field, about = cut(error.field, _WORD_BYTES_MAX), cut(error.about, _WORD_BYTES_MAX // 2)
+        key = (peer, name, reason, field, about)
+        kept = self._kept.setdefault(key, _Mistake(message, now_ns))
+        self._kept.move_to_end(key)
+        kept.message, kept.told_ns, kept.times = message, now_ns, kept.times + 1
+        if len(self._kept) > limits.MISTAKES_KEPT:
+            self._kept.popitem(last=False)
+        return control.Error(self._instance, reason, message, field or None, about or None)
+
+    def status(self, now_ns: int) -> list[dict[str, Any]]:
+        """The newest first."""
+        return [
+            {
+                "peer": peer.hex(),
+                "name": name,
+                "reason": reason,
+                "field": field,
+                "about": about,
+                "message": kept.message,
+                "times": kept.times,
+                "ago_s": round((now_ns - kept.told_ns) / NS, 3),
+            }
+            for (peer, name, reason, field, about), kept in reversed(self._kept.items())
+        ]
+
+
+def cut(text: str, bytes_max: int) -> str:
+    return text.encode("utf-8", "replace")[:bytes_max].decode(errors="ignore")

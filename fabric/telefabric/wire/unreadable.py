@@ -1,0 +1,65 @@
+"""What is wrong with a message that cannot be read, in words for whoever wrote its sender."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import get_args, get_type_hints
+
+import msgspec
+
+from telefabric.errors import WireError
+
+_PLACE = re.compile(r" - at `\$(.*)`$")
+_SHORT = re.compile(r"at least length \d+, got (\d+)")
+_LONG = re.compile(r"^`(\w+)` has")
+_ADVICE = {"Expected `bytes`, got `str`": "send bytes (bin), not text such as hex digits"}
+
+
+def unreadable(about: str, why: str, kinds: Mapping[str, type[msgspec.Struct]]) -> WireError:
+    """`why` is what msgspec says of a message of this name, and `kinds` are the messages that there are."""
+    kind = kinds.get(about)
+    if kind is None:
+        named = f"no message is named {about!r}" if about else "a control message is an array that begins with its name"
+        return WireError("bad_control", f"{named}: see WIRE.md, Messages", about=about)
+    said = _PLACE.sub("", why)
+    field = _field(kind, why)
+    advice = _ADVICE.get(said, f"see `{about}` in WIRE.md")
+    of_field = f"item `{field}` of " if field else ""
+    return WireError("bad_control", f"{of_field}{about} cannot be read: {said}: {advice}", about=about, field=field)
+
+
+def _field(kind: type[msgspec.Struct], why: str) -> str:
+    """The name of the item at which it stopped: of one that is missing, of the first that is."""
+    place = _PLACE.search(why)
+    steps = [int(step) for step in re.findall(r"\[(\d+)\]", place[1])] if place else []
+    steps += [int(found) for found in _SHORT.findall(why)]
+    names: list[str] = []
+    inside: object = kind
+    for step in steps:
+        if isinstance(inside, type) and issubclass(inside, msgspec.Struct):
+            number = step - (inside.__struct_config__.tag is not None)
+            if not 0 <= number < len(inside.__struct_fields__):
+                break
+            names.append(inside.__struct_fields__[number])
+            inside = _hints(inside)[names[-1]]
+        else:
+            names.append(str(step))
+            inside = _of_a_list(inside)
+    return ".".join(names + _LONG.findall(why))
+
+
+@cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, object]:
+    return {name: _or_none(hint) for name, hint in get_type_hints(kind).items()}
+
+
+def _or_none(hint: object) -> object:
+    """The type that a value has which is not null."""
+    found = [one for one in get_args(hint) if one is not type(None)]
+    return found[0] if len(found) == 1 and type(None) in get_args(hint) else hint
+
+
+def _of_a_list(hint: object) -> object:
+    return next(iter(get_args(hint)), None)
