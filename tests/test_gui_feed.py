@@ -18,7 +18,7 @@ from store_fixtures import Scribe, episode, log, run_completed, run_started, ste
 from telefabric.feed import Connection, FeedEvent, FoundFrame, FramePlace, Link, RunView, Update
 from telefabric.filefeed import FileFeed
 from telefabric.session.handover import Range
-from telefabric_schemas import AnyEvent, Event
+from telefabric_schemas import AnyEvent, Event, values
 
 _encoder = msgspec.msgpack.Encoder()
 LIVE = Connection(Link.LIVE, "tcp://lab-broker:7750", events_per_s=100.0, behind_s=0.006)
@@ -73,7 +73,7 @@ def told(event: AnyEvent, run_id: str = "run", stream_id: bytes = b"s" * 16, *, 
 def view(run_id: str = "run", state: str = "running", **given: object) -> RunView:
     known = {
         "run_id": run_id, "state": state, "control_mode": "agent", "agents": ("agent_0",), "workers": 1,
-        "started_ns": 1, "finished_ns": None, "reason": None, "metadata": {},
+        "started_ns": 1, "finished_ns": None, "reason": None, "metadata": b"\x80",
     }  # fmt: skip
     return RunView(**(known | given))  # type: ignore[arg-type]
 
@@ -148,7 +148,7 @@ def test_a_run_comes_whole_and_each_event_once(scribe: Scribe, read: Callable[..
     assert [(run.run_id, run.state, run.agents, run.workers) for run in reading.runs] == [
         ("run", "completed", ("agent_0",), 1)
     ]
-    assert reading.runs[0].metadata == {"game_id": "FrozenLake-v1"}
+    assert values.decode(reading.runs[0].metadata) == {"game_id": "FrozenLake-v1"}
     assert reading.events == []
     reading.feed.watch(frozenset({"run"}))
     reading.until(lambda one: len(one.events) >= 5_001, "all events")

@@ -288,7 +288,11 @@ def test_the_right_dock_starts_collapsed_in_a_small_window(window: Callable[...,
 
 
 def test_runs_are_filtered_by_any_of_their_words(window: Callable[..., MainWindow]) -> None:
-    runs = (view("lake"), view("pole", "failed", metadata={"game_id": "CartPole-v1"}), view("sea", "completed"))
+    runs = (
+        view("lake"),
+        view("pole", "failed", metadata=bytes(raw({"game_id": "CartPole-v1"}))),
+        view("sea", "completed"),
+    )
     main = window(ScriptedFeed(update(runs=runs)))
     tick(main, 2)
     for text, left in (("", 3), ("failed", 1), ("cartpole-v1", 1), ("agent run", 1), ("nothing", 0)):
@@ -446,7 +450,7 @@ def test_each_observation_has_its_picture(
     window: Callable[..., MainWindow], observation: Any, hint: Any, metadata: dict[str, Any], kind: str
 ) -> None:
     event = told(step(1, observation=raw(observation), render_hint=raw(hint)))
-    main = window(ScriptedFeed(update(runs=(view(metadata=metadata),)), update(event)))
+    main = window(ScriptedFeed(update(runs=(view(metadata=bytes(raw(metadata))),)), update(event)))
     tick(main, 2)
     assert main.page is not None
     scene = main.page.environment._scene

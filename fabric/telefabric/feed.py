@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from telefabric.session.handover import Range
 from telefabric_schemas import AnyEvent, Frame
 
@@ -59,7 +61,8 @@ class RunView(NamedTuple):
     started_ns: int | None
     finished_ns: int | None
     reason: str | None
-    metadata: dict[str, object]
+    metadata: bytes
+    """What the user told of it, as the MessagePack map that the store has: its values are for display alone."""
     silent_s: float | None = None
     """How long the broker has not heard of its workers; None for a run that it does not know."""
     emitted: int = 0
@@ -85,6 +88,17 @@ class FeedEvent(NamedTuple):
     raw: bytes
     live: bool
     """It came over the live path; otherwise from the store."""
+
+
+def event_of(raw: bytes) -> AnyEvent | None:
+    """What these bytes say; None when it has no schema here, or cannot be read."""
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
 
 
 class FramePlace(NamedTuple):

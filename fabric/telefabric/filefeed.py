@@ -13,17 +13,15 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from telefabric import limits
 from telefabric.errors import StoreError
-from telefabric.feed import Connection, FeedEvent, FramePlace, Link, RunView, Update
+from telefabric.feed import Connection, FeedEvent, FramePlace, Link, RunView, Update, event_of
 from telefabric.framedesk import FrameDesk
 from telefabric.session.handover import Range, SeqSet
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent
 from telefabric.store.reader import QUARANTINE, Reader
-from telefabric_schemas import DURABLE_KINDS, AnyEvent, values
+from telefabric_schemas import DURABLE_KINDS
 
 POLL_S = 0.2
 RETRY_S = 1.0
@@ -312,10 +310,7 @@ def _joined(ranges: list[Range]) -> list[Range]:
 
 
 def _feed_event(row: StoredEvent) -> FeedEvent:
-    try:
-        event = None if row.kind == QUARANTINE else _decoder.decode(row.event)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        event = None
+    event = None if row.kind == QUARANTINE else event_of(row.event)
     return FeedEvent(row.run_id, row.stream_id, row.seq, row.kind, event, row.event, False)
 
 
@@ -335,18 +330,7 @@ def _runs(reader: Reader) -> tuple[RunView, ...]:
             run.started_ns,
             run.finished_ns,
             run.reason,
-            _metadata(run.metadata),
+            run.metadata,
         )
         for run in reversed(reader.runs())
     )
-
-
-def _metadata(raw: bytes) -> dict[str, object]:
-    try:
-        found = values.decode(raw)
-    except msgspec.DecodeError:
-        return {}
-    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
-
-
-_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.msgpack import Ext
 
 from telefabric_schemas import values
 
@@ -16,6 +20,12 @@ THIN = "\u2009"
 NONE = "\u2013"
 TIMES = " \u00d7 "
 _SHORT = 40
+_ITEMS_MAX = 8
+"""Of a list, map or array that are written out."""
+_DEPTH_MAX = 4
+_INTEGER_BITS_MAX = 1_024
+"""Python refuses to write integers of more than 4,300 digits, and nobody reads so many."""
+_METADATA_KEPT = 64
 
 
 def count(number: int) -> str:
@@ -80,25 +90,47 @@ def decoded(raw: msgspec.Raw | bytes) -> Any:
         return f"unreadable: {error}"
 
 
+@lru_cache(_METADATA_KEPT)
+def metadata_of(raw: bytes) -> Mapping[str, Any]:
+    """What a user told of a run, by name; empty when it is no map. Nobody may change it."""
+    found = decoded(raw) if raw else None
+    return {short(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+
+
 def short(value: Any, length: int = _SHORT) -> str:
-    """A value on one line."""
-    text = _plain(value).replace("\n", " ")
+    """Any decoded value as text on one line, at most so long. What users gave is shown through this alone."""
+    text = " ".join(_plain(value, length, 0).splitlines())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _plain(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, np.ndarray):
-        if value.size > 8:
-            return f"{value.dtype.name} {TIMES.join(map(str, value.shape))}"
-        return " ".join(_plain(one) for one in value.ravel().tolist())
-    if isinstance(value, list | tuple):
-        return " ".join(_plain(one) for one in value[:8]) + (f" … {len(value)}" if len(value) > 8 else "")
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
-    return str(value)
+def _plain(value: Any, length: int, depth: int) -> str:
+    match value:
+        case None:
+            return NONE
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.4g}"
+        case int():
+            bits = value.bit_length()
+            return str(value) if bits <= _INTEGER_BITS_MAX else f"an integer of {count(bits)} bits"
+        case str() | bytes():
+            cut = value[: length + 1]  # a large value costs no more than a small one
+            return cut if isinstance(cut, str) else repr(cut)
+        case Ext():
+            return f"extension {value.code}"
+        case _ if depth > _DEPTH_MAX:
+            return "…"
+        case np.ndarray():
+            if not 0 < value.size <= _ITEMS_MAX:
+                return f"{value.dtype.name} {TIMES.join(map(str, value.shape))}"
+            return " ".join(_plain(one, length, depth + 1) for one in value.ravel().tolist())
+        case list() | tuple():
+            items = [_plain(one, length, depth + 1) for one in value[:_ITEMS_MAX]]
+        case dict():
+            some = islice(value.items(), _ITEMS_MAX)
+            items = [f"{_plain(name, length, depth + 1)} {_plain(one, length, depth + 1)}," for name, one in some]
+            items[-1:] = [last.removesuffix(",") for last in items[-1:]]
+        case _:
+            return str(value)
+    return " ".join(items) + (f" … {count(len(value))}" if len(value) > _ITEMS_MAX else "")

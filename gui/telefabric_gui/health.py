@@ -9,11 +9,13 @@ from pathlib import Path
 from telefabric.feed import Connection, Link, RunView
 from telefabric.wire.live import AS_WISHED
 from telefabric_gui.controller import TICK_MS, Controller
-from telefabric_gui.figures import count, duration, plural
+from telefabric_gui.figures import count, duration, metadata_of, plural, short
 from telefabric_gui.views.details import Part
 
 BEHIND_MAX_S = 2.0
 """Live events older than this are not live any more."""
+_TOLD_MAX, _TOLD_CHARACTERS = 60, 200
+"""Of what a user told of a run: how many values are listed, and how much of each."""
 _TONES = {
     Link.CONNECTING: "warning", Link.LIVE: "good", Link.HISTORY: "warning", Link.FILE: "good",
     Link.UNREACHABLE: "error", Link.REFUSED: "error",
@@ -106,7 +108,7 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
         return []
     pairs = [("run", run.run_id), ("state", run.state), ("mode", run.control_mode)]
     if run.reason:
-        pairs.append(("reason", run.reason))
+        pairs.append(("reason", short(run.reason, _TOLD_CHARACTERS)))
     if run.started_ns:
         end_ns = run.finished_ns
         pairs.append(("took", duration((end_ns - run.started_ns) / 1e9)) if end_ns else ("workers", count(run.workers)))
@@ -115,7 +117,11 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
     if run.clock_offset_ms:
         way = "behind" if run.clock_offset_ms > 0 else "ahead of"
         pairs.append(("clock", f"{duration(abs(run.clock_offset_ms) / 1e3)} {way} the broker's"))
-    return pairs + [(name, str(value)) for name, value in run.metadata.items() if name != "grid"]
+    told = [
+        (name, short(value, _TOLD_CHARACTERS)) for name, value in metadata_of(run.metadata).items() if name != "grid"
+    ]
+    more = [("…", f"{count(len(told) - _TOLD_MAX)} more")] if len(told) > _TOLD_MAX else []
+    return pairs + [(name, short(value, _TOLD_CHARACTERS)) for name, value in told[:_TOLD_MAX]] + more
 
 
 def memory_bytes() -> int:
@@ -133,7 +139,7 @@ def _worker(connection: Connection, run: RunView) -> Part:
     if run.state == "stalled":
         return Part("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
     if run.state in ("failed", "lost"):
-        return Part("Worker", figure, run.reason or run.state, "error")
+        return Part("Worker", figure, short(run.reason or run.state, _TOLD_CHARACTERS), "error")
     words = f"{plural(run.workers, 'worker')}, {run.state}" if known else run.state
     if known and run.behind_at == "worker":
         return Part("Worker", figure, f"{words}: does not get across what it emits", "warning")

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 EMA = 0.9
+_PLAIN = 1e-6, 1e9
 _TAPS = 88
 """0.9 ** 88 is below 0.0001: what is older does not show."""
+
+
+def unit_of(values: Floats) -> float:
+    """A power of ten to divide finite values by before they are summed or drawn: 1 for those of common sizes.
+
+    Beyond them sums overflow, and Qt takes a scale below 1e-12 for none at all.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest or _PLAIN[0] <= largest <= _PLAIN[1]:
+        return 1.0
+    return float(10.0 ** max(math.floor(math.log10(largest)), -300))
 
 
 def extremes(x: Floats, y: Floats, first: float, last: float, pixels: int) -> tuple[Floats, Floats]:

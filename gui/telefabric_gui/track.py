@@ -40,6 +40,8 @@ class Points(NamedTuple):
 
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
+    infinite: int = 0
+    """Values that cannot be drawn."""
 
 
 class Track:
@@ -140,12 +142,12 @@ class Track:
         at, y = rows.column("global_step")[there].astype(np.float64), rows.column("total")[there]
         if (at == NO_STEP).any():
             at = np.arange(len(there), dtype=np.float64)
-        return Points(at, y.copy()) if (np.diff(at) >= 0).all() else _sorted(at, y)
+        return _points(at, y)
 
     def metric(self, name: str) -> Points:
         """One named series by step."""
         points = np.array(self.metrics.get(name, ()), np.float64).reshape(-1, 2)
-        return _sorted(points[:, 0], points[:, 1])
+        return _points(points[:, 0], points[:, 1])
 
     def steps_per_s(self) -> float | None:
         """Steps in the newest second, by the worker's clock."""
@@ -176,12 +178,18 @@ def return_so_far(steps: EventRows, position: int) -> float:
     begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
     same = (steps.column("episode")[begin:end] == row["episode"]) & (steps.column("env")[begin:end] == row["env"])
     same &= (steps.column("stream")[begin:end] == row["stream"]) & (steps.column("mark")[begin:end] == 0)
-    return float(np.nansum(steps.column("reward")[begin:end][same]))
+    with np.errstate(over="ignore", invalid="ignore"):  # the sum of what users pay may well be infinite
+        return float(np.nansum(steps.column("reward")[begin:end][same]))
 
 
-def _sorted(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
-    order = np.argsort(x, kind="stable")
-    return Points(x[order], y[order])
+def _points(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
+    """Those that are finite, by rising x."""
+    finite = np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if (np.diff(x) < 0).any():
+        order = np.argsort(x, kind="stable")
+        x, y = x[order], y[order]
+    return Points(x, y, int(np.count_nonzero(~finite)))
 
 
 def _step_row(stream: int, seq: int, step: Step) -> tuple[Any, ...]:

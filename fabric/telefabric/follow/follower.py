@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-import msgspec
-
 from telefabric.address import Address
 from telefabric.feed import Connection, FramePlace, Link, RunView, Update
 from telefabric.follow.gathering import HISTORY_EVENTS, Gathering
@@ -16,7 +14,6 @@ from telefabric.framedesk import FrameDesk
 from telefabric.session.liveness import run_state
 from telefabric.store.query import Run
 from telefabric.wire.live import QueuePolicy
-from telefabric_schemas import values
 
 _UNREACHABLE_S = 4.0
 _RATE_S = 1.0
@@ -190,7 +187,7 @@ def _view(
         run.started_ns if run else None,
         run.finished_ns if run else None,
         run.reason if run else None,
-        _metadata(run),
+        run.metadata if run else b"",
         silent_s and round(silent_s, 0),
         sum(stream["emitted"] for stream in streams),
         sum(stream["backlog"] for stream in streams),
@@ -211,11 +208,3 @@ def _most(figures: list[float | None]) -> float | None:
     """The one furthest from 0, to a millisecond: finer is noise."""
     known = [round(figure) for figure in figures if figure is not None]
     return max(known, key=abs, default=None)
-
-
-def _metadata(run: Run | None) -> dict[str, object]:
-    try:
-        found = values.decode(run.metadata) if run else {}
-    except msgspec.DecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}

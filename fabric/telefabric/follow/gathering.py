@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from telefabric.feed import FeedEvent
 from telefabric.session.handover import InOrder, Numbered, Range, StreamHandover
 from telefabric_schemas import AnyEvent, Frame
@@ -218,14 +216,3 @@ class Drained(NamedTuple):
     holes: dict[bytes, tuple[Range, ...]]
     gaps: dict[bytes, tuple[Range, ...]]
     skipped: dict[bytes, int]
-
-
-def decode(kind: str, raw: bytes) -> Seen:
-    """An event's bytes as what they are; undecoded when they have no schema here."""
-    try:
-        return Seen(kind, _decoder.decode(raw), raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Seen(kind, None, raw)
-
-
-_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)

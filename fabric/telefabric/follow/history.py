@@ -7,11 +7,12 @@ import threading
 
 from telefabric.address import Address
 from telefabric.errors import TelefabricError
-from telefabric.follow.gathering import Gathering, Seen, Task, decode
+from telefabric.feed import event_of
+from telefabric.follow.gathering import Gathering, Seen, Task
 from telefabric.framedesk import FrameDesk
 from telefabric.session.handover import Numbered, Range
 from telefabric.store.query import Run, StoredEvent, Stream
-from telefabric.store.reader import Reader
+from telefabric.store.reader import QUARANTINE, Reader
 from telefabric.store.remotereader import RemoteReader
 
 log = logging.getLogger("telefabric.follow")
@@ -110,5 +111,5 @@ class History:
 
 
 def _numbered(row: StoredEvent) -> Numbered[Seen]:
-    seen = Seen(row.kind, None, row.event) if row.kind == "quarantine" else decode(row.kind, row.event)
-    return Numbered(row.seq, seen)
+    event = None if row.kind == QUARANTINE else event_of(row.event)
+    return Numbered(row.seq, Seen(row.kind, event, row.event))

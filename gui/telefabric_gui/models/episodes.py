@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from telefabric.feed import event_of
 from telefabric_gui.figures import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import NO_STEP, EventRows
@@ -35,19 +34,14 @@ class EpisodeTable(EventTable):
             count(int(row["episode"])),
             real(float(row["total"])),
             NONE if length == NO_STEP else count(length),
-            NONE if episode is None else episode.end_reason or NONE,
+            NONE if episode is None else short(episode.end_reason or NONE, 20),
             NONE if episode is None else short(decoded(episode.seed), 12),
-            NONE if episode is None else episode.control_mode or NONE,
+            NONE if episode is None else short(episode.control_mode or NONE, 12),
             clock(int(row["time_ns"])),
         )
 
 
 def _episode_of(raw: bytes | None) -> Episode | None:
     """The whole episode again, from its bytes; None when they are not held. Never raises: Qt's models must not."""
-    try:
-        return None if raw is None else _decoder.decode(raw)
-    except msgspec.DecodeError:
-        return None
-
-
-_decoder: msgspec.msgpack.Decoder[Episode] = msgspec.msgpack.Decoder(Episode)
+    found = None if raw is None else event_of(raw)
+    return found if isinstance(found, Episode) else None

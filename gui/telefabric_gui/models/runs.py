@@ -9,9 +9,9 @@ import numpy.typing as npt
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, Qt
 
 from telefabric.feed import RunView
-from telefabric_gui.figures import NONE, clock, duration, plural
+from telefabric_gui.figures import NONE, clock, duration, metadata_of, plural, short
 from telefabric_gui.models.table import Index
-from telefabric_gui.reduction import thinned
+from telefabric_gui.reduction import thinned, unit_of
 
 ROW_ROLE = int(Qt.ItemDataRole.UserRole)
 """The `RunRow`."""
@@ -47,7 +47,7 @@ def state_words(run: RunView) -> str:
 
 def explained(run: RunView) -> str:
     """State of a run in a sentence or two, for its tooltip."""
-    lines = [f"{run.run_id}: {state_words(run)}" + (f", {run.reason}" if run.reason else "")]
+    lines = [f"{run.run_id}: {state_words(run)}" + (f", {short(run.reason, 200)}" if run.reason else "")]
     if run.state == "stalled":
         lines.append(f"Nothing from it for {duration(run.silent_s or 0)}. What it sent is kept.")
     if run.state == "lost":
@@ -61,9 +61,8 @@ def explained(run: RunView) -> str:
     if run.started_ns:
         until = f" {NONE} {clock(run.finished_ns)}" if run.finished_ns else ""
         lines.append(f"{clock(run.started_ns)}{until} · {plural(run.workers, 'worker')}")
-    game = run.metadata.get("game_id")
-    if game:
-        lines.append(str(game))
+    if "game_id" in (told := metadata_of(run.metadata)):
+        lines.append(short(told["game_id"]))
     return "\n".join(lines)
 
 
@@ -117,7 +116,7 @@ def spark(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
     """A few points between 0 and 1 that show how a series went."""
     if len(values) < 2:
         return ()
-    means = thinned(values, _SPARK_POINTS)
+    means = thinned(values / unit_of(values), _SPARK_POINTS)
     low, high = float(means.min()), float(means.max())
     span = high - low or 1.0
     return tuple(round((float(value) - low) / span, 2) for value in means)

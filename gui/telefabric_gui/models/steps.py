@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
+from telefabric.feed import event_of
 from telefabric_gui.figures import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import EventRows
@@ -38,10 +37,9 @@ class StepTable(EventTable):
             self.action_names = names
             self.forget_texts()
 
-    def action_text(self, action: Any) -> str:
-        if type(action) is int and 0 <= action < len(self.action_names):
-            return self.action_names[action]
-        return short(action, _CELL)
+    def name_of(self, action: Any) -> str | None:
+        """Of a discrete action; None for one that has none."""
+        return self.action_names[action] if type(action) is int and 0 <= action < len(self.action_names) else None
 
     def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:
         row = rows.row(position)
@@ -50,7 +48,7 @@ class StepTable(EventTable):
             count(int(row["seq"])),
             count(int(row["episode"])),
             count(int(row["step"])),
-            NONE if step is None else self.action_text(decoded(step.action)),
+            NONE if step is None else self.name_of(action := decoded(step.action)) or short(action, _CELL),
             real(float(row["reward"])),
             NONE if step is None else short(decoded(step.observation), 2 * _CELL),
             end_of(row),
@@ -66,10 +64,5 @@ def end_of(row: Any) -> str:
 @lru_cache(maxsize=64)
 def step_of(raw: bytes | None) -> Step | None:
     """The whole step again, from its bytes; None when they are not held. Never raises: Qt's models must not."""
-    try:
-        return None if raw is None else _decoder.decode(raw)
-    except msgspec.DecodeError:
-        return None
-
-
-_decoder: msgspec.msgpack.Decoder[Step] = msgspec.msgpack.Decoder(Step)
+    found = None if raw is None else event_of(raw)
+    return found if isinstance(found, Step) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,25 @@ from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
 from telefabric_gui.figures import count, real
-from telefabric_gui.reduction import Floats, extremes, means, smoothed
+from telefabric_gui.reduction import Floats, extremes, means, smoothed, unit_of
 from telefabric_gui.track import Points
 
 _RAW_OPACITY = 0.28
+_FLAT = 1e-12
+"""Share of a value below which floats cannot be told apart on an axis."""
 _EMPTY = np.empty(0, np.float64)
 
 
 class _StepAxis(pg.AxisItem):  # type: ignore[misc]
     """Ticks as figures are written everywhere else."""
 
+    unit = 1.0
+    """By which the values were divided."""
+
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        if self.unit != 1.0:
+            exponent = round(math.log10(self.unit))
+            return [f"{value:.4g}e{exponent:+d}" if value else "0" for value in values]
         if self.orientation == "bottom":
             return [count(int(value)) if value == int(value) else "" for value in values]
         digits = 0 if spacing >= 1 else 1 if spacing >= 0.1 else 2 if spacing >= 0.01 else 4
@@ -35,6 +44,7 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
     def __init__(self, parent: QWidget | None = None) -> None:
         axes = {side: _StepAxis(side) for side in ("left", "bottom")}
         super().__init__(parent, axisItems=axes, background=None)
+        self._axes = axes
         self.setObjectName("chart")
         self.setFrameShape(self.Shape.NoFrame)
         self._points = Points(_EMPTY, _EMPTY)
@@ -66,8 +76,11 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         return self._following
 
     def show_points(self, points: Points) -> None:
-        """Draw these from now on."""
-        self._points = points
+        """Draw these from now on, in units in which they have a common size."""
+        axes = self._axes["bottom"], self._axes["left"]
+        for axis, values in zip(axes, points[:2], strict=True):
+            axis.unit = unit_of(values)
+        points = self._points = Points(points.x / axes[0].unit, points.y / axes[1].unit)
         self._smooth = smoothed(points.y) if len(points.y) else _EMPTY
         if self._following:
             self._show_all()
@@ -107,11 +120,12 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         event.accept()
 
     def _show_all(self) -> None:
-        x, y = self._points
+        x, y, _ = self._points
         if not len(x):
             return
         low, high = float(y.min()), float(y.max())
-        margin = (high - low) * 0.04 or max(0.5, abs(low) * 0.05)
+        flat = high - low <= _FLAT * max(abs(low), abs(high))
+        margin = max(0.5, abs(low) * 0.05) if flat else (high - low) * 0.04
         first, last = float(x[0]), float(x[-1])
         self._view.setRange(xRange=(first, last if last > first else first + 1), yRange=(low - margin, high + margin),
                             padding=0)  # fmt: skip
@@ -120,7 +134,7 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         if self._redrawing:
             return
         self._redrawing = True
-        x, y = self._points
+        x, y, _ = self._points
         if len(x):
             first, last = self._view.viewRange()[0]
             pixels = max(50, int(self._view.width()))

@@ -135,19 +135,18 @@ class _Chain(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        top = 0
-        for place, (part, height) in enumerate(zip(self._parts, self._heights, strict=True)):
-            if place + 1 < len(self._parts):
-                painter.setPen(QPen(QColor(colours.line), 2))
-                painter.drawLine(QPointF(8, top + 24), QPointF(8, top + height))
-            painter.setPen(Qt.PenStyle.NoPen)
-            painter.setBrush(QColor(getattr(colours, part.tone)))
-            painter.drawEllipse(QPointF(8, top + 13), 5, 5)
-            self._paint_texts(painter, part, top, self._lines[place])
-            top += height
-        painter.end()
+        with QPainter(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            top = 0
+            for place, (part, height) in enumerate(zip(self._parts, self._heights, strict=True)):
+                if place + 1 < len(self._parts):
+                    painter.setPen(QPen(QColor(colours.line), 2))
+                    painter.drawLine(QPointF(8, top + 24), QPointF(8, top + height))
+                painter.setPen(Qt.PenStyle.NoPen)
+                painter.setBrush(QColor(getattr(colours, part.tone)))
+                painter.drawEllipse(QPointF(8, top + 13), 5, 5)
+                self._paint_texts(painter, part, top, self._lines[place])
+                top += height
 
     def _paint_texts(self, painter: QPainter, part: Part, top: int, lines: int) -> None:
         colours = theme.active()
@@ -196,18 +195,17 @@ class _Histogram(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
-        painter = QPainter(self)
-        height, most = self.height() - 26, max([1, *self._counts])
-        width = self.width() / _BUCKETS
-        for place, number in enumerate(self._counts):
-            tall = max(1.0, height * number / most) if number else 1.0
-            colour = colours.accent if number else colours.line
-            painter.fillRect(QRectF(place * width, height - tall, width - 1, tall), QColor(colour))
-        painter.setFont(theme.text_font(theme.CAPTION_PX))
-        painter.setPen(QColor(colours.dim))
-        for place, words in enumerate(self._words):
-            painter.drawText(QRectF(place * self.width() / 3, height + 6, self.width() / 3, 18), words)
-        painter.end()
+        with QPainter(self) as painter:
+            height, most = self.height() - 26, max([1, *self._counts])
+            width = self.width() / _BUCKETS
+            for place, number in enumerate(self._counts):
+                tall = max(1.0, height * number / most) if number else 1.0
+                colour = colours.accent if number else colours.line
+                painter.fillRect(QRectF(place * width, height - tall, width - 1, tall), QColor(colour))
+            painter.setFont(theme.text_font(theme.CAPTION_PX))
+            painter.setPen(QColor(colours.dim))
+            for place, words in enumerate(self._words):
+                painter.drawText(QRectF(place * self.width() / 3, height + 6, self.width() / 3, 18), words)
 
 
 class _Pairs(QWidget):
@@ -227,18 +225,17 @@ class _Pairs(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
-        painter = QPainter(self)
-        for place, (name, value) in enumerate(self._pairs):
-            line = QRect(0, place * _PAIR_PX, self.width() - 4, _PAIR_PX)
-            painter.setFont(theme.text_font())
-            painter.setPen(QColor(colours.dim))
-            painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), name)
-            taken = painter.fontMetrics().horizontalAdvance(name) + 12
-            painter.setFont(theme.figure_font())
-            painter.setPen(QColor(colours.text))
-            text = painter.fontMetrics().elidedText(value, Qt.TextElideMode.ElideMiddle, line.width() - taken)
-            painter.drawText(line, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), text)
-        painter.end()
+        with QPainter(self) as painter:
+            for place, (name, value) in enumerate(self._pairs):
+                line = QRect(0, place * _PAIR_PX, self.width() - 4, _PAIR_PX)
+                painter.setFont(theme.text_font())
+                painter.setPen(QColor(colours.dim))
+                painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), name)
+                taken = painter.fontMetrics().horizontalAdvance(name) + 12
+                painter.setFont(theme.figure_font())
+                painter.setPen(QColor(colours.text))
+                text = painter.fontMetrics().elidedText(value, Qt.TextElideMode.ElideMiddle, line.width() - taken)
+                painter.drawText(line, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), text)
 
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):

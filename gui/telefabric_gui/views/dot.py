@@ -30,16 +30,15 @@ class Dot(QWidget):
             self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen)
-        colour = QColor(getattr(theme.active(), self._tone))
-        if self._pulse:
-            share = (time.monotonic() % _PULSE_S) / _PULSE_S
-            halo = QColor(colour)
-            halo.setAlphaF(0.4 * (1 - share))
-            painter.setBrush(halo)
-            painter.drawEllipse(QPointF(7, 7), 4 + 3 * share, 4 + 3 * share)
-        painter.setBrush(colour)
-        painter.drawEllipse(QPointF(7, 7), 4, 4)
-        painter.end()
+        with QPainter(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            painter.setPen(Qt.PenStyle.NoPen)
+            colour = QColor(getattr(theme.active(), self._tone))
+            if self._pulse:
+                share = (time.monotonic() % _PULSE_S) / _PULSE_S
+                halo = QColor(colour)
+                halo.setAlphaF(0.4 * (1 - share))
+                painter.setBrush(halo)
+                painter.drawEllipse(QPointF(7, 7), 4 + 3 * share, 4 + 3 * share)
+            painter.setBrush(colour)
+            painter.drawEllipse(QPointF(7, 7), 4, 4)

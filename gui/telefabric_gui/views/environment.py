@@ -43,21 +43,17 @@ class EnvironmentView(QWidget):
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.fillRect(event.rect(), QColor(theme.active().panel))
-        if self._scene is None:
-            painter.end()
-            return
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.save()
-        painter.setClipRect(self._area)
-        painter.translate(self._area.center() + self._shift)
-        painter.scale(self._zoom, self._zoom)
-        painter.translate(-self._area.center())
-        self._scene.paint(painter, self._area)
-        painter.restore()
-        self._paint_figures(painter)
-        painter.end()
+        with QPainter(self) as painter:
+            painter.fillRect(event.rect(), QColor(theme.active().panel))
+            if self._scene is None:
+                return
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            self._paint_figures(painter)
+            painter.setClipRect(self._area)
+            painter.translate(self._area.center() + self._shift)
+            painter.scale(self._zoom, self._zoom)
+            painter.translate(-self._area.center())
+            self._scene.paint(painter, self._area)  # last: a scene that fails takes nothing else along
 
     # -- zoom ----------------------------------------------------------------------------------------------------
 

@@ -81,10 +81,9 @@ class TilesScene:
         columns = math.ceil(math.sqrt(len(self._tiles)))
         whole = QImage(columns * width, math.ceil(len(self._tiles) / columns) * height, QImage.Format.Format_RGB32)
         whole.fill(0)
-        painter = QPainter(whole)
-        for place, (_, image) in enumerate(self._tiles):
-            painter.drawImage(place % columns * width, place // columns * height, image)
-        painter.end()
+        with QPainter(whole) as painter:
+            for place, (_, image) in enumerate(self._tiles):
+                painter.drawImage(place % columns * width, place // columns * height, image)
         return whole
 
     def paint(self, painter: QPainter, area: QRectF) -> None:

@@ -12,7 +12,7 @@ from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from telefabric.feed import RunView
-from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, plural, real, short
+from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
 from telefabric_gui.models.steps import StepTable, end_of, step_of
@@ -32,6 +32,7 @@ CHART_TICKS = 4
 """The chart is drawn at every so many ticks."""
 _RETURN = "Episode return"
 _ASK_AGAIN_S = 2.0
+_REASON_MAX = 300
 _VALUES_MAX = 3
 """Named numbers of a frame that are shown under it."""
 
@@ -76,6 +77,7 @@ class Page(QWidget):
         self._lane_state = ""
         """As it was when the frame was shown."""
         self._order = "environment"
+        self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
         self._still = False
         """Paused with the newest in sight: the picture stays, whichever way it came."""
@@ -90,8 +92,10 @@ class Page(QWidget):
 
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
         """Show what came since the last time."""
-        metadata = run.metadata if run else {}
-        self.step_table.name_actions(action_names(metadata))
+        metadata = metadata_of(run.metadata if run else b"")
+        if metadata is not self._metadata:
+            self._metadata = metadata
+            self.step_table.name_actions(action_names(metadata))
         rows = self.step_table.rows
         position = self.steps.picked_position()
         pinned = position is not None
@@ -228,8 +232,8 @@ class Page(QWidget):
         hud, self._lane_state = frame.hud, self.lane.state
         figures = (
             ("reward", real(hud.reward)), ("return", real(hud.episode_return)), ("episode", count(hud.episode)),
-            ("step", count(hud.step)), ("steps/s", count(round(hud.steps_per_s)) if hud.steps_per_s else NONE),
-            *((name, real(value)) for name, value in list(hud.values.items())[:_VALUES_MAX]),
+            ("step", count(hud.step)), ("steps/s", real(hud.steps_per_s, 0) if hud.steps_per_s else NONE),
+            *((short(name), real(value)) for name, value in list(hud.values.items())[:_VALUES_MAX]),
         )  # fmt: skip
         self.environment.show_step(scene_of_frame(frame, self._order, self.lane.state), figures)
 
@@ -277,8 +281,8 @@ class Page(QWidget):
         step = step_of(rows.raw(position))
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
-        name = self.step_table.action_text(value)
-        action = name if name == short(value) else f"{value} ({name})"
+        name = self.step_table.name_of(value)
+        action = short(value) if name is None else f"{value} ({name})"
         hint = decoded(step.render_hint) if step else None
         figures = (
             ("reward", real(float(row["reward"]))),
@@ -297,15 +301,15 @@ class Page(QWidget):
             ("step", count(int(row["step"]))),
             ("global step", NONE if row["global_step"] == NO_STEP else count(int(row["global_step"]))),
             ("ended", end_of(row) or "no"),
-            ("policy", (step.policy_label if step else None) or NONE),
-            ("backend", (step.backend if step else None) or NONE),
+            ("policy", short((step.policy_label if step else None) or NONE)),
+            ("backend", short((step.backend if step else None) or NONE)),
             ("environment", count(int(row["env"]))),
-            ("frame", (step.frame_ref if step else None) or "none"),
+            ("frame", short((step.frame_ref if step else None) or "none")),
             ("seq", count(int(row["seq"]))),
             ("time", clock(int(row["time_ns"]))),
         ]
-        if step and (info := decoded(step.info)):
-            self.details.append(("info", short(info, 200)))
+        if step and (info := short(decoded(step.info), 200)) not in ("", NONE):
+            self.details.append(("info", info))
 
     def _captions(self, run: RunView | None, *, pinned: bool, paused: bool) -> None:
         steps = self.step_table.rows
@@ -332,7 +336,6 @@ class Page(QWidget):
             age = self.lane.age_s
         following = running and not pinned and not paused
         self._age.setText(f"age {duration(age)}" if following and age is not None else "")
-        self._chart_card.caption.setText(f"EMA {EMA} · by step")
 
     def _say_path(self) -> None:
         """Which way what is shown came, and how many a second."""
@@ -366,9 +369,10 @@ class Page(QWidget):
             )
             sentence = f"Stalled: nothing from {run.run_id}{silent}. {kept}"
         elif run is not None and run.state == "failed":
-            sentence = f"Failed: {run.reason or 'the worker gave no reason'}. What it sent is kept."
+            why = short(run.reason or "the worker gave no reason", _REASON_MAX)
+            sentence = f"Failed: {why}. What it sent is kept."
         elif run is not None and run.state == "lost":
-            why = run.reason or "no word from its worker any more"
+            why = short(run.reason or "no word from its worker any more", _REASON_MAX)
             sentence = f"Lost: {why}. It goes on here if the worker speaks again."
         self.banner.say(sentence)
 
@@ -378,12 +382,15 @@ class Page(QWidget):
         if self._drawn == (name, self.track.version):
             return
         self._drawn = (name, self.track.version)
-        self.chart.show_points(self.track.returns() if name == _RETURN else self.track.metric(name))
+        points = self.track.returns() if name == _RETURN else self.track.metric(name)
+        left_out = f" · {plural(points.infinite, 'value')} beyond all numbers not drawn" if points.infinite else ""
+        self._chart_card.caption.setText(f"EMA {EMA} · by step{left_out}")
+        self.chart.show_points(points)
 
     def show_series(self, name: str) -> None:
         """Chart the episode returns, or a metric."""
         self._name = name
-        self._chart_card.title.setText(name)
+        self._chart_card.title.setText(short(name))
         self.chart.follow()
         self._ticks = 0
 
@@ -391,7 +398,7 @@ class Page(QWidget):
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         for name in (_RETURN, *sorted(self.track.metrics)):
-            menu.addAction(name, partial(self.show_series, name))
+            menu.addAction(short(name), partial(self.show_series, name))
         menu.popup(self._series.mapToGlobal(self._series.rect().bottomLeft()))
 
 

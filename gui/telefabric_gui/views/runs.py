@@ -28,7 +28,7 @@ from PySide6.QtWidgets import (
 )  # fmt: skip
 
 from telefabric_gui import theme
-from telefabric_gui.figures import count
+from telefabric_gui.figures import count, metadata_of, short
 from telefabric_gui.models.runs import ROW_ROLE, RunList, RunRow
 from telefabric_gui.views.card import label
 
@@ -109,7 +109,7 @@ class _Filter(QSortFilterProxyModel):
 
     def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:
         row: RunRow = self.sourceModel().index(source_row, 0, source_parent).data(ROW_ROLE)
-        told = " ".join(map(str, row.run.metadata.values()))
+        told = " ".join(short(value, 200) for value in metadata_of(row.run.metadata).values())
         text = f"{row.run.run_id} {row.run.state} {row.run.control_mode} {' '.join(row.run.agents)} {told}".lower()
         return all(word in text for word in self.filterRegularExpression().pattern().replace("\\", "").lower().split())
 

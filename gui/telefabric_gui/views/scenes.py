@@ -25,6 +25,9 @@ _LAKE_ACTIONS = ("left", "down", "right", "up")
 _FIELDS = {"S": "#a0b8d8", "F": "#d0e3f2", "H": "#31587e", "G": "#ffd480", "#": "#48525f", "W": "#48525f"}
 _FLOOR, _AGENT, _ON_DARK, _ON_LIGHT = "#d0e3f2", "#e4562a", "#d0e3f2", "#31587e"
 _BARS_MAX = 64
+_FIELDS_MAX = 4_096
+"""Of a grid: more would be smaller than can be seen."""
+_TEXT_MAX = 10_000
 _SHARP_PX = 128
 _CART_X, _CART_ANGLE = 2.4, 12 * math.pi / 180
 """Where CartPole ends: metres from the middle, and angle of the pole."""
@@ -42,26 +45,29 @@ class Scene(Protocol):
 def scene_of(observation: Any, render_hint: Any, metadata: Mapping[str, Any]) -> Scene:
     """The most telling picture that these allow."""
     hint = render_hint if isinstance(render_hint, dict) else {}
-    game = str(hint.get("game_id") or metadata.get("game_id") or "")
-    if grid := _grid(hint.get("grid") or metadata.get("grid"), game, observation):
+    game = _text(hint.get("game_id")) or _text(metadata.get("game_id"))
+    given = hint.get("grid")
+    if grid := _grid(metadata.get("grid") if given is None else given, game, observation):
         return GridScene(grid, _place(hint, observation, grid))
     array = _array(observation)
-    if array is not None and game.startswith("CartPole") and array.shape == (4,):
+    if array is not None and game.startswith("CartPole") and array.shape == (4,) and np.isfinite(array).all():
         return CartPoleScene(*array.tolist())
     if array is not None and array.dtype == np.uint8 and _is_image(array):
         return ImageScene(array)
     if array is not None and array.ndim == 1 and 1 < len(array) <= _BARS_MAX:
         return BarScene(array)
-    text = hint.get("text") if isinstance(hint.get("text"), str) else render_hint
-    return TextScene(text if isinstance(text, str) else short(observation, 400))
+    text = _text(hint.get("text")) or _text(render_hint)
+    return TextScene(text[:_TEXT_MAX] or short(observation, 400))
 
 
 def action_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of discrete actions: as the run tells in `action_names`, else for the games that are known."""
     names = metadata.get("action_names")
+    if isinstance(names, np.ndarray) and names.ndim == 1:
+        names = names.tolist()
     if isinstance(names, list | tuple):
-        return tuple(map(str, names))
-    game = str(metadata.get("game_id") or "")
+        return tuple(map(short, names))
+    game = _text(metadata.get("game_id"))
     return _LAKE_ACTIONS if game.startswith("FrozenLake") else ("left", "right") if game.startswith("CartPole") else ()
 
 
@@ -94,7 +100,7 @@ class GridScene(NamedTuple):
                 painter.setPen(Qt.PenStyle.NoPen)
                 painter.setBrush(colour)
                 painter.drawRoundedRect(field, 3, 3)
-                if side >= 28 and letter in "SHG" and (row, column) != self.agent:
+                if side >= 28 and letter in "SHG0123456789" and (row, column) != self.agent:
                     painter.setFont(font)
                     painter.setPen(QColor(_ON_DARK if letter == "H" else _ON_LIGHT))
                     painter.drawText(field, Qt.AlignmentFlag.AlignCenter, letter)
@@ -204,7 +210,7 @@ class BarScene:
     def paint(self, painter: QPainter, area: QRectF) -> None:
         colours = theme.active()
         finite = [abs(value) for value in self._values if math.isfinite(value)]
-        largest = max(finite, default=0.0) or 1.0
+        largest = max(finite, default=0.0) or 1.0  # bars are shares of it: no product of theirs overflows
         height = min(28.0, area.height() / len(self._values))
         top = area.center().y() - height * len(self._values) / 2
         middle, reach = area.center().x(), area.width() / 2 - 76
@@ -217,7 +223,7 @@ class BarScene:
                 painter.setPen(QColor(colours.text))
                 painter.drawText(line, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), real(value, 3))
             if math.isfinite(value):
-                end = middle + reach * value / largest
+                end = middle + reach * (value / largest)
                 bar = QRectF(min(middle, end), line.top() + 2, abs(end - middle), height - 4)
                 painter.fillRect(bar, QColor(colours.accent if value >= 0 else colours.warning))
         painter.setPen(QPen(QColor(colours.line), 1))
@@ -253,21 +259,49 @@ def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
     painter.drawImage(target, image)
 
 
+def _text(value: Any) -> str:
+    """What a user gave, where it has to be a text."""
+    return value if isinstance(value, str) else ""
+
+
 def _grid(given: Any, game: str, observation: Any) -> tuple[str, ...] | None:
-    if isinstance(given, list | tuple) and given and all(isinstance(row, str) and row for row in given):
-        return tuple(given)
+    """Fields by letter: rows as texts, or a table of letters or digits, such as FrozenLake's own `desc`."""
+    if isinstance(given, np.ndarray):
+        given = given.tolist() if given.ndim == 2 and 0 < given.size <= _FIELDS_MAX else None
+    if isinstance(given, list | tuple) and 0 < len(given) <= _FIELDS_MAX:
+        rows = [_row(row) for row in given]
+        if all(rows) and max(map(len, rows)) * len(rows) <= _FIELDS_MAX:
+            return tuple(rows)
     if game.startswith("FrozenLake") and isinstance(observation, int):
         fields = 64 if "8x8" in game else 16
         return LAKES[fields] if 0 <= observation < fields else None
     return None
 
 
+def _row(given: Any) -> str:
+    """One row of a grid; empty for what is none."""
+    if isinstance(given, str):
+        return given
+    fields = [_field(one) for one in given] if isinstance(given, list | tuple) else []
+    return "".join(fields) if all(len(one) == 1 for one in fields) else ""
+
+
+def _field(given: Any) -> str:
+    if isinstance(given, bytes):
+        return given.decode("latin-1")
+    if isinstance(given, int | float):
+        return str(int(given)) if given in range(10) else ""
+    return _text(given)
+
+
 def _place(hint: Mapping[str, Any], observation: Any, rows: Sequence[str]) -> tuple[int, int] | None:
     """Where the agent is: as the hint says, else a discrete observation counts fields row by row."""
-    agent = hint.get("agent")
+    agent, width = hint.get("agent"), len(rows[0])
+    if isinstance(agent, np.ndarray):
+        agent = agent.ravel().tolist() if agent.size == 2 else None
     if isinstance(agent, list | tuple) and len(agent) == 2 and all(isinstance(one, int) for one in agent):
-        return int(agent[0]), int(agent[1])
-    width = len(rows[0])
+        row, column = agent
+        return (row, column) if row in range(len(rows)) and column in range(len(rows[row])) else None
     if isinstance(observation, int) and 0 <= observation < width * len(rows):
         return divmod(observation, width)
     return None
@@ -276,10 +310,18 @@ def _place(hint: Mapping[str, Any], observation: Any, rows: Sequence[str]) -> tu
 def _array(observation: Any) -> np.ndarray[Any, Any] | None:
     """A numeric observation as an array."""
     if isinstance(observation, list) and observation and all(type(one) in (int, float) for one in observation):
-        return np.array(observation, np.float64)
+        return np.array([_real(one) for one in observation])
     if isinstance(observation, np.ndarray) and observation.dtype.kind in "biuf":
-        return observation
+        with np.errstate(over="ignore"):
+            return observation.astype(np.float64) if observation.dtype.itemsize > 8 else observation
     return None
+
+
+def _real(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an integer beyond the floats
+        return math.inf if number > 0 else -math.inf
 
 
 def _is_image(array: np.ndarray[Any, Any]) -> bool:

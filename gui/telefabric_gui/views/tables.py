@@ -85,13 +85,12 @@ class TableView(QTableView):
         if look != self._painted_for:
             self._painted_for = look
             self._pictures.clear()
-        painter = QPainter(self.viewport())
-        painter.fillRect(event.rect(), QColor(theme.active().panel))
-        row = self.rowAt(max(event.rect().top(), 0))
-        while 0 <= row < self._events.rowCount() and (top := self.rowViewportPosition(row)) <= event.rect().bottom():
-            self._paint_row(painter, row, top, spans)
-            row += 1
-        painter.end()
+        with QPainter(self.viewport()) as painter:
+            painter.fillRect(event.rect(), QColor(theme.active().panel))
+            row, bottom = self.rowAt(max(event.rect().top(), 0)), event.rect().bottom()
+            while 0 <= row < self._events.rowCount() and (top := self.rowViewportPosition(row)) <= bottom:
+                self._paint_row(painter, row, top, spans)
+                row += 1
 
     def _paint_row(self, painter: QPainter, row: int, top: int, spans: list[tuple[int, int, int]]) -> None:
         key = self._events.key(row)
@@ -111,16 +110,15 @@ class TableView(QTableView):
         picture = QPixmap(QSize(self.viewport().width(), ROW_PX) * ratio)
         picture.setDevicePixelRatio(ratio)
         picture.fill(QColor(colours.raised if chosen else colours.panel))
-        painter = QPainter(picture)
-        painter.setFont(theme.figure_font())
-        for column, left, width in spans:
-            cell = self._events.cell(row, column)
-            painter.setPen(QColor(cell.colour or colours.text))
-            room = width - 2 * _PAD_PX
-            painter.drawText(
-                QRect(left + _PAD_PX, 0, room, ROW_PX), cell.alignment | _PLAIN, theme.fitting(cell.text, room)
-            )
-        painter.end()
+        with QPainter(picture) as painter:
+            painter.setFont(theme.figure_font())
+            for column, left, width in spans:
+                cell = self._events.cell(row, column)
+                painter.setPen(QColor(cell.colour or colours.text))
+                room = width - 2 * _PAD_PX
+                painter.drawText(
+                    QRect(left + _PAD_PX, 0, room, ROW_PX), cell.alignment | _PLAIN, theme.fitting(cell.text, room)
+                )
         return picture
 
     def _paint_missing(self, painter: QPainter, row: int, top: int) -> None:
