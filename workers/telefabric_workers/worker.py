@@ -47,7 +47,7 @@ from telefabric_workers.frames import Moment
 from telefabric_workers.lifetime import ending_of
 from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_fork
 from telefabric_workers.problems import Problem, Problems
-from telefabric_workers.repair import EXACT, coerce, described, encode_payloads, hud_numbers, name_of, raw, said, text
+from telefabric_workers.repair import EXACT, coerce, described, encode_payloads, name_of, raw, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 StepCallback = Callable[[Step], object]
@@ -667,13 +667,13 @@ class Worker:
     def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:
         """Offer a frame; whatever is wrong with it is told once."""
         try:
-            numbers, problems = hud_numbers(hud) if hud is not None else ({}, [])
-            self._problems.note(problems)
-            self._outbox.show(moment, frame, numbers)
+            left = self._outbox.show(moment, frame, hud or {})
         except ImportError:
             self._problems.note([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
             self._problems.note([Problem("step", "frame", described(error))])
+        else:
+            self._problems.note(left)
 
     def _tell_callbacks(self, event: Any, given: Any) -> None:
         given.seq, given.global_step = event.seq, event.global_step
