@@ -178,12 +178,13 @@ def test_every_agent_has_a_ring_and_both_end_with_the_worker(only_frames: Connec
 
 def test_a_frame_beside_the_steps(only_frames: Connect) -> None:
     worker = only_frames()
-    worker.frame(grey(3), episode=1, step=5, hud={"x": 1.0})
+    worker.frame(grey(3), episode=1, step=5, hud={"x": 1.0, "s": "text", "c": 1j, "one": np.array([2.5])})
     reader = reader_of()
-    assert latest(reader).hud == Hud(0, 1, 5, values={"x": 1.0})
+    assert latest(reader).hud == Hud(0, 1, 5, values={"x": 1.0, "one": 2.5})
+    assert worker.problems == {"step.hud.s": 1, "step.hud.c": 1}
     time.sleep(0.05)  # the next one is due
     worker.frame("no picture", episode=1, step=5)
-    assert worker.problems == {"step.frame": 1}
+    assert worker.problems["step.frame"] == 1
     reader.close()
 
 

@@ -73,6 +73,20 @@ class Recorder:
         self.worker: Worker = connect(mode="dry-run", run="test", agent="agent_0")
         self.steps: list[Step] = []
         self.episodes: list[Episode] = []
+        self.resets: list[dict[str, Any]] = []
+        """What the wrapper handed to `Worker.reset`."""
+        self.told: list[str] = []
+        """Kinds, as they came: reset, step, episode."""
+        emit = self.worker.reset
+
+        def reset(**given: Any) -> None:
+            self.resets.append(given)
+            self.told.append("reset")
+            emit(**given)
+
+        self.worker.reset = reset  # type: ignore[method-assign]
+        self.worker.register_on_step(lambda _: self.told.append("step"))
+        self.worker.register_on_episode_end(lambda _: self.told.append("episode"))
         self.worker.register_on_step(self.steps.append)
         self.worker.register_on_episode_end(self.episodes.append)
 
@@ -82,6 +96,14 @@ class Recorder:
             (step.episode_index, step.step_index, tuple(step.observation), step.reward, step.terminated, step.truncated)
             for step in self.steps
             if step.env_index == env_index
+        ]
+
+    def begins(self, env_index: int = 0) -> list[tuple[Any, ...]]:
+        """(episode, observation, info, seed, options) of an environment's resets."""
+        return [
+            (one["episode"], tuple(one["observation"]), one["info"], one["seed"], one["options"])
+            for one in self.resets
+            if one["env_index"] == env_index
         ]
 
     def ends(self, env_index: int = 0) -> list[tuple[Any, ...]]:
@@ -145,15 +167,48 @@ def test_the_environment_may_be_closed_after_the_worker(recorder: Recorder) -> N
     assert recorder.ends() == []
 
 
-def test_seeds_given_and_known(recorder: Recorder) -> None:
+def test_an_episode_has_the_seed_that_its_reset_was_given(recorder: Recorder) -> None:
     env = TelemetryWrapper(Ends([1], draws=True), recorder.worker)
     for seed in (7, None, 8):
         env.reset(seed=seed)
         env.step(0)
-    env = TelemetryWrapper(Ends([1]), recorder.worker)
+    env.step(0)  # without a reset
+    assert [episode.seed for episode in recorder.episodes] == [7, None, 8, None], "no seed is made up"
+
+
+def test_a_reset_is_emitted_with_what_it_gave_and_was_given(recorder: Recorder) -> None:
+    env = TelemetryWrapper(Ends([1]), recorder.worker, agent="left", env_index=3, control_mode="human")
+    options = {"start": 2}
+    env.reset(seed=7, options=options)
+    env.step(0)
+    env.reset()
+    env.reset(seed=8)
+    env.step(0)
+    assert recorder.begins(3) == [
+        (0, (0, 0), {"began": 0}, 7, {"start": 2}),
+        (1, (1, 0), {"began": 1}, None, None),
+        (1, (2, 0), {"began": 2}, 8, None),  # nothing was done in the episode before
+    ]
+    assert recorder.told == ["reset", "step", "episode", "reset", "reset", "step", "episode"]
+    assert {(one["agent"], one["control_mode"]) for one in recorder.resets} == {("left", "human")}
+    bare = TelemetryWrapper(Ends([1]), recorder.worker, observations=False, infos=False)
+    bare.reset(seed=9)
+    assert (recorder.resets[-1]["observation"], recorder.resets[-1]["info"], recorder.resets[-1]["seed"]) == (
+        None,
+        None,
+        9,
+    )
+
+
+def test_statistics_of_an_episode_are_its_metadata(recorder: Recorder) -> None:
+    env = TelemetryWrapper(gymnasium.wrappers.RecordEpisodeStatistics(Ends([2])), recorder.worker)
     env.reset()
     env.step(0)
-    assert [episode.seed for episode in recorder.episodes] == [7, 7, 8, None], "no seed is made up"
+    env.step(0)
+    (episode,) = recorder.episodes
+    assert episode.metadata["r"] == 3.0
+    assert episode.metadata["l"] == 2
+    assert recorder.steps[1].info["episode"]["r"] == 3.0
 
 
 def test_an_abandoned_episode_has_the_seed_that_it_began_with(recorder: Recorder) -> None:
@@ -193,6 +248,12 @@ def test_autoreset_wrapper_resets_are_no_steps(recorder: Recorder) -> None:
         env.step(0)
     assert recorder.ends() == [(0, 2, 3.0, "terminated"), (1, 1, 1.0, "terminated")]
     assert [row[:2] for row in recorder.of(0)] == [(0, 0), (0, 1), (1, 0)]
+    assert recorder.begins() == [
+        (0, (0, 0), {"began": 0}, 3, None),
+        (1, (1, 0), {"began": 1}, None, None),
+        (2, (2, 0), {"began": 2}, None, None),
+    ]
+    assert [episode.seed for episode in recorder.episodes] == [3, None]
 
 
 def test_rewards_that_are_no_floats(recorder: Recorder) -> None:
@@ -310,7 +371,14 @@ def test_disabled_mode_waits_for_a_masked_reset(recorder: Recorder) -> None:
     assert recorder.ends(0) == [(0, 2, 3.0, "terminated"), (1, 2, 3.0, "terminated")]
     assert recorder.ends(1) == [(0, 3, 6.0, "reset"), (1, 1, 1.0, "reset")]
     assert [episode.seed for episode in recorder.episodes if episode.env_index == 0] == [5, 50]
-    assert [episode.seed for episode in recorder.episodes if episode.env_index == 1] == [6, 6]
+    assert [episode.seed for episode in recorder.episodes if episode.env_index == 1] == [6, None]
+    assert [(row[0], row[1], row[3]) for row in recorder.begins(0)] == [
+        (0, (0, 0), 5), (1, (1, 0), 50), (2, (2, 0), None)
+    ]  # fmt: skip
+    assert [(row[0], row[1], row[3]) for row in recorder.begins(1)] == [
+        (0, (0, 0), 6), (1, (1, 0), None), (2, (2, 0), None)
+    ]  # fmt: skip
+    assert recorder.resets[2]["options"]["reset_mask"].tolist() == [True, False]
 
 
 def test_disabled_mode_tells_nothing_of_an_ended_environment(recorder: Recorder) -> None:
@@ -379,6 +447,100 @@ def test_infos_as_a_list(recorder: Recorder, mode: AutoresetMode) -> None:
     assert recorder.of(0)[1] == (0, 1, (0, 2), 2.0, True, False)
 
 
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_resets_that_a_vector_env_makes_by_itself_are_emitted(recorder: Recorder, mode: AutoresetMode) -> None:
+    envs = vector(recorder, mode, [2, 1], [9])
+    envs.reset(seed=4, options={"start": 1})
+    for _ in range(4):
+        envs.step(ACTIONS_2)
+    began = [(0, (0, 0), {"began": 0}, 4, {"start": 1}), (1, (1, 0), {"began": 1}, None, None)]
+    assert recorder.begins(0)[:2] == began
+    assert recorder.begins(1) == [(0, (0, 0), {"began": 0}, 5, {"start": 1})]
+    told = [kind for kind in recorder.told if kind != "step"]
+    assert told[:4] == ["reset", "reset", "episode", "reset"]
+    firsts = [row[0] for row in recorder.of(0) if row[1] == 0]
+    assert firsts == [row[0] for row in recorder.begins(0) if row[0] in firsts], "each that has begun began with one"
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_what_a_vector_wrapper_adds_on_the_last_step_is_of_that_step(recorder: Recorder, mode: AutoresetMode) -> None:
+    envs = RecordEpisodeStatistics(SyncVectorEnv([lambda: Ends([2]), lambda: Ends([9])], autoreset_mode=mode))
+    wrapped = VectorTelemetryWrapper(envs, recorder.worker)
+    wrapped.reset()
+    for _ in range(3):
+        wrapped.step(ACTIONS_2)
+    last = recorder.steps[2]
+    assert last.terminated
+    assert (last.info["t"], last.info["even"], last.info["episode"]["r"], last.info["episode"]["l"]) == (
+        2,
+        "yes",
+        3.0,
+        2,
+    )
+    assert "began" not in last.info
+    (episode,) = recorder.episodes
+    assert (episode.metadata["r"], episode.metadata["l"]) == (3.0, 2)
+    assert recorder.begins(0)[1][2] == {"began": 1}
+
+
+class Unnamed(SyncVectorEnv):
+    """A vector env that does not say when it resets, and names what was final as gymnasium did before 1.1."""
+
+    def __init__(self, *lengths: Sequence[int], mode: AutoresetMode, tells: bool = True) -> None:
+        super().__init__([lambda mine=mine: Ends(mine) for mine in lengths], autoreset_mode=mode)
+        self.metadata = {name: value for name, value in self.metadata.items() if name != "autoreset_mode"}
+        self._tells = tells
+        self._mode, self.autoreset_mode = self.autoreset_mode, None  # type: ignore[assignment]
+
+    def step(self, actions: Any) -> Any:
+        self.autoreset_mode = self._mode
+        *rest, infos = super().step(actions)
+        self.autoreset_mode = None  # type: ignore[assignment]
+        renamed = {key.replace("final_obs", "final_observation"): value for key, value in infos.items()}
+        return *rest, renamed if self._tells else {key: renamed[key] for key in renamed if "final" not in key}
+
+
+def test_a_vector_env_that_resets_in_the_same_step_and_does_not_say_so_is_known_by_what_is_final(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrapped = VectorTelemetryWrapper(Unnamed([2, -1], [3], mode=AutoresetMode.SAME_STEP), recorder.worker)
+    wrapped.reset()
+    for _ in range(4):
+        wrapped.step(ACTIONS_2)
+    assert [row[:3] for row in recorder.of(0)] == [(0, 0, (0, 1)), (0, 1, (0, 2)), (1, 0, (1, 1)), (2, 0, (2, 1))]
+    assert [row[:3] for row in recorder.of(1)][2:] == [(0, 2, (0, 3)), (1, 0, (1, 1))]
+    assert recorder.ends(0) == [(0, 2, 3.0, "terminated"), (1, 1, 1.0, "truncated")]
+    assert not caplog.records
+
+
+def test_a_vector_env_of_which_nothing_says_when_it_resets_is_warned_of_once(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrapped = VectorTelemetryWrapper(Unnamed([1], [2], mode=AutoresetMode.NEXT_STEP), recorder.worker)
+    wrapped.reset()
+    for _ in range(5):
+        wrapped.step(ACTIONS_2)
+    assert [row[:3] for row in recorder.of(0)] == [(0, 0, (0, 1)), (1, 0, (1, 1)), (2, 0, (2, 1))]
+    (said,) = caplog.records
+    assert "worker.autoreset_unknown: Unnamed" in said.message
+    assert "autoreset='next_step', 'same_step' or 'disabled'" in said.message
+
+
+@pytest.mark.parametrize("given", ["same_step", "SameStep", AutoresetMode.SAME_STEP])
+def test_the_mode_may_be_named(recorder: Recorder, caplog: pytest.LogCaptureFixture, given: Any) -> None:
+    envs = Unnamed([1], [9], mode=AutoresetMode.SAME_STEP, tells=False)
+    wrapped = VectorTelemetryWrapper(envs, recorder.worker, autoreset=given)
+    wrapped.reset()
+    for _ in range(3):
+        wrapped.step(ACTIONS_2)
+    places = [(step.episode_index, step.observation) for step in recorder.steps if step.env_index == 0]
+    assert places == [(0, None), (1, None), (2, None)], "the last observations are not known"
+    assert [one["episode"] for one in recorder.resets if one["env_index"] == 0] == [0, 1, 2, 3]
+    assert not caplog.records
+    with pytest.raises(UsageError, match="should be one of next_step, same_step, disabled"):
+        VectorTelemetryWrapper(envs, recorder.worker, autoreset="often")
+
+
 VECTOR_CLASSES = {"sync": SyncVectorEnv, "async": partial(AsyncVectorEnv, context="spawn")}
 
 
@@ -444,7 +606,8 @@ def test_seeds_of_vector_envs(recorder: Recorder, vector_class: Any) -> None:
     wrapped.reset()
     wrapped.step(ACTIONS_2)
     wrapped.close()
-    assert [(episode.env_index, episode.seed) for episode in recorder.episodes] == [(0, 40), (1, 41)] * 3
+    seeds = [(episode.env_index, episode.seed) for episode in recorder.episodes]
+    assert seeds == [(0, 40), (1, 41), *[(0, None), (1, None)] * 2]
 
 
 def test_the_metadata_of_another_vector_env_does_not_change_the_mode(recorder: Recorder) -> None:
@@ -511,7 +674,7 @@ def test_a_vector_env_of_gymnasium_s_own(recorder: Recorder) -> None:
         envs.step(envs.action_space.sample())
     envs.close()
     assert len({episode.env_index for episode in recorder.episodes}) == 4
-    assert {episode.seed for episode in recorder.episodes} == {11}
+    assert {episode.seed for episode in recorder.episodes if episode.episode_index == 0} == {11}
     assert {episode.game_id for episode in recorder.episodes} == {"CartPole-v1"}
     for index in range(4):
         of_env = [step for step in recorder.steps if step.env_index == index]

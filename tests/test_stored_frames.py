@@ -88,6 +88,15 @@ def test_the_return_is_that_of_all_steps_and_the_last_one_may_have_no_frame(fabr
     assert fabric_service.rows("SELECT episode_index, step_index FROM frames") == [(0, 1), (2, 0)]
 
 
+@pytest.mark.parametrize("video", ["off", "single"])
+def test_frames_are_stored_whether_or_not_they_are_shown(fabric_service: FabricService, video: str) -> None:
+    with fabric_service.connect(run="run", store_frames="steps:2", video=video) as worker:
+        for step in range(4):
+            worker.step(episode=0, step=step, frame=grey(step))
+        assert worker.flush(20)
+    assert fabric_service.rows("SELECT step_index FROM frames") == [(0,), (2,)]
+
+
 def test_what_jpeg_cannot_take_is_shown_all_the_same(fabric_service: FabricService, ring_folder: str) -> None:
     with fabric_service.connect(run="rgba", store_frames="steps:1") as worker:
         worker.step(episode=0, step=0, frame=np.zeros((4, 4, 4), np.uint8))

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from telefabric_workers.environment import FrameSettings
+from telefabric_workers.problems import Problem
+from telefabric_workers.repair import hud_numbers
 
 if TYPE_CHECKING:
     from telefabric.link import LinkedStream
@@ -64,13 +66,13 @@ class Frames:
         if self._shown:
             self._sinks = _sinks(settings, name, linked)
 
-    def offer(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
-        """A picture, or a callable that renders it when it will be used.
+    def offer(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
+        """A picture, or a callable that renders it when it will be used; the values that could not be shown with it.
 
         Raises `ValueError` for what is no picture and `ImportError` without what its way needs.
         """
         if moment.env_index >= self._shown:
-            return
+            return []
         key = (moment.agent_id, moment.env_index)
         rendered = not callable(frame)
         with self._lock:
@@ -78,17 +80,19 @@ class Frames:
             track.step(moment, time.monotonic())
             wanting = [sink for sink in self._sinks if sink.wants(moment, rendered)]
         if not wanting:
-            return
+            return []
         from telefabric.ring.pixels import picture_of
 
         picture = frame if rendered else frame()
         if picture is None:
-            return
+            return []
         picture = picture_of(picture).array  # an array of another library is converted here, and not under the lock
-        shot = Shot(moment, track.episode_return, track.steps_per_s, values)
+        numbers, problems = hud_numbers(values)
+        shot = Shot(moment, track.episode_return, track.steps_per_s, numbers)
         with self._lock:
             for sink in wanting:
                 sink.take(shot, picture)
+        return problems
 
     def close(self) -> None:
         for sink in self._sinks:

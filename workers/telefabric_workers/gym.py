@@ -4,8 +4,10 @@
 from 0, in each environment by itself; the step number of the whole run (`global_step`) is counted by the worker for
 each agent, so it counts over all environments that share an agent id.
 
-An episode ends as ``terminated`` (also when it is truncated in the same step), ``truncated``, ``reset`` when it was
-abandoned by a reset, or ``closed`` when the environment was closed in its midst. One without any step leaves no trace.
+A reset is emitted with what it returned, and with the seed and options that it was given; one that the environment made
+by itself has neither. An episode ends as ``terminated`` (also when it is truncated in the same step), ``truncated``,
+``reset`` when it was abandoned by a reset, or ``closed`` when the environment was closed in its midst. One without any
+step leaves its reset alone, and the next reset has the same number: the last one of a number is that of the episode.
 
 Everything is emitted on the thread that steps the environment, after the environment's own step. What the environment
 returns is passed on untouched.
@@ -13,6 +15,7 @@ returns is passed on untouched.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsFloat, cast
@@ -25,12 +28,20 @@ from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import Autoreset
 
 from telefabric.errors import UsageError
+from telefabric_workers.repair import real
 from telefabric_workers.worker import Worker
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
 else:
     _VectorWrapper = VectorWrapper  # takes no type parameters in older versions
+
+
+log = logging.getLogger("telefabric.worker")
+
+_FINAL_OBSERVATION = ("final_obs", "final_observation", "terminal_observation")
+"""Gymnasium's names from 1.1 on and before, and that of stable-baselines3."""
+_FINAL_INFO = "final_info"
 
 
 class _Track:
@@ -45,10 +56,26 @@ class _Track:
         self.ended = False
         """The last step ended an episode, and no reset has followed."""
         self.seed: Any = None
-        """The seed that was given to the last reset."""
+        """The seed that was given to the last reset; the episode's."""
         self.render: Callable[[], Any] | None = None
         """What draws the environment for whoever looks; not called while nobody does."""
         self._total: float | None = 0.0
+
+    def begun(self, observation: Any, info: Any, seed: Any = None, options: Any = None) -> None:
+        """Emit a reset: what it returned, and what it was given."""
+        teller = self._teller
+        self.ended = False
+        self.seed = seed
+        teller.worker.reset(
+            episode=self.episode,
+            observation=observation if teller.observations else None,
+            info=info if teller.infos and info else None,
+            seed=seed,
+            options=options,
+            env_index=self._env_index,
+            agent=self._agent,
+            control_mode=teller.control_mode,
+        )
 
     def stepped(
         self,
@@ -84,8 +111,8 @@ class _Track:
         self.step += 1
         self._total = self._total + reward if self._total is not None and reward.__class__ is float else None
 
-    def finish(self, end_reason: str, seed: Any) -> None:
-        """Emit the episode, unless it has no step, and begin the next."""
+    def finish(self, end_reason: str, info: Any = None) -> None:
+        """Emit the episode, unless it has no step, and begin the next. `info`: what its last step reported."""
         if self.step:
             teller = self._teller
             teller.worker.episode(
@@ -95,12 +122,14 @@ class _Track:
                 env_index=self._env_index,
                 agent=self._agent,
                 end_reason=end_reason,
-                seed=seed,
+                seed=self.seed,
                 game_id=teller.game_id,
                 control_mode=teller.control_mode,
                 policy_label=teller.policy_label,
+                metadata=_statistics(info) if teller.infos else None,
             )
             self.episode += 1
+        self.seed = None
         self.step = 0
         self._total = 0.0
 
@@ -152,8 +181,8 @@ class _Labels:
 class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
     """Emits a step for each `step` of the environment, and an episode at its end. One environment, one thread.
 
-    The seed of an episode is the one given to its `reset`; without one it is the environment's `np_random_seed`, of
-    which the episode is a later one, or null when the environment does not know it.
+    The seed of an episode is the one given to its `reset`. Its metadata are the statistics that gymnasium's
+    `RecordEpisodeStatistics` reports in the info of its last step.
 
     A step that follows an end without a reset begins the next episode, unless the environment has gymnasium's
     `Autoreset` wrapper: then that step is the reset itself, and is not emitted.
@@ -192,47 +221,47 @@ class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         self._autoreset = any(isinstance(layer, Autoreset) for layer in _layers(env))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self._end("reset")
-        self._track.ended = False
-        self._track.seed = seed
-        return self.env.reset(seed=seed, options=options)
+        self._track.finish("reset")
+        given = None if options is None else dict(options)  # before anybody takes out what is meant for it
+        result = self.env.reset(seed=seed, options=options)
+        self._track.begun(*result, seed, given)
+        return result
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         result = self.env.step(action)
         track = self._track
         if track.ended and self._autoreset:
-            track.ended = False
-            track.seed = None
+            track.begun(result[0], result[4])
             return result
         track.stepped(action, *result)
-        _, _, terminated, truncated, _ = result
+        _, _, terminated, truncated, info = result
         if terminated or truncated:
             track.ended = True
-            self._end("terminated" if terminated else "truncated")
+            track.finish("terminated" if terminated else "truncated", info)
         return result
 
     def close(self) -> None:
         """Emits an episode that has begun; the worker stays open."""
         if not self._teller.worker.closed:
-            self._end("closed")
+            self._track.finish("closed")
         self.env.close()
-
-    def _end(self, reason: str) -> None:
-        track = self._track
-        if track.step:
-            track.finish(reason, _known_seed(self.env.unwrapped) if track.seed is None else track.seed)
 
 
 class VectorTelemetryWrapper(_Labels, _VectorWrapper):
     """Emits the steps and episodes of each environment of a vector env, in all autoreset modes. One thread.
 
     - next step: the call that follows an end resets that environment; it ignores the action, and is not emitted.
-    - same step: the observation and info of a last step are those in ``final_obs`` and ``final_info``.
+    - same step: the observation and info of a last step are those in ``final_obs`` and ``final_info``; what else the
+      infos have then is of the reset if a reset has reported it before, and else of the last step, as what a vector
+      wrapper such as `RecordEpisodeStatistics` adds.
     - disabled: an environment that has ended tells nothing until it is reset, alone (``options={"reset_mask": mask}``,
       bool, shape (num_envs,)) or with all.
 
-    Episodes carry the seed of their environment: what was given to `reset` (a number n means n + env_index to
-    gymnasium's own vector envs), else the environment's `np_random_seed`.
+    A vector env that does not name its mode is taken as same step once it reports a final observation or info, and as
+    next step otherwise, which is warned of; `autoreset` names it.
+
+    Episodes carry the seed that was given to the `reset` which began them: a number n means n + env_index to
+    gymnasium's own vector envs.
 
     All environments share one agent id unless `agents` names one for each, so `global_step` counts over all of them.
     """
@@ -249,6 +278,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         observations: bool = True,
         infos: bool = True,
         frames: bool | None = None,
+        autoreset: AutoresetMode | str | None = None,
     ) -> None:
         """Raises `telefabric.errors.UsageError` unless there are as many agents as environments.
 
@@ -258,6 +288,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         :param infos: whether steps carry what their environment reports in its info.
         :param frames: whether steps carry what their environments render; by default if the render mode is rgb_array.
             gymnasium's `SyncVectorEnv` draws those that are looked at, any other vector env all of them at once.
+        :param autoreset: ``next_step``, ``same_step`` or ``disabled``, for a vector env that does not say it.
         """
         if agents is not None and len(agents) != env.num_envs:
             raise UsageError(f"{len(agents)} agents for {env.num_envs} environments: name one for each")
@@ -265,9 +296,12 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         game_id = game_id or _spec_id(env)
         self._teller = _Teller(worker, game_id, control_mode, policy_label, observations, infos)
         self._tracks = [_Track(self._teller, i, agents[i] if agents else None) for i in range(env.num_envs)]
-        self._mode = _autoreset_mode(env)
-        self._rng_seeds: Sequence[int | None] | None = None
-        """Seeds of the generators in other processes; asked for once after each `reset`, for the round trips."""
+        mode = _autoreset_mode(env, autoreset)
+        self._mode = mode or AutoresetMode.NEXT_STEP
+        self._mode_is_known = mode is not None
+        self._warned = False
+        self._reset_keys: set[Any] = set()
+        """What resets have reported in their infos."""
         self._pictures: Sequence[Any] | None = None
         """What the vector env rendered after this step."""
         if frames or (frames is None and env.render_mode == "rgb_array"):
@@ -283,13 +317,15 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         mask = None if options is None else options.get("reset_mask")
         chosen = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
         for index in chosen:
-            self._end(index, "reset")
+            self._tracks[index].finish("reset")
+        given = None if options is None else dict(options)  # before anybody takes out what is meant for it
         result = self.env.reset(seed=cast(Any, seed), options=options)
-        self._rng_seeds = None
+        observations, infos = result
+        each_observation = _each(self.env.observation_space, observations, self.num_envs)
         for index in chosen:
-            track = self._tracks[index]
-            track.ended = False
-            track.seed = self._given_seed(seed, index)
+            info = _info_of(infos, index, self.num_envs)
+            self._reset_keys.update(info)
+            self._tracks[index].begun(each_observation[index], info, self._given_seed(seed, index), given)
         return result
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -301,34 +337,61 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         each_reward, each_terminated, each_truncated = _list(rewards), _list(terminations), _list(truncations)
         for index, track in enumerate(self._tracks):
             if track.ended:
-                track.ended = self._mode is not AutoresetMode.NEXT_STEP  # this call was the reset
+                if self._mode is AutoresetMode.NEXT_STEP:  # this call was the reset
+                    track.begun(each_observation[index], _info_of(infos, index, self.num_envs))
                 continue
             terminated, truncated = each_terminated[index], each_truncated[index]
             ends = bool(terminated or truncated)
             observation = each_observation[index]
             info = _info_of(infos, index, self.num_envs) if self._teller.infos or ends else {}
+            if ends and not self._mode_is_known:
+                self._look_for_the_mode(info)
             begun = ends and self._mode is AutoresetMode.SAME_STEP
+            info_of_reset: dict[Any, Any] = {}
             if begun:  # the rest, and what is drawn, is of the episode that has begun
-                observation, info = info.get("final_obs"), info.get("final_info") or {}
+                observation, info, info_of_reset = self._final(info)
             track.stepped(
                 each_action[index], observation, each_reward[index], terminated, truncated, info, drawn=not begun
             )
             if ends:
-                self._end(index, "terminated" if terminated else "truncated")
-                track.ended = self._mode is not AutoresetMode.SAME_STEP
+                track.ended = True
+                track.finish("terminated" if terminated else "truncated", info)
+            if begun:
+                track.begun(each_observation[index], info_of_reset)
         return result
 
     def close(self, **kwargs: Any) -> None:
         """Emits the episodes that have begun; the worker stays open."""
         if not self._teller.worker.closed and not self.env.closed:
             for index in range(self.num_envs):
-                self._end(index, "closed")
+                self._tracks[index].finish("closed")
         self.env.close(**kwargs)
 
-    def _end(self, index: int, reason: str) -> None:
-        track = self._tracks[index]
-        if track.step:
-            track.finish(reason, self._rng_seed(index) if track.seed is None else track.seed)
+    def _final(self, info: Mapping[Any, Any]) -> tuple[Any, dict[Any, Any], dict[Any, Any]]:
+        """Of an environment that was reset in its last step: the last observation and info, and the reset's info."""
+        last: dict[Any, Any] = {}
+        of_reset: dict[Any, Any] = {}
+        for key, value in info.items():
+            if key != _FINAL_INFO and key not in _FINAL_OBSERVATION:
+                (of_reset if key in self._reset_keys else last)[key] = value
+        last.update(info.get(_FINAL_INFO) or {})
+        return next((info[key] for key in _FINAL_OBSERVATION if key in info), None), last, of_reset
+
+    def _look_for_the_mode(self, info: Mapping[Any, Any]) -> None:
+        """An environment of a vector env that does not name its mode has ended: only a reset makes something final."""
+        if any(info.get(key) is not None for key in (*_FINAL_OBSERVATION, _FINAL_INFO)):
+            self._mode = AutoresetMode.SAME_STEP
+            self._mode_is_known = True
+            for track in self._tracks:
+                track.ended = False
+        elif not self._warned:
+            self._warned = True
+            log.warning(
+                "worker.autoreset_unknown: %s does not say when it resets an environment that has ended, and is taken "
+                "to do so in the next step, which is not recorded: name it with "
+                "VectorTelemetryWrapper(..., autoreset='next_step', 'same_step' or 'disabled')",
+                type(self.unwrapped).__name__,
+            )
 
     def _render(self, index: int) -> Any:
         base = self.unwrapped
@@ -346,23 +409,19 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
             return seed + index
         return seed
 
-    def _rng_seed(self, index: int) -> int | None:
-        base = self.unwrapped
-        if isinstance(base, SyncVectorEnv):
-            return _known_seed(base.envs[index].unwrapped)
-        if not isinstance(base, AsyncVectorEnv):
-            return _known_seed(base)
-        if self._rng_seeds is None:
-            self._rng_seeds = base.np_random_seed
-        return _known(self._rng_seeds[index])
-
 
 def _number(reward: Any) -> Any:
     """A reward as a float; one that is none as it came, for the worker to tell."""
     try:
-        return float(reward)
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        return real(reward)
+    except Exception:  # noqa: BLE001  whatever the environment's own object raises
         return reward
+
+
+def _statistics(info: Any) -> Mapping[str, Any] | None:
+    """What gymnasium's `RecordEpisodeStatistics` adds to the info of a last step."""
+    found = info.get("episode") if isinstance(info, Mapping) else None
+    return found if isinstance(found, Mapping) else None
 
 
 def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
@@ -380,20 +439,18 @@ def _spec_id(env: Any) -> str | None:
     return None if spec is None else spec.id
 
 
-def _known_seed(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> int | None:
-    """The seed of the environment's generator, if it has drawn from it. The property would make one up."""
-    return _known(getattr(env, "_np_random_seed", None))
+def _autoreset_mode(env: VectorEnv[Any, Any, Any], given: AutoresetMode | str | None) -> AutoresetMode | None:
+    """The vector env's own word before its metadata's, which several of a kind shared before gymnasium 1.2.
 
-
-def _known(seed: int | None) -> int | None:
-    """Gymnasium's word for a generator of unknown seed is -1."""
-    return None if seed == -1 else seed
-
-
-def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """The vector env's own word first: before gymnasium 1.2 several vector envs of a kind shared their metadata."""
-    found = getattr(env.unwrapped, "autoreset_mode", None) or env.metadata.get("autoreset_mode")
-    return AutoresetMode.NEXT_STEP if found is None else AutoresetMode(found)
+    None when nobody says. Raises `UsageError` for a word that is no mode.
+    """
+    found = given or getattr(env.unwrapped, "autoreset_mode", None) or env.metadata.get("autoreset_mode")
+    if found is None or isinstance(found, AutoresetMode):
+        return found
+    for mode in AutoresetMode:
+        if str(found).lower() in (mode.name.lower(), mode.value.lower()):
+            return mode
+    raise UsageError(f"autoreset is {found!r} and should be one of next_step, same_step, disabled")
 
 
 def _each(space: gymnasium.Space[Any], batch: Any, count: int) -> Sequence[Any]:

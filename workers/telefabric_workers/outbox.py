@@ -20,6 +20,7 @@ from telefabric.wire.control import StreamInfo
 from telefabric_schemas import AnyEvent
 from telefabric_workers.environment import FrameSettings, WorkerEnvironment
 from telefabric_workers.frames import Frames, Moment
+from telefabric_workers.problems import Problem
 from telefabric_workers.storedframes import StoredFrames
 
 if TYPE_CHECKING:
@@ -83,9 +84,12 @@ class Outbox(ABC):
         """Let go, after waiting at most `flush_s`; True when all that was ever emitted is stored."""
         return True
 
-    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
-        """Offer a picture to whoever watches. Raises `ValueError` and `ImportError`."""
-        return
+    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
+        """Offer a picture to whoever watches; the values that could not be shown with it.
+
+        Raises `ValueError` and `ImportError`.
+        """
+        return []
 
     def disown(self) -> None:
         """In a forked child: what the parent holds is the parent's."""
@@ -116,8 +120,8 @@ class Shown(Nowhere):
         super().__init__()
         self._frames = frames
 
-    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
-        self._frames.offer(moment, frame, values)
+    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
+        return self._frames.offer(moment, frame, values)
 
     def close(self, flush_s: float) -> bool:
         self._frames.close()
@@ -206,8 +210,8 @@ class Spooled(Outbox):
             self.spool.ending = True
             self.spool.room.notify_all()
 
-    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> None:
-        self._frames.offer(moment, frame, values)
+    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
+        return self._frames.offer(moment, frame, values)
 
     def flush(self, timeout_s: float) -> bool:
         target = self.head

@@ -25,7 +25,7 @@ class StoredFrames:
     """The rule of one worker. Any thread."""
 
     def __init__(self, settings: FrameSettings, stream_id: bytes) -> None:
-        self.on = settings.stored != "off" and settings.video != "off"
+        self.on = settings.stored != "off"
         self._of, self._every = settings.stored, settings.stored_every
         self._quality = settings.jpeg_quality
         self._prefix = stream_id.hex()[:12]

@@ -47,7 +47,7 @@ from telefabric_workers.frames import Moment
 from telefabric_workers.lifetime import ending_of
 from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_fork
 from telefabric_workers.problems import Problem, Problems
-from telefabric_workers.repair import coerce, described, hud_numbers, name_of, raw, real, said, text
+from telefabric_workers.repair import coerce, described, name_of, raw, real, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 
 StepCallback = Callable[[Step], object]
@@ -725,13 +725,13 @@ class Worker:
     def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:
         """Offer a frame; whatever is wrong with it is told once."""
         try:
-            numbers, problems = hud_numbers(hud) if hud is not None else ({}, [])
-            self._problems.note(problems)
-            self._outbox.show(moment, frame, numbers)
+            left = self._outbox.show(moment, frame, hud or {})
         except ImportError:
             self._problems.note([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
             self._problems.note([Problem("step", "frame", described(error))])
+        else:
+            self._problems.note(left)
 
     def _tell_callbacks(self, callbacks: list[Any], given: Any) -> None:
         for callback in list(callbacks):

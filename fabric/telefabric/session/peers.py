@@ -93,7 +93,5 @@ class Durable:
     """How its store names itself."""
     subscribed: bool = False
     keeps: str = ""
-    fabric: bytes | None = None
-    """How the store names itself."""
     stored_events: int = 0
     quarantined_events: int = 0
