@@ -24,6 +24,7 @@ from processes import wait_for
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError, WireError
+from telefabric.logthread import log_thread
 from telefabric.ring import (
     Hud,
     Name,
@@ -511,6 +512,7 @@ def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(write: Write, ca
     assert (frame := reader.latest())
     assert frame.number == 2, "whoever has the file reads on"
     writer.beat()
+    assert log_thread.settle(10)
     assert "fastlane.unlinked" in caplog.text
     assert "enable-linger" in caplog.text
     show(writer, 3)

@@ -273,7 +273,7 @@ class Spooled(Outbox):
         left = head - self.acked
         what = [f"{left} of {head} events are not stored yet and stay in {self.spool.directory}"] if left else []
         if dropped:
-            what.append(f"{dropped} of {head} events had no room and are lost")
+            what.append(f"{dropped} of {head} events were dropped and are lost")
         if self._helpers:
             what.append(f"{len(self._helpers)} child processes have left events in {self._helpers[0].parent}")
         remedy = "; a later worker on this machine delivers them, or: telefabric spool drain"
