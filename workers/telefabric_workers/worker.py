@@ -512,13 +512,13 @@ class Worker:
 
     # -- copies --------------------------------------------------------------------------------------------------
 
-    def __reduce__(self) -> tuple[Callable[[Terms, bytes], Worker], tuple[Terms, bytes]]:
+    def __reduce__(self) -> tuple[Callable[[Terms, bytes, bool], Worker], tuple[Terms, bytes, bool]]:
         environment = self._terms.environment
         if self.worker_id == default_worker_id():
             environment = environment._replace(worker_id="")  # each process has its own
         metadata = {name: bytes(value) for name, value in self._metadata.items()}
         terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
-        return _inherit, (terms, self.stream_id)
+        return _inherit, (terms, self.stream_id, self.closed)
 
     def __copy__(self) -> Worker:
         return self
@@ -839,13 +839,17 @@ def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
     return worker
 
 
-def _inherit(terms: Terms, stream: bytes) -> Worker:
+def _inherit(terms: Terms, stream: bytes, closed: bool) -> Worker:
     """Unpickled: the worker itself where it lives, else this process's own worker of the same run."""
     with _guard:
         for worker in (_heirs.get(stream), *_workers):
             if worker is not None and stream in (worker.stream_id, worker.helps) and not worker.closed:
                 return worker
-        heir = _heirs[stream] = Worker(terms)
+        heir = Worker(terms)
+        if closed:
+            heir._unusual = "closed"
+        else:
+            _heirs[stream] = heir
         return heir
 
 
