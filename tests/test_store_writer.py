@@ -204,6 +204,8 @@ def test_an_event_that_does_not_fit_its_table_goes_to_quarantine_and_the_rest_is
         scribe.commit()
     assert read(path, "SELECT seq, reward FROM steps ORDER BY id") == [(1, 0.5), (2, 0.5), (3, 0.5)]
     assert read(path, "SELECT id, seq, reason FROM quarantine") == [(3, 2, "not_storable")]
+    assert read(path, "SELECT max, count FROM overview WHERE level = 1") == [(0.5, 3)], "it is of the rows"
+    assert read(path, "SELECT n FROM counts") == [(3,)]
     with Scribe(path) as scribe:
         scribe.put(info, step(4))
         scribe.commit()
