@@ -122,6 +122,15 @@ def only(sent, kind):
 # -- opening -----------------------------------------------------------------------------------------------------
 
 
+def test_the_name_of_the_store_goes_to_workers_and_subscribers_and_no_other_takes_its_place(world):
+    name, other = b"f" * 16, b"o" * 16
+    assert only(world.attach(peer=b"x", name="exporter", fabric=other), control.Attached).fabric is None
+    assert only(world.attach(fabric=name), control.Attached).fabric == name
+    assert only(world.hello(), control.Welcome).fabric == name
+    assert only(world.marks(seq=0), control.Welcome).fabric == name
+    assert only(world.attach(peer=b"y", name="relay", fabric=other), control.Attached).fabric == name
+
+
 def test_without_the_required_store_a_stream_is_told_to_wait_and_why(world):
     welcome = only(world.hello(), control.Welcome)
     assert welcome.expected is None

@@ -259,6 +259,12 @@ SETTINGS: dict[str, Setting] = {
             "bytes",
         ),
         Setting(
+            "group_readable",
+            _choice("on", "off"),
+            "off",
+            "on: the group of the store's files may read them, and copies of them; else their owner alone.",
+        ),
+        Setting(
             "required",
             _names,
             "store",
