@@ -81,7 +81,7 @@ class World:
             bytes(size), session=session, stream=stream, epoch=epoch, first_seq=first, last_seq=last, count=events,
             time_ns=0, flags=flags,
         )  # fmt: skip
-        self.core.batch(message)
+        self.core.batch(message, self.now_ns)
         return message
 
     def epoch(self, stream=A):
@@ -395,6 +395,24 @@ def test_counts_that_contradict_each_other_are_answered_from_either_socket(open_
     open_world.core.live.mistaken(A, wrong)
     told = [*open_world.core.take(), *open_world.wait(1, alive=[STORE])]
     assert [peer for peer, message in told if isinstance(message, control.Error)] == [WORKER, WORKER]
+
+
+@pytest.mark.parametrize(("wrong", "field"), [({"session": OTHER}, "session"), ({"epoch": 0}, "epoch")])
+def test_a_batch_that_never_was_of_this_epoch_is_answered(open_world, wrong, field):
+    open_world.send(1, 5, **wrong)
+    assert open_world.core.take() == [], "it may have been under way"
+    open_world.now_ns += int((limits.ACK_STALL_S + 1) * NS)
+    open_world.send(1, 5, **wrong)
+    told = only([tuple(one) for one in open_world.core.take()], control.Error)
+    assert (told.reason, told.about, told.field) == ("stale", "batch", field)
+    assert open_world.core.dropped == {"stale": 2}
+
+
+def test_whoever_goes_back_by_itself_is_told_how(open_world):
+    open_world.send(1, 5)
+    open_world.send(1, 5)
+    told = only([tuple(one) for one in open_world.core.take()], control.Error)
+    assert (told.reason, told.field) == ("repeated", "first_seq")
 
 
 def test_a_damaged_body_is_sent_again_and_its_worker_hears_why(open_world):
