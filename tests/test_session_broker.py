@@ -353,6 +353,16 @@ def test_nobody_is_believed_to_store_what_was_not_emitted(open_world, say):
     assert (mistake["name"], mistake["peer"], mistake["field"]) == ("exporter", EXPORTER.hex(), "marks")
 
 
+def test_what_was_taken_before_a_rewind_may_be_stored(open_world):
+    """The last heartbeat did not tell of it yet."""
+    open_world.attach(EXPORTER, "exporter")
+    open_world.marks(seq=0, peer=EXPORTER)
+    open_world.send(1, 200)
+    open_world.nack(1)
+    assert open_world.stored(seq=200, peer=EXPORTER) == []
+    assert open_world.status()["hops"][-1][2] == 200
+
+
 def test_a_store_acknowledges_nothing_that_was_not_emitted(open_world):
     open_world.send(1, 5)
     assert only(open_world.stored(seq=101), control.Error).reason == "beyond_head"

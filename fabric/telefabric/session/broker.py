@@ -301,6 +301,7 @@ class BrokerCore:
             self._rewind(state, state.next_seq, "over_credit")
             return
         state.next_seq = header.last_seq + 1
+        state.newest_seq = max(state.newest_seq, header.last_seq)
         if header.last_seq > state.acked:  # else the worker hears, or has heard, that it is in flight no more
             state.outstanding.append((header.last_seq, size))
             state.outstanding_bytes += size

@@ -47,7 +47,7 @@ def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[H
 
 def emitted_of(stream: Stream) -> int:
     """Batches come more often than heartbeats."""
-    return max(stream.head, stream.acked, stream.next_seq - 1)
+    return max(stream.head, stream.acked, stream.newest_seq)
 
 
 def stream_status(
