@@ -62,6 +62,21 @@ def test_a_number_stands_in_one_line(width: int) -> None:
     assert "…" not in text
 
 
+def test_running_streams_come_first_and_of_them_the_newest() -> None:
+    (one,) = found()["streams"]
+    states = [
+        ("old", "running", 1), ("gone", "stalled", 9), ("new", "running", 3), ("late", "running", 2),
+        ("idle", "idle", 8),
+    ]  # fmt: skip
+    streams = [
+        {**one, "run_id": run, "state": state, "started_ns": began, "first_behind": "store" if run == "late" else None}
+        for run, state, began in states
+    ]
+    first_words = [next(iter(line.split()), "") for line in shown(found(streams=streams), 120).splitlines()]
+    runs = {run for run, *_ in states}
+    assert [word for word in first_words if word in runs] == ["late", "new", "old", "gone", "idle"]
+
+
 def test_each_that_is_absent_has_its_own_remedy() -> None:
     text = shown(found(absent=["store", "returns"]), 1_000)
     assert "no store and no returns is attached." in text

@@ -47,7 +47,7 @@ def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[H
 
 def emitted_of(stream: Stream) -> int:
     """Batches come more often than heartbeats."""
-    return max(stream.head, stream.acked, stream.next_seq - 1)
+    return max(stream.head, stream.acked, stream.newest_seq)
 
 
 def stream_status(
@@ -66,6 +66,7 @@ def stream_status(
         "worker_id": stream.info.worker_id,
         "agent_id": stream.info.agent_id,
         "host": stream.info.host,
+        "started_ns": stream.info.started_ns,
         "state": stream.liveness(now_ns),
         "emitted": emitted,
         "acknowledged": stream.acked,
