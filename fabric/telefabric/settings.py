@@ -311,7 +311,7 @@ def resolve(
 def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
     """What ``telefabric.toml`` says; nothing when there is none. Raises `UsageError` for a malformed one."""
     path = _file_path(environ)
-    if not path.is_file():
+    if not os.path.isfile(path):
         if "TELEFABRIC_CONFIG" in environ:
             raise UsageError(f"TELEFABRIC_CONFIG names {path}, which is no file: correct or unset it")
         return {}

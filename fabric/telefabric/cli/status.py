@@ -78,17 +78,25 @@ def _print_json(address: Address) -> None:
 
 
 def _watch(address: Address) -> None:
-    """One that goes away meanwhile is told, and waited for."""
     console = _console()
-    shown: RenderableType = _shown(address, ask_status(address, _ASK_S).status, console.width)
-    with Live(shown, console=console, auto_refresh=False, screen=False) as live:
-        while True:
-            live.update(shown, refresh=True)
-            time.sleep(_WATCH_S)
-            try:
-                shown = _shown(address, ask_status(address, _ASK_S).status, console.width)
-            except Unreachable as error:
-                shown = Text(f"{error} (waiting for it)", style="yellow")
+    looks = _looks(address, console.width)
+    if console.is_terminal:
+        with Live(next(looks), console=console, auto_refresh=False, screen=False) as live:
+            for shown in looks:
+                live.update(shown, refresh=True)
+    for shown in looks:  # where nothing can be overwritten each stands below the one before
+        console.print(shown)
+
+
+def _looks(address: Address, width: int) -> Iterator[RenderableType]:
+    """One a second. A broker that goes away meanwhile is told, and waited for."""
+    yield _shown(address, ask_status(address, _ASK_S).status, width)
+    while True:
+        try:
+            yield _shown(address, ask_status(address, _ASK_S).status, width)
+        except Unreachable as error:
+            yield Text(f"{error} (waiting for it)", style="yellow")
+        time.sleep(_WATCH_S)
 
 
 # -- for people --------------------------------------------------------------------------------------------------

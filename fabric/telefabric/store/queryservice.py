@@ -167,7 +167,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     stop_with_parent(service.stop)
-    ready(service.address.url)
+    try:
+        ready(service.address.url)
+    except BrokenPipeError:  # whoever started it has gone meanwhile
+        sys.exit(1)
     os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
     service.run()
 
