@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from PySide6.QtCore import QEvent, QObject
+from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QBoxLayout, QFrame, QPushButton, QWidget
 
@@ -33,7 +33,7 @@ class Cover(QFrame):
         self._layout.setContentsMargins(12, 4, 12, 4)
         self._layout.addWidget(self._title)
         self._layout.addWidget(self._why)
-        self._layout.addWidget(self._copy)
+        self._layout.addWidget(self._copy, 0, Qt.AlignmentFlag.AlignLeft)
         self._layout.addStretch(1)
         view.installEventFilter(self)
 
