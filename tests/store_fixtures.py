@@ -84,8 +84,11 @@ def run_completed(seq: int, outcome: str = "completed", reason: str | None = Non
     return events.RunCompleted(seq, outcome, reason, TIME_NS + seq, seq)
 
 
-def stream(run: str = "run", worker: str = "worker", agent: str = "agent_0", **given: Any) -> control.StreamInfo:
-    return control.StreamInfo(os.urandom(16), run, worker, agent, TIME_NS, **given)
+def stream(
+    run: str = "run", worker: str = "worker", agent: str = "agent_0", after_ns: int = 0, **given: Any
+) -> control.StreamInfo:
+    """One that began so long after `TIME_NS`."""
+    return control.StreamInfo(os.urandom(16), run, worker, agent, TIME_NS + after_ns, **given)
 
 
 class Scribe:

@@ -32,8 +32,18 @@ _HUD_PX = 320
 _INK, _GROUND = (230, 233, 238), (20, 23, 28)
 
 
-Place = tuple[str, str, int, int]
-"""Run, agent, environment and episode."""
+class Place(NamedTuple):
+    """An episode of one stream."""
+
+    run_id: str
+    agent_id: str
+    env_index: int
+    episode_index: int
+    stream_id: bytes
+    voided: bool
+
+    def read(self, read: Callable[..., Page[StoredEvent]], after: StepKey | None) -> Page[StoredEvent]:
+        return read(*self[:4], after=after, stream_id=self.stream_id, voided=self.voided)
 
 
 class Shown(NamedTuple):
@@ -53,13 +63,16 @@ class Shown(NamedTuple):
               help="Write it there, as H.264.")  # fmt: skip
 @click.option("--agent", "agent_id", metavar="ID", help="Of this agent; needed when the run has several.")
 @click.option("--env", "env_index", type=int, default=0, metavar="N", help="Of this environment; default 0.")
+@click.option("--stream", "stream", metavar="HEX", help="Of this stream; the newest attempt's unless given.")
+@click.option("--worker", "worker_id", metavar="ID", help="Of the newest stream of this worker that has it.")
+@click.option("--voided", is_flag=True, help="Even if the episode was voided, such as undone.")
 @click.option("--fps", type=click.IntRange(1, 240), default=30, show_default=True, help="Steps shown in a second.")
 @click.option("--hud/--no-hud", default=True, help="Reward, return, episode and step below the picture, or not.")
 @click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file.")
 @click.option("--connect", metavar="URL", help="Ask the store of the broker there.")
 def export(
-    run_id: str, episode: int, video: Path, agent_id: str | None, env_index: int, fps: int, hud: bool,
-    store: Path | None, connect: str | None,
+    run_id: str, episode: int, video: Path, agent_id: str | None, env_index: int, stream: str | None,
+    worker_id: str | None, voided: bool, fps: int, hud: bool, store: Path | None, connect: str | None,
 ) -> None:  # fmt: skip
     """Write an episode as a video: one picture a step, from the frames that were stored with it.
 
@@ -73,15 +86,17 @@ def export(
     video = absolute(video)
     with open_source(store, connect) as reader:
         require_run(reader, run_id)
-        place = (run_id, agent_id or only_agent(reader, run_id), env_index, episode)
+        agent = agent_id or only_agent(reader, run_id)
+        place, others = find(reader, (run_id, agent, env_index, episode), stream, worker_id, voided)
         count, size = measure(reader, place)
         scale = -(-_HUD_PX // size[0]) if hud else 1
         size = (scale * size[0], scale * size[1] + (_STRIP_PX if hud else 0))
         shown = track(pictures(reader, place), "writing", count, console=Console(stderr=True), transient=True)
         draw = partial(_picture, size=size, scale=scale, hud=hud)
         held = _write(video, shown, draw, size, fps)
+        left_out = "".join(f" Left out: {each}." for each in others)
     told = f"Wrote {video}: {count} steps, {count / fps:.1f} s."
-    click.echo(told + (f" {held} of them had no frame of their own and show another's." if held else ""))
+    click.echo(told + (f" {held} of them had no frame of their own and show another's." if held else "") + left_out)
 
 
 def only_agent(reader: Reader, run_id: str) -> str:
@@ -97,21 +112,51 @@ def only_agent(reader: Reader, run_id: str) -> str:
     return agents[0]
 
 
+def find(
+    reader: Reader, episode: tuple[str, str, int, int], stream: str | None, worker_id: str | None, voided: bool
+) -> tuple[Place, list[str]]:
+    """The episode in the stream that is meant, and in words the streams that have it, too.
+
+    Raises `UsageError` when none has it, or none that is named so.
+    """
+    run_id = episode[0]
+    known = {each.stream_id: each for each in reader.streams(run_id)}
+    pages = [reader.steps_for_episode(*episode, limit=1, voided=voided)]
+    if stream is not None or worker_id is not None:
+        named = [
+            each
+            for each in sorted(known.values(), key=lambda each: (each.attempt, each.started_ns), reverse=True)
+            if each.stream_id.hex().startswith((stream or "").lower()) and worker_id in (None, each.worker_id)
+        ]
+        pages = [reader.steps_for_episode(*episode, limit=1, stream_id=each.stream_id, voided=voided) for each in named]
+    for page in pages:
+        if page.rows:
+            others = [known[each] for each in page.others if each in known]
+            told = [
+                f"attempt {each.attempt}, worker {each.worker_id}, --stream {each.stream_id.hex()}" for each in others
+            ]
+            return Place(*episode, page.rows[0].stream_id, voided), told
+    there = f"{reader.where} has no steps of {_named(*episode)}"
+    if stream or worker_id:
+        there += " in the stream that is named"
+    raise UsageError(f"{there}: telefabric dump --run {run_id} --kind episode")
+
+
+def _named(run_id: str, agent_id: str, env_index: int, episode: int) -> str:
+    return f"episode {episode} of agent {agent_id} (environment {env_index}) of run {run_id}"
+
+
 def measure(reader: Reader, place: Place) -> tuple[int, tuple[int, int]]:
     """How many steps there are, and the sides of the largest frame, even as the codec wants them.
 
-    Raises `UsageError` when there is no step, or none of them has a frame.
+    Raises `UsageError` when none of them has a frame.
     """
-    run_id, agent_id, env_index, episode = place
-    where = f"episode {episode} of agent {agent_id} (environment {env_index}) of run {run_id}"
     count = sum(1 for _ in _each(reader.steps_for_episode, place))
-    if not count:
-        raise UsageError(f"{reader.where} has no steps of {where}: telefabric dump --run {run_id} --kind episode")
     sides = [(frame.width, frame.height) for frame in _frames(reader, place)]
     if not sides:
         raise UsageError(
-            f"no frames of {where} are stored, or they have expired: tell the worker to store them next time, "
-            "such as connect(store_frames='episodes:10')"
+            f"no frames of {_named(*place[:4])} are stored, or they have expired: tell the worker to store them next "
+            "time, such as connect(store_frames='episodes:10')"
         )
     width, height = max(width for width, _ in sides), max(height for _, height in sides)
     return count, (width + width % 2, height + height % 2)
@@ -141,7 +186,7 @@ def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]
     after: StepKey | None = None
     last: Any = None
     while True:
-        page = read(*place, after=after)
+        page = place.read(read, after)
         for row in page.rows:
             event = _decoder.decode(row.event)
             if last is not None and last.step_index != event.step_index:

@@ -15,7 +15,8 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
-from telefabric.store import access, query
+from telefabric.store import access, attempts, query
+from telefabric.store.attempts import OF_EPISODE, OF_RUN
 from telefabric.store.database import DAMAGE, open_reader, unreadable
 from telefabric.store.query import (
     Bucket,
@@ -94,23 +95,28 @@ _PROGRESS_STEPS = 10_000
 """SQLite's virtual machine takes well under a millisecond for these."""
 
 _RUNS = (
-    "SELECT run, run_id, status, reason, created_ns, started_ns, finished_ns, control_mode, metadata, tags, notes"
+    "SELECT run, run_id, status, reason, created_ns, started_ns, finished_ns, control_mode, metadata, tags, notes,"
+    " (SELECT coalesce(max(attempt), 1) FROM streams WHERE run = runs.run),"
+    " (SELECT count(*) FROM streams WHERE run = runs.run AND role = 'helper'),"
+    " (SELECT count(*) FROM streams WHERE run = runs.run AND role = 'superseded')"
     " FROM runs WHERE run > ?{one} ORDER BY run"
 )
 _STREAMS = (
     "SELECT stream, stream_id, run_id, worker_id, agent_id, streams.started_ns, host, pid, sdk_version, outcome,"
-    " coalesce(stored_seq, 0) FROM streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)"
+    " coalesce(stored_seq, 0), parent, attempt, role, outcome_reason, last_ns"
+    " FROM streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)"
 )
 _MARKS = "SELECT stream, stream_id, coalesce(stored_seq, 0) FROM streams LEFT JOIN watermarks USING (stream)"
 _EPISODES = (
     "SELECT id, stream_id, seq, episodes.agent_id, env_index, episode_index, total_reward, length, global_step,"
-    " end_reason, game_id, time_ns, control_mode FROM episodes JOIN streams USING (stream)"
+    " end_reason, game_id, time_ns, control_mode, seed FROM episodes JOIN streams USING (stream)"
 )
 _BUCKETS = (
     "SELECT stream, stream_id, bucket, min, max, first, last, total, count FROM streams JOIN overview USING (stream)"
 )
-_OF_EPISODE = "run = (SELECT run FROM runs WHERE run_id = ?) AND agent_id = ? AND env_index = ? AND episode_index = ?"
-_OF_RUN = "run = (SELECT run FROM runs WHERE run_id = ?)"
+
+
+_OF_STREAM = " AND stream = (SELECT stream FROM streams WHERE stream_id = ?)"
 
 
 class _Place(NamedTuple):
@@ -224,7 +230,7 @@ class FileReader(Reader):
         if question.run_id is None:
             return self._query(f"{select} WHERE stream > ? ORDER BY stream", (question.after,))
         return self._query(
-            f"{select} WHERE stream > ? AND streams.{_OF_RUN} ORDER BY stream", (question.after, question.run_id)
+            f"{select} WHERE stream > ? AND streams.{OF_RUN} ORDER BY stream", (question.after, question.run_id)
         )
 
     def _place(self, stream: int) -> _Place:
@@ -287,7 +293,7 @@ class FileReader(Reader):
         """
         if run_id is None:
             return 1, newest
-        streams = f"SELECT stream FROM streams WHERE {_OF_RUN}"
+        streams = f"SELECT stream FROM streams WHERE {OF_RUN}"
         first, last = self._db.execute(
             "SELECT min(first), max(last) FROM ("
             f"SELECT min(first_id) AS first, max(last_id) AS last FROM watermarks WHERE stream IN ({streams})"
@@ -348,15 +354,30 @@ class FileReader(Reader):
         return Page([self._event(row) for row in gathered.rows], more, covered)
 
     def _episodes_of(self, question: query.EpisodesOf) -> Page[EpisodeRow]:
-        where, values = f"episodes.{_OF_RUN}", [question.run_id]
+        where: list[tuple[str, list[Any]]] = [(f"episodes.{OF_RUN}", [question.run_id])]
+        others: list[bytes] = []
         if question.agent_id is not None:
-            where, values = f"{where} AND episodes.agent_id = ?", [*values, question.agent_id]
+            where.append(("episodes.agent_id = ?", [question.agent_id]))
+        if question.stream_id is not None:
+            where.append(("stream_id = ?", [question.stream_id]))
+        elif others := attempts.older(self._query, question.run_id):
+            place, counting = ("run", "agent_id", "env_index", "episode_index"), ""
+            if not question.voided:
+                counting = f" AND {attempts.not_voided('newer')}"
+            where.append((attempts.newest_attempt("episodes", place, counting), []))
+        if not question.voided:
+            where.append((attempts.not_voided("episodes"), []))
         if (after := question.after) is not None:
-            where += " AND (episodes.agent_id, env_index, episode_index, id) > (?, ?, ?, ?)"
-        key = () if after is None else (after.agent_id, after.env_index, after.episode_index, after.id)
-        order = "episodes.agent_id, env_index, episode_index, id"
-        rows = self._query(f"{_EPISODES} WHERE {where} ORDER BY {order}", (*values, *key))
-        return _cut((EpisodeRow(*row) for row in rows), question.limit, lambda row: _ROW_BYTES)
+            key = [after.agent_id, after.env_index, after.episode_index, after.id]
+            where.append(("(episodes.agent_id, env_index, episode_index, id) > (?, ?, ?, ?)", key))
+        text = " AND ".join(condition for condition, _ in where)
+        rows = self._query(
+            f"{_EPISODES} WHERE {text} ORDER BY episodes.agent_id, env_index, episode_index, id",
+            [value for _, values in where for value in values],
+        )
+        page = _cut((EpisodeRow(*row) for row in rows), question.limit, lambda row: _ROW_BYTES)
+        page.others = others
+        return page
 
     def _steps_of(self, question: query.StepsOf) -> Page[StoredEvent]:
         return self._of_episode("step", question)
@@ -366,39 +387,57 @@ class FileReader(Reader):
 
     def _of_episode(self, kind: str, question: query.StepsOf | query.FramesOf) -> Page[StoredEvent]:
         after = question.after or StepKey(-(2**63), -(2**63))
-        episode = (question.run_id, question.agent_id, question.env_index, question.episode_index)
+        where, values, others = self._place_of(kind, question)
         table = _BY_KIND[kind]
         rows = self._query(
-            f"SELECT {table.columns} FROM {table.name} WHERE {_OF_EPISODE}"
+            f"SELECT {table.columns} FROM {table.name} WHERE {where}"
             " AND (step_index, id) > (?, ?) ORDER BY step_index, id",
-            (*episode, after.step_index, after.id),
+            (*values, after.step_index, after.id),
         )
         gathered: _Gathered = _Gathered(question.limit)
         more = not all(gathered.add(row) for row in rows)
-        return Page([self._event(row) for row in gathered.rows], more)
+        return Page([self._event(row) for row in gathered.rows], more, others=others)
+
+    def _place_of(
+        self, kind: str, question: query.StepsOf | query.FramesOf | query.FrameAt
+    ) -> tuple[str, tuple[Any, ...], list[bytes]]:
+        """The condition for the rows of an episode in the stream that is meant; the streams that have it, too.
+
+        The plus keeps SQLite on the index by episode, in whose order the rows are wanted.
+        """
+        streams = attempts.streams_at(self._query, _BY_KIND[kind].name, question)
+        meant = streams[0][0] if streams else 0
+        below = attempts.voided_below(self._query, meant, question)
+        values = (question.run_id, question.agent_id, question.env_index, question.episode_index, meant, below)
+        return f"{OF_EPISODE} AND +stream = ? AND +seq > ?", values, [bytes(row[1]) for row in streams[1:]]
 
     def _frame_of(self, question: query.FrameOf) -> Page[StoredEvent]:
+        named, values = ("", ()) if question.stream_id is None else (_OF_STREAM, (question.stream_id,))
         rows = self._query(
-            f"SELECT {_BY_KIND['frame'].columns} FROM frames WHERE {_OF_RUN} AND frame_ref = ?"
-            " ORDER BY id DESC LIMIT 1",
-            (question.run_id, question.frame_ref),
+            f"SELECT {_BY_KIND['frame'].columns} FROM frames WHERE {OF_RUN} AND frame_ref = ?{named}"
+            " ORDER BY (SELECT attempt FROM streams WHERE streams.stream = frames.stream) DESC, id DESC LIMIT 1",
+            (question.run_id, question.frame_ref, *values),
         )
         return Page([self._event(row) for row in rows], False)
 
     def _frame_at(self, question: query.FrameAt) -> Page[StoredEvent]:
-        near = [row for side in (("<=", "DESC"), (">", "ASC")) for row in self._frames_beside(question, *side)]
+        where, values, others = self._place_of("frame", question)
+        sides = (("<=", "DESC"), (">", "ASC"))
+        near = [row for side in sides for row in self._frames_beside(question.step_index, where, values, *side)]
         nearest = min(near, key=lambda row: (row[-1], abs(row[-2] - question.step_index)), default=None)
-        return Page([] if nearest is None else [self._event(nearest[:-2])], False)
+        return Page([] if nearest is None else [self._event(nearest[:-2])], False, others=others)
 
-    def _frames_beside(self, question: query.FrameAt, side: str, order: str) -> Iterator[tuple[Any, ...]]:
+    def _frames_beside(
+        self, step_index: int, where: str, values: tuple[Any, ...], side: str, order: str
+    ) -> Iterator[tuple[Any, ...]]:
         """The nearest frame on one side, and the nearest with a picture; then step, and whether that has expired.
 
         Over a long run of expired ones: they are small.
         """
         rows = self._query(
-            f"SELECT {_BY_KIND['frame'].columns}, step_index FROM frames WHERE {_OF_EPISODE}"
+            f"SELECT {_BY_KIND['frame'].columns}, step_index FROM frames WHERE {where}"
             f" AND step_index {side} ? ORDER BY step_index {order}, id DESC",
-            (question.run_id, question.agent_id, question.env_index, question.episode_index, question.step_index),
+            (*values, step_index),
         )
         for place, row in enumerate(rows):
             expired = _frames.decode(self._event(row[:-1]).event).encoding == EXPIRED
@@ -410,26 +449,32 @@ class FileReader(Reader):
     # -- overview ------------------------------------------------------------------------------------------------
 
     def _series_of(self, question: query.SeriesOf) -> Page[Series]:
+        after = question.after or Series("", "")
         rows = self._query(
             "SELECT DISTINCT agent_id, series FROM overview WHERE level = 3 AND stream IN"
-            f" (SELECT stream FROM streams WHERE {_OF_RUN}) ORDER BY agent_id, series",
-            (question.run_id,),
+            f" (SELECT stream FROM streams WHERE {OF_RUN}) AND (agent_id, series) > (?, ?) ORDER BY agent_id, series",
+            (question.run_id, after.agent_id, after.series),
         )
-        return _cut((Series(*row) for row in rows), limits.QUERY_ROWS_MAX, lambda row: _ROW_BYTES)
+        return _cut((Series(*row) for row in rows), question.limit, lambda row: _ROW_BYTES)
 
     def _buckets(self, question: query.Buckets) -> Page[Bucket]:
-        of = f"streams.{_OF_RUN}" if question.stream_id is None else "stream_id = ?"
+        of, named, others = "stream_id = ?", question.stream_id, []
+        if question.run_id is not None and named is None:
+            of, others = f"streams.{OF_RUN}", attempts.older(self._query, question.run_id)
+        if others:
+            of += f" AND {attempts.newest_attempt('overview', ('agent_id', 'series', 'level', 'bucket'))}"
         after = question.after or BucketKey(0, FIRST_BUCKET)
         rows = self._query(
             f"{_BUCKETS} WHERE {of} AND overview.agent_id = ? AND series = ? AND level = ?"
             " AND bucket BETWEEN ? AND ? AND (stream, bucket) > (?, ?) ORDER BY stream, bucket",
             (
-                question.run_id if question.stream_id is None else question.stream_id,
-                question.agent_id, question.series, question.level, question.first_bucket, question.last_bucket,
-                after.stream, after.bucket,
+                named or question.run_id, question.agent_id, question.series, question.level, question.first_bucket,
+                question.last_bucket, after.stream, after.bucket,
             ),
         )  # fmt: skip
-        return _cut((Bucket(*row) for row in rows), question.limit, lambda row: 0)
+        page = _cut((Bucket(*row) for row in rows), question.limit, lambda row: 0)
+        page.others = others
+        return page
 
 
 class _Search(NamedTuple):
@@ -450,7 +495,7 @@ class _Search(NamedTuple):
                 continue
             conditions: list[tuple[str, list[Any]]] = []
             if question.run_id is not None:
-                conditions.append((_OF_RUN, [question.run_id]))
+                conditions.append((OF_RUN, [question.run_id]))
             if question.agent_id is not None:
                 conditions.append((table.agent, [question.agent_id]))
             if kinds < table.kinds:

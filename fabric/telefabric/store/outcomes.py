@@ -36,8 +36,13 @@ class StreamEnd(NamedTuple):
     def gave_up(self) -> bool:
         return self.outcome is not None and self.outcome != COMPLETED
 
+    @property
+    def word_ns(self) -> int:
+        """Its last word; a clock that was set back does not bring that before its start."""
+        return max(self.last_ns or self.started_ns, self.started_ns)
+
     def ended_before(self, start_ns: int) -> bool:
-        return self.last_ns is not None and self.last_ns < start_ns
+        return self.last_ns is not None and self.word_ns < start_ns
 
 
 class Part(NamedTuple):
@@ -80,9 +85,7 @@ def judge(streams: Iterable[StreamEnd]) -> Verdict:
     if any(each.outcome is None for each in counting):
         return Verdict(RUNNING, None, None, parts)
     worst = max(counting, key=lambda each: WORDS.index(each.outcome or COMPLETED))  # the first one of several
-    return Verdict(
-        worst.outcome or COMPLETED, worst.reason, max(each.last_ns or each.started_ns for each in counting), parts
-    )
+    return Verdict(worst.outcome or COMPLETED, worst.reason, max(each.word_ns for each in counting), parts)
 
 
 def _counting(ordered: list[StreamEnd], superseded: dict[bytes, StreamEnd]) -> list[StreamEnd]:
@@ -102,11 +105,11 @@ def _counting(ordered: list[StreamEnd], superseded: dict[bytes, StreamEnd]) -> l
 def _attempts(ordered: list[StreamEnd]) -> dict[bytes, int]:
     """Of each stream: one more than the attempts that had ended when it began; a helper has its parent's."""
     own = [each for each in ordered if each.parent is None]
-    ended = sorted((each for each in own if each.last_ns is not None), key=lambda each: each.last_ns or 0)
+    ended = sorted((each for each in own if each.last_ns is not None), key=lambda each: each.word_ns)
     found: dict[bytes, int] = {}
     largest = at = 0
     for each in own:
-        while at < len(ended) and ended[at].ended_before(each.started_ns) and ended[at].stream_id in found:
+        while at < len(ended) and ended[at].ended_before(each.started_ns):
             largest = max(largest, found[ended[at].stream_id])
             at += 1
         found[each.stream_id] = largest + 1

@@ -37,6 +37,8 @@ class Page(msgspec.Struct, Generic[T], array_like=True):
     rows: list[T]
     more: bool
     last: int = 0
+    others: list[bytes] = msgspec.field(default_factory=list)
+    """Streams that hold the same place and were left out, the newest first: the question named no stream."""
 
 
 class StoredEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -77,6 +79,11 @@ class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A MessagePack map; `telefabric_schemas.values.decode` reads it."""
     tags: str
     notes: str
+    attempts: int = 1
+    helpers: int = 0
+    """Streams that helped another one, such as a pool's."""
+    superseded: int = 0
+    """Streams that were lost, failed or cancelled, after which the run was taken up again."""
 
 
 class Stream(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -92,6 +99,14 @@ class Stream(msgspec.Struct, array_like=True, frozen=True, gc=False):
     outcome: str | None
     stored_seq: int
     """Watermark; 0 when nothing of the stream is stored."""
+    parent: bytes | None = None
+    """The stream that this one helps."""
+    attempt: int = 1
+    role: str = "counts"
+    """Whether its outcome is the run's: ``counts``, ``helper`` or ``superseded``."""
+    outcome_reason: str | None = None
+    last_ns: int | None = None
+    """Its last word; null while it runs."""
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -116,6 +131,8 @@ class EpisodeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     game_id: str | None
     time_ns: int
     control_mode: str
+    seed: int | str | None = None
+    """An integer, or JSON."""
 
     @property
     def key(self) -> EpisodeKey:
@@ -230,16 +247,21 @@ class StreamSince(Question, tag="stream_since"):
 
 
 class EpisodesOf(Question, tag="episodes_of"):
-    """Episodes of a run by agent, environment and index, after `after`."""
+    """Episodes of a run by agent, environment and index, after `after`.
+
+    Of a place that several attempts have, those of the newest, unless a stream is named. Voided ones when asked for.
+    """
 
     run_id: Name
     agent_id: str | None
     after: EpisodeKey | None
     limit: Limit
+    stream_id: Id | None = None
+    voided: bool = False
 
 
 class StepsOf(Question, tag="steps_of"):
-    """Steps of one episode by index, after `after`."""
+    """Steps of one episode by index, after `after`: of one stream, the newest of the newest attempt unless named."""
 
     run_id: Name
     agent_id: str
@@ -247,25 +269,30 @@ class StepsOf(Question, tag="steps_of"):
     episode_index: Int
     after: StepKey | None
     limit: Limit
+    stream_id: Id | None = None
+    voided: bool = False
 
 
 class FrameOf(Question, tag="frame_of"):
     run_id: Name
     frame_ref: str
+    stream_id: Id | None = None
 
 
 class FrameAt(Question, tag="frame_at"):
-    """The stored frame of a step, or the nearest of its episode."""
+    """The stored frame of a step, or the nearest of its episode; of one stream, as steps."""
 
     run_id: Name
     agent_id: str
     env_index: Int
     episode_index: Int
     step_index: Int
+    stream_id: Id | None = None
+    voided: bool = False
 
 
 class FramesOf(Question, tag="frames_of"):
-    """Stored frames of one episode by step, after `after`."""
+    """Stored frames of one episode by step, after `after`; of one stream, as steps."""
 
     run_id: Name
     agent_id: str
@@ -273,14 +300,23 @@ class FramesOf(Question, tag="frames_of"):
     episode_index: Int
     after: StepKey | None
     limit: Limit
+    stream_id: Id | None = None
+    voided: bool = False
 
 
 class SeriesOf(Question, tag="series_of"):
+    """Series by agent and name, after `after`."""
+
     run_id: Name
+    after: Series | None = None
+    limit: Limit = limits.QUERY_ROWS_MAX
 
 
 class Buckets(Question, tag="buckets"):
-    """Overview of one series by stream and bucket: of one stream, or of all of a run."""
+    """Overview of one series by stream and bucket: of one stream, or of all of a run.
+
+    Of a bucket of a run that several attempts have, those of the newest.
+    """
 
     run_id: Name | None
     stream_id: Id | None

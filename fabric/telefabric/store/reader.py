@@ -133,18 +133,26 @@ class Reader(ABC):
         """Stored frames of a run in the order of id; pages as `events`."""
         return self.events(since_id, run_id, ["frame"], agent_id, limit)
 
-    def frame(self, run_id: str, frame_ref: str) -> StoredEvent | None:
-        """The frame that a step's `frame_ref` names; the last one stored, should there be several."""
-        return next(iter(self._ask(query.FrameOf(run_id, frame_ref), Page[StoredEvent]).rows), None)
+    def frame(self, run_id: str, frame_ref: str, *, stream_id: bytes | None = None) -> StoredEvent | None:
+        """The frame that a step's `frame_ref` names; of several the newest attempt's, and the last one stored."""
+        return next(iter(self._ask(query.FrameOf(run_id, frame_ref, stream_id), Page[StoredEvent]).rows), None)
 
     def frame_at(
-        self, run_id: str, agent_id: str, env_index: int, episode_index: int, step_index: int
+        self,
+        run_id: str,
+        agent_id: str,
+        env_index: int,
+        episode_index: int,
+        step_index: int,
+        *,
+        stream_id: bytes | None = None,
+        voided: bool = False,
     ) -> StoredEvent | None:
         """The stored frame of a step, or the nearest one of its episode, the earlier of two; None when it has none.
 
-        One whose picture has expired only when there is no other.
+        One whose picture has expired only when there is no other. Stream and voids as `steps_for_episode`.
         """
-        question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index)
+        question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index, stream_id, voided)
         return next(iter(self._ask(question, Page[StoredEvent]).rows), None)
 
     def frames_for_episode(
@@ -156,9 +164,14 @@ class Reader(ABC):
         *,
         after: StepKey | None = None,
         limit: int = limits.QUERY_ROWS_MAX,
+        stream_id: bytes | None = None,
+        voided: bool = False,
     ) -> Page[StoredEvent]:
-        """Stored frames of one episode in the order of step, after `after`: step and id of the last one seen."""
-        question = query.FramesOf(run_id, agent_id, env_index, episode_index, after, _capped(limit))
+        """Stored frames of one episode in the order of step, after `after`: step and id of the last one seen.
+
+        Stream and voids as `steps_for_episode`.
+        """
+        question = query.FramesOf(run_id, agent_id, env_index, episode_index, after, _capped(limit), stream_id, voided)
         return self._ask(question, Page[StoredEvent])
 
     def gaps(
@@ -198,9 +211,17 @@ class Reader(ABC):
         agent_id: str | None = None,
         after: EpisodeKey | None = None,
         limit: int = limits.QUERY_ROWS_MAX,
+        *,
+        stream_id: bytes | None = None,
+        voided: bool = False,
     ) -> Page[EpisodeRow]:
-        """Episodes by agent, environment and index; go on with ``after=page.rows[-1].key``."""
-        return self._ask(query.EpisodesOf(run_id, agent_id, after, _capped(limit)), Page[EpisodeRow])
+        """Episodes by agent, environment and index; go on with ``after=page.rows[-1].key``.
+
+        An episode that several attempts have is that of the newest, unless `stream_id` names a stream; `page.others`
+        names the streams of older attempts, which may be left out. Voided episodes are left out unless `voided`.
+        """
+        question = query.EpisodesOf(run_id, agent_id, after, _capped(limit), stream_id, voided)
+        return self._ask(question, Page[EpisodeRow])
 
     def steps_for_episode(
         self,
@@ -210,16 +231,28 @@ class Reader(ABC):
         episode_index: int,
         after: StepKey | None = None,
         limit: int = limits.QUERY_ROWS_MAX,
+        *,
+        stream_id: bytes | None = None,
+        voided: bool = False,
     ) -> Page[StoredEvent]:
-        """Steps of one episode by index; go on after the step index and id of the last."""
-        question = query.StepsOf(run_id, agent_id, env_index, episode_index, after, _capped(limit))
+        """Steps of one episode by index; go on after the step index and id of the last.
+
+        They are of one stream: the newest one of the newest attempt that has the episode, unless `stream_id` names it.
+        `page.others` are the streams that have the episode, too. What is voided is left out unless `voided`.
+        """
+        question = query.StepsOf(run_id, agent_id, env_index, episode_index, after, _capped(limit), stream_id, voided)
         return self._ask(question, Page[StoredEvent])
 
     # -- overview ------------------------------------------------------------------------------------------------
 
     def series(self, run_id: str) -> list[Series]:
         """The numeric series of a run that have an overview."""
-        return self._ask(query.SeriesOf(run_id), Page[Series]).rows
+        page = self._ask(query.SeriesOf(run_id), Page[Series])
+        rows = page.rows
+        while page.more:
+            page = self._ask(query.SeriesOf(run_id, rows[-1]), Page[Series])
+            rows += page.rows
+        return rows
 
     def overview(
         self,
@@ -236,6 +269,7 @@ class Reader(ABC):
     ) -> Page[Bucket]:
         """Buckets of a series of one stream, or of all streams of a run: by stream, then bucket.
 
+        Of a bucket of a run that several attempts have, those of the newest; `page.others` as `episodes_for_run`.
         Go on with ``after=page.rows[-1].key``.
         """
         if (run_id is None) == (stream_id is None):

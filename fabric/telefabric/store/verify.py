@@ -27,6 +27,8 @@ _SEQ, _LAST_SEQ, _REASON = 3, 4, 5
 REPORTED = ("gap", "quarantine")
 """Findings that the store has told of itself; all others contradict what it claims."""
 
+_SEED = COLUMNS["episodes"].index("seed")
+
 Row = tuple[Any, ...]
 Progress = Callable[[int, int], None]
 """Called with the seqs looked at and those that there are."""
@@ -104,7 +106,7 @@ def _count(db: apsw.Connection, progress: Progress) -> Report:
         for table, row in heapq.merge(*(_rows(db, table, stream) for table in COLUMNS), key=_place_in_stream):
             rows += 1
             first, last = row[_SEQ], row[_LAST_SEQ] if table in RANGES else row[_SEQ]
-            findings += _told(place, table, row, first, last)
+            findings += _told(place, table, row, first, last, is_filled=is_filled)
             if table == "quarantine" and row[_REASON] == "conflict":
                 continue
             if first > expected:
@@ -184,19 +186,21 @@ def _rows(db: apsw.Connection, table: str, stream: int) -> Iterator[tuple[str, R
         number, seq = page[-1][0], page[-1][_SEQ]
 
 
-def _told(place: Place, table: str, row: Row, first: int, last: int) -> Iterator[Finding]:
-    """What a row alone tells."""
+def _told(place: Place, table: str, row: Row, first: int, last: int, *, is_filled: bool) -> Iterator[Finding]:
+    """What a row alone tells; `is_filled` is False while an older file has no seeds yet."""
     name = place.stream_id.hex()
     if table == "gaps":
         yield Finding("gap", name, first, last, str(row[_REASON]))
     if table == "quarantine":
         yield Finding("quarantine", name, first, last, f"{row[_REASON]}: {row[6]}")
-    elif not (_is_its_gap(row, place) if table == "gaps" else _is_its_event(table, row, place)):
+    elif not (_is_its_gap(row, place) if table == "gaps" else _is_its_event(table, row, place, is_filled)):
         yield Finding("differs", name, first, last, f"row {row[0]} of {table} is not what its event says")
 
 
-def _is_its_event(table: str, row: Row, place: Place) -> bool:
+def _is_its_event(table: str, row: Row, place: Place, is_filled: bool) -> bool:
     made_of, again = row_of(row[0], place, row[_SEQ], row[-1])
+    if table == made_of == "episodes" and not is_filled:
+        again[_SEED] = row[_SEED]
     return made_of == table and all(map(_same, row, again))
 
 
