@@ -58,6 +58,7 @@ def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
     yield shown
     for window in made:
+        assert not window.controller.failures.number, window.controller.failures.last
         window.close()
         window.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

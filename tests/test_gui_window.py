@@ -70,6 +70,7 @@ def window(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
     yield show
     for window in made:
+        assert not window.controller.failures.number, window.controller.failures.last
         window.close()
         window.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

@@ -47,6 +47,10 @@ class Connection(NamedTuple):
     """Events that wait for `drain`."""
     absent: tuple[str, ...] = ()
     """Required stores that are not attached to the broker: until they are, workers keep their events."""
+    failures: int = 0
+    """What the feed's own threads met and outlived."""
+    notice: str = ""
+    """What else there is to say of the connection: a sentence."""
 
 
 class RunView(NamedTuple):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.errors import StoreError
+from telefabric.failures import Failures
 from telefabric.feed import Connection, FeedEvent, FramePlace, Link, RunView, Update, event_of
 from telefabric.framedesk import FrameDesk
 from telefabric.session.handover import Range, SeqSet
@@ -65,6 +66,7 @@ class FileFeed:
         self._desk = FrameDesk()
         self._received = 0
         self._rate = _Rate()
+        self._failures = Failures()
 
     # -- the feed ------------------------------------------------------------------------------------------------
 
@@ -105,23 +107,25 @@ class FileFeed:
             if events:
                 self._changed.notify_all()
             connection = Connection(
-                self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received
-            )
+                self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received,
+                failures=self._failures.number, notice=self._failures.last,
+            )  # fmt: skip
         return Update(connection, runs, tuple(events), holes, gaps, skipped, self._desk.take())
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         pagers: dict[str, _Pager] = {}
-        while not self._stopped.is_set():
-            try:
-                with FileReader(self._path, cancelled=self._stopped.is_set) as reader:
-                    self._read(reader, pagers)
-            except StoreError as error:
-                if self._stopped.is_set():
-                    return
-                self._tell(Link.UNREACHABLE, f"{str(error)[0].upper()}{str(error)[1:]}.")
-                self._stopped.wait(RETRY_S)
+        self._failures.endure("Reading the store file", lambda: self._turn(pagers), self._stopped)
+
+    def _turn(self, pagers: dict[str, _Pager]) -> None:
+        """Read on until something is wrong."""
+        try:
+            with FileReader(self._path, cancelled=self._stopped.is_set) as reader:
+                self._read(reader, pagers)
+        except StoreError as error:
+            self._tell(Link.UNREACHABLE, f"{str(error)[0].upper()}{str(error)[1:]}.")
+            self._stopped.wait(RETRY_S)
 
     def _read(self, reader: Reader, pagers: dict[str, _Pager]) -> None:
         """Page and poll until stopped. Raises `StoreError`."""

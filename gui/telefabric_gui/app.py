@@ -60,6 +60,7 @@ def run(
         QTimer.singleShot(int(after_s * 1000), window, end)
     window.show()
     interval_s = sys.getswitchinterval()
+    hook, sys.excepthook = sys.excepthook, window.views.hook
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()  # the collector would look through all of Qt's classes again every few seconds: 50 ms of stand-still
@@ -67,6 +68,7 @@ def run(
         app.exec()
     finally:
         gc.unfreeze()
+        sys.excepthook = hook
         sys.setswitchinterval(interval_s)
         for number, handler in zip(signals, previous, strict=True):
             signal.signal(number, handler)

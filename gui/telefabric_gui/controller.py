@@ -7,6 +7,7 @@ from collections import deque
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from telefabric.failures import Failures
 from telefabric.feed import Connection, Feed, FeedEvent, FramePlace, Link, RunView, Update
 from telefabric.session.handover import Range
 from telefabric_gui.rows import GAP, HOLE, Mark
@@ -47,6 +48,8 @@ class Controller(QObject):
         """Events of kinds or versions that this program does not know."""
         self.hidden_agents: set[TrackKey] = set()
         """Agents for which there was no tab left."""
+        self.failures = Failures()
+        """What could not be taken in or shown."""
         self.shown_events = 0
         self.tick_s = 0.0
         self._chosen = False
@@ -121,7 +124,12 @@ class Controller(QObject):
     def tick(self) -> None:
         """Take all that came since the last one."""
         begun = time.perf_counter()
-        update = self._feed.drain()
+        with self.failures.outlived("The feed"):
+            self._take(self._feed.drain())
+        self.tick_s = time.perf_counter() - begun
+        self.ticked.emit()
+
+    def _take(self, update: Update) -> None:
         self.connection = update.connection
         if update.connection.behind_s is not None:
             self.latencies.append(update.connection.behind_s)
@@ -130,8 +138,6 @@ class Controller(QObject):
         self._take_events(update)
         if update.frame is not None and (track := self.tracks.get(update.frame.place[:2])):
             track.found = update.frame
-        self.tick_s = time.perf_counter() - begun
-        self.ticked.emit()
 
     def _take_runs(self, runs: tuple[RunView, ...]) -> None:
         self.runs = {run.run_id: run for run in runs}
@@ -166,7 +172,8 @@ class Controller(QObject):
             self._run_of_stream.update((stream_id, track.key.run_id) for stream_id in fresh)
             streams = fresh | {stream_id for stream_id in changed if stream_id in track.streams}
             if streams or track.pending:
-                track.apply({stream_id: self._marks(stream_id) for stream_id in streams})
+                with self.failures.outlived(f"Agent {track.key.agent_id} of {track.key.run_id}"):
+                    track.apply({stream_id: self._marks(stream_id) for stream_id in streams})
 
     def _take_other(self, event: FeedEvent) -> None:
         if event.event is None:

@@ -90,7 +90,7 @@ def figures_of(controller: Controller, redraw_s: float) -> list[tuple[str, str, 
     connection = controller.connection
     behind_s, missing, lost = connection.behind_s, controller.missing, controller.lost
     dropped = _dropped(connection)
-    redraw_ms = redraw_s * 1e3
+    redraw_ms, failed = redraw_s * 1e3, controller.failures.number + connection.failures
     behind = "" if behind_s is None else f"behind live {behind_s:.1f} s"
     return [
         ("rate", f"{count(round(connection.events_per_s))} events/s", "dim"),
@@ -98,6 +98,7 @@ def figures_of(controller: Controller, redraw_s: float) -> list[tuple[str, str, 
         ("missing", f"missing {count(missing)}", "warning" if missing else "dim"),
         ("gaps", f"gaps {count(lost)}", "error" if lost else "dim"),
         ("dropped", "" if is_file(connection) else f"dropped here {count(dropped)}", "warning" if dropped else "dim"),
+        ("failed", f"not shown {count(failed)}" if failed else "", "error"),
         ("redraw", f"redraw {redraw_ms:.0f} ms at {1000 // TICK_MS} Hz", "warning" if redraw_ms > TICK_MS else "dim"),
     ]
 
@@ -173,6 +174,9 @@ def _client(controller: Controller) -> Part:
     shown = f"{count(controller.shown_events)} taken in"
     dropped = _dropped(controller.connection)
     skipped = sum(controller.skipped.values())
+    if failed := controller.failures.number:
+        told = f"{plural(failed, 'time')} something could not be shown, last {controller.failures.last}"
+        return Part("This client", shown, told, "error")
     if controller.hidden_agents:
         return Part(
             "This client", shown, f"no tab left for {plural(len(controller.hidden_agents), 'agent')}", "warning"

@@ -204,6 +204,7 @@ QLabel[badge] { border-radius: 9px; padding: 1px 8px; min-height: 16px; max-heig
 #card { background: $panel; border: 1px solid $line; border-radius: 8px; }
 #banner { background: $warning_tint; border-bottom: 1px solid $line; }
 #banner QLabel { color: $warning; }
+#cover { background: $panel; border: none; }
 #segments { background: $raised; border-radius: 8px; }
 #segments QPushButton { border: 1px solid transparent; border-radius: 6px; padding: 3px 12px; min-width: 104px;
     color: $dim; background: transparent; }

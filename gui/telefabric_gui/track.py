@@ -80,8 +80,9 @@ class Track:
         episodes: list[tuple[Any, ...]] = []
         step_raws: list[bytes] = []
         episode_raws: list[bytes] = []
-        streams = self.streams
-        for _, stream_id, seq, _, inner, raw, live in self.pending:
+        streams, pending = self.streams, self.pending
+        self.pending = []
+        for _, stream_id, seq, _, inner, raw, live in pending:
             if type(inner) is Step:
                 steps.append(_step_row(streams[stream_id], seq, inner))
                 step_raws.append(raw)
@@ -91,7 +92,6 @@ class Track:
                 episode_raws.append(raw)
             elif type(inner) is Metric:
                 self._add_point(inner)
-        self.pending.clear()
         own = {streams[stream_id]: given for stream_id, given in marks.items() if stream_id in streams}
         self.steps.apply(steps, step_raws, own)
         self.episodes.apply(episodes, episode_raws, own)

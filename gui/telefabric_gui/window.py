@@ -22,6 +22,7 @@ from telefabric.feed import Link
 from telefabric_gui import health, theme
 from telefabric_gui.controller import Controller
 from telefabric_gui.figures import count, duration, plural
+from telefabric_gui.isolation import Views
 from telefabric_gui.models.runs import RunList, RunRow, spark
 from telefabric_gui.track import Track
 from telefabric_gui.views.banner import Banner
@@ -58,6 +59,7 @@ class MainWindow(QMainWindow):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
+        self.views = Views(controller.failures)
         controller.setParent(self)
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
@@ -79,6 +81,11 @@ class MainWindow(QMainWindow):
         self.runs = RunsDock(self.run_list)
         self.details = DetailsDock()
         self.status = StatusBar()
+        for view, name in (
+            (self.top, "The bar on top"), (self.runs, "Runs"), (self.details, "Health and details"),
+            (self.status, "Figures"),
+        ):  # fmt: skip
+            view.setAccessibleName(name)
         self.banner = Banner()
         self.empty = EmptyView()
         self.tabs = QTabWidget()
@@ -113,7 +120,7 @@ class MainWindow(QMainWindow):
     def _connect(self) -> None:
         controller = self.controller
         controller.ticked.connect(self._on_tick)
-        controller.runs_changed.connect(self._show_runs)
+        controller.runs_changed.connect(lambda: self.views.update(self.runs, self._show_runs, self._ticks))
         controller.track_opened.connect(self._open_page)
         controller.track_closed.connect(self._close_page)
         controller.paused_changed.connect(self._on_paused)
@@ -218,7 +225,7 @@ class MainWindow(QMainWindow):
 
     def _built(self, tab: Tab) -> Page:
         if tab.page is None:
-            page = tab.build()
+            page = tab.build(self.views)
             page.let_go.connect(self.follow)
             page.frame_wanted.connect(self.controller.ask_frame)
             page.set_paused(self.controller.paused)
@@ -243,31 +250,34 @@ class MainWindow(QMainWindow):
             self._refresh_page()
 
     def _on_tick(self) -> None:
-        self._show_connection()
-        self._show_paused()
-        self._show_centre()
+        for view, show in (
+            (self.top, self._show_top), (self.status, self._show_figures), (self.stack, self._show_centre),
+            (self.details, self._show_health), (self.runs, self._show_runs_slowly),
+        ):  # fmt: skip
+            self.views.update(view, show, self._ticks)
         self._refresh_page()
-        self._show_health()
-        if self._ticks % _SLOW_TICKS == 0:
-            self._show_runs()
-            self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
         self._ticks += 1
 
     # -- showing -------------------------------------------------------------------------------------------------
 
-    def _show_connection(self) -> None:
+    def _show_top(self) -> None:
+        connection = self.controller.connection
+        told = f"{health.words_of(connection)}: {connection.address}"
+        told += f"\n{connection.sentence}" if connection.sentence else ""
+        tone, live = health.tone_of(connection.link), connection.link is Link.LIVE
+        self.top.show_connection(tone, health.place_of(connection), told, pulse=live)
+        self._show_paused()
+
+    def _show_figures(self) -> None:
         connection = self.controller.connection
         live = connection.link is Link.LIVE
-        tone, words = health.tone_of(connection.link), health.words_of(connection)
-        told = f"{words}: {connection.address}" + (f"\n{connection.sentence}" if connection.sentence else "")
-        self.top.show_connection(tone, health.place_of(connection), told, pulse=live)
-        self.status.show_state(tone, words, pulse=live)
+        self.status.show_state(health.tone_of(connection.link), health.words_of(connection), pulse=live)
+        if self._ticks % _SLOW_TICKS == 0:
+            self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
             self.status.show_figure(name, text, role)
         age = page.frame_age_s if (page := self.page) else None
         self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
-        broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY)
-        self.banner.say(connection.sentence if broken and self._tabs else "")
 
     def _show_paused(self) -> None:
         controller, waiting = self.controller, ""
@@ -277,12 +287,15 @@ class MainWindow(QMainWindow):
         self.top.show_paused(controller.paused, waiting)
 
     def _show_centre(self) -> None:
+        connection = self.controller.connection
+        broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY) and self._tabs
+        self.banner.say(connection.sentence if broken else connection.notice)
         if self._tabs:
             self.stack.setCurrentWidget(self.tabs)
             return
         controller = self.controller
         waiting_for = controller.watched[-1] if controller.watched else None
-        self.empty.show_situation(situation(controller.connection, len(controller.runs), waiting_for))
+        self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
         self.stack.setCurrentWidget(self.empty)
 
     def _refresh_page(self) -> None:
@@ -302,6 +315,10 @@ class MainWindow(QMainWindow):
             self.details.show_latency(controller.latencies)
         self.details.show_step(page.details if page else [])
         self.details.show_run(health.run_details(run))
+
+    def _show_runs_slowly(self) -> None:
+        if self._ticks % _SLOW_TICKS == 0:
+            self._show_runs()
 
     def _show_runs(self) -> None:
         controller = self.controller

@@ -115,6 +115,8 @@ class Follower:
             self._live.subscription.lost_in_transit,
             self._gathering.pending,
             tuple(self._live.status.get("absent", ())),
+            self._live.failures.number + self._history.failures.number,
+            self._live.failures.last or self._history.failures.last,
         )
 
     def _link(self, now_s: float) -> tuple[Link, str]:

@@ -7,6 +7,7 @@ import threading
 
 from telefabric.address import Address
 from telefabric.errors import TelefabricError
+from telefabric.failures import Failures
 from telefabric.feed import event_of
 from telefabric.follow.gathering import Gathering, Seen, Task
 from telefabric.framedesk import FrameDesk
@@ -29,6 +30,7 @@ class History:
         self.streams: list[Stream] = []
         self.problem = ""
         """Why nothing is fetched now: a sentence; empty when it is."""
+        self.failures = Failures()
         self._address = address
         self._gathering = gathering
         self._desk = desk
@@ -51,15 +53,17 @@ class History:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
-                patience_s = self._turn()
-                self._wake.wait(patience_s)
-                self._wake.clear()
+            self.failures.endure("Reading history", self._turn, self._stop)
         finally:
             self._close()
 
-    def _turn(self) -> float:
-        """One look at the store; how long to wait for the next."""
+    def _turn(self) -> None:
+        """One look at the store, and the wait for the next."""
+        self._wake.wait(self._look_and_fetch())
+        self._wake.clear()
+
+    def _look_and_fetch(self) -> float:
+        """How long to wait for the next look."""
         try:
             if self._reader is None:
                 self._reader = RemoteReader(self._address)

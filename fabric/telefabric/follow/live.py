@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from telefabric.address import Address
+from telefabric.failures import Failures
 from telefabric.follow.gathering import Gathering, Seen
 from telefabric.session.handover import Numbered
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
@@ -23,6 +24,7 @@ class LiveLink:
         self.subscription = LiveSubscription(address, name=name, runs=(), pictures=(), policy=policy)
         self.status: dict[str, Any] = {}
         """What the broker last said of its streams."""
+        self.failures = Failures()
         self._gathering = gathering
         self._policy = policy
         self._pictures: frozenset[str] = frozenset()
@@ -51,8 +53,7 @@ class LiveLink:
     def _run(self) -> None:
         with self.subscription:
             self._watch()
-            while not self._stop.is_set():
-                self._turn()
+            self.failures.endure("Receiving live events", self._turn, self._stop)
 
     def _turn(self) -> None:
         subscription = self.subscription

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg  # type: ignore[import-untyped]
 from PySide6.QtCore import QEvent, Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
 from telefabric_gui.figures import count, real
 from telefabric_gui.reduction import Floats, extremes, means, smoothed, unit_of
 from telefabric_gui.track import Points
+from telefabric_gui.views.painting import reported
 
 _RAW_OPACITY = 0.28
 _FLAT = 1e-12
@@ -114,6 +115,10 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         super().changeEvent(event)
         if event.type() == QEvent.Type.StyleChange and hasattr(self, "_end"):
             self.dress()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        with reported():
+            super().paintEvent(event)
 
     def mouseDoubleClickEvent(self, event: Any) -> None:
         self.follow()

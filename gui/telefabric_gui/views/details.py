@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QToolTip, QVBoxL
 from telefabric_gui import theme
 from telefabric_gui.figures import duration
 from telefabric_gui.views.card import label, restyle
+from telefabric_gui.views.painting import painting
 
 WIDTH_PX = 300
 _LINK_PX = 56
@@ -135,7 +136,7 @@ class _Chain(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
-        with QPainter(self) as painter:
+        with painting(self) as painter:
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             top = 0
             for place, (part, height) in enumerate(zip(self._parts, self._heights, strict=True)):
@@ -195,7 +196,7 @@ class _Histogram(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
-        with QPainter(self) as painter:
+        with painting(self) as painter:
             height, most = self.height() - 26, max([1, *self._counts])
             width = self.width() / _BUCKETS
             for place, number in enumerate(self._counts):
@@ -225,7 +226,7 @@ class _Pairs(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         colours = theme.active()
-        with QPainter(self) as painter:
+        with painting(self) as painter:
             for place, (name, value) in enumerate(self._pairs):
                 line = QRect(0, place * _PAIR_PX, self.width() - 4, _PAIR_PX)
                 painter.setFont(theme.text_font())

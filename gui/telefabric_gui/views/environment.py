@@ -9,6 +9,7 @@ from PySide6.QtGui import QColor, QFont, QFontMetrics, QImage, QMouseEvent, QPai
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from telefabric_gui import theme
+from telefabric_gui.views.painting import painting
 from telefabric_gui.views.scenes import Scene
 
 _FIGURES_PX = 44
@@ -43,7 +44,7 @@ class EnvironmentView(QWidget):
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        with QPainter(self) as painter:
+        with painting(self) as painter:
             painter.fillRect(event.rect(), QColor(theme.active().panel))
             if self._scene is None:
                 return

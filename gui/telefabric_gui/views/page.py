@@ -11,8 +11,10 @@ from PySide6.QtCore import QPoint, QSize, Qt, Signal
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
+from telefabric.failures import Failures
 from telefabric.feed import RunView
 from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
+from telefabric_gui.isolation import Views
 from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
 from telefabric_gui.models.steps import StepTable, end_of, step_of
@@ -46,10 +48,12 @@ class Page(QWidget):
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
 
-    def __init__(self, track: Track, parent: QWidget | None = None) -> None:
+    def __init__(self, track: Track, parent: QWidget | None = None, views: Views | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("page")
+        self.setAccessibleName(f"{track.key.agent_id} of {track.key.run_id}")
         self.track = track
+        self._views = views or Views(Failures())
         self.details: Details = []
         """The step that is shown, for the details dock."""
         self.step_table = StepTable(track.steps, self)
@@ -59,7 +63,9 @@ class Page(QWidget):
         self.steps.setAccessibleName("Steps")
         self.episodes.setAccessibleName("Episodes")
         self.environment = EnvironmentView()
+        self.environment.setAccessibleName("Environment")
         self.chart = SeriesChart()
+        self.chart.setAccessibleName("Chart")
         self.banner = Banner()
         self._name = _RETURN
         """The series in the chart."""
@@ -71,7 +77,9 @@ class Page(QWidget):
         self._ticks = 0
         self.lane = Lane(track.key, self)
         """The frames of this machine's ring, if there is one."""
-        self.lane.arrived.connect(self._show_lane)
+        self.lane.arrived.connect(
+            lambda: self._views.update(self.environment, self._show_lane, self.lane.frame and self.lane.frame.number)
+        )
         self._lane_wanted = True
         """The newest frame is to be shown: nothing is paused, and no step was chosen."""
         self._lane_state = ""
@@ -91,7 +99,20 @@ class Page(QWidget):
     # -- what the window asks for --------------------------------------------------------------------------------
 
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
-        """Show what came since the last time."""
+        """Show what came since the last time, each part for itself."""
+        picked = self.steps.picked_position()
+        given = self.track.version, picked, paused, self._name
+        for view, show in (
+            (self.environment, partial(self._refresh_environment, run, paused=paused)),
+            (self.steps, partial(self._say_steps, pinned=picked is not None, paused=paused)),
+            (self.episodes, self._say_episodes), (self.banner, partial(self._warn, run)),
+        ):  # fmt: skip
+            self._views.update(view, show, given)
+        if self._ticks % CHART_TICKS == 0 and not (paused and self._drawn[1] >= 0):
+            self._views.update(self.chart, self._draw_chart, given)
+        self._ticks += 1
+
+    def _refresh_environment(self, run: RunView | None, *, paused: bool) -> None:
         metadata = metadata_of(run.metadata if run else b"")
         if metadata is not self._metadata:
             self._metadata = metadata
@@ -107,11 +128,9 @@ class Page(QWidget):
             self._show_step(rows, position, metadata, self._frame(rows, position, pinned=pinned))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
-        self._captions(run, pinned=pinned, paused=paused)
-        self._warn(run)
-        if self._ticks % CHART_TICKS == 0 and not (paused and self._drawn[1] >= 0):
-            self._draw_chart()
-        self._ticks += 1
+        if not self._still:
+            self._say_path()
+        self._say_age(run, following=not pinned and not paused)
 
     @property
     def frame_age_s(self) -> float | None:
@@ -277,7 +296,6 @@ class Page(QWidget):
         key = (int(row["stream"]), int(row["seq"]), rate, len(metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
-        self._step_shown = key
         step = step_of(rows.raw(position))
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
@@ -310,8 +328,9 @@ class Page(QWidget):
         ]
         if step and (info := short(decoded(step.info), 200)) not in ("", NONE):
             self.details.append(("info", info))
+        self._step_shown = key
 
-    def _captions(self, run: RunView | None, *, pinned: bool, paused: bool) -> None:
+    def _say_steps(self, *, pinned: bool, paused: bool) -> None:
         steps = self.step_table.rows
         of = (
             count(steps.events)
@@ -325,17 +344,19 @@ class Page(QWidget):
             standing = "one step chosen"
         self._steps_card.caption.setText(f"{standing} · {of}")
         self._newest.setVisible(not paused and (pinned or not self.steps.following))
-        episodes = self.episode_table.rows
-        self._episodes_card.caption.setText(count(episodes.events))
-        if not self._still:
-            self._say_path()
+
+    def _say_episodes(self) -> None:
+        self._episodes_card.caption.setText(count(self.episode_table.rows.events))
+
+    def _say_age(self, run: RunView | None, *, following: bool) -> None:
+        """Of the newest step, or of the ring's frame."""
+        steps = self.step_table.rows
         running = run is not None and run.state in ("running", "revived", "idle")
         newest = newest_event(steps)
         age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else None
         if self._lane_shown:
             age = self.lane.age_s
-        following = running and not pinned and not paused
-        self._age.setText(f"age {duration(age)}" if following and age is not None else "")
+        self._age.setText(f"age {duration(age)}" if running and following and age is not None else "")
 
     def _say_path(self) -> None:
         """Which way what is shown came, and how many a second."""
@@ -381,11 +402,11 @@ class Page(QWidget):
         self._series.setVisible(bool(self.track.metrics))
         if self._drawn == (name, self.track.version):
             return
-        self._drawn = (name, self.track.version)
         points = self.track.returns() if name == _RETURN else self.track.metric(name)
         left_out = f" · {plural(points.infinite, 'value')} beyond all numbers not drawn" if points.infinite else ""
         self._chart_card.caption.setText(f"EMA {EMA} · by step{left_out}")
         self.chart.show_points(points)
+        self._drawn = (name, self.track.version)
 
     def show_series(self, name: str) -> None:
         """Chart the episode returns, or a metric."""
@@ -414,8 +435,8 @@ class Tab(QWidget):
         self.track = track
         self.page: Page | None = None
 
-    def build(self) -> Page:
-        self.page = Page(self.track, self)
+    def build(self, views: Views) -> Page:
+        self.page = Page(self.track, self, views)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
         return self.page

@@ -14,7 +14,7 @@ from PySide6.QtCore import (
     Qt,
     Signal,
 )  # fmt: skip
-from PySide6.QtGui import QColor, QPainter, QPen, QPolygonF
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -31,6 +31,7 @@ from telefabric_gui import theme
 from telefabric_gui.figures import count, metadata_of, short
 from telefabric_gui.models.runs import ROW_ROLE, RunList, RunRow
 from telefabric_gui.views.card import label
+from telefabric_gui.views.painting import reported
 
 WIDTH_PX = 264
 ROW_PX = 64
@@ -54,7 +55,7 @@ class RunsDock(QFrame):
         self.filter.setAccessibleName("Filter runs")
         self.filter.textChanged.connect(self._proxy.setFilterFixedString)
         self.filter.textChanged.connect(self._on_count)
-        self.list = QListView()
+        self.list = _List()
         self.list.setModel(self._proxy)
         self.list.setItemDelegate(_Delegate(self.list))
         self.list.setUniformItemSizes(True)
@@ -102,6 +103,12 @@ class RunsDock(QFrame):
         shown, total = self._proxy.rowCount(), self._runs.rowCount()
         self._total.setText(count(total) if shown == total else f"{count(shown)} of {count(total)}")
         self._hint.setVisible(bool(total) and not shown)
+
+
+class _List(QListView):
+    def paintEvent(self, event: QPaintEvent) -> None:
+        with reported():
+            super().paintEvent(event)
 
 
 class _Filter(QSortFilterProxyModel):

@@ -17,6 +17,7 @@ FIGURES = {
     "missing": ("missing 000 000", "Events that have not come yet and are being fetched from the store"),
     "gaps": ("gaps 000 000", "Events that are known to be lost for good"),
     "dropped": ("dropped here 000 000", "Live events that were left out on the way to this client"),
+    "failed": ("not shown 000", "Times that something could not be shown; its view says what and why"),
     "frame": ("frame age 000 ms", "Time since the newest picture of the tab in front was taken"),
     "memory": ("memory 0 000 MB", "Memory of this client"),
     "redraw": ("redraw 000 ms at 20 Hz", "Time to take in what came and to paint it"),

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
 from telefabric_gui import theme
 from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable
 from telefabric_gui.rows import EVENT, GAP
+from telefabric_gui.views.painting import painting
 
 ROW_PX = 24
 _PAD_PX = 6
@@ -85,7 +86,7 @@ class TableView(QTableView):
         if look != self._painted_for:
             self._painted_for = look
             self._pictures.clear()
-        with QPainter(self.viewport()) as painter:
+        with painting(self.viewport()) as painter:
             painter.fillRect(event.rect(), QColor(theme.active().panel))
             row, bottom = self.rowAt(max(event.rect().top(), 0)), event.rect().bottom()
             while 0 <= row < self._events.rowCount() and (top := self.rowViewportPosition(row)) <= bottom:

@@ -1,0 +1,29 @@
+"""Painting that keeps what it raises to itself.
+
+Qt is in the midst of painting everything else when it calls a painter. PySide raises what one leaves behind in each
+that follows, which paints nothing then, and a painter that was not ended makes Qt crash.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PySide6.QtGui import QPaintDevice, QPainter
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """What the block raises goes to `sys.excepthook`, as what nobody catches does."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a boundary: between Qt and a painter
+        sys.excepthook(type(error), error, error.__traceback__)
+
+
+@contextmanager
+def painting(device: QPaintDevice) -> Iterator[QPainter]:
+    """A painter for one paint event."""
+    with reported(), QPainter(device) as painter:
+        yield painter
