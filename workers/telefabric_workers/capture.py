@@ -91,9 +91,10 @@ def masked(arguments: Collection[str]) -> list[str]:
 
 
 def _folder() -> Path:
-    """Where the program's own code is, or where it was started."""
+    """Where the program's own code is; where it was started when that is an installed command, or none."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(main).absolute().parent if main else Path.cwd()
+    path = Path(main).absolute() if main else Path(sys.prefix)
+    return Path.cwd() if path.is_relative_to(sys.prefix) else path.parent
 
 
 def git(folder: Path) -> dict[str, Any] | None:
