@@ -40,7 +40,7 @@ from telefabric_schemas.events import (
     RunStarted,
     Step,
 )
-from telefabric_workers import lifetime, lineage
+from telefabric_workers import capture, lifetime, lineage
 from telefabric_workers.cells import Cell
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.frames import Moment
@@ -49,6 +49,7 @@ from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_
 from telefabric_workers.problems import Problem, Problems
 from telefabric_workers.repair import coerce, described, name_of, raw, real, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
+from telefabric_workers.system import SystemMetrics
 
 StepCallback = Callable[[Step], object]
 EpisodeCallback = Callable[[Episode], object]
@@ -107,6 +108,9 @@ class Worker:
         """Calls that came from inside another one: from a signal handler."""
         self._unusual = "unopened"
         """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
+        self.captured = environment.captured
+        """What of the program goes into the metadata; ``environment`` is told by a wrapper."""
+        self._system: SystemMetrics | None = None
         self._info: StreamInfo | None = None
         self._outbox: Outbox = Nowhere()
         self._next_seq = 1
@@ -455,6 +459,8 @@ class Worker:
             self._unusual = "closed"
             return self._outbox.stored_all
 
+        if self._system is not None:
+            self._system.stop()
         end = self._last_event(outcome, reason)
         self._outbox.end()
         with self._outbox.lock:
@@ -555,7 +561,9 @@ class Worker:
             self._unusual = "off"
             return
         lineage.announce(self.run_id, info.stream)
-        self._unusual = ""  # last: from here on other threads emit
+        self._unusual = ""  # from here on other threads emit
+        if interval_s := self._terms.environment.system_metrics_s:
+            self._system = SystemMetrics(self, interval_s, self._terms.environment.spool)
 
     def _revive(self) -> bool:
         """The unusual cases of a call: True when it may go on. Never under the outbox's lock."""
@@ -833,6 +841,9 @@ def _moment_of(event: Step) -> Moment:
 def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
     """A worker that is open. Raises `telefabric.errors.SpoolError`, and `UsageError` for what is unusable."""
     usable, problems = _encode_metadata(_as_mapping(metadata))
+    program = capture.added(usable, "program", capture.program(terms.environment.captured))
+    usable, more_problems = _encode_metadata({**usable, **program})
+    problems += more_problems
     worker = Worker(terms._replace(metadata={name: bytes(value) for name, value in usable.items()}))
     worker.tell(problems)  # before anything is opened: it raises when strict
     worker.begin()
