@@ -135,3 +135,18 @@ def watch(url: str) -> str:
             lines.append(line)
         process.send_signal(signal.SIGINT)
         return "".join(lines)
+
+
+def test_what_dead_workers_left_on_a_machine_is_in_the_status(tmp_path: Path) -> None:
+    """A spool that nobody can read is never delivered: whoever looks at the status is told."""
+    port = free_ports()
+    left = tmp_path / "spool" / ("ab" * 16)
+    left.mkdir(parents=True)
+    (left / "stream").write_bytes(b"\xc1")
+    (left / "lock").touch()
+    address = Address("127.0.0.1", port)
+    with broker(port), connect(address.url, spool=tmp_path / "spool", exit_flush_s=0) as worker:
+        worker.step(episode=0, step=0)
+        told = wait_for(lambda: ask_status(address, 5).status["left_spools"], "the worker has told of it")
+    assert list(told.values()) == [1]
+    assert f"{next(iter(told))} has 1 spools of workers that have ended" in shown(found(left_spools=told), 200)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
@@ -31,6 +32,8 @@ from telefabric.errors import UsageError
 from telefabric_workers import capture
 from telefabric_workers.repair import real
 from telefabric_workers.worker import Worker
+
+_copies_told = False
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
@@ -135,6 +138,18 @@ class _Track:
         self._total = 0.0
 
 
+class _Nobody:
+    """In the place of a worker: records nothing."""
+
+    closed = False
+    captured: tuple[str, ...] = ()
+
+    def nothing(self, **_: Any) -> None:
+        return
+
+    step = episode = reset = nothing
+
+
 class _Teller:
     """What all episodes of a wrapper have in common."""
 
@@ -153,6 +168,19 @@ class _Teller:
         self.policy_label = policy_label
         self.observations = observations
         self.infos = infos
+
+    def __deepcopy__(self, memo: object) -> _Teller:
+        """A copy plays the same episodes on, such as a planner's: in the record they would be mixed with the others."""
+        global _copies_told
+        if not _copies_told:
+            _copies_told = True
+            log.warning(
+                "worker.copy_silent: a deep copy of a recorded environment records nothing: "
+                "wrap it again, with an env_index of its own, to record it too (told once)"
+            )
+        teller = copy(self)
+        teller.worker = cast("Worker", _Nobody())
+        return teller
 
     def tell_environment(self, env: Any) -> None:
         """Add an environment to the metadata of the run, unless it is there or a setting leaves it out."""

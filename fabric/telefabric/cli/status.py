@@ -118,12 +118,20 @@ def _shown(address: Address, found: dict[str, Any], width: int) -> Group:
     if refused:
         parts += [Text(), _told("dropped by the broker: " + _counts(refused), width)]
     parts += [_told(_mistake(one), width) for one in found.get("mistakes", ())[:_MISTAKES_SHOWN]]
+    parts += [_told(_left(host, spools), width) for host, spools in sorted(found.get("left_spools", {}).items())]
     return Group(*parts)
 
 
 def _mistake(one: dict[str, Any]) -> str:
     peer = clean(one["name"]) or f"peer {one['peer']}"
     return f"{peer} was corrected {one['ago_s']:.0f} s ago ({clean(one['reason'])}): {clean(one['message'])}"
+
+
+def _left(host: str, spools: int) -> str:
+    return (
+        f"{clean(host) or 'A machine'} has {spools} spools of workers that have ended; workers there deliver them. "
+        "Remedy if that number stays: telefabric spool drain there"
+    )
 
 
 def _lacking(address: Address, absent: list[str]) -> str:

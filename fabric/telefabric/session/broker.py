@@ -30,7 +30,7 @@ from telefabric.session.live import LiveCore
 from telefabric.session.mistakes import Mistakes
 from telefabric.session.peers import NS, Durable, Stream
 from telefabric.session.progress import Lag
-from telefabric.session.standing import emitted_of
+from telefabric.session.standing import emitted_of, left_spools
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header, parse_header
 
@@ -221,6 +221,7 @@ class BrokerCore:
             state.heard(now_ns, beat.oldest, beat.head)
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
+            state.left_spools = message.left_spools
             state.behind = census.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
@@ -518,6 +519,7 @@ class BrokerCore:
             "dropped": dict(self.dropped),
             "live_dropped": dict(self.live.lane.dropped),
             "mistakes": self._mistakes.status(now_ns),
+            "left_spools": left_spools(self._streams.values(), now_ns),
         }  # fmt: skip
 
     def figures(self, now_ns: int) -> Figures:

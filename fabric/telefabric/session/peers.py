@@ -45,6 +45,8 @@ class Stream:
     """When it spoke again after it had been silent."""
     clock_offset_ns: int | None = None
     round_trip_ns: int | None = None
+    left_spools: int = 0
+    """Of workers that have ended, on its machine."""
     lags: dict[str, Lag] = field(default_factory=dict)
     """By hop."""
     behind: str = ""
