@@ -461,7 +461,7 @@ def test_a_word_that_is_no_outcome_is_told_and_fails_the_run(alone: Callable[...
     worker = alone()
     worker.close("done")  # type: ignore[arg-type]
     assert left(worker)[-1].outcome == "failed"
-    assert left(worker)[-1].reason == "it ended as 'done'"
+    assert left(worker)[-1].reason == "ended as 'done'"
     assert worker.problems == {"run_completed.outcome": 1}
 
 

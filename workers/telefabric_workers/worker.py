@@ -482,7 +482,7 @@ class Worker:
         if outcome not in _OUTCOMES:
             words = ", ".join(_OUTCOMES)
             self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is none of {words}")])
-            outcome, reason = "failed", reason or f"it ended as {text(outcome)!r}"
+            outcome, reason = "failed", reason or f"ended as {text(outcome)!r}"
         event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
         self._make_plain(event)
         return event
