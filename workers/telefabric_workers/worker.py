@@ -78,9 +78,10 @@ class Worker:
     """One stream of events of one run. Made by `telefabric_workers.connect`. All methods are for any thread, and for
     signal handlers: a call that interrupts another one of its thread is carried out right after it.
 
-    A value that cannot be used (not encodable, out of range, too large) is told once per kind and field, counted in
-    `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and nothing is
-    emitted. Numpy scalars and arrays, bytes, nested maps and sequences are fine as actions, observations and infos.
+    A value, or the part of it, that cannot be used (not encodable, out of range, too large) is told once by its path,
+    counted in `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and
+    nothing is emitted. Numpy scalars and arrays, bytes, nested maps and sequences are fine as actions, observations and
+    infos.
 
     A worker that is pickled, as the arguments of a process that is spawned are, opens a stream of its own in the
     process that unpickles it, at its first call there; within one process it stays the same worker.
@@ -124,7 +125,7 @@ class Worker:
 
     @property
     def problems(self) -> Counter[str]:
-        """Values that could not be used, by ``kind.field``; and as ``frame.thinned`` frames for which was no room."""
+        """Values that were not usable, by path (``step.info.bad``); as ``frame.thinned``, frames without room."""
         return self._problems.counts
 
     # -- what a loop emits ---------------------------------------------------------------------------------------
