@@ -28,6 +28,7 @@ from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower, Source
 from telefabric.inquiry import ask_status
+from telefabric.names import require_short
 from telefabric.policy import parse as parse_policy
 from telefabric.store.database import FILE_NAME, store_file
 from telefabric.store.filereader import FileReader
@@ -285,7 +286,9 @@ def _tail_from_start(
 ) -> None:
     """History, then live, as one. Goes on until it is interrupted, whoever goes away meanwhile."""
     follower = Follower(address, name="telefabric tail", history_events=None, in_order=True)
-    follower.watch(frozenset({run or newest_run(address)}))
+    chosen = run or newest_run(address)
+    require_short("--run", [chosen])
+    follower.watch(frozenset({chosen}))
     follower.start()
     told = ""
     try:
