@@ -22,6 +22,7 @@ import pytest
 from msgspec.msgpack import Ext
 from processes import TELEFABRIC, broker, free_ports
 from skips import requires
+from slowness import patience
 from store_fixtures import (
     TIME_NS,
     Scribe,
@@ -49,7 +50,7 @@ WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.ma
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*TELEFABRIC, *map(str, arguments)],
-        capture_output=True, encoding="utf-8", env=os.environ | (env or {}), timeout=60, check=False,
+        capture_output=True, encoding="utf-8", env=os.environ | (env or {}), timeout=patience(60), check=False,
     )  # fmt: skip
 
 
@@ -314,7 +315,7 @@ def into_full_disk(command: Sequence[str | Path]) -> tuple[int, str]:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*TELEFABRIC, *map(str, command)],
-            stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False,
+            stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=patience(60), check=False,
         )  # fmt: skip
     return done.returncode, done.stderr
 
