@@ -68,6 +68,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, ring_folder: str) -> Non
     for name in [name for name in os.environ if name.startswith("TELEFABRIC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TELEFABRIC_RING", ring_folder)
+    monkeypatch.setenv("TELEFABRIC_CAPTURE", "off")  # so that metadata and events are those that a test gave
+    monkeypatch.setenv("TELEFABRIC_SYSTEM_METRICS_S", "0")
 
 
 @pytest.fixture

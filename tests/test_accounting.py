@@ -23,6 +23,7 @@ from skips import requires
 from telefabric import limits, policy
 from telefabric.address import Address
 from telefabric.inquiry import ask_status
+from telefabric.logthread import log_thread
 from telefabric.session.progress import Hop
 from telefabric.store.audit import audit
 from telefabric.store.database import FILE_NAME
@@ -197,6 +198,7 @@ def test_whoever_wants_to_be_waited_for_is_told_when_it_is_not(
         finally:
             keeper.close()
     assert "--required" in keeper.refusal
+    assert log_thread.settle(10)
     assert caplog.messages == [f"durable.refused: {keeper.refusal}"]
 
 

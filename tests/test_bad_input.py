@@ -21,6 +21,7 @@ from skips import requires
 from telefabric.limits import SEGMENT_BYTES
 from telefabric.store.audit import audit
 from telefabric.store.database import APPLICATION_ID, FILE_NAME, VERSION
+from telefabric.store.writer import Writer
 from telefabric_workers import connect
 
 FAILED, USAGE = 1, 2
@@ -292,19 +293,51 @@ def test_a_folder_of_another_user(tmp_path_factory: pytest.TempPathFactory) -> N
     for parent in (folder, folder.parent, folder.parent.parent):
         parent.chmod(0o755)
     locked.chmod(0o700)
+    Writer(folder / "theirs" / FILE_NAME).close()
+    for path in (folder / "theirs", folder / "theirs" / FILE_NAME):
+        os.chown(path, 65534, 65534)
     another = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     connected = ["--connect", url(free_ports())]
     for command, remedy in (
         (["store", *connected, "--data", str(folder)], "--data"),
         (["store", *connected, "--data", str(locked)], "--data"),
         (["spool", "drain", *connected, "--spool", str(locked)], "--spool"),
+        (["dump"], "check the rights of its folder"),
+        (["tail", "--no-follow"], "check the rights of its folder"),
+        (["export", "--run", "run", "--episode", "0", "--video", str(locked / "x.mp4")], "the rights of its folder"),
+        (["dump", "--store", str(locked / FILE_NAME)], "--store"),
+        (["store", "verify"], "--store"),
+        (["store", "backup", "/tmp/x.sqlite"], "--store"),
+        (["store", "backup", str(locked / "x.sqlite"), "--store", str(folder / "theirs")], "name another file"),
     ):
         done = subprocess.run(
             [*another, *TELEFABRIC, *command],
             capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, check=False, cwd="/",
+            env={**os.environ, "XDG_DATA_HOME": str(locked)},
         )  # fmt: skip
         assert done.returncode == FAILED, done.stderr
         assert remedy in only_sentence(done)
+
+
+@requires("the right to run a program as another user, and a Python that this user can read", _can_be_another())
+def test_doctor_tells_the_spools_of_another_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One of theirs is told and hides none of one's own."""
+    root = tmp_path_factory.mktemp("spools")
+    for parent in (root, root.parent, root.parent.parent):
+        parent.chmod(0o755)
+    for name in ("a", "b"):
+        connect(url(free_ports()), run="run", spool=root, worker=name, exit_flush_s=0).close()
+    theirs, ours = sorted(root.iterdir())
+    theirs.chmod(0o700)
+    ours.chmod(0o755)
+    for path in (ours, *ours.iterdir()):
+        os.chown(path, 65534, 65534)
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *TELEFABRIC, "doctor", "--spool", str(root)],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False, cwd="/",
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert f"1 spool in {root} cannot be looked at, of another user; 1 spool of dead workers of yours" in done.stdout
 
 
 def test_a_second_store_on_the_same_folder(tmp_path: Path) -> None:
@@ -358,8 +391,10 @@ def test_a_spool_that_is_removed_while_it_is_written(tmp_path: Path, caplog: pyt
     assert worker.dropped > 0
     with broker(port), store(port, tmp_path):
         wait_for(lambda: "somebody removed files of the spool" in caplog.text, "it is told what happened")
-        assert worker.flush(20), "the broker was not there when the link dialled; closing would not wait for it"
-        assert worker.close()
+        assert not worker.flush(20), "some were dropped"
+        assert worker.acknowledged == worker.emitted
+        assert not worker.close()
+    assert f"{worker.dropped} of {worker.emitted} events were dropped and are lost" in caplog.text
     found = audit(tmp_path / FILE_NAME, worker.stream_id, worker.emitted)
     assert (found.missing, found.duplicated, found.lost) == (0, 0, worker.dropped)
 

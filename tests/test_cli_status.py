@@ -62,6 +62,21 @@ def test_a_number_stands_in_one_line(width: int) -> None:
     assert "…" not in text
 
 
+def test_running_streams_come_first_and_of_them_the_newest() -> None:
+    (one,) = found()["streams"]
+    states = [
+        ("old", "running", 1), ("gone", "stalled", 9), ("new", "running", 3), ("late", "running", 2),
+        ("idle", "idle", 8),
+    ]  # fmt: skip
+    streams = [
+        {**one, "run_id": run, "state": state, "started_ns": began, "first_behind": "store" if run == "late" else None}
+        for run, state, began in states
+    ]
+    first_words = [next(iter(line.split()), "") for line in shown(found(streams=streams), 120).splitlines()]
+    runs = {run for run, *_ in states}
+    assert [word for word in first_words if word in runs] == ["late", "new", "old", "gone", "idle"]
+
+
 def test_each_that_is_absent_has_its_own_remedy() -> None:
     text = shown(found(absent=["store", "returns"]), 1_000)
     assert "no store and no returns is attached." in text
@@ -120,3 +135,18 @@ def watch(url: str) -> str:
             lines.append(line)
         process.send_signal(signal.SIGINT)
         return "".join(lines)
+
+
+def test_what_dead_workers_left_on_a_machine_is_in_the_status(tmp_path: Path) -> None:
+    """A spool that nobody can read is never delivered: whoever looks at the status is told."""
+    port = free_ports()
+    left = tmp_path / "spool" / ("ab" * 16)
+    left.mkdir(parents=True)
+    (left / "stream").write_bytes(b"\xc1")
+    (left / "lock").touch()
+    address = Address("127.0.0.1", port)
+    with broker(port), connect(address.url, spool=tmp_path / "spool", exit_flush_s=0) as worker:
+        worker.step(episode=0, step=0)
+        told = wait_for(lambda: ask_status(address, 5).status["left_spools"], "the worker has told of it")
+    assert list(told.values()) == [1]
+    assert f"{next(iter(told))} has 1 spools of workers that have ended" in shown(found(left_spools=told), 200)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 from conftest import FabricService
 from processes import wait_for
 from skips import requires
@@ -19,6 +20,7 @@ from skips import requires
 from telefabric.address import Address
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower
+from telefabric.inquiry import ask_status
 from telefabric_schemas import Frame
 from telefabric_workers import Worker
 
@@ -159,6 +161,31 @@ def test_nobody_is_asked_to_render_while_nobody_watches(fabric_service: FabricSe
         wait_for(lambda: not is_watched(worker), "the worker is told that nobody watches any more")
         worker.step(episode=0, step=200, frame=camera)
         assert camera.calls == 0
+
+
+@pytest.mark.parametrize("topic", [b"run\0metric", b"run\0framework", b"\0pictures\0run\0", b"\0pictures\0"])
+def test_a_listener_of_the_tap_that_can_get_no_picture_makes_nobody_render(
+    fabric_service: FabricService, topic: bytes
+) -> None:
+    camera = Camera()
+    with fabric_service.connect(run="run") as worker, zmq.Context() as context, context.socket(zmq.SUB) as listener:
+        address = Address.parse(fabric_service.url)
+        listener.connect(address.resolve(ask_status(address).endpoints.tap or ""))
+        for one in (topic, b"run\0log"):
+            listener.subscribe(one)
+
+        def heard() -> bool:
+            worker.step(episode=0, step=1, frame=camera)
+            worker.log("line")
+            return bool(listener.poll(20))
+
+        wait_for(heard, "the worker is asked for its log")
+        for _ in range(20):
+            heard()
+        assert camera.calls == 0
+        assert not is_watched(worker)
+        listener.subscribe(b"run\0fr")
+        wait_for(lambda: heard() and camera.calls, "one that can get pictures does")
 
 
 @needs_jpeg

@@ -147,8 +147,9 @@ def test_a_disk_that_fills_up_without_a_broker_costs_the_oldest_events(disk: Dis
     dropped, before = worker.dropped, worker.emitted
     with broker(port), store(port, tmp_path):
         train(worker, 200)
-        assert worker.flush(20)
-        assert worker.close()
+        assert not worker.flush(20), "some were dropped"
+        assert worker.acknowledged == worker.emitted
+        assert not worker.close()
     found = stored_whole(tmp_path / FILE_NAME, worker)
     assert found.lost == dropped == worker.dropped, "what was dropped is a gap, and after there was room nothing was"
     (gap,) = gaps(tmp_path / FILE_NAME)
@@ -177,8 +178,9 @@ def test_events_that_no_disk_has_room_for_are_counted_one_by_one(disk: Disk, tmp
     dropped = worker.dropped
     with broker(port), store(port, tmp_path):
         train(worker, 300)
-        assert worker.flush(20)
-        assert worker.close()
+        assert not worker.flush(20), "some were dropped"
+        assert worker.acknowledged == worker.emitted
+        assert not worker.close()
     found = stored_whole(tmp_path / FILE_NAME, worker)
     assert found.lost == worker.dropped == dropped
     assert gaps(tmp_path / FILE_NAME) == [(1, dropped, "disk_full")]
@@ -213,7 +215,7 @@ def test_a_disk_that_is_full_during_a_run_that_is_stored(disk: Disk, tmp_path: P
         writer.signal(signal.SIGCONT)
         ballast.unlink()
         train(worker, 100)
-        assert worker.close()
+        assert not worker.close()
         found = stored_whole(tmp_path / FILE_NAME, worker)
     assert 0 < found.lost <= worker.dropped, "what was under way when it was dropped may be stored"
     assert {reason for _, _, reason in gaps(tmp_path / FILE_NAME)} == {"disk_full"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -706,3 +707,20 @@ def test_vector_and_single_environments_tell_the_same_story(recorder: Recorder, 
     assert recorder.ends(1) == alone.ends(0)
     assert recorder.episodes[-1].seed == alone.episodes[0].seed == 6
     alone.worker.close()
+
+
+def test_a_deep_copy_plays_on_and_records_nothing(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    env = TelemetryWrapper(gymnasium.make("CartPole-v1"), recorder.worker)
+    env.reset(seed=3)
+    env.step(0)
+    planner = copy.deepcopy(env)
+    for _ in range(100):
+        _, _, terminated, _, _ = planner.step(1)
+        if terminated:
+            break
+    planner.reset()
+    planner.close()
+    env.step(0)
+    assert [step.step_index for step in recorder.steps] == [0, 1]
+    assert recorder.episodes == []
+    assert caplog.text.count("worker.copy_silent") == 1

@@ -23,6 +23,7 @@ from processes import free_ports
 from skips import requires
 
 from telefabric.settings import SETTINGS
+from telefabric.store.database import MIGRATIONS
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
@@ -199,7 +200,8 @@ def test_the_extras_are_those_of_the_project() -> None:
 
 def test_the_store_page_has_every_table_and_column() -> None:
     connection = apsw.Connection(":memory:")
-    connection.execute((PROJECT / "fabric/telefabric/store/schema.sql").read_text())
+    for script in MIGRATIONS.values():
+        connection.execute((PROJECT / "fabric/telefabric/store" / script).read_text())
     for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
         section = STORE.partition(f"\n### `{table}`")[2].partition("\n##")[0]
         assert section, f"STORE.md has no section on {table}"

@@ -21,9 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import wait_for
+from skips import requires
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError, WireError
+from telefabric.logthread import log_thread
 from telefabric.ring import (
     Hud,
     Name,
@@ -68,6 +70,9 @@ def write(tmp_path: Path) -> Iterator[Write]:
     yield begin
     for writer in made:
         writer.close()
+
+
+SPEC = Path(__file__).resolve().parent.parent / "fabric" / "RING.md"
 
 
 def grey(value: int, shape: tuple[int, ...] = (6, 5)) -> np.ndarray:
@@ -499,7 +504,10 @@ def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.
         Segment.open(path)
 
 
-def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(
+    write: Write, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("telefabric.ring"), "filters", [])  # another test may just have warned of it
     writer = write()
     show(writer, 1)
     reader = RingReader(writer.folder)
@@ -511,6 +519,7 @@ def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(write: Write, ca
     assert (frame := reader.latest())
     assert frame.number == 2, "whoever has the file reads on"
     writer.beat()
+    assert log_thread.settle(10)
     assert "fastlane.unlinked" in caplog.text
     assert "enable-linger" in caplog.text
     show(writer, 3)
@@ -692,7 +701,7 @@ def test_a_ring_that_was_tampered_with_is_refused_or_read_within_its_bounds(
         lambda **fields: json.dumps(fields).encode(),
         format=st.sampled_from([places.FORMAT, "x", 1]),
         name=st.sampled_from([{"run_id": "r", "agent_id": "a", "worker_id": "w"}, {}, None]),
-        generation=st.sampled_from([0, -1, 2**64, 2**63, "../../x", None]),
+        generation=st.sampled_from([0, -1, 2**64, 2**63, "../../x", None, "", "-1", "0" * 17 + "1", "f" * 17]),
         slots=st.integers(), capacity=st.integers(), fps_max=st.floats(), pid=st.integers(), host=st.text(),
         created_ns=st.integers(),
     )
@@ -705,6 +714,41 @@ def test_a_manifest_that_lies_leads_nowhere(tmp_path_factory: pytest.TempPathFac
     reader = RingReader(folder)
     assert (reader.latest(), reader.state) == (None, "absent")
     assert all(one.state == "absent" for one in discover(base))
+
+
+def test_the_manifest_names_its_file_in_text_and_a_number_is_read_too(write: Write) -> None:
+    """JavaScript and jq round integers over 2**53, and then no file has that name."""
+    writer = write()
+    show(writer, 1)
+    (path,) = writer.folder.glob("ring.*")
+    told = json.loads((writer.folder / places.MANIFEST).read_text())
+    assert path.name == "ring." + told["generation"]
+    found = places.read_manifest(writer.folder)
+    places.write_json(writer.folder / places.MANIFEST, {**told, "generation": int(told["generation"], 16)})
+    assert places.read_manifest(writer.folder) == found
+    assert found is not None
+    assert found.file_name == path.name
+
+
+@requires("a checkout, with its documentation", SPEC.exists())
+def test_the_page_names_what_the_json_files_hold(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    told = wait_for(lambda: _stats(writer.folder), "the counters are told")
+    reader = RingReader(writer.folder)
+    reader.latest()
+    wait_for(lambda: reader.latest() or list((writer.folder / places.READERS).glob("*.json")), "it tells its own")
+    (by_reader,) = (writer.folder / places.READERS).glob("*.json")
+    manifest = json.loads((writer.folder / places.MANIFEST).read_text())
+    for heading, held in (
+        ("manifest.json", manifest),
+        ("stats.json", told),
+        ("reader", json.loads(by_reader.read_text())),
+    ):
+        page = SPEC.read_text("utf-8").partition(f"### `{heading}")[2].partition("\n#")[0]
+        named = [line.split("|")[1].strip().strip("`") for line in page.splitlines() if line.startswith("| `")]
+        assert named == list(held), heading
+    reader.close()
 
 
 def test_a_ring_of_another_layout_says_so(write: Write) -> None:

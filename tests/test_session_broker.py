@@ -81,7 +81,7 @@ class World:
             bytes(size), session=session, stream=stream, epoch=epoch, first_seq=first, last_seq=last, count=events,
             time_ns=0, flags=flags,
         )  # fmt: skip
-        self.core.batch(message)
+        self.core.batch(message, self.now_ns)
         return message
 
     def epoch(self, stream=A):
@@ -120,6 +120,15 @@ def only(sent, kind):
 
 
 # -- opening -----------------------------------------------------------------------------------------------------
+
+
+def test_the_name_of_the_store_goes_to_workers_and_subscribers_and_no_other_takes_its_place(world):
+    name, other = b"f" * 16, b"o" * 16
+    assert only(world.attach(peer=b"x", name="exporter", fabric=other), control.Attached).fabric is None
+    assert only(world.attach(fabric=name), control.Attached).fabric == name
+    assert only(world.hello(), control.Welcome).fabric == name
+    assert only(world.marks(seq=0), control.Welcome).fabric == name
+    assert only(world.attach(peer=b"y", name="relay", fabric=other), control.Attached).fabric == name
 
 
 def test_without_the_required_store_a_stream_is_told_to_wait_and_why(world):
@@ -353,6 +362,16 @@ def test_nobody_is_believed_to_store_what_was_not_emitted(open_world, say):
     assert (mistake["name"], mistake["peer"], mistake["field"]) == ("exporter", EXPORTER.hex(), "marks")
 
 
+def test_what_was_taken_before_a_rewind_may_be_stored(open_world):
+    """The last heartbeat did not tell of it yet."""
+    open_world.attach(EXPORTER, "exporter")
+    open_world.marks(seq=0, peer=EXPORTER)
+    open_world.send(1, 200)
+    open_world.nack(1)
+    assert open_world.stored(seq=200, peer=EXPORTER) == []
+    assert open_world.status()["hops"][-1][2] == 200
+
+
 def test_a_store_acknowledges_nothing_that_was_not_emitted(open_world):
     open_world.send(1, 5)
     assert only(open_world.stored(seq=101), control.Error).reason == "beyond_head"
@@ -395,6 +414,24 @@ def test_counts_that_contradict_each_other_are_answered_from_either_socket(open_
     open_world.core.live.mistaken(A, wrong)
     told = [*open_world.core.take(), *open_world.wait(1, alive=[STORE])]
     assert [peer for peer, message in told if isinstance(message, control.Error)] == [WORKER, WORKER]
+
+
+@pytest.mark.parametrize(("wrong", "field"), [({"session": OTHER}, "session"), ({"epoch": 0}, "epoch")])
+def test_a_batch_that_never_was_of_this_epoch_is_answered(open_world, wrong, field):
+    open_world.send(1, 5, **wrong)
+    assert open_world.core.take() == [], "it may have been under way"
+    open_world.now_ns += int((limits.ACK_STALL_S + 1) * NS)
+    open_world.send(1, 5, **wrong)
+    told = only([tuple(one) for one in open_world.core.take()], control.Error)
+    assert (told.reason, told.about, told.field) == ("stale", "batch", field)
+    assert open_world.core.dropped == {"stale": 2}
+
+
+def test_whoever_goes_back_by_itself_is_told_how(open_world):
+    open_world.send(1, 5)
+    open_world.send(1, 5)
+    told = only([tuple(one) for one in open_world.core.take()], control.Error)
+    assert (told.reason, told.field) == ("repeated", "first_seq")
 
 
 def test_a_damaged_body_is_sent_again_and_its_worker_hears_why(open_world):

@@ -51,6 +51,20 @@ def test_a_hello_is_word_of_a_stream():
     assert not vigil.heard(C, 0)
 
 
+def test_streams_that_said_how_they_ended_are_watched_no_more():
+    vigil = Vigil(20)
+    ended = [number.to_bytes(16) for number in range(20_000)]
+    for stream in ended:
+        vigil.heard(stream, 0)
+    vigil.expect([A], 0)
+    vigil.ended(ended)
+    assert len(vigil) == 1
+    assert watch(vigil, 40, [*ended, A]) == [], "their workers live, and the broker names them"
+    assert watch(vigil, 120, [A], 42) == []
+    vigil.ended([A])
+    assert len(vigil) == 0
+
+
 @given(st.lists(st.lists(st.sampled_from([A, B, C]), unique=True), min_size=1, max_size=60))
 def test_every_loss_is_of_a_stream_that_was_silent_for_so_long_and_every_revival_of_a_lost_one(said):
     vigil = Vigil(10)

@@ -37,6 +37,7 @@ from telefabric.store import database
 from telefabric.store.columns import COLUMNS
 from telefabric.store.database import APPLICATION_ID, VERSION, open_reader
 from telefabric.store.writer import Writer
+from telefabric.wire import batch, records
 from telefabric_schemas import events, values
 
 
@@ -172,6 +173,8 @@ BAD: dict[str, tuple[Callable[[int], bytes], str]] = {
     "nested without end": (lambda seq: b"\x91" * 100_000, "undecodable"),
     "integer over 64 bits signed": (lambda seq: encoded(step(seq, episode_index=2**64 - 1)), "undecodable"),
     "another seq": (lambda seq: encoded(step(seq + 1_000)), "wrong_seq"),
+    "a gap in an ordinary batch": (lambda seq: encoded(events.Gap(seq, seq, "spool_full", TIME_NS)), "not_durable"),
+    "the beginning of another run": (lambda seq: encoded(run_started(seq, stream("another"))), "wrong_run"),
     "live only": (lambda seq: encoded(events.RunHeartbeat(seq, "running", 1, 0, 1, 1)), "not_durable"),
 }
 
@@ -201,6 +204,8 @@ def test_an_event_that_does_not_fit_its_table_goes_to_quarantine_and_the_rest_is
         scribe.commit()
     assert read(path, "SELECT seq, reward FROM steps ORDER BY id") == [(1, 0.5), (2, 0.5), (3, 0.5)]
     assert read(path, "SELECT id, seq, reason FROM quarantine") == [(3, 2, "not_storable")]
+    assert read(path, "SELECT max, count FROM overview WHERE level = 1") == [(0.5, 3)], "it is of the rows"
+    assert read(path, "SELECT n FROM counts") == [(3,)]
     with Scribe(path) as scribe:
         scribe.put(info, step(4))
         scribe.commit()
@@ -269,10 +274,19 @@ def test_gaps_are_rows_with_their_range_and_reason(path: Path) -> None:
     assert rows == [(2, 1_000, "spool_full", TIME_NS), (1_002, 1_010, "disk_full", TIME_NS)]
 
 
+def test_a_gap_that_is_of_other_seqs_than_its_batch_is_kept_aside(path: Path) -> None:
+    info = stream()
+    event = records.frame(encoded(events.Gap(2, 900, "spool_full", TIME_NS)))
+    with Scribe(path) as scribe:
+        scribe.put_body(info, event, 1, 9, flags=batch.FLAG_GAP)
+        assert scribe.commit() == {info.stream: 9}
+    assert read(path, "SELECT count(*) FROM gaps") == [(0,)]
+    assert read(path, "SELECT seq, last_seq, reason, event FROM quarantine") == [(1, 9, "wrong_seq", event)]
+    assert covered(path, info.stream) == list(range(1, 10))
+
+
 def test_a_gap_that_cannot_be_read_is_still_a_gap(path: Path) -> None:
     info = stream()
-    from telefabric.wire import batch, records
-
     with Scribe(path) as scribe:
         scribe.put_body(info, records.frame(b"\x93\xa3gap\x01\xa1\xff"), 1, 9, flags=batch.FLAG_GAP)
         assert scribe.commit() == {info.stream: 9}

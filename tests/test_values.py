@@ -358,6 +358,23 @@ def test_arrays_of_other_libraries_are_read_through_numpy():
         def __array__(self, dtype=None, copy=None):
             return np.arange(3, dtype=np.int16)
 
+    class OnGpuWithGradient:
+        """As torch's tensors, which refuse to be an array until they are taken out of the graph and off the GPU."""
+
+        steps = 0
+
+        def detach(self):
+            self.steps += 1
+            return self
+
+        cpu = detach
+
+        def __array__(self, dtype=None, copy=None):
+            assert self.steps == 2
+            return np.zeros(2)
+
+    assert_same_array(decode(encode(OnGpuWithGradient())), np.zeros(2))
+
     class OnAnotherDevice:
         def __array__(self, dtype=None, copy=None):
             raise RuntimeError("copy it to the host first")

@@ -1,5 +1,6 @@
 """WIRE.md says what the code does: its tables are compared with the structs, the header and the limits."""
 
+import json
 import re
 import typing
 from pathlib import Path
@@ -10,10 +11,13 @@ from skips import requires
 
 from telefabric import limits
 from telefabric.session.stream import Phase
+from telefabric.store import queryservice
 from telefabric.wire import batch, control
 from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import TOPICS
 
+DEFAULT_HWM = "1000"
+"""Of libzmq."""
 SPEC = Path(__file__).resolve().parent.parent / "fabric" / "WIRE.md"
 pytestmark = requires("the specification, which is in the checkout only", SPEC.exists())
 TEXT = SPEC.read_text("utf-8") if SPEC.exists() else ""
@@ -154,6 +158,24 @@ def test_the_limits():
     assert said["heartbeat"] == f"{limits.HEARTBEAT_S:g} s; a peer is silent after {limits.MISSED_HEARTBEATS_MAX}"
     assert said["durable subscriber absent after"] == f"{limits.DURABLE_ABSENT_S:g} s"
     assert said["stream forgotten after"] == f"{limits.STREAM_ABSENT_S:g} s"
+
+
+def test_the_high_water_marks():
+    marks = {row[0]: row[1:] for row in rows("Sockets") if all(cell.isdecimal() or not cell for cell in row[1:])}
+    assert marks == {
+        "control": [str(limits.CONTROL_HWM), str(limits.CONTROL_RECEIVE_HWM), str(limits.CONTROL_HWM), DEFAULT_HWM],
+        "data": ["", str(limits.DATA_HWM), str(limits.DATA_HWM), str(limits.SUBSCRIPTIONS_HWM)],
+        "live": ["", str(limits.LIVE_WORKERS_HWM), str(limits.LIVE_HWM), str(limits.SUBSCRIPTIONS_HWM)],
+        "durable": [str(limits.DURABLE_HWM), str(limits.SUBSCRIPTIONS_HWM), "", str(limits.DURABLE_HWM)],
+        "query": [str(queryservice.HWM), str(queryservice.HWM), DEFAULT_HWM, DEFAULT_HWM],
+        "tap": [str(limits.TAP_HWM), str(limits.SUBSCRIPTIONS_HWM), "", DEFAULT_HWM],
+        "watch": [str(limits.LIVE_HWM), str(limits.SUBSCRIPTIONS_HWM), "", str(limits.LIVE_HWM)],
+    }
+
+
+def test_the_forms_of_the_vectors():
+    forms = {next(iter(json.loads(bare(row[0]).replace("…", "")))) for row in rows("Vectors")}
+    assert forms == {"$bytes", "$float", "$ext", "$timestamp", "$map"}
 
 
 def test_every_part_says_how_it_may_grow():

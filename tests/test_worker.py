@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -20,6 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 from processes import wait_for
+from scripted import script
 from skips import requires
 
 from telefabric import limits
@@ -67,17 +67,6 @@ DECODERS = {
     kind.__struct_config__.tag: msgspec.msgpack.Decoder(kind)
     for kind in (Step, Episode, Metric, Log, RunStarted, RunMetadata, RunCompleted)
 }
-
-
-def script(code: str, *arguments: object, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
-    """A program of its own, with warnings as errors but for Python's own about forking with threads."""
-    command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
-    done = subprocess.run(
-        [*command, "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **environ}, check=False,
-    )  # fmt: skip
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 def emit_one(worker: Worker, **fields: Any) -> None:

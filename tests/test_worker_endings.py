@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from processes import wait_for
+from scripted import script
 from skips import requires
 
 from telefabric import limits
@@ -71,12 +71,6 @@ def events_of(folder: Path) -> list[Any]:
 
 def kinds(worker: Worker) -> list[str]:
     return [event.kind for event in left(worker)]
-
-
-def script(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A program of its own, with warnings as errors."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ), check=False)
 
 
 def interrupt(worker: Worker, handler: Callable[[], object]) -> None:
@@ -188,8 +182,8 @@ def test_a_signal_that_ends_the_program_at_any_moment_loses_nothing_it_said(tmp_
                 pass
             assert not worker.problems, (index, worker.problems)
         """,
-        tmp_path,
-    )
+        tmp_path, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2_000:]
 
 
@@ -347,8 +341,8 @@ def test_the_end_of_a_program_by_an_exception_without_a_text_closes_its_workers(
                 raise RuntimeError("no text")
         raise Mute
         """,
-        tmp_path,
-    )
+        tmp_path, check=False,
+    )  # fmt: skip
     assert done.stderr.count("worker.not_stored: 2 of 2") == 3
     assert "atexit" not in done.stderr
     ends = [event for folder in tmp_path.iterdir() for event in events_of(folder)[1:]]
@@ -386,3 +380,174 @@ def test_a_closed_generator_cancels_its_run(alone: Callable[..., Worker]) -> Non
     steps.close()
     end = left(worker)[-1]
     assert (end.outcome, end.reason) == ("cancelled", "its generator was closed")
+
+
+# -- how a program ends ------------------------------------------------------------------------------------------
+
+OPEN = """
+import sys
+from telefabric_workers import connect
+worker = connect("tcp://127.0.0.1:1", spool=sys.argv[1], exit_flush_s=0)
+worker.step(episode=0, step=0)
+"""
+
+
+def end_of(tmp_path: Path, code: str, *options: str) -> tuple[str, str | None]:
+    """Outcome and reason of the run of a program of that source."""
+    file = tmp_path / "program.py"
+    file.write_text(code)
+    spool = tmp_path / "spool"
+    subprocess.run(
+        [sys.executable, *options, str(file), str(spool)],
+        check=False, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, env=dict(os.environ),
+    )  # fmt: skip
+    (folder,) = spool.iterdir()
+    end = events_of(folder)[-1]
+    return end.outcome, end.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "reason"),
+    [
+        ("", "completed", None),
+        ("for _ in range(3): pass\nif worker:\n    print(1)", "completed", None),
+        ("sys.exit()", "completed", None),
+        ("sys.exit(0)", "completed", None),
+        ("sys.exit(3)", "failed", "exit code 3"),
+        ("exit(3)", "failed", "exit code 3"),
+        ("sys.exit('no data')", "failed", "no data"),
+        ("def main():\n    sys.exit(4)\nmain()", "failed", "exit code 4"),
+        ("raise SystemExit(3)", "completed", "ended, exit code unknown"),
+        ("try:\n    sys.exit(3)\nexcept SystemExit:\n    pass", "completed", None),
+        ("try:\n    sys.exit(3)\nfinally:\n    sys.exit(0)", "completed", None),
+        ("1/0", "failed", "ZeroDivisionError: division by zero"),
+        ("raise KeyboardInterrupt", "cancelled", "interrupted"),
+        ("import threading\nthreading.Thread(target=sys.exit, args=(3,)).start()", "completed", None),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--no'])", "failed", "exit code 2"),
+    ],
+)
+def test_the_end_of_a_program_that_closes_nothing(tmp_path: Path, code: str, outcome: str, reason: str | None) -> None:
+    assert end_of(tmp_path, OPEN + code) == (outcome, reason)
+
+
+@pytest.mark.parametrize("call", ["main()", "thread = threading.Thread(target=main)\nthread.start()\nthread.join()"])
+def test_a_worker_that_a_function_or_a_thread_opened_ends_as_its_program(tmp_path: Path, call: str) -> None:
+    main = "import sys, threading\ndef main():\n" + OPEN.replace("import sys\n", "").replace("\n", "\n    ")
+    assert end_of(tmp_path, f"{main}\n{call}\nsys.exit(3)") == ("failed", "exit code 3")
+
+
+def test_an_error_of_before_the_run_is_not_its_end(tmp_path: Path) -> None:
+    code = "import sys, code\nconsole = code.InteractiveConsole(globals())\nconsole.runsource('1/0')\n" + OPEN
+    assert end_of(tmp_path, code) == ("completed", None)
+
+
+def test_an_error_at_a_prompt_ends_no_run(tmp_path: Path) -> None:
+    statements = OPEN + "1/0\nworker.step(episode=0, step=1)\n"
+    subprocess.run(
+        [sys.executable, "-i", "-c", "pass", str(tmp_path)],
+        check=True, input=statements, capture_output=True, text=True, timeout=60, env=dict(os.environ),
+    )  # fmt: skip
+    (folder,) = tmp_path.iterdir()
+    *_, step, end = events_of(folder)
+    assert (step.kind, step.step_index) == ("step", 1)
+    assert (end.outcome, end.reason) == ("completed", None)
+
+
+def test_an_error_of_the_script_before_a_prompt_is_the_end_of_its_run(tmp_path: Path) -> None:
+    assert end_of(tmp_path, OPEN + "1/0", "-i") == ("failed", "ZeroDivisionError: division by zero")
+
+
+def test_a_word_that_is_no_outcome_is_told_and_fails_the_run(alone: Callable[..., Worker]) -> None:
+    worker = alone()
+    worker.close("done")  # type: ignore[arg-type]
+    assert left(worker)[-1].outcome == "failed"
+    assert left(worker)[-1].reason == "ended as 'done'"
+    assert worker.problems == {"run_completed.outcome": 1}
+
+
+# -- notebooks ---------------------------------------------------------------------------------------------------
+
+NOTEBOOK = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+spool = sys.argv[1]
+setup = '''
+from telefabric_workers import connect
+def new(**options):
+    return connect("tcp://127.0.0.1:1", spool={!r}, exit_flush_s=0, **options)
+'''
+shell.run_cell(setup.format(spool), store_history=True)
+def cell(source):
+    shell.run_cell(source, store_history=True).raise_error()
+def check(expression):
+    assert shell.ev(expression), expression
+"""
+
+
+def test_the_same_cell_run_again_ends_what_it_had_opened(tmp_path: Path) -> None:
+    script(
+        NOTEBOOK
+        + """
+again = "first = new(run='r')\\nfirst.step(episode=0, step=0)"
+cell(again)
+cell("kept, other = first, new(run='r')")
+check("not kept.closed")
+cell(again)
+check("kept.closed and not first.closed and not other.closed")
+cell("pair = [new(run='r', agent=each) for each in 'ab'] + [new(run='s'), new(run='s')]")
+check("not any(each.closed for each in pair)")
+cell("unnamed = new()")
+cell("before = unnamed")
+cell("unnamed = new()")
+check("before.closed and not unnamed.closed and before.run_id != unnamed.run_id")
+""",
+        tmp_path,
+    )
+
+
+def test_an_error_in_a_cell_ends_no_run(tmp_path: Path) -> None:
+    script(
+        NOTEBOOK
+        + """
+shell.run_cell("1/0", store_history=True)
+cell("worker = new(run='after')")
+shell.run_cell("1/0", store_history=True)
+cell("worker.step(episode=0, step=0)")
+""",
+        tmp_path,
+    )
+    (folder,) = tmp_path.iterdir()
+    end = events_of(folder)[-1]
+    assert (end.outcome, end.reason) == ("completed", None)
+
+
+# -- promises ----------------------------------------------------------------------------------------------------
+
+
+def test_a_program_that_changes_its_folder_keeps_its_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    worker = connect(NOBODY, spool="spool", exit_flush_s=0)
+    os.chdir(elsewhere)
+    for step in range(30):
+        worker.step(episode=0, step=step, observation=bytes(300_000))
+    assert worker.dropped == 0
+    worker.close()
+    assert not list(elsewhere.iterdir())
+    assert len(list((tmp_path / "spool" / worker.stream_id.hex()).glob("*.seg"))) >= 2
+
+
+def test_close_and_flush_are_true_only_if_every_event_is_stored(
+    fabric_service: FabricService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TELEFABRIC_SPOOL_BYTES_MAX", str(8 * 2**20))
+    worker = connect(NOBODY, spool=fabric_service.spool, exit_flush_s=0)
+    for step in range(200):
+        worker.step(episode=0, step=step, observation=bytes(100_000))
+    worker.close()
+    dropped = worker.dropped
+    assert dropped > 0
+    assert f"{worker.emitted} events are not stored yet and stay in" in caplog.text
+    assert f"and {dropped} of {worker.emitted} events were dropped and are lost" in caplog.text

@@ -156,6 +156,20 @@ def storing_of(value: str) -> tuple[str, int]:
     return name, int(number or 1)
 
 
+CAPTURED = ("versions", "git", "command", "environment")
+
+
+def _captured(value: str) -> str:
+    """all, off, or some of `CAPTURED`; `captured_of` takes it apart."""
+    if value not in ("all", OFF) and not set(value.split(",")) <= set(CAPTURED):
+        raise ValueError(f"all, off, or some of {', '.join(CAPTURED)} with commas between")
+    return value
+
+
+def captured_of(value: str) -> frozenset[str]:
+    return frozenset(CAPTURED if value == "all" else () if value == OFF else value.split(","))
+
+
 def _choice(*names: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in names:
@@ -237,6 +251,20 @@ SETTINGS: dict[str, Setting] = {
             "best (those of each episode whose return is the best so far).",
         ),
         Setting("jpeg_quality", _whole(1, 100), 85, "Of frames that are stored, or sent over the network."),
+        Setting(
+            "capture",
+            _captured,
+            "all",
+            "What a run's metadata say of its program: all, off, or some of versions (Python, system, libraries), git "
+            "(commit, dirty or not), command (without secrets) and environment (id, arguments, spaces).",
+        ),
+        Setting(
+            "system_metrics_s",
+            _whole(0, 86_400),
+            10,
+            "How often a worker tells of CPU, memory, disk and GPU while its program emits; 0 is never.",
+            "s",
+        ),
         Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker waits at its end for acknowledgements.", "s"),
         Setting(
             "streams_max",
@@ -257,6 +285,12 @@ SETTINGS: dict[str, Setting] = {
             limits.FRAME_BYTES_KEPT,
             "Most bytes of frames that a store keeps; over it the pictures of the oldest expire. 0 keeps all.",
             "bytes",
+        ),
+        Setting(
+            "group_readable",
+            _choice("on", "off"),
+            "off",
+            "on: the group of the store's files may read them, and copies of them; else their owner alone.",
         ),
         Setting(
             "required",
@@ -305,7 +339,7 @@ def resolve(
 def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
     """What ``telefabric.toml`` says; nothing when there is none. Raises `UsageError` for a malformed one."""
     path = _file_path(environ)
-    if not path.is_file():
+    if not os.path.isfile(path):
         if "TELEFABRIC_CONFIG" in environ:
             raise UsageError(f"TELEFABRIC_CONFIG names {path}, which is no file: correct or unset it")
         return {}

@@ -232,12 +232,16 @@ class Supervisor:
 
 def starting(words: str) -> None:
     """Tell whoever started this process what it does before it can serve."""
-    print(f"starting {words}", flush=True)
+    _tell(f"starting {words}")
 
 
 def ready(url: str) -> None:
-    """Tell whoever started this process that it serves now."""
-    print(f"ready {url}", flush=True)
+    """Tell whoever started this process that it serves now. Raises `BrokenPipeError` when they are gone."""
+    _tell(f"ready {url}")
+
+
+def _tell(line: str) -> None:
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())  # past the buffer, of which a failed write would leave the rest
 
 
 def stop_with_parent(stop: Callable[[], None]) -> None:

@@ -45,7 +45,9 @@ AgentId = Annotated[str, _unit("id", "The agent that acted; never null.")]
 EnvIndex = Annotated[Int64, _unit("index", "Which environment of a vector env, from 0.")]
 EpisodeIndex = Annotated[Int64, _unit("index", "Episode of this agent and environment, from 0.")]
 StepIndex = Annotated[Int64, _unit("index", "Step within the episode, from 0.")]
-GlobalStep = Annotated[Int64 | None, _unit("steps", "Steps of this agent over the whole run so far, from 0.")]
+GlobalStep = Annotated[
+    Int64 | None, _unit("steps", "Steps of this agent over the stream so far, from 0, or the worker's own count.")
+]
 Reward = Annotated[float | None, _unit("reward", "What the environment paid for this step; null when it was unusable.")]
 TimeNs = Annotated[Int64, _unit("ns", "Wall clock of the worker, since 1970-01-01 UTC.")]
 MonoNs = Annotated[Int64, _unit("ns", "Monotonic clock of the worker; differences only.")]

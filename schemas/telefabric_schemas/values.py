@@ -138,6 +138,8 @@ def _as_array(numpy: Any, value: Any) -> np.ndarray[Any, Any]:
         for on_the_way in ("detach", "cpu"):  # torch's, from a gradient's graph and from a GPU
             if hasattr(value, on_the_way):
                 value = getattr(value, on_the_way)()
+        if "bfloat16" in str(getattr(value, "dtype", "")) and hasattr(value, "float"):
+            value = value.float()  # torch's, for which numpy has no type
         array = numpy.asarray(value)
     except Exception as error:  # noqa: BLE001  whatever the foreign __array__ raises is the caller's value's fault
         raise UnencodableError(f"{type(value).__qualname__} does not become an array: {error}") from None
@@ -152,6 +154,9 @@ def _array_ext(array: np.ndarray[Any, Any]) -> Any:
         return array.tolist()
     if any(base.__name__ == "MaskedArray" for base in type(array).__mro__):
         raise UnencodableError("a masked array cannot be encoded: fill it first with array.filled(value)")
+    if dtype.kind == "V" and not dtype.names and dtype.type.__name__ != "void":
+        array = array.astype("<f4")  # bfloat16 and the like of ml_dtypes, of which numpy tells the size alone
+        dtype = array.dtype
     described = dtype.descr if dtype.names else dtype.str
     body = [described, array.shape, array.tobytes()]
     return Ext(EXT_NDARRAY, _encoder.encode(body))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telefabric.address import Address
-from telefabric.settings import resolve, spool_folder, storing_of
+from telefabric.settings import captured_of, resolve, spool_folder, storing_of
 from telefabric.spool import SpoolPolicy
 
 
@@ -41,6 +41,9 @@ class WorkerEnvironment(NamedTuple):
     spool_policy: SpoolPolicy
     exit_flush_s: float
     frames: FrameSettings
+    captured: frozenset[str] = frozenset()
+    """What of the program goes into the metadata."""
+    system_metrics_s: int = 0
 
     @classmethod
     def read(
@@ -66,6 +69,7 @@ class WorkerEnvironment(NamedTuple):
             return resolve(name, given, environ=environ, file=file).value
 
         run_id = str(value("run_id", run) or "")
+        recorded = str(value("mode", mode)) in ("dual", "durable")
         return cls(
             address=Address.parse(str(value("connect", connect))),
             run_id=run_id or new_run_id(),
@@ -82,6 +86,8 @@ class WorkerEnvironment(NamedTuple):
             ),
             exit_flush_s=float(str(value("exit_flush_s", exit_flush_s))),
             frames=_frames(value, video, store_frames),
+            captured=captured_of(str(value("capture"))) if recorded else frozenset(),
+            system_metrics_s=int(str(value("system_metrics_s"))) if recorded else 0,
         )
 
 

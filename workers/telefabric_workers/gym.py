@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
@@ -28,8 +29,11 @@ from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import Autoreset
 
 from telefabric.errors import UsageError
+from telefabric_workers import capture
 from telefabric_workers.repair import real
 from telefabric_workers.worker import Worker
+
+_copies_told = False
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
@@ -134,6 +138,18 @@ class _Track:
         self._total = 0.0
 
 
+class _Nobody:
+    """In the place of a worker: records nothing."""
+
+    closed = False
+    captured: tuple[str, ...] = ()
+
+    def nothing(self, **_: Any) -> None:
+        return
+
+    step = episode = reset = nothing
+
+
 class _Teller:
     """What all episodes of a wrapper have in common."""
 
@@ -152,6 +168,27 @@ class _Teller:
         self.policy_label = policy_label
         self.observations = observations
         self.infos = infos
+
+    def __deepcopy__(self, memo: object) -> _Teller:
+        """A copy plays the same episodes on, such as a planner's: in the record they would be mixed with the others."""
+        global _copies_told
+        if not _copies_told:
+            _copies_told = True
+            log.warning(
+                "worker.copy_silent: a deep copy of a recorded environment records nothing: "
+                "wrap it again, with an env_index of its own, to record it too (told once)"
+            )
+        teller = copy(self)
+        teller.worker = cast("Worker", _Nobody())
+        return teller
+
+    def tell_environment(self, env: Any) -> None:
+        """Add an environment to the metadata of the run, unless it is there or a setting leaves it out."""
+        worker = self.worker
+        if "environment" in worker.captured and not worker.closed:
+            more = capture.added(worker._metadata, "environment", capture.environment(env))
+            if more:
+                worker.set_metadata(more)
 
 
 class _Labels:
@@ -213,8 +250,9 @@ class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         :param infos: whether steps carry what the environment reports in its info.
         """
         super().__init__(env)
-        game_id = game_id or _spec_id(env)
+        game_id = game_id or getattr(capture.spec_of(env), "id", None)
         self._teller = _Teller(worker, game_id, control_mode, policy_label, observations, infos)
+        self._teller.tell_environment(env)
         self._track = _Track(self._teller, env_index, agent, first_episode)
         if frames or (frames is None and env.render_mode == "rgb_array"):
             self._track.render = env.render
@@ -293,8 +331,9 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         if agents is not None and len(agents) != env.num_envs:
             raise UsageError(f"{len(agents)} agents for {env.num_envs} environments: name one for each")
         super().__init__(env)
-        game_id = game_id or _spec_id(env)
+        game_id = game_id or getattr(capture.spec_of(env), "id", None)
         self._teller = _Teller(worker, game_id, control_mode, policy_label, observations, infos)
+        self._teller.tell_environment(env)
         self._tracks = [_Track(self._teller, i, agents[i] if agents else None) for i in range(env.num_envs)]
         mode = _autoreset_mode(env, autoreset)
         self._mode = mode or AutoresetMode.NEXT_STEP
@@ -430,13 +469,6 @@ def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
     while isinstance(env, gymnasium.Wrapper):
         env = env.env
         yield env
-
-
-def _spec_id(env: Any) -> str | None:
-    spec = env.spec
-    if spec is None and isinstance(env.unwrapped, SyncVectorEnv):
-        spec = env.unwrapped.envs[0].spec
-    return None if spec is None else spec.id
 
 
 def _autoreset_mode(env: VectorEnv[Any, Any, Any], given: AutoresetMode | str | None) -> AutoresetMode | None:

@@ -263,6 +263,8 @@ class Spooled(Outbox):
                 self.spool.close()
         finally:
             try:
+                self._helpers_due_s = 0.0
+                self._left_by_helpers()
                 if not self.stored_all:
                     self._say_what_is_left()
             finally:
@@ -273,9 +275,9 @@ class Spooled(Outbox):
         left = head - self.acked
         what = [f"{left} of {head} events are not stored yet and stay in {self.spool.directory}"] if left else []
         if dropped:
-            what.append(f"{dropped} of {head} events had no room and are lost")
+            what.append(f"{dropped} of {head} events were dropped and are lost")
         if self._helpers:
-            what.append(f"{len(self._helpers)} child processes have left events in {self._helpers[0].parent}")
+            what.append(f"child processes have left {len(self._helpers)} spools in {self._helpers[0].parent}")
         remedy = "; a later worker on this machine delivers them, or: telefabric spool drain"
         log.warning("worker.not_stored: %s%s", ", and ".join(what), remedy if left or self._helpers else "")
 

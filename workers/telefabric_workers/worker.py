@@ -40,7 +40,7 @@ from telefabric_schemas.events import (
     RunStarted,
     Step,
 )
-from telefabric_workers import lifetime, lineage
+from telefabric_workers import capture, lifetime, lineage
 from telefabric_workers.cells import Cell
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.frames import Moment
@@ -49,6 +49,7 @@ from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_
 from telefabric_workers.problems import Problem, Problems
 from telefabric_workers.repair import coerce, described, name_of, raw, real, said, text
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
+from telefabric_workers.system import SystemMetrics
 
 StepCallback = Callable[[Step], object]
 EpisodeCallback = Callable[[Episode], object]
@@ -107,6 +108,9 @@ class Worker:
         """Calls that came from inside another one: from a signal handler."""
         self._unusual = "unopened"
         """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
+        self.captured = environment.captured
+        """What of the program goes into the metadata; ``environment`` is told by a wrapper."""
+        self._system: SystemMetrics | None = None
         self._info: StreamInfo | None = None
         self._outbox: Outbox = Nowhere()
         self._next_seq = 1
@@ -455,6 +459,8 @@ class Worker:
             self._unusual = "closed"
             return self._outbox.stored_all
 
+        if self._system is not None:
+            self._system.stop()
         end = self._last_event(outcome, reason)
         self._outbox.end()
         with self._outbox.lock:
@@ -476,7 +482,7 @@ class Worker:
         if outcome not in _OUTCOMES:
             words = ", ".join(_OUTCOMES)
             self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is none of {words}")])
-            outcome, reason = "failed", reason or f"it ended as {text(outcome)!r}"
+            outcome, reason = "failed", reason or f"ended as {text(outcome)!r}"
         event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
         self._make_plain(event)
         return event
@@ -512,13 +518,13 @@ class Worker:
 
     # -- copies --------------------------------------------------------------------------------------------------
 
-    def __reduce__(self) -> tuple[Callable[[Terms, bytes], Worker], tuple[Terms, bytes]]:
+    def __reduce__(self) -> tuple[Callable[[Terms, bytes, bool], Worker], tuple[Terms, bytes, bool]]:
         environment = self._terms.environment
         if self.worker_id == default_worker_id():
             environment = environment._replace(worker_id="")  # each process has its own
         metadata = {name: bytes(value) for name, value in self._metadata.items()}
         terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
-        return _inherit, (terms, self.stream_id)
+        return _inherit, (terms, self.stream_id, self.closed)
 
     def __copy__(self) -> Worker:
         return self
@@ -555,7 +561,9 @@ class Worker:
             self._unusual = "off"
             return
         lineage.announce(self.run_id, info.stream)
-        self._unusual = ""  # last: from here on other threads emit
+        self._unusual = ""  # from here on other threads emit
+        if interval_s := self._terms.environment.system_metrics_s:
+            self._system = SystemMetrics(self, interval_s, self._terms.environment.spool)
 
     def _revive(self) -> bool:
         """The unusual cases of a call: True when it may go on. Never under the outbox's lock."""
@@ -833,19 +841,26 @@ def _moment_of(event: Step) -> Moment:
 def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
     """A worker that is open. Raises `telefabric.errors.SpoolError`, and `UsageError` for what is unusable."""
     usable, problems = _encode_metadata(_as_mapping(metadata))
+    program = capture.added(usable, "program", capture.program(terms.environment.captured))
+    usable, more_problems = _encode_metadata({**usable, **program})
+    problems += more_problems
     worker = Worker(terms._replace(metadata={name: bytes(value) for name, value in usable.items()}))
     worker.tell(problems)  # before anything is opened: it raises when strict
     worker.begin()
     return worker
 
 
-def _inherit(terms: Terms, stream: bytes) -> Worker:
+def _inherit(terms: Terms, stream: bytes, closed: bool) -> Worker:
     """Unpickled: the worker itself where it lives, else this process's own worker of the same run."""
     with _guard:
         for worker in (_heirs.get(stream), *_workers):
             if worker is not None and stream in (worker.stream_id, worker.helps) and not worker.closed:
                 return worker
-        heir = _heirs[stream] = Worker(terms)
+        heir = Worker(terms)
+        if closed:
+            heir._unusual = "closed"
+        else:
+            _heirs[stream] = heir
         return heir
 
 

@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import track
 
+from telefabric.cli.options import NAME
 from telefabric.cli.read import open_source, require_run
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.settings import absolute
@@ -57,11 +58,11 @@ class Shown(NamedTuple):
 
 
 @click.command()
-@click.option("--run", "run_id", required=True, metavar="ID", help="Of this run.")
+@click.option("--run", "run_id", type=NAME, required=True, metavar="ID", help="Of this run.")
 @click.option("--episode", required=True, type=int, metavar="N", help="This episode, counted from 0.")
 @click.option("--video", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.mp4",
               help="Write it there, as H.264.")  # fmt: skip
-@click.option("--agent", "agent_id", metavar="ID", help="Of this agent; needed when the run has several.")
+@click.option("--agent", "agent_id", type=NAME, metavar="ID", help="Of this agent; needed when the run has several.")
 @click.option("--env", "env_index", type=int, default=0, metavar="N", help="Of this environment; default 0.")
 @click.option("--stream", "stream", metavar="HEX", help="Of this stream; the newest attempt's unless given.")
 @click.option("--worker", "worker_id", metavar="ID", help="Of the newest stream of this worker that has it.")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
-from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from telefabric import __version__
-from telefabric.cli.plain import forget_output
+from telefabric.cli.streams import forget_output, prepare, why_unwritable
 from telefabric.errors import PartFailed, TelefabricError
 
 GROUP = "telefabric.commands"
-_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Of a write to what is open already. Stores and spools tell theirs by errors of their own: these are the output's."""
 
 try:
     import click
@@ -76,6 +72,7 @@ def telefabric() -> None:
 
 def main() -> None:
     """Run the command of `sys.argv`. Exits with 0, 1 (the operation failed) or 2 (usage)."""
+    prepare()
     try:
         _run()
     finally:
@@ -90,38 +87,36 @@ def _run() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except _NoCommand as error:
-        error.show()
+        _complain(error.format_message())
         sys.exit(error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "telefabric"
-        click.echo(f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help", err=True)
+        _complain(f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help")
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        _complain(f"telefabric: {error.format_message()}")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except PartFailed as error:
         sys.exit(error.exit_code)
     except TelefabricError as error:
-        click.echo(f"telefabric: {error}", err=True)
+        _complain(f"telefabric: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # whoever reads has what it wants
         forget_output()
         sys.exit(TelefabricError.exit_code)
     except OSError as error:
-        if error.errno not in _UNWRITABLE or error.filename is not None:
+        why = why_unwritable(error)
+        if not why:
             raise
-        _tell_unwritable(error)
+        forget_output()
+        _complain(f"telefabric: the output cannot be written: {why}: send it elsewhere")
         sys.exit(TelefabricError.exit_code)
 
 
-def _tell_unwritable(error: OSError) -> None:
-    forget_output()
-    with suppress(OSError):  # it may go to the same place
-        click.echo(
-            f"telefabric: the output cannot be written: {error.strerror}: make room, or send it elsewhere", err=True
-        )
+def _complain(sentence: str) -> None:
+    click.echo(sentence, err=True)
 
 
 def _without_hidden(error: click.UsageError) -> click.UsageError:

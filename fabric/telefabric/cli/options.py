@@ -11,6 +11,17 @@ import click
 
 from telefabric.settings import SETTINGS
 
+
+class _Name(click.types.StringParamType):
+    """A run or an agent: in UTF-8, as events have them, whatever the locale says of arguments."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if any("\udc80" <= each <= "\udcff" for each in value):
+            return os.fsencode(value).decode("utf-8", "backslashreplace")
+        return value
+
+
+NAME = _Name()
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

@@ -21,8 +21,9 @@ from msgspec.structs import fields
 from telefabric import settings
 from telefabric.address import Address
 from telefabric.cli.livetail import LiveTail
-from telefabric.cli.options import setting
-from telefabric.cli.plain import clean, forget_output
+from telefabric.cli.options import NAME, setting
+from telefabric.cli.plain import clean
+from telefabric.cli.streams import forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower, Source
@@ -52,7 +53,7 @@ def open_source(store: Path | None, connect: str | None) -> Reader:
     address = settings.resolve("connect", connect)
     file = settings.data_folder() / FILE_NAME
     named = address.source != "default" and settings.resolve("data").source == "default"
-    if connect is None and not named and file.exists():
+    if connect is None and not named and _is_there(file):
         return FileReader(file)
     try:
         return RemoteReader(Address.parse(address.value))
@@ -62,15 +63,22 @@ def open_source(store: Path | None, connect: str | None) -> Reader:
         raise Unreachable(f"there is no store at {file}, and {error}, or name a file with --store") from None
 
 
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except PermissionError:  # who reads it says what is closed
+        return True
+
+
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
-            click.option("--run", metavar="ID", help="Only this run."),
+            click.option("--run", type=NAME, metavar="ID", help="Only this run."),
             click.option(
                 "--kind", "kinds", multiple=True, type=click.Choice(KINDS), metavar="KIND",
                 help=f"Only this kind; may be given several times. One of {', '.join(KINDS)}.",
             ),
-            click.option("--agent", metavar="ID", help="Only this agent."),
+            click.option("--agent", type=NAME, metavar="ID", help="Only this agent."),
             click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file."),
             click.option("--connect", metavar="URL", help="Ask the store of the broker there."),
         )
@@ -350,7 +358,9 @@ def human_line(stored: StoredEvent) -> bytes:
     plain = not sys.stdout.isatty()
     kind = f"{stored.kind:<13}" if plain else click.style(f"{stored.kind:<13}", fg=_COLOURS.get(stored.kind))
     run = clean(stored.run_id) if plain else click.style(clean(stored.run_id), fg="cyan")
-    return f"{moment} {run} {clean(stored.agent_id)} {kind} {clean(_essence(stored))}\n".encode()
+    return f"{moment} {run} {clean(stored.agent_id)} {kind} {clean(_essence(stored))}\n".encode(
+        sys.stdout.encoding, sys.stdout.errors or "strict"
+    )
 
 
 def _essence(stored: StoredEvent) -> str:
@@ -467,7 +477,10 @@ def json_object(stored: StoredEvent) -> dict[str, Any]:
 
 def _careful_object(stored: StoredEvent) -> dict[str, Any]:
     """The same, payload by payload: one that cannot be JSON stays as bytes, and the others are shown."""
-    items = msgspec.msgpack.decode(stored.event, type=list[msgspec.Raw])[2:]
+    try:
+        items = msgspec.msgpack.decode(stored.event, type=list[msgspec.Raw])[2:]
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _head(stored) | _unreadable(stored.event, error)
     return _name(_head(stored), _FIELDS[stored.kind], [_careful(item) for item in items])
 
 
@@ -503,8 +516,12 @@ def _careful(raw: msgspec.Raw) -> Any:
         value = _string_keys(_decoder.decode(raw))
         _encode(value)
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
-        return {"unreadable": str(error), "base64": b64encode(raw).decode()}
+        return _unreadable(raw, error)
     return value
+
+
+def _unreadable(raw: bytes | msgspec.Raw, error: Exception) -> dict[str, Any]:
+    return {"unreadable": str(error), "base64": b64encode(raw).decode()}
 
 
 def _string_keys(value: Any) -> Any:

@@ -79,6 +79,7 @@ def broker(
 @click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
 @setting("lost_after_s")
 @setting("frame_bytes_max")
+@setting("group_readable")
 @setting("metrics")
 @logging_options
 @tied()
@@ -90,6 +91,7 @@ def store(
     query: str | None,
     lost_after_s: str | None,
     frame_bytes_max: str | None,
+    group_readable: str | None,
     metrics: str | None,
     log_format: str | None,
     log_level: str | None,
@@ -116,6 +118,7 @@ def store(
     path = data_folder(data) / FILE_NAME
     patience_s = resolve("lost_after_s", lost_after_s).value
     frames_max = resolve("frame_bytes_max", frame_bytes_max).value
+    for_group = resolve("group_readable", group_readable).value == "on"
     asked = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     options = _query_options(asked, log_format, log_level)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
@@ -123,7 +126,14 @@ def store(
     if log_bytes(path) > _LOG_BYTES_USUAL:
         starting(f"recovering a log of {log_bytes(path) >> 20} MiB")
     with closing(
-        Store(broker_address, path, lost_after_s=patience_s, frame_bytes_max=frames_max, show=show)
+        Store(
+            broker_address,
+            path,
+            lost_after_s=patience_s,
+            frame_bytes_max=frames_max,
+            group_readable=for_group,
+            show=show,
+        )
     ) as service:
         queries = Part("query service", lambda: [*_query_command(queries.url or listen.url, path), *options])
         helpers = Supervisor([queries])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -48,7 +49,7 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
     with Drain(address, root) as draining:
         complete = _watch(draining, deadline, quiet=as_json or not sys.stderr.isatty())
         report = draining.report()
-    unreadable = [folder for folder in report["unreadable"] if Path(folder).exists()]  # another drain may have ended it
+    unreadable = [folder for folder in report["unreadable"] if os.path.exists(folder)]  # or drained by another
     if as_json:
         click.echo(json.dumps(report))
     else:

@@ -26,7 +26,8 @@ from telefabric.settings import resolve
 _ASK_S = 3.0
 _WATCH_S = 1.0
 _STREAMS_SHOWN = 40
-"""On a screen; those that are behind or not well come first."""
+"""On a screen."""
+_GOING_ON = ("running", "revived")
 _MISTAKES_SHOWN = 3
 _NAME_MIN = 4
 _WIDE = 110
@@ -52,6 +53,7 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
     States: running, idle (nothing emitted for 10 s), waiting (for a store), stalled (three heartbeats missed), revived
     (was stalled, speaks again). The columns after them count events: emitted by the worker, at the broker, and at each
     durable subscriber; then what each live subscriber was sent. Clock: how far the broker's is ahead of the worker's.
+    Streams that are behind come first, then running ones, then the others; of each the one that began last.
     """
     address = Address.parse(resolve("connect", connect).value)
     if as_json:
@@ -70,23 +72,31 @@ def _print_json(address: Address) -> None:
     reply = ask_status(address, _ASK_S)
     found = dict(reply.status)
     found["streams"] = [
-        {**stream, "hops": [Hop(*row)._asdict() for row in stream["hops"]]} for stream in found["streams"]
+        {**stream, "hops": [Hop(*row)._asdict() for row in stream["hops"]]} for stream in _ordered(found["streams"])
     ]
     click.echo(json.dumps({"broker": address.url, "instance": reply.instance.hex(), **found}))
 
 
 def _watch(address: Address) -> None:
-    """One that goes away meanwhile is told, and waited for."""
     console = _console()
-    shown: RenderableType = _shown(address, ask_status(address, _ASK_S).status, console.width)
-    with Live(shown, console=console, auto_refresh=False, screen=False) as live:
-        while True:
-            live.update(shown, refresh=True)
-            time.sleep(_WATCH_S)
-            try:
-                shown = _shown(address, ask_status(address, _ASK_S).status, console.width)
-            except Unreachable as error:
-                shown = Text(f"{error} (waiting for it)", style="yellow")
+    looks = _looks(address, console.width)
+    if console.is_terminal:
+        with Live(next(looks), console=console, auto_refresh=False, screen=False) as live:
+            for shown in looks:
+                live.update(shown, refresh=True)
+    for shown in looks:  # where nothing can be overwritten each stands below the one before
+        console.print(shown)
+
+
+def _looks(address: Address, width: int) -> Iterator[RenderableType]:
+    """One a second. A broker that goes away meanwhile is told, and waited for."""
+    yield _shown(address, ask_status(address, _ASK_S).status, width)
+    while True:
+        try:
+            yield _shown(address, ask_status(address, _ASK_S).status, width)
+        except Unreachable as error:
+            yield Text(f"{error} (waiting for it)", style="yellow")
+        time.sleep(_WATCH_S)
 
 
 # -- for people --------------------------------------------------------------------------------------------------
@@ -108,12 +118,20 @@ def _shown(address: Address, found: dict[str, Any], width: int) -> Group:
     if refused:
         parts += [Text(), _told("dropped by the broker: " + _counts(refused), width)]
     parts += [_told(_mistake(one), width) for one in found.get("mistakes", ())[:_MISTAKES_SHOWN]]
+    parts += [_told(_left(host, spools), width) for host, spools in sorted(found.get("left_spools", {}).items())]
     return Group(*parts)
 
 
 def _mistake(one: dict[str, Any]) -> str:
     peer = clean(one["name"]) or f"peer {one['peer']}"
     return f"{peer} was corrected {one['ago_s']:.0f} s ago ({clean(one['reason'])}): {clean(one['message'])}"
+
+
+def _left(host: str, spools: int) -> str:
+    return (
+        f"{clean(host) or 'A machine'} has {spools} spools of workers that have ended; workers there deliver them. "
+        "Remedy if that number stays: telefabric spool drain there"
+    )
 
 
 def _lacking(address: Address, absent: list[str]) -> str:
@@ -135,6 +153,7 @@ def _headline(address: Address, found: dict[str, Any]) -> str:
 
 
 def _streams(streams: list[dict[str, Any]], *, wide: bool) -> Group:
+    streams = _ordered(streams)
     ways = [[Hop(*row) for row in stream["hops"]] for stream in streams]
     names = list(dict.fromkeys(hop.name for way in ways for hop in way if hop.path == "durable"))[2:]
     table = Table(box=None, pad_edge=False)
@@ -144,15 +163,19 @@ def _streams(streams: list[dict[str, Any]], *, wide: bool) -> Group:
     for name in ("emitted", "broker", *names, "live", *(("credit kB", "clock ms", "trip ms") if wide else ())):
         table.add_column(clean(name), justify="right", no_wrap=True)
     table.add_column("behind at", overflow="fold")
-    rows = sorted(zip(streams, ways, strict=True), key=lambda one: (one[0]["first_behind"] is None, _calm(one[0])))
-    for stream, way in rows[:_STREAMS_SHOWN]:
+    for stream, way in list(zip(streams, ways, strict=True))[:_STREAMS_SHOWN]:
         table.add_row(*_row(stream, way, names, wide=wide))
-    left = len(rows) - _STREAMS_SHOWN
+    left = len(streams) - _STREAMS_SHOWN
     return Group(table, *([Text(f"and {left} more: see --json")] if left > 0 else []))
 
 
-def _calm(stream: dict[str, Any]) -> bool:
-    return stream["state"] in ("running", "idle")
+def _ordered(streams: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What needs somebody to look comes first, then what goes on; of these the newest."""
+
+    def place(stream: dict[str, Any]) -> tuple[bool, bool, int]:
+        return stream["first_behind"] is None, stream["state"] not in _GOING_ON, -stream.get("started_ns", 0)
+
+    return sorted(streams, key=place)
 
 
 def _row(stream: dict[str, Any], way: list[Hop], names: list[str], *, wide: bool) -> Iterator[RenderableType]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from telefabric.errors import StoreError
-from telefabric.settings import absolute, data_folder
+from telefabric.settings import absolute, data_folder, resolve
 
 _file = click.option(
     "--store", "file", type=click.Path(path_type=Path), metavar="FILE", help="The store file, or its folder."
@@ -39,7 +39,8 @@ def backup(target: Path, file: Path | None, as_json: bool) -> None:
     from telefabric.store.backup import backup as copy
 
     with _progress("pages", quiet=as_json) as progress:
-        size = copy(_path(file), absolute(target), progress)
+        for_group = resolve("group_readable").value == "on"
+        size = copy(_path(file), absolute(target), progress, group_readable=for_group)
     report = {"file": str(target), "bytes": size}
     click.echo(json.dumps(report) if as_json else f"Copied: {size} bytes to {target}.")
 

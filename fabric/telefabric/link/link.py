@@ -355,7 +355,8 @@ class Link:
             for linked in self.streams.values()
             if linked.session.phase is not Phase.GREETING
         ]
-        self._sockets.send(control.Beat(now_ns, beats, self.clock_offset_ns, self.round_trip_ns))
+        left = 0 if self.orphans is None else self.orphans.left(self.streams)
+        self._sockets.send(control.Beat(now_ns, beats, self.clock_offset_ns, self.round_trip_ns, left))
 
     # -- live ----------------------------------------------------------------------------------------------------
 

@@ -53,6 +53,12 @@ class Orphans:
                 break
         return found
 
+    def left(self, carried: dict[bytes, LinkedStream]) -> int:
+        """How many there are: drained now, waiting for that, or unreadable. More than a turn's worth are not told."""
+        waiting = self.waiting[-limits.ORPHANS_TRIED_A_TURN :]
+        dead = sum(not FileLock.is_elsewhere(one / "lock") for one in waiting if bytes.fromhex(one.name) not in carried)
+        return sum(linked.adopted for linked in carried.values()) + len(self.unreadable) + dead
+
     def hurry(self) -> None:
         """Look again at the next turn. Any thread."""
         self._scan_due_ns = 0
@@ -63,9 +69,8 @@ class Orphans:
         Those that this process drains are among them. Streams that help a helper count, too.
         """
         folders = self._look()
-        for directory in folders:
-            if directory not in self._parents:
-                self._parents[directory] = parent_in(directory)
+        known = self._parents
+        self._parents = {one: known[one] if one in known else parent_in(one) for one in folders}
         found: list[Path] = []
         waiting = {parent}
         while waiting:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from telefabric import privatefile
 from telefabric.errors import EnvironmentProblem
 from telefabric.settings import resolve
 
@@ -66,7 +67,8 @@ def user_folder(base: Path | None = None) -> Path:
 def make_folder(folder: Path) -> None:
     """With its parents, for this user alone. Raises `EnvironmentProblem`."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in (folder.parent, folder):
+            privatefile.make_folder(one)
         mine = folder.parent.stat()
     except OSError as error:
         raise EnvironmentProblem(
@@ -74,6 +76,8 @@ def make_folder(folder: Path) -> None:
         ) from None
     if hasattr(os, "getuid") and mine.st_uid != os.getuid():
         raise EnvironmentProblem(f"{folder.parent} belongs to another user: name another folder with TELEFABRIC_RING")
+    if mine.st_mode & 0o077:
+        folder.parent.chmod(0o700)  # versions before this one made it as the umask said
 
 
 def folder_names(name: Name) -> Iterator[str]:
@@ -85,14 +89,14 @@ def folder_names(name: Name) -> Iterator[str]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """At one stroke."""
-    write_json(folder / MANIFEST, manifest)
+    """At one stroke. The generation as in the file's name: readers of JSON in other languages round large numbers."""
+    write_json(folder / MANIFEST, {**msgspec.structs.asdict(manifest), "generation": f"{manifest.generation:016x}"})
 
 
 def write_json(path: Path, value: Any) -> None:
     """At one stroke. Raises `OSError`."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
-    making.write_bytes(msgspec.json.encode(value))
+    privatefile.write(making, msgspec.json.encode(value))
     os.replace(making, path)
 
 
@@ -100,8 +104,12 @@ def read_manifest(folder: Path) -> Manifest | None:
     """None when there is none, or none that this version reads."""
     try:
         with (folder / MANIFEST).open("rb") as file:
-            found = msgspec.json.decode(file.read(_MANIFEST_BYTES_MAX), type=Manifest)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            told = msgspec.json.decode(file.read(_MANIFEST_BYTES_MAX), type=dict[str, Any])
+        generation = told.get("generation")
+        if isinstance(generation, str):  # a number in versions before this one
+            told["generation"] = int(generation, 16)
+        found = msgspec.convert(told, Manifest)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return found if found.format == FORMAT and 0 <= found.generation < 2**64 else None
 

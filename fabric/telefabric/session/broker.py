@@ -30,9 +30,9 @@ from telefabric.session.live import LiveCore
 from telefabric.session.mistakes import Mistakes
 from telefabric.session.peers import NS, Durable, Stream
 from telefabric.session.progress import Lag
-from telefabric.session.standing import emitted_of
+from telefabric.session.standing import emitted_of, left_spools
 from telefabric.wire import control
-from telefabric.wire.batch import Header, parse_header
+from telefabric.wire.batch import ABOUT, Header, parse_header
 
 _ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 _BACKLOG_GROWTH = 2
@@ -221,6 +221,7 @@ class BrokerCore:
             state.heard(now_ns, beat.oldest, beat.head)
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
+            state.left_spools = message.left_spools
             state.behind = census.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
@@ -270,17 +271,26 @@ class BrokerCore:
             self.dropped["unknown_stream"] += 1
         elif header.session != self.instance or header.epoch != state.epoch or not state.open:
             self.dropped["stale"] += 1
+            self._correct_stale(state, header, now_ns)
         else:
-            self._accept(state, header, message)
+            self._accept(state, header, message, now_ns)
 
     def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
         """Of the data socket."""
         self.dropped[error.reason] += 1
         self._mistaken_batch(error.stream or topic, error, now_ns)
 
-    def _accept(self, state: Stream, header: Header, message: bytes) -> None:
-        if header.first_seq < state.next_seq:  # within an epoch a worker sends forward only
-            self.dropped["repeated"] += 1
+    def _correct_stale(self, state: Stream, header: Header, now_ns: int) -> None:
+        """What was under way when an epoch began may come after that, but not for long."""
+        if state.open and now_ns - state.opened_ns > limits.ACK_STALL_S * NS:
+            field = "session" if header.session != self.instance else "epoch"
+            why = f"a batch has another {field} than the last WELCOME or REWIND named: take it from there"
+            self._correct(state.peer, WireError("stale", why, about=ABOUT, field=field), now_ns)
+
+    def _accept(self, state: Stream, header: Header, message: bytes, now_ns: int) -> None:
+        if header.first_seq < state.next_seq:
+            why = f"seq {header.first_seq} was taken in this epoch: say HELLO to go back"
+            self.mistaken(state.peer, WireError("repeated", why, about=ABOUT, field="first_seq"), now_ns)
             return
         size = len(message) + limits.BATCH_OVERHEAD_BYTES
         if self.lane.bytes + size > self._lane_bytes_max:  # batches of ended epochs wait there too, beside the credit
@@ -292,6 +302,7 @@ class BrokerCore:
             self._rewind(state, state.next_seq, "over_credit")
             return
         state.next_seq = header.last_seq + 1
+        state.newest_seq = max(state.newest_seq, header.last_seq)
         if header.last_seq > state.acked:  # else the worker hears, or has heard, that it is in flight no more
             state.outstanding.append((header.last_seq, size))
             state.outstanding_bytes += size
@@ -508,6 +519,7 @@ class BrokerCore:
             "dropped": dict(self.dropped),
             "live_dropped": dict(self.live.lane.dropped),
             "mistakes": self._mistakes.status(now_ns),
+            "left_spools": left_spools(self._streams.values(), now_ns),
         }  # fmt: skip
 
     def figures(self, now_ns: int) -> Figures:
@@ -645,7 +657,7 @@ class BrokerCore:
 
 def _damaged_body(message: control.Nack) -> WireError:
     why = f"the body of the batch at seq {message.expected} fails its CRC-32"
-    return WireError(control.DAMAGED, f"{why}: send the CRC-32 of the body as it is", about="batch", field="body CRC")
+    return WireError(control.DAMAGED, f"{why}: send the CRC-32 of the body as it is", about=ABOUT, field="body CRC")
 
 
 def _long_ago(then_ns: int, now_ns: int) -> bool:

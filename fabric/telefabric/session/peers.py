@@ -31,6 +31,8 @@ class Stream:
     backlog_bytes: int = 0
     acked: int = 0
     next_seq: int = 1
+    newest_seq: int = 0
+    """Of all its batches that were taken; a rewind takes `next_seq` back, and not this."""
     marks: dict[str, int] = field(default_factory=dict)
     outstanding: deque[tuple[int, int]] = field(default_factory=deque)
     outstanding_bytes: int = 0
@@ -43,6 +45,8 @@ class Stream:
     """When it spoke again after it had been silent."""
     clock_offset_ns: int | None = None
     round_trip_ns: int | None = None
+    left_spools: int = 0
+    """Of workers that have ended, on its machine."""
     lags: dict[str, Lag] = field(default_factory=dict)
     """By hop."""
     behind: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from telefabric.session.ledger import Account
@@ -47,7 +47,7 @@ def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[H
 
 def emitted_of(stream: Stream) -> int:
     """Batches come more often than heartbeats."""
-    return max(stream.head, stream.acked, stream.next_seq - 1)
+    return max(stream.head, stream.acked, stream.newest_seq)
 
 
 def stream_status(
@@ -66,6 +66,7 @@ def stream_status(
         "worker_id": stream.info.worker_id,
         "agent_id": stream.info.agent_id,
         "host": stream.info.host,
+        "started_ns": stream.info.started_ns,
         "state": stream.liveness(now_ns),
         "emitted": emitted,
         "acknowledged": stream.acked,
@@ -95,6 +96,16 @@ def durable_status(durable: Durable, *, required: bool, pending: int, missed: in
         "quarantined_events": durable.quarantined_events,
         "heard_s": round((now_ns - durable.heard_ns) / NS, 3),
     }
+
+
+def left_spools(streams: Iterable[Stream], now_ns: int) -> dict[str, int]:
+    """By host, what the workers there that are heard see of spools that others left: most of them see the same."""
+    found: dict[str, int] = {}
+    for stream in streams:
+        if stream.left_spools and not stream.silent(now_ns):
+            host = stream.info.host or ""
+            found[host] = max(found.get(host, 0), stream.left_spools)
+    return found
 
 
 def _lag(stream: Stream, hop: str, reached: int, goal: int, now_ns: int) -> float:

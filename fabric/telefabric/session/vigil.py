@@ -55,6 +55,10 @@ class Vigil:
             self._heard_ns.pop(stream, None)
             self._lost.discard(stream)
 
+    def __len__(self) -> int:
+        """How many streams are watched."""
+        return len(self._heard_ns)
+
     def living(self, streams: Collection[bytes], now_ns: int) -> Change:
         """The broker's word, which names streams that have ended, too, while their workers live."""
         if self._told_ns is None or now_ns - self._told_ns > _DEAF_NS:

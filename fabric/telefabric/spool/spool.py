@@ -38,7 +38,7 @@ from zlib import crc32
 
 import msgspec
 
-from telefabric import limits
+from telefabric import limits, privatefile
 from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.filelock import FileLock
 from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, sync_file
@@ -147,12 +147,12 @@ class Spool:
         directory = root / info.stream.hex()
         owner = None
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            privatefile.make_folder(root)
             directory.mkdir(mode=0o700)
             owner = FileLock.take(directory / "lock")
             if owner is None:
                 raise SpoolError(f"another process took the new spool {directory}: check what else writes there")
-            (directory / "stream").write_bytes(msgspec.msgpack.encode(info))
+            privatefile.write(directory / "stream", msgspec.msgpack.encode(info))
             spool = cls(directory, info, owner, policy)
             spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
             if policy.fsync != "off":
@@ -533,7 +533,7 @@ class Spool:
             self._active = self._reader = None
         if self.complete:
             try:
-                (self.directory / "closed").touch()
+                privatefile.write(self.directory / "closed", b"")
             except OSError:
                 pass  # a full disk, or the folder is gone: what is left is removed, or drained once more for nothing
             _remove(self.directory, self._owner)
@@ -586,9 +586,6 @@ def _read_position(path: Path) -> int:
 def _write_position(path: Path, seq: int) -> None:
     """Replace the position and sync it, so that no segment is removed before its acknowledgement is on the disk."""
     making = path.with_suffix(".tmp")
-    with making.open("wb") as file:
-        file.write(_POSITION.pack(seq, crc32(seq.to_bytes(8, "big"))))
-        file.flush()
-        os.fsync(file.fileno())
+    privatefile.write(making, _POSITION.pack(seq, crc32(seq.to_bytes(8, "big"))), sync=True)
     os.replace(making, path)
     sync_file(path.parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -27,7 +28,7 @@ def backup(
     The copy appears under its name when it is whole and on the disk. `progress` gets pages copied and pages in all.
     Raises `StoreError`. The source is read in one transaction, so that a running writer cannot make it begin again.
     """
-    if target.exists():
+    if os.path.exists(target):
         raise StoreError(f"{target} is there already: name another file, or move it away")
     reader = open_reader(source)
     part = target.with_name(target.name + ".part")
@@ -48,7 +49,8 @@ def backup(
         raise StoreError(f"{target} cannot be written: {error.strerror}: name another file") from None
     finally:
         reader.close()
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # in a folder that cannot be written it never was
+            part.unlink()
     return target.stat().st_size
 
 

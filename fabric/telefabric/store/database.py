@@ -47,7 +47,7 @@ _WRITER_PRAGMAS = (
 def store_file(named: Path) -> Path:
     """The store that a user means, who may name its folder instead; the same when the current folder changes."""
     named = named.absolute()
-    return named / FILE_NAME if named.is_dir() else named
+    return named / FILE_NAME if os.path.isdir(named) else named
 
 
 class Reading(apsw.Connection):

@@ -33,7 +33,7 @@ from telefabric.store.query import FAILED, NUMBER_BYTES, OK, USAGE, AnyQuestion,
 from telefabric.supervisor import ready, stop_with_parent
 from telefabric.transport import bind, common_options
 
-_HWM = 4
+HWM = 4
 """Messages per asker and direction: one that does not read its answers holds so many pages and gets no more."""
 _POLL_MS = 100
 _NO_REQUEST = f"a request is two frames: a number of {NUMBER_BYTES} bytes, and the question".encode()
@@ -77,8 +77,8 @@ class QueryService:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         common_options(self._socket)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
-        self._socket.set(zmq.RCVHWM, _HWM)
-        self._socket.set(zmq.SNDHWM, _HWM)
+        self._socket.set(zmq.RCVHWM, HWM)
+        self._socket.set(zmq.SNDHWM, HWM)
         self._socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
         self._socket.set(zmq.HANDSHAKE_IVL, 5_000)
         self.counts: Counter[str] = Counter()
@@ -167,7 +167,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     stop_with_parent(service.stop)
-    ready(service.address.url)
+    try:
+        ready(service.address.url)
+    except BrokenPipeError:  # whoever started it has gone meanwhile
+        sys.exit(1)
     os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
     service.run()
 

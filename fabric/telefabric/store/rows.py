@@ -205,6 +205,7 @@ class Rows:
         self.tables[table] = values
         if table == "steps":
             self.step_spans = list(spans(table, values))
+        self.overview = _overview_of(self.tables)
 
     def table(self, name: str) -> list[Any]:
         rows = self.tables.get(name)
@@ -226,6 +227,19 @@ def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[A
     rows._add_event(number, place, seq, None, raw)
     ((table, row),) = rows.tables.items()
     return table, row
+
+
+def _overview_of(tables: dict[str, list[Any]]) -> Overview:
+    """What the rows add to the overview, row by row."""
+    found = Overview()
+    for table, series, value in (("steps", "reward", "reward"), ("episodes", "return", "total_reward"),
+                                 ("metrics", "", "value")):  # fmt: skip
+        columns, values = COLUMNS[table], tables.get(table, ())
+        for at in range(0, len(values), len(columns)):
+            row = dict(zip(columns, values[at : at + len(columns)], strict=True))
+            step = row["seq"] if row["global_step"] is None else row["global_step"]
+            found.add(Key(row["stream"], row["agent_id"], series or f"metric/{row['name']}"), step, row[value])
+    return found
 
 
 def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:

@@ -106,6 +106,8 @@ class Beat(Message, tag="beat"):
     clock_offset_ns: int | None = None
     """How far the broker's wall clock is ahead of the worker's, as the worker last measured it."""
     round_trip_ns: Count | None = None
+    left_spools: Count = 0
+    """Spools that workers which have ended left in the worker's folder of spools."""
 
 
 class Bye(Message, tag="bye"):

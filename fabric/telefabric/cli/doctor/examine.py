@@ -155,5 +155,5 @@ def about_data(data: Path) -> Rows:
 def about_spool(spool: Path, address: Address) -> Rows:
     return [
         machine.judge_folder("spool folder", "TELEFABRIC_SPOOL", at_machine.look_at_folder(spool)),
-        machine.judge_spools(spool, *at_machine.look_for_spools(spool), address),
+        machine.judge_spools(spool, at_machine.look_for_spools(spool), address),
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from telefabric.cli.doctor.verdicts.machine import FolderSeen, file_system_of
+from telefabric.cli.doctor.verdicts.machine import FolderSeen, SpoolsSeen, file_system_of
 from telefabric.errors import SpoolError
 from telefabric.filelock import FileLock
 from telefabric.link import orphan_candidates
@@ -75,7 +76,7 @@ def look_at_shm() -> int | None:
 def look_at_folder(path: Path) -> FolderSeen:
     path = path.absolute()
     there = path
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:
         there = there.parent
     error = ""
     try:
@@ -91,12 +92,20 @@ def look_at_folder(path: Path) -> FolderSeen:
     return FolderSeen(path, error, free, file_system_of(there.resolve(), mounts))
 
 
-def look_for_spools(root: Path) -> tuple[list[int], str]:
-    """The bytes of each spool whose owner is gone; and why nobody can tell, if so."""
+def look_for_spools(root: Path) -> SpoolsSeen:
+    left, closed = [], 0
     try:
-        return [_bytes(spool) for spool in orphan_candidates(root) if _is_left(spool)], ""
-    except (SpoolError, OSError) as error:
-        return [], str(error)
+        candidates = orphan_candidates(root)
+    except SpoolError as error:
+        return SpoolsSeen([], 0, str(error))
+    for spool in candidates:
+        try:
+            left += [_bytes(spool)] * _is_left(spool)
+        except PermissionError:
+            closed += 1
+        except FileNotFoundError:  # its worker ended meanwhile, or somebody delivered it
+            continue
+    return SpoolsSeen(left, closed)
 
 
 def _is_left(spool: Path) -> bool:

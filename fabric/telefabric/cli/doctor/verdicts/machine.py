@@ -136,10 +136,26 @@ def judge_folder(check: str, variable: str, seen: FolderSeen) -> Finding:
     return Finding(check, OK, f"{seen.path} can be written, {free}.")
 
 
-def judge_spools(root: Path, left: Sequence[int], error: str, address: Address) -> Finding:
-    """`left`: the bytes on the disk of each spool whose worker is gone."""
-    if error:
-        return Finding("left spools", PROBLEM, f"{error}.", "Set TELEFABRIC_SPOOL to the workers' folder.")
+class SpoolsSeen(NamedTuple):
+    """`left`: the bytes on the disk of each spool whose worker is gone; `closed`: how many are another user's."""
+
+    left: Sequence[int]
+    closed: int = 0
+    error: str = ""
+    """Why nobody can tell."""
+
+
+def judge_spools(root: Path, seen: SpoolsSeen, address: Address) -> Finding:
+    left = seen.left
+    if seen.error:
+        return Finding("left spools", PROBLEM, f"{seen.error}.", "Set TELEFABRIC_SPOOL to the workers' folder.")
+    if seen.closed:
+        ours = f"; {counted(len(left), 'spool')} of dead workers of yours wait there" if left else ""
+        return Finding(
+            "left spools", WARNING,
+            f"{counted(seen.closed, 'spool')} in {root} cannot be looked at, of another user{ours}.",
+            "telefabric doctor as that user, or set TELEFABRIC_SPOOL to a folder of your own.",
+        )  # fmt: skip
     if not left:
         return Finding("left spools", OK, f"No dead worker left a spool in {root}.")
     return Finding(
