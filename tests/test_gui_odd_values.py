@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,8 +18,14 @@ from skips import requires
 from store_fixtures import episode, metric, raw, step
 from test_gui_feed import ScriptedFeed, told, update, view
 
+from telefabric.address import Address
 from telefabric.feed import FeedEvent
+from telefabric.filefeed import FileFeed
+from telefabric.follow import Follower
+from telefabric.services import Services
+from telefabric.store.database import FILE_NAME
 from telefabric_schemas import values
+from telefabric_workers import connect
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
@@ -213,3 +220,65 @@ def test_a_map_of_letters_is_a_grid_whatever_holds_it(grid: Any) -> None:
 
 def test_a_table_of_small_numbers_is_a_grid_too() -> None:
     assert scenes.scene_of(4, {"grid": np.eye(3)}, {}) == scenes.GridScene(("100", "010", "001"), (1, 1))
+
+
+# -- a real worker, broker and store ------------------------------------------------------------------------------
+def emit_all(worker: Any) -> int:
+    """Every odd value in every place that takes one, each between ordinary steps; returns the steps."""
+    at = 0
+    for value in ODD.values():
+        worker.step(episode=0, step=at, reward=1.0)
+        worker.step(
+            episode=0, step=at + 1, action=value, observation=value, info={"odd": value},
+            render_hint={"grid": value, "text": value}, reward=REALS[at % len(REALS)],
+        )  # fmt: skip
+        at += 2
+    for number, value in enumerate(REALS):
+        worker.metric("m" * 10_000 if number == 3 else f"m{number % 3}", value)
+        worker.episode(episode=number, total_reward=value, length=1, seed=value, end_reason="e" * 1_000)
+    return at
+
+
+def assert_shown(main: MainWindow, qtbot: Any, steps: int) -> None:
+    def whole() -> bool:
+        page = main.page
+        return page is not None and page.step_table.rows.held == steps and len(page.track.episodes) == len(REALS)
+
+    qtbot.waitUntil(whole, timeout=30_000)
+    main.controller._timer.stop()
+    page = main.page
+    assert page is not None
+    ordinary = column(main, "REWARD")[::2]
+    assert ordinary == ["1.00"] * (steps // 2)
+    for row in range(0, page.step_table.rowCount(), 7):
+        page.steps.selectRow(row)
+        tick(main)
+        assert not page.environment.grab().isNull()
+    for series in ("Episode return", *page.track.metrics):
+        page.show_series(series)
+        tick(main)
+        assert not page.chart.grab().isNull()
+    assert not main.grab().isNull()
+    assert {run.run_id for run in main.controller.runs.values()} == {"odd", "even"}
+
+
+def test_a_run_of_odd_values_is_followed_live_and_read_from_its_file(
+    show: Callable[..., MainWindow], tmp_path: Path, qtbot: Any
+) -> None:
+    told = {"obs_mean": np.zeros(4), **{f"odd {at}": one for at, one in enumerate(ODD.values())}}
+    with Services(Address("127.0.0.1", 0), tmp_path / "data", log_level="error") as services:
+        options = {"spool": tmp_path / "spool", "exit_flush_s": 30.0}
+        with connect(services.address.url, run="even", **options) as even:
+            even.step(episode=0, step=0)
+        with connect(services.address.url, run="odd", metadata=told, **options) as worker:
+            main = show(Follower(Address.parse(services.address.url)))
+            main.controller._timer.start()
+            main.controller.watch("odd")
+            steps = emit_all(worker)
+            assert worker.flush(30)
+            assert_shown(main, qtbot, steps)
+            main.close()
+    file = show(FileFeed(tmp_path / "data" / FILE_NAME))
+    file.controller._timer.start()
+    file.controller.watch("odd")
+    assert_shown(file, qtbot, steps)

@@ -33,7 +33,7 @@ if THERE:
 
 
 def row(stream: int, seq: int) -> tuple[object, ...]:
-    return (0, stream, seq, seq, 0, seq // 10, seq % 10, seq, 0.5, False, False, seq)
+    return (0, stream, seq, seq, 0, seq // 10, seq % 10, seq, 0.5, False, False, seq, False)
 
 
 def shown(table: EventTable) -> list[tuple[int, int, int]]:
@@ -143,7 +143,7 @@ def test_a_frozen_table_stands_still_and_then_has_all(checked: type[Checked]) ->
 
 def test_unusable_values_are_shown_as_such(checked: type[Checked]) -> None:
     one = checked()
-    one.rows.apply([(0, 0, 1, 1, 0, 0, 0, -1, float("nan"), True, False, 0)], [b"\xc0"], None)
+    one.rows.apply([(0, 0, 1, 1, 0, 0, 0, -1, float("nan"), True, False, 0, False)], [b"\xc0"], None)
     texts = [one.table.index(0, column).data() for column in range(one.table.columnCount())]
     assert texts == ["1", "0", "0", NONE, NONE, NONE, "terminated", NONE]
     assert one.table.headerData(0, Qt.Orientation.Horizontal) == "SEQ"
@@ -212,14 +212,12 @@ def test_every_event_is_in_the_tables_once(qapp: object, seed: int, streams: int
         for table in tables:
             assert_in_order(table)
     found: dict[bytes, list[int]] = {}
-    for (track,) in [tuple(controller.tracks.values())] if controller.tracks else []:
-        names = {number: stream for stream, number in track.streams.items()}
+    for track in controller.tracks.values():
+        assert set(track.streams) == {track.stream_id}
         for table in tables:
-            for stream, seq, _ in shown(table):
-                if stream >= 0:
-                    found.setdefault(names[stream], []).append(seq)
-        for stream in track.streams:
-            assert sorted(found.get(stream, [])) == sorted(kept[stream])
+            if table.rows in (track.steps, track.episodes):
+                found.setdefault(track.stream_id, []).extend(seq for stream, seq, _ in shown(table) if stream >= 0)
+        assert sorted(found[track.stream_id]) == sorted(kept[track.stream_id])
     assert controller.missing == 0
     assert controller.lost == sum(map(len, lost.values()))
 

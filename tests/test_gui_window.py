@@ -368,7 +368,8 @@ def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) 
     page = main.page
     assert page is not None
     assert page.track.key == (demo["run_id"], "agent_0")
-    assert page.step_table.rowCount() == demo["steps"]
+    assert page.step_table.rows.held == page.step_table.rows.events == demo["steps"]
+    assert page.step_table.rowCount() == demo["steps"] + demo["episodes"], "and a row for each reset"
     assert page.episode_table.rowCount() == demo["episodes"]
     assert isinstance(page.environment._scene, scenes.GridScene)
     qtbot.waitUntil(lambda: main.details._verdict.text() == "all accounted for", timeout=patience(20_000))

@@ -53,6 +53,17 @@ class Connection(NamedTuple):
     """What else there is to say of the connection: a sentence."""
 
 
+class StreamView(NamedTuple):
+    """One stream of a run, as the store has it."""
+
+    stream_id: bytes
+    worker_id: str
+    started_ns: int
+    attempt: int = 1
+    role: str = "counts"
+    """Whether its outcome is the run's: counts, helper or superseded."""
+
+
 class RunView(NamedTuple):
     """One run in the list of runs."""
 
@@ -79,6 +90,12 @@ class RunView(NamedTuple):
     """How far the broker's clock is ahead of its workers', of the one furthest off."""
     round_trip_ms: float | None = None
     """Between its workers and the broker, the longest."""
+    streams: tuple[StreamView, ...] = ()
+    """Those that the store knows; of a broker's feed, of watched runs alone."""
+    attempts: int = 1
+    helpers: int = 0
+    superseded: int = 0
+    """Streams by their part in the run's outcome, as the store counts them."""
 
 
 class FeedEvent(NamedTuple):
@@ -113,6 +130,8 @@ class FramePlace(NamedTuple):
     env_index: int
     episode_index: int
     step_index: int
+    stream_id: bytes | None = None
+    """Whose step it is; None for the newest attempt's."""
 
 
 class FoundFrame(NamedTuple):

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.failures import Failures
-from telefabric.feed import Connection, FeedEvent, FramePlace, Link, RunView, Update, event_of
-from telefabric.framedesk import FrameDesk
+from telefabric.feed import Connection, FeedEvent, FramePlace, Link, RunView, StreamView, Update, event_of
+from telefabric.framedesk import FrameDesk, stream_view
 from telefabric.session.handover import Range, SeqSet
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, StoredEvent
@@ -321,7 +321,9 @@ def _feed_event(row: StoredEvent) -> FeedEvent:
 def _runs(reader: Reader) -> tuple[RunView, ...]:
     agents: dict[str, dict[str, None]] = {}
     workers: dict[str, set[str]] = {}
+    streams: dict[str, list[StreamView]] = {}
     for stream in reader.streams():
+        streams.setdefault(stream.run_id, []).append(stream_view(stream))
         agents.setdefault(stream.run_id, {})[stream.agent_id] = None
         workers.setdefault(stream.run_id, set()).add(stream.worker_id)
     return tuple(
@@ -335,6 +337,10 @@ def _runs(reader: Reader) -> tuple[RunView, ...]:
             run.finished_ns,
             run.reason,
             run.metadata,
+            streams=tuple(streams.get(run.run_id, ())),
+            attempts=run.attempts,
+            helpers=run.helpers,
+            superseded=run.superseded,
         )
         for run in reversed(reader.runs())
     )

@@ -7,7 +7,8 @@ import threading
 import msgspec
 
 from telefabric.errors import TelefabricError, Unreachable
-from telefabric.feed import FoundFrame, FramePlace
+from telefabric.feed import FoundFrame, FramePlace, StreamView
+from telefabric.store.query import Stream
 from telefabric.store.reader import Reader
 from telefabric_schemas import Frame
 
@@ -42,9 +43,13 @@ class FrameDesk:
             return found
 
 
+def stream_view(stream: Stream) -> StreamView:
+    return StreamView(stream.stream_id, stream.worker_id, stream.started_ns, stream.attempt, stream.role)
+
+
 def _look_up(reader: Reader, place: FramePlace) -> FoundFrame:
     try:
-        row = reader.frame_at(*place)
+        row = reader.frame_at(*place[:-1], stream_id=place.stream_id)
         return FoundFrame(place, None if row is None else _decoder.decode(row.event))
     except Unreachable:
         raise

@@ -8,11 +8,11 @@ from collections import deque
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from telefabric.failures import Failures
-from telefabric.feed import Connection, Feed, FeedEvent, FramePlace, Link, RunView, Update
+from telefabric.feed import Connection, Feed, FeedEvent, FramePlace, Link, RunView, StreamView, Update
 from telefabric.session.handover import Range
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.track import Track, TrackKey
-from telefabric_schemas import Episode, Frame, Gap, Metric, Step
+from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
 
 TICK_MS = 50
 TRACKS_MAX = 32
@@ -21,6 +21,15 @@ MARKS_MAX = 500
 """Missing ranges of one stream in a table, the newest."""
 LATENCIES_MAX = 1_200
 """Samples of the live path's latency: a minute of ticks."""
+
+
+_OF_TRACKS = frozenset((Step, Episode, Metric, Reset, EpisodeVoided))
+
+
+def _newness(track: Track) -> tuple[int, int, int]:
+    """Streams that the store does not know yet are the newest; one that helps another comes after it."""
+    source = track.source
+    return (1, 0, 0) if source is None else (0, source.attempt, source.started_ns if source.role != "helper" else 0)
 
 
 class Controller(QObject):
@@ -38,7 +47,10 @@ class Controller(QObject):
         self._feed = feed
         self.connection = Connection(Link.CONNECTING, "")
         self.runs: dict[str, RunView] = {}
-        self.tracks: dict[tuple[str, str], Track] = {}
+        self.tracks: dict[tuple[str, str, bytes], Track] = {}
+        """By run, agent and stream."""
+        self.left_out: dict[tuple[str, str, bytes], int] = {}
+        """Events of streams that gave way to newer ones of their agent: the store has them."""
         self.watched: list[str] = []
         self.paused = False
         self.paused_since_s = 0.0
@@ -85,6 +97,7 @@ class Controller(QObject):
         for key in [key for key in self.tracks if key[0] == run_id]:
             self.track_closed.emit(self.tracks.pop(key))
         self.hidden_agents = {key for key in self.hidden_agents if key.run_id != run_id}
+        self.left_out = {key: number for key, number in self.left_out.items() if key[0] != run_id}
         for stream_id in [one for one, of in self._run_of_stream.items() if of == run_id]:
             for table in (self._run_of_stream, self._holes, self._gaps, self.skipped):
                 table.pop(stream_id, None)
@@ -136,13 +149,17 @@ class Controller(QObject):
         if update.runs is not None:
             self._take_runs(update.runs)
         self._take_events(update)
-        if update.frame is not None and (track := self.tracks.get(update.frame.place[:2])):
-            track.found = update.frame
+        if update.frame is not None:
+            place = update.frame.place
+            if track := self.tracks.get((place.run_id, place.agent_id, place.stream_id or b"")):
+                track.found = update.frame
 
     def _take_runs(self, runs: tuple[RunView, ...]) -> None:
         self.runs = {run.run_id: run for run in runs}
         if not self._chosen and not self.watched and runs:
             self._watch(next((run.run_id for run in runs if run.state == "running"), runs[0].run_id))
+        for track in self.tracks.values():
+            track.source = self._source_of(track.key.run_id, track.stream_id) or track.source
         self.runs_changed.emit()
 
     def _watch(self, run_id: str) -> None:
@@ -159,8 +176,9 @@ class Controller(QObject):
         for event in update.events:
             inner = event.event
             kind = type(inner)
-            if kind is Step or kind is Episode or kind is Metric:
-                track = tracks.get((event.run_id, inner.agent_id)) or self._open(event.run_id, inner.agent_id)  # type: ignore[union-attr]
+            if kind in _OF_TRACKS:
+                key = (event.run_id, inner.agent_id, event.stream_id)  # type: ignore[union-attr]
+                track = tracks.get(key) or self._open(*key)
                 if track is not None:
                     track.pending.append(event)
             else:
@@ -179,22 +197,48 @@ class Controller(QObject):
         if event.event is None:
             self.unknown_events += 1
         elif isinstance(event.event, Frame):
-            if track := self.tracks.get((event.run_id, event.event.agent_id)):
+            if track := self.tracks.get((event.run_id, event.event.agent_id, event.stream_id)):
                 track.show_frame(event.event)
         elif isinstance(event.event, Gap):
             self._reasons[event.stream_id, event.seq] = event.event.reason
 
-    def _open(self, run_id: str, agent_id: str) -> Track | None:
-        """A track for an agent's first event, unless nobody watches its run any more or no tab is left."""
-        key = TrackKey(run_id, agent_id)
+    def _open(self, run_id: str, agent_id: str, stream_id: bytes) -> Track | None:
+        """A track for a stream's first event of an agent, unless nobody watches its run any more or no room is left."""
+        key, of_stream = TrackKey(run_id, agent_id), (run_id, agent_id, stream_id)
         if run_id not in self.watched:
             return None
-        if len(self.tracks) >= TRACKS_MAX:
-            self.hidden_agents.add(key)
+        if of_stream in self.left_out:
+            self.left_out[of_stream] += 1
             return None
-        track = self.tracks[key] = Track(key)
+        track = Track(key, stream_id)
+        track.source = self._source_of(run_id, stream_id)
+        if len(self.tracks) >= TRACKS_MAX and not self._make_room(track):
+            return None
+        self.tracks[of_stream] = track
         self.track_opened.emit(track)
         return track
+
+    def tracks_of(self, key: TrackKey) -> list[Track]:
+        """Of one agent of a run, a track a stream: the newest attempt first, and of one attempt the newest stream."""
+        found = [track for track in reversed(self.tracks.values()) if track.key == key]
+        return sorted(found, key=_newness, reverse=True)
+
+    def _make_room(self, track: Track) -> bool:
+        """Let an older stream of an agent go that has a newer one; if none has, the new track's agent is hidden."""
+        groups = [self.tracks_of(key) for key in {one.key for one in self.tracks.values()}]
+        oldest = [group[-1] for group in groups if len(group) > 1 or group[0].key == track.key]
+        if not oldest:
+            self.hidden_agents.add(track.key)
+            return False
+        gone = min([*oldest, track], key=_newness)
+        self.left_out[*gone.key, gone.stream_id] = 1 if gone is track else gone.steps.events
+        if gone is not track:
+            self.track_closed.emit(self.tracks.pop((*gone.key, gone.stream_id)))
+        return gone is not track
+
+    def _source_of(self, run_id: str, stream_id: bytes) -> StreamView | None:
+        run = self.runs.get(run_id)
+        return next((one for one in run.streams if one.stream_id == stream_id), None) if run else None
 
     def _take_missing(self, update: Update) -> set[bytes]:
         for stream_id, skipped in update.skipped.items():

@@ -118,6 +118,8 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
     if run.clock_offset_ms:
         way = "behind" if run.clock_offset_ms > 0 else "ahead of"
         pairs.append(("clock", f"{duration(abs(run.clock_offset_ms) / 1e3)} {way} the broker's"))
+    counts = ("attempts", run.attempts, 2), ("helpers", run.helpers, 1), ("superseded", run.superseded, 1)
+    pairs += [(name, count(number)) for name, number, least in counts if number >= least]
     told = [
         (name, short(value, _TOLD_CHARACTERS)) for name, value in metadata_of(run.metadata).items() if name != "grid"
     ]

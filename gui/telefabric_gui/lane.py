@@ -7,7 +7,7 @@ import time
 from PySide6.QtCore import QObject, QSocketNotifier, Qt, QTimer, Signal
 
 from telefabric.ring import RingFrame, RingReader, rings_of
-from telefabric_gui.track import TrackKey
+from telefabric_gui.track import Track
 
 FRAME_MS = 12
 """At most one frame is shown in so long, however many come: less than the time between two of 60 a second."""
@@ -22,9 +22,9 @@ class Lane(QObject):
     arrived = Signal()
     """There is another `frame`."""
 
-    def __init__(self, key: TrackKey, parent: QObject | None = None) -> None:
+    def __init__(self, track: Track, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._key = key
+        self._track = track
         self.frame: RingFrame | None = None
         self.state = "absent"
         """As `RingReader.state` says."""
@@ -65,7 +65,8 @@ class Lane(QObject):
     def _look(self) -> None:
         """For a ring, and how it stands; for a newer one while the writer of this one has gone."""
         if self._reader is None or self._reader.state in ("closed", "died", "absent"):
-            folders = rings_of(*self._key)
+            source = self._track.source
+            folders = rings_of(*self._track.key, worker_id=source.worker_id if source is not None else None)
             if folders and (self._reader is None or folders[0] != self._reader.folder):
                 self._let_go()
                 self._open(RingReader(folders[0]))

@@ -21,7 +21,7 @@ _GROUPS_MAX = 16
 
 STEP_ROW = np.dtype([
     *_HEAD, ("env", "i8"), ("episode", "i8"), ("step", "i8"), ("global_step", "i8"), ("reward", "f8"),
-    ("terminated", "?"), ("truncated", "?"), ("time_ns", "i8"),
+    ("terminated", "?"), ("truncated", "?"), ("time_ns", "i8"), ("reset", "?"),
 ])  # fmt: skip
 EPISODE_ROW = np.dtype([
     *_HEAD, ("env", "i8"), ("episode", "i8"), ("total", "f8"), ("length", "i8"), ("global_step", "i8"),
@@ -57,7 +57,7 @@ class EventRows:
     def __init__(self, dtype: np.dtype[Any], rows_max: int, raw_bytes_max: int) -> None:
         self.rows_max = rows_max
         self.events = 0
-        """Events that ever came in, those that have left included."""
+        """Events that ever came in, those that have left included, and but for resets and what is void."""
         self.listener: Listener | None = None
         self._raw_bytes_max = raw_bytes_max
         self._table: npt.NDArray[Any] = np.zeros(_FIRST_ROOM, dtype)
@@ -94,8 +94,9 @@ class EventRows:
 
     @property
     def held(self) -> int:
-        """Events among the rows."""
-        return int(np.count_nonzero(self.column("mark") == EVENT))
+        """Events among the rows, but for resets."""
+        resets = np.count_nonzero(self.column("reset")) if "reset" in (self._table.dtype.names or ()) else 0
+        return int(np.count_nonzero(self.column("mark") == EVENT) - resets)
 
     def frozen(self) -> EventRows:
         """A copy that nothing changes, for a paused table."""
@@ -110,10 +111,16 @@ class EventRows:
     # -- changes -------------------------------------------------------------------------------------------------
 
     def apply(
-        self, rows: Sequence[tuple[Any, ...]], raws: Sequence[bytes], marks: dict[int, Iterable[Mark]] | None = None
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        raws: Sequence[bytes],
+        marks: dict[int, Iterable[Mark]] | None = None,
+        *,
+        resets: int = 0,
     ) -> int:
         """Take in events, as tuples in the order of the dtype, and for some streams all that is missing now.
 
+        `resets` of them are shown and are no steps.
         Returns how many events were new; one that is there already is left out.
         """
         wanted = {stream: frozenset(given) for stream, given in (marks or {}).items()}
@@ -124,8 +131,18 @@ class EventRows:
             self._insert_marks(stream, given - self._marks.get(stream, frozenset()))
             self._marks[stream] = given
         self._evict()
-        self.events += taken
+        self.events += taken - resets
         return taken
+
+    def remove_episode(self, env: int, episode: int, before: int) -> None:
+        """Take out what came of an episode before this seq."""
+        table = self._table[self._start : self._end]
+        found = (table["env"] == env) & (table["episode"] == episode) & (table["seq"] < before)
+        positions = np.flatnonzero(found & (table["mark"] == EVENT))
+        if len(positions):
+            before_it = self.held
+            self._remove_many(positions.tolist())
+            self.events -= before_it - self.held
 
     def clear_listener(self) -> None:
         self.listener = None
@@ -252,7 +269,9 @@ class EventRows:
         self._raw_bytes += sum(map(len, filter(None, raws)))
 
     def _remove_many(self, positions: list[int]) -> None:
-        """Marks at many places, as one reset."""
+        """Rows at many places, as one reset."""
+        gone = self._raws[self._start : self._end][positions]
+        self._raw_bytes -= sum(map(len, filter(None, gone)))
         self._replace(
             np.delete(self._table[self._start : self._end], positions),
             np.delete(self._raws[self._start : self._end], positions),

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from telefabric.feed import FeedEvent, FoundFrame, FramePlace
+from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
 from telefabric_gui.rows import EPISODE_ROW, NO_STEP, STEP_ROW, EventRows, Mark
-from telefabric_schemas import EXPIRED, STORED, Episode, Frame, Metric, Step
+from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 
 STEP_ROWS_MAX = 100_000
 EPISODE_ROWS_MAX = 50_000
@@ -45,10 +45,13 @@ class Points(NamedTuple):
 
 
 class Track:
-    """Tables and series of one (run, agent). `version` rises with every change. GUI thread."""
+    """Tables and series of one agent in one stream of a run. `version` rises with every change. GUI thread."""
 
-    def __init__(self, key: TrackKey) -> None:
+    def __init__(self, key: TrackKey, stream_id: bytes = b"") -> None:
         self.key = key
+        self.stream_id = stream_id
+        self.source: StreamView | None = None
+        """What the store says of the stream; None until it does."""
         self.steps = EventRows(STEP_ROW, STEP_ROWS_MAX, STEP_BYTES_MAX)
         self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
         self.metrics: dict[str, deque[tuple[float, float]]] = {}
@@ -60,6 +63,8 @@ class Track:
         self._stored_bytes = 0
         self.found: FoundFrame | None = None
         """What the store was last asked for."""
+        self.voided: dict[tuple[int, int], int] = {}
+        """By environment and episode, the seq before which nothing of it counts."""
         self.live = False
         """The newest step came over the live path."""
         self.streams: dict[bytes, int] = {}
@@ -80,9 +85,12 @@ class Track:
         episodes: list[tuple[Any, ...]] = []
         step_raws: list[bytes] = []
         episode_raws: list[bytes] = []
-        streams, pending = self.streams, self.pending
+        voids: list[tuple[int, int, int]] = []
+        streams, pending, resets = self.streams, self.pending, 0
         self.pending = []
         for _, stream_id, seq, _, inner, raw, live in pending:
+            if self.voided and self._is_void(inner, seq):
+                continue
             if type(inner) is Step:
                 steps.append(_step_row(streams[stream_id], seq, inner))
                 step_raws.append(raw)
@@ -92,14 +100,37 @@ class Track:
                 episode_raws.append(raw)
             elif type(inner) is Metric:
                 self._add_point(inner)
+            elif type(inner) is Reset:
+                steps.append(_reset_row(streams[stream_id], seq, inner))
+                step_raws.append(raw)
+                resets += 1
+            elif type(inner) is EpisodeVoided:
+                voids.append((inner.env_index, inner.episode_index, seq))
+                self.voided[voids[-1][:2]] = max(seq, self.voided.get(voids[-1][:2], 0))
         own = {streams[stream_id]: given for stream_id, given in marks.items() if stream_id in streams}
-        self.steps.apply(steps, step_raws, own)
+        self.steps.apply(steps, step_raws, own, resets=resets)
         self.episodes.apply(episodes, episode_raws, own)
+        for env, episode, seq in voids:
+            self._void(env, episode, seq)
         self.version += 1
+
+    def _is_void(self, event: Any, seq: int) -> bool:
+        place = getattr(event, "env_index", -1), getattr(event, "episode_index", -1)
+        return type(event) is not EpisodeVoided and seq < self.voided.get(place, 0)
+
+    def _void(self, env: int, episode: int, before: int) -> None:
+        """The record keeps what is void; tables, charts and pictures do not."""
+        self.steps.remove_episode(env, episode, before)
+        self.episodes.remove_episode(env, episode, before)
+        frames = self._stored.get((env, episode), {})
+        for step in [step for step, frame in frames.items() if frame.seq < before]:
+            self._stored_bytes -= len(frames.pop(step).data)
+        if self.frame is not None and (self.frame.env_index, self.frame.episode_index) == (env, episode):
+            self.frame = None
 
     def show_frame(self, frame: Frame) -> None:
         """Keep a picture, unless a newer one has come already; and a stored one, with those of its episode."""
-        if frame.encoding in (EXPIRED, STORED):
+        if frame.encoding in (EXPIRED, STORED) or (frame.seq and self._is_void(frame, frame.seq)):
             return
         if self.frame is None or frame.time_ns >= self.frame.time_ns:
             self.frame = frame
@@ -129,7 +160,8 @@ class Track:
         return min(held, key=lambda one: (abs(one.step_index - step), one.step_index), default=None)
 
     def place_of(self, row: Any) -> FramePlace:
-        return FramePlace(*self.key, int(row["env"]), int(row["episode"]), int(row["step"]))
+        place = int(row["env"]), int(row["episode"]), int(row["step"])
+        return FramePlace(*self.key, *place, self.stream_id or None)
 
     def answer(self, row: Any) -> FoundFrame | None:
         """The store's, if it was asked for this step."""
@@ -197,7 +229,14 @@ def _step_row(stream: int, seq: int, step: Step) -> tuple[Any, ...]:
         0, stream, seq, seq, step.env_index, step.episode_index, step.step_index,
         NO_STEP if step.global_step is None else step.global_step, _NAN if step.reward is None else step.reward,
         step.terminated, step.truncated,
-        step.time_ns,
+        step.time_ns, False,
+    )  # fmt: skip
+
+
+def _reset_row(stream: int, seq: int, reset: Reset) -> tuple[Any, ...]:
+    """The step before the first."""
+    return (
+        0, stream, seq, seq, reset.env_index, reset.episode_index, -1, NO_STEP, _NAN, False, False, reset.time_ns, True,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
@@ -24,7 +25,7 @@ from telefabric_gui.controller import Controller
 from telefabric_gui.figures import count, duration, plural
 from telefabric_gui.isolation import Views
 from telefabric_gui.models.runs import RunList, RunRow, spark
-from telefabric_gui.track import Track
+from telefabric_gui.track import Track, TrackKey
 from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
@@ -64,7 +65,7 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
         self.run_list = RunList(self)
-        self._tabs: dict[Track, Tab] = {}
+        self._tabs: dict[TrackKey, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
         self._started = False
@@ -147,8 +148,8 @@ class MainWindow(QMainWindow):
     def open_run(self, run_id: str) -> None:
         """Watch a run; to its first tab when it has one."""
         self.controller.watch(run_id)
-        for track, tab in self._tabs.items():
-            if track.key.run_id == run_id:
+        for key, tab in self._tabs.items():
+            if key.run_id == run_id:
                 self.tabs.setCurrentWidget(tab)
                 return
         self._show_centre()
@@ -180,7 +181,7 @@ class MainWindow(QMainWindow):
     @property
     def pages(self) -> dict[Track, Page]:
         """The pages that were in front at some time."""
-        return {track: tab.page for track, tab in self._tabs.items() if tab.page is not None}
+        return {tab.track: tab.page for tab in self._tabs.values() if tab.page is not None}
 
     def _toggle_paused(self) -> None:
         focused = QApplication.focusWidget()
@@ -216,10 +217,13 @@ class MainWindow(QMainWindow):
     # -- what the controller tells -------------------------------------------------------------------------------
 
     def _open_page(self, track: Track) -> None:
-        tab = self._tabs[track] = Tab(track)
+        if track.key in self._tabs:
+            self._choose_stream(self._tabs[track.key])
+            return
+        tab = self._tabs[track.key] = Tab(track)
         at = self.tabs.addTab(tab, f"{track.key.agent_id} · {track.key.run_id}")
         self.tabs.setTabToolTip(at, f"Agent {track.key.agent_id} of run {track.key.run_id}")
-        first = sum(other.key.run_id == track.key.run_id for other in self._tabs) == 1
+        first = sum(other.run_id == track.key.run_id for other in self._tabs) == 1
         if first and self.controller.watched and self.controller.watched[-1] == track.key.run_id:
             self.tabs.setCurrentWidget(tab)
 
@@ -228,16 +232,33 @@ class MainWindow(QMainWindow):
             page = tab.build(self.views)
             page.let_go.connect(self.follow)
             page.frame_wanted.connect(self.controller.ask_frame)
+            page.streams.chosen.connect(partial(self._on_stream, tab))
             page.set_paused(self.controller.paused)
         assert tab.page is not None
         return tab.page
 
     def _close_page(self, track: Track) -> None:
-        tab = self._tabs.pop(track)
-        for rows in (track.steps, track.episodes):
-            rows.listener = None
+        tab = self._tabs[track.key]
+        if tab.chosen is track:
+            tab.chosen = None
+        if self.controller.tracks_of(track.key):
+            self._choose_stream(tab)
+            return
+        del self._tabs[track.key]
+        tab.let_go()
         self.tabs.removeTab(self.tabs.indexOf(tab))
         tab.deleteLater()
+
+    def _on_stream(self, tab: Tab, track: Track | None) -> None:
+        tab.chosen = track
+        self._choose_stream(tab)
+        self._refresh_page()
+
+    def _choose_stream(self, tab: Tab) -> None:
+        """Show the stream that was chosen, else the newest; while one has paused, another only for one that is gone."""
+        tracks = self.controller.tracks_of(tab.track.key)
+        if not (self.controller.paused and tab.track in tracks and tab.chosen is None):
+            tab.show_track(tab.chosen or tracks[0])
 
     def _on_paused(self, paused: bool) -> None:
         for page in self.pages.values():
@@ -303,6 +324,8 @@ class MainWindow(QMainWindow):
         wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
         self.controller.want_pictures(frozenset({page.track.key.run_id}) if page and wanted else frozenset())
         if page is not None:
+            left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.track.key)
+            page.streams.show_tracks(page.track, self.controller.tracks_of(page.track.key), left_out)
             page.refresh(self.controller.runs.get(page.track.key.run_id), paused=self.controller.paused)
 
     def _show_health(self) -> None:
@@ -323,9 +346,10 @@ class MainWindow(QMainWindow):
     def _show_runs(self) -> None:
         controller = self.controller
         lines = {}
-        for track in controller.tracks.values():
-            if track.key.run_id not in lines:
-                lines[track.key.run_id] = spark(track.returns().y)
+        for key, tab in self._tabs.items():
+            self._choose_stream(tab)
+            if key.run_id not in lines:
+                lines[key.run_id] = spark(tab.track.returns().y)
         self.run_list.show(
             [
                 RunRow(run, run.run_id in controller.watched, lines.get(run.run_id, ()))

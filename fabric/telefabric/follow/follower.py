@@ -6,11 +6,11 @@ import time
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
-from telefabric.feed import Connection, FramePlace, Link, RunView, Update
+from telefabric.feed import Connection, FramePlace, Link, RunView, StreamView, Update
 from telefabric.follow.gathering import HISTORY_EVENTS, Gathering
 from telefabric.follow.history import History
 from telefabric.follow.live import LiveLink
-from telefabric.framedesk import FrameDesk
+from telefabric.framedesk import FrameDesk, stream_view
 from telefabric.session.liveness import run_state
 from telefabric.store.query import Run
 from telefabric.wire.live import QueuePolicy
@@ -149,7 +149,9 @@ class Follower:
         stored = {run.run_id: run for run in self._history.runs}
         agents: dict[str, set[str]] = {}
         workers: dict[str, set[str]] = {}
+        known: dict[str, list[StreamView]] = {}
         for one in self._history.streams:
+            known.setdefault(one.run_id, []).append(stream_view(one))
             agents.setdefault(one.run_id, set()).add(one.agent_id)
             workers.setdefault(one.run_id, set()).add(one.worker_id)
         for run_id, streams in by_run.items():
@@ -162,6 +164,7 @@ class Follower:
                 by_run.get(run_id, []),
                 agents.get(run_id, set()),
                 workers.get(run_id, set()),
+                tuple(known.get(run_id, ())),
                 broker_known=self._live.subscription.instance is not None and bool(self._live.status),
             )
             for run_id in {**stored, **by_run}
@@ -175,6 +178,7 @@ def _view(
     streams: list[dict[str, Any]],
     agents: set[str],
     workers: set[str],
+    known: tuple[StreamView, ...],
     *,
     broker_known: bool,
 ) -> RunView:
@@ -196,6 +200,8 @@ def _view(
         next((hop for stream in streams if (hop := _behind_at(stream)) is not None), None),
         _most([stream["clock_offset_ms"] for stream in streams]),
         _most([stream["round_trip_ms"] for stream in streams]),
+        known,
+        *((run.attempts, run.helpers, run.superseded) if run else ()),
     )
 
 

@@ -19,12 +19,17 @@ class RingInfo(NamedTuple):
     """As `RingReader.state` says."""
 
 
-def rings_of(run_id: str, agent_id: str, base: Path | None = None) -> list[Path]:
-    """The folders of the rings of one agent of one run, newest first. Looks at the manifests alone."""
+def rings_of(run_id: str, agent_id: str, base: Path | None = None, *, worker_id: str | None = None) -> list[Path]:
+    """The folders of the rings of one agent of one run, of one worker or of all, newest first.
+
+    Looks at the manifests alone.
+    """
     found = []
     for folder in places.ring_folders(base):
         manifest = places.read_manifest(folder)
-        if manifest is not None and (manifest.name.run_id, manifest.name.agent_id) == (run_id, agent_id):
+        if manifest is None or worker_id not in (None, manifest.name.worker_id):
+            continue
+        if (manifest.name.run_id, manifest.name.agent_id) == (run_id, agent_id):
             found.append((manifest.created_ns, folder))
     return [folder for _, folder in sorted(found, reverse=True)]
 

@@ -9,7 +9,7 @@ from telefabric.feed import event_of
 from telefabric_gui.figures import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import EventRows
-from telefabric_schemas import Step
+from telefabric_schemas import Reset, Step
 
 _CELL = 20
 
@@ -20,7 +20,7 @@ class StepTable(EventTable):
     columns = (
         Column("SEQ", 9, True, "Number of the event in its stream"),
         Column("EP", 6, True, "Episode"),
-        Column("STEP", 5, True, "Step within the episode"),
+        Column("STEP", 5, True, "Step within the episode; its reset comes before the first"),
         Column("ACTION", 7, False, "What the agent did"),
         Column("REWARD", 7, True),
         Column("OBS", 8, False, "Observation: what the agent saw after the action"),
@@ -47,7 +47,7 @@ class StepTable(EventTable):
         return (
             count(int(row["seq"])),
             count(int(row["episode"])),
-            count(int(row["step"])),
+            "reset" if row["reset"] else count(int(row["step"])),
             NONE if step is None else self.name_of(action := decoded(step.action)) or short(action, _CELL),
             real(float(row["reward"])),
             NONE if step is None else short(decoded(step.observation), 2 * _CELL),
@@ -65,4 +65,13 @@ def end_of(row: Any) -> str:
 def step_of(raw: bytes | None) -> Step | None:
     """The whole step again, from its bytes; None when they are not held. Never raises: Qt's models must not."""
     found = None if raw is None else event_of(raw)
-    return found if isinstance(found, Step) else None
+    return _step_of_reset(found) if isinstance(found, Reset) else found if isinstance(found, Step) else None
+
+
+def _step_of_reset(reset: Reset) -> Step:
+    """The step before the first: nothing was done, and this is seen."""
+    place = reset.agent_id, reset.env_index, reset.episode_index, -1
+    return Step(
+        reset.seq, *place, None, None, False, False, reset.time_ns, reset.mono_ns, observation=reset.observation,
+        control_mode=reset.control_mode, info=reset.info,
+    )  # fmt: skip

@@ -27,6 +27,7 @@ from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
+from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 
@@ -67,6 +68,7 @@ class Page(QWidget):
         self.chart = SeriesChart()
         self.chart.setAccessibleName("Chart")
         self.banner = Banner()
+        self.streams = StreamsBar()
         self._name = _RETURN
         """The series in the chart."""
         self._series = QPushButton("series \u25be")
@@ -75,7 +77,7 @@ class Page(QWidget):
         self._series.setToolTip("Show another series of this agent")
         self._series.clicked.connect(self._offer_series)
         self._ticks = 0
-        self.lane = Lane(track.key, self)
+        self.lane = Lane(track, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
             lambda: self._views.update(self.environment, self._show_lane, self.lane.frame and self.lane.frame.number)
@@ -195,6 +197,7 @@ class Page(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self.banner)
+        layout.addWidget(self.streams)
         layout.addLayout(grid, 1)
 
     def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
@@ -306,7 +309,7 @@ class Page(QWidget):
             ("reward", real(float(row["reward"]))),
             ("return", real(return_so_far(rows, position))),
             ("episode", count(int(row["episode"]))),
-            ("step", count(int(row["step"]))),
+            ("step", "reset" if row["reset"] else count(int(row["step"]))),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
         if not self._lane_shown:
@@ -316,7 +319,7 @@ class Page(QWidget):
             ("observation", short(observation, 200) if step else "no longer held here; the store has it"),
             ("reward", real(float(row["reward"]), 4)),
             ("episode", count(int(row["episode"]))),
-            ("step", count(int(row["step"]))),
+            ("step", "reset" if row["reset"] else count(int(row["step"]))),
             ("global step", NONE if row["global_step"] == NO_STEP else count(int(row["global_step"]))),
             ("ended", end_of(row) or "no"),
             ("policy", short((step.policy_label if step else None) or NONE)),
@@ -346,7 +349,9 @@ class Page(QWidget):
         self._newest.setVisible(not paused and (pinned or not self.steps.following))
 
     def _say_episodes(self) -> None:
-        self._episodes_card.caption.setText(count(self.episode_table.rows.events))
+        voided = len(self.track.voided)
+        said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
+        self._episodes_card.caption.setText(count(self.episode_table.rows.events) + said)
 
     def _say_age(self, run: RunView | None, *, following: bool) -> None:
         """Of the newest step, or of the ring's frame."""
@@ -433,7 +438,25 @@ class Tab(QWidget):
     def __init__(self, track: Track) -> None:
         super().__init__()
         self.track = track
+        """The stream that is shown."""
+        self.chosen: Track | None = None
+        """The one that the user chose; None for the newest attempt, whichever that is."""
         self.page: Page | None = None
+
+    def show_track(self, track: Track) -> None:
+        """Another page, if it is another stream's; it is built when it is looked at."""
+        if track is not self.track:
+            self.let_go()
+            self.track = track
+
+    def let_go(self) -> None:
+        """Of the page, and the page of its stream's rows."""
+        if self.page is not None:
+            for rows in (self.track.steps, self.track.episodes):
+                rows.listener = None
+            self.page.hide()
+            self.page.deleteLater()
+            self.page = None
 
     def build(self, views: Views) -> Page:
         self.page = Page(self.track, self, views)

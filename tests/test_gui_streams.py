@@ -1,0 +1,255 @@
+"""A place is (stream, agent, environment, episode, step): attempts do not mix, resets come first, voids go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from skips import requires
+from store_fixtures import TIME_NS, Scribe, episode, frame, metric, raw, run_completed, run_started, step, stream
+from test_gui_feed import ScriptedFeed, told, update, view
+
+from telefabric.feed import FeedEvent, FoundFrame, StreamView
+from telefabric.filefeed import FileFeed
+from telefabric_schemas import EpisodeVoided, Reset
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
+pytestmark = [
+    pytest.mark.alone,
+    requires("PySide6 and pyqtgraph", THERE),
+    pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
+]
+if THERE:
+    from PySide6.QtCore import QCoreApplication, QEvent
+
+    from telefabric_gui import controller as controller_module
+    from telefabric_gui import health, theme
+    from telefabric_gui import window as window_module
+    from telefabric_gui.controller import Controller
+    from telefabric_gui.figures import NONE
+    from telefabric_gui.views import scenes
+    from telefabric_gui.window import MainWindow
+
+OLD, NEW = b"o" * 16, b"n" * 16
+SOURCES = (StreamView(OLD, "lab-1", 100, 1, "superseded"), StreamView(NEW, "lab-2", 200, 2))
+
+
+def reset(seq: int, observation: int = 7, at: int | None = None) -> Reset:
+    return Reset(seq, "agent_0", 0, seq // 10 if at is None else at, TIME_NS + seq, seq, observation=raw(observation))
+
+
+def void(seq: int, of: int) -> EpisodeVoided:
+    return EpisodeVoided(seq, "agent_0", 0, of, TIME_NS + seq, seq, "undone")
+
+
+@pytest.fixture
+def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
+    made: list[MainWindow] = []
+    for name in ("_DETAILS_TICKS", "_SLOW_TICKS"):
+        monkeypatch.setattr(window_module, name, 1)
+    theme.use(qapp, "dark")
+
+    def shown(feed: Any) -> MainWindow:
+        window = MainWindow(Controller(feed))
+        made.append(window)
+        window.resize(1300, 800)
+        window.show()
+        window.controller._timer.stop()
+        qtbot.waitExposed(window)
+        return window
+
+    yield shown
+    for window in made:
+        assert not window.controller.failures.number, window.controller.failures.last
+        window.close()
+        window.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def tick(main: MainWindow, *events: FeedEvent, **given: Any) -> None:
+    if events or given:
+        main.controller._feed.updates.append(update(*events, **given))  # type: ignore[attr-defined]
+    main.controller.tick()
+    QCoreApplication.processEvents()
+
+
+def texts(main: MainWindow, title: str, of: str = "step_table") -> list[str]:
+    assert main.page is not None
+    table = getattr(main.page, of)
+    at = [one.title for one in table.columns].index(title)
+    return [table.index(row, at).data() for row in reversed(range(table.rowCount()))]
+
+
+def of(stream_id: bytes, *events: Any) -> list[FeedEvent]:
+    return [told(event, stream_id=stream_id) for event in events]
+
+
+def two_attempts(show: Callable[..., MainWindow]) -> MainWindow:
+    """Both with steps 1 to 9 of episode 0; the first also with 10 to 19."""
+    main = show(ScriptedFeed(update(runs=(view(streams=SOURCES, attempts=2, superseded=1),))))
+    tick(main)
+    old = of(OLD, *(step(seq, reward=-1.0) for seq in range(1, 20)), episode(20, total_reward=-9.0))
+    tick(main, *old)
+    tick(main, *of(NEW, *(step(seq, reward=1.0) for seq in range(1, 10)), episode(10, total_reward=9.0), metric(11)))
+    return main
+
+
+def test_two_attempts_of_one_agent_share_a_tab_and_do_not_mix(show: Callable[..., MainWindow]) -> None:
+    main = two_attempts(show)
+    assert main.tabs.count() == 1
+    assert texts(main, "REWARD") == ["1.00"] * 9
+    assert texts(main, "RETURN", "episode_table") == ["9.00"]
+    page = main.page
+    assert page is not None
+    tick(main)
+    assert page.track.returns().y.tolist() == [9.0]
+    assert dict(page.environment._figures)["return"] == "9.00"
+    assert page.streams.isVisible()
+    said = "Attempt 2 of lab-2 is shown. Not shown: attempt 1 of lab-1 (superseded), 19 steps."
+    assert page.streams.sentence == said
+    assert not page.streams.grab().isNull()
+
+
+def test_another_stream_is_shown_when_it_is_chosen_and_stays(show: Callable[..., MainWindow]) -> None:
+    main = two_attempts(show)
+    page = main.page
+    assert page is not None
+    page.streams.chosen.emit(next(one for one in main.controller.tracks.values() if one.stream_id == OLD))
+    tick(main)
+    assert texts(main, "REWARD") == ["\u22121.00"] * 19
+    tick(main, *of(NEW, step(12)))
+    assert len(texts(main, "REWARD")) == 19
+    assert main.page is not None
+    main.page.streams.chosen.emit(None)
+    tick(main)
+    assert len(texts(main, "REWARD")) == 10
+
+
+def test_a_new_attempt_takes_the_page_but_not_while_it_is_paused(show: Callable[..., MainWindow]) -> None:
+    main = show(ScriptedFeed(update(runs=(view(streams=SOURCES[:1]),))))
+    tick(main)
+    tick(main, *of(OLD, step(1)))
+    assert main.page is not None
+    assert not main.page.streams.isVisible()
+    main.controller.set_paused(True)
+    tick(main, *of(NEW, step(1), step(2)))
+    assert len(texts(main, "SEQ")) == 1
+    main.follow()
+    tick(main)
+    assert len(texts(main, "SEQ")) == 2
+
+
+def test_a_frame_belongs_to_the_step_of_its_own_stream(show: Callable[..., MainWindow]) -> None:
+    main = two_attempts(show)
+    page = main.page
+    assert page is not None
+    tick(main, *of(OLD, frame(25)))
+    page.steps.selectRow(0)
+    tick(main)
+    place = main.controller._feed.asked[-1]  # type: ignore[attr-defined]
+    assert (place.stream_id, place.episode_index, place.step_index) == (NEW, 0, 9)
+    assert page._environment_card.caption.text() == "looking for its frame"
+    tick(main, frame=FoundFrame(place._replace(stream_id=OLD), None))
+    assert page._environment_card.caption.text() == "looking for its frame", "the answer is of another stream"
+    tick(main, frame=FoundFrame(place, None))
+    tick(main)
+    assert page._environment_card.caption.text() == "no frame of this episode is stored"
+
+
+def test_older_streams_give_way_and_are_counted(
+    show: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller_module, "TRACKS_MAX", 3)
+    ids = [bytes([number]) * 16 for number in range(6)]
+    sources = tuple(StreamView(one, f"w{at}", at, at + 1) for at, one in enumerate(ids))
+    main = show(ScriptedFeed(update(runs=(view(streams=sources),))))
+    tick(main)
+    for one in (ids[0], ids[5], ids[3], ids[1], ids[4], ids[2]):
+        tick(main, *of(one, step(1), step(2)))
+    tick(main)
+    assert [track.stream_id for track in main.controller.tracks_of(main.page.track.key)] == [ids[5], ids[4], ids[3]]  # type: ignore[union-attr]
+    assert main.page is not None
+    assert main.page.streams.sentence.endswith("6 events of older ones, in the store.")
+    assert not main.controller.hidden_agents
+
+
+def test_the_run_s_details_tell_of_its_attempts() -> None:
+    told_of = dict(health.run_details(view(attempts=3, helpers=2, superseded=1)))
+    assert [told_of[name] for name in ("attempts", "helpers", "superseded")] == ["3", "2", "1"]
+    assert not {"attempts", "helpers", "superseded"} & dict(health.run_details(view())).keys()
+
+
+def test_a_reset_is_the_step_before_the_first(show: Callable[..., MainWindow]) -> None:
+    main = show(ScriptedFeed(update(runs=(view(),))))
+    tick(main)
+    tick(main, *of(NEW, reset(10, observation=7)))
+    tick(main)
+    page = main.page
+    assert page is not None
+    assert isinstance(page.environment.scene, scenes.TextScene)
+    assert page.environment.scene.words == "7"
+    assert ("step", "reset") in page.details
+    tick(main, *of(NEW, *(step(seq, observation=raw(seq)) for seq in range(11, 15))))
+    assert texts(main, "STEP") == ["reset", "1", "2", "3", "4"]
+    assert texts(main, "OBS") == ["7", "11", "12", "13", "14"]
+    assert texts(main, "ACTION")[0] == NONE
+    assert page._steps_card.caption.text().endswith("· 4"), "a reset is no step"
+    page.steps.selectRow(4)
+    tick(main)
+    assert dict(page.details)["observation"] == "7"
+
+
+def test_a_voided_episode_leaves_tables_charts_and_pictures_and_is_counted(show: Callable[..., MainWindow]) -> None:
+    main = show(ScriptedFeed(update(runs=(view(),))))
+    tick(main)
+    events = [
+        reset(10), *(step(seq) for seq in range(11, 20)), episode(19, total_reward=1.0), frame(18),
+        *(step(seq) for seq in range(20, 25)), episode(25, total_reward=2.0),
+    ]  # fmt: skip
+    tick(main, *of(NEW, *events))
+    page = main.page
+    assert page is not None
+    assert page._steps_card.caption.text().endswith("· 14")
+    tick(main, *of(NEW, void(30, of=1)))
+    tick(main)
+    assert texts(main, "EP") == ["2"] * 5
+    assert texts(main, "RETURN", "episode_table") == ["2.00"]
+    assert page.track.returns().y.tolist() == [2.0]
+    assert page._steps_card.caption.text().endswith("· 5")
+    assert page._episodes_card.caption.text() == "1 · 1 episode voided, in the store alone"
+    assert not page.track._stored.get((0, 1))
+    again = [reset(31, at=1), step(32, episode_index=1, step_index=0), episode(33, episode_index=1, total_reward=3.0)]
+    late = step(12)
+    tick(main, *of(NEW, *again, late))
+    assert texts(main, "SEQ")[-2:] == ["31", "32"], (
+        "what comes after the void counts, what comes late of before does not"
+    )
+    assert texts(main, "RETURN", "episode_table") == ["2.00", "3.00"]
+
+
+def test_two_attempts_in_a_store_file_are_told_apart(
+    show: Callable[..., MainWindow], tmp_path: Path, qtbot: Any
+) -> None:
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        first = stream(worker="lab-1")
+        scribe.put(first, run_started(1, first), *(step(seq, reward=-1.0) for seq in range(2, 9)))
+        scribe.put(first, run_completed(9, "failed", "killed"))
+        second = msgspec.structs.replace(stream(worker="lab-2"), started_ns=TIME_NS + 10**12)
+        late = {"time_ns": TIME_NS + 10**12}
+        scribe.put(second, msgspec.structs.replace(run_started(1, second), **late))
+        scribe.put(second, reset(2, at=0), *(step(seq, reward=1.0, **late) for seq in range(3, 9)))
+        scribe.commit()
+    main = show(FileFeed(tmp_path / "telemetry.sqlite"))
+    main.controller._timer.start()
+    qtbot.waitUntil(lambda: main.controller.shown_events == 17, timeout=20_000)
+    qtbot.waitUntil(lambda: main.page is not None and main.page.streams.isVisible(), timeout=20_000)
+    assert texts(main, "REWARD") == [NONE, *["1.00"] * 6]
+    assert main.page is not None
+    assert "attempt 1 of lab-1 (superseded), 7 steps" in main.page.streams.sentence
+    assert ("attempts", "2") in health.run_details(main.controller.runs["run"])
