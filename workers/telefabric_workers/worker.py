@@ -538,7 +538,7 @@ class Worker:
     def begin(self) -> None:
         """Open a stream of our own, with its first event. Raises `telefabric.errors.SpoolError`."""
         started_ns = time.time_ns()
-        metadata = _encoder.encode(self._metadata)
+        metadata = _encoder.encode(_introducing(self._metadata))
         mode = self._terms.control_mode
         info = StreamInfo(
             os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, mode,
@@ -784,6 +784,17 @@ def _as_mapping(metadata: Any) -> dict[Any, Any]:
     except Exception:  # noqa: BLE001  whatever the caller's own object raises
         given = type(metadata).__name__
         raise UsageError(f"metadata is of type {given} and should be a mapping of names to values") from None
+
+
+def _introducing(metadata: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """As much of it as a stream is introduced with. A child's parent, whose it is, has told the store the rest."""
+    found: dict[str, msgspec.Raw] = {}
+    room = limits.METADATA_BYTES_MAX - 1_024
+    for name, value in metadata.items():
+        room -= len(bytes(value)) + len(name) * 4
+        if room > 0:
+            found[name] = value
+    return found
 
 
 def _or(value: Any, default: Any) -> Any:
