@@ -55,16 +55,22 @@ def write(db: apsw.Connection, table: str, values: list[Any], found: Iterable[Sp
     together: dict[tuple[int, str], list[Span]] = {}
     for span in found:
         together.setdefault((span.stream, span.agent_id), []).append(span)
+    added = [(*key, sum([span.rows for span in parts])) for key, parts in together.items()]
+    totals = [(stream, kind, agent_id, rows) for stream, agent_id, rows in added]
+    counted: list[Any] = db.executemany(_COUNT, totals).fetchall()
     picked = [columns.index(name) if name in columns else None for name in ("seq", "id", "global_step", "time_ns")]
-    for (stream, agent_id), parts in together.items():
-        added = sum(span.rows for span in parts)
-        number = db.execute(_COUNT, (stream, kind, agent_id, added)).get - added
+    places = []
+    for (stream, agent_id, rows), (n,), parts in zip(added, counted, together.values(), strict=True):
+        number = n - rows
+        if number + -number % EVERY >= n:
+            continue
         for span in parts:
-            for n in range(number + -number % EVERY, number + span.rows, EVERY):
-                at = (span.first + n - number) * len(columns)
-                row = (None if column is None else values[at + column] for column in picked)
-                db.execute(_PLACE, (stream, kind, agent_id, n, *row))
+            for place in range(number + -number % EVERY, number + span.rows, EVERY):
+                at = (span.first + place - number) * len(columns)
+                row = [None if column is None else values[at + column] for column in picked]
+                places.append((stream, kind, agent_id, place, *row))
             number += span.rows
+    db.executemany(_PLACE, places)
 
 
 def count_again(db: apsw.Connection, table: str, after: int, until: int) -> None:
