@@ -1,4 +1,4 @@
-"""Questions to a store: what can be asked, and what comes back.
+"""Questions to a store: what can be asked, and what comes back. See QUERY.md.
 
 A request is two frames to a ROUTER, a number of 8 bytes that the asker chose and the question; a reply is three: that
 number, one of `OK`, `USAGE` and `FAILED`, and the answer or a sentence in UTF-8. Questions are MessagePack arrays whose

@@ -1,0 +1,74 @@
+"""QUERY.md says what the query service does: its tables are compared with the structs, and one can ask by it alone."""
+
+from __future__ import annotations
+
+import os
+import typing
+from pathlib import Path
+
+import msgpack
+import msgspec
+import zmq
+from conftest import FabricService
+from skips import requires
+from store_fixtures import running
+
+from telefabric.address import Address
+from telefabric.store import query
+from telefabric.store.queryservice import QueryService
+
+SPEC = Path(__file__).resolve().parent.parent / "fabric" / "QUERY.md"
+pytestmark = requires("the specification, which is in the checkout only", SPEC.exists())
+TEXT = SPEC.read_text("utf-8") if SPEC.exists() else ""
+QUESTIONS = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(query.AnyQuestion)}
+ANSWERS: dict[str, type[msgspec.Struct]] = {
+    "page": query.Page, "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
+    "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket,
+}  # fmt: skip
+
+
+def tables(heading: str) -> list[list[str]]:
+    section = TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
+    return [row for row in rows if not row[0].startswith("-")]
+
+
+def items(kind: type[msgspec.Struct]) -> str:
+    names, defaults = kind.__struct_fields__, len(kind.__struct_defaults__)
+    marks = [""] * (len(names) - defaults) + ["?"] * defaults
+    return ", ".join(f"`{name}`{mark}" for name, mark in zip(names, marks, strict=True))
+
+
+def test_the_items_of_each_question_and_answer() -> None:
+    asked = {row[0].strip("`"): row[1] for row in tables("Questions") if len(row) == 2 and row[0] != "question"}
+    assert asked == {tag: items(kind) for tag, kind in QUESTIONS.items()}
+    answered = {row[0]: row[1] for row in tables("Answers") if row[0] != "array"}
+    assert answered == {name: items(kind) for name, kind in ANSWERS.items()}
+
+
+def test_every_question_is_described_and_answers_with_something_described() -> None:
+    described = {row[0].strip("`"): row[1] for row in tables("Questions") if len(row) == 4 and row[0] != "question"}
+    assert list(described) == list(QUESTIONS)
+    assert set(described.values()) == set(ANSWERS) - {"page"}
+
+
+def test_a_stranger_with_plain_msgpack_gets_its_rows(fabric_service: FabricService) -> None:
+    with fabric_service.connect(run="run", metadata={"a": 1}) as worker:
+        worker.metric("loss", 0.5)
+        assert worker.flush()
+    service = QueryService(Address("127.0.0.1", 0), fabric_service.file)
+    with running([service]), zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.connect(service.address.url)
+
+        def ask(*question: object) -> list[typing.Any]:
+            number = os.urandom(8)
+            socket.send_multipart([number, msgpack.packb(question)])
+            assert socket.poll(10_000)
+            echoed, status, body = socket.recv_multipart()
+            assert (echoed, status) == (number, b"ok")
+            return list(msgpack.unpackb(body))
+
+        rows, more, last, *_ = ask("runs", None, 0, 10)
+        assert (rows[0][1], more, last) == ("run", False, 1)
+        rows, *_ = ask("events", 0, "run", ["metric"], None, "loss", 10)
+        assert msgpack.unpackb(rows[0][11])[2:4] == ["loss", 0.5]
