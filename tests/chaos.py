@@ -199,17 +199,28 @@ class Chaos:
         """Bitten when the worker had emitted what others deliver for it, or what it delivers before it ends."""
         index = self._random.randrange(EMITTERS)
         victim = self._emitters[index]
-        if what == "kill":
+        if what == "kill" and self._without_spool:
+            self._lose(victim)
+        elif what == "kill":
             victim.kill()
         else:
             victim.signal(signal.SIGINT)
             self._leaving.append(victim)
         stream, emitted = self._progress_of(victim).read()
-        if what == "kill" and self._without_spool:
-            shutil.rmtree(self.folder / "spool" / stream.hex(), ignore_errors=True)
         left_behind = emitted > self.stored(stream)
         self._emitters[index] = self._new_emitter().start()
         return left_behind
+
+    def _lose(self, victim: Service) -> None:
+        """Kill it and remove its spool while there is no broker: what it has emitted since then is nowhere else."""
+        progress = self._progress_of(victim)
+        self._witness.look()  # what a broker has counted goes with it
+        self._parts["broker"].kill()
+        stream, emitted = progress.read()
+        wait_for(lambda: progress.read_seq() > emitted, "it goes on emitting")
+        victim.kill()
+        shutil.rmtree(self.folder / "spool" / stream.hex())
+        self._parts["broker"].start()
 
     def _stop(self, who: str) -> bool:
         """Bitten when what the part should move stood still."""

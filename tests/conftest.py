@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import identity
 import pytest
 from processes import wait_for
+from slowness import patience
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
@@ -19,9 +21,19 @@ from telefabric.store.database import FILE_NAME, open_reader
 from telefabric.store.service import Store
 from telefabric_workers import Worker, connect
 
-PATIENCE_S = 30.0
+PATIENCE_S = patience(30.0)
 pytest_plugins = ["skips"]
 identity.install()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # nohup, a job in the background: children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a test may take in all grows with what it may wait for."""
+    usual_s = float(config.getini("timeout") or 0)
+    for item in items:
+        given = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(patience(given.args[0] if given else usual_s)), append=False)
 
 
 class FabricService(NamedTuple):
@@ -84,8 +96,8 @@ def fabric_service(tmp_path: Path) -> Iterator[FabricService]:
         yield FabricService(broker.address.url, tmp_path / FILE_NAME, tmp_path / "spool", store)
     finally:
         store.stop()
-        threads[1].join(20)
+        threads[1].join(patience(20))
         broker.stop()
-        threads[0].join(20)
+        threads[0].join(patience(20))
         assert not any(thread.is_alive() for thread in threads)
         store.close()

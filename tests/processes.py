@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from slowness import patience
+
 Found = TypeVar("Found")
 PORTS = 7
 """A broker's own and those above it."""
@@ -20,13 +22,14 @@ TELEFABRIC = [sys.executable, "-m", "telefabric.cli.main"]
 
 
 def wait_for(look: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
-    """Ask again and again until the answer is true; fails with `what` after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
+    """Ask again and again until the answer is true; fails with `what` after `timeout_s`, longer where all is slow."""
+    began_s = time.monotonic()
     while True:
+        asked_s = time.monotonic() - began_s  # before it looks: a look may take long itself
         found = look()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        assert asked_s < timeout_s or asked_s < patience(timeout_s), f"not within {patience(timeout_s):.1f} s: {what}"
         time.sleep(0.01)
 
 
@@ -97,7 +100,7 @@ class Service:
             return 0
         if process.poll() is None:
             process.send_signal(number)
-        code = process.wait(20)
+        code = process.wait(patience(20))
         if process.stdout:
             process.stdout.close()
         self.process = None
@@ -128,6 +131,6 @@ def run(
     """A `telefabric` command as a new user would run it."""
     return subprocess.run(
         [*TELEFABRIC, *arguments],
-        capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})},
-        check=False,
+        capture_output=True, text=True, timeout=patience(timeout_s), stdin=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})}, check=False,
     )  # fmt: skip

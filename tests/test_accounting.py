@@ -19,6 +19,7 @@ from emitter import Progress
 from lossyrelay import LossyRelay
 from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_for
 from skips import requires
+from slowness import patience
 
 from telefabric import limits, policy
 from telefabric.address import Address
@@ -178,7 +179,7 @@ def test_whoever_does_something_else_for_a_while_gets_what_waited(tmp_path: Path
                     worker.step(episode=0, step=step)
                 time.sleep(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S + 0.3)
                 take()
-            assert worker.flush(20)
+            assert worker.flush(patience(20))
             wait_for(lambda: take() or held.get(worker.stream_id) == worker.emitted, "the keeper has all")
             wait_for(lambda: take() or reader.received >= before + 200, "the reader has all")
             assert (dict(reader.dropped), reader.lost_in_transit) == ({}, 0)
@@ -419,7 +420,7 @@ def test_the_programs_of_the_page_run(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, programs["keep.py"]], cwd=tmp_path) as keeper,
     ):
         try:
-            with connect(url, run="run", spool=tmp_path / "spool", exit_flush_s=30) as worker:
+            with connect(url, run="run", spool=tmp_path / "spool", exit_flush_s=patience(30)) as worker:
                 for number in range(20):
                     worker.episode(episode=number, total_reward=float(number), length=1)
                 wait_for(lambda: worker.metric("loss", 0.25) or b"loss 0.25" in printed.read_bytes(), "it prints", 30)

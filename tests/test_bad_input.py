@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import apsw
 import pytest
 from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_for
 from skips import requires
+from slowness import patience
 
 from telefabric.limits import SEGMENT_BYTES
 from telefabric.store.audit import audit
@@ -33,8 +35,8 @@ def complaint(*arguments: object, cwd: Path | None = None, **environment: str) -
     """Run a command that cannot work: its exit code, and the only thing that it says besides its log."""
     done = subprocess.run(
         [*TELEFABRIC, *map(str, arguments)],
-        capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, env={**os.environ, **environment},
-        check=False, cwd=cwd,
+        capture_output=True, text=True, timeout=patience(15), stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment}, check=False, cwd=cwd,
     )  # fmt: skip
     return done.returncode, only_sentence(done)
 
@@ -107,9 +109,9 @@ def test_a_store_without_a_broker_says_so_and_waits_for_it(tmp_path: Path) -> No
     with store(port, tmp_path, stderr=tmp_path / "log"):
         wait_for(lambda: "broker_silent" in (tmp_path / "log").read_text(), "the store misses the broker")
         with broker(port):
-            worker = connect(url(port), run="late", spool=tmp_path / "spool", exit_flush_s=20)
+            worker = connect(url(port), run="late", spool=tmp_path / "spool", exit_flush_s=patience(20))
             worker.metric("loss", 1.0)
-            assert worker.flush(20)
+            assert worker.flush(patience(20))
             assert worker.close()
 
 
@@ -164,7 +166,7 @@ def _own_address() -> str | None:
 
 def refused_beyond_loopback(address: str, *command: str) -> None:
     done = subprocess.run(
-        [*command, address], capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, check=False
+        [*command, address], capture_output=True, text=True, timeout=patience(15), stdin=subprocess.DEVNULL, check=False
     )
     assert done.returncode == USAGE
     sentence = only_sentence(done)
@@ -284,14 +286,20 @@ def _can_be_another() -> bool:
     return bool(shutil.which("setpriv")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that everybody can read; pytest closes its own again and again."""
+    with tempfile.TemporaryDirectory(prefix="tf-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @requires("the right to run a program as another user, and a Python that this user can read", _can_be_another())
-def test_a_folder_of_another_user(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("other")
+def test_a_folder_of_another_user(open_folder: Path) -> None:
+    folder = open_folder
     locked = folder / "locked"
     locked.mkdir()
     _make("foreign", locked / FILE_NAME)
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)
     locked.chmod(0o700)
     Writer(folder / "theirs" / FILE_NAME).close()
     for path in (folder / "theirs", folder / "theirs" / FILE_NAME):
@@ -312,7 +320,7 @@ def test_a_folder_of_another_user(tmp_path_factory: pytest.TempPathFactory) -> N
     ):
         done = subprocess.run(
             [*another, *TELEFABRIC, *command],
-            capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, check=False, cwd="/",
+            capture_output=True, text=True, timeout=patience(15), stdin=subprocess.DEVNULL, check=False, cwd="/",
             env={**os.environ, "XDG_DATA_HOME": str(locked)},
         )  # fmt: skip
         assert done.returncode == FAILED, done.stderr
@@ -320,11 +328,9 @@ def test_a_folder_of_another_user(tmp_path_factory: pytest.TempPathFactory) -> N
 
 
 @requires("the right to run a program as another user, and a Python that this user can read", _can_be_another())
-def test_doctor_tells_the_spools_of_another_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_doctor_tells_the_spools_of_another_user(open_folder: Path) -> None:
     """One of theirs is told and hides none of one's own."""
-    root = tmp_path_factory.mktemp("spools")
-    for parent in (root, root.parent, root.parent.parent):
-        parent.chmod(0o755)
+    root = open_folder
     for name in ("a", "b"):
         connect(url(free_ports()), run="run", spool=root, worker=name, exit_flush_s=0).close()
     theirs, ours = sorted(root.iterdir())
@@ -334,7 +340,7 @@ def test_doctor_tells_the_spools_of_another_user(tmp_path_factory: pytest.TempPa
         os.chown(path, 65534, 65534)
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *TELEFABRIC, "doctor", "--spool", str(root)],
-        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False, cwd="/",
+        capture_output=True, text=True, timeout=patience(60), stdin=subprocess.DEVNULL, check=False, cwd="/",
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert f"1 spool in {root} cannot be looked at, of another user; 1 spool of dead workers of yours" in done.stdout
@@ -359,7 +365,7 @@ def test_a_store_file_that_goes_while_it_is_written(replaced: bool, tmp_path: Pa
     with Service(command, stderr=log), connect(url(port), run="run", spool=tmp_path / "spool") as worker:
         for step in range(1_000):
             worker.step(episode=0, step=step)
-        assert worker.flush()
+        assert worker.flush(patience(10))
         if replaced:
             _database(tmp_path / "other", "CREATE TABLE diary (day)")
             (tmp_path / "other").replace(file)
@@ -371,7 +377,7 @@ def test_a_store_file_that_goes_while_it_is_written(replaced: bool, tmp_path: Pa
             wait_for(lambda: "is a database of another program" in log.read_text(), "the store says what is there")
             assert worker.acknowledged < worker.emitted
             file.unlink()
-        assert worker.flush(30)
+        assert worker.flush(patience(30))
     assert audit(file, worker.stream_id, worker.emitted)[1:] == (worker.emitted, 0, 0, 0)
     sentences = [line for line in log.read_text().splitlines() if line.startswith("telefabric: ")]
     assert f"{file} was removed or replaced while the store wrote it" in sentences[0]
@@ -384,14 +390,14 @@ def test_a_store_file_that_goes_while_it_is_written(replaced: bool, tmp_path: Pa
 def test_a_spool_that_is_removed_while_it_is_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The loop goes on; what cannot be kept any more is counted, and told as lost."""
     port = free_ports()
-    worker = connect(url(port), run="run", spool=tmp_path / "spool", exit_flush_s=20)
+    worker = connect(url(port), run="run", spool=tmp_path / "spool", exit_flush_s=patience(20))
     shutil.rmtree(tmp_path / "spool")
     for step in range(3 * SEGMENT_BYTES // 50_000):
         worker.step(episode=0, step=step, observation=bytes(50_000))
     assert worker.dropped > 0
     with broker(port), store(port, tmp_path):
         wait_for(lambda: "somebody removed files of the spool" in caplog.text, "it is told what happened")
-        assert not worker.flush(20), "some were dropped"
+        assert not worker.flush(patience(20)), "some were dropped"
         assert worker.acknowledged == worker.emitted
         assert not worker.close()
     assert f"{worker.dropped} of {worker.emitted} events were dropped and are lost" in caplog.text

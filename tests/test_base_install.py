@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from slowness import patience
 
 pytestmark = pytest.mark.alone
 PROJECT = Path(__file__).parent.parent
@@ -35,7 +36,9 @@ def python(installed: Path, code: str) -> list[str]:
 
 def in_base_install(installed: Path, code: str) -> str:
     command = python(installed, code)
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=installed).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=patience(60), cwd=installed
+    ).stdout
 
 
 def test_a_base_install_is_small(installed: Path) -> None:
@@ -76,6 +79,6 @@ def test_a_worker_emits_and_delivers_nothing_heavy(installed: Path, tmp_path: Pa
 
 def test_the_command_says_which_extra_is_missing(installed: Path) -> None:
     command = [str(installed.parents[2] / "bin" / "telefabric"), "up"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(60))
     assert ended.returncode == 1
     assert ended.stderr.strip() == "telefabric needs: pip install 'telefabric[cli]'"

@@ -25,8 +25,8 @@ def test_nothing_is_lost_or_stored_twice_whatever_is_killed_stopped_or_cut(tmp_p
 
 def test_the_oracle_notices_a_spool_that_is_gone(tmp_path: Path) -> None:
     with Chaos(tmp_path, SEED, rate=2_000, without_spool=True) as chaos:
-        chaos.kinds = ("kill_broker", "kill_worker")
-        chaos.run(4)
+        chaos.kinds = ("kill_worker",)
+        chaos.run(1)
         chaos.settle()
         found = chaos.report()
     assert found["lost"] > 0

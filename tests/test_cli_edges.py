@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 from processes import TELEFABRIC, Service, free_ports, wait_for
 from skips import requires
+from slowness import patience
 
 from telefabric_workers import connect
 
@@ -138,7 +139,7 @@ def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
         for step in range(20):
             worker.step(episode=0, step=step, reward=0.5, observation="\u202f…нет")
         worker.set_metadata({"name": "нет…"})
-        assert worker.flush(30)
+        assert worker.flush(patience(30))
         ended = threading.Event()
 
         def go_on() -> None:

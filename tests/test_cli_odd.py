@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oddvalues import FOREIGN, ODD, by_name, odd_values
 from processes import TELEFABRIC, Service, free_ports, run, wait_for
 from skips import requires
+from slowness import patience
 from store_fixtures import TIME_NS
 
 from telefabric.cli import read
@@ -93,7 +94,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
                     episode=0, total_reward=number, length=2**40, end_reason="\n" * 9, metadata={"a": number}
                 )
             worker.log("\x1b]0;title\x07" * 1_000, level="\x00")
-            assert worker.flush(60)
+            assert worker.flush(patience(60))
         emitted += worker.emitted
         yield Recorded(service.url, folder / FILE_NAME, emitted)
 
@@ -156,7 +157,7 @@ def test_they_are_shown_live(recorded: Recorded, tmp_path: Path) -> None:
     command = [*TELEFABRIC, "tail", "--live", "--json", "--run", "live", "--connect", recorded.url]
     with output.open("wb") as stdout, errors.open("wb") as stderr:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-    with connect(recorded.url, run="live", spool=tmp_path / "spool", metadata=ODD, exit_flush_s=60) as worker:
+    with connect(recorded.url, run="live", spool=tmp_path / "spool", metadata=ODD, exit_flush_s=patience(60)) as worker:
         shown: set[int] = set()
         for number, value in enumerate(ODD.values()):
 

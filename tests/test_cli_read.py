@@ -22,6 +22,7 @@ import pytest
 from msgspec.msgpack import Ext
 from processes import TELEFABRIC, broker, free_ports
 from skips import requires
+from slowness import patience
 from store_fixtures import (
     TIME_NS,
     Scribe,
@@ -31,17 +32,20 @@ from store_fixtures import (
     metric,
     query_behind_broker,
     raw,
+    reset,
     run_completed,
     run_started,
     step,
     stream,
+    void,
 )
 
 from telefabric.cli import read
 from telefabric.errors import Unreachable
 from telefabric.store.filereader import FileReader
 from telefabric.store.query import Page, Question
-from telefabric_schemas import TOPICS
+from telefabric.store.reader import KINDS
+from telefabric_schemas import TOPICS, events
 
 WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.main import main; main()"
 
@@ -49,7 +53,7 @@ WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.ma
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*TELEFABRIC, *map(str, arguments)],
-        capture_output=True, encoding="utf-8", env=os.environ | (env or {}), timeout=60, check=False,
+        capture_output=True, encoding="utf-8", env=os.environ | (env or {}), timeout=patience(60), check=False,
     )  # fmt: skip
 
 
@@ -314,7 +318,7 @@ def into_full_disk(command: Sequence[str | Path]) -> tuple[int, str]:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*TELEFABRIC, *map(str, command)],
-            stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False,
+            stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=patience(60), check=False,
         )  # fmt: skip
     return done.returncode, done.stderr
 
@@ -378,6 +382,23 @@ def test_tail_shows_the_last_events_one_line_each(small: Path) -> None:
     assert lines[9].endswith("gap           seq 9 to 40 spool_full")
     assert lines[10].endswith("run_completed failed out of memory")
     assert "\x1b" not in done.stdout
+
+
+def test_tail_shows_resets_and_voided_episodes(path: Path) -> None:
+    with Scribe(path) as scribe:
+        first = events.Reset(
+            1, "agent_0", 0, 3, TIME_NS, 0, observation=msgspec.Raw(msgspec.msgpack.encode([0, 1])),
+            seed=msgspec.Raw(msgspec.msgpack.encode(7)),
+        )  # fmt: skip
+        scribe.put(INFO, first, reset(2), void(3, 3, reason="undone"))
+        scribe.commit()
+    lines = run("tail", "--store", path, "--no-follow").stdout.splitlines()
+    assert [" ".join(line.split()[3:]) for line in lines] == [
+        "reset episode 3 seed 7 observation [0, 1]",
+        "reset episode 0 observation null",
+        "episode_voided episode 3 undone",
+    ]
+    assert set(read._COLOURS) == {*KINDS}
 
 
 def test_tail_as_json_is_what_dump_writes_and_raw_is_what_was_sent(small: Path) -> None:

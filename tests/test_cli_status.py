@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import TELEFABRIC, broker, free_ports, run, wait_for
+from processes import TELEFABRIC, Service, broker, free_ports, run, wait_for
 from rich.console import Console
+from slowness import patience
 
 from telefabric.address import Address
 from telefabric.cli.ring import _show
@@ -150,3 +152,18 @@ def test_what_dead_workers_left_on_a_machine_is_in_the_status(tmp_path: Path) ->
         told = wait_for(lambda: ask_status(address, 5).status["left_spools"], "the worker has told of it")
     assert list(told.values()) == [1]
     assert f"{next(iter(told))} has 1 spools of workers that have ended" in shown(found(left_spools=told), 200)
+
+
+def test_a_run_that_was_taken_up_again_has_its_attempt_and_what_was_superseded(tmp_path: Path) -> None:
+    command = [*TELEFABRIC, "up", "--listen", f"tcp://127.0.0.1:{free_ports()}", "--data", str(tmp_path)]
+    options: dict[str, Any] = {"run": "walker", "spool": tmp_path / "spool", "exit_flush_s": patience(20)}
+    with Service(command) as service:
+        with pytest.raises(ZeroDivisionError), connect(service.url, **options) as worker:
+            worker.step(episode=0, step=0, reward=1 / 0)
+        with connect(service.url, **options) as worker:
+            worker.step(episode=0, step=0, reward=1.0)
+            assert worker.flush(patience(20))
+            for_people = run("status", "--connect", service.url).stdout
+            for_programs = json.loads(run("status", "--json", "--connect", service.url).stdout)
+    assert "run walker: attempt 2, 1 stream superseded\n" in for_people
+    assert for_programs["runs"] == [{"run_id": "walker", "attempts": 2, "helpers": 0, "superseded": 1}]

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from slowness import patience
 
 from telefabric_schemas import Episode, Step
 from telefabric_workers import connect
@@ -100,7 +101,8 @@ def test_what_a_demo_tells(task: Any) -> None:
 def test_a_demo_as_a_program_validates_every_event() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "telefabric_workers.demo.frozenlake", "--episodes", "50"],
-        env={"TELEFABRIC_MODE": "dry-run", "PATH": ""}, capture_output=True, text=True, timeout=60, check=False,
+        env={"TELEFABRIC_MODE": "dry-run", "PATH": ""}, capture_output=True, text=True,
+        timeout=patience(60), check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("50 episodes, ")
@@ -110,7 +112,7 @@ def test_a_demo_as_a_program_validates_every_event() -> None:
 def test_unusable_options_are_refused(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "telefabric_workers.demo.cartpole", *arguments],
-        env={"TELEFABRIC_MODE": "off", "PATH": ""}, capture_output=True, text=True, timeout=60, check=False,
+        env={"TELEFABRIC_MODE": "off", "PATH": ""}, capture_output=True, text=True, timeout=patience(60), check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert arguments[0] in done.stderr

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import wait_for
+from slowness import patience
 from store_fixtures import Scribe, stream
 
 from telefabric import limits
@@ -166,7 +167,7 @@ def test_a_running_store_lets_go_while_it_stores(tmp_path: Path, monkeypatch: py
             dice = numpy.random.default_rng(1)
             for at in range(100):
                 worker.step(episode=0, step=at, frame=dice.integers(0, 256, (32, 32, 3), numpy.uint8))
-            assert worker.flush(30)
+            assert worker.flush(patience(30))
             wait_for(lambda: store._retention.expired > 50, "old pictures go")
     finally:
         store.stop()

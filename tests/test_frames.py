@@ -16,6 +16,7 @@ import zmq
 from conftest import FabricService
 from processes import wait_for
 from skips import requires
+from slowness import patience
 
 from telefabric.address import Address
 from telefabric.feed import FeedEvent
@@ -86,7 +87,7 @@ def test_a_picture_arrives_as_jpeg_with_the_step_that_it_shows_and_is_not_stored
         worker.step(episode=3, step=7, env_index=2, agent="ada", frame=shown)
         shown[:] = 0  # the caller's array is the caller's again
         found = wait_for(lambda: frames(follower), "the picture")
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
     frame = found[0].event
     assert isinstance(frame, Frame)
     assert (found[0].seq, found[0].live, found[0].stream_id) == (0, True, worker.stream_id)
@@ -204,7 +205,7 @@ def test_what_is_no_picture_is_told_once_and_the_step_goes_on(
         assert "a frame of shape (4, 4, 4) and dtype uint8" in caplog.text
         worker.step(episode=0, step=2, env_index=12, frame=picture())
         assert wait_for(lambda: frames(follower), "a good one still comes")
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
     assert fabric_service.rows("SELECT count(*) FROM steps WHERE step_index = 1") == [(len(wrong) + 2,)]
 
 

@@ -15,6 +15,7 @@ import numpy
 import pytest
 from processes import broker, free_ports, run, store, wait_for
 from skips import requires
+from slowness import patience
 from store_fixtures import Scribe, raw, stream
 from store_fixtures import step as step_event
 
@@ -138,7 +139,7 @@ def test_connecting_on_a_full_disk_says_so_and_leaves_nothing_behind(disk: Disk,
 def test_a_disk_that_fills_up_without_a_broker_costs_the_oldest_events(disk: Disk, tmp_path: Path) -> None:
     folder = disk(3 * SEGMENT_BYTES + MIB)
     port = free_ports()
-    worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=20)
+    worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=patience(20))
     train(worker, 10)
     ballast = fill(folder)
     train(worker, steps_of(6 * SEGMENT_BYTES))
@@ -147,7 +148,7 @@ def test_a_disk_that_fills_up_without_a_broker_costs_the_oldest_events(disk: Dis
     dropped, before = worker.dropped, worker.emitted
     with broker(port), store(port, tmp_path):
         train(worker, 200)
-        assert not worker.flush(20), "some were dropped"
+        assert not worker.flush(patience(20)), "some were dropped"
         assert worker.acknowledged == worker.emitted
         assert not worker.close()
     found = stored_whole(tmp_path / FILE_NAME, worker)
@@ -170,7 +171,7 @@ def test_a_spool_leaves_the_room_that_it_is_told_to_leave(disk: Disk, monkeypatc
 def test_events_that_no_disk_has_room_for_are_counted_one_by_one(disk: Disk, tmp_path: Path) -> None:
     folder = disk(SEGMENT_BYTES + 2 * MIB)
     port = free_ports()
-    worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=20)
+    worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=patience(20))
     train(worker, 10)
     for step in range(5):
         worker.step(episode=1, step=step, observation=bytes(7 * MIB))
@@ -178,7 +179,7 @@ def test_events_that_no_disk_has_room_for_are_counted_one_by_one(disk: Disk, tmp
     dropped = worker.dropped
     with broker(port), store(port, tmp_path):
         train(worker, 300)
-        assert not worker.flush(20), "some were dropped"
+        assert not worker.flush(patience(20)), "some were dropped"
         assert worker.acknowledged == worker.emitted
         assert not worker.close()
     found = stored_whole(tmp_path / FILE_NAME, worker)
@@ -201,13 +202,13 @@ def test_a_disk_that_is_full_during_a_run_that_is_stored(disk: Disk, tmp_path: P
     folder = disk(2 * SEGMENT_BYTES + MIB)
     port = free_ports()
     with broker(port), store(port, tmp_path) as writer:
-        worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=20)
+        worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=folder / "spool", exit_flush_s=patience(20))
         train(worker, 10)
-        assert worker.flush()
+        assert worker.flush(patience(10))
         ballast = fill(folder)
         for _ in range(6):  # acknowledged segments go although not even their position can be written
             train(worker, steps_of(SEGMENT_BYTES) // 2)
-            assert worker.flush()
+            assert worker.flush(patience(10))
         assert worker.dropped == 0, "a full disk costs nothing as long as the store keeps up"
         writer.signal(signal.SIGSTOP)
         train(worker, steps_of(4 * SEGMENT_BYTES))
@@ -225,7 +226,7 @@ def test_a_full_disk_under_the_store_loses_nothing(disk: Disk, tmp_path: Path) -
     folder = disk(4 * MIB)
     port, log = free_ports(), tmp_path / "store.log"
     with broker(port), store(port, folder, stderr=log) as writer:
-        worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=tmp_path / "spool", exit_flush_s=30)
+        worker = connect(f"tcp://127.0.0.1:{port}", run="full", spool=tmp_path / "spool", exit_flush_s=patience(30))
         train(worker, steps_of(12 * MIB))
         wait_for(lambda: f"the disk of {folder / FILE_NAME} is full: make room" in log.read_text(), "the store says so")
         assert not worker.flush(1.0)

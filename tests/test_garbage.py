@@ -22,6 +22,7 @@ import pytest
 import zmq
 from emitter import Progress
 from processes import TELEFABRIC, Service, broker, free_ports, run, wait_for
+from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
@@ -195,7 +196,9 @@ def test_raw_bytes(fabric: Fabric) -> None:
     with ExitStack() as held:
         for offset in fabric.open_ports():
             for opening in openings:
-                held.enter_context(raw := socket.create_connection(("127.0.0.1", fabric.port + offset), timeout=5))
+                held.enter_context(
+                    raw := socket.create_connection(("127.0.0.1", fabric.port + offset), timeout=patience(5))
+                )
                 try:
                     raw.sendall(opening)
                 except OSError:

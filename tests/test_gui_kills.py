@@ -13,6 +13,7 @@ import apsw
 import test_gui_window
 from emitter import Progress
 from processes import TELEFABRIC, Service, broker, free_ports, store
+from slowness import patience
 from test_kills import assert_whole, emitter
 
 from telefabric.address import Address
@@ -114,19 +115,19 @@ def test_after_any_kills_and_restarts_the_tables_are_what_the_store_is(qtbot: An
             for _ in range(ROUNDS):
                 for fault in choose.sample(known := faults(screen, services), len(known)):
                     mark = progress.read()[1] + choose.randrange(BETWEEN_EVENTS)
-                    qtbot.waitUntil(lambda mark=mark: progress.read()[1] > mark, timeout=20_000)
+                    qtbot.waitUntil(lambda mark=mark: progress.read()[1] > mark, timeout=patience(20_000))
                     fault()
             worker.signal(signal.SIGINT)
             assert worker.process is not None
             assert screen.window is not None
             process, file, window = worker.process, tmp_path / FILE_NAME, screen.window
-            qtbot.waitUntil(lambda: process.poll() is not None, timeout=60_000)
+            qtbot.waitUntil(lambda: process.poll() is not None, timeout=patience(60_000))
             stream, emitted = progress.read()
-            qtbot.waitUntil(lambda: audit(file, stream, emitted).missing == 0, timeout=30_000)
-            qtbot.waitUntil(lambda: len(screen.seqs()) >= len(stored_seqs(file)), timeout=30_000)
-            qtbot.waitUntil(lambda: window.controller.missing == 0, timeout=20_000)
+            qtbot.waitUntil(lambda: audit(file, stream, emitted).missing == 0, timeout=patience(30_000))
+            qtbot.waitUntil(lambda: len(screen.seqs()) >= len(stored_seqs(file)), timeout=patience(30_000))
+            qtbot.waitUntil(lambda: window.controller.missing == 0, timeout=patience(20_000))
             assert screen.seqs() == stored_seqs(file)
-            qtbot.waitUntil(lambda: window.details._verdict.text() == "all accounted for", timeout=20_000)
+            qtbot.waitUntil(lambda: window.details._verdict.text() == "all accounted for", timeout=patience(20_000))
     finally:
         screen.close()
     assert_whole(tmp_path / FILE_NAME, stream, emitted)

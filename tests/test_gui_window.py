@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from processes import run
 from skips import requires
+from slowness import patience
 from store_fixtures import episode, metric, raw, step
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
@@ -362,7 +363,7 @@ def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) 
     theme.use(qapp, "light")
     main = MainWindow(Controller(FileFeed(Path(demo["store"]))))
     main.show()
-    qtbot.waitUntil(lambda: main.controller.shown_events == demo["emitted"], timeout=20_000)
+    qtbot.waitUntil(lambda: main.controller.shown_events == demo["emitted"], timeout=patience(20_000))
     QCoreApplication.processEvents()
     page = main.page
     assert page is not None
@@ -371,7 +372,7 @@ def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) 
     assert page.step_table.rowCount() == demo["steps"] + demo["episodes"], "and a row for each reset"
     assert page.episode_table.rowCount() == demo["episodes"]
     assert isinstance(page.environment._scene, scenes.GridScene)
-    qtbot.waitUntil(lambda: main.details._verdict.text() == "all accounted for", timeout=20_000)
+    qtbot.waitUntil(lambda: main.details._verdict.text() == "all accounted for", timeout=patience(20_000))
     assert len(page.track.returns().x) == demo["episodes"]
     main.close()
     main.deleteLater()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from processes import run
+from slowness import patience
 
 PACKAGES = ("telefabric", "telefabric_gui", "telefabric_schemas", "telefabric_workers")
 EDITABLE = any(
@@ -89,7 +90,7 @@ def test_the_default_place_is_the_users_data_folder(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TELEFABRIC_")}
     ended = subprocess.run(
         [sys.executable, "-m", "telefabric.cli.main", "demo", "--episodes", "5", "--json"],
-        capture_output=True, text=True, check=False, timeout=60, env={**environment, **home}, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=patience(60), env={**environment, **home}, cwd=tmp_path,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     store = Path(json.loads(ended.stdout.splitlines()[-1])["store"])

@@ -24,6 +24,7 @@ import zmq
 from emitter import Progress
 from processes import Service, broker, free_ports, run, store, wait_for
 from skips import requires
+from slowness import patience
 from store_fixtures import LOOPBACK, running
 from test_kills import assert_whole, emitter
 
@@ -414,7 +415,7 @@ def test_an_unwatched_run_sends_nothing_live(tmp_path: Path) -> None:
 def test_a_hundred_workers_at_once_are_stored_whole_within_the_brokers_limit() -> None:
     options = ["--workers", "100", "--rate", "20", "--seconds", "5", "--json"]
     done = subprocess.run(
-        [sys.executable, str(SOAK), *options], capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, str(SOAK), *options], capture_output=True, text=True, timeout=patience(90), check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {row["figure"]: row for row in map(json.loads, done.stdout.splitlines())}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from slowness import patience
 
 from telefabric.logthread import log_thread
 from telefabric.ratelimit import NAMES_MAX, RateLimit, library_logger
@@ -79,7 +80,7 @@ logging.getLogger("someone.else").warning("a line: of theirs")
 
 def program(log_format: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, log_format], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", PROGRAM, log_format], capture_output=True, text=True, timeout=patience(30), check=True
     )
     return done.stderr.splitlines()
 

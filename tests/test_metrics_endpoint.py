@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 from processes import wait_for
+from slowness import patience
 
 from telefabric.address import Address
 from telefabric.figures import common
@@ -37,7 +38,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 def connected(endpoint: Endpoint) -> socket.socket:
     host, port = endpoint.url.removeprefix("http://").removesuffix("/metrics").split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=patience(10))
 
 
 def scrape(endpoint: Endpoint, timeout_s: float = SOON_S) -> str:

@@ -15,6 +15,7 @@ import pytest
 import zmq
 from conftest import FabricService
 from processes import run, wait_for
+from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
@@ -189,7 +190,7 @@ def test_a_program_of_ours_tells_once_what_a_broker_cannot_use(
     with fabric_service.connect(run="ours") as worker, foreign(fabric_service.url) as peer:
         peer.begin()
         worker.metric("loss", 0.5)
-        assert worker.flush()
+        assert worker.flush(patience(10))
         (ours,) = fabric_service.rows("SELECT stream_id FROM streams JOIN runs USING (run) WHERE run_id = 'ours'")
 
         def told() -> bool:
@@ -200,5 +201,5 @@ def test_a_program_of_ours_tells_once_what_a_broker_cannot_use(
         for _ in range(10):
             told()
         worker.metric("loss", 0.4)
-        assert worker.flush()
+        assert worker.flush(patience(10))
         assert caplog.text.count("link.mistake") == 1

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from conftest import FabricService
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run, wait_for
 
 from telefabric import limits, names
 from telefabric.address import Address
 from telefabric.cli.plain import clean
 from telefabric.errors import UsageError, WireError
+from telefabric.follow import Follower
 from telefabric.settings import resolve
 from telefabric.store import query
 from telefabric.subscribe import LiveSubscription
@@ -77,6 +80,26 @@ def test_a_subscription_or_a_question_with_a_long_name_is_the_caller_s_mistake()
     ):
         with pytest.raises(UsageError, match="624 bytes"):
             wrong()
+
+
+def test_a_command_with_a_long_name_says_so(fabric_service: FabricService) -> None:
+    for words in (["--live"], ["--from-start"]):
+        done = run("tail", "--run", LONG, "--connect", fabric_service.url, *words)
+        assert (done.returncode, "624 bytes" in done.stderr) == (2, True)
+
+
+def test_a_run_of_an_old_store_with_a_long_name_stops_no_client(fabric_service: FabricService) -> None:
+    follower = Follower(Address.parse(fabric_service.url))
+    follower.watch(frozenset({LONG, "run"}))
+    follower.want_pictures(frozenset({LONG, "run"}))
+    follower.start()
+    try:
+        with fabric_service.connect(run="run") as worker:
+            wait_for(
+                lambda: worker.metric("loss", 0.5) or any(e.live for e in follower.drain().events), "it comes live"
+            )
+    finally:
+        follower.stop()
 
 
 @pytest.mark.parametrize("name", [FAMILY, PERSIAN, "a b", "\u00e9", JUST])

@@ -19,6 +19,7 @@ import zmq
 from processes import TELEFABRIC, Service, broker, free_ports, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from skips import requires
+from slowness import patience
 from structlog.testing import capture_logs
 from test_bad_input import taken
 from test_readme import rows
@@ -76,7 +77,7 @@ class Scraped(NamedTuple):
 
 
 def scrape(port: int) -> dict[str, Scraped]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=patience(10)) as answer:
         text = answer.read().decode()
     found = {}
     for family in text_string_to_metric_families(text):
@@ -124,7 +125,7 @@ def test_every_metric_that_is_scraped_is_documented_and_true(fabric: Fabric) -> 
     address = Address.parse(fabric.url)
     with (
         LiveSubscription(address, name="looker", policy=QueuePolicy(mode=SAMPLE, every=2)) as live,
-        connect(fabric.url, run="observed", spool=fabric.folder / "spool", exit_flush_s=30) as worker,
+        connect(fabric.url, run="observed", spool=fabric.folder / "spool", exit_flush_s=patience(30)) as worker,
         zmq.Context() as context,
         context.socket(zmq.DEALER) as stranger,
     ):
@@ -139,7 +140,7 @@ def test_every_metric_that_is_scraped_is_documented_and_true(fabric: Fabric) -> 
             return bool(polled(live).received and live.dropped)
 
         wait_for(emit, "the subscriber has received some and was told of drops")
-        assert worker.flush(30)
+        assert worker.flush(patience(30))
         with RemoteReader(address) as reader:
             assert reader.runs()
 
@@ -270,7 +271,7 @@ def test_a_port_in_use_and_a_missing_library_are_one_sentence_each() -> None:
 
 
 def complaint_of(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
     assert done.returncode == 1
     (sentence,) = done.stderr.splitlines()
     return sentence

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 import zmq
 from processes import free_ports, wait_for
+from slowness import patience
 from store_fixtures import LOOPBACK, Scribe, attached, frame, query_behind_broker, running, step, stream
 
 from telefabric import limits
@@ -253,7 +254,9 @@ def test_the_process_ends_when_its_parent_is_killed(path: Path) -> None:
             assert answer(socket, GOOD)[0] == query.OK
         parent.send_signal(signal.SIGKILL)
         try:
-            parent.communicate(timeout=10)  # both hold its standard error: that ends when the last of them has
+            parent.communicate(
+                timeout=patience(10)
+            )  # both hold its standard error: that ends when the last of them has
         except subprocess.TimeoutExpired:
             os.kill(int(pid), signal.SIGKILL)
             pytest.fail("the query service outlived its parent")

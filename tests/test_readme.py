@@ -21,6 +21,7 @@ import click
 import pytest
 from processes import free_ports
 from skips import requires
+from slowness import patience
 
 from telefabric.settings import SETTINGS
 from telefabric.store.database import MIGRATIONS
@@ -129,7 +130,7 @@ def ended(command: str, folder: Path, environment: dict[str, str]) -> str:
     command = command.replace(SCRIPT, "telefabric demo")
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL, text=True, timeout=90, check=False,
+        stdin=subprocess.DEVNULL, text=True, timeout=patience(90), check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}:\n{done.stdout}"
     return done.stdout

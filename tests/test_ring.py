@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import wait_for
 from skips import requires
+from slowness import patience
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError, WireError
@@ -382,7 +383,7 @@ def test_a_spawned_child_has_a_ring_of_its_own_under_the_same_name(write: Write)
         own.close()
     """
     base = str(writer.folder.parent.parent)
-    subprocess.run([sys.executable, "-c", program, base, str(writer.folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, base, str(writer.folder)], check=True, timeout=patience(60))
     show(writer, 2)
     reader = RingReader(writer.folder)
     assert (frame := reader.latest())

@@ -9,6 +9,7 @@ import apsw
 import pytest
 from faultvfs import CrashVFS, FaultVFS
 from processes import wait_for
+from slowness import patience
 from store_fixtures import LOOPBACK, Scribe, running, step, stream
 from structlog.testing import capture_logs
 
@@ -82,7 +83,7 @@ def test_a_store_on_a_disk_that_fails_begins_again_and_stores_everything(
     part = Broker(LOOPBACK)
     store = Store(part.address, tmp_path / FILE_NAME)
     with capture_logs() as told, running([part, store]):
-        worker = connect(part.address.url, run="failing", spool=tmp_path / "spool", exit_flush_s=30)
+        worker = connect(part.address.url, run="failing", spool=tmp_path / "spool", exit_flush_s=patience(30))
 
         def failed() -> bool:
             worker.step(episode=0, step=0, observation=bytes(500))

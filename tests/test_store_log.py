@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 from processes import wait_for
+from slowness import patience
 from store_fixtures import Scribe, raw, step, stream
 from structlog.testing import capture_logs
 
@@ -62,7 +63,7 @@ def test_a_log_that_is_held_is_bounded_told_and_emptied_afterwards(fabric_servic
             wait_for(lambda: emit() and any(one["event"] == "store.failed" for one in told), "the store stops")
             assert longest < MOST + 4 * limits.MIB, "no more than one transaction beyond"
             assert worker.acknowledged < worker.emitted
-        assert worker.flush(30), "it goes on by itself"
+        assert worker.flush(patience(30)), "it goes on by itself"
         wait_for(lambda: log.stat().st_size == 0, "the log is emptied by itself")
     assert worker.close()
     assert worker.dropped == 0

@@ -12,7 +12,7 @@ import apsw
 import olderstores
 import pytest
 from faultvfs import ObservedVFS
-from processes import run
+from processes import free_ports, run
 from store_fixtures import Scribe, step, stream
 from structlog.testing import capture_logs
 
@@ -107,6 +107,22 @@ def test_the_log_says_that_a_store_migrates_and_how_long_it_took(older: Path) ->
         Writer(older).close()
     assert [one["event"] for one in told] == ["store.migrating", "store.migrated"]
     assert told[1]["seconds"] >= 0
+
+
+def test_a_store_that_starts_says_to_whoever_started_it_that_it_migrates(older: Path) -> None:
+    command = [sys.executable, "-m", "telefabric.cli.main", "store", "--connect", f"tcp://127.0.0.1:{free_ports()}"]
+    process = subprocess.Popen(
+        [*command, "--query", "tcp://127.0.0.1:0", "--data", str(older.parent)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline()]
+    while lines[-1] and not lines[-1].startswith("ready"):
+        lines.append(process.stdout.readline())
+    process.terminate()
+    process.wait(30)
+    process.stdout.close()
+    assert "starting migrating events, 0 %\n" in lines
+    assert lines[-1] == f"ready {older}\n"
 
 
 @pytest.mark.usefixtures("_small_pieces")

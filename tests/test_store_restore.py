@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from processes import broker, free_ports, run, store, wait_for
+from slowness import patience
 
 from telefabric import limits
 from telefabric.store.audit import audit
@@ -19,7 +20,7 @@ def train(worker: Worker, spooled_bytes: int) -> None:
     """Emit so many bytes, and wait until they are stored."""
     for _ in range(spooled_bytes // len(OBSERVATION)):
         worker.step(episode=0, step=0, observation=OBSERVATION, reward=1.0)
-    assert worker.flush(30)
+    assert worker.flush(patience(30))
 
 
 def lose(folder: Path, backup: Path) -> None:
@@ -37,7 +38,7 @@ def test_what_the_spools_hold_comes_again_and_the_rest_is_a_named_gap(tmp_path: 
     port = free_ports()
     file, backup = tmp_path / FILE_NAME, tmp_path / "backup.sqlite"
     with broker(port), store(port, tmp_path, stderr=tmp_path / "store.log") as service:
-        worker = connect(f"tcp://127.0.0.1:{port}", run="restored", spool=tmp_path / "spool", exit_flush_s=30)
+        worker = connect(f"tcp://127.0.0.1:{port}", run="restored", spool=tmp_path / "spool", exit_flush_s=patience(30))
         train(worker, limits.SEGMENT_BYTES // 2)
         saved = worker.emitted
         assert run("store", "backup", str(backup), "--store", str(file)).returncode == 0

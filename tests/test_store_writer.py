@@ -17,6 +17,7 @@ from typing import Any
 import apsw
 import msgspec
 import pytest
+from slowness import patience
 from store_fixtures import (
     TIME_NS,
     Scribe,
@@ -129,7 +130,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_kill_inside_the_transaction_leaves_what_was_committed(path: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-c", DIE_IN_TRANSACTION, str(path), str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=patience(60), check=False,
     )  # fmt: skip
     assert child.returncode == -signal.SIGKILL, child.stderr
     stream_id = bytes.fromhex(child.stdout.strip())

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import wait_for
 from skips import requires
+from slowness import patience
 from store_fixtures import Scribe, query_behind_broker, stream
 
 from telefabric.address import Address
@@ -84,7 +85,7 @@ def test_the_return_is_that_of_all_steps_and_the_last_one_may_have_no_frame(fabr
             for step, reward in enumerate(rewards):
                 shot = grey(1) if (episode, step) != (0, 0) and (episode, step) != (2, 1) else None
                 worker.step(episode=episode, step=step, reward=reward, terminated=step == 1, frame=shot)
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
     assert fabric_service.rows("SELECT episode_index, step_index FROM frames") == [(0, 1), (2, 0)]
 
 
@@ -93,7 +94,7 @@ def test_frames_are_stored_whether_or_not_they_are_shown(fabric_service: FabricS
     with fabric_service.connect(run="run", store_frames="steps:2", video=video) as worker:
         for step in range(4):
             worker.step(episode=0, step=step, frame=grey(step))
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
     assert fabric_service.rows("SELECT step_index FROM frames") == [(0,), (2,)]
 
 
@@ -119,7 +120,7 @@ def test_several_threads_may_store_frames_of_one_environment(fabric_service: Fab
         with ThreadPoolExecutor() as pool:
             for done in [pool.submit(train) for _ in range(4)]:
                 done.result()
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
         assert not worker.problems
     assert fabric_service.rows("SELECT count(*) FROM steps") == [(800,)]
 
@@ -157,7 +158,7 @@ def test_a_worker_counts_and_tells_of_what_it_thinned(
     with fabric_service.connect(run="run", store_frames="best") as worker:
         for step in range(40):
             worker.step(episode=0, step=step, terminated=step == 39, frame=grey(step))
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
         thinned = worker.problems["frame.thinned"]
     (kept,) = fabric_service.rows("SELECT count(*) FROM frames")[0]
     assert kept
@@ -184,7 +185,7 @@ def run(worker: Worker, steps: int) -> None:
 def test_the_step_names_its_frame_and_replay_finds_it(fabric_service: FabricService) -> None:
     with fabric_service.connect(run="run", agent="ada", store_frames="steps:4") as worker:
         run(worker, 10)
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
         assert not worker.problems
     with FileReader(fabric_service.file) as reader:
         steps = reader.events(kinds=["step"], run_id="run").rows
@@ -206,14 +207,14 @@ def test_the_step_names_its_frame_and_replay_finds_it(fabric_service: FabricServ
 def test_best_episodes_are_stored_when_they_end(fabric_service: FabricService) -> None:
     with fabric_service.connect(run="run", agent="ada", store_frames="best") as worker:
         run(worker, 5)
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
     assert fabric_service.rows("SELECT episode_index, step_index FROM frames") == [(0, step) for step in range(5)]
 
 
 def test_frames_are_stored_without_being_shown(fabric_service: FabricService) -> None:
     with fabric_service.connect(run="run", mode="durable", store_frames="steps:1") as worker:
         run(worker, 2)
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
     assert fabric_service.rows("SELECT count(*) FROM frames") == [(4,)]
 
 
@@ -251,7 +252,7 @@ def test_a_picture_that_is_none_costs_no_step(fabric_service: FabricService) -> 
         worker.step(episode=0, step=1, frame="no picture")
         worker.step(episode=0, step=2, frame=lambda: None)
         worker.step(episode=0, step=3, frame=grey(1))
-        assert worker.flush(20)
+        assert worker.flush(patience(20))
         assert worker.problems == {"step.frame": 3}, "the ring did not take the second either"
     assert fabric_service.rows("SELECT count(*) FROM steps") == [(4,)]
     assert fabric_service.rows("SELECT step_index FROM frames") == [(3,)]

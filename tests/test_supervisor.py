@@ -15,6 +15,7 @@ import apsw
 import pytest
 import structlog
 from processes import TELEFABRIC, broker, free_ports, wait_for
+from slowness import patience
 
 from telefabric.errors import EnvironmentProblem, PartFailed
 from telefabric.store.database import FILE_NAME, open_writer
@@ -207,5 +208,5 @@ def test_up_that_is_told_to_stop_while_it_starts_leaves_nothing(tmp_path: Path) 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         wait_for(lambda: children(up.pid).get("store"), "the store begins")
         up.terminate()
-        said, errors = up.communicate(timeout=20)  # ends when the last of its parts has
+        said, errors = up.communicate(timeout=patience(20))  # ends when the last of its parts has
     assert (up.returncode, said, "Traceback" in errors) == (0, "", False), errors

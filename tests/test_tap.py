@@ -16,6 +16,7 @@ import zmq
 from conftest import FabricService
 from processes import broker, free_ports, store, wait_for
 from skips import requires
+from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
@@ -120,7 +121,7 @@ def test_a_listener_that_never_reads_holds_nobody_up(fabric_service: FabricServi
         wait_for(lambda: worker._outbox._linked.feed.watched, "the worker is asked")
         for step in range(5_000):
             worker.step(episode=0, step=step, observation=os.urandom(2_000))
-        assert worker.flush(30)
+        assert worker.flush(patience(30))
     fabric_service.wait_for_rows(5_000, "SELECT seq FROM steps")
 
 
@@ -144,7 +145,7 @@ def test_a_watcher_is_told_that_a_stream_is_throttled_and_resumed(tmp_path: Path
                 told.extend(record.event for record in decode_body(message[start:], header.events))
             return bool(told) and told[-1].state == state
 
-        with connect(address.url, run="one", spool=tmp_path / "spool", exit_flush_s=20) as worker:
+        with connect(address.url, run="one", spool=tmp_path / "spool", exit_flush_s=patience(20)) as worker:
             for step in range(limits.THROTTLED_BYTES // 65_536 + 10):
                 worker.step(episode=0, step=step, observation=bytes(65_536))
             wait_for(lambda: heard("throttled"), "it is throttled")

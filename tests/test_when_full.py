@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import FabricService
 from processes import TELEFABRIC, wait_for
+from slowness import patience
 
 from telefabric.errors import SpoolFull
 from telefabric.limits import SEGMENT_BYTES
@@ -75,7 +76,7 @@ def waiting(
     workers: list[Worker] = []
 
     def start(url: str) -> tuple[Worker, threading.Thread]:
-        worker = connect(url, spool=tmp_path / "spool", exit_flush_s=20)
+        worker = connect(url, spool=tmp_path / "spool", exit_flush_s=patience(20))
         workers.append(worker)
         loop = threading.Thread(target=train, args=(worker,))
         loop.start()
@@ -139,7 +140,7 @@ def test_several_drains_at_once_deliver_each_spool_once(fabric_service: FabricSe
         streams.append((worker.stream_id, worker.emitted))
     command = [*TELEFABRIC, "spool", "drain", "--connect", fabric_service.url, "--spool", str(root), "--json"]
     drains = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    reports = [json.loads(drain.communicate(timeout=60)[0]) for drain in drains]
+    reports = [json.loads(drain.communicate(timeout=patience(60))[0]) for drain in drains]
     assert [drain.returncode for drain in drains] == [0, 0, 0]
     assert sum(report["delivered_spools"] for report in reports) == len(streams)
     assert sum(report["delivered_events"] for report in reports) == sum(emitted for _, emitted in streams)

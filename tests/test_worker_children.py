@@ -197,6 +197,30 @@ def test_a_program_that_becomes_a_daemon_goes_on_as_a_helper_of_what_ended(fabri
 
 
 @FORK
+def test_a_child_of_a_worker_with_much_metadata_is_introduced_with_what_has_room(
+    fabric_service: FabricService,
+) -> None:
+    script(
+        """
+        import os, sys
+        from telefabric_workers import connect
+        with connect(sys.argv[1], run="r", spool=sys.argv[2], exit_flush_s=60) as worker:
+            for index in range(4):
+                worker.set_metadata({f"part-{index}": "x" * 100_000})
+            child = os.fork()
+            if not child:
+                worker.step(episode=0, step=0)
+                os._exit(0)
+            os.waitpid(child, 0)
+            assert worker.flush(60)
+        """,
+        fabric_service.url, fabric_service.spool,
+    )  # fmt: skip
+    assert fabric_service.rows("SELECT count(*) FROM streams WHERE parent IS NOT NULL") == [(1,)]
+    assert fabric_service.rows("SELECT count(*) FROM steps") == [(1,)]
+
+
+@FORK
 def test_what_children_leave_that_no_broker_takes_is_said_at_the_end(
     alone: Callable[..., Worker], caplog: pytest.LogCaptureFixture
 ) -> None:

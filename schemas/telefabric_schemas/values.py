@@ -34,6 +34,7 @@ EXT_BIGINT = 2
 DEPTH_MAX = 64
 LEFT_MAX = 16
 """Parts of one value that are named when they are left out; further ones are counted."""
+WHY_CHARS_MAX = 1_000
 PATH_PARTS_MAX = 8
 PATH_PART_CHARS_MAX = 100
 """A path is a name for people."""
@@ -299,7 +300,7 @@ class _Walk:
     def _leave(self, path: tuple[Any, ...], error: Exception) -> None:
         if len(self._left) < LEFT_MAX:
             named = "".join(f".{path_part(each)}" for each in path[:PATH_PARTS_MAX])
-            self._left.append(Left(named + ".…" * (len(path) > PATH_PARTS_MAX), said(error)))
+            self._left.append(Left(named + ".…" * (len(path) > PATH_PARTS_MAX), said(error)[:WHY_CHARS_MAX]))
         else:
             self._more += 1
 

@@ -78,9 +78,10 @@ class Worker:
     """One stream of events of one run. Made by `telefabric_workers.connect`. All methods are for any thread, and for
     signal handlers: a call that interrupts another one of its thread is carried out right after it.
 
-    A value that cannot be used (not encodable, out of range, too large) is told once per kind and field, counted in
-    `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and nothing is
-    emitted. Numpy scalars and arrays, bytes, nested maps and sequences are fine as actions, observations and infos.
+    A value, or the part of it, that cannot be used (not encodable, out of range, too large) is told once by its path,
+    counted in `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and
+    nothing is emitted. Numpy scalars and arrays, bytes, nested maps and sequences are fine as actions, observations and
+    infos.
 
     A worker that is pickled, as the arguments of a process that is spawned are, opens a stream of its own in the
     process that unpickles it, at its first call there; within one process it stays the same worker.
@@ -124,7 +125,7 @@ class Worker:
 
     @property
     def problems(self) -> Counter[str]:
-        """Values that could not be used, by ``kind.field``; and as ``frame.thinned`` frames for which was no room."""
+        """Values that were not usable, by path (``step.info.bad``); as ``frame.thinned``, frames without room."""
         return self._problems.counts
 
     # -- what a loop emits ---------------------------------------------------------------------------------------
@@ -537,7 +538,7 @@ class Worker:
     def begin(self) -> None:
         """Open a stream of our own, with its first event. Raises `telefabric.errors.SpoolError`."""
         started_ns = time.time_ns()
-        metadata = _encoder.encode(self._metadata)
+        metadata = _encoder.encode(_introducing(self._metadata))
         mode = self._terms.control_mode
         info = StreamInfo(
             os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, mode,
@@ -783,6 +784,17 @@ def _as_mapping(metadata: Any) -> dict[Any, Any]:
     except Exception:  # noqa: BLE001  whatever the caller's own object raises
         given = type(metadata).__name__
         raise UsageError(f"metadata is of type {given} and should be a mapping of names to values") from None
+
+
+def _introducing(metadata: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """As much of it as a stream is introduced with. A child's parent, whose it is, has told the store the rest."""
+    found: dict[str, msgspec.Raw] = {}
+    room = limits.METADATA_BYTES_MAX - 1_024
+    for name, value in metadata.items():
+        room -= len(bytes(value)) + len(name) * 4
+        if room > 0:
+            found[name] = value
+    return found
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -28,6 +28,7 @@ from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed import FeedEvent
 from telefabric.follow import Follower, Source
 from telefabric.inquiry import ask_status
+from telefabric.names import require_short
 from telefabric.policy import parse as parse_policy
 from telefabric.store.database import FILE_NAME, store_file
 from telefabric.store.filereader import FileReader
@@ -285,7 +286,9 @@ def _tail_from_start(
 ) -> None:
     """History, then live, as one. Goes on until it is interrupted, whoever goes away meanwhile."""
     follower = Follower(address, name="telefabric tail", history_events=None, in_order=True)
-    follower.watch(frozenset({run or newest_run(address)}))
+    chosen = run or newest_run(address)
+    require_short("--run", [chosen])
+    follower.watch(frozenset({chosen}))
     follower.start()
     told = ""
     try:
@@ -345,8 +348,9 @@ def _show(
 
 # -- lines for people --------------------------------------------------------------------------------------------
 _COLOURS = {
-    "step": "white", "episode": "green", "metric": "blue", "log": "magenta", "frame": "white", "gap": "red",
-    "quarantine": "red", "run_started": "bright_green", "run_metadata": "bright_green", "run_completed": "bright_green",
+    "run_started": "bright_green", "run_metadata": "bright_green", "run_completed": "bright_green", "reset": "cyan",
+    "step": "white", "episode": "green", "episode_voided": "yellow", "metric": "blue", "log": "magenta",
+    "frame": "white", "gap": "red", "quarantine": "red",
 }  # fmt: skip
 _typed: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
 
@@ -376,6 +380,13 @@ def _essence(stored: StoredEvent) -> str:
 
 def _words(event: AnyEvent) -> Iterator[str]:
     match event:
+        case events.Reset():
+            yield from _where(event)
+            yield f"seed {_short(event.seed)}" if event.seed != events.NIL else ""
+            yield f"observation {_short(event.observation)}"
+        case events.EpisodeVoided():
+            yield from _where(event)
+            yield event.reason or ""
         case events.Step():
             yield from _where(event)
             yield f"step {event.step_index}"
@@ -409,7 +420,7 @@ def _words(event: AnyEvent) -> Iterator[str]:
             yield f"seq {event.seq}"
 
 
-def _where(event: events.Step | events.Episode | events.Frame) -> Iterator[str]:
+def _where(event: events.Reset | events.EpisodeVoided | events.Step | events.Episode | events.Frame) -> Iterator[str]:
     if event.env_index:
         yield f"env {event.env_index}"
     yield f"episode {event.episode_index}"

@@ -133,6 +133,7 @@ def store(
             frame_bytes_max=frames_max,
             group_readable=for_group,
             show=show,
+            tell=starting,
         )
     ) as service:
         queries = Part("query service", lambda: [*_query_command(queries.url or listen.url, path), *options])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -16,12 +16,15 @@ from rich.text import Text
 
 from telefabric.address import Address
 from telefabric.cli.absent import remedy
+from telefabric.cli.attempts import remarkable_runs, sentence
 from telefabric.cli.options import setting
 from telefabric.cli.plain import clean
 from telefabric.errors import Unreachable
 from telefabric.inquiry import ask_status
 from telefabric.session.progress import Hop
 from telefabric.settings import resolve
+from telefabric.store.query import Run
+from telefabric.wire.control import StatusReply
 
 _ASK_S = 3.0
 _WATCH_S = 1.0
@@ -53,6 +56,7 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
     States: running, idle (nothing emitted for 10 s), waiting (for a store), stalled (three heartbeats missed), revived
     (was stalled, speaks again). The columns after them count events: emitted by the worker, at the broker, and at each
     durable subscriber; then what each live subscriber was sent. Clock: how far the broker's is ahead of the worker's.
+    A run that was taken up again, or has helpers (streams of child processes), has a line with its attempt.
     Streams that are behind come first, then running ones, then the others; of each the one that began last.
     """
     address = Address.parse(resolve("connect", connect).value)
@@ -65,7 +69,7 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
         _watch(address)
     else:
         console = _console()
-        console.print(_shown(address, ask_status(address, _ASK_S).status, console.width))
+        console.print(_look(address, console.width))
 
 
 def _print_json(address: Address) -> None:
@@ -73,6 +77,10 @@ def _print_json(address: Address) -> None:
     found = dict(reply.status)
     found["streams"] = [
         {**stream, "hops": [Hop(*row)._asdict() for row in stream["hops"]]} for stream in _ordered(found["streams"])
+    ]
+    found["runs"] = [
+        {"run_id": run.run_id, "attempts": run.attempts, "helpers": run.helpers, "superseded": run.superseded}
+        for run in _runs(address, reply)
     ]
     click.echo(json.dumps({"broker": address.url, "instance": reply.instance.hex(), **found}))
 
@@ -90,13 +98,25 @@ def _watch(address: Address) -> None:
 
 def _looks(address: Address, width: int) -> Iterator[RenderableType]:
     """One a second. A broker that goes away meanwhile is told, and waited for."""
-    yield _shown(address, ask_status(address, _ASK_S).status, width)
+    yield _look(address, width)
     while True:
+        time.sleep(_WATCH_S)
         try:
-            yield _shown(address, ask_status(address, _ASK_S).status, width)
+            yield _look(address, width)
         except Unreachable as error:
             yield Text(f"{error} (waiting for it)", style="yellow")
-        time.sleep(_WATCH_S)
+
+
+def _look(address: Address, width: int) -> Group:
+    reply = ask_status(address, _ASK_S)
+    return _shown(address, reply.status, width, _runs(address, reply))
+
+
+def _runs(address: Address, reply: StatusReply) -> list[Run]:
+    """Of the streams that are shown, the runs that were taken up again or have helpers."""
+    streams = _ordered(reply.status["streams"])[:_STREAMS_SHOWN]
+    names = dict.fromkeys(stream["run_id"] for stream in streams)
+    return remarkable_runs(address, names) if names and reply.endpoints.query else []
 
 
 # -- for people --------------------------------------------------------------------------------------------------
@@ -105,12 +125,13 @@ def _console() -> Console:
     return Console(markup=False, emoji=False)
 
 
-def _shown(address: Address, found: dict[str, Any], width: int) -> Group:
+def _shown(address: Address, found: dict[str, Any], width: int, runs: Sequence[Run] = ()) -> Group:
     parts: list[RenderableType] = [_told(_headline(address, found), width)]
     if absent := [clean(name) for name in found["absent"]]:
         parts.append(_told(_lacking(address, absent), width))
     if found["streams"]:
         parts.append(_streams(found["streams"], wide=width >= _WIDE))
+        parts += [_told(sentence(run), width) for run in runs]
     if found["live"]:
         parts += [Text(), _subscribers(found["live"], wide=width >= _WIDE)]
         parts += _dropped(found["live"], width)

@@ -9,6 +9,7 @@ from typing import Any
 from telefabric.address import Address
 from telefabric.failures import Failures
 from telefabric.follow.gathering import Gathering, Seen
+from telefabric.names import fits
 from telefabric.session.handover import Numbered
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
 from telefabric.wire.live import QueuePolicy
@@ -69,7 +70,9 @@ class LiveLink:
         subscription.wants_status = self._gathering.has_unknown
 
     def _watch(self) -> None:
-        self.subscription.want(runs=self._gathering.watched, pictures=self._pictures, policy=self._policy)
+        """An old store may have runs of longer names than can be asked for: nothing of them can come live."""
+        runs, pictures = (filter(fits, names) for names in (self._gathering.watched, self._pictures))
+        self.subscription.want(runs=runs, pictures=pictures, policy=self._policy)
 
     def _take(self, stream: bytes, events: list[LiveEvent]) -> None:
         """What has a seq becomes one with what is stored; of pictures the newest is kept."""

@@ -12,7 +12,6 @@ import os
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from urllib.parse import quote
 
 import apsw
 
@@ -132,9 +131,7 @@ def open_reader(path: Path) -> Reading:
 
 
 def _open_reading(path: Path, how: str) -> tuple[Reading, int]:
-    connection = Reading(
-        f"file:{quote(str(path.absolute()))}?{how}", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    )
+    connection = Reading(f"{path.absolute().as_uri()}?{how}", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     try:
         connection.set_busy_timeout(2_000)
         return connection, _check_identity(connection, path)

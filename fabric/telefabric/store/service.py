@@ -64,6 +64,7 @@ class Store:
         frame_bytes_max: int = limits.FRAME_BYTES_KEPT,
         group_readable: bool = False,
         show: Callable[[Figures], None] | None = None,
+        tell: Callable[[str], None] = lambda words: None,
     ) -> None:
         self.path = path = path.absolute()
         self._broker = broker
@@ -74,7 +75,7 @@ class Store:
         self._refusal = ""
         self._random = Random(os.urandom(8))
         self._group_readable = group_readable
-        self._writer: Writer | None = Writer(path, group_readable=group_readable)
+        self._writer: Writer | None = Writer(path, group_readable=group_readable, tell=tell)
         self._page_bytes = self._writer.page_bytes
         self._intake = Intake()
         self._lost_after_s = lost_after_s

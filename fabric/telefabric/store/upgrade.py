@@ -41,9 +41,10 @@ _INDEXES = {
 
 
 class Announcer:
-    """Logs how far a migration is, at most once a second, and how long it took."""
+    """Logs how far a migration is, at most once a second, and how long it took; `tell` gets it in words."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._began_s = self._told_s = time.monotonic()
         self._begun = False
 
@@ -52,6 +53,7 @@ class Announcer:
         if not self._begun or now_s - self._told_s >= limits.LOG_INTERVAL_S:
             self._begun, self._told_s = True, now_s
             log.info("store.migrating", doing=doing, done=done, total=total)
+            self._tell(f"migrating {doing}, {100 * done // max(total, 1)} %")
 
     def ended(self) -> None:
         if self._begun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from telefabric.store.columns import COLUMNS
 from telefabric.store.database import BUSY_TIMEOUT_MS, DAMAGE, explain, log_bytes, open_writer, unreadable
 from telefabric.store.outcomes import known_outcome
 from telefabric.store.rows import Lifecycle, Place, Rows, known_mode
-from telefabric.store.upgrade import Announcer, Progress
+from telefabric.store.upgrade import Announcer
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
 
@@ -84,14 +84,14 @@ class Writer:
         vfs: str | None = None,
         *,
         group_readable: bool = False,
-        progress: Progress | None = None,
+        tell: Callable[[str], None] = lambda words: None,
     ) -> None:
-        """`progress` hears of a migration; without it the log does."""
+        """`tell` hears, as the log does, how far a migration is."""
         self.path = path = path.absolute()
         self._lock = self._take_lock(path, group_readable)
         try:
-            announcer = Announcer()
-            self._db = open_writer(path, vfs, group_readable=group_readable, progress=progress or announcer)
+            announcer = Announcer(tell)
+            self._db = open_writer(path, vfs, group_readable=group_readable, progress=announcer)
             announcer.ended()
             self.fabric_id = bytes(self._db.execute("SELECT fabric_id FROM store").get)
             self._places: dict[bytes, Place] = {}

@@ -15,7 +15,7 @@ STORE_LOG = f"{STORE}-wal"
 STORE_LOCK = f"{STORE}.lock"
 HEAD_BYTES = 100
 APPLICATION_ID = 0x54464142
-VERSION = 2
+VERSION = 3
 """As in `telefabric.store.database`, which cannot be imported without apsw."""
 _MAGIC = b"SQLite format 3\0"
 _PAGE, _PAGES, _VERSION, _APPLICATION = 16, 28, 60, 68

@@ -1,0 +1,32 @@
+"""Runs that were taken up again, or whose streams have helpers: what the store behind a broker says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from telefabric.address import Address
+from telefabric.cli.plain import clean
+from telefabric.errors import StoreError, Unreachable
+from telefabric.store.query import Run
+from telefabric.store.remotereader import RemoteReader
+
+_PATIENCE_S = 1.0
+
+
+def remarkable_runs(address: Address, run_ids: Iterable[str]) -> list[Run]:
+    """Those with more than one attempt, with helpers or superseded streams; none when no store answers soon."""
+    try:
+        with RemoteReader(address, timeout_s=_PATIENCE_S) as reader:
+            found = [reader.run(run_id) for run_id in run_ids]
+    except (Unreachable, StoreError):  # the status tells of a store that is absent or behind
+        return []
+    return [run for run in found if run is not None and (run.attempts > 1 or run.helpers or run.superseded)]
+
+
+def sentence(run: Run) -> str:
+    """Such as: run walker: attempt 2, 1 stream superseded, 3 helpers"""
+    counts = (
+        f"{run.superseded} {'stream' if run.superseded == 1 else 'streams'} superseded" if run.superseded else "",
+        f"{run.helpers} {'helper' if run.helpers == 1 else 'helpers'}" if run.helpers else "",
+    )
+    return ", ".join([f"run {clean(run.run_id)}: attempt {run.attempts}", *filter(None, counts)])
