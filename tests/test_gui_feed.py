@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from processes import wait_for
+from skips import requires
 from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
 
 from telefabric.feed import Connection, FeedEvent, FoundFrame, FramePlace, Link, RunView, Update
@@ -268,3 +273,35 @@ def test_a_file_that_is_not_there_is_named_and_tried_again(tmp_path: Path, read:
         scribe.commit()
         reading.until(lambda one: one.runs, "the run of the file that came later")
     assert reading.connection.link is Link.FILE
+
+
+_LOOKING = """
+import os, sys, time
+from pathlib import Path
+from telefabric.filefeed import FileFeed
+os.setgroups([]); os.setgid(65_534); os.setuid(65_534)
+feed = FileFeed(Path(sys.argv[1]))
+feed.start()
+feed.watch(frozenset({"run"}))
+begin = time.monotonic()
+while not (found := feed.drain()).events and time.monotonic() < begin + 30:
+    time.sleep(0.05)
+print(len(found.events), found.connection.link.name, found.connection.notice)
+feed.stop()
+"""
+
+
+@requires("root, to be two users", hasattr(os, "geteuid") and os.geteuid() == 0)
+def test_a_store_that_cannot_be_written_where_it_is_opens_and_says_so() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        file = Path(name) / "data" / "telemetry.sqlite"
+        with Scribe(file) as scribe:
+            info = stream()
+            scribe.put(info, run_started(1, info), step(2))
+            scribe.commit()
+        file.chmod(0o644)
+        file.parent.chmod(0o755)
+        looking = [sys.executable, "-c", _LOOKING, str(file)]
+        done = subprocess.run(looking, capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    assert done.stdout.startswith("2 FILE This store cannot be written where it is"), done.stderr

@@ -14,7 +14,7 @@ import pytest
 from processes import wait_for
 from skips import requires
 from store_fixtures import Scribe, episode, run_started, step, stream
-from test_gui_feed import ScriptedFeed, told, update, view
+from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
 from telefabric import filefeed
 from telefabric.address import Address
@@ -218,6 +218,15 @@ def test_a_feed_that_fails_once_costs_one_tick(
     assert main.controller.failures.number == 1
     assert main.page is not None
     assert main.page.step_table.rowCount() == 2
+
+
+def test_what_the_feed_has_to_say_is_in_the_banner(show: Callable[..., MainWindow]) -> None:
+    main = followed(show)
+    said = LIVE._replace(notice="It is read as it is.")
+    main.controller._feed.updates.append(update(connection=said))  # type: ignore[attr-defined]
+    tick(main)
+    assert main.banner.isVisible()
+    assert main.banner._text.text() == said.notice
 
 
 # -- the threads of the feeds ------------------------------------------------------------------------------------

@@ -10,12 +10,26 @@ from typing import Any
 
 import msgspec
 import pytest
+from processes import wait_for
 from skips import requires
-from store_fixtures import TIME_NS, Scribe, episode, frame, metric, raw, run_completed, run_started, step, stream
+from store_fixtures import (
+    TIME_NS,
+    Scribe,
+    episode,
+    frame,
+    metric,
+    query_behind_broker,
+    raw,
+    run_completed,
+    run_started,
+    step,
+    stream,
+)
 from test_gui_feed import ScriptedFeed, told, update, view
 
 from telefabric.feed import FeedEvent, FoundFrame, StreamView
 from telefabric.filefeed import FileFeed
+from telefabric.follow import Follower
 from telefabric_schemas import EpisodeVoided, Reset
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -227,9 +241,8 @@ def test_a_voided_episode_leaves_tables_charts_and_pictures_and_is_counted(show:
     again = [reset(31, at=1), step(32, episode_index=1, step_index=0), episode(33, episode_index=1, total_reward=3.0)]
     late = step(12)
     tick(main, *of(NEW, *again, late))
-    assert texts(main, "SEQ")[-2:] == ["31", "32"], (
-        "what comes after the void counts, what comes late of before does not"
-    )
+    seqs = ["20", "21", "22", "23", "24", "31", "32"]
+    assert texts(main, "SEQ") == seqs, "what comes after the void counts; what comes late of before does not"
     assert texts(main, "RETURN", "episode_table") == ["2.00", "3.00"]
 
 
@@ -253,3 +266,21 @@ def test_two_attempts_in_a_store_file_are_told_apart(
     assert main.page is not None
     assert "attempt 1 of lab-1 (superseded), 7 steps" in main.page.streams.sentence
     assert ("attempts", "2") in health.run_details(main.controller.runs["run"])
+
+
+def test_what_was_voided_long_ago_is_told_with_the_episodes_of_that_time(tmp_path: Path) -> None:
+    """Of old times a broker's feed fetches the episodes alone: and what makes some of them void."""
+    info = stream()
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        scribe.put(
+            info, run_started(1, info), episode(2), step(3), void(4, of=0), *(step(seq) for seq in range(5, 400))
+        )
+        scribe.commit()
+    found: list[FeedEvent] = []
+    with query_behind_broker(tmp_path / "telemetry.sqlite") as broker:
+        feed = Follower(broker, history_events=100)
+        feed.watch(frozenset({"run"}))
+        feed.start()
+        wait_for(lambda: found.extend(feed.drain().events) or len(found) >= 102, "the newest and the old episodes")
+        feed.stop()
+    assert sorted(one.seq for one in found) == [2, 4, *range(300, 400)]

@@ -67,6 +67,7 @@ class FileFeed:
         self._received = 0
         self._rate = _Rate()
         self._failures = Failures()
+        self._notice = ""
 
     # -- the feed ------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class FileFeed:
                 self._changed.notify_all()
             connection = Connection(
                 self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received,
-                failures=self._failures.number, notice=self._failures.last,
+                failures=self._failures.number, notice=self._failures.last or self._notice,
             )  # fmt: skip
         return Update(connection, runs, tuple(events), holes, gaps, skipped, self._desk.take())
 
@@ -122,6 +123,7 @@ class FileFeed:
         """Read on until something is wrong."""
         try:
             with FileReader(self._path, cancelled=self._stopped.is_set) as reader:
+                self._notice = reader.notice
                 self._read(reader, pagers)
         except StoreError as error:
             self._tell(Link.UNREACHABLE, f"{str(error)[0].upper()}{str(error)[1:]}.")

@@ -101,12 +101,24 @@ class History:
     def _fetch_one(self, reader: Reader, task: Task) -> None:
         if task.episodes_before is not None:
             page = reader.episodes_since({task.stream: task.since})
+            if not task.since:
+                page.rows[:0] = self._voids(reader, task.stream, task.episodes_before)
             last = page.rows[-1].seq if page.rows else 0
         else:
             page = reader.stream_since(task.stream, task.since)
             last = page.last
         gaps = [Range(row.seq, row.last_seq) for row in page.rows if row.kind == "gap"]
         self._gathering.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
+
+    def _voids(self, reader: Reader, stream_id: bytes, last: int) -> list[StoredEvent]:
+        """What makes episodes void that are fetched without all else of their time: up to this seq of a stream."""
+        found: list[StoredEvent] = []
+        for run_id in {one.run_id for one in self.streams if one.stream_id == stream_id}:
+            page = reader.events(0, run_id, ["episode_voided"])
+            while page.rows or page.more:
+                found += [row for row in page.rows if row.stream_id == stream_id and row.seq <= last]
+                page = reader.events(page.last, run_id, ["episode_voided"])
+        return found
 
     def _close(self) -> None:
         if self._reader is not None:

@@ -171,6 +171,12 @@ class FileReader(Reader):
         with self._snapshot():
             return self._handlers[type(question)](question)
 
+    @property
+    def notice(self) -> str:
+        """A sentence for people who look at this store; mostly there is none."""
+        sentence = "This store cannot be written where it is: it is read as it is now, without locks."
+        return sentence if self._db.still else ""
+
     def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
         return cast("Page[T]", self.answer(question))
 
