@@ -68,7 +68,7 @@ class LogThread:
             try:
                 write()
                 if left_out:
-                    _log.warning("log.left_out: %d lines had no room: a log handler is slow", left_out)
+                    log.warning("log.left_out: %d lines had no room: a log handler is slow", left_out)
             except Exception:  # noqa: BLE001  a filter of the user's: shown as logging shows what a handler raises
                 if sys.stderr is not None:
                     traceback.print_exc()
@@ -79,5 +79,5 @@ def write_later(logger: logging.Logger) -> None:
     logger.callHandlers = partial(log_thread.put, logger)  # type: ignore[method-assign]
 
 
-_log = logging.getLogger("telefabric.log")
+log = logging.getLogger("telefabric.log")
 log_thread = LogThread()
