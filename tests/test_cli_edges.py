@@ -47,15 +47,11 @@ ODDITIES = {
     "latin-1": Odd(environment={"PYTHONIOENCODING": "latin-1"}),
     "C locale": Odd(environment={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": None}),
     "no columns": Odd(environment={"COLUMNS": "0"}),
-    "one column": Odd(environment={"COLUMNS": "1"}),
-    "a million columns": Odd(environment={"COLUMNS": "1000000"}),
-    "columns that are no number": Odd(environment={"COLUMNS": "wide"}),
+    "one column": Odd(environment={"COLUMNS": "1", "TERM": None}),
+    "a million columns": Odd(environment={"COLUMNS": "1000000", "FORCE_COLOR": "1"}),
+    "columns that are no number": Odd(environment={"COLUMNS": "wide", "TERM": "dumb", "NO_COLOR": "1"}),
     "no home": Odd(environment={"HOME": None}),
     "a home that cannot be written": Odd(environment={"HOME": "/proc/1/none"}),
-    "no colour": Odd(environment={"NO_COLOR": "1"}),
-    "colour": Odd(environment={"FORCE_COLOR": "1"}),
-    "dumb terminal": Odd(environment={"TERM": "dumb"}),
-    "no terminal": Odd(environment={"TERM": None}),
 }
 COMMANDS = {
     "help": "--help",
