@@ -19,7 +19,7 @@ from telefabric_schemas import Frame, Step
 pytestmark = requires(
     "PyAV and Pillow, of the extra video", all(importlib.util.find_spec(name) for name in ("av", "PIL"))
 )
-INFO = stream(1)
+INFO = stream("1")
 WIDTH, HEIGHT = 33, 17
 
 
@@ -111,3 +111,20 @@ def test_the_agent_may_be_left_out_when_there_is_one(tmp_path: Path) -> None:
     done = CliRunner().invoke(export, ["--store", str(path), *arguments], catch_exceptions=False)
     assert done.output.splitlines()[-1] == f"Wrote {video}: 1 steps, 0.0 s."
     assert len(frames_of(video)) == 1
+
+
+def test_another_stream_that_has_the_episode_is_left_out_and_named(file: Path, tmp_path: Path) -> None:
+    again = stream(INFO.run_id, "again", "ada", after_ns=1)
+    with Scribe(file) as scribe:
+        for seq in (1, 3):
+            scribe.put(again, Step(seq, "ada", 0, 0, seq, seq, 0.5, False, False, seq, seq))
+            picture = bytes([250]) * (3 * WIDTH * HEIGHT)
+            scribe.put(again, Frame(seq + 1, "ada", 0, 0, seq, f"g{seq}", WIDTH, HEIGHT, "raw", picture, seq, seq))
+        scribe.commit()
+    video = tmp_path / "out.mp4"
+    said = exported(file, video, "--no-hud", "--fps", "1")
+    assert said == f"Wrote {video}: 2 steps, 2.0 s. Left out: attempt 1, worker worker, --stream {INFO.stream.hex()}."
+    assert [round(float(one[4:12, 8:24].mean()), -1) for one in frames_of(video)] == [250, 250], "of one stream alone"
+    named = exported(file, video, "--no-hud", "--stream", INFO.stream.hex()[:6])
+    assert named.startswith(f"Wrote {video}: 10 steps")
+    assert "Left out" not in named

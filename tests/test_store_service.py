@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,8 @@ def test_streams_that_have_ended_are_not_watched_and_what_runs_is(fabric_service
     assert running.flush(30)
     store = fabric_service.store
     wait_for(lambda: len(store._vigil) == 1, "one is watched")
-    time.sleep(2 * limits.LIVING_S)  # the broker names the streams of living workers meanwhile
+    said_ns = store._vigil._told_ns
+    wait_for(lambda: store._vigil._told_ns != said_ns, "the broker has said again which workers live")
     assert len(store._vigil) == 1
 
 
