@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import identity
 import pytest
+from hypothesis import HealthCheck, settings
 from processes import wait_for
 from slowness import patience
 
@@ -24,6 +25,8 @@ from telefabric_workers import Worker, connect
 PATIENCE_S = patience(30.0)
 pytest_plugins = ["skips"]
 identity.install()
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # its deadlines are of a machine at rest, and no promise of ours
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # nohup, a job in the background: children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

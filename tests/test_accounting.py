@@ -121,6 +121,7 @@ def test_policies_are_granted_and_changed_while_connected(tmp_path: Path) -> Non
         reader.want(runs=["run"], agents=["somebody else"], policy=QueuePolicy())
         polled(reader, lambda: reader.dropped["not_wanted"] > 500, "it gets what names no agent")
         worker.signal(signal.SIGINT)
+        polled(reader, lambda: worker.process is None or worker.process.poll() is not None, "the worker has ended")
         polled(reader, lambda: ended(reader), "all is told")
         hop = reader.ledger.broker_hop
         assert hop.received + sum(reader.dropped.values()) == hop.newest == status(url)["live"][0]["numbered"]

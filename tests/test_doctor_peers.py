@@ -165,7 +165,7 @@ def test_a_zeromq_socket_that_is_no_broker(tmp_path: Path) -> None:
         foreign = rows_of(address, tmp_path)["broker"]
     assert (silent.state, "does not answer as a broker" in silent.sentence) == (PROBLEM, True)
     assert (foreign.state, "of another version, or no broker" in foreign.sentence) == (PROBLEM, True)
-    assert "fails its checksum" in foreign.sentence
+    assert "fails its check" in foreign.sentence
 
 
 def newer_broker(message: bytes) -> list[bytes]:

@@ -247,9 +247,9 @@ def test_the_parts_named_are_few_and_all_are_counted():
 def test_a_bad_part_costs_time_by_the_size_of_the_value():
     def seconds(size):
         value = [[{"deep": list(range(size))}] for _ in range(10)] + [object()]
-        start = time.perf_counter()
+        start = time.thread_time()  # others run, too
         usable(value)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     small = min(seconds(1_000) for _ in range(5))
     assert min(seconds(10_000) for _ in range(3)) < 40 * small

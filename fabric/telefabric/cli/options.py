@@ -16,9 +16,10 @@ class _Name(click.types.StringParamType):
     """A run or an agent: in UTF-8, as events have them, whatever the locale says of arguments."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if any("\udc80" <= each <= "\udcff" for each in value):
-            return os.fsencode(value).decode("utf-8", "backslashreplace")
-        return value
+        given = str(value)
+        if any("\udc80" <= each <= "\udcff" for each in given):
+            return os.fsencode(given).decode("utf-8", "backslashreplace")
+        return given
 
 
 NAME = _Name()
