@@ -267,7 +267,7 @@ FIELDS = {
     "protocol": st.integers(0, 9), "info": INFOS, "sent_ns": COUNTS, "complete": st.booleans(),
     "expected": COUNTS, "credit_bytes": COUNTS, "interval_ms": COUNTS, "heartbeat_ms": COUNTS,
     "endpoints": ENDPOINTS, "wait_reason": st.none() | NAMES, "echo_ns": COUNTS, "broker_ns": COUNTS,
-    "required": st.none() | st.booleans(), "fabric": st.none() | IDS,
+    "required": st.none() | st.booleans(), "left_spools": COUNTS, "fabric": st.none() | IDS,
     "reason": NAMES, "name": NAMES, "query": st.none() | NAMES, "marks": st.lists(SEQS, max_size=4),
     "stored_events": COUNTS, "quarantined_events": COUNTS, "token": st.binary(max_size=20),
     "policy": st.builds(QueuePolicy, COUNTS, COUNTS, NAMES, COUNTS), "keeps": NAMES, "received": COUNTS, "lost": COUNTS,
