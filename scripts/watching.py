@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 
 from telefabric.address import Address
-from telefabric.follow import Follower
+from telefabric.feed.broker_feed import Follower
 from telefabric_schemas import Step
 
 SWITCH_INTERVAL_S = 0.0005

@@ -28,7 +28,7 @@ from processes import PORTS, TELEFABRIC, Service, broker, free_ports, run, wait_
 from witness import Witness
 
 from telefabric.address import Address
-from telefabric.store.database import FILE_NAME, open_reader
+from telefabric.store.file.database import FILE_NAME, open_reader
 
 RUN = "chaos"
 EMITTERS = 3

@@ -18,7 +18,7 @@ from slowness import patience
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
-from telefabric.store.database import FILE_NAME, open_reader
+from telefabric.store.file.database import FILE_NAME, open_reader
 from telefabric.store.service import Store
 from telefabric_workers import Worker, connect
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from telefabric.address import Address
-from telefabric.logs import set_up_logs
+from telefabric.service.logs import set_up_logs
 from telefabric.subscribe import DurableSubscription
 from telefabric.wire.batch import Header, parse_header
 

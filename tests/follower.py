@@ -9,7 +9,7 @@ from pathlib import Path
 import identity
 
 from telefabric.address import Address
-from telefabric.follow import Follower
+from telefabric.feed.broker_feed import Follower
 
 _DRAIN_S = 0.05
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from telefabric.failures import Failures
-from telefabric.session.ledger import Ledger
+from telefabric.feed.failures import Failures
+from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
 from telefabric.wire.batch import parse_header
 from telefabric.wire.live import decode_delivery

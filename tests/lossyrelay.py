@@ -14,7 +14,7 @@ import zmq
 from faultproxy import FaultProxy
 from processes import PORTS
 
-from telefabric.broker.livesockets import OFFSET_LIVE, OFFSET_WATCH
+from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_WATCH
 from telefabric.wire.batch import parse_header
 from telefabric.wire.live import decode_delivery, topic_parts
 

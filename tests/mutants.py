@@ -13,10 +13,10 @@ from unittest.mock import patch
 
 from simulator import Database, Spool, Store
 
-from telefabric.session.broker import BrokerCore
-from telefabric.session.credit import _Account
-from telefabric.session.intake import Intake, Judgement, Verdict
-from telefabric.session.stream import Phase, SendGap, StreamSession
+from telefabric.broker.core.credit import _Account
+from telefabric.broker.core.durable import BrokerCore
+from telefabric.subscribe.core.intake import Intake, Judgement, Verdict
+from telefabric.uplink.core.stream import Phase, SendGap, StreamSession
 from telefabric.wire.batch import parse_header
 
 

@@ -23,7 +23,7 @@ from store_fixtures import (
     stream,
 )
 
-from telefabric.store.database import APPLICATION_ID, FILE_NAME, MIGRATIONS
+from telefabric.store.file.database import APPLICATION_ID, FILE_NAME, MIGRATIONS
 from telefabric.wire import control
 from telefabric_schemas import Event, events
 
@@ -101,7 +101,7 @@ def as_version(version: int, path: Path, target: Path) -> Path:
     old = apsw.Connection(str(target))
     old.execute("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL").fetchall()
     for each in range(1, version + 1):
-        old.execute(resources.files("telefabric.store").joinpath(MIGRATIONS[each]).read_text("utf-8")).fetchall()
+        old.execute(resources.files("telefabric.store.file").joinpath(MIGRATIONS[each]).read_text("utf-8")).fetchall()
     old.execute("ATTACH ? AS new", (str(path),)).fetchall()
     with old:
         for table in _OLD:

@@ -20,10 +20,10 @@ from random import Random
 from typing import Any
 
 from telefabric import limits
-from telefabric.session.broker import NS, BrokerCore
-from telefabric.session.intake import Intake, Verdict
-from telefabric.session.stream import Phase, SendGap, StreamSession
+from telefabric.broker.core.durable import NS, BrokerCore
 from telefabric.spool.spool import Dropped, why_lost
+from telefabric.subscribe.core.intake import Intake, Verdict
+from telefabric.uplink.core.stream import Phase, SendGap, StreamSession
 from telefabric.wire import batch, control
 
 ENDPOINTS = control.Endpoints("*:1", "*:2")
@@ -230,7 +230,7 @@ class Wire:
 
 
 class Worker:
-    """A stream, its spool and its link; what `telefabric.link` does with a session."""
+    """A stream, its spool and its link; what `telefabric.uplink` does with a session."""
 
     def __init__(self, world: World, number: int, spool: Spool, *, adopted: bool = False) -> None:
         self.world = world

@@ -16,11 +16,11 @@ from processes import wait_for
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
-from telefabric.inquiry import ask_status
-from telefabric.store.queryservice import QueryService
-from telefabric.store.rows import Rows
+from telefabric.peer.status_request import ask_status
+from telefabric.store.read.query_service import QueryService
 from telefabric.store.service import Store
-from telefabric.store.writer import Writer
+from telefabric.store.write.rows import Rows
+from telefabric.store.write.writer import Writer
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Event, events, values
 

@@ -21,14 +21,15 @@ from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_
 from skips import requires
 from slowness import patience
 
-from telefabric import limits, policy
+from telefabric import limits
 from telefabric.address import Address
-from telefabric.inquiry import ask_status
-from telefabric.logthread import log_thread
-from telefabric.session.progress import Hop
-from telefabric.store.audit import audit
-from telefabric.store.database import FILE_NAME
+from telefabric.broker.core.hops import Hop
+from telefabric.log.thread import log_thread
+from telefabric.peer.status_request import ask_status
+from telefabric.store.file.audit import audit
+from telefabric.store.file.database import FILE_NAME
 from telefabric.subscribe import DurableSubscription, LiveSubscription
+from telefabric.wire import policy
 from telefabric.wire.live import LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import Metric, Step
 from telefabric_workers import connect

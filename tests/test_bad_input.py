@@ -21,9 +21,9 @@ from skips import requires
 from slowness import patience
 
 from telefabric.limits import SEGMENT_BYTES
-from telefabric.store.audit import audit
-from telefabric.store.database import APPLICATION_ID, FILE_NAME, VERSION
-from telefabric.store.writer import Writer
+from telefabric.store.file.audit import audit
+from telefabric.store.file.database import APPLICATION_ID, FILE_NAME, VERSION
+from telefabric.store.write.writer import Writer
 from telefabric_workers import connect
 
 FAILED, USAGE = 1, 2

@@ -13,10 +13,10 @@ from faultproxy import FaultProxy, Garble
 from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wait_for
 
 from telefabric.address import Address
-from telefabric.broker.livesockets import OFFSET_LIVE, OFFSET_WATCH
+from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_WATCH
 from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE, Broker
-from telefabric.feed import FeedEvent, Link
-from telefabric.follow.follower import Follower
+from telefabric.feed.broker_feed import Follower
+from telefabric.feed.interface import FeedEvent, Link
 from telefabric.subscribe import LiveSubscription
 from telefabric_schemas import Metric
 from telefabric_workers import Worker, connect

@@ -16,8 +16,8 @@ from processes import Service, broker, free_ports, run, store, wait_for
 from test_kills import emitter
 
 from telefabric.address import Address
-from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING
-from telefabric.inquiry import ask_status
+from telefabric.doctor.finding import OK, PROBLEM, WARNING
+from telefabric.peer.status_request import ask_status
 
 
 def examined(*arguments: str | Path, code: int = 0, env: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:
@@ -183,7 +183,7 @@ def test_a_malformed_address_is_a_mistake_of_usage() -> None:
 
 def test_it_does_not_load_qt() -> None:
     code = (
-        "import sys; from telefabric.cli.doctor.looks.installation import look_for_qt_libraries as look;"
+        "import sys; from telefabric.doctor.probes.installation import look_for_qt_libraries as look;"
         "look(); print('PySide6' in sys.modules)"
     )
     with Service([sys.executable, "-c", "print('ready', flush=True);" + code]) as process:

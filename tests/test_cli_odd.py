@@ -22,8 +22,8 @@ from slowness import patience
 from store_fixtures import TIME_NS
 
 from telefabric.cli import read
-from telefabric.store.database import FILE_NAME
-from telefabric.store.query import StoredEvent
+from telefabric.store.file.database import FILE_NAME
+from telefabric.store.read.query import StoredEvent
 from telefabric_schemas import events, values
 from telefabric_workers import connect
 

@@ -42,9 +42,9 @@ from store_fixtures import (
 
 from telefabric.cli import read
 from telefabric.errors import Unreachable
-from telefabric.store.filereader import FileReader
-from telefabric.store.query import Page, Question
-from telefabric.store.reader import KINDS
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.query import Page, Question
+from telefabric.store.read.reader import KINDS
 from telefabric_schemas import TOPICS, events
 
 WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.main import main; main()"

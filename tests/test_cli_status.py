@@ -16,10 +16,10 @@ from rich.console import Console
 from slowness import patience
 
 from telefabric.address import Address
+from telefabric.broker.core.hops import Hop
 from telefabric.cli.ring import _show
 from telefabric.cli.status import _shown
-from telefabric.inquiry import ask_status
-from telefabric.session.progress import Hop
+from telefabric.peer.status_request import ask_status
 from telefabric.subscribe import LiveSubscription
 from telefabric_workers import connect
 

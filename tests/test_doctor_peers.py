@@ -27,19 +27,19 @@ from processes import broker, free_ports, store, wait_for
 from test_kills import emitter
 
 from telefabric.address import Address
-from telefabric.cli.doctor.examine import about_broker, about_data, examine
-from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
-from telefabric.cli.doctor.looks import broker as at_broker
-from telefabric.cli.doctor.looks import ports as at_ports
-from telefabric.cli.doctor.looks.intime import in_time
-from telefabric.cli.doctor.looks.listeners import free_base
-from telefabric.cli.doctor.looks.ports import look_at_port
-from telefabric.cli.doctor.looks.storefile import look_at_store_open
-from telefabric.cli.doctor.verdicts.ports import Answer
-from telefabric.cli.doctor.verdicts.storefile import judge_store_open
-from telefabric.filelock import FileLock
-from telefabric.inquiry import ask_status
-from telefabric.store.database import FILE_NAME, VERSION, open_writer
+from telefabric.doctor.checks.ports import Answer
+from telefabric.doctor.checks.storefile import judge_store_open
+from telefabric.doctor.examine import about_broker, about_data, examine
+from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding
+from telefabric.doctor.probes import broker as at_broker
+from telefabric.doctor.probes import ports as at_ports
+from telefabric.doctor.probes.listeners import free_base
+from telefabric.doctor.probes.ports import look_at_port
+from telefabric.doctor.probes.side_by_side import in_time
+from telefabric.doctor.probes.storefile import look_at_store_open
+from telefabric.files.lock import FileLock
+from telefabric.peer.status_request import ask_status
+from telefabric.store.file.database import FILE_NAME, VERSION, open_writer
 from telefabric.wire import control
 
 Speak = Callable[[socket.socket], None]

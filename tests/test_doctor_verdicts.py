@@ -10,19 +10,19 @@ import pytest
 
 from telefabric import __version__
 from telefabric.address import DEFAULT, Address
-from telefabric.broker import livesockets
+from telefabric.broker import live_sockets as livesockets
 from telefabric.broker import service as broker_service
-from telefabric.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
-from telefabric.cli.doctor.verdicts import broker as on_broker
-from telefabric.cli.doctor.verdicts import installation, machine, ports, service, settings, storefile, streams
-from telefabric.cli.doctor.verdicts.broker import BrokerSeen
-from telefabric.cli.doctor.verdicts.machine import FolderSeen
-from telefabric.cli.doctor.verdicts.ports import Answer, NameSeen, PortSeen
-from telefabric.cli.doctor.verdicts.service import ClockSeen, LiveSeen, QuerySeen
-from telefabric.cli.doctor.verdicts.settings import SettingsSeen
-from telefabric.cli.doctor.verdicts.storefile import StoreOpenSeen
-from telefabric.session.progress import Hop
-from telefabric.store import database
+from telefabric.broker.core.hops import Hop
+from telefabric.doctor.checks import broker as on_broker
+from telefabric.doctor.checks import installation, machine, ports, service, settings, storefile, streams
+from telefabric.doctor.checks.broker import BrokerSeen
+from telefabric.doctor.checks.machine import FolderSeen
+from telefabric.doctor.checks.ports import Answer, NameSeen, PortSeen
+from telefabric.doctor.checks.service import ClockSeen, LiveSeen, QuerySeen
+from telefabric.doctor.checks.settings import SettingsSeen
+from telefabric.doctor.checks.storefile import StoreOpenSeen
+from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding
+from telefabric.store.file import database
 from telefabric.wire.control import Endpoints
 
 FABRIC = Path(on_broker.__file__).parents[3]

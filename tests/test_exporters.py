@@ -14,9 +14,9 @@ from processes import wait_for
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.service import Broker
-from telefabric.inquiry import ask_status
-from telefabric.store.audit import audit
-from telefabric.store.database import FILE_NAME
+from telefabric.peer.status_request import ask_status
+from telefabric.store.file.audit import audit
+from telefabric.store.file.database import FILE_NAME
 from telefabric.store.service import Store
 from telefabric.subscribe.durable import BrokerSession
 from telefabric.wire import control

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from processes import wait_for
 
-from telefabric.logthread import log_thread
+from telefabric.log.thread import log_thread
 from telefabric.ring import Hud, RingFrame, RingReader, TileHud, discover
 from telefabric_workers import Worker, connect
 

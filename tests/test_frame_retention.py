@@ -19,10 +19,10 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.errors import StoreError
-from telefabric.store.filereader import FileReader
-from telefabric.store.retention import Retention
+from telefabric.store.file.verify import verify
+from telefabric.store.read.file_reader import FileReader
 from telefabric.store.service import Store
-from telefabric.store.verify import verify
+from telefabric.store.write.retention import Retention
 from telefabric_schemas import EXPIRED, AnyEvent, Frame
 from telefabric_workers import connect
 

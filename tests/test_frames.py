@@ -19,9 +19,9 @@ from skips import requires
 from slowness import patience
 
 from telefabric.address import Address
-from telefabric.feed import FeedEvent
-from telefabric.follow import Follower
-from telefabric.inquiry import ask_status
+from telefabric.feed.broker_feed import Follower
+from telefabric.feed.interface import FeedEvent
+from telefabric.peer.status_request import ask_status
 from telefabric_schemas import Frame
 from telefabric_workers import Worker
 

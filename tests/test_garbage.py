@@ -27,10 +27,10 @@ from slowness import patience
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
-from telefabric.inquiry import ask_status
-from telefabric.store import query
-from telefabric.store.audit import audit
-from telefabric.store.database import FILE_NAME
+from telefabric.peer.status_request import ask_status
+from telefabric.store.file.audit import audit
+from telefabric.store.file.database import FILE_NAME
+from telefabric.store.read import query
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Episode, Gap, Log, Metric, Step
 from telefabric_schemas.events import Event

@@ -20,9 +20,9 @@ from processes import wait_for
 from skips import requires
 from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
 
-from telefabric.feed import Connection, FeedEvent, FoundFrame, FramePlace, Link, RunView, Update
-from telefabric.filefeed import FileFeed
-from telefabric.session.handover import Range
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, FramePlace, Link, RunView, Update
+from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import AnyEvent, Event, values
 
 _encoder = msgspec.msgpack.Encoder()
@@ -278,7 +278,7 @@ def test_a_file_that_is_not_there_is_named_and_tried_again(tmp_path: Path, read:
 _LOOKING = """
 import os, sys, time
 from pathlib import Path
-from telefabric.filefeed import FileFeed
+from telefabric.feed.file_feed import FileFeed
 os.setgroups([]); os.setgid(65_534); os.setuid(65_534)
 feed = FileFeed(Path(sys.argv[1]))
 feed.start()

@@ -16,12 +16,14 @@ from skips import requires
 from store_fixtures import Scribe, episode, run_started, step, stream
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
-from telefabric import filefeed
 from telefabric.address import Address
-from telefabric.failures import Failures
-from telefabric.feed import Update
-from telefabric.filefeed import FileFeed
-from telefabric.follow import Follower, gathering, history
+from telefabric.feed import collected as gathering
+from telefabric.feed import file_feed as filefeed
+from telefabric.feed import history_thread as history
+from telefabric.feed.broker_feed import Follower
+from telefabric.feed.failures import Failures
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import Update
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None

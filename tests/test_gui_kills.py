@@ -17,9 +17,9 @@ from slowness import patience
 from test_kills import assert_whole, emitter
 
 from telefabric.address import Address
-from telefabric.follow import Follower
-from telefabric.store.audit import audit
-from telefabric.store.database import FILE_NAME
+from telefabric.feed.broker_feed import Follower
+from telefabric.store.file.audit import audit
+from telefabric.store.file.database import FILE_NAME
 
 pytestmark = test_gui_window.pytestmark
 if test_gui_window.THERE:

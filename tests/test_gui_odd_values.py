@@ -19,11 +19,11 @@ from store_fixtures import episode, metric, raw, step
 from test_gui_feed import ScriptedFeed, told, update, view
 
 from telefabric.address import Address
-from telefabric.feed import FeedEvent
-from telefabric.filefeed import FileFeed
-from telefabric.follow import Follower
-from telefabric.services import Services
-from telefabric.store.database import FILE_NAME
+from telefabric.feed.broker_feed import Follower
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import FeedEvent
+from telefabric.service.embedded import Services
+from telefabric.store.file.database import FILE_NAME
 from telefabric_schemas import values
 from telefabric_workers import connect
 

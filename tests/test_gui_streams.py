@@ -27,9 +27,9 @@ from store_fixtures import (
 )
 from test_gui_feed import ScriptedFeed, told, update, view
 
-from telefabric.feed import FeedEvent, FoundFrame, StreamView
-from telefabric.filefeed import FileFeed
-from telefabric.follow import Follower
+from telefabric.feed.broker_feed import Follower
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import FeedEvent, FoundFrame, StreamView
 from telefabric_schemas import EpisodeVoided, Reset
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")

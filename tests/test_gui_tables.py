@@ -13,8 +13,8 @@ from skips import requires
 from store_fixtures import episode, step
 from test_gui_feed import ScriptedFeed, told, update, view
 
-from telefabric.feed import FeedEvent, Update
-from telefabric.session.handover import Range, SeqSet
+from telefabric.feed.interface import FeedEvent, Update
+from telefabric.subscribe.core.handover import Range, SeqSet
 from telefabric_schemas import Gap
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")

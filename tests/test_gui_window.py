@@ -20,9 +20,9 @@ from store_fixtures import episode, metric, raw, step
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
 from telefabric.errors import UsageError
-from telefabric.feed import Connection, FeedEvent, FoundFrame, Link
-from telefabric.filefeed import FileFeed
-from telefabric.session.handover import Range
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, Link
+from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import Frame
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")

@@ -30,17 +30,17 @@ from test_kills import assert_whole, emitter
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
-from telefabric.feed import Link
-from telefabric.follow import Follower
-from telefabric.follow import gathering as gathering_module
-from telefabric.follow.gathering import Gathering, Seen, Task
-from telefabric.inquiry import ask_status
-from telefabric.session.handover import Numbered
-from telefabric.store.audit import audit
-from telefabric.store.database import FILE_NAME
+from telefabric.feed import collected as gathering_module
+from telefabric.feed.broker_feed import Follower
+from telefabric.feed.collected import Gathering, Seen, Task
+from telefabric.feed.interface import Link
+from telefabric.peer.sockets import receive
+from telefabric.peer.status_request import ask_status
+from telefabric.store.file.audit import audit
+from telefabric.store.file.database import FILE_NAME
 from telefabric.subscribe import LiveEvent, LiveSubscription, live
-from telefabric.subscribe.watchsockets import WatchSockets
-from telefabric.transport import receive
+from telefabric.subscribe.core.handover import Numbered
+from telefabric.subscribe.sockets import WatchSockets
 from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import Step
 from telefabric_workers import connect

@@ -10,10 +10,10 @@ from processes import free_ports, wait_for
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.broker.livesockets import OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH, LiveSockets
-from telefabric.session.live import LiveCore
-from telefabric.session.queue import LiveSubscriber
-from telefabric.transport import common_options, receive
+from telefabric.broker.core.live_lane import LiveCore
+from telefabric.broker.core.live_queue import LiveSubscriber
+from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH, LiveSockets
+from telefabric.peer.sockets import common_options, receive
 from telefabric.wire import batch, control
 from telefabric.wire.live import topic_of
 

@@ -12,9 +12,9 @@ from processes import Service, broker, free_ports, store, wait_for
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.inquiry import ask_status
-from telefabric.session.peers import NS, Stream
-from telefabric.store.database import FILE_NAME, open_reader
+from telefabric.broker.core.state import NS, Stream
+from telefabric.peer.status_request import ask_status
+from telefabric.store.file.database import FILE_NAME, open_reader
 from telefabric.wire.control import StreamInfo
 
 pytestmark = pytest.mark.timeout(120)

@@ -10,8 +10,8 @@ import sys
 import pytest
 from slowness import patience
 
-from telefabric.logthread import log_thread
-from telefabric.ratelimit import NAMES_MAX, RateLimit, library_logger
+from telefabric.log.limit import NAMES_MAX, RateLimit, library_logger
+from telefabric.log.thread import log_thread
 
 S = 1_000_000_000
 
@@ -57,8 +57,8 @@ PROGRAM = """
 import logging, sys, time
 import structlog
 from telefabric.logs import set_up_logs
-from telefabric.logthread import log_thread
-from telefabric.ratelimit import library_logger
+from telefabric.log.thread import log_thread
+from telefabric.log.limit import library_logger
 set_up_logs(sys.argv[1], "info")
 log, library = structlog.get_logger("telefabric.store"), library_logger("telefabric.link")
 try:

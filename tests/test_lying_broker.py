@@ -27,7 +27,7 @@ from test_garbage import DATA, DURABLE, RSS_MAX, Fabric, info, mutated, peak_rss
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
-from telefabric.follow import Follower
+from telefabric.feed.broker_feed import Follower
 from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import batch, control
 from telefabric.wire.live import Delivery, Drop, QueuePolicy, encode_delivery

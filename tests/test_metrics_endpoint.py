@@ -13,8 +13,8 @@ from processes import wait_for
 from slowness import patience
 
 from telefabric.address import Address
-from telefabric.figures import common
-from telefabric.metrics import CONNECTIONS_MAX, Endpoint, _peer
+from telefabric.metrics.endpoint import CONNECTIONS_MAX, Endpoint, _peer
+from telefabric.metrics.figures import common
 
 SOON_S = 1.5
 """Less than the two seconds that one who says nothing is given."""

@@ -19,7 +19,7 @@ from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.inquiry import ask_status
+from telefabric.peer.status_request import ask_status
 
 INSTANCE = bytes(16)
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import run, wait_for
 
-from telefabric import limits, names
+from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli.plain import clean
 from telefabric.errors import UsageError, WireError
-from telefabric.follow import Follower
+from telefabric.feed.broker_feed import Follower
 from telefabric.settings import resolve
-from telefabric.store import query
+from telefabric.store.read import query
 from telefabric.subscribe import LiveSubscription
 from telefabric.subscribe.durable import DurableSubscription
-from telefabric.wire import control
+from telefabric.wire import control, names
 from telefabric_workers.repair import name_of
 
 ADDRESS = Address("127.0.0.1", 7750)

@@ -26,19 +26,19 @@ from test_readme import rows
 
 from telefabric import __version__
 from telefabric.address import Address
+from telefabric.broker.core import metrics as census
 from telefabric.errors import UsageError
-from telefabric.figures import COMMON, Family, Figures, Histogram, by_reason
-from telefabric.health import Health
-from telefabric.inquiry import ask_status
 from telefabric.limits import REASONS_MAX
+from telefabric.metrics.figures import COMMON, Family, Figures, Histogram, by_reason
+from telefabric.metrics.summary import Health
+from telefabric.peer.status_request import ask_status
 from telefabric.ring import figures as ring_figures
-from telefabric.session import census
 from telefabric.settings import metrics_endpoint
-from telefabric.store import figures as store_figures
-from telefabric.store import queryservice
-from telefabric.store.audit import audit
-from telefabric.store.database import FILE_NAME
-from telefabric.store.remotereader import RemoteReader
+from telefabric.store import metrics as store_figures
+from telefabric.store.file.audit import audit
+from telefabric.store.file.database import FILE_NAME
+from telefabric.store.read import query_service as queryservice
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe import LiveSubscription
 from telefabric.wire.live import SAMPLE, QueuePolicy
 from telefabric_workers import connect

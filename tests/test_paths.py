@@ -11,16 +11,16 @@ from processes import broker, free_ports, run, store
 from telefabric import settings
 from telefabric.address import Address
 from telefabric.cli import read
-from telefabric.drain import Drain
 from telefabric.errors import UsageError
-from telefabric.filefeed import FileFeed
+from telefabric.feed.file_feed import FileFeed
 from telefabric.ring import RingReader
 from telefabric.ring.places import user_folder
-from telefabric.services import Services
-from telefabric.store.database import FILE_NAME, store_file
-from telefabric.store.filereader import FileReader
+from telefabric.service.embedded import Services
+from telefabric.store.file.database import FILE_NAME, store_file
+from telefabric.store.read.file_reader import FileReader
 from telefabric.store.service import Store
-from telefabric.store.writer import Writer
+from telefabric.store.write.writer import Writer
+from telefabric.uplink.drain import Drain
 from telefabric_workers.environment import WorkerEnvironment
 
 PATHS = [name for name, setting in settings.SETTINGS.items() if setting.parse is settings._path]

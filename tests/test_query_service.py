@@ -24,12 +24,12 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.errors import EnvironmentProblem, StoreError, Unreachable, UsageError
-from telefabric.inquiry import ask_status
-from telefabric.services import Services
-from telefabric.store import filereader as reader_module
-from telefabric.store import query
-from telefabric.store.queryservice import QueryService
-from telefabric.store.remotereader import RemoteReader
+from telefabric.peer.status_request import ask_status
+from telefabric.service.embedded import Services
+from telefabric.store.read import file_reader as reader_module
+from telefabric.store.read import query
+from telefabric.store.read.query_service import QueryService
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_workers import connect
 
 NUMBER = b"12345678"
@@ -202,7 +202,7 @@ def test_a_port_in_use_and_a_missing_file_are_one_sentence_each(service: QuerySe
 
 # -- the process -------------------------------------------------------------------------------------------------
 def command(path: Path, listen: str = LOOPBACK.url) -> list[str]:
-    return [sys.executable, "-m", "telefabric.store.queryservice", "--listen", listen, "--store", str(path)]
+    return [sys.executable, "-m", "telefabric.store.read.query_service", "--listen", listen, "--store", str(path)]
 
 
 def test_the_process_says_where_it_answers_and_ends_with_its_standard_input(path: Path) -> None:
@@ -234,7 +234,7 @@ def test_the_process_that_cannot_start_says_why(path: Path, service: QueryServic
 
 PARENT = """
 import sys, time
-from telefabric.supervisor import Part
+from telefabric.service.supervisor import Part
 part = Part("query service", lambda: sys.argv[1:])
 part.start()
 print(part.url, part.pid, flush=True)

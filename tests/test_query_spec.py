@@ -14,8 +14,8 @@ from skips import requires
 from store_fixtures import running
 
 from telefabric.address import Address
-from telefabric.store import query
-from telefabric.store.queryservice import QueryService
+from telefabric.store.read import query
+from telefabric.store.read.query_service import QueryService
 
 SPEC = Path(__file__).resolve().parent.parent / "fabric" / "QUERY.md"
 pytestmark = requires("the specification, which is in the checkout only", SPEC.exists())

@@ -24,7 +24,7 @@ from skips import requires
 from slowness import patience
 
 from telefabric.settings import SETTINGS
-from telefabric.store.database import MIGRATIONS
+from telefabric.store.file.database import MIGRATIONS
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"

@@ -26,7 +26,7 @@ from slowness import patience
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError, WireError
-from telefabric.logthread import log_thread
+from telefabric.log.thread import log_thread
 from telefabric.ring import (
     Hud,
     Name,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from processes import broker, free_ports, store, wait_for
 
-from telefabric.store.database import FILE_NAME
-from telefabric.store.filereader import FileReader
-from telefabric.store.query import Run, Stream
+from telefabric.store.file.database import FILE_NAME
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.query import Run, Stream
 
 pytestmark = pytest.mark.timeout(180)
 LOST_AFTER_S = 6

@@ -18,12 +18,12 @@ from store_fixtures import Scribe, run_completed, run_started, step, stream
 
 from telefabric.address import Address
 from telefabric.errors import StoreError
-from telefabric.services import Services
-from telefabric.store.backup import backup
-from telefabric.store.database import FILE_NAME, open_reader
-from telefabric.store.filereader import FileReader
-from telefabric.store.verify import verify
-from telefabric.store.writer import Writer
+from telefabric.service.embedded import Services
+from telefabric.store.file.backup import backup
+from telefabric.store.file.database import FILE_NAME, open_reader
+from telefabric.store.file.verify import verify
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.write.writer import Writer
 
 NOBODY = 65_534
 _is_root = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -56,7 +56,7 @@ def modes(folder: Path) -> dict[str, str]:
 
 READING = (
     "import os, sys; from pathlib import Path; from telefabric.errors import StoreError;"
-    "from telefabric.store.filereader import FileReader"
+    "from telefabric.store.read.file_reader import FileReader"
 )
 """Before the rights are given up: where Python lies another user may not read."""
 

@@ -15,10 +15,10 @@ from processes import free_ports, run
 from store_fixtures import Scribe, episode, metric, raw, run_started, step, stream
 
 from telefabric.errors import StoreError
-from telefabric.store.database import FILE_NAME
-from telefabric.store.filereader import FileReader
-from telefabric.store.verify import verify
-from telefabric.store.writer import Writer
+from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import verify
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.write.writer import Writer
 
 Found = TypeVar("Found")
 PAGE = 8_192

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from telefabric import limits
 from telefabric.errors import StoreError
-from telefabric.store.audit import audit
-from telefabric.store.checkpoints import NS, Checkpoints
+from telefabric.store.file.audit import audit
+from telefabric.store.write.checkpoints import NS, Checkpoints
 
 if TYPE_CHECKING:
     from conftest import FabricService

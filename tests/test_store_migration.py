@@ -18,12 +18,12 @@ from structlog.testing import capture_logs
 
 from telefabric import limits
 from telefabric.errors import StoreError
-from telefabric.store import upgrade
-from telefabric.store.backup import backup
-from telefabric.store.database import FILE_NAME, open_reader, open_writer
-from telefabric.store.filereader import FileReader
-from telefabric.store.verify import verify
-from telefabric.store.writer import Writer
+from telefabric.store.file import upgrade
+from telefabric.store.file.backup import backup
+from telefabric.store.file.database import FILE_NAME, open_reader, open_writer
+from telefabric.store.file.verify import verify
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.write.writer import Writer
 
 EVENTS = 6_000
 
@@ -76,7 +76,7 @@ def test_killed_at_any_moment_and_begun_again_it_equals_a_store_written_new(
 def test_a_migration_in_a_process_that_is_killed_again_and_again_gets_through(older: Path, written: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from telefabric import limits;"
-        "limits.UPGRADE_IDS = 500; from telefabric.store.database import open_writer; left = [2];\n"
+        "limits.UPGRADE_IDS = 500; from telefabric.store.file.database import open_writer; left = [2];\n"
         "def die(doing, done, total):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_fixtures import Scribe, query_behind_broker, run_completed, run_started, step, stream
 
-from telefabric.store.filereader import FileReader
-from telefabric.store.outcomes import StreamEnd, judge, known_outcome
-from telefabric.store.remotereader import RemoteReader
+from telefabric.store.core.outcomes import StreamEnd, judge, known_outcome
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.remote_reader import RemoteReader
 
 
 def end(name: str, started: int, last: int | None = None, outcome: str | None = None, parent: str = "") -> StreamEnd:

@@ -29,12 +29,12 @@ from store_fixtures import (
 )
 
 from telefabric.errors import UsageError
-from telefabric.store.database import open_reader
-from telefabric.store.filereader import FileReader
-from telefabric.store.places import EVERY
-from telefabric.store.reader import Reader
-from telefabric.store.remotereader import RemoteReader
-from telefabric.store.verify import verify
+from telefabric.store.file.database import open_reader
+from telefabric.store.file.verify import verify
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.reader import Reader
+from telefabric.store.read.remote_reader import RemoteReader
+from telefabric.store.write.places import EVERY
 
 Open = Callable[[Path], Any]
 

@@ -31,11 +31,11 @@ from store_fixtures import (
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
-from telefabric.store import filereader as reader_module
-from telefabric.store.filereader import FileReader
-from telefabric.store.query import Page, StepKey, StoredEvent
-from telefabric.store.reader import KINDS, Reader
-from telefabric.store.remotereader import RemoteReader
+from telefabric.store.read import file_reader as reader_module
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.query import Page, StepKey, StoredEvent
+from telefabric.store.read.reader import KINDS, Reader
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire import control
 from telefabric_schemas import Event, values
 

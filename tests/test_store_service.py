@@ -10,8 +10,8 @@ import zmq
 from processes import wait_for
 
 from telefabric import limits
-from telefabric.store.backup import backup
-from telefabric.store.database import open_reader
+from telefabric.store.file.backup import backup
+from telefabric.store.file.database import open_reader
 from telefabric.wire import control
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from processes import run
 from store_fixtures import Scribe, episode, metric, raw, reset, run_started, step, stream, void
 
 from telefabric.errors import StoreError
-from telefabric.store.backup import backup
-from telefabric.store.database import FILE_NAME
-from telefabric.store.verify import Finding, verify
+from telefabric.store.file.backup import backup
+from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import Finding, verify
 
 INFO = stream()
 NAME = INFO.stream.hex()

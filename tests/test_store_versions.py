@@ -9,10 +9,10 @@ import pytest
 from store_fixtures import TIME_NS, Scribe, step
 
 from telefabric.errors import StoreError
-from telefabric.store import database
-from telefabric.store.database import FILE_NAME, MIGRATIONS, open_reader, open_writer
-from telefabric.store.filereader import FileReader
-from telefabric.store.verify import verify
+from telefabric.store.file import database
+from telefabric.store.file.database import FILE_NAME, MIGRATIONS, open_reader, open_writer
+from telefabric.store.file.verify import verify
+from telefabric.store.read.file_reader import FileReader
 from telefabric.wire.control import StreamInfo
 
 SAMPLES = Path(__file__).with_name("samples")

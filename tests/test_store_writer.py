@@ -34,10 +34,10 @@ from store_fixtures import (
 )  # fmt: skip
 
 from telefabric.errors import StoreError
-from telefabric.store import database
-from telefabric.store.columns import COLUMNS
-from telefabric.store.database import APPLICATION_ID, VERSION, open_reader
-from telefabric.store.writer import Writer
+from telefabric.store.file import database
+from telefabric.store.file.columns import COLUMNS
+from telefabric.store.file.database import APPLICATION_ID, VERSION, open_reader
+from telefabric.store.write.writer import Writer
 from telefabric.wire import batch, records
 from telefabric_schemas import events, values
 
@@ -435,7 +435,8 @@ def refusal(path: Path, opener: Callable[[Path], Any] = Writer) -> str:
 
 def test_a_second_writer_is_refused(scribe: Scribe, path: Path) -> None:
     assert "is being written by another store process" in refusal(path)
-    code = "import sys; from pathlib import Path; from telefabric.store.writer import Writer; Writer(Path(sys.argv[1]))"
+    imports = "import sys; from pathlib import Path; from telefabric.store.write.writer import Writer; "
+    code = imports + "Writer(Path(sys.argv[1]))"
     child = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert "is being written by another store process" in child.stderr
     scribe.close()

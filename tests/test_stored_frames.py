@@ -21,12 +21,12 @@ from store_fixtures import Scribe, query_behind_broker, stream
 
 from telefabric.address import Address
 from telefabric.errors import UsageError
-from telefabric.feed import FeedEvent, FoundFrame, FramePlace
-from telefabric.filefeed import FileFeed
-from telefabric.follow import Follower
+from telefabric.feed.broker_feed import Follower
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import FeedEvent, FoundFrame, FramePlace
 from telefabric.ring import PixelFormat, RingReader, rings_of
-from telefabric.store.filereader import FileReader
-from telefabric.store.query import StepKey
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.query import StepKey
 from telefabric_schemas import EXPIRED, Frame
 from telefabric_workers import Worker, connect, storedframes
 from telefabric_workers.environment import FrameSettings

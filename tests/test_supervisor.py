@@ -18,8 +18,8 @@ from processes import TELEFABRIC, broker, free_ports, wait_for
 from slowness import patience
 
 from telefabric.errors import EnvironmentProblem, PartFailed
-from telefabric.store.database import FILE_NAME, open_writer
-from telefabric.supervisor import Part, Supervisor
+from telefabric.service.supervisor import Part, Supervisor
+from telefabric.store.file.database import FILE_NAME, open_writer
 
 SILENCE_S = 1.5
 """Longer than Python needs to begin; a start of three times as long has to show that it gets on."""

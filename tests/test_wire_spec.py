@@ -10,8 +10,8 @@ import pytest
 from skips import requires
 
 from telefabric import limits
-from telefabric.session.stream import Phase
-from telefabric.store import queryservice
+from telefabric.store.read import query_service as queryservice
+from telefabric.uplink.core.stream import Phase
 from telefabric.wire import batch, control
 from telefabric.wire.live import QueuePolicy
 from telefabric_schemas import TOPICS

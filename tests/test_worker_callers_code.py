@@ -16,7 +16,7 @@ from scripted import script
 from skips import requires
 
 from telefabric.errors import UsageError
-from telefabric.logthread import log_thread
+from telefabric.log.thread import log_thread
 from telefabric_workers import Worker, connect
 
 NOBODY = "tcp://127.0.0.1:1"

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from telefabric import address, limits, policy
+from telefabric import address, limits
 from telefabric.errors import UsageError
-from telefabric.names import DEMAND, is_name, is_printable
+from telefabric.wire import policy
+from telefabric.wire.names import DEMAND, is_name, is_printable
 
 FILE_NAME = "telefabric.toml"
 OFF = "off"
@@ -136,7 +137,7 @@ def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | No
 
 
 def _policy(value: str) -> str:
-    """`telefabric.policy.parse` says what it means."""
+    """`telefabric.wire.policy.parse` says what it means."""
     policy.parse(value)
     return value
 

@@ -12,7 +12,7 @@ from PySide6.QtCore import QEvent, QObject, QTimer, Signal
 from PySide6.QtWidgets import QApplication
 
 from telefabric.errors import EnvironmentProblem
-from telefabric.feed import Feed
+from telefabric.feed.interface import Feed
 from telefabric_gui import theme
 from telefabric_gui.controller import Controller
 from telefabric_gui.window import MainWindow

@@ -13,11 +13,11 @@ from telefabric import settings
 from telefabric.address import Address
 from telefabric.cli.options import setting
 from telefabric.errors import EnvironmentProblem, UsageError
-from telefabric.feed import Feed
-from telefabric.filefeed import FileFeed
-from telefabric.policy import parse as parse_policy
-from telefabric.store.database import store_file
-from telefabric.supervisor import stop_with_parent
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import Feed
+from telefabric.service.supervisor import stop_with_parent
+from telefabric.store.file.database import store_file
+from telefabric.wire.policy import parse as parse_policy
 
 for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help and errors can do without
     if find_spec(_needed) is None:
@@ -74,7 +74,7 @@ def _feed(connect: str | None, store: Path | None, policy: str | None) -> Feed:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
         return FileFeed(store_file(store))
-    from telefabric.follow import Follower
+    from telefabric.feed.broker_feed import Follower
 
     wish = parse_policy(settings.resolve("policy", policy).value)
     return Follower(Address.parse(settings.resolve("connect", connect).value), policy=wish)

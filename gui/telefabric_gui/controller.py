@@ -7,9 +7,9 @@ from collections import deque
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from telefabric.failures import Failures
-from telefabric.feed import Connection, Feed, FeedEvent, FramePlace, Link, RunView, StreamView, Update
-from telefabric.session.handover import Range
+from telefabric.feed.failures import Failures
+from telefabric.feed.interface import Connection, Feed, FeedEvent, FramePlace, Link, RunView, StreamView, Update
+from telefabric.subscribe.core.handover import Range
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.track import Track, TrackKey
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from telefabric.feed import Connection, Link, RunView
+from telefabric.feed.interface import Connection, Link, RunView
 from telefabric.wire.live import AS_WISHED
 from telefabric_gui.controller import TICK_MS, Controller
 from telefabric_gui.figures import count, duration, metadata_of, plural, short

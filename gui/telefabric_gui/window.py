@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )  # fmt: skip
 
-from telefabric.feed import Link
+from telefabric.feed.interface import Link
 from telefabric_gui import health, theme
 from telefabric_gui.controller import Controller
 from telefabric_gui.figures import count, duration, plural

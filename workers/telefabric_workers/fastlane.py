@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from telefabric.errors import EnvironmentProblem
-from telefabric.ratelimit import Pace, library_logger
+from telefabric.log.limit import Pace, library_logger
 from telefabric_workers.frames import Moment, Shot
 
 if TYPE_CHECKING:

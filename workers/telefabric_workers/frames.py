@@ -16,8 +16,8 @@ from telefabric_workers.problems import Problem
 from telefabric_workers.repair import hud_numbers
 
 if TYPE_CHECKING:
-    from telefabric.link import LinkedStream
     from telefabric.ring import Name
+    from telefabric.uplink import LinkedStream
 
 
 class Moment(NamedTuple):

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from telefabric.ratelimit import Pace, library_logger
+from telefabric.log.limit import Pace, library_logger
 from telefabric_schemas import Frame
 from telefabric_workers import jpeg
 from telefabric_workers.frames import Moment, Shot
@@ -19,7 +19,7 @@ from telefabric_workers.frames import Moment, Shot
 if TYPE_CHECKING:
     import numpy as np
 
-    from telefabric.link import LinkedStream
+    from telefabric.uplink import LinkedStream
 
 log = library_logger("telefabric.worker.frames")
 

@@ -24,8 +24,8 @@ from telefabric_workers.problems import Problem
 from telefabric_workers.storedframes import StoredFrames
 
 if TYPE_CHECKING:
-    from telefabric.link import Link
     from telefabric.ring import Name
+    from telefabric.uplink import Link
 
 log = logging.getLogger("telefabric.worker")
 
@@ -334,7 +334,7 @@ def _name(info: StreamInfo) -> Name:
 
 
 def _acquire(address: Address, root: Path) -> Link:
-    from telefabric.link import Link  # imports zmq, which takes most of the time that importing a worker takes
+    from telefabric.uplink import Link  # imports zmq, which takes most of the time that importing a worker takes
 
     with _guard:
         link, users = _links.get((address, root), (None, 0))

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from telefabric import limits
-from telefabric.names import cut, is_blank, printable
+from telefabric.wire.names import cut, is_blank, printable
 from telefabric_schemas import values
 from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event, Metric
 from telefabric_schemas.values import said as said

@@ -20,8 +20,8 @@ import msgspec
 
 from telefabric import __version__, limits
 from telefabric.errors import ClosedError, SpoolError, UsageError
-from telefabric.names import DEMAND
 from telefabric.wire.control import StreamInfo
+from telefabric.wire.names import DEMAND
 from telefabric_schemas import values
 from telefabric_schemas.events import (
     CONTROL_MODES,

@@ -7,7 +7,7 @@ from typing import Any
 
 import zmq
 
-from telefabric.transport import send_frames
+from telefabric.peer.sockets import send_frames
 
 
 class Pipe:

@@ -1,4 +1,4 @@
-"""The broker as a process: its sockets and its loop. All decisions are in `telefabric.session.broker`."""
+"""The broker as a process: its sockets and its loop. All decisions are in `telefabric.broker.core.durable`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.broker.livesockets import LiveSockets, Waits
+from telefabric.broker.core.durable import BrokerCore
+from telefabric.broker.core.metrics import FAMILIES
+from telefabric.broker.harmful_peers import Strangers, subscriptions, unread_bytes
+from telefabric.broker.live_sockets import LiveSockets, Waits
 from telefabric.broker.pipes import Pipe
-from telefabric.broker.strangers import Strangers, subscriptions, unread_bytes
 from telefabric.errors import TelefabricError, WireError
-from telefabric.figures import Figures, by_reason
-from telefabric.health import Health
-from telefabric.session.broker import BrokerCore
-from telefabric.session.census import FAMILIES
-from telefabric.transport import bind, common_options, receive, send_frames
+from telefabric.metrics.figures import Figures, by_reason
+from telefabric.metrics.summary import Health
+from telefabric.peer.sockets import bind, common_options, receive, send_frames
 from telefabric.wire import control
 
 log = structlog.get_logger("telefabric.broker")

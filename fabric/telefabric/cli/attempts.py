@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from telefabric.address import Address
 from telefabric.cli.plain import clean
 from telefabric.errors import StoreError, Unreachable
-from telefabric.store.query import Run
-from telefabric.store.remotereader import RemoteReader
+from telefabric.store.read.query import Run
+from telefabric.store.read.remote_reader import RemoteReader
 
 _PATIENCE_S = 1.0
 

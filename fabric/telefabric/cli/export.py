@@ -19,8 +19,8 @@ from telefabric.cli.options import NAME
 from telefabric.cli.read import open_source, require_run
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.settings import absolute
-from telefabric.store.query import Page, StepKey, StoredEvent
-from telefabric.store.reader import Reader
+from telefabric.store.read.query import Page, StepKey, StoredEvent
+from telefabric.store.read.reader import Reader
 from telefabric_schemas import EXPIRED, Frame, Step
 
 if TYPE_CHECKING:

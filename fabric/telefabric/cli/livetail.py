@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from telefabric.address import Address
-from telefabric.store.query import StoredEvent
+from telefabric.store.read.query import StoredEvent
 from telefabric.subscribe import LiveEvent, LiveSubscription
 from telefabric.wire.live import AS_WISHED, QueuePolicy
 

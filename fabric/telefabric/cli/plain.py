@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from telefabric.names import printable
+from telefabric.wire.names import printable
 
 
 def clean(text: str) -> str:

@@ -25,16 +25,16 @@ from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
 from telefabric.cli.streams import forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
-from telefabric.feed import FeedEvent
-from telefabric.follow import Follower, Source
-from telefabric.inquiry import ask_status
-from telefabric.names import require_short
-from telefabric.policy import parse as parse_policy
-from telefabric.store.database import FILE_NAME, store_file
-from telefabric.store.filereader import FileReader
-from telefabric.store.query import Page, StoredEvent
-from telefabric.store.reader import KINDS, QUARANTINE, Reader
-from telefabric.store.remotereader import RemoteReader
+from telefabric.feed.broker_feed import Follower, Source
+from telefabric.feed.interface import FeedEvent
+from telefabric.peer.status_request import ask_status
+from telefabric.store.file.database import FILE_NAME, store_file
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.query import Page, StoredEvent
+from telefabric.store.read.reader import KINDS, QUARANTINE, Reader
+from telefabric.store.read.remote_reader import RemoteReader
+from telefabric.wire.names import require_short
+from telefabric.wire.policy import parse as parse_policy
 from telefabric_schemas import TOPICS, AnyEvent, events, values
 
 _POLL_S = 0.1

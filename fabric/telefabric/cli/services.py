@@ -15,11 +15,11 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, terminate, tied
-from telefabric.health import endpoint_of
-from telefabric.logs import set_up_logs
-from telefabric.services import Services
+from telefabric.metrics.summary import endpoint_of
+from telefabric.service.embedded import Services
+from telefabric.service.logs import set_up_logs
+from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 from telefabric.settings import OFF, data_folder, metrics_endpoint, names_of, resolve
-from telefabric.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 
 OFFSET_QUERY = 4
 OFFSET_BROKER_METRICS, OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 0, 1, 2
@@ -54,9 +54,9 @@ def broker(
       telefabric broker --listen tcp://127.0.0.1:7750
       telefabric broker --required store,archive
     """
+    from telefabric.broker.core.metrics import FAMILIES
     from telefabric.broker.service import Broker
     from telefabric.ring import figures as rings
-    from telefabric.session.census import FAMILIES
 
     if tied:
         ignore_interrupt()
@@ -105,8 +105,8 @@ def store(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from telefabric.store.database import FILE_NAME, log_bytes
-    from telefabric.store.figures import FAMILIES
+    from telefabric.store.file.database import FILE_NAME, log_bytes
+    from telefabric.store.metrics import FAMILIES
     from telefabric.store.service import Store
 
     if tied:  # first of all: what comes may take minutes
@@ -160,7 +160,7 @@ store.add_command(storefile.verify)
 
 
 def _query_command(listen: str, path: Path) -> list[str]:
-    return [sys.executable, "-P", "-m", "telefabric.store.queryservice", "--listen", listen, "--store", str(path)]
+    return [sys.executable, "-P", "-m", "telefabric.store.read.query_service", "--listen", listen, "--store", str(path)]
 
 
 def _query_options(metrics: Address | None, log_format: str | None, log_level: str | None) -> list[str]:

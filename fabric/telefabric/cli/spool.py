@@ -12,9 +12,9 @@ import click
 
 from telefabric.address import Address
 from telefabric.cli.options import setting
-from telefabric.drain import Drain, DrainReport
 from telefabric.errors import EnvironmentProblem
 from telefabric.settings import resolve, spool_folder
+from telefabric.uplink.drain import Drain, DrainReport
 
 _NAMED_MAX = 5
 

@@ -15,15 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from telefabric.address import Address
-from telefabric.cli.absent import remedy
+from telefabric.broker.core.hops import Hop
 from telefabric.cli.attempts import remarkable_runs, sentence
 from telefabric.cli.options import setting
 from telefabric.cli.plain import clean
+from telefabric.doctor.absent import remedy
 from telefabric.errors import Unreachable
-from telefabric.inquiry import ask_status
-from telefabric.session.progress import Hop
+from telefabric.peer.status_request import ask_status
 from telefabric.settings import resolve
-from telefabric.store.query import Run
+from telefabric.store.read.query import Run
 from telefabric.wire.control import StatusReply
 
 _ASK_S = 3.0

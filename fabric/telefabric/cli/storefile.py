@@ -20,7 +20,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 
 def _path(file: Path | None) -> Path:
-    from telefabric.store.database import FILE_NAME, store_file
+    from telefabric.store.file.database import FILE_NAME, store_file
 
     return data_folder(None) / FILE_NAME if file is None else store_file(file)
 
@@ -36,7 +36,7 @@ def backup(target: Path, file: Path | None, as_json: bool) -> None:
     Example:
       telefabric store backup ./telemetry-backup.sqlite
     """
-    from telefabric.store.backup import backup as copy
+    from telefabric.store.file.backup import backup as copy
 
     with _progress("pages", quiet=as_json) as progress:
         for_group = resolve("group_readable").value == "on"
@@ -57,7 +57,7 @@ def verify(file: Path | None, as_json: bool) -> None:
     Example:
       telefabric store verify --store ./runs/telemetry.sqlite
     """
-    from telefabric.store.verify import verify as check
+    from telefabric.store.file.verify import verify as check
 
     path = _path(file)
     with _progress("events", quiet=as_json) as progress:

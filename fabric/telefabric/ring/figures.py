@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from telefabric.figures import GAUGE, Family, Figures
+from telefabric.metrics.figures import GAUGE, Family, Figures
 from telefabric.ring import places
 from telefabric.ring.discovery import discover
 

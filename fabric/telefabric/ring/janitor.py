@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telefabric import limits
-from telefabric.filelock import FileLock
+from telefabric.files.lock import FileLock
 from telefabric.ring import places
 
 _OURS = (places.MANIFEST, places.STATS, places.LOCK, places.BELLS, places.READERS)

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from telefabric import privatefile
 from telefabric.errors import EnvironmentProblem
+from telefabric.files import private as privatefile
 from telefabric.settings import resolve
 
 MANIFEST, LOCK, STATS, BELLS, READERS = "manifest.json", "lock", "stats.json", "bell", "reader"

@@ -18,7 +18,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import WireError
-from telefabric.ratelimit import library_logger
+from telefabric.log.limit import library_logger
 from telefabric.ring import hud as huds
 from telefabric.ring import layout, pixels, places
 from telefabric.ring.bell import SUPPORTED, Bell

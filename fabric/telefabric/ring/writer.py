@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError
-from telefabric.filelock import FileLock
-from telefabric.ratelimit import Pace, library_logger
+from telefabric.files.lock import FileLock
+from telefabric.log.limit import Pace, library_logger
 from telefabric.ring import hud as huds
 from telefabric.ring import layout, pixels, places
 from telefabric.ring.bell import Ringer

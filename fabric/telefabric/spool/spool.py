@@ -38,9 +38,10 @@ from zlib import crc32
 
 import msgspec
 
-from telefabric import limits, privatefile
+from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
-from telefabric.filelock import FileLock
+from telefabric.files import private as privatefile
+from telefabric.files.lock import FileLock
 from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, sync_file
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo

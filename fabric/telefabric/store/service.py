@@ -1,7 +1,8 @@
 """The store writer as a process: subscribes to the broker, commits, then acknowledges.
 
 One thread does all of it: SQLite gives the interpreter lock away at every statement, and a second busy thread would
-take it for milliseconds each time. Queries are answered by a process of their own (`telefabric.store.queryservice`).
+take it for milliseconds each time. Queries are answered by a process of their own
+(`telefabric.store.read.query_service`).
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ import structlog
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced, WireError
-from telefabric.figures import Figures
-from telefabric.health import Health
-from telefabric.names import end_of
-from telefabric.session.backoff import Backoff
-from telefabric.session.intake import Intake, Verdict
-from telefabric.session.vigil import Vigil
-from telefabric.store.checkpoints import Checkpoints
-from telefabric.store.database import log_bytes
-from telefabric.store.figures import FAMILIES, Standing, Tally, figures
-from telefabric.store.retention import Retention
-from telefabric.store.rows import Place, Rows
-from telefabric.store.writer import Writer
+from telefabric.metrics.figures import Figures
+from telefabric.metrics.summary import Health
+from telefabric.peer.core.backoff import Backoff
+from telefabric.store.core.lost_streams import Vigil
+from telefabric.store.file.database import log_bytes
+from telefabric.store.metrics import FAMILIES, Standing, Tally, figures
+from telefabric.store.write.checkpoints import Checkpoints
+from telefabric.store.write.retention import Retention
+from telefabric.store.write.rows import Place, Rows
+from telefabric.store.write.writer import Writer
+from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.subscribe.durable import BrokerSession
 from telefabric.wire import control
 from telefabric.wire.batch import Header, is_whole, parse_header
 from telefabric.wire.control import DAMAGED, MISSING
+from telefabric.wire.names import end_of
 
 log = structlog.get_logger("telefabric.store")
 

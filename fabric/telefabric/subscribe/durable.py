@@ -18,15 +18,15 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
-from telefabric.names import require_short
-from telefabric.ratelimit import library_logger
-from telefabric.session.arrivals import Arrivals
-from telefabric.session.corrections import Corrections
-from telefabric.session.hearing import Hearing
-from telefabric.session.intake import Intake, Verdict
-from telefabric.transport import common_options, receive_last, receive_some
+from telefabric.log.limit import library_logger
+from telefabric.peer.core.corrections import Corrections
+from telefabric.peer.core.silence import Hearing
+from telefabric.peer.sockets import common_options, receive_last, receive_some
+from telefabric.subscribe.core.intake import Intake, Verdict
+from telefabric.subscribe.core.stalls import Arrivals
 from telefabric.wire import control
 from telefabric.wire.batch import Header, check_body, decode_body, is_whole, parse_header
+from telefabric.wire.names import require_short
 from telefabric_schemas import AnyEvent
 
 log = library_logger("telefabric.subscribe")

@@ -13,15 +13,15 @@ import msgspec
 
 from telefabric.address import Address
 from telefabric.errors import WireError
-from telefabric.names import require_short
-from telefabric.ratelimit import library_logger
-from telefabric.session.backoff import Backoff
-from telefabric.session.clock import clock_of
-from telefabric.session.corrections import Corrections
-from telefabric.session.ledger import Ledger
-from telefabric.subscribe.watchsockets import WatchSockets
+from telefabric.log.limit import library_logger
+from telefabric.peer.core.backoff import Backoff
+from telefabric.peer.core.clock import clock_of
+from telefabric.peer.core.corrections import Corrections
+from telefabric.subscribe.core.accounting import Ledger
+from telefabric.subscribe.sockets import WatchSockets
 from telefabric.wire import batch, control, records
 from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery
+from telefabric.wire.names import require_short
 from telefabric_schemas import AnyEvent, Overflow, RunHeartbeat
 
 log = library_logger("telefabric.subscribe")

@@ -14,8 +14,8 @@ from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import WireError
-from telefabric.names import fits
 from telefabric.wire.live import QueuePolicy
+from telefabric.wire.names import fits
 from telefabric.wire.records import kind_of
 from telefabric.wire.unreadable import unreadable
 

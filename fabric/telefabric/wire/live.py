@@ -51,7 +51,7 @@ class Drop(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the broker sends before each batch, and alone once a second: see `telefabric.session.live`."""
+    """What the broker sends before each batch, and alone once a second: see `telefabric.broker.core.live_lane`."""
 
     number: Count
     drops: list[Drop] = []

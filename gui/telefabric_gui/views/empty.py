@@ -10,8 +10,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from telefabric.feed import Connection, Link
-from telefabric.store.database import FILE_NAME
+from telefabric.feed.interface import Connection, Link
+from telefabric.store.file.database import FILE_NAME
 from telefabric_gui import theme
 from telefabric_gui.views.card import label
 

@@ -1,0 +1,681 @@
+"""The broker's rules for the durable path: who may send, how much, from where, and what is acknowledged.
+
+A stream is *open* when every required durable subscriber is attached and has reported the stream's watermark since it
+attached; else it *waits*, with no credit and no acknowledgement. Opening, and every rewind, starts a new epoch: cursor,
+credit and outstanding bytes start afresh, and batches of an earlier epoch are ignored. An acknowledgement is the
+smallest watermark of the required subscribers.
+
+A connection that breaks and comes back loses what was under way without a word, so whatever waits for an answer is said
+again: ATTACHED until its token is subscribed to, ASK until a subscriber has reported, CREDIT until the worker's
+heartbeat shows it, SKIPPED until a subscriber that is not required has reported what it was not sent.
+
+Nothing here survives a restart, and nothing has to: streams say HELLO again, subscribers attach again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from telefabric import __version__, limits
+from telefabric.broker.core import metrics as census
+from telefabric.broker.core import status as standing
+from telefabric.broker.core.credit import CreditBook
+from telefabric.broker.core.durable_lane import DurableLane
+from telefabric.broker.core.hops import Lag
+from telefabric.broker.core.live_lane import LiveCore
+from telefabric.broker.core.state import NS, Durable, Stream
+from telefabric.broker.core.status import emitted_of, left_spools
+from telefabric.errors import UsageError, WireError
+from telefabric.metrics.figures import Figures
+from telefabric.peer.core.mistakes import Mistakes
+from telefabric.wire import control
+from telefabric.wire.batch import ABOUT, Header, parse_header
+
+_ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
+_BACKLOG_GROWTH = 2
+"""What a fast stream has gathered by the time that a grant reaches it, beside what it reported."""
+ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
+_INFO_BYTES_MAX = 2 * limits.KIB
+"""A stream's info without its metadata: six texts, with room to spare."""
+
+
+class Send(NamedTuple):
+    """A control message to one peer."""
+
+    peer: bytes
+    message: control.Message
+
+
+class BrokerCore:
+    """All decisions of the durable path. Times are monotonic nanoseconds. Not thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        instance: bytes,
+        endpoints: control.Endpoints,
+        new_token: Callable[[], bytes],
+        required: Iterable[str] = ("store",),
+        durable_bytes_max: int = limits.DURABLE_BYTES_MAX,
+        tail_bytes_max: int = limits.LANE_TAIL_BYTES_MAX,
+        streams_max: int = limits.STREAMS_MAX,
+    ) -> None:
+        self.instance = instance
+        self.lane = DurableLane(tail_bytes_max)
+        self.dropped: Counter[str] = Counter()
+        self._endpoints = endpoints
+        self._new_token = new_token
+        self._required = tuple(required)
+        self._streams_max = streams_max
+        self._lane_bytes_max = durable_bytes_max
+        self._epoch = 0
+        if not self._required:
+            raise UsageError("no durable subscriber is required, so nothing could ever be acknowledged: name the store")
+        least = streams_max * limits.CREDIT_BASE_BYTES + limits.EVENT_BYTES_MAX
+        if durable_bytes_max < least:
+            raise UsageError(f"{streams_max} streams need {least} bytes for the durable path, not {durable_bytes_max}")
+        self._credit = CreditBook(
+            total=durable_bytes_max,
+            base=limits.CREDIT_BASE_BYTES,
+            streams_max=streams_max,
+            stream_bytes_max=limits.CREDIT_STREAM_BYTES_MAX,
+        )
+        self._streams: dict[bytes, Stream] = {}
+        self._durable: dict[str, Durable] = {}
+        self._out: list[Send] = []
+        self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
+        self._reviewed_ns = 0
+        self._long_answers: Counter[bytes] = Counter()
+        """By peer, in this second."""
+        self._answers_counted_ns = 0
+        self._interval_told_ms = 0
+        self._credits_told = 0
+        self._mistakes = Mistakes(instance)
+
+    # -- outputs -------------------------------------------------------------------------------------------------
+
+    def take(self) -> list[Send]:
+        """The control messages to send, in order."""
+        out, self._out = self._out, []
+        return out
+
+    def tokens(self) -> dict[str, bytes]:
+        """The token of each attached durable subscriber."""
+        return {name: durable.token for name, durable in self._durable.items()}
+
+    @property
+    def endpoints(self) -> control.Endpoints:
+        """Queries go to a store that is waited for: any other may hold a part."""
+        return replace(self._endpoints, query=next((one.query for one in self._stores() if one.query), None))
+
+    @property
+    def fabric(self) -> bytes | None:
+        """As the store behind this broker names itself; None while none is attached."""
+        return next((one.fabric for one in self._stores() if one.fabric), None)
+
+    def _stores(self) -> Iterator[Durable]:
+        """The attached subscribers that are waited for."""
+        return (self._durable[name] for name in self._required if name in self._durable)
+
+    # -- what peers say wrong ------------------------------------------------------------------------------------
+
+    def mistaken(self, peer: bytes, error: WireError, now_ns: int) -> None:
+        """A message of a peer that cannot be used: counted, and answered if that is not too often."""
+        self.dropped[error.reason] += 1
+        self._correct(peer, error, now_ns)
+
+    def _correct(self, peer: bytes, error: WireError, now_ns: int) -> None:
+        if self._mistakes.grants(peer, now_ns):
+            answer = self._mistakes.note(peer, self._name_of(peer), error, now_ns)
+            if peer:
+                self._send(peer, answer)
+
+    def _mistaken_batch(self, stream: bytes, error: WireError, now_ns: int) -> None:
+        """Sockets for batches go one way: whoever said HELLO for the stream is answered on control."""
+        state = self._streams.get(stream)
+        self._correct(state.peer if state else b"", error, now_ns)
+
+    def _name_of(self, peer: bytes) -> str:
+        """What it called itself when it came; empty for a stranger."""
+        for state in self._streams.values():
+            if state.peer == peer:
+                return f"{state.info.run_id}/{state.info.worker_id}"
+        durable = next((one.name for one in self._durable.values() if one.peer == peer), "")
+        return durable or self.live.name_of(peer)
+
+    # -- from workers --------------------------------------------------------------------------------------------
+
+    def receive(
+        self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int, *, unread_bytes: int = 0
+    ) -> None:
+        """Any control message of any peer, and how much it has not read of what it was sent.
+
+        Messages that only a broker sends are counted and ignored.
+        """
+        match message:
+            case control.Beat():
+                self._beat(peer, message, now_ns, wall_ns)
+            case control.Stored():
+                self._stored(peer, message, now_ns)
+            case control.Hello():
+                self._hello(peer, message, now_ns)
+            case control.Marks():
+                self._marks(peer, message, now_ns)
+            case control.Nack():
+                self._nack(peer, message, now_ns)
+            case control.DurableBeat():
+                self._durable_beat(peer, message, now_ns, wall_ns)
+            case control.Bye():
+                self._bye(peer, message)
+            case control.Attach():
+                self._attach(peer, message, now_ns)
+            case control.Watch() | control.WatchBeat() | control.Unwatch():
+                for answer in self.live.receive(peer, message, now_ns, wall_ns):
+                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes):
+                        self._send(peer, answer)
+            case control.StatusRequest() if not self._grants_long_answer(peer, unread_bytes):
+                self.dropped["status_too_often" if unread_bytes <= limits.UNREAD_BYTES_MAX else "status_unread"] += 1
+            case control.StatusRequest():
+                self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+            case control.Error():
+                self.dropped["unexpected_control"] += 1  # never answered: two that correct each other would not end
+            case _:
+                about = str(message.__struct_config__.tag)
+                error = WireError("unexpected_control", f"{about} is what a broker says: leave it out", about=about)
+                self.mistaken(peer, error, now_ns)
+
+    def _grants_long_answer(self, peer: bytes, unread_bytes: int) -> bool:
+        self._long_answers[peer] += 1
+        return self._long_answers[peer] <= limits.STATUSES_A_SECOND and unread_bytes <= limits.UNREAD_BYTES_MAX
+
+    def _hello(self, peer: bytes, message: control.Hello, now_ns: int) -> None:
+        if message.protocol != control.PROTOCOL:
+            self._refuse(peer, message.protocol)
+            return
+        stream = message.info.stream
+        state = self._streams.get(stream)
+        if state is None:
+            if len(self._streams) >= self._streams_max:
+                self._wait(peer, stream, f"the broker serves its limit of {self._streams_max} streams")
+                return
+            state = self._streams[stream] = Stream(message.info, peer, message.oldest, message.head, now_ns)
+        state.info, state.peer = message.info, peer
+        state.heard(now_ns, message.oldest, message.head)
+        self._hold(state)
+        state.marks.clear()
+        state.asked_ns = now_ns
+        self._wait(peer, stream, self._why_wait(state))
+        for durable in self._durable.values():
+            self._send(durable.peer, control.Ask(self.instance, [state.info]))
+
+    def _beat(self, peer: bytes, message: control.Beat, now_ns: int, wall_ns: int) -> None:
+        self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
+        for beat in message.streams:
+            state = self._streams.get(beat.stream)
+            if state is None or state.peer != peer:
+                self._send(peer, control.Who(self.instance, beat.stream))
+                continue
+            state.heard(now_ns, beat.oldest, beat.head)
+            state.backlog_bytes = beat.backlog_bytes
+            state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
+            state.left_spools = message.left_spools
+            state.behind = census.place_behind(state, self._required, self.live, now_ns)
+            self._mind_live(state, beat.live, now_ns)
+            if not state.open:
+                continue
+            if beat.epoch == state.epoch:
+                self._credit.report(
+                    beat.stream,
+                    backlog=_BACKLOG_GROWTH * beat.backlog_bytes,
+                    next_bytes=beat.next_bytes,
+                    confirmed=beat.credit_bytes,
+                )
+                if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
+                    self._tell_credit(state, now_ns)
+            elif _long_ago(state.opened_ns, now_ns):
+                self._send(peer, control.Who(self.instance, beat.stream))
+
+    def _mind_live(self, state: Stream, numbered: int | None, now_ns: int) -> None:
+        """A live connection can be broken without a word: its source numbers on, and nothing comes.
+
+        Or it is gone, and the worker does not know that anybody watches: it numbers nothing.
+        """
+        lane = self.live.lane
+        seen = lane.seen(state.info.stream)
+        if numbered is None or not lane.asked_for(state.info.run_id):
+            state.live_lag = Lag()
+        elif state.live_lag.look(seen, numbered or seen + 1, now_ns) > limits.LIVE_STUCK_S:
+            state.live_lag = Lag()
+            self._send(state.peer, control.Unheard(self.instance, state.info.stream))
+
+    def _bye(self, peer: bytes, message: control.Bye) -> None:
+        state = self._streams.get(message.stream)
+        if state is not None and state.peer == peer:
+            self._forget(message.stream)
+
+    def batch(self, message: bytes, now_ns: int = 0, *, topic: bytes = b"") -> None:
+        """A message of the data socket. Whatever is not a batch of an open stream within its credit is counted.
+
+        The `topic` says whose it is when the header cannot.
+        """
+        try:
+            header, _ = parse_header(message)
+        except WireError as error:
+            self.bad_batch(topic, error, now_ns)
+            return
+        state = self._streams.get(header.stream)
+        if state is None:
+            self.dropped["unknown_stream"] += 1
+        elif header.session != self.instance or header.epoch != state.epoch or not state.open:
+            self.dropped["stale"] += 1
+            self._correct_stale(state, header, now_ns)
+        else:
+            self._accept(state, header, message, now_ns)
+
+    def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
+        """Of the data socket."""
+        self.dropped[error.reason] += 1
+        self._mistaken_batch(error.stream or topic, error, now_ns)
+
+    def _correct_stale(self, state: Stream, header: Header, now_ns: int) -> None:
+        """What was under way when an epoch began may come after that, but not for long."""
+        if state.open and now_ns - state.opened_ns > limits.ACK_STALL_S * NS:
+            field = "session" if header.session != self.instance else "epoch"
+            why = f"a batch has another {field} than the last WELCOME or REWIND named: take it from there"
+            self._correct(state.peer, WireError("stale", why, about=ABOUT, field=field), now_ns)
+
+    def _accept(self, state: Stream, header: Header, message: bytes, now_ns: int) -> None:
+        if header.first_seq < state.next_seq:
+            why = f"seq {header.first_seq} was taken in this epoch: say HELLO to go back"
+            self.mistaken(state.peer, WireError("repeated", why, about=ABOUT, field="first_seq"), now_ns)
+            return
+        size = len(message) + limits.BATCH_OVERHEAD_BYTES
+        if self.lane.bytes + size > self._lane_bytes_max:  # batches of ended epochs wait there too, beside the credit
+            self.dropped["lane_full"] += 1
+            return
+        if state.outstanding_bytes + size > self._credit.reserved(header.stream):
+            self.dropped["over_credit"] += 1
+            state.over_credit += 1
+            self._rewind(state, state.next_seq, "over_credit")
+            return
+        state.next_seq = header.last_seq + 1
+        state.newest_seq = max(state.newest_seq, header.last_seq)
+        if header.last_seq > state.acked:  # else the worker hears, or has heard, that it is in flight no more
+            state.outstanding.append((header.last_seq, size))
+            state.outstanding_bytes += size
+        self.lane.push(message, header.stream, header.last_seq)
+
+    # -- from durable subscribers --------------------------------------------------------------------------------
+
+    def _attach(self, peer: bytes, message: control.Attach, now_ns: int) -> None:
+        if message.protocol != control.PROTOCOL:
+            self._refuse(peer, message.protocol)
+            return
+        known = message.name in self._durable or message.name in self._required
+        if not known and len(self._durable) >= limits.DURABLES_MAX:
+            self.dropped["too_many_durables"] += 1
+            reason = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers: stop one"
+            self._send(peer, control.Refused(self.instance, reason))
+            return
+        other = self._durable.get(message.name)
+        if other is not None and other.keeps != message.keeps and now_ns - other.heard_ns < _ALIVE_NS:
+            self.dropped["second_durable"] += 1
+            reason = (
+                f"{other.keeps or 'another process'} is attached to this broker as {message.name!r} already: "
+                "stop that one, or give this one a broker of its own"
+            )
+            self._send(peer, control.Refused(self.instance, reason))
+            return
+        durable = Durable(
+            message.name, peer, self._new_token(), now_ns, now_ns,
+            query=message.query, fabric=message.fabric, keeps=message.keeps,
+        )  # fmt: skip
+        self._durable[message.name] = durable
+        self.lane.attach(message.name, required=message.name in self._required)
+        self._tell_attached(durable)
+        for state in self._streams.values():
+            state.marks.pop(message.name, None)
+            state.asked_ns = now_ns
+            if message.name in self._required:
+                self._hold(state)
+            elif state.open:
+                self.lane.skip(message.name, state.info.stream, state.next_seq - 1)
+        self._ask(durable, self._streams.values())
+
+    def subscribed(self, token: bytes) -> None:
+        """The socket towards the durable subscribers has entered a subscription to this token."""
+        for durable in self._durable.values():
+            if durable.token == token:
+                durable.subscribed = True
+
+    def _marks(self, peer: bytes, message: control.Marks, now_ns: int) -> None:
+        durable = self._durable_of(peer, message.instance, now_ns)
+        if durable is None:
+            return
+        for mark in self._credible(durable, "marks", message.marks, now_ns):
+            self.lane.reported(durable.name, mark.stream, mark.seq)
+            state = self._streams.get(mark.stream)
+            if state is None:
+                continue
+            state.marks[durable.name] = mark.seq
+            if not state.open and all(name in state.marks for name in self._required):
+                self._open(state, now_ns)
+
+    def _stored(self, peer: bytes, message: control.Stored, now_ns: int) -> None:
+        durable = self._durable_of(peer, message.instance, now_ns)
+        if durable is None:
+            return
+        for mark in self._credible(durable, "stored", message.marks, now_ns):
+            self.lane.reported(durable.name, mark.stream, mark.seq)
+            state = self._streams.get(mark.stream)
+            if state is None or durable.name not in state.marks:
+                continue
+            state.marks[durable.name] = mark.seq
+            if state.open:
+                self._acknowledge(state)
+
+    def _credible(
+        self, durable: Durable, about: str, marks: Iterable[control.StreamSeq], now_ns: int
+    ) -> Iterator[control.StreamSeq]:
+        """The marks that can be true: nobody stores what was not emitted.
+
+        But the store may hold more than a worker whose machine lost its power still has: what it answers to ASK counts.
+        """
+        trusted = about == "marks" and durable.name in self._required
+        for mark in marks:
+            state = self._streams.get(mark.stream)
+            if state is None or trusted or mark.seq <= max(emitted_of(state), state.marks.get(durable.name, 0)):
+                yield mark
+                continue
+            why = f"seq {mark.seq} of stream {mark.stream.hex()} is beyond the {emitted_of(state)} that were emitted"
+            error = WireError("beyond_head", f"{why}: report what is committed", about=about, field="marks")
+            self.mistaken(durable.peer, error, now_ns)
+
+    def _nack(self, peer: bytes, message: control.Nack, now_ns: int) -> None:
+        durable = self._durable_of(peer, message.instance, now_ns)
+        state = self._streams.get(message.stream)
+        if durable is None or state is None or not state.open or state.epoch != message.epoch:
+            return
+        if durable.name not in self._required:
+            self.dropped["nack_not_required"] += 1  # it reads what it missed from the store
+            return
+        if message.reason == control.DAMAGED:
+            self.mistaken(state.peer, _damaged_body(message), now_ns)
+        others = [mark + 1 for name, mark in state.marks.items() if name in self._required and name != durable.name]
+        self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
+
+    def _durable_beat(self, peer: bytes, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
+        durable = self._durable_of(peer, self.instance, now_ns)
+        sent = self.lane.sent_batches(durable.name) if durable is not None else 0
+        self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns, sent))
+        if durable is not None:
+            durable.stored_events, durable.quarantined_events = message.stored_events, message.quarantined_events
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Review credit, and notice who has gone silent. Call it every few tens of milliseconds."""
+        if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
+            return
+        self._reviewed_ns = now_ns
+        if now_ns - self._answers_counted_ns > NS:
+            self._answers_counted_ns = now_ns
+            self._long_answers.clear()
+        for name, durable in list(self._durable.items()):
+            if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * NS:
+                self._detach(name)
+        silent = [
+            stream for stream, state in self._streams.items() if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS
+        ]
+        for stream in silent:
+            self._forget(stream)
+        for stream, error in self.live.take_mistakes():
+            self._mistaken_batch(stream, error, now_ns)
+        self._attach_again(now_ns)
+        self._ask_again(now_ns)
+        self._tell_skipped(now_ns)
+        self._tell_living(now_ns)
+        self._review_credit(now_ns)
+
+    def _attach_again(self, now_ns: int) -> None:
+        """A subscriber that holds the token of an earlier ATTACHED is alive, reports, and would never hear a batch."""
+        for durable in self._durable.values():
+            if not durable.subscribed and now_ns - durable.told_ns > limits.ACK_STALL_S * NS:
+                durable.told_ns = now_ns
+                self._tell_attached(durable)
+
+    def _ask_again(self, now_ns: int) -> None:
+        due = [state for state in self._streams.values() if now_ns - state.asked_ns > limits.ACK_STALL_S * NS]
+        for durable in self._durable.values():
+            self._ask(durable, [state for state in due if durable.name not in state.marks])
+        for state in due:
+            state.asked_ns = now_ns
+
+    def _tell_skipped(self, now_ns: int) -> None:
+        for durable in self._optional():
+            if now_ns - durable.looked_ns > limits.ACK_STALL_S * NS:
+                durable.looked_ns = now_ns
+                self._notice_lost(durable)
+            skipped = self.lane.skipped(durable.name)
+            if skipped and _long_ago(durable.told_skipped_ns, now_ns):
+                durable.told_skipped_ns = now_ns
+                marks = [control.StreamSeq(stream, seq) for stream, seq in skipped.items()]
+                self._send(durable.peer, control.Skipped(self.instance, marks))
+
+    def _tell_living(self, now_ns: int) -> None:
+        for durable in self._durable.values():
+            if now_ns - durable.told_living_ns > limits.LIVING_S * NS:
+                durable.told_living_ns = now_ns
+                living = [stream for stream, state in self._streams.items() if not state.silent(now_ns)]
+                self._send(durable.peer, control.Living(self.instance, living))
+
+    def _notice_lost(self, durable: Durable) -> None:
+        """A required subscriber's worker sends again what a connection lost; nobody does so for the others."""
+        behind = {
+            stream: state.marks[durable.name]
+            for stream, state in self._streams.items()
+            if state.marks.get(durable.name, state.acked) < state.acked
+        }
+        for stream, mark in behind.items():
+            if durable.behind.get(stream) == mark:
+                self.lane.skip(durable.name, stream, self._streams[stream].acked)
+        durable.behind = behind
+
+    def _review_credit(self, now_ns: int) -> None:
+        interval_ms = self._interval_ms()
+        changed = self._credit.review()
+        if abs(interval_ms - self._interval_told_ms) * 4 > self._interval_told_ms:
+            self._interval_told_ms = interval_ms
+            changed = {stream: self._credit.granted(stream) for stream, state in self._streams.items() if state.open}
+        for stream in changed:
+            self._tell_credit(self._streams[stream], now_ns)
+
+    def status(self, now_ns: int) -> dict[str, Any]:
+        """What `telefabric status` shows: plain values."""
+        accounts = self.live.lane.ledger.by_stream()
+        return {
+            "streams": [
+                standing.stream_status(
+                    state, self._credit_of(state), self._required, self.live, accounts.get(stream, ()), now_ns
+                )
+                for stream, state in self._streams.items()
+            ],
+            "durable": [
+                standing.durable_status(
+                    durable, required=durable.name in self._required, pending=self.lane.pending(durable.name),
+                    missed=self.lane.missed(durable.name), now_ns=now_ns,
+                )
+                for durable in self._durable.values()
+            ],
+            "live": self.live.status(now_ns),
+            "absent": [name for name in self._required if name not in self._durable],
+            "version": __version__,
+            "lane_bytes": self.lane.bytes,
+            "tail_bytes": self.lane.tail_bytes,
+            "credit_lent_bytes": self._credit.total_reserved(),
+            "dropped": dict(self.dropped),
+            "live_dropped": dict(self.live.lane.dropped),
+            "mistakes": self._mistakes.status(now_ns),
+            "left_spools": left_spools(self._streams.values(), now_ns),
+        }  # fmt: skip
+
+    def figures(self, now_ns: int) -> Figures:
+        """What metrics and health summary show: `census.FAMILIES`."""
+        return {
+            **census.of_streams(self._streams.values(), self._required, now_ns),
+            **census.of_durables(self._durable.values(), self._required, self.lane, now_ns),
+            **census.of_live(self.live, now_ns),
+            **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
+        }
+
+    def _credit_of(self, state: Stream) -> int:
+        return self._credit.granted(state.info.stream) if state.open else 0
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _send(self, peer: bytes, message: control.Message) -> None:
+        self._out.append(Send(peer, message))
+
+    def _ask(self, durable: Durable, states: Iterable[Stream]) -> None:
+        for chunk in _chunks([state.info for state in states]):
+            self._send(durable.peer, control.Ask(self.instance, chunk))
+
+    def _tell_attached(self, durable: Durable) -> None:
+        required = durable.name in self._required
+        attached = control.Attached(self.instance, durable.token, self.endpoints, required, self.fabric)
+        self._send(durable.peer, attached)
+
+    def _tell_credit(self, state: Stream, now_ns: int) -> None:
+        state.told_ns = now_ns
+        stream, grant = state.info.stream, self._credit.granted(state.info.stream)
+        self._credits_told += 1
+        credit = control.Credit(self.instance, stream, state.epoch, grant, self._interval_ms(), self._credits_told)
+        self._send(state.peer, credit)
+
+    def _refuse(self, peer: bytes, protocol: int) -> None:
+        reason = f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install one version on both sides"
+        self.dropped["protocol"] += 1
+        self._send(peer, control.Refused(self.instance, reason))
+
+    def _wait(self, peer: bytes, stream: bytes, reason: str) -> None:
+        self._send(peer, self._welcome(stream, 0, None, 0, reason))
+
+    def _why_wait(self, state: Stream) -> str:
+        absent = [name for name in self._required if name not in self._durable]
+        if absent:
+            return f"no {' and no '.join(absent)} is attached to the broker"
+        return "the store has not reported this stream yet"
+
+    def _welcome(
+        self, stream: bytes, epoch: int, expected: int | None, credit: int, reason: str | None = None
+    ) -> control.Welcome:
+        return control.Welcome(
+            self.instance, stream, epoch, expected, credit, self._interval_ms(), self.endpoints,
+            int(limits.HEARTBEAT_S * 1000), reason, self.fabric,
+        )  # fmt: skip
+
+    def _hold(self, state: Stream) -> None:
+        """No credit, no acknowledgement, until all required subscribers have reported the stream again."""
+        state.open = False
+        state.outstanding.clear()
+        state.outstanding_bytes = 0
+        self._credit.close(state.info.stream)
+
+    def _open(self, state: Stream, now_ns: int) -> None:
+        state.open = True
+        state.opened_ns = state.told_ns = now_ns
+        state.acked = min(state.marks[name] for name in self._required)
+        for durable in self._optional():
+            self.lane.skip(durable.name, state.info.stream, state.acked)
+        self._new_epoch(state, state.acked + 1)
+        grant = self._credit.open(state.info.stream)
+        self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
+
+    def _rewind(self, state: Stream, expected: int, reason: str) -> None:
+        state.rewinds += 1
+        state.opened_ns = max(state.opened_ns, self._reviewed_ns)
+        self._new_epoch(state, expected)
+        grant = self._credit.open(state.info.stream)
+        message = control.Rewind(self.instance, state.info.stream, state.epoch, expected, grant, reason)
+        self._send(state.peer, message)
+
+    def _new_epoch(self, state: Stream, expected: int) -> None:
+        self._epoch += 1  # never used twice, not even by a stream that was forgotten and is back
+        state.epoch = self._epoch
+        state.next_seq = expected
+        self.lane.withdraw(state.info.stream, expected)
+        state.outstanding.clear()
+        state.outstanding_bytes = 0
+
+    def _acknowledge(self, state: Stream) -> None:
+        acked = min(state.marks[name] for name in self._required)
+        while state.outstanding and state.outstanding[0][0] <= acked:
+            state.outstanding_bytes -= state.outstanding.popleft()[1]
+        if acked > state.acked:
+            state.acked = acked
+            self._send(state.peer, control.Ack(self.instance, state.info.stream, acked))
+
+    def _forget(self, stream: bytes) -> None:
+        self._credit.close(stream)
+        self.live.forget(stream)
+        state = self._streams.pop(stream)
+        for durable in self._optional():
+            if state.marks.get(durable.name, 0) < state.acked:  # it may be on the way, and nobody would notice
+                self.lane.skip(durable.name, stream, state.acked)
+
+    def _optional(self) -> list[Durable]:
+        return [durable for durable in self._durable.values() if durable.name not in self._required]
+
+    def _detach(self, name: str) -> None:
+        del self._durable[name]
+        self.lane.detach(name)
+        for state in self._streams.values():
+            state.marks.pop(name, None)
+            if name in self._required:
+                self._hold(state)
+                self._wait(state.peer, state.info.stream, self._why_wait(state))
+
+    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> Durable | None:
+        """The attached subscriber behind a peer; one that is unknown here is told to attach."""
+        for durable in self._durable.values():
+            if durable.peer == peer:
+                if instance != self.instance:
+                    return None
+                durable.heard_ns = now_ns
+                return durable
+        self.dropped["unknown_durable"] += 1
+        self._send(peer, control.Who(self.instance, bytes(16)))
+        return None
+
+    def _interval_ms(self) -> int:
+        seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
+        return int(1000 * min(max(seconds, limits.BATCH_INTERVAL_MIN_S), limits.BATCH_INTERVAL_MAX_S))
+
+
+def _damaged_body(message: control.Nack) -> WireError:
+    why = f"the body of the batch at seq {message.expected} fails its CRC-32"
+    return WireError(control.DAMAGED, f"{why}: send the CRC-32 of the body as it is", about=ABOUT, field="body CRC")
+
+
+def _long_ago(then_ns: int, now_ns: int) -> bool:
+    """Longer than an answer may take."""
+    return now_ns - then_ns > limits.HEARTBEAT_S * NS
+
+
+def _chunks(infos: list[control.StreamInfo]) -> Iterable[list[control.StreamInfo]]:
+    """Lists that each fit into one control message."""
+    chunk: list[control.StreamInfo] = []
+    size = 0
+    for info in infos:
+        weight = len(info.metadata) + _INFO_BYTES_MAX
+        if chunk and size + weight > ASK_CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(info)
+        size += weight
+    if chunk:
+        yield chunk

@@ -1,0 +1,101 @@
+"""What a broker knows of a stream and of a durable subscriber."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from telefabric import limits
+from telefabric.broker.core.hops import Lag
+from telefabric.wire import control
+
+NS = 1_000_000_000
+_SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream, from its HELLO until it is forgotten. Times are monotonic nanoseconds."""
+
+    info: control.StreamInfo
+    peer: bytes
+    oldest: int
+    head: int
+    heard_ns: int
+    epoch: int = 0
+    open: bool = False
+    opened_ns: int = 0
+    """When its epoch began."""
+    asked_ns: int = 0
+    told_ns: int = 0
+    backlog_bytes: int = 0
+    acked: int = 0
+    next_seq: int = 1
+    newest_seq: int = 0
+    """Of all its batches that were taken; a rewind takes `next_seq` back, and not this."""
+    marks: dict[str, int] = field(default_factory=dict)
+    outstanding: deque[tuple[int, int]] = field(default_factory=deque)
+    outstanding_bytes: int = 0
+    rewinds: int = 0
+    over_credit: int = 0
+    """Batches that were refused for it."""
+    moved_ns: int = 0
+    """When it was last seen to have emitted more."""
+    revived_ns: int | None = None
+    """When it spoke again after it had been silent."""
+    clock_offset_ns: int | None = None
+    round_trip_ns: int | None = None
+    left_spools: int = 0
+    """Of workers that have ended, on its machine."""
+    lags: dict[str, Lag] = field(default_factory=dict)
+    """By hop."""
+    behind: str = ""
+    """Where it waited at its last heartbeat: a hop of the durable path, ``live``, or nowhere."""
+    live_lag: Lag = field(default_factory=Lag)
+    """Of what it publishes live, on the way to the broker."""
+
+    def heard(self, now_ns: int, oldest: int, head: int) -> None:
+        """A HELLO or a heartbeat."""
+        if self.silent(now_ns):
+            self.revived_ns = now_ns
+        if head > self.head or not self.moved_ns:
+            self.moved_ns = now_ns
+        self.heard_ns, self.oldest, self.head = now_ns, oldest, head
+
+    def silent(self, now_ns: int) -> bool:
+        """Three heartbeats were missed."""
+        return now_ns - self.heard_ns > _SILENT_NS
+
+    def liveness(self, now_ns: int) -> str:
+        """stalled, waiting (for a store), revived, idle or running."""
+        if self.silent(now_ns):
+            return "stalled"
+        if not self.open:
+            return "waiting"
+        if self.revived_ns is not None and now_ns - self.revived_ns < limits.REVIVED_S * NS:
+            return "revived"
+        return "idle" if now_ns - self.moved_ns > limits.IDLE_AFTER_S * NS else "running"
+
+
+@dataclass(slots=True)
+class Durable:
+    """One attached durable subscriber."""
+
+    name: str
+    peer: bytes
+    token: bytes
+    heard_ns: int
+    told_ns: int
+    """When ATTACHED was sent."""
+    told_skipped_ns: int = 0
+    told_living_ns: int = 0
+    looked_ns: int = 0
+    behind: dict[bytes, int] = field(default_factory=dict)
+    """Of a subscriber that is not required: what it had reported of streams that were acknowledged further."""
+    query: str | None = None
+    fabric: bytes | None = None
+    """How its store names itself."""
+    subscribed: bool = False
+    keeps: str = ""
+    stored_events: int = 0
+    quarantined_events: int = 0

@@ -1,0 +1,138 @@
+"""How a broker stands, in plain values: what `telefabric status`, `doctor` and the metrics show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from telefabric.broker.core.hops import Hop, Lag, first_behind
+from telefabric.broker.core.live_lane import LiveCore
+from telefabric.broker.core.state import NS, Durable, Stream
+from telefabric.subscribe.core.accounting import Account
+from telefabric.wire import control
+
+WORKER, BROKER = "worker", "broker"
+DURABLE, LIVE = "durable", "live"
+
+
+def hops(stream: Stream, required: Sequence[str], live: LiveCore, now_ns: int) -> list[Hop]:
+    """A stream's way: its worker, the broker, each durable subscriber, each live one that is sent something of it."""
+    found = durable_hops(stream, required, now_ns)
+    gone = set(stream.lags) - {hop.name for hop in found}
+    for token, name, flow in live.flows_of(stream.info.stream):
+        done = flow.delivered + flow.dropped
+        lag_s = _lag(stream, token.hex(), done, flow.numbered, now_ns)
+        found.append(Hop(name, LIVE, flow.delivered, max(flow.queued, 0), lag_s, flow.dropped))
+        gone.discard(token.hex())
+    for hop in gone:
+        del stream.lags[hop]
+    return found
+
+
+def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[Hop]:
+    """The part of its way that does not depend on who watches."""
+    emitted = emitted_of(stream)
+    taken = max(stream.next_seq - 1, stream.acked)
+    silent_s = (now_ns - stream.heard_ns) / NS if stream.silent(now_ns) else 0.0
+    found = [
+        Hop(WORKER, DURABLE, emitted, 0, silent_s),
+        Hop(BROKER, DURABLE, taken, emitted - taken, _lag(stream, BROKER, taken, emitted, now_ns)),
+    ]
+    for name in dict.fromkeys((*required, *stream.marks)):
+        mark = stream.marks.get(name, 0)
+        goal = taken if name in stream.marks else max(emitted, 1)  # one that has not reported lacks all
+        found.append(Hop(name, DURABLE, mark, max(goal - mark, 0), _lag(stream, name, mark, goal, now_ns)))
+    return found
+
+
+def emitted_of(stream: Stream) -> int:
+    """Batches come more often than heartbeats."""
+    return max(stream.head, stream.acked, stream.newest_seq)
+
+
+def stream_status(
+    stream: Stream,
+    credit_bytes: int,
+    required: Sequence[str],
+    live: LiveCore,
+    accounts: Sequence[Account],
+    now_ns: int,
+) -> dict[str, Any]:
+    """One stream and its whole way. `hops` are the values of `Hop` without names: a thousand fit into one reply."""
+    emitted, way = emitted_of(stream), hops(stream, required, live, now_ns)
+    return {
+        "stream_id": stream.info.stream.hex(),
+        "run_id": stream.info.run_id,
+        "worker_id": stream.info.worker_id,
+        "agent_id": stream.info.agent_id,
+        "host": stream.info.host,
+        "started_ns": stream.info.started_ns,
+        "state": stream.liveness(now_ns),
+        "emitted": emitted,
+        "acknowledged": stream.acked,
+        "stored": min((stream.marks.get(name, 0) for name in required), default=0),
+        "backlog": emitted - stream.acked,
+        "backlog_bytes": stream.backlog_bytes,
+        "credit_bytes": credit_bytes,
+        "in_flight_bytes": stream.outstanding_bytes,
+        "rewinds": stream.rewinds,
+        "over_credit": stream.over_credit,
+        "silent_s": round((now_ns - stream.heard_ns) / NS, 3),
+        "clock_offset_ms": _ms(stream.clock_offset_ns),
+        "round_trip_ms": _ms(stream.round_trip_ns),
+        "hops": [list(hop._replace(behind_s=round(hop.behind_s, 1))) for hop in way],
+        "first_behind": first_behind(way),
+        "live": _live_account(accounts),
+    }
+
+
+def durable_status(durable: Durable, *, required: bool, pending: int, missed: int, now_ns: int) -> dict[str, Any]:
+    return {
+        "name": durable.name,
+        "required": required,
+        "queued": pending,
+        "missed": missed,
+        "stored_events": durable.stored_events,
+        "quarantined_events": durable.quarantined_events,
+        "heard_s": round((now_ns - durable.heard_ns) / NS, 3),
+    }
+
+
+def left_spools(streams: Iterable[Stream], now_ns: int) -> dict[str, int]:
+    """By host, what the workers there that are heard see of spools that others left: most of them see the same."""
+    found: dict[str, int] = {}
+    for stream in streams:
+        if stream.left_spools and not stream.silent(now_ns):
+            host = stream.info.host or ""
+            found[host] = max(found.get(host, 0), stream.left_spools)
+    return found
+
+
+def _lag(stream: Stream, hop: str, reached: int, goal: int, now_ns: int) -> float:
+    lag = stream.lags.get(hop)
+    if lag is None:
+        lag = stream.lags[hop] = Lag()
+    return lag.look(reached, goal, now_ns)
+
+
+def _live_account(accounts: Sequence[Account]) -> dict[str, Any]:
+    """What a stream numbered on the live path, all kinds together, and what of it came to the broker."""
+    dropped: dict[str, int] = {}
+    for account in accounts:
+        for reason, events in account.dropped.items():
+            dropped[reason] = _told(dropped.get(reason, 0) + events)
+    return {
+        "numbered": _told(sum(account.newest for account in accounts)),
+        "received": _told(sum(account.received for account in accounts)),
+        "dropped": dropped,
+        "lost_in_transit": _told(sum(account.lost_in_transit for account in accounts)),
+    }
+
+
+def _told(events: int) -> int:
+    """Anybody may claim any numbers of a stream: no sum of them may be more than a reply can hold."""
+    return max(min(events, control.COUNT_MAX), -control.COUNT_MAX)
+
+
+def _ms(time_ns: int | None) -> float | None:
+    return None if time_ns is None else round(time_ns / 1e6, 3)

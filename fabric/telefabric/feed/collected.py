@@ -1,0 +1,218 @@
+"""What two threads gather, the live one and the history one, and a third drains: each event of a watched run once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from telefabric.feed.interface import FeedEvent
+from telefabric.subscribe.core.handover import InOrder, Numbered, Range, StreamHandover
+from telefabric_schemas import AnyEvent, Frame
+
+PENDING_EVENTS_MAX = 200_000
+"""Beyond it nobody seems to drain: history waits, and live events are left to the store."""
+HISTORY_EVENTS = 50_000
+"""How far back before the watermark a stream's history is fetched whole unless asked; of older times the episodes."""
+_UNKNOWN_EVENTS_MAX = 5_000
+
+
+class Seen(NamedTuple):
+    """One event as it came, by either way."""
+
+    kind: str
+    event: AnyEvent | None
+    raw: bytes
+
+
+class Task(NamedTuple):
+    """What to fetch from the store next."""
+
+    stream: bytes
+    since: int
+    episodes_before: int | None = None
+    """Only episodes, up to this seq."""
+
+
+class _Followed:
+    """One stream of a watched run."""
+
+    def __init__(self, run_id: str, *, in_order: bool) -> None:
+        self.run_id = run_id
+        self.handover: StreamHandover[Any] = StreamHandover()
+        self.order: InOrder[FeedEvent] | None = InOrder(self.handover) if in_order else None
+        self.episodes_from = 0
+        """Episodes up to here are fetched, of the time before the handover begins."""
+        self.gaps: tuple[Range, ...] = ()
+        self.skipped = 0
+        """Live events left to the store since the last `drain`."""
+        self._first: int | None = None
+        """The lowest seq that came."""
+        self._begun = False
+        """The store has said how far it is, so where its history begins is decided."""
+
+    def live(self, events: list[Numbered[Seen]]) -> list[Numbered[Seen]]:
+        if not self._begun and events:
+            self._first = min(events[0].seq, self._first or events[0].seq)
+        return self.handover.live(events)
+
+    def stored_up_to(self, stored: int, history_events: int | None) -> None:
+        """The store's word; with the first one the history of so many events before it begins."""
+        if not self._begun:
+            self._begun = True
+            begin = 0 if history_events is None else max(stored - history_events, 0)
+            self.handover.since = begin if self._first is None else min(begin, self._first - 1)
+        self.handover.stored_up_to(stored)
+
+
+class Gathering:
+    """Any thread. Streams become known through `know`; live events of unknown ones wait for that.
+
+    `history_events` is how far back before the watermark a stream is fetched whole (None: all of it). With `in_order`
+    an event waits for all of its stream before it, so that each stream comes in rising seq.
+    """
+
+    def __init__(self, *, history_events: int | None = HISTORY_EVENTS, in_order: bool = False) -> None:
+        self._history_events = history_events
+        self._in_order = in_order
+        self._lock = threading.Lock()
+        self._watched: frozenset[str] = frozenset()
+        self._streams: dict[bytes, _Followed] = {}
+        self._unknown: dict[bytes, list[Numbered[Seen]]] = {}
+        self._unknown_events = 0
+        self._pending: list[FeedEvent] = []
+        self._changed: set[bytes] = set()
+        self._frames: dict[tuple[bytes, str, int], FeedEvent] = {}
+
+    @property
+    def watched(self) -> frozenset[str]:
+        return self._watched
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+    @property
+    def has_unknown(self) -> bool:
+        """Live events wait for their stream to be known."""
+        return bool(self._unknown)
+
+    def watch(self, run_ids: frozenset[str]) -> None:
+        """Follow these runs; what was gathered of others is forgotten."""
+        with self._lock:
+            self._watched = run_ids
+            self._streams = {stream: one for stream, one in self._streams.items() if one.run_id in run_ids}
+            self._pending = [event for event in self._pending if event.run_id in run_ids]
+            self._unknown.clear()
+            self._unknown_events = 0
+
+    def know(self, stream: bytes, run_id: str, stored: int | None) -> None:
+        """A stream belongs to a run, and the store holds it up to `stored` (None: nobody could be asked)."""
+        with self._lock:
+            waiting = self._unknown.pop(stream, [])
+            self._unknown_events -= len(waiting)
+            if run_id not in self._watched:
+                return
+            followed = self._streams.get(stream)
+            if followed is None:
+                followed = self._streams[stream] = _Followed(run_id, in_order=self._in_order)
+                self._changed.add(stream)
+            if waiting:
+                self._take(stream, followed, followed.live(waiting), live=True)
+            if stored is not None:
+                followed.stored_up_to(stored, self._history_events)
+
+    def follows(self, stream: bytes) -> bool:
+        """The stream is known and its run is watched."""
+        return stream in self._streams
+
+    def live(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
+        """Events of the live path."""
+        with self._lock:
+            followed = self._streams.get(stream)
+            if followed is None:
+                self._hold(stream, events)
+            elif len(self._pending) >= PENDING_EVENTS_MAX:
+                followed.skipped += len(events)
+                self._changed.add(stream)
+            else:
+                self._take(stream, followed, followed.live(events), live=True)
+
+    def frame(self, stream: bytes, seen: Seen) -> None:
+        """A picture; only the newest of each environment is kept."""
+        with self._lock:
+            followed = self._streams.get(stream)
+            if followed is not None and isinstance(seen.event, Frame):
+                key = (stream, seen.event.agent_id, seen.event.env_index)
+                self._frames[key] = FeedEvent(followed.run_id, stream, 0, seen.kind, seen.event, seen.raw, True)
+
+    def stored(self, task: Task, events: list[Numbered[Seen]], gaps: Iterable[Range], covers: int, more: bool) -> None:
+        """A page of the store, the answer to a task."""
+        with self._lock:
+            followed = self._streams.get(task.stream)
+            if followed is None:
+                return
+            if task.episodes_before is not None:
+                before = [one for one in events if one.seq <= task.episodes_before]
+                self._pending += _feed_events(task.stream, followed.run_id, before, live=False)
+                done = not more or len(before) < len(events)
+                followed.episodes_from = task.episodes_before if done else before[-1].seq
+                return
+            followed.gaps = tuple(sorted({*followed.gaps, *gaps}))
+            self._take(task.stream, followed, followed.handover.stored(task.since, events, covers=covers), live=False)
+
+    def tasks(self) -> list[Task]:
+        """What the store should be asked for next: one page for each stream that misses something."""
+        with self._lock:
+            if len(self._pending) >= PENDING_EVENTS_MAX // 2:
+                return []
+            found: list[Task] = []
+            for stream, followed in self._streams.items():
+                missing = followed.handover.ask()
+                if followed.episodes_from < followed.handover.since:
+                    found.append(Task(stream, followed.episodes_from, followed.handover.since))
+                elif missing is not None:
+                    found.append(Task(stream, missing.first - 1))
+            return found
+
+    def drain(self) -> Drained:
+        """All that came since the last call."""
+        with self._lock:
+            pending, self._pending = [*self._pending, *self._frames.values()], []
+            self._frames.clear()
+            changed, self._changed = self._changed, set()
+            streams = {stream: self._streams[stream] for stream in changed if stream in self._streams}
+            skipped = {stream: one.skipped for stream, one in streams.items() if one.skipped}
+            for stream in skipped:
+                streams[stream].skipped = 0
+            return Drained(
+                tuple(pending),
+                {stream: tuple(one.handover.holes()) for stream, one in streams.items()},
+                {stream: one.gaps for stream, one in streams.items()},
+                skipped,
+            )
+
+    def _hold(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
+        if self._unknown_events < _UNKNOWN_EVENTS_MAX:
+            self._unknown.setdefault(stream, []).extend(events)
+            self._unknown_events += len(events)
+
+    def _take(self, stream: bytes, followed: _Followed, fresh: list[Numbered[Seen]], *, live: bool) -> None:
+        found = _feed_events(stream, followed.run_id, fresh, live=live)
+        if followed.order is not None:
+            found = [one.event for one in followed.order.take(Numbered(one.seq, one) for one in found)]
+        self._pending += found
+        self._changed.add(stream)
+
+
+def _feed_events(stream: bytes, run_id: str, events: list[Numbered[Seen]], *, live: bool) -> list[FeedEvent]:
+    return [FeedEvent(run_id, stream, seq, seen.kind, seen.event, seen.raw, live) for seq, seen in events]
+
+
+class Drained(NamedTuple):
+    """What `Gathering.drain` gives: see `telefabric.feed.Update`."""
+
+    events: tuple[FeedEvent, ...]
+    holes: dict[bytes, tuple[Range, ...]]
+    gaps: dict[bytes, tuple[Range, ...]]
+    skipped: dict[bytes, int]

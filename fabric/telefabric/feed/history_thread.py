@@ -1,0 +1,131 @@
+"""The history thread: what the store holds of the watched runs, page by page, and the list of runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from telefabric.address import Address
+from telefabric.errors import TelefabricError
+from telefabric.feed.collected import Gathering, Seen, Task
+from telefabric.feed.failures import Failures
+from telefabric.feed.frame_requests import FrameDesk
+from telefabric.feed.interface import event_of
+from telefabric.store.read.query import Run, StoredEvent, Stream
+from telefabric.store.read.reader import QUARANTINE, Reader
+from telefabric.store.read.remote_reader import RemoteReader
+from telefabric.subscribe.core.handover import Numbered, Range
+
+log = logging.getLogger("telefabric.follow")
+
+_LOOK_S = 0.5
+_RETRY_S = 1.0
+
+
+class History:
+    """Fetches until `stop`. `runs`, `streams` and `problem` may be looked at from any thread."""
+
+    def __init__(self, address: Address, gathering: Gathering, desk: FrameDesk) -> None:
+        self.runs: list[Run] = []
+        self.streams: list[Stream] = []
+        self.problem = ""
+        """Why nothing is fetched now: a sentence; empty when it is."""
+        self.failures = Failures()
+        self._address = address
+        self._gathering = gathering
+        self._desk = desk
+        self._reader: Reader | None = None
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="telefabric-history", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once: other runs are watched, something is missing, or a frame is asked for."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        try:
+            self.failures.endure("Reading history", self._turn, self._stop)
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        """One look at the store, and the wait for the next."""
+        self._wake.wait(self._look_and_fetch())
+        self._wake.clear()
+
+    def _look_and_fetch(self) -> float:
+        """How long to wait for the next look."""
+        try:
+            if self._reader is None:
+                self._reader = RemoteReader(self._address)
+            self._look(self._reader)
+            while not self._stop.is_set() and self._fetch(self._reader):
+                self._look(self._reader)
+        except TelefabricError as error:
+            self.problem = str(error)
+            self._close()
+            return _RETRY_S
+        self.problem = ""
+        return _LOOK_S
+
+    def _look(self, reader: Reader) -> None:
+        """Runs, and the streams of watched ones with how far they are stored; the frame that somebody asked for."""
+        self._desk.answer(reader)
+        self.runs = reader.runs()
+        found: list[Stream] = []
+        for run_id in self._gathering.watched:
+            streams = reader.streams(run_id)
+            found += streams
+            for stream in streams:
+                self._gathering.know(stream.stream_id, run_id, stream.stored_seq)
+        self.streams = found
+
+    def _fetch(self, reader: Reader) -> bool:
+        """One page of each stream that misses something; False when none does."""
+        tasks = self._gathering.tasks()
+        for task in tasks:
+            if self._stop.is_set():
+                return False
+            self._fetch_one(reader, task)
+        return bool(tasks)
+
+    def _fetch_one(self, reader: Reader, task: Task) -> None:
+        if task.episodes_before is not None:
+            page = reader.episodes_since({task.stream: task.since})
+            if not task.since:
+                page.rows[:0] = self._voids(reader, task.stream, task.episodes_before)
+            last = page.rows[-1].seq if page.rows else 0
+        else:
+            page = reader.stream_since(task.stream, task.since)
+            last = page.last
+        gaps = [Range(row.seq, row.last_seq) for row in page.rows if row.kind == "gap"]
+        self._gathering.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
+
+    def _voids(self, reader: Reader, stream_id: bytes, last: int) -> list[StoredEvent]:
+        """What makes episodes void that are fetched without all else of their time: up to this seq of a stream."""
+        found: list[StoredEvent] = []
+        for run_id in {one.run_id for one in self.streams if one.stream_id == stream_id}:
+            page = reader.events(0, run_id, ["episode_voided"])
+            while page.rows or page.more:
+                found += [row for row in page.rows if row.stream_id == stream_id and row.seq <= last]
+                page = reader.events(page.last, run_id, ["episode_voided"])
+        return found
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _numbered(row: StoredEvent) -> Numbered[Seen]:
+    event = None if row.kind == QUARANTINE else event_of(row.event)
+    return Numbered(row.seq, Seen(row.kind, event, row.event))

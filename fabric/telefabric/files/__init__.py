@@ -1,0 +1,1 @@
+"""Files with one owner: locks, and rights."""

@@ -1,0 +1,1 @@
+"""Log lines of libraries: limited, and written where nobody waits."""

@@ -1,0 +1,1 @@
+"""Connections that a program opens to a broker."""

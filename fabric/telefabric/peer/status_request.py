@@ -1,0 +1,65 @@
+"""Asking a broker how it stands, and where its other sockets are."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import Foreign, Unreachable, WireError
+from telefabric.peer.sockets import common_options, why
+from telefabric.wire import control
+
+PATIENCE_S = 3.0
+_KNOCK_S = 0.3
+"""For whether anybody listens there at all: the two have different remedies."""
+
+
+def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.StatusReply:
+    """The broker's answer. Any thread; blocks for `timeout_s` at most, and `_KNOCK_S` more when there is none.
+
+    Raises `Unreachable` when nobody answers, `Foreign` when what answers does not speak this protocol.
+    """
+    if address.host.startswith("["):
+        raise Unreachable(
+            f"{address.url} is an IPv6 address, and brokers serve IPv4 only: write 127.0.0.1 for this machine, or the "
+            "IPv4 address or name of another one"
+        )
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asked:
+        common_options(asked)
+        asked.set(zmq.MAXMSGSIZE, limits.MESSAGE_BYTES_MAX)
+        try:
+            asked.connect(address.url)
+        except zmq.ZMQError as error:
+            raise Unreachable(f"{address.url} cannot be reached: {why(error)}: check the address") from None
+        asked.send(control.encode(control.StatusRequest()))
+        return _await_reply(asked, address, time.monotonic() + timeout_s)
+
+
+def _await_reply(asked: zmq.Socket[bytes], address: Address, deadline: float) -> control.StatusReply:
+    while (left := deadline - time.monotonic()) > 0 and asked.poll(int(left * 1000) + 1):
+        try:
+            message = control.decode(asked.recv_multipart()[-1], limits.STATUS_BYTES_MAX)
+        except WireError as error:
+            raise Foreign(
+                f"what answers at {address.url} is no broker of this version ({error}): check the address"
+            ) from None
+        if isinstance(message, control.StatusReply):
+            return message
+    if _listens(address):
+        raise Unreachable(
+            f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"
+        )
+    raise Unreachable(f"nobody answers at {address.url}: is the broker running there? Start one with: telefabric up")
+
+
+def _listens(address: Address) -> bool:
+    """Whether a TCP connection comes about, which a frozen process, or another program, lets happen."""
+    try:
+        socket.create_connection((address.host, address.port), _KNOCK_S).close()
+    except (OSError, UnicodeError):
+        return False
+    return True

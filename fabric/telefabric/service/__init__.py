@@ -1,0 +1,1 @@
+"""Running services: child processes and their logs."""

@@ -1,0 +1,85 @@
+"""Broker and store as supervised child processes: what `telefabric up` runs and what a demo or a test embeds."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from telefabric.address import Address
+from telefabric.service.supervisor import Part, Supervisor
+from telefabric.settings import OFF
+from telefabric.store.file.database import FILE_NAME
+
+
+class Services:
+    """A broker that listens on `listen` (port 0: any free one) and a store in `folder`; `metrics` as in the settings.
+
+    Use `start` and `stop`, or it as a context manager; either raises `EnvironmentProblem` when a part does not come up.
+    """
+
+    def __init__(
+        self,
+        listen: Address,
+        folder: Path,
+        log_format: str | None = None,
+        log_level: str | None = None,
+        metrics: str = OFF,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.broker = Part("broker", self._broker_command)
+        self.store = Part("store", self._store_command)
+        self._listen = listen
+        self._options = [
+            *("--metrics", metrics),
+            *(["--log-format", log_format] if log_format else []),
+            *(["--log-level", log_level] if log_level else []),
+        ]
+        self._supervisor = Supervisor([self.broker, self.store])
+        self._tending: threading.Thread | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where workers connect; known once the broker is up, and the same after each of its restarts."""
+        return Address.parse(self.broker.url) if self.broker.url else self._listen
+
+    @property
+    def file(self) -> Path:
+        return self.folder / FILE_NAME
+
+    def start(self) -> bool:
+        """Start both; False when `stop` came first."""
+        return self._supervisor.start()
+
+    def tend(self) -> None:
+        """Keep them alive until `stop`; blocks."""
+        self._supervisor.run()
+
+    def stop(self) -> None:
+        """End `start` or `tend` soon, which stops the parts. Any thread, and signal handlers."""
+        self._supervisor.stop()
+
+    def __enter__(self) -> Services:
+        self.start()
+        self._tending = threading.Thread(target=self.tend, name="telefabric-services")
+        self._tending.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        if self._tending is not None:
+            self._tending.join()
+
+    def _broker_command(self) -> list[str]:
+        return [*_TELEFABRIC, "broker", "--tied", "--listen", self.address.url, *self._options]
+
+    def _store_command(self) -> list[str]:
+        query = ["--query", "tcp://127.0.0.1:0"] if self._listen.port == 0 else []
+        return [
+            *_TELEFABRIC, "store", "--tied", "--connect", self.address.url, "--data", str(self.folder), *query,
+            *self._options,
+        ]  # fmt: skip
+
+
+_TELEFABRIC = [sys.executable, "-P", "-m", "telefabric.cli.main"]
+"""-P: a file of the user's own in the current folder must not stand in for one of ours."""

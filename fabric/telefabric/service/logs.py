@@ -1,0 +1,99 @@
+"""How a service writes its logs: every line, whoever logs it, through one renderer to stderr.
+
+The services log with structlog, the parts that also run in a worker with standard loggers. Both end at one handler, as
+text for people or as one JSON object a line: ``event``, ``level``, ``timestamp`` and the fields of the event. What a
+standard logger says behind its event name is ``detail``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from telefabric.log.limit import RateLimit, event_name, left_out_mark
+from telefabric.settings import resolve
+
+
+def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> None:
+    """Structured logs to stderr: for people, or one JSON object a line. Raises `UsageError` for a malformed setting."""
+    level = logging.getLevelNamesMapping()[resolve("log_level", log_level).value.upper()]
+    as_json = resolve("log_format", log_format).value == "json"
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, LimitEvents(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(as_json)],
+        foreign_pre_chain=[_split_name, *shared],
+    )
+    _to_stderr(formatter, level)
+
+
+class LimitEvents:
+    """A processor that holds a `RateLimit` to all lines of a service. Any thread."""
+
+    def __init__(self) -> None:
+        self._limit = RateLimit()
+        self._lock = threading.Lock()
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        with self._lock:
+            left_out = self._limit.admit(_subject(event), time.monotonic_ns())
+        if left_out is None:
+            raise structlog.DropEvent
+        if left_out:
+            event["left_out"] = left_out
+        return event
+
+
+def _subject(event: EventDict) -> str:
+    """What a line is about: that one part died says nothing of another."""
+    return f"{event['event']} {event.get('part', '')}"
+
+
+def _split_name(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A standard logger's line, ``link.refused: the reason``, as an event with a detail."""
+    text = str(event["event"])
+    left_out = getattr(event["_record"], "left_out", 0)
+    if left_out:
+        event["left_out"] = left_out
+        text = text.removesuffix(left_out_mark(left_out))
+    name = event_name(text)
+    if "." in name and " " not in name and name != text:
+        event["event"], event["detail"] = name, text[len(name) + 1 :].strip()
+    else:
+        event["event"] = text
+    return event
+
+
+def _renderers(as_json: bool) -> list[Processor]:
+    if as_json:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    plain: Any = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+
+
+class _ToStderr(logging.StreamHandler[Any]):
+    """Ours, to be known among those that others added."""
+
+
+def _to_stderr(formatter: logging.Formatter, level: int) -> None:
+    handler = _ToStderr(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for earlier in [one for one in root.handlers if isinstance(one, _ToStderr)]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
+    root.setLevel(level)

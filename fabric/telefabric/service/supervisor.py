@@ -1,0 +1,255 @@
+"""Child processes that are kept alive: started, restarted with back-off when they die, stopped together.
+
+A part says on its standard output how its start goes, one line each: any number of ``starting WORDS``, such as
+``starting migrating, 43 %``, and then ``ready URL``. It may take as long as it gets on, which its lines show, and also
+what it reads, writes and computes; one that shows neither for `limits.START_SILENCE_S` is stuck. A part that ends by
+itself before it ever was ready has told why on standard error, and is not tried again; one that a signal ended is
+started again, whenever that was. Parts hold a pipe from us on their standard input and stop by themselves when it
+closes, so none outlives a supervisor that was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+import structlog
+
+from telefabric import limits
+from telefabric.errors import EnvironmentProblem, PartFailed
+from telefabric.peer.core.backoff import Backoff
+
+log = structlog.get_logger("telefabric.supervisor")
+
+_STOP_S = 10.0
+_POLL_S = 0.05
+_SETTLED_S = 10.0
+"""A part that lived so long starts its back-off anew."""
+_TELL_S = 5.0
+"""So often a start that goes on is logged."""
+
+
+class _Child:
+    """One process of a part, and how its start goes."""
+
+    def __init__(self, name: str, command: Sequence[str], silence_s: float) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.url = ""
+        """What its ready line named."""
+        self.started_s = time.monotonic()
+        self._name = name
+        self._silence_s = silence_s
+        self._doing = self._told = "not ready yet"
+        self._told_s = self._sign_s = self.started_s
+        self._sign: tuple[object, ...] = ()
+        threading.Thread(target=self._listen, name=f"start-of-{name}", daemon=True).start()
+
+    def watch_start(self, now_s: float) -> None:
+        """Log what it does, when that is new or takes long. Call it often until it is ready."""
+        if self._doing != self._told or now_s - self._told_s > _TELL_S:
+            self._told, self._told_s = self._doing, now_s
+            log.info("part.starting", part=self._name, doing=self._doing, for_s=round(now_s - self.started_s, 1))
+        sign = (self._doing, *_work_of(self.process.pid))
+        if sign != self._sign:
+            self._sign, self._sign_s = sign, now_s
+
+    def is_stuck(self, now_s: float) -> bool:
+        return not self.url and now_s - self._sign_s > self._silence_s
+
+    def stop(self) -> None:
+        """Close its pipe, which ends it; kill it when that takes too long."""
+        self.let_go()
+        if not self.url:
+            self.process.terminate()  # it serves nobody yet, and may be long in a migration
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            log.error("part.killed", part=self._name, after_s=_STOP_S)
+            self.process.kill()
+            self.process.wait()
+
+    def let_go(self) -> None:
+        if self.process.stdin:
+            self.process.stdin.close()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                word, _, rest = line.decode(errors="replace").strip().partition(" ")
+                if word == "ready":
+                    self.url = rest
+                elif word == "starting":
+                    self._doing = rest
+
+
+class Part:
+    """One program. `command` is asked for at each start, so that it can name what is known by then."""
+
+    def __init__(
+        self, name: str, command: Callable[[], Sequence[str]], *, silence_s: float = limits.START_SILENCE_S
+    ) -> None:
+        self.name = name
+        self.url = ""
+        """What its newest ready line named."""
+        self.restarts = 0
+        self._command = command
+        self._silence_s = silence_s
+        self._child: _Child | None = None
+        self._backoff = Backoff(Random(os.urandom(8)))
+        self._due_s = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.process.pid if self._child else None
+
+    def start(self) -> None:
+        """Start it and wait until it is ready. Raises `EnvironmentProblem` as `is_up` does."""
+        while not self.is_up():
+            time.sleep(_POLL_S)
+
+    def is_up(self) -> bool:
+        """Whether it has been ready; tends it until then. Raises `EnvironmentProblem` when it will not come up."""
+        child = self._child
+        if child is not None and not self.url:
+            code = child.process.poll()
+            if code is None and child.is_stuck(time.monotonic()):
+                self.stop()
+                raise EnvironmentProblem(
+                    f"the {self.name} did not start: it did nothing for {self._silence_s:g} s: see what it logged"
+                )
+            if code is not None and not _by_signal(code):
+                self.stop()
+                raise _ended(self.name, code)
+        self.tend()
+        return bool(self.url)
+
+    def tend(self) -> None:
+        """Start it when it does not run and its wait is over; kill it when its start is stuck. Call it often."""
+        now = time.monotonic()
+        child = self._child
+        if child is None:
+            if now >= self._due_s:
+                self.restarts += self._due_s > 0
+                self._child = _Child(self.name, self._command(), self._silence_s)
+        elif child.process.poll() is not None:
+            self._has_died(child, now)
+        elif child.url:
+            self.url = child.url
+        else:
+            child.watch_start(now)
+            if child.is_stuck(now):
+                log.error("part.stuck", part=self.name, after_s=self._silence_s)
+                child.process.kill()
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.stop()
+
+    def _has_died(self, child: _Child, now: float) -> None:
+        if now - child.started_s > _SETTLED_S:
+            self._backoff.reset()
+        wait_s = self._backoff.next_s()
+        log.warning("part.died", part=self.name, exit_code=child.process.returncode, restart_s=round(wait_s, 2))
+        child.let_go()
+        self._child = None
+        self._due_s = now + wait_s
+
+
+def _by_signal(code: int) -> bool:
+    return code < 0 or code == 128 + signal.SIGINT  # ours end with this one at an interrupt
+
+
+def _ended(name: str, code: int) -> EnvironmentProblem:
+    """The error for a part that ended by itself before it was ready."""
+    if code not in (1, 2):
+        return EnvironmentProblem(f"the {name} ended with {code} before it was ready: see what it logged")
+    problem = PartFailed(f"the {name} did not start: see its message above")
+    problem.exit_code = code
+    return problem
+
+
+def _work_of(pid: int) -> tuple[object, ...]:
+    """What a process has read, written and computed so far; nothing where the system does not say."""
+    try:
+        counted = Path(f"/proc/{pid}/io").read_text("ascii").split()
+        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return ()
+    waits_for_disk = status[0] == "D"  # a sync of gigabytes counts nothing until it is done
+    return counted[1], counted[3], status[11], status[12], waits_for_disk and time.monotonic()
+
+
+class Supervisor:
+    """Parts in their order of start; stopped in the reverse one."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = list(parts)
+        self._stop = threading.Event()
+
+    def start(self) -> bool:
+        """Start all, each when those before it are up; False when `stop` came first.
+
+        When one does not come up, or ^C comes first, all are stopped. Raises `EnvironmentProblem`.
+        """
+        try:
+            for count in range(1, len(self._parts) + 1):
+                while not all(part.is_up() for part in self._parts[:count]):  # earlier ones are tended by it
+                    if self._stop.wait(_POLL_S):
+                        self._stop_all()
+                        return False
+        except BaseException:
+            self._stop_all()
+            raise
+        return True
+
+    def run(self) -> None:
+        """Tend the parts until `stop`, then stop them."""
+        try:
+            while not self._stop.wait(_POLL_S):
+                for part in self._parts:
+                    part.tend()
+        finally:
+            self._stop_all()
+
+    def stop(self) -> None:
+        """End `start` or `run` soon. Any thread, and signal handlers."""
+        self._stop.set()
+
+    def _stop_all(self) -> None:
+        for part in reversed(self._parts):
+            part.stop()
+
+
+def starting(words: str) -> None:
+    """Tell whoever started this process what it does before it can serve."""
+    _tell(f"starting {words}")
+
+
+def ready(url: str) -> None:
+    """Tell whoever started this process that it serves now. Raises `BrokenPipeError` when they are gone."""
+    _tell(f"ready {url}")
+
+
+def _tell(line: str) -> None:
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())  # past the buffer, of which a failed write would leave the rest
+
+
+def stop_with_parent(stop: Callable[[], None]) -> None:
+    """Call `stop` when standard input closes: the supervisor is gone."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4_096):
+            pass
+        stop()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

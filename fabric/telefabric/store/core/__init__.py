@@ -1,0 +1,1 @@
+"""The store's rules: no socket, file, thread or clock."""

@@ -1,0 +1,165 @@
+"""Filling what version 3 added from the rows of an older file: in pieces, each a transaction that says how far it came.
+
+So it can be killed at any point and goes on from there, and the log stays short. A new file goes the same way, and is
+through at once. The result is what the writer would have written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+import structlog
+
+from telefabric import limits
+from telefabric.errors import StoreError
+from telefabric.store.core.outcomes import known_outcome
+from telefabric.store.file.columns import COLUMNS
+from telefabric.store.write import places, runs, seeds
+from telefabric_schemas import Episode, RunCompleted
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+log = structlog.get_logger("telefabric.store")
+
+_RUNS_A_PIECE = 100
+_STEPS_A_LOOK = 1_000_000
+"""Of SQLite's virtual machine, some hundredths of a second, between two words of a long statement."""
+_INDEXES = {
+    "episodes_by_return": "episodes (run, total_reward)",
+    "episodes_by_length": "episodes (run, length)",
+    "episodes_by_seed": "episodes (run, seed)",
+    "episodes_by_time": "episodes (run, time_ns)",
+}
+
+
+class Announcer:
+    """Logs how far a migration is, at most once a second, and how long it took; `tell` gets it in words."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._began_s = self._told_s = time.monotonic()
+        self._begun = False
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if not self._begun or now_s - self._told_s >= limits.LOG_INTERVAL_S:
+            self._begun, self._told_s = True, now_s
+            log.info("store.migrating", doing=doing, done=done, total=total)
+            self._tell(f"migrating {doing}, {100 * done // max(total, 1)} %")
+
+    def ended(self) -> None:
+        if self._begun:
+            log.info("store.migrated", seconds=round(time.monotonic() - self._began_s, 1))
+
+
+def unfinished(db: apsw.Connection) -> bool:
+    """An upgrade was begun and is not through."""
+    return bool(db.execute("SELECT count(*) FROM upgrade").get)
+
+
+def finish(db: apsw.Connection, path: Path, progress: Progress) -> None:
+    """Go on until all is filled. Raises `StoreError` when a reader makes the log too long."""
+    if not unfinished(db):
+        return
+    db.execute("PRAGMA temp_store = DEFAULT").fetchall()  # sorting for an index, in files when it is much
+    _in_pieces(db, path, "events", _newest_id(db), limits.UPGRADE_IDS, _fill_events, progress)
+    _in_pieces(db, path, "runs", int(db.execute("SELECT coalesce(max(run), 0) FROM runs").get), _RUNS_A_PIECE,
+               _fill_runs, progress)  # fmt: skip
+    for done, (name, columns) in enumerate(_INDEXES.items()):
+        with telling(db, partial(progress, "indexes", done, len(_INDEXES))):
+            db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+    db.execute("DELETE FROM upgrade")
+    db.execute("PRAGMA temp_store = MEMORY").fetchall()
+
+
+@contextmanager
+def telling(db: apsw.Connection, tell: Callable[[], None]) -> Iterator[None]:
+    """While a long statement runs, `tell` is called again and again."""
+
+    def look() -> bool:
+        tell()
+        return False
+
+    db.set_progress_handler(look, _STEPS_A_LOOK)
+    try:
+        yield
+    finally:
+        db.set_progress_handler(None)
+
+
+def _newest_id(db: apsw.Connection) -> int:
+    return max(int(db.execute(f"SELECT coalesce(max(id), 0) FROM {table}").get) for table in COLUMNS)
+
+
+def _in_pieces(
+    db: apsw.Connection, path: Path, piece: str, total: int, size: int,
+    fill: Callable[[apsw.Connection, int, int], None], progress: Progress,
+) -> None:  # fmt: skip
+    done = int(db.execute("SELECT done FROM upgrade WHERE piece = ?", (piece,)).get or 0)
+    while done < total:
+        progress(piece, done, total)
+        until = min(done + size, total)
+        with db:
+            fill(db, done, until)
+            db.execute("UPDATE upgrade SET done = ? WHERE piece = ?", (until, piece))
+        done = until
+        _require_short_log(path)
+
+
+def _require_short_log(path: Path) -> None:
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size > limits.LOG_BYTES_MAX:
+        raise StoreError(
+            f"{log} has grown to {log.stat().st_size / 2**20:,.0f} MiB because another process reads {path}: end that "
+            "process; the migration goes on where it is when the store is started again"
+        )
+
+
+def _fill_events(db: apsw.Connection, after: int, until: int) -> None:
+    for table in places.KINDS:
+        places.count_again(db, table, after, until)
+    of_piece = "SELECT event, id FROM episodes WHERE id > ? AND id <= ?"
+    found: list[tuple[Any, ...]] = db.execute(of_piece, (after, until)).fetchall()
+    seeded = ((seeds.column(_episode.decode(event).seed), number) for event, number in found)
+    db.executemany("UPDATE episodes SET seed = ? WHERE id = ?", (row for row in seeded if row[0] is not None))
+
+
+def _fill_runs(db: apsw.Connection, after: int, until: int) -> None:
+    """How each stream ended, and from that each run."""
+    ended: list[tuple[Any, ...]] = db.execute(
+        "SELECT stream, outcome FROM streams WHERE run > ? AND run <= ? AND outcome IS NOT NULL", (after, until)
+    ).fetchall()
+    for stream, outcome in ended:
+        _fill_stream(db, stream, outcome)
+    for run in range(after + 1, until + 1):
+        runs.settle(db, run)
+
+
+def _fill_stream(db: apsw.Connection, stream: int, outcome: str) -> None:
+    """Its reason and its last word: by its own word where it gave one."""
+    told = db.execute(
+        "SELECT event FROM lifecycle WHERE stream = ? AND kind = 'run_completed' ORDER BY seq DESC LIMIT 1", (stream,)
+    ).get
+    if told is None or outcome == "lost":
+        runs.keep_last_word(db, stream)
+        db.execute(
+            "UPDATE streams SET outcome_reason = 'no word from ' || worker_id || ' any more' WHERE stream = ?",
+            (stream,),
+        )
+        return
+    end = _completed.decode(told)
+    word, reason = known_outcome(end.outcome, end.reason)
+    db.execute("UPDATE streams SET outcome = ?, outcome_reason = ?, last_ns = ? WHERE stream = ?",
+               (word, reason, end.time_ns, stream))  # fmt: skip
+
+
+_episode: msgspec.msgpack.Decoder[Episode] = msgspec.msgpack.Decoder(Episode)
+_completed: msgspec.msgpack.Decoder[RunCompleted] = msgspec.msgpack.Decoder(RunCompleted)

@@ -1,0 +1,224 @@
+"""Does a store file agree with itself: its rows counted and decoded again, against its columns and its watermarks.
+
+It reads in short pages, beside a running store: what must be there is what the watermarks said at the start, and what
+may be there is what they say at the end. SQLite's own check is one long statement, which holds the log meanwhile.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import apsw
+import msgspec
+
+from telefabric.store.file import access, upgrade
+from telefabric.store.file.columns import COLUMNS, RANGES
+from telefabric.store.file.database import DAMAGE, explain, open_reader
+from telefabric.store.write.places import EVERY, KINDS
+from telefabric.store.write.rows import UNREADABLE, Place, row_of
+from telefabric_schemas import events
+
+_PAGE_ROWS = 2_000
+_SEQ, _LAST_SEQ, _REASON = 3, 4, 5
+REPORTED = ("gap", "quarantine")
+"""Findings that the store has told of itself; all others contradict what it claims."""
+
+_SEED = COLUMNS["episodes"].index("seed")
+
+Row = tuple[Any, ...]
+Progress = Callable[[int, int], None]
+"""Called with the seqs looked at and those that there are."""
+
+
+class Finding(NamedTuple):
+    """Something to know about a file; `stream` is the id in hexadecimal, empty for the file as a whole."""
+
+    kind: str
+    """`gap`, `quarantine`, `missing`, `duplicate`, `beyond`, `differs` or `damaged`."""
+    stream: str
+    first_seq: int
+    last_seq: int
+    detail: str
+
+    @property
+    def contradicts(self) -> bool:
+        return self.kind not in REPORTED
+
+
+class Report(NamedTuple):
+    """What was looked at, and what was found."""
+
+    streams: int
+    rows: int
+    findings: list[Finding]
+
+    @property
+    def contradictions(self) -> int:
+        return sum(finding.contradicts for finding in self.findings)
+
+
+def verify(path: Path, progress: Progress = lambda done, total: None) -> Report:
+    """Look at all of a store file. Raises `telefabric.errors.StoreError` when it cannot be read to its end."""
+    connection = open_reader(path)
+    try:
+        report = _verify(connection, progress)
+        if connection.still:
+            access.require_still(path)
+        return report
+    except (apsw.Error, *DAMAGE) as error:
+        raise explain(path, error) from None
+    finally:
+        connection.close()
+
+
+def _verify(db: apsw.Connection, progress: Progress) -> Report:
+    damage = [
+        Finding("damaged", "", 0, 0, str(told))
+        for (told,) in db.execute("PRAGMA integrity_check").fetchall()
+        if told != "ok"
+    ]
+    try:
+        report = _count(db, progress)
+    except TypeError:
+        if not damage:
+            raise
+        return Report(0, 0, damage)  # SQLite has named the column whose value is of another type
+    return report._replace(findings=damage + report.findings)
+
+
+def _count(db: apsw.Connection, progress: Progress) -> Report:
+    findings: list[Finding] = []
+    streams: list[Row] = db.execute(
+        "SELECT stream, stream_id, coalesce(stored_seq, 0), run, run_id"
+        " FROM streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)"
+    ).fetchall()
+    done = rows = 0
+    total = sum(stored for _, _, stored, _, _ in streams)
+    is_filled = not upgrade.unfinished(db)
+    for stream, stream_id, stored, run, run_id in streams:
+        place, name = Place(run, stream, run_id, stream_id), stream_id.hex()
+        expected = 1
+        found = _Places()
+        for table, row in heapq.merge(*(_rows(db, table, stream) for table in COLUMNS), key=_place_in_stream):
+            rows += 1
+            first, last = row[_SEQ], row[_LAST_SEQ] if table in RANGES else row[_SEQ]
+            findings += _told(place, table, row, first, last, is_filled=is_filled)
+            if table == "quarantine" and row[_REASON] == "conflict":
+                continue
+            if first > expected:
+                findings.append(Finding("missing", name, expected, first - 1, "no row and no gap"))
+            if first < expected:
+                findings.append(Finding("duplicate", name, first, min(last, expected - 1), f"again in {table}"))
+            if table in KINDS:
+                found.add(table, row)
+            expected = max(expected, last + 1)
+            if rows % _PAGE_ROWS == 0:
+                progress(done + min(last, stored), total)
+        if expected <= stored:
+            findings.append(Finding("missing", name, expected, stored, "no row and no gap"))
+        if is_filled and not any(one.stream == name and one.contradicts for one in findings):  # else they differ, too
+            findings += found.compare(db, stream, name, expected - 1)
+        now = int(db.execute("SELECT stored_seq FROM watermarks WHERE stream = ?", (stream,)).get or 0)
+        if expected - 1 > now:
+            findings.append(Finding("beyond", name, now + 1, expected - 1, f"the watermark is {now}"))
+        done += stored
+        progress(done, total)
+    return Report(len(streams), rows, findings)
+
+
+class _Places:
+    """The counts and places that the rows of a stream lead to."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._places: dict[tuple[str, str, int], Row] = {}
+
+    def add(self, table: str, row: Row) -> None:
+        columns = COLUMNS[table]
+        key = KINDS[table], row[columns.index("agent_id")]
+        number = self._counts[key]
+        self._counts[key] = number + 1
+        if number % EVERY == 0:
+            names = ("seq", "id", "global_step", "time_ns")
+            self._places[(*key, number)] = tuple(
+                row[columns.index(each)] if each in columns else None for each in names
+            )
+
+    def compare(self, db: apsw.Connection, stream: int, name: str, last_seq: int) -> Iterator[Finding]:
+        """With what the file says; what a running store has added since is left out."""
+        columns = "kind, agent_id, n, seq, id, global_step, time_ns"
+        stored: list[Row] = db.execute(
+            f"SELECT {columns} FROM places WHERE stream = ? AND seq <= ?", (stream, last_seq)
+        ).fetchall()
+        told = {row[:3]: row[3:] for row in stored}
+        for key in sorted(self._places.keys() | told.keys()):
+            if told.get(key) != self._places.get(key):
+                seq = (self._places.get(key) or told[key])[0]
+                yield Finding("differs", name, seq, seq, f"place {key[2]} of {key[0]} of {key[1]} is not where it says")
+        counts: list[Row] = db.execute("SELECT kind, agent_id, n FROM counts WHERE stream = ?", (stream,)).fetchall()
+        for kind, agent_id, n in counts:
+            counted = self._counts.pop((kind, agent_id), 0)
+            grown = int(db.execute("SELECT stored_seq FROM watermarks WHERE stream = ?", (stream,)).get or 0) > last_seq
+            if n < counted or (n > counted and not grown):
+                yield Finding(
+                    "differs", name, 1, last_seq, f"{n} rows of {kind} of {agent_id} are counted as {counted}"
+                )
+        for (kind, agent_id), counted in self._counts.items():
+            yield Finding("differs", name, 1, last_seq, f"{counted} rows of {kind} of {agent_id} have no count")
+
+
+def _place_in_stream(found: tuple[str, Row]) -> int:
+    return int(found[1][_SEQ])
+
+
+def _rows(db: apsw.Connection, table: str, stream: int) -> Iterator[tuple[str, Row]]:
+    """The rows of a stream by seq, a page at a time; no statement stays open between pages."""
+    seq = number = -1
+    columns = ", ".join(COLUMNS[table])
+    query = f"SELECT {columns} FROM {table} WHERE stream = ? AND (seq, id) > (?, ?) ORDER BY seq, id LIMIT {_PAGE_ROWS}"
+    while page := cast("list[Row]", db.execute(query, (stream, seq, number)).fetchall()):
+        for row in page:
+            yield table, row
+        number, seq = page[-1][0], page[-1][_SEQ]
+
+
+def _told(place: Place, table: str, row: Row, first: int, last: int, *, is_filled: bool) -> Iterator[Finding]:
+    """What a row alone tells; `is_filled` is False while an older file has no seeds yet."""
+    name = place.stream_id.hex()
+    if table == "gaps":
+        yield Finding("gap", name, first, last, str(row[_REASON]))
+    if table == "quarantine":
+        yield Finding("quarantine", name, first, last, f"{row[_REASON]}: {row[6]}")
+    elif not (_is_its_gap(row, place) if table == "gaps" else _is_its_event(table, row, place, is_filled)):
+        yield Finding("differs", name, first, last, f"row {row[0]} of {table} is not what its event says")
+
+
+def _is_its_event(table: str, row: Row, place: Place, is_filled: bool) -> bool:
+    made_of, again = row_of(row[0], place, row[_SEQ], row[-1])
+    if table == made_of == "episodes" and not is_filled:
+        again[_SEED] = row[_SEED]
+    return made_of == table and all(map(_same, row, again))
+
+
+def _is_its_gap(row: Row, place: Place) -> bool:
+    """A batch whose first seqs were stored already left the rest of its gap."""
+    _, run, _, first, last, reason, time_ns, event = row
+    if run != place.run:
+        return False
+    try:
+        gap = _gap.decode(event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return bool(reason == UNREADABLE)
+    return (gap.last_seq, gap.reason, gap.time_ns) == (last, reason, time_ns) and gap.seq <= first
+
+
+def _same(stored: object, made: object) -> bool:
+    """A number that is none is stored as null."""
+    return stored == made or (stored is None and made != made)
+
+
+_gap: msgspec.msgpack.Decoder[events.Gap] = msgspec.msgpack.Decoder(events.Gap)

@@ -1,0 +1,91 @@
+"""The store's figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from telefabric.metrics.figures import COUNTER, GAUGE, HISTOGRAM, Family, Figures, Histogram
+
+_P = "telefabric_store_"
+_BOUNDS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+"""Of SQLite's write-ahead log: https://www.sqlite.org/fileformat2.html#walformat"""
+
+FAMILIES = (
+    Family(_P + "stored_events_total", COUNTER, "Events committed, quarantined ones included.", (), "stored"),
+    Family(_P + "quarantined_events_total", COUNTER, "Events committed that could not be read.", (), "quarantined"),
+    Family(
+        _P + "refused_batches_total", COUNTER, "Batches that were not taken, by verdict.", ("verdict",), "refused"
+    ),
+    Family(_P + "commit_seconds", HISTOGRAM, "Time of a commit, from its first row to the end of the sync."),
+    Family(_P + "file_bytes", GAUGE, "Length of the store file without its log.", (), "file_bytes"),
+    Family(_P + "log_bytes", GAUGE, "Length of the write-ahead log.", (), "log_bytes"),
+    Family(_P + "log_frames", GAUGE, "Pages that the write-ahead log has room for.", (), "log_frames"),
+    Family(_P + "log_held_seconds", GAUGE, "How long a reader has held the log; 0 for none.", (), "log_held_s"),
+    Family(_P + "checkpoints_total", COUNTER, "Checkpoints: done, or held by a reader.", ("outcome",), "checkpoints"),
+    Family(_P + "checkpointed_frames_total", COUNTER, "Pages moved from the log into the file."),
+    Family(_P + "streams_known", GAUGE, "Streams that are kept in memory.", (), "streams_known"),
+    Family(_P + "streams_lost_total", COUNTER, "Streams that were called lost.", (), "streams_lost"),
+    Family(_P + "streams_revived_total", COUNTER, "Lost streams that spoke again.", (), "streams_revived"),
+    Family(_P + "expired_frames_total", COUNTER, "Frames whose pictures went for want of room.", (), "frames_expired"),
+    Family(_P + "attached", GAUGE, "1 while the broker has it as a subscriber and is heard.", (), "attached"),
+    Family(_P + "writing", GAUGE, "1 while the file can be written, 0 after a failure.", (), "writing"),
+    Family(_P + "failures_total", COUNTER, "How often the file failed.", (), "failures"),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a store counts from its start on."""
+
+    stored_events: int = 0
+    quarantined_events: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Batches by verdict."""
+    commits: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
+    changes: Counter[str] = field(default_factory=Counter)
+    """Streams lost and revived."""
+    failures: int = 0
+
+
+class Standing(NamedTuple):
+    """How a store stands at a moment."""
+
+    file_bytes: int
+    log_bytes: int
+    page_bytes: int
+    log_held_s: float
+    checkpoints: Mapping[str, int]
+    checkpointed_frames: int
+    streams_known: int
+    frames_expired: int
+    attached: bool
+    writing: bool
+
+
+def figures(tally: Tally, now: Standing) -> Figures:
+    values: dict[str, float] = {
+        "stored_events_total": tally.stored_events,
+        "quarantined_events_total": tally.quarantined_events,
+        "file_bytes": now.file_bytes,
+        "log_bytes": now.log_bytes,
+        "log_frames": max(now.log_bytes - _LOG_HEADER_BYTES, 0) // (now.page_bytes + _FRAME_HEADER_BYTES),
+        "log_held_seconds": now.log_held_s,
+        "checkpointed_frames_total": now.checkpointed_frames,
+        "streams_known": now.streams_known,
+        "expired_frames_total": now.frames_expired,
+        "streams_lost_total": tally.changes["lost"],
+        "streams_revived_total": tally.changes["revived"],
+        "attached": int(now.attached),
+        "writing": int(now.writing),
+        "failures_total": tally.failures,
+    }
+    return {
+        _P + "refused_batches_total": {(verdict,): count for verdict, count in tally.refused.items()},
+        _P + "commit_seconds": {(): tally.commits.distribution()},
+        _P + "checkpoints_total": {(outcome,): count for outcome, count in now.checkpoints.items()},
+        **{_P + name: {(): value} for name, value in values.items()},
+    }

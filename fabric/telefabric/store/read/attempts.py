@@ -1,0 +1,73 @@
+"""Which stream is meant by a place that names none: the newest one of the newest attempt that has it.
+
+A place is (stream, agent, environment, episode, step): two workers of a run, or two attempts at it, may have the same
+episode. What an `episode_voided` event covers is no place, unless voided ones are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from telefabric.store.read import query
+
+Ask = Callable[[str, Iterable[Any]], Iterable[tuple[Any, ...]]]
+"""Runs a statement with its values."""
+
+OF_RUN = "run = (SELECT run FROM runs WHERE run_id = ?)"
+OF_EPISODE = f"{OF_RUN} AND agent_id = ? AND env_index = ? AND episode_index = ?"
+
+
+def not_voided(table: str) -> str:
+    """The condition that an event of its stream has not voided this row of an episode."""
+    same = " AND ".join(
+        f"voids.{column} = {table}.{column}" for column in ("stream", "agent_id", "env_index", "episode_index")
+    )
+    return f"NOT EXISTS (SELECT 1 FROM voids WHERE {same} AND voids.seq > {table}.seq)"
+
+
+def streams_at(ask: Ask, table: str, question: query.StepsOf | query.FramesOf | query.FrameAt) -> list[tuple[Any, ...]]:
+    """Number and id of each stream with rows of an episode, the one that is meant first; of one that is named, that."""
+    if question.stream_id is not None:
+        return list(ask("SELECT stream, stream_id FROM streams WHERE stream_id = ?", (question.stream_id,)))
+    streams = list(
+        ask(
+            f"SELECT stream, stream_id FROM streams WHERE {OF_RUN} ORDER BY attempt DESC, started_ns DESC, stream DESC",
+            (question.run_id,),
+        )
+    )
+    if len(streams) < 2:
+        return streams
+    counting = "" if question.voided else f" AND {not_voided(table)}"
+    episode = (question.run_id, question.agent_id, question.env_index, question.episode_index)
+    having = {row[0] for row in ask(f"SELECT DISTINCT stream FROM {table} WHERE {OF_EPISODE}{counting}", episode)}
+    return [row for row in streams if row[0] in having]
+
+
+def voided_below(ask: Ask, stream: int, question: query.StepsOf | query.FramesOf | query.FrameAt) -> int:
+    """The seq of the last void of an episode in its stream: what has a smaller one does not count."""
+    if question.voided:
+        return 0
+    of_place = "SELECT coalesce(max(seq), 0) FROM voids WHERE stream = ? AND agent_id = ? AND env_index = ?"
+    values = (stream, question.agent_id, question.env_index, question.episode_index)
+    ((seq,),) = ask(f"{of_place} AND episode_index = ?", values)
+    return int(seq)
+
+
+def older(ask: Ask, run_id: str) -> list[bytes]:
+    """The streams of all attempts at a run but the newest, the newer first."""
+    found = ask(
+        f"SELECT stream_id FROM streams WHERE {OF_RUN}"
+        f" AND attempt < (SELECT max(attempt) FROM streams WHERE {OF_RUN}) ORDER BY attempt DESC, stream DESC",
+        (run_id, run_id),
+    )
+    return [bytes(row[0]) for row in found]
+
+
+def newest_attempt(table: str, place: Iterable[str], counting: str = "") -> str:
+    """The condition that no newer attempt at the run has the same place as this row, in a join with `streams`."""
+    same = "".join(f" AND newer.{column} = {table}.{column}" for column in place)
+    return (
+        f"NOT EXISTS (SELECT 1 FROM streams AS its JOIN {table} AS newer ON newer.stream = its.stream"
+        f" WHERE its.run = streams.run AND its.attempt > streams.attempt{same}{counting})"
+    )

@@ -1,0 +1,347 @@
+"""Questions to a store: what can be asked, and what comes back. See QUERY.md.
+
+A request is two frames to a ROUTER, a number of 8 bytes that the asker chose and the question; a reply is three: that
+number, one of `OK`, `USAGE` and `FAILED`, and the answer or a sentence in UTF-8. Questions are MessagePack arrays whose
+first item names them, answers are `Page`; unknown trailing fields are skipped on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, TypeVar, Union
+
+import msgspec
+from msgspec import Meta
+
+from telefabric import limits
+from telefabric.errors import UsageError
+from telefabric.wire.control import Count, Id, Name, StreamSeq
+from telefabric.wire.names import require_short
+
+NUMBER_BYTES = 8
+OK, USAGE, FAILED = b"ok", b"usage", b"failed"
+REPLY_BYTES_MAX = limits.MESSAGE_BYTES_MAX + limits.MIB
+"""One event of the largest size and its envelope; a page of several stays below `limits.QUERY_BYTES_MAX` and names."""
+STREAMS_A_QUESTION_MAX = 10_000
+
+T = TypeVar("T")
+
+Limit = Annotated[int, Meta(ge=0, le=limits.QUERY_ROWS_MAX)]
+Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Kinds = Annotated[list[Name], Meta(max_length=32)]
+
+
+# -- answers -----------------------------------------------------------------------------------------------------
+class Page(msgspec.Struct, Generic[T], array_like=True):
+    """Some rows, whether there are more, and the number or id from which to ask on."""
+
+    rows: list[T]
+    more: bool
+    last: int = 0
+    others: list[bytes] = msgspec.field(default_factory=list)
+    """Streams that hold the same place and were left out, the newest first: the question named no stream."""
+
+
+class StoredEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One row of any event table.
+
+    `kind` is the event's own, or ``quarantine``. `seq` is its number in the stream; a gap and a quarantined batch cover
+    `seq` to `last_seq`, all others only `seq`. A quarantined batch with the reason ``conflict`` contradicts what is
+    stored, and covers nothing. `agent_id` is the stream's for kinds that name none. `reason` is null but for gaps and
+    quarantine, `detail` but for quarantine.
+    """
+
+    id: int
+    kind: str
+    run_id: str
+    worker_id: str
+    stream_id: bytes
+    seq: int
+    last_seq: int
+    agent_id: str
+    time_ns: int
+    reason: str | None
+    detail: str | None
+    event: bytes
+    """As received: one event, or the records of a whole quarantined batch."""
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    run: int
+    """The file's own number of it, in order of appearance."""
+    run_id: str
+    status: str
+    reason: str | None
+    created_ns: int
+    started_ns: int | None
+    finished_ns: int | None
+    control_mode: str
+    metadata: bytes
+    """A MessagePack map; `telefabric_schemas.values.decode` reads it."""
+    tags: str
+    notes: str
+    attempts: int = 1
+    helpers: int = 0
+    """Streams that helped another one, such as a pool's."""
+    superseded: int = 0
+    """Streams that were lost, failed or cancelled, after which the run was taken up again."""
+
+
+class Stream(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    stream: int
+    stream_id: bytes
+    run_id: str
+    worker_id: str
+    agent_id: str
+    started_ns: int
+    host: str | None
+    pid: int | None
+    sdk_version: str | None
+    outcome: str | None
+    stored_seq: int
+    """Watermark; 0 when nothing of the stream is stored."""
+    parent: bytes | None = None
+    """The stream that this one helps."""
+    attempt: int = 1
+    role: str = "counts"
+    """Whether its outcome is the run's: ``counts``, ``helper`` or ``superseded``."""
+    outcome_reason: str | None = None
+    last_ns: int | None = None
+    """Its last word; null while it runs."""
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    stream: int
+    stream_id: bytes
+    stored_seq: int
+
+
+class EpisodeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The columns of an episode."""
+
+    id: int
+    stream_id: bytes
+    seq: int
+    agent_id: str
+    env_index: int
+    episode_index: int
+    total_reward: float | None
+    length: int | None
+    global_step: int | None
+    end_reason: str | None
+    game_id: str | None
+    time_ns: int
+    control_mode: str
+    seed: int | str | None = None
+    """An integer, or JSON."""
+
+    @property
+    def key(self) -> EpisodeKey:
+        return EpisodeKey(self.agent_id, self.env_index, self.episode_index, self.id)
+
+
+class Series(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A numeric series of an agent: ``reward``, ``return`` or ``metric/NAME``."""
+
+    agent_id: str
+    series: str
+
+
+class Bucket(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """``256 ** level`` steps of a series of one stream; total is null when it is no number."""
+
+    stream: int
+    stream_id: bytes
+    bucket: int
+    min: float
+    max: float
+    first: float
+    last: float
+    total: float | None
+    count: int
+
+    @property
+    def key(self) -> BucketKey:
+        return BucketKey(self.stream, self.bucket)
+
+
+# -- questions ---------------------------------------------------------------------------------------------------
+class Question(msgspec.Struct, array_like=True):
+    """Root of all questions."""
+
+
+class EpisodeKey(msgspec.Struct, array_like=True, frozen=True):
+    """Where an episode stands among those of its run."""
+
+    agent_id: str
+    env_index: Int
+    episode_index: Int
+    id: Int
+
+
+class StepKey(msgspec.Struct, array_like=True, frozen=True):
+    """Where a step stands among those of its episode."""
+
+    step_index: Int
+    id: Int
+
+
+class BucketKey(msgspec.Struct, array_like=True, frozen=True):
+    stream: Int
+    bucket: Int
+
+
+class Runs(Question, tag="runs"):
+    """Runs by number, after `after`; one by name with `run_id`."""
+
+    run_id: Name | None
+    after: Count
+    limit: Limit
+
+
+class Streams(Question, tag="streams"):
+    run_id: Name | None
+    after: Count
+    limit: Limit
+
+
+class Marks(Question, tag="marks"):
+    run_id: Name | None
+    after: Count
+    limit: Limit
+
+
+class Events(Question, tag="events"):
+    """Events of all tables with an id above `since_id`, in the order of id. `name` is a metric's."""
+
+    since_id: Count
+    run_id: Name | None
+    kinds: Kinds | None
+    agent_id: str | None
+    name: str | None
+    limit: Limit
+
+
+class Newest(Question, tag="newest"):
+    """The newest events, in the order of id."""
+
+    run_id: Name | None
+    kinds: Kinds | None
+    agent_id: str | None
+    limit: Limit
+
+
+class Since(Question, tag="since"):
+    """Events of one kind, ``step`` or ``episode``, after a seq of each stream."""
+
+    kind: str
+    marks: Annotated[list[StreamSeq], Meta(max_length=STREAMS_A_QUESTION_MAX)]
+    limit: Limit
+
+
+class StreamSince(Question, tag="stream_since"):
+    """Events of all kinds of one stream after a seq, in the order of seq."""
+
+    stream_id: Id
+    seq: Count
+    limit: Limit
+
+
+class EpisodesOf(Question, tag="episodes_of"):
+    """Episodes of a run by agent, environment and index, after `after`.
+
+    Of a place that several attempts have, those of the newest, unless a stream is named. Voided ones when asked for.
+    """
+
+    run_id: Name
+    agent_id: str | None
+    after: EpisodeKey | None
+    limit: Limit
+    stream_id: Id | None = None
+    voided: bool = False
+
+
+class StepsOf(Question, tag="steps_of"):
+    """Steps of one episode by index, after `after`: of one stream, the newest of the newest attempt unless named."""
+
+    run_id: Name
+    agent_id: str
+    env_index: Int
+    episode_index: Int
+    after: StepKey | None
+    limit: Limit
+    stream_id: Id | None = None
+    voided: bool = False
+
+
+class FrameOf(Question, tag="frame_of"):
+    run_id: Name
+    frame_ref: str
+    stream_id: Id | None = None
+
+
+class FrameAt(Question, tag="frame_at"):
+    """The stored frame of a step, or the nearest of its episode; of one stream, as steps."""
+
+    run_id: Name
+    agent_id: str
+    env_index: Int
+    episode_index: Int
+    step_index: Int
+    stream_id: Id | None = None
+    voided: bool = False
+
+
+class FramesOf(Question, tag="frames_of"):
+    """Stored frames of one episode by step, after `after`; of one stream, as steps."""
+
+    run_id: Name
+    agent_id: str
+    env_index: Int
+    episode_index: Int
+    after: StepKey | None
+    limit: Limit
+    stream_id: Id | None = None
+    voided: bool = False
+
+
+class SeriesOf(Question, tag="series_of"):
+    """Series by agent and name, after `after`."""
+
+    run_id: Name
+    after: Series | None = None
+    limit: Limit = limits.QUERY_ROWS_MAX
+
+
+class Buckets(Question, tag="buckets"):
+    """Overview of one series by stream and bucket: of one stream, or of all of a run.
+
+    Of a bucket of a run that several attempts have, those of the newest.
+    """
+
+    run_id: Name | None
+    stream_id: Id | None
+    agent_id: str
+    series: str
+    level: Int
+    first_bucket: Int
+    last_bucket: Int
+    after: BucketKey | None
+    limit: Limit
+
+
+AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
+    Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, FrameAt, FramesOf,
+    SeriesOf, Buckets,
+]  # fmt: skip
+
+_decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQuestion)
+
+
+def decode_question(data: bytes) -> AnyQuestion:
+    """Raises `UsageError` for anything that is not a question."""
+    try:
+        question = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"the store does not understand the question: {error}") from None
+    require_short("the question", (getattr(question, field, None) or "" for field in ("run_id", "agent_id")))
+    return question

@@ -1,0 +1,186 @@
+"""The query service: answers questions about a store file on a socket of its own.
+
+It is a process of its own (``python -m telefabric.store.read.query_service --listen URL --store FILE``): SQLite gives
+the interpreter lock away at every row, and a second busy thread in the store's process would hold up its commits. It is
+a part under `telefabric.service.supervisor`: it says ``ready URL``, and ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, UsageError
+from telefabric.metrics.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
+from telefabric.metrics.summary import Health, endpoint_of
+from telefabric.peer.core.mistakes import Quota
+from telefabric.peer.sockets import bind, common_options
+from telefabric.service.logs import set_up_logs
+from telefabric.service.supervisor import ready, stop_with_parent
+from telefabric.settings import OFF, metrics_endpoint
+from telefabric.store.read.file_reader import FileReader
+from telefabric.store.read.query import FAILED, NUMBER_BYTES, OK, USAGE, AnyQuestion, decode_question
+
+HWM = 4
+"""Messages per asker and direction: one that does not read its answers holds so many pages and gets no more."""
+_POLL_MS = 100
+_NO_REQUEST = f"a request is two frames: a number of {NUMBER_BYTES} bytes, and the question".encode()
+_UNREADABLE = "unreadable"
+"""The kind of what is no question."""
+_BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+FAMILIES = (
+    Family(
+        "telefabric_query_questions_total", COUNTER, "Questions by their kind and how they ended.", ("kind", "outcome"),
+        "questions",
+    ),
+    Family(
+        "telefabric_query_bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"
+    ),
+    Family(
+        "telefabric_query_unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"
+    ),
+    Family("telefabric_query_seconds", HISTOGRAM, "Time from a question to its answer."),
+)  # fmt: skip
+
+
+class QueryService:
+    """Binds and opens the file on construction, answers in `run` until `stop`, one question at a time.
+
+    Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use or a file that cannot be
+    read. `counts` says how many requests were answered, refused and dropped. `show` is given its figures once a second.
+    """
+
+    def __init__(
+        self,
+        listen: Address,
+        path: Path,
+        *,
+        deadline_s: float = limits.QUERY_DEADLINE_S,
+        show: Callable[[Figures], None] | None = None,
+    ) -> None:
+        listen.require_loopback()
+        self._stop = threading.Event()
+        self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._stop.is_set)
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        common_options(self._socket)
+        self._socket.set(zmq.ROUTER_MANDATORY, 1)
+        self._socket.set(zmq.RCVHWM, HWM)
+        self._socket.set(zmq.SNDHWM, HWM)
+        self._socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
+        self._socket.set(zmq.HANDSHAKE_IVL, 5_000)
+        self.counts: Counter[str] = Counter()
+        self._questions: Counter[Labels] = Counter()
+        self._seconds = Histogram(_BOUNDS_S)
+        self._quota = Quota()
+        self._health = Health("query", FAMILIES, show, time.monotonic_ns())
+        try:
+            self.address = bind(self._socket, listen)
+        except EnvironmentProblem as error:
+            self._close()
+            raise EnvironmentProblem(f"the store's queries: {error}") from None
+
+    def stop(self) -> None:
+        """End `run` soon, a question in work included. Any thread, and signal handlers."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Answer until `stop`; closes socket and file at the end. Nothing that comes in can end it."""
+        try:
+            while not self._stop.is_set():
+                if self._socket.poll(_POLL_MS):
+                    self._turn(self._socket.recv_multipart())
+                self._health.tend(self._figures, time.monotonic_ns())
+        finally:
+            self._close()
+
+    def _turn(self, frames: list[bytes]) -> None:
+        if len(frames) != 3 or len(frames[1]) != NUMBER_BYTES:
+            self.counts["bad_request"] += 1
+            if self._quota.grants(frames[0], time.monotonic_ns()):
+                number = next((one for one in frames[1:] if len(one) == NUMBER_BYTES), bytes(NUMBER_BYTES))
+                self._reply([frames[0], number, USAGE, _NO_REQUEST])
+            return
+        peer, number, data = frames
+        began_s, kind = time.monotonic(), _UNREADABLE
+        try:
+            question = decode_question(data)
+            kind = _kind(question)
+            status, body = OK, _encoder.encode(self._reader.answer(question))
+        except UsageError as error:
+            status, body = USAGE, str(error).encode()
+        except StoreError as error:
+            status, body = FAILED, str(error).encode()
+        self.counts[status.decode()] += 1
+        self._questions[kind, status.decode()] += 1
+        self._seconds.observe(time.monotonic() - began_s)
+        self._reply([peer, number, status, body])
+
+    def _reply(self, frames: list[bytes]) -> None:
+        try:
+            self._socket.send_multipart(frames, zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self.counts["gone" if error.errno == zmq.EHOSTUNREACH else "not_reading"] += 1
+
+    def _figures(self, now_ns: int) -> Figures:
+        return {
+            "telefabric_query_questions_total": dict(self._questions),
+            "telefabric_query_bad_requests_total": {(): self.counts["bad_request"]},
+            "telefabric_query_unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
+            "telefabric_query_seconds": {(): self._seconds.distribution()},
+        }
+
+    def _close(self) -> None:
+        self._context.destroy(linger=0)
+        self._reader.close()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The process: says ``ready URL`` and answers until its standard input closes."""
+    parser = argparse.ArgumentParser(description="Answer questions about a store file; ends with its standard input.")
+    parser.add_argument("--listen", required=True, help="tcp://HOST:PORT on this machine; port 0 takes any free one")
+    parser.add_argument("--store", required=True, type=Path, help="the store file")
+    parser.add_argument("--metrics", default=OFF, help="where Prometheus finds its metrics")
+    parser.add_argument("--log-format")
+    parser.add_argument("--log-level")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the whole terminal; the parent decides
+    try:
+        set_up_logs(given.log_format, given.log_level)
+        endpoint = endpoint_of("query", metrics_endpoint(given.metrics), FAMILIES)
+        service = QueryService(Address.parse(given.listen), given.store, show=endpoint.show if endpoint else None)
+    except TelefabricError as error:
+        print(f"telefabric: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    stop_with_parent(service.stop)
+    try:
+        ready(service.address.url)
+    except BrokenPipeError:  # whoever started it has gone meanwhile
+        sys.exit(1)
+    os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
+    service.run()
+
+
+def _kind(question: AnyQuestion) -> str:
+    """Its tag on the wire."""
+    return str(question.__struct_config__.tag)
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+if __name__ == "__main__":
+    main()

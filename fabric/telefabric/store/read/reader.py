@@ -1,0 +1,286 @@
+"""Reading a store: one interface, over the file itself or over the store's query service.
+
+Every answer is a short page: at most `limits.QUERY_ROWS_MAX` rows and about `limits.QUERY_BYTES_MAX` bytes, read in one
+transaction that ends with the page and is cut off after `limits.QUERY_DEADLINE_S`. So no reader holds up the writer's
+checkpoints, and within a page all tables show the same moment: an event that is stored while one pages has a higher
+`id` than all that were seen, and comes in a later page.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from telefabric import limits
+from telefabric.errors import UsageError
+from telefabric.store.read import query
+from telefabric.store.read.query import (
+    Bucket,
+    BucketKey,
+    EpisodeKey,
+    EpisodeRow,
+    Mark,
+    Page,
+    Run,
+    Series,
+    StepKey,
+    StoredEvent,
+    Stream,
+)
+from telefabric.wire.control import StreamSeq
+from telefabric_schemas import DURABLE_KINDS
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+QUARANTINE = "quarantine"
+KINDS = (*sorted(DURABLE_KINDS), QUARANTINE)
+"""All that `StoredEvent.kind` can be."""
+FIRST_BUCKET, LAST_BUCKET = -(2**63), 2**63 - 1
+
+
+class Reader(ABC):
+    """What can be read of a store. One thread at a time; close it, or use it in a `with`.
+
+    A run, stream or agent that is not stored yet has no rows; that is no error. All methods raise `StoreError` when the
+    file cannot be read or a question takes too long, `UsageError` for a question that makes no sense, and over the
+    network `Unreachable`. `where` names the store for people.
+    """
+
+    where: str
+
+    @abstractmethod
+    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # -- runs and streams ----------------------------------------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """All runs, in order of appearance."""
+        return self._all(lambda after: self._ask(query.Runs(None, after, limits.QUERY_ROWS_MAX), Page[Run]))
+
+    def run(self, run_id: str) -> Run | None:
+        """One run, or None when nothing of it is stored."""
+        return next(iter(self._ask(query.Runs(run_id, 0, 1), Page[Run]).rows), None)
+
+    def streams(self, run_id: str | None = None) -> list[Stream]:
+        """All streams, or those of a run, in order of appearance."""
+        return self._all(lambda after: self._ask(query.Streams(run_id, after, limits.QUERY_ROWS_MAX), Page[Stream]))
+
+    def watermarks(self, run_id: str | None = None) -> dict[bytes, int]:
+        """Stream id → the highest seq up to which all of the stream is stored, quarantined or a gap."""
+        marks = self._all(lambda after: self._ask(query.Marks(run_id, after, limits.QUERY_ROWS_MAX), Page[Mark]))
+        return {mark.stream_id: mark.stored_seq for mark in marks}
+
+    def _all(self, page_after: Callable[[int], Page[T]]) -> list[T]:
+        page = page_after(0)
+        rows = page.rows
+        while page.more:
+            page = page_after(page.last)
+            rows += page.rows
+        return rows
+
+    # -- events by id --------------------------------------------------------------------------------------------
+
+    def events(
+        self,
+        since_id: int = 0,
+        run_id: str | None = None,
+        kinds: Iterable[str] | None = None,
+        agent_id: str | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[StoredEvent]:
+        """The next events of all tables in the order of id; go on with ``since_id=page.last``.
+
+        With filters a page may be short or empty although there are more: a page also ends after some time. When not
+        `more`, `page.last` is the newest id of the whole store: what is stored later follows it. Kinds that name no
+        agent, lifecycle, gap and quarantine, belong to the agent of their stream.
+        """
+        wanted = None if kinds is None else list(kinds)
+        return self._ask(query.Events(since_id, run_id, wanted, agent_id, None, _capped(limit)), Page[StoredEvent])
+
+    def newest(
+        self, limit: int, run_id: str | None = None, kinds: Iterable[str] | None = None, agent_id: str | None = None
+    ) -> Page[StoredEvent]:
+        """The last events, in the order of id; `page.last` is the newest id of the whole store, to go on from."""
+        wanted = None if kinds is None else list(kinds)
+        return self._ask(query.Newest(run_id, wanted, agent_id, _capped(limit)), Page[StoredEvent])
+
+    def metrics(
+        self,
+        run_id: str,
+        name: str | None = None,
+        agent_id: str | None = None,
+        since_id: int = 0,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[StoredEvent]:
+        """Metrics of a run, or one series of it, in the order of id; pages as `events`."""
+        return self._ask(query.Events(since_id, run_id, ["metric"], agent_id, name, _capped(limit)), Page[StoredEvent])
+
+    def frames(
+        self, run_id: str, agent_id: str | None = None, since_id: int = 0, limit: int = limits.QUERY_ROWS_MAX
+    ) -> Page[StoredEvent]:
+        """Stored frames of a run in the order of id; pages as `events`."""
+        return self.events(since_id, run_id, ["frame"], agent_id, limit)
+
+    def frame(self, run_id: str, frame_ref: str, *, stream_id: bytes | None = None) -> StoredEvent | None:
+        """The frame that a step's `frame_ref` names; of several the newest attempt's, and the last one stored."""
+        return next(iter(self._ask(query.FrameOf(run_id, frame_ref, stream_id), Page[StoredEvent]).rows), None)
+
+    def frame_at(
+        self,
+        run_id: str,
+        agent_id: str,
+        env_index: int,
+        episode_index: int,
+        step_index: int,
+        *,
+        stream_id: bytes | None = None,
+        voided: bool = False,
+    ) -> StoredEvent | None:
+        """The stored frame of a step, or the nearest one of its episode, the earlier of two; None when it has none.
+
+        One whose picture has expired only when there is no other. Stream and voids as `steps_for_episode`.
+        """
+        question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index, stream_id, voided)
+        return next(iter(self._ask(question, Page[StoredEvent]).rows), None)
+
+    def frames_for_episode(
+        self,
+        run_id: str,
+        agent_id: str,
+        env_index: int,
+        episode_index: int,
+        *,
+        after: StepKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+        stream_id: bytes | None = None,
+        voided: bool = False,
+    ) -> Page[StoredEvent]:
+        """Stored frames of one episode in the order of step, after `after`: step and id of the last one seen.
+
+        Stream and voids as `steps_for_episode`.
+        """
+        question = query.FramesOf(run_id, agent_id, env_index, episode_index, after, _capped(limit), stream_id, voided)
+        return self._ask(question, Page[StoredEvent])
+
+    def gaps(
+        self, run_id: str | None = None, since_id: int = 0, limit: int = limits.QUERY_ROWS_MAX
+    ) -> Page[StoredEvent]:
+        """Ranges known to be lost, in the order of id; pages as `events`."""
+        return self.events(since_id, run_id, ["gap"], None, limit)
+
+    # -- events by stream and seq --------------------------------------------------------------------------------
+
+    def steps_since(self, marks: Mapping[bytes, int], limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+        """Steps after a seq of each stream: stream after stream, each in order. Go on with the seqs last seen."""
+        return self._since("step", marks, limit)
+
+    def episodes_since(self, marks: Mapping[bytes, int], limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+        """Episodes after a seq of each stream; pages as `steps_since`."""
+        return self._since("episode", marks, limit)
+
+    def _since(self, kind: str, marks: Mapping[bytes, int], limit: int) -> Page[StoredEvent]:
+        if len(marks) > query.STREAMS_A_QUESTION_MAX:
+            raise UsageError(f"a question names at most {query.STREAMS_A_QUESTION_MAX} streams: ask in parts")
+        after = [StreamSeq(stream, seq) for stream, seq in marks.items()]
+        return self._ask(query.Since(kind, after, _capped(limit)), Page[StoredEvent])
+
+    def stream_since(self, stream_id: bytes, seq: int, limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+        """All events of one stream after a seq, in the order of seq; up to `page.last` nothing is left out.
+
+        A gap or a quarantined batch that begins before `seq` and ends after it is among them.
+        """
+        return self._ask(query.StreamSince(stream_id, seq, _capped(limit)), Page[StoredEvent])
+
+    # -- episodes and their steps --------------------------------------------------------------------------------
+
+    def episodes_for_run(
+        self,
+        run_id: str,
+        agent_id: str | None = None,
+        after: EpisodeKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+        *,
+        stream_id: bytes | None = None,
+        voided: bool = False,
+    ) -> Page[EpisodeRow]:
+        """Episodes by agent, environment and index; go on with ``after=page.rows[-1].key``.
+
+        An episode that several attempts have is that of the newest, unless `stream_id` names a stream; `page.others`
+        names the streams of older attempts, which may be left out. Voided episodes are left out unless `voided`.
+        """
+        question = query.EpisodesOf(run_id, agent_id, after, _capped(limit), stream_id, voided)
+        return self._ask(question, Page[EpisodeRow])
+
+    def steps_for_episode(
+        self,
+        run_id: str,
+        agent_id: str,
+        env_index: int,
+        episode_index: int,
+        after: StepKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+        *,
+        stream_id: bytes | None = None,
+        voided: bool = False,
+    ) -> Page[StoredEvent]:
+        """Steps of one episode by index; go on after the step index and id of the last.
+
+        They are of one stream: the newest one of the newest attempt that has the episode, unless `stream_id` names it.
+        `page.others` are the streams that have the episode, too. What is voided is left out unless `voided`.
+        """
+        question = query.StepsOf(run_id, agent_id, env_index, episode_index, after, _capped(limit), stream_id, voided)
+        return self._ask(question, Page[StoredEvent])
+
+    # -- overview ------------------------------------------------------------------------------------------------
+
+    def series(self, run_id: str) -> list[Series]:
+        """The numeric series of a run that have an overview."""
+        page = self._ask(query.SeriesOf(run_id), Page[Series])
+        rows = page.rows
+        while page.more:
+            page = self._ask(query.SeriesOf(run_id, rows[-1]), Page[Series])
+            rows += page.rows
+        return rows
+
+    def overview(
+        self,
+        agent_id: str,
+        series: str,
+        level: int,
+        *,
+        run_id: str | None = None,
+        stream_id: bytes | None = None,
+        first_bucket: int = FIRST_BUCKET,
+        last_bucket: int = LAST_BUCKET,
+        after: BucketKey | None = None,
+        limit: int = limits.QUERY_ROWS_MAX,
+    ) -> Page[Bucket]:
+        """Buckets of a series of one stream, or of all streams of a run: by stream, then bucket.
+
+        Of a bucket of a run that several attempts have, those of the newest; `page.others` as `episodes_for_run`.
+        Go on with ``after=page.rows[-1].key``.
+        """
+        if (run_id is None) == (stream_id is None):
+            raise UsageError("an overview is of a run or of a stream: name one of them")
+        question = query.Buckets(
+            run_id, stream_id, agent_id, series, level, first_bucket, last_bucket, after, _capped(limit)
+        )
+        return self._ask(question, Page[Bucket])
+
+
+def _capped(limit: int) -> int:
+    if limit < 0:
+        raise UsageError(f"a page cannot have {limit} rows: ask for 1 to {limits.QUERY_ROWS_MAX}")
+    return min(limit, limits.QUERY_ROWS_MAX)

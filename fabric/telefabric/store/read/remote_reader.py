@@ -1,0 +1,113 @@
+"""Reading a store through its query service, wherever that is."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, TypeVar, cast
+
+import msgspec
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import StoreError, Unreachable, UsageError, WireError
+from telefabric.peer.sockets import common_options
+from telefabric.peer.status_request import PATIENCE_S, ask_status
+from telefabric.store.read import query
+from telefabric.store.read.query import Page
+from telefabric.store.read.reader import Reader
+
+T = TypeVar("T")
+
+
+class RemoteReader(Reader):
+    """Asks the query service of the store behind a broker.
+
+    Raises `Unreachable` when no broker answers, when it has no store, or when the store does not answer.
+    """
+
+    def __init__(self, address: Address, *, timeout_s: float = PATIENCE_S) -> None:
+        self.where = address.url
+        self._address = address
+        self._timeout_s = timeout_s
+        self._decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+        self._endpoint = self._find()
+        self._context = zmq.Context()
+        self._socket = self._connect()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
+        status, body = self._request(msgspec.msgpack.encode(question))
+        if status != query.OK:
+            raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
+        return self._decode(body, answer)
+
+    def _request(self, request: bytes) -> tuple[bytes, bytes]:
+        """Status and body of the reply. When it takes long, the broker is asked whether the store has moved."""
+        number = self._send(request)
+        reply = self._await(number, self._timeout_s)
+        if reply is None:
+            endpoint = self._find()
+            if endpoint != self._endpoint:
+                self._endpoint = endpoint
+                self._socket.close(linger=0)
+                self._socket = self._connect()
+                number = self._send(request)
+            reply = self._await(number, limits.QUERY_DEADLINE_S)
+        if reply is None:
+            raise Unreachable(
+                f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric doctor"
+            )
+        return reply
+
+    def _decode(self, body: bytes, answer: type[Page[T]]) -> Page[T]:
+        decoder = self._decoders.get(answer)
+        if decoder is None:
+            decoder = self._decoders[answer] = msgspec.msgpack.Decoder(answer)
+        try:
+            return cast("Page[T]", decoder.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StoreError(
+                f"the store behind {self.where} answers in words of another version ({error}): "
+                "pip install -U telefabric on both sides"
+            ) from None
+
+    def _send(self, request: bytes) -> bytes:
+        number = os.urandom(query.NUMBER_BYTES)
+        self._socket.send_multipart((number, request))
+        return number
+
+    def _await(self, number: bytes, timeout_s: float) -> tuple[bytes, bytes] | None:
+        """The reply to that request, or None when there is none in time. Late replies to others are skipped."""
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0 and self._socket.poll(int(left * 1000) + 1):
+            frames = self._socket.recv_multipart()
+            if len(frames) == 3 and frames[0] == number:
+                return frames[1], frames[2]
+        return None
+
+    def _find(self) -> str:
+        endpoint = ask_status(self._address, self._timeout_s).endpoints.query
+        if endpoint is None:
+            raise Unreachable(
+                f"the broker at {self.where} has no store that answers questions: start one there with: "
+                "telefabric store"
+            )
+        try:
+            return self._address.resolve(endpoint)
+        except WireError as error:
+            raise Unreachable(str(error)) from None
+
+    def _connect(self) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        common_options(socket)
+        socket.set(zmq.MAXMSGSIZE, query.REPLY_BYTES_MAX)
+        try:
+            socket.connect(self._endpoint)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise Unreachable(f"{self._endpoint} cannot be reached: {error.strerror}: see telefabric doctor") from None
+        return socket

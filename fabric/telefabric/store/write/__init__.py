@@ -1,0 +1,1 @@
+"""From batches to rows: one transaction at a time."""

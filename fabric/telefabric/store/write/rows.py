@@ -1,0 +1,321 @@
+"""From accepted batches to rows: what one transaction will write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from telefabric.errors import WireError
+from telefabric.store.file.columns import COLUMNS
+from telefabric.store.write import seeds
+from telefabric.store.write.overview import Key, Overview
+from telefabric.store.write.places import Span, spans
+from telefabric.wire import records
+from telefabric.wire.batch import Header, check_body, decode_body
+from telefabric_schemas import events
+
+_MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
+
+_STEP_WIDTH = len(COLUMNS["steps"])
+_SEQ, _AGENT, _GLOBAL_STEP, _REWARD = map(COLUMNS["steps"].index, ("seq", "agent_id", "global_step", "reward"))
+
+UNREADABLE = "unreadable"
+"""The reason of a gap whose own cannot be read."""
+
+Row = tuple[Any, ...]
+
+
+class Place(NamedTuple):
+    """A stream and its run as the database numbers them, and their names."""
+
+    run: int
+    stream: int
+    run_id: str
+    stream_id: bytes
+
+
+class Lifecycle(NamedTuple):
+    """A lifecycle event that changes its run or stream."""
+
+    place: Place
+    event: events.RunStarted | events.RunMetadata | events.RunCompleted
+
+    @property
+    def ends(self) -> bool:
+        return type(self.event) is events.RunCompleted
+
+
+class Rows:
+    """The rows of one transaction, by table, and the watermarks they lead to."""
+
+    def __init__(self, first_id: int) -> None:
+        self.tables: dict[str, list[Any]] = {}
+        """The values of a table's rows, one row after the other: tuples cost a quarter more to make and bind."""
+        self.marks: dict[bytes, tuple[int, int, int]] = {}
+        """Stream id → (stored_seq, first id, last id)."""
+        self.lifecycle: list[Lifecycle] = []
+        self.lost: list[bytes] = []
+        """Ids of streams of which no word comes any more."""
+        self.revived: list[bytes] = []
+        self.overview = Overview()
+        """What these rows add to the overview."""
+        self.step_spans: list[Span] = []
+        """The rows of steps by stream and agent."""
+        self.quarantined = 0
+        self.first_id = self.next_id = first_id
+        self.began_ns = time.monotonic_ns()
+
+    def add(self, place: Place, header: Header, body: bytes, skip: int, *, whole: bool = True) -> None:
+        """All events of an accepted batch, but the first `skip`. Whatever cannot be read goes to quarantine.
+
+        So does a batch that is not `whole`, all of it: nobody can tell what of it is right.
+        """
+        first_id = self.next_id
+        steps = self.table("steps")
+        before = len(steps)
+        try:
+            if not whole:
+                check_body(header, body)
+            if header.is_gap:
+                self._add_gap(place, header, body, skip)
+            else:
+                self._add_events(place, header, body, skip)
+        except WireError as error:  # never of one of our senders
+            left = header._replace(first_seq=header.first_seq + skip)
+            self.quarantine_batch(place, left, body, error.reason, str(error))
+        if len(steps) > before:
+            self._sum_up(place.stream, steps, before)
+        previous = self.marks.get(header.stream)
+        self.marks[header.stream] = (header.last_seq, previous[1] if previous else first_id, self.next_id - 1)
+
+    def _add_events(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+        try:
+            decoded = decode_body(body, header.events)
+        except (msgspec.DecodeError, RecursionError):
+            self._add_one_by_one(place, header, body, skip)
+            return
+        if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
+            raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
+        steps = self.table("steps")
+        run, stream = place.run, place.stream
+        number, seq, end = self.next_id, header.first_seq - 1, 0
+        for record in decoded:
+            event = record.event
+            start = end + records.PREFIX_BYTES
+            end = start + record.length
+            seq += 1
+            if skip:
+                skip -= 1
+            elif type(event) is events.Step and event.seq == seq:  # nearly all events: no call, no look-up
+                steps += (
+                    number, run, stream, seq, event.agent_id, event.env_index, event.episode_index, event.step_index,
+                    event.global_step, event.reward, event.terminated, event.truncated, event.time_ns,
+                    _MODES.get(event.control_mode, "unknown"), body[start:end],
+                )  # fmt: skip
+                number += 1
+            else:
+                self._add_event(number, place, seq, event, body[start:end])
+                number += 1
+        self.next_id = number
+
+    def _add_one_by_one(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+        """When some event of a batch has no schema here: the others are stored as what they are."""
+        for index, (start, end) in enumerate(records.spans(body, header.events)):
+            if index >= skip:
+                self._add_event(self.next_id, place, header.first_seq + index, None, body[start:end])
+                self.next_id += 1
+
+    def _add_event(self, number: int, place: Place, seq: int, event: events.AnyEvent | None, raw: bytes) -> None:
+        if event is None:
+            try:
+                event = _decoder.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                self.quarantine(number, place, seq, "undecodable", str(error), raw)
+                return
+        if event.seq != seq:
+            self.quarantine(number, place, seq, "wrong_seq", f"the event says seq {event.seq}", raw)
+            return
+        maker = _MAKERS.get(type(event))
+        if maker is None:
+            is_gap = type(event) is events.Gap
+            detail = "a gap comes in a batch of its own" if is_gap else f"kind {event.kind} is never stored"
+            self.quarantine(number, place, seq, "not_durable", detail, raw)
+            return
+        if type(event) is events.RunStarted and event.run_id != place.run_id:
+            detail = f"the event names run {event.run_id!r}, its stream belongs to {place.run_id!r}"
+            self.quarantine(number, place, seq, "wrong_run", detail, raw)
+            return
+        table, row = maker(self, number, place, event, raw)
+        self.table(table).extend(row)
+
+    def _add_gap(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+        """Raises `WireError` when the event is of other seqs than its batch."""
+        raw = body[slice(*records.spans(body, 1)[0])]
+        try:
+            gap = msgspec.msgpack.decode(raw, type=events.Gap)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            reason, time_ns = UNREADABLE, min(header.time_ns, events.INT_MAX)
+        else:
+            reason, time_ns = gap.reason, gap.time_ns
+            if (gap.seq, gap.last_seq) != (header.first_seq, header.last_seq):
+                raise WireError("wrong_seq", f"the gap says seqs {gap.seq} to {gap.last_seq}")
+        number, self.next_id = self.next_id, self.next_id + 1
+        first = header.first_seq + skip
+        self.table("gaps").extend((number, place.run, place.stream, first, header.last_seq, reason, time_ns, raw))
+
+    def quarantine(self, number: int, place: Place, seq: int, reason: str, detail: str, raw: bytes) -> None:
+        row = (number, place.run, place.stream, seq, seq, reason, detail, time.time_ns(), raw)
+        self.table("quarantine").extend(row)
+        self.quarantined += 1
+
+    def quarantine_batch(self, place: Place, header: Header, body: bytes, reason: str, detail: str) -> None:
+        """Keep a whole batch that contradicts what is stored; the watermark does not move."""
+        number, self.next_id = self.next_id, self.next_id + 1
+        row = (number, place.run, place.stream, header.first_seq, header.last_seq, reason, detail, time.time_ns(), body)
+        self.table("quarantine").extend(row)
+        self.quarantined += header.events
+
+    def _sum_up(self, stream: int, steps: list[Any], before: int) -> None:
+        """Overview and places of a batch's steps, whose values begin at `before`.
+
+        All at once when they are consecutive steps of one agent, as nearly always.
+        """
+        columns = (_SEQ, _AGENT, _GLOBAL_STEP, _REWARD)
+        seqs, agents, numbers, rewards = (steps[before + column :: _STEP_WIDTH] for column in columns)
+        first, agent = numbers[0], agents[0]
+        one_agent = agents.count(agent) == len(agents)
+        row = before // _STEP_WIDTH
+        self.step_spans += [Span(stream, agent, row, len(agents))] if one_agent else spans("steps", steps, row)
+        consecutive = first is not None and numbers == list(range(first, first + len(numbers)))
+        if consecutive and one_agent and None not in rewards:
+            self.overview.add_run(Key(stream, agent, "reward"), first, rewards)
+            return
+        for seq, agent, number, reward in zip(seqs, agents, numbers, rewards, strict=True):
+            self.overview.add(Key(stream, agent, "reward"), seq if number is None else number, reward)
+
+    def spans(self, table: str) -> Iterable[Span]:
+        """The rows of a table by stream and agent."""
+        return self.step_spans if table == "steps" else spans(table, self.tables[table])
+
+    def keep(self, table: str, values: list[Any]) -> None:
+        """Of all rows of a table only these could be stored."""
+        self.tables[table] = values
+        if table == "steps":
+            self.step_spans = list(spans(table, values))
+        self.overview = _overview_of(self.tables)
+
+    def table(self, name: str) -> list[Any]:
+        rows = self.tables.get(name)
+        if rows is None:
+            rows = self.tables[name] = []
+        return rows
+
+    @property
+    def events(self) -> int:
+        return self.next_id - self.first_id
+
+    def __bool__(self) -> bool:
+        return self.next_id > self.first_id or bool(self.lost or self.revived)
+
+
+def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[Any]]:
+    """The table and the row that an event's bytes lead to, by themselves."""
+    rows = Rows(number)
+    rows._add_event(number, place, seq, None, raw)
+    ((table, row),) = rows.tables.items()
+    return table, row
+
+
+def _overview_of(tables: dict[str, list[Any]]) -> Overview:
+    """What the rows add to the overview, row by row."""
+    found = Overview()
+    for table, series, value in (("steps", "reward", "reward"), ("episodes", "return", "total_reward"),
+                                 ("metrics", "", "value")):  # fmt: skip
+        columns, values = COLUMNS[table], tables.get(table, ())
+        for at in range(0, len(values), len(columns)):
+            row = dict(zip(columns, values[at : at + len(columns)], strict=True))
+            step = row["seq"] if row["global_step"] is None else row["global_step"]
+            found.add(Key(row["stream"], row["agent_id"], series or f"metric/{row['name']}"), step, row[value])
+    return found
+
+
+def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    return "steps", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
+        event.step_index, event.global_step, event.reward, event.terminated, event.truncated, event.time_ns,
+        known_mode(event.control_mode), raw,
+    )  # fmt: skip
+
+
+def known_mode(value: str | None) -> str:
+    return _MODES.get(value, "unknown")
+
+
+def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    step = event.seq if event.global_step is None else event.global_step
+    rows.overview.add(Key(place.stream, event.agent_id, "return"), step, event.total_reward)
+    return "episodes", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
+        event.total_reward, event.length, event.global_step, event.end_reason, event.game_id, event.time_ns,
+        known_mode(event.control_mode), seeds.column(event.seed), raw,
+    )  # fmt: skip
+
+
+def _reset(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    return "resets", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
+        seeds.column(event.seed), event.time_ns, known_mode(event.control_mode), raw,
+    )  # fmt: skip
+
+
+def _void(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    return "voids", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
+        event.reason, event.time_ns, raw,
+    )  # fmt: skip
+
+
+def _metric(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    step = event.seq if event.global_step is None else event.global_step
+    rows.overview.add(Key(place.stream, event.agent_id, f"metric/{event.name}"), step, event.value)
+    return "metrics", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.name, event.value, event.unit,
+        event.global_step, event.time_ns, raw,
+    )  # fmt: skip
+
+
+def _log(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    return "logs", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.level, event.message, event.time_ns, raw,
+    )  # fmt: skip
+
+
+def _frame(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    return "frames", (
+        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
+        event.step_index, event.frame_ref, event.time_ns, raw,
+    )  # fmt: skip
+
+
+def _lifecycle(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
+    rows.lifecycle.append(Lifecycle(place, event))
+    return "lifecycle", (number, place.run, place.stream, event.seq, event.kind, event.time_ns, raw)
+
+
+_Maker = Callable[[Rows, int, Place, Any, bytes], tuple[str, Row]]
+_MAKERS: dict[type[events.Event], _Maker] = {
+    events.Step: _step,
+    events.Episode: _episode,
+    events.Reset: _reset,
+    events.EpisodeVoided: _void,
+    events.Metric: _metric,
+    events.Log: _log,
+    events.Frame: _frame,
+    events.RunStarted: _lifecycle,
+    events.RunMetadata: _lifecycle,
+    events.RunCompleted: _lifecycle,
+}
+_decoder = cast("msgspec.msgpack.Decoder[events.AnyEvent]", msgspec.msgpack.Decoder(events.AnyEvent))

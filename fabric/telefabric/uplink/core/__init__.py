@@ -1,0 +1,1 @@
+"""The rules of one stream towards its broker: no socket, file, thread or clock."""

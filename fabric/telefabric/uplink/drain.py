@@ -1,0 +1,83 @@
+"""Delivering the spools that dead workers left on this machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TypedDict
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.uplink import Link, orphan_candidates
+
+_PATIENCE_S = 3 * limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
+"""A machine under load takes seconds to open spools, and a broker there as long to answer."""
+
+
+class DrainReport(TypedDict):
+    delivered_spools: int
+    delivered_events: int
+    lost_events: int
+    """Damaged or dropped before: each is in a gap."""
+    known_events: int
+    left_spools: int
+    unreadable: list[str]
+
+
+class Drain:
+    """Adopts every spool under `root` whose owner is gone, a few at a time, until none is left.
+
+    Raises `SpoolError` when the root cannot be read.
+    """
+
+    def __init__(self, address: Address, root: Path) -> None:
+        self._address = address
+        self._root = root = root.absolute()
+        orphan_candidates(root)
+        self._link = Link(address, spool_root=root, drain_orphans=True)
+        self._started_s = time.monotonic()
+
+    def __enter__(self) -> Drain:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._link.stop()
+
+    @property
+    def finished(self) -> bool:
+        """Every spool was looked at, and none that could be drained is left."""
+        orphans = self._link.orphans
+        return orphans is not None and orphans.scanned and not orphans.waiting and not self._link.streams
+
+    @property
+    def hopeless(self) -> bool:
+        """Nobody answers, or the broker refuses."""
+        silent_s = time.monotonic() - self._started_s
+        return self._link.refusal is not None or (not self._link.connected and silent_s > _PATIENCE_S)
+
+    def obstacle(self) -> str:
+        """Why it does not go on: a phrase with the remedy."""
+        if self._link.refusal is not None:
+            return self._link.refusal
+        if not self._link.connected:
+            return f"no broker answers at {self._address.url}: start one with telefabric up, or name it with --connect"
+        reasons = {linked.session.wait_reason for linked in self._link.streams.values()} - {None}
+        return ", ".join(sorted(map(str, reasons))) or "the time is up"
+
+    def report(self) -> DrainReport:
+        orphans = self._link.orphans
+        assert orphans is not None
+        streams = list(self._link.streams.values())
+        return DrainReport(
+            delivered_spools=orphans.drained_spools,
+            delivered_events=orphans.drained_events + sum(linked.spool.delivered_events for linked in streams),
+            lost_events=orphans.lost_events + sum(linked.spool.lost_events for linked in streams),
+            known_events=orphans.drained_events
+            + orphans.lost_events
+            + sum(linked.spool.known_events for linked in streams),
+            left_spools=len(streams) + len(orphans.waiting) + len(orphans.unreadable),
+            unreadable=[str(path) for path in sorted(orphans.unreadable)],
+        )

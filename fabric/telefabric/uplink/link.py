@@ -1,0 +1,444 @@
+"""The link: one thread and its sockets, from this process to one broker, for all of its streams.
+
+It sends what the spools hold, within the credit, and removes what is acknowledged. It also drains spools that dead
+workers on this machine left behind. All rules are in `telefabric.uplink.core.stream`; this file moves bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from random import Random
+
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import SpoolError, WireError
+from telefabric.log.limit import library_logger
+from telefabric.log.thread import log_thread
+from telefabric.peer.core.backoff import Backoff
+from telefabric.peer.core.clock import clock_of
+from telefabric.peer.core.corrections import Corrections
+from telefabric.spool import Spool
+from telefabric.uplink.core.stream import NS, Phase, StreamSession, claimed
+from telefabric.uplink.durable_sender import send_durable
+from telefabric.uplink.linked_stream import LinkedStream
+from telefabric.uplink.live_sender import LiveSender
+from telefabric.uplink.orphans import Orphans
+from telefabric.uplink.sockets import Sockets
+from telefabric.wire import control
+from telefabric.wire.live import topic_of, wishes_pictures
+
+log = library_logger("telefabric.link")
+
+_POLL_ACTIVE_MS = 20
+_POLL_IDLE_MS = 50
+_LOOKS_AN_INTERVAL = 4
+"""How often at least the link looks whether a batch is due while one gathers."""
+_LOOK_MAX_MS = 200
+"""Looks have their price with many streams; a stream that begins to hurry or to hear something is served at once."""
+_POLL_LIVE_MS = 2
+_TELL_DROPS_S = 10.0
+_MAKE_ROOM = "make room, or give TELEFABRIC_SPOOL_BYTES_MAX more"
+_DROP_REMEDIES = {
+    "spool_full": _MAKE_ROOM,
+    "disk_full": _MAKE_ROOM,
+    "no_longer_held": "somebody removed files of the spool: keep other programs out of it",
+}
+
+
+class Link:
+    """Carries streams to the broker at `address`. Started by its first stream, stopped by `stop`.
+
+    `add`, `stop` and the looks at a `LinkedStream` are for any thread; all else happens on the link's own.
+    """
+
+    def __init__(self, address: Address, *, spool_root: Path | None = None, drain_orphans: bool = False) -> None:
+        self.address = address
+        self.instance: bytes | None = None
+        self.refusal: str | None = None
+        """Why the broker will not serve this process, if it said so."""
+        self.clock_offset_ns: int | None = None
+        self.round_trip_ns: int | None = None
+        self.streams: dict[bytes, LinkedStream] = {}
+        self._live_renewed_ns = 0
+        self._corrections = Corrections()
+        self._random = Random(os.urandom(8))
+        self._arriving: list[LinkedStream] = []
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self.orphans = Orphans(spool_root) if drain_orphans and spool_root else None
+        self._sockets: Sockets | None = None
+        self._rebuild = Backoff(self._random)
+        self._rebuild_due_ns = 0
+        self._heard_ns = 0
+        self._data_well_ns = 0
+        """When the data connection was made, subscribed to, or last known to carry something."""
+        self._stalled = False
+        """Acknowledgements of some stream have stopped."""
+        self._told_absurd = False
+        self._beat_due_ns = 0
+        self._look_due_ns = 0
+        self._tend_due_ns = 0
+        self.cut_off_s: float | None = time.monotonic()
+        """Since when no broker has answered; None while one does."""
+        self._thread = threading.Thread(target=self._run, name="telefabric-link", daemon=True)
+        self._thread.start()
+
+    def add(self, spool: Spool) -> LinkedStream:
+        """Carry a stream from now on."""
+        linked = LinkedStream(spool, StreamSession(spool.info, self._random))
+        with self._guard:
+            self._arriving.append(linked)
+        return linked
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the thread; spools that are not complete stay on the disk for a later drain."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+        log_thread.settle(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def connected(self) -> bool:
+        return self.instance is not None
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._turn()
+                except (OSError, zmq.ZMQError, SpoolError, WireError) as error:
+                    log.warning("link.stumbled: %s: trying again", error)  # such as one more open file: it may pass
+                    self._begin_again()
+                except Exception:
+                    log.exception("link.stumbled: events stay in the spool: trying again")
+                    self._begin_again()
+        finally:
+            self._shut_down()
+
+    def _begin_again(self) -> None:
+        if self._sockets is not None:
+            self._disconnect(time.monotonic_ns())
+        else:
+            self._stop.wait(1.0)
+
+    def _turn(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._take_arrivals(now_ns)
+        if now_ns >= self._tend_due_ns:
+            self._tend_due_ns = now_ns + _POLL_ACTIVE_MS * 1_000_000
+            for linked in list(self.streams.values()):
+                self._tend(linked, now_ns)
+        if self._sockets is None:
+            if now_ns < self._rebuild_due_ns:
+                self._stop.wait(_POLL_IDLE_MS / 1000)
+                return
+            self._connect(now_ns)
+        sockets = self._sockets
+        assert sockets is not None
+        sockets.wait(self._patience_ms())
+        now_ns = time.monotonic_ns()
+        look = now_ns >= self._look_due_ns
+        was_heard = sockets.subscribed
+        messages = sockets.receive()
+        if sockets.subscribed != was_heard:
+            look, self._beat_due_ns = True, now_ns  # perhaps another instance: its WHO tells
+            self._data_well_ns = now_ns
+        for message in messages:
+            self._heard_ns = now_ns
+            self._dispatch(message, now_ns)
+        if now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS:
+            self._disconnect(now_ns)
+            return
+        if sockets.watched_changed:
+            self._watch()
+        self._mind_data(sockets, now_ns)
+        self._send(sockets, {getattr(message, "stream", b"") for message in messages}, look=look, now_ns=now_ns)
+        if look:
+            self._look_due_ns = now_ns + self._look_ms() * 1_000_000
+        if now_ns >= self._beat_due_ns or ((look or messages) and self._beat_urgent(now_ns)):
+            self._beat(now_ns)
+        if self.orphans is not None:
+            for spool in self.orphans.next(self.streams, now_ns):
+                self._adopt(spool, now_ns)
+            self.orphans.scanned = True
+
+    def _mind_data(self, sockets: Sockets, now_ns: int) -> None:
+        """A connection can be broken without a word, either way: control is well, and no data gets across."""
+        amiss = self._stalled or sockets.unheard
+        self._stalled = False
+        if amiss and now_ns - self._data_well_ns > limits.ACK_STALL_S * NS:
+            log.warning("link.data_renewed: nothing gets across to %s: connecting anew", self.address.url)
+            self._data_well_ns = now_ns
+            sockets.renew_data()
+
+    def _renew_live(self, now_ns: int) -> None:
+        """Each stream of the process is told so, and one new connection is enough."""
+        if self._sockets is not None and now_ns - self._live_renewed_ns > limits.LIVE_STUCK_S * NS:
+            self._live_renewed_ns = now_ns
+            log.warning("link.live_renewed: nothing live gets across to %s: connecting anew", self.address.url)
+            self._sockets.renew_live()
+
+    def _send(self, sockets: Sockets, heard: set[bytes], *, look: bool, now_ns: int) -> None:
+        """Live events of watched streams at once; durable ones of all at a look, else of streams that heard something.
+
+        With many streams in a process looks are what they cost, and most look at nothing new.
+        """
+        live = LiveSender(sockets, self.instance or bytes(16), self.clock_offset_ns or 0)
+        for stream, linked in list(self.streams.items()):
+            if linked.feed.watched:
+                live.feed(linked, now_ns)
+            if look or linked.more or linked.hurry or linked.closing or stream in heard:
+                self._serve(linked, now_ns)
+
+    def _patience_ms(self) -> int:
+        """How long to sleep: live events wait two milliseconds at most; what did not fit the last turn, not at all."""
+        if any(linked.more for linked in self.streams.values()):
+            return 0
+        if any(linked.feed.watched for linked in self.streams.values()):
+            return _POLL_LIVE_MS
+        return min(self._look_ms(), _POLL_IDLE_MS)
+
+    def _look_ms(self) -> int:
+        """How long durable events may wait for a look: where many streams gather for longer, looks are rarer."""
+        gathering = [
+            linked.session.interval_ms
+            for linked in self.streams.values()
+            if linked.session.cursor <= linked.spool.head or linked.session.phase is not Phase.STREAMING
+        ]
+        if not gathering:
+            return _POLL_IDLE_MS
+        return min(max(min(gathering) // _LOOKS_AN_INTERVAL, _POLL_ACTIVE_MS), _LOOK_MAX_MS)
+
+    def _take_arrivals(self, now_ns: int) -> None:
+        with self._guard:
+            arriving, self._arriving = self._arriving, []
+        for linked in arriving:
+            self.streams[linked.spool.info.stream] = linked
+            linked.session.reconnected(now_ns)
+            if self._sockets is not None:
+                self._watch_one(linked, 0)  # from its first event on
+
+    def _adopt(self, spool: Spool, now_ns: int) -> None:
+        linked = LinkedStream(spool, StreamSession(spool.info, self._random), adopted=True, closing=True, hurry=True)
+        linked.session.reconnected(now_ns)
+        self.streams[spool.info.stream] = linked
+        log.info("spool.adopted: stream %s of run %s", spool.info.stream.hex(), spool.info.run_id)
+
+    def _shut_down(self) -> None:
+        for linked in self.streams.values():
+            if self._sockets is not None and self.instance is not None:
+                self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
+            if linked.adopted:
+                linked.spool.close()
+            linked.done.set()
+        if self._sockets is not None:
+            self._sockets.close(linger_ms=200)
+
+    # -- connection ----------------------------------------------------------------------------------------------
+
+    def _connect(self, now_ns: int) -> None:
+        self._sockets = Sockets(self.address)
+        self._heard_ns = self._data_well_ns = now_ns
+        for linked in self.streams.values():
+            linked.session.reconnected(now_ns)
+
+    def _disconnect(self, now_ns: int) -> None:
+        """The broker is silent: close all sockets, and try again after a growing wait."""
+        assert self._sockets is not None
+        self._sockets.close(linger_ms=0)
+        self._sockets = None
+        self.instance = None
+        if self.cut_off_s is None:
+            self.cut_off_s = time.monotonic()
+        self._rebuild_due_ns = now_ns + int(self._rebuild.next_s() * NS)
+        for linked in self.streams.values():
+            linked.session.reconnected(now_ns)
+            linked.feed.watch(False, 0)
+
+    # -- control -------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, message: control.Message, now_ns: int) -> None:
+        if isinstance(message, control.Alive):
+            self._clock(message, now_ns)
+            for each in self.streams.values():
+                each.session.alive(message, now_ns)
+            return
+        if isinstance(message, control.Refused):
+            self._refused(message)
+            return
+        if isinstance(message, control.Error):
+            if self._corrections.is_new(message):
+                log.warning("link.mistake: %s cannot use what it was sent: %s", self.address.url, message.message)
+            return
+        linked = self.streams.get(getattr(message, "stream", b""))
+        if linked is None or self._is_absurd(message, linked):
+            return
+        session = linked.session
+        match message:
+            case control.Ack():
+                self._data_well_ns = now_ns
+                session.acknowledged(message, now_ns)
+            case control.Credit():
+                session.credited(message)
+            case control.Welcome():
+                self._welcomed(message)
+                session.welcome(message, now_ns)
+            case control.Rewind():
+                session.rewind(message, now_ns)
+            case control.Who():
+                session.who(message, now_ns)
+            case control.Unheard() if message.instance == self.instance:
+                self._renew_live(now_ns)
+
+    def _is_absurd(self, message: control.Message, linked: LinkedStream) -> bool:
+        """Nobody can hold what a living process has not emitted yet: believed, it would never be sent.
+
+        An adopted spool may have lost its end to a power loss after that was stored.
+        """
+        absurd = not linked.adopted and claimed(message) > linked.spool.head
+        if absurd and not self._told_absurd:
+            self._told_absurd = True
+            log.warning("link.absurd: the broker claims seq %d of stream %s, which has %d", claimed(message),
+                        linked.spool.info.stream.hex(), linked.spool.head)  # fmt: skip
+        return absurd
+
+    def _welcomed(self, message: control.Welcome) -> None:
+        self.instance = message.instance
+        self.cut_off_s = None
+        self.refusal = None
+        self._rebuild.reset()
+        assert self._sockets is not None
+        self._sockets.connect_data(self.address.resolve(message.endpoints.data))
+        if message.endpoints.live is not None:
+            self._sockets.connect_live(self.address.resolve(message.endpoints.live))
+
+    def _refused(self, message: control.Refused) -> None:
+        if message.reason != self.refusal:
+            log.warning("link.refused: %s", message.reason)
+        self.refusal = message.reason
+
+    def _clock(self, message: control.Alive, now_ns: int) -> None:
+        clock = clock_of(message, now_ns, time.time_ns())
+        if clock is not None:
+            self.clock_offset_ns, self.round_trip_ns = clock
+
+    def _beat_urgent(self, now_ns: int) -> bool:
+        """A stream has more to send than its credit: do not let it wait a whole heartbeat for more."""
+        if now_ns < self._beat_due_ns - int((limits.HEARTBEAT_S - limits.CREDIT_REVIEW_S) * NS):
+            return False
+        return any(
+            linked.session.phase is Phase.STREAMING
+            and (linked.session.next_bytes or linked.waiting_bytes > linked.session.credit)
+            for linked in self.streams.values()
+        )
+
+    def _beat(self, now_ns: int) -> None:
+        assert self._sockets is not None
+        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+        beats = [
+            linked.session.beat(
+                oldest=linked.spool.first_held(linked.session.acked + 1),
+                head=linked.spool.head,
+                backlog_bytes=linked.backlog_bytes,
+                live=None if linked.adopted else linked.feed.numbered,
+            )
+            for linked in self.streams.values()
+            if linked.session.phase is not Phase.GREETING
+        ]
+        left = 0 if self.orphans is None else self.orphans.left(self.streams)
+        self._sockets.send(control.Beat(now_ns, beats, self.clock_offset_ns, self.round_trip_ns, left))
+
+    # -- live ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Feed the streams of watched runs from now on, and no others."""
+        assert self._sockets is not None
+        self._sockets.watched_changed = False
+        for linked in self.streams.values():
+            self._watch_one(linked, linked.spool.head)
+
+    def _watch_one(self, linked: LinkedStream, head: int) -> None:
+        assert self._sockets is not None
+        wishes, run_id = self._sockets.watched, linked.spool.info.run_id
+        run = topic_of(run_id, "")
+        watched = not linked.adopted and any(run.startswith(topic) or topic.startswith(run) for topic in wishes)
+        linked.feed.watch(watched, head, pictures=watched and wishes_pictures(wishes, run_id))
+
+    # -- one stream ----------------------------------------------------------------------------------------------
+
+    def _tend(self, linked: LinkedStream, now_ns: int) -> None:
+        """What a stream needs with or without a broker."""
+        if linked.leaving:
+            self._finish(linked)
+            return
+        if not linked.closing:
+            self._prepare(linked.spool)
+            self._sync(linked, now_ns)
+        self._tell_drops(linked, now_ns)
+
+    def _prepare(self, spool: Spool) -> None:
+        try:
+            spool.prepare()
+        except SpoolError as error:
+            log.debug("spool.prepare: %s", error)  # append finds out by itself, and counts what it must drop
+
+    def _sync(self, linked: LinkedStream, now_ns: int) -> None:
+        spool = linked.spool
+        if spool.policy.fsync == "interval" and now_ns - linked.synced_ns >= limits.SYNC_INTERVAL_S * NS:
+            linked.synced_ns = now_ns
+            spool.sync()
+        if spool.sync_failures and not linked.told_sync_failures:
+            log.warning("spool.unsynced: %s cannot be synced: a power loss may cost its events", spool.directory)
+        linked.told_sync_failures = spool.sync_failures
+
+    def _serve(self, linked: LinkedStream, now_ns: int) -> None:
+        """Acknowledge, greet, send, finish: whatever the stream's session decides."""
+        session, spool = linked.session, linked.spool
+        linked.more = False
+        self._stalled |= session.tick(now_ns)
+        spool.acknowledge(session.acked)
+        if linked.closing and spool.complete:
+            self._finish(linked)
+            return
+        assert self._sockets is not None
+        if session.hello_due(now_ns):
+            self._sockets.send(session.hello(spool.first_held(spool.acked + 1), spool.head))
+        if session.phase is Phase.STREAMING and self._sockets.subscribed:
+            linked.more = send_durable(linked, self._sockets, now_ns)
+
+    def _tell_drops(self, linked: LinkedStream, now_ns: int) -> None:
+        """A full spool is loud: at once when it begins to drop, then each ten seconds while it goes on."""
+        if linked.blocked and now_ns - linked.told_blocked_ns > _TELL_DROPS_S * NS:
+            log.warning("spool.blocked: a call of run %s waits: %s", linked.spool.info.run_id, linked.blocked)
+            linked.blocked, linked.told_blocked_ns = "", now_ns
+        dropped = linked.spool.dropped_events
+        if dropped > linked.told_drops and now_ns - linked.told_ns > _TELL_DROPS_S * NS:
+            reason = linked.spool.dropped[-1].reason
+            log.warning(
+                "spool.dropped: %d events of run %s so far (%s): each loss is recorded as a gap; "
+                "%s",
+                dropped, linked.spool.info.run_id, reason, _DROP_REMEDIES[reason],
+            )  # fmt: skip
+            linked.told_drops, linked.told_ns = dropped, now_ns
+
+    def _finish(self, linked: LinkedStream) -> None:
+        if self._sockets is not None and linked.session.phase is not Phase.GREETING:
+            self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
+        del self.streams[linked.spool.info.stream]
+        if linked.adopted and self.orphans is not None:
+            self.orphans.drained(linked.spool)
+            log.info(
+                "spool.drained: stream %s, %d events", linked.spool.info.stream.hex(), linked.spool.delivered_events
+            )
+        linked.spool.close()
+        linked.done.set()

@@ -1,0 +1,59 @@
+"""A stream that a link carries: its spool, its session with the broker, its live feed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from telefabric.spool import Spool
+from telefabric.uplink.core.live_feed import LiveFeed
+from telefabric.uplink.core.stream import Phase, StreamSession
+from telefabric_schemas import Frame
+
+
+@dataclass(slots=True)
+class LinkedStream:
+    """A stream that the link carries. `closing` is set by its owner; `done` by the link."""
+
+    spool: Spool
+    session: StreamSession
+    feed: LiveFeed = field(default_factory=LiveFeed)
+    ticked_ns: int = 0
+    frames: dict[object, Callable[[], Frame | None]] = field(default_factory=dict)
+    """The newest picture of each environment, to be encoded on the link's thread."""
+    adopted: bool = False
+    closing: bool = False
+    """No event will follow: finish when everything is acknowledged."""
+    leaving: bool = False
+    """Finish now; what is not acknowledged stays in the spool."""
+    hurry: bool = False
+    more: bool = False
+    """The session lets more out than the last turn took."""
+    unsent_bytes: int = 0
+    """What the spool held beyond the cursor when the link last looked."""
+    throttled: bool = False
+    """Watchers were told that more waits than may be in flight."""
+    blocked: str = ""
+    """Why a call waits for room in the spool, or last did."""
+    told_blocked_ns: int = 0
+    synced_ns: int = 0
+    told_sync_failures: int = 0
+    told_drops: int = 0
+    told_ns: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def moving(self) -> bool:
+        """Events are flowing, as opposed to waiting for a broker or a store."""
+        return self.session.phase is Phase.STREAMING
+
+    @property
+    def waiting_bytes(self) -> int:
+        """As `backlog_bytes` was when the link last looked."""
+        return self.session.in_flight_bytes + self.unsent_bytes
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What is not acknowledged."""
+        return self.session.in_flight_bytes + self.spool.unsent_bytes(self.session.cursor)
