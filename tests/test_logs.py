@@ -38,7 +38,7 @@ def test_a_librarys_logger_limits_warnings_and_nothing_below(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0]
-    monkeypatch.setattr("telefabric.ratelimit.time.monotonic_ns", lambda: now[0])
+    monkeypatch.setattr("telefabric.log.limit.time.monotonic_ns", lambda: now[0])
     log = library_logger("telefabric.test_limits")
     assert library_logger("telefabric.test_limits").filters == log.filters, "asked for twice, it is limited once"
     caplog.set_level(logging.INFO, log.name)
@@ -56,7 +56,7 @@ def test_a_librarys_logger_limits_warnings_and_nothing_below(
 PROGRAM = """
 import logging, sys, time
 import structlog
-from telefabric.logs import set_up_logs
+from telefabric.service.logs import set_up_logs
 from telefabric.log.thread import log_thread
 from telefabric.log.limit import library_logger
 set_up_logs(sys.argv[1], "info")

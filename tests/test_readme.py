@@ -202,7 +202,7 @@ def test_the_extras_are_those_of_the_project() -> None:
 def test_the_store_page_has_every_table_and_column() -> None:
     connection = apsw.Connection(":memory:")
     for script in MIGRATIONS.values():
-        connection.execute((PROJECT / "fabric/telefabric/store" / script).read_text())
+        connection.execute((PROJECT / "fabric/telefabric/store/file" / script).read_text())
     for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
         section = STORE.partition(f"\n### `{table}`")[2].partition("\n##")[0]
         assert section, f"STORE.md has no section on {table}"

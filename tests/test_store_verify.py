@@ -100,6 +100,7 @@ def test_a_backup_is_one_moment_of_a_store_that_is_written(file: Path, tmp_path:
     assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.sqlite"]
     report = verify(copy)
     assert (report.rows, report.contradictions) == (12, 0)
+    assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.sqlite"], "reading leaves nothing beside it"
     with pytest.raises(StoreError, match="is there already"):
         backup(file, copy)
     with Scribe(copy) as restored:

@@ -121,6 +121,68 @@ def test_no_lock_is_held_while_a_value_of_the_caller_is_converted(
     assert all(seen)
 
 
+class Counts:
+    """A value that counts how often it is converted, and emits each time."""
+
+    def __init__(self, worker: Worker, error: Exception | None = None) -> None:
+        self._worker, self._error = worker, error
+        self.times = 0
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray[Any, Any]:
+        self.times += 1
+        self._worker.metric("converted", 1.0)
+        if self._error is not None:
+            raise self._error
+        return np.zeros(2)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("no")], ids=["converts", "raises"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda worker, value: worker.step(episode=0, step=0, observation=value),
+        lambda worker, value: worker.step(episode=0, step=0, action=value, info={"bad": object()}),
+        lambda worker, value: worker.step(episode=0, step=0, info={"deep": [value], "bad": object()}),
+        lambda worker, value: worker.step(episode="?", step=0, info={"x": value}),
+        lambda worker, value: worker.reset(episode=0, observation={"x": value, "bad": object()}),
+        lambda worker, value: worker.log("line", fields={"x": value}),
+        lambda worker, value: worker.set_metadata(x=value, bad=object()),
+    ],
+)
+def test_a_value_is_converted_once_whatever_lies_beside_it(
+    worker: Worker, call: Callable[[Worker, Any], object], error: Exception | None
+) -> None:
+    value = Counts(worker, error)
+    call(worker, value)
+    assert value.times == 1
+    assert worker.emitted == 3, "run_started, what the value emitted, the event"
+
+
+def test_a_value_that_emits_itself_ends(tmp_path: Path) -> None:
+    script(
+        """
+        import sys
+        from telefabric_workers import connect
+        class Itself:
+            def __array__(self, *_, **__):
+                worker.step(episode=0, step=0, action=Itself())
+        for strict in (False, True):
+            worker = connect("tcp://127.0.0.1:1", spool=sys.argv[1], exit_flush_s=0, strict=strict)
+            try:
+                worker.step(episode=0, step=0, action=Itself())
+            except Exception as error:
+                assert strict, error
+        """,
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("series", ["abc", 5, [1], None])
+def test_metrics_that_are_no_mapping_are_told(worker: Worker, series: Any) -> None:
+    worker.metrics(series)
+    assert (worker.emitted, worker.problems) == (1, {"metric.series": 1} if series is not None else {})
+
+
 def test_no_lock_is_held_while_a_callback_runs(worker: Worker) -> None:
     seen: list[bool] = []
     worker.register_on_step(lambda _: seen.append(others_can_emit(worker)))
@@ -218,7 +280,7 @@ def test_a_handler_that_waits_for_room_does_not_wait_for_the_thread_that_makes_i
         """
         import logging, sys
         from pathlib import Path
-        from telefabric.services import Services
+        from telefabric.service.embedded import Services
         from telefabric.address import Address
         from telefabric_workers import connect
 

@@ -26,8 +26,8 @@ from telefabric.spool import Spool
 from telefabric.wire import records
 from telefabric_schemas import AnyEvent
 from telefabric_workers import Worker, connect
+from telefabric_workers.lifetime import _close_all
 from telefabric_workers.outbox import Spooled
-from telefabric_workers.worker import _close_all
 
 if TYPE_CHECKING:
     from conftest import FabricService

@@ -67,7 +67,7 @@ class Left(NamedTuple):
 def encode(value: Any) -> bytes:
     """MessagePack bytes of any value. Any thread. Raises `UnencodableError` when any part of it has no form."""
     try:
-        return _encoder.encode(value)
+        return encode_quickly(value)
     except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
         encoded, left = usable(value)
     if left:
@@ -103,6 +103,17 @@ def enc_hook(value: Any) -> Any:
     if form is value:
         raise UnencodableError(f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot be encoded")
     return form
+
+
+def _quick_hook(value: Any) -> Any:
+    """As `enc_hook`, and runs no code of the caller's: numpy's arrays and scalars only."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if isinstance(value, numpy.ndarray):
+            return _array_ext(value)
+        if isinstance(value, numpy.generic):
+            return _scalar(value)
+    raise UnencodableError(f"a value of type {type(value).__qualname__} takes the slow way")
 
 
 def _form(value: Any) -> Any:
@@ -343,6 +354,9 @@ def said(error: BaseException) -> str:
         return type(error).__name__
 
 
+encode_quickly = msgspec.msgpack.Encoder(enc_hook=_quick_hook).encode
+"""MessagePack bytes of a value of plain types and numpy's; raises for any other, and has then converted nothing: each
+part of a value is converted once, by `usable`."""
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
 _decoder = msgspec.msgpack.Decoder(ext_hook=ext_hook)
 _array_decoder: msgspec.msgpack.Decoder[tuple[Any, tuple[int, ...], bytes]] = msgspec.msgpack.Decoder(

@@ -13,7 +13,8 @@ from telefabric_schemas.events import CONTROL_MODES, ControlMode
 from telefabric_workers import lineage
 from telefabric_workers.cells import current_cell
 from telefabric_workers.environment import WorkerEnvironment
-from telefabric_workers.worker import Terms, Worker, close_earlier, open_worker
+from telefabric_workers.lifetime import Terms, close_earlier
+from telefabric_workers.worker import Worker, open_worker
 
 log = logging.getLogger("telefabric.worker")
 

@@ -162,6 +162,8 @@ class _Teller:
         observations: bool,
         infos: bool,
     ) -> None:
+        if not isinstance(worker, Worker):
+            raise UsageError(f"a {type(worker).__name__} was given for the worker: give what connect() returned")
         self.worker = worker
         self.game_id = game_id
         self.control_mode = control_mode

@@ -1,174 +1,290 @@
-"""How a worker's program ends, and with it its runs.
+"""The lifetime of a worker: opened, unopened in each fork and wherever it is unpickled, closed with its program.
 
-A program that ends by an exception leaves it in `sys.last_value`; by `sys.exit`, it leaves nothing. So `sys.exit` and
-`exit` are wrapped here, to remember their status; and the frame of the main module says at the end whether the module
-came to its last instruction. A `raise SystemExit(…)` of the program's own is seen by that alone: its code is unknown.
+A child process that uses a worker has a stream of its own from its first call on, which helps that of its parent.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
-import opcode
 import os
-import sys
 import threading
+import time
 from collections.abc import Callable
-from types import FrameType
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, get_args
 
-from telefabric_schemas.events import Outcome
-from telefabric_workers.repair import described, text
+import msgspec
 
-_REASON_CHARS_MAX = 4_000
-"""Some exceptions print whole data sets."""
-_RETURNS = {code for name, code in opcode.opmap.items() if name in ("RETURN_VALUE", "RETURN_CONST")}
-
-
-class Ending(NamedTuple):
-    """How a run ends, and the reason to tell."""
-
-    outcome: Outcome
-    reason: str | None = None
-
-
-def ending_of(error: BaseException | None) -> Ending:
-    """How a run ended whose program ended with `error`."""
-    if error is None:
-        return Ending("completed")
-    if isinstance(error, SystemExit):
-        return ending_of_status(error.code)
-    if isinstance(error, KeyboardInterrupt):
-        return Ending("cancelled", "interrupted")
-    if isinstance(error, GeneratorExit):
-        return Ending("cancelled", "its generator was closed")
-    asyncio = sys.modules.get("asyncio.exceptions")  # where nobody has imported it, nothing can be its error
-    if asyncio is not None and isinstance(error, asyncio.CancelledError):
-        return Ending("cancelled", "its task was cancelled")
-    return Ending("failed", described(error)[:_REASON_CHARS_MAX])
+from telefabric import __version__
+from telefabric.errors import ClosedError, SpoolError
+from telefabric.wire.control import StreamInfo
+from telefabric_schemas.events import PAYLOAD_VERSION, Outcome, RunCompleted, RunStarted
+from telefabric_workers import lineage, program
+from telefabric_workers.cells import Cell
+from telefabric_workers.emitter import PLAIN, Emitter
+from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
+from telefabric_workers.metadata import introducing
+from telefabric_workers.outbox import open_outbox, reset_after_fork
+from telefabric_workers.problems import Problem
+from telefabric_workers.program import ending_of
+from telefabric_workers.repair import coerce, text
+from telefabric_workers.system import SystemMetrics
 
 
-def ending_of_status(status: Any) -> Ending:
-    """How a run ended whose program called ``sys.exit(status)``: 0 and None are success, a text is printed."""
-    if status is None or (isinstance(status, int) and status == 0):
-        return Ending("completed")
-    if isinstance(status, int):
-        return Ending("failed", f"exit code {int(status)}")
-    try:
-        return Ending("failed", text(status)[:_REASON_CHARS_MAX])
-    except Exception as error:  # noqa: BLE001  whatever the caller's own object raises
-        return Ending("failed", described(error))
+class Terms(NamedTuple):
+    """What a worker is opened with; also what it is pickled as, for another process to open a stream of its own."""
+
+    environment: WorkerEnvironment
+    metadata: dict[str, bytes]
+    """Of the run, each value encoded."""
+    control_mode: str
+    strict: bool
+    on_fork: Literal["new", "off"]
+    on_error: Literal["raise", "off"]
+    helps: bytes | None = None
+    """The stream of a parent process that the worker's stream helps."""
+    cell: Cell | None = None
+    """The notebook cell that opens it."""
 
 
-class Program:
-    """This process as a program that ends: watched from the first worker on."""
+class Lifetime(Emitter):
+    """The part of a worker that begins and ends its streams."""
 
-    def __init__(self) -> None:
-        self._main = _main_frame()
-        self._status: list[Any] = []
-        """What `sys.exit` was last called with; empty while it was not."""
-        sys.exit = self._remembering(sys.exit)
-        quitter = type(getattr(__import__("builtins"), "exit", None))
-        if quitter.__module__ == "_sitebuiltins":
-            quitter.__call__ = self._remembering_method(quitter.__call__)  # type: ignore[method-assign]
+    def __init__(self, terms: Terms) -> None:
+        """Not open yet: `begin` opens it, or its first call."""
+        environment = terms.environment
+        super().__init__(environment.agent_id, strict=terms.strict or environment.mode == "dry-run")
+        self.run_id = environment.run_id
+        self.worker_id = environment.worker_id or default_worker_id()
+        self._terms = terms
+        self._helps = terms.helps
+        self._metadata = {name: msgspec.Raw(value) for name, value in terms.metadata.items()}
+        self._revival = threading.RLock()
+        self._system: SystemMetrics | None = None
+        self._info: StreamInfo | None = None
+        self._error_before = 0
 
-    def _remembering(self, leave: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(leave)
-        def exit_(status: Any = None, /) -> Any:
-            self._status[:] = [status]
-            return leave(status)
+    @property
+    def helps(self) -> bytes | None:
+        """The stream of a parent process that this worker's stream helps; None for a stream of its own."""
+        return self._helps
 
-        return exit_
+    @property
+    def stream_id(self) -> bytes:
+        """16 bytes. In a child process, until its first call, the stream of the parent's that it will help."""
+        return self._info.stream if self._info is not None else self._helps or b""
 
-    def _remembering_method(self, leave: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(leave)
-        def call(quitter: Any, code: Any = None) -> Any:
-            self._status[:] = [code]
-            return leave(quitter, code)
+    @property
+    def closed(self) -> bool:
+        return self._unusual == "closed"
 
-        return call
+    def begin(self) -> None:
+        """Open a stream of our own, with its first event. Raises `telefabric.errors.SpoolError`."""
+        started_ns = time.time_ns()
+        metadata = PLAIN.encode(introducing(self._metadata))
+        mode = self._terms.control_mode
+        info = StreamInfo(
+            os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, mode,
+            hostname(), os.getpid(), __version__, metadata, self._helps,
+        )  # fmt: skip
+        started = RunStarted(
+            1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(), mode,
+            msgspec.Raw(metadata), info.host, info.pid, __version__, PAYLOAD_VERSION, self._helps,
+        )  # fmt: skip
+        coerce(started)
+        outbox = open_outbox(self._terms.environment, info)
+        with outbox.lock:
+            outbox.append(1, PLAIN.encode(started))
+        self._outbox, self._info = outbox, info
+        self._steps, self._step_count, self._episode_count = {}, 0, 0
+        self._next_seq = 2
+        self._error_before = program.last_error()
+        _workers.add(self)
+        program.at_end(_close_all)
+        if self._terms.environment.mode == "off":
+            self._unusual = "off"
+            return
+        lineage.announce(self.run_id, info.stream)
+        self._unusual = ""  # last: from here on other threads emit
 
-    def ending(self, error_before: int) -> Ending:
-        """At the interpreter's exit, or at that of a child of multiprocessing: how the program ends.
+    def _revive(self) -> bool:
+        """The unusual cases of a call: True when it may go on. Never under the outbox's lock."""
+        if self._unusual == "unopened":
+            with self._revival:
+                if self._unusual == "unopened":
+                    self._begin_in_child()
+            return not self._unusual
+        if self._unusual == "closed":
+            if self._strict:
+                raise ClosedError("this worker is closed: connect() again for a new stream")
+            self._problems.note([Problem("worker", "closed", "it was called after close(), and the call was ignored")])
+            self._problems.say()
+        return False
 
-        `error_before`: what `last_error` was when the run began.
+    def _begin_in_child(self) -> None:
+        if self._terms.on_fork == "off":
+            self._unusual = "off"
+            return
+        try:
+            self.begin()
+        except SpoolError as error:
+            if self._terms.on_error == "raise":
+                raise
+            self._unusual = "off"
+            self._problems.note([Problem("worker", "off", f"nothing is recorded: {error}")])
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`, or when some of it
+        was dropped (`dropped` counts that, and nobody waits for it).
+
+        That includes what child processes of this worker left that have ended. After `close` there is nothing to wait
+        for, and the answer is what had been stored by then.
         """
-        error = sys.exception()
-        if error is None and last_error() != error_before:
-            error = self._uncaught()
-        if error is not None:
-            return ending_of(error)
-        if self._reached_its_end():
-            return Ending("completed")
-        if self._status:
-            return ending_of_status(self._status[0])
-        return Ending("completed", "ended, exit code unknown")
+        return self._outbox.flush(timeout_s)
 
-    def _uncaught(self) -> BaseException | None:
-        """What ended the program. At a prompt an exception ends a statement and no program, but for the script that
-        ran before the prompt (``python -i``)."""
-        error: BaseException | None = getattr(sys, "last_value", None)
-        if not (hasattr(sys, "ps1") or sys.flags.interactive):
-            return error
-        traceback = None if error is None else error.__traceback__
-        return error if traceback is not None and traceback.tb_frame is self._main else None
+    def close(self, outcome: Outcome = "completed", reason: str | None = None) -> bool:
+        """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
 
-    def _reached_its_end(self) -> bool:
-        """False when the main module is over, and was left before its end."""
-        frame = self._main
-        if frame is None or _is_child() or _is_running(frame) or hasattr(sys, "ps1") or sys.flags.interactive:
-            return True
-        return frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] in _RETURNS
+        True only when every event that was emitted is stored; otherwise a warning says how many are not. What was not
+        dropped stays in the spool and is delivered by a later worker on this machine, or by ``telefabric spool
+        drain``. A second time it only gives that answer again. From inside another call of the same thread (a signal
+        handler) it returns False at once, and happens when that call is over.
+        """
+        if self._unusual:
+            _workers.discard(self)
+            self._unusual = "closed"
+            return self._outbox.stored_all
+
+        if self._system is not None:
+            self._system.stop()
+        end = self._last_event(outcome, reason)
+        self._outbox.end()
+        with self._outbox.lock:
+            if self._emitting:
+                self._deferred.append(partial(self.close, outcome, reason))
+                return False
+            if self.closed:
+                return self._outbox.stored_all
+            earlier = bool(self._deferred)
+            if not earlier:
+                self._end(end)
+        try:
+            self._catch_up()
+        finally:
+            stored = self.close(outcome, reason) if earlier else self._let_go()
+        return stored
+
+    def _last_event(self, outcome: str, reason: str | None) -> RunCompleted:
+        if outcome not in _OUTCOMES:
+            words = ", ".join(_OUTCOMES)
+            self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is none of {words}")])
+            outcome, reason = "failed", reason or f"ended as {text(outcome)!r}"
+        event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
+        self._make_plain(event)
+        return event
+
+    def _end(self, event: RunCompleted) -> None:
+        """Append the last event, under the lock; the worker stays open when that fails."""
+        head = self._outbox.head
+        try:
+            self._unusual = "closed"
+            event.steps, event.episodes = self._step_count, self._episode_count
+            self._append(event)
+        except BaseException:
+            if self._outbox.head == head:
+                self._unusual = ""
+            raise
+
+    def _let_go(self) -> bool:
+        _workers.discard(self)
+        lineage.retract(self.run_id, self.stream_id)
+        return self._outbox.close(self._terms.environment.exit_flush_s)
+
+    def _close_at_end(self) -> None:
+        assert program.program is not None
+        self.close(*program.program.ending(self._error_before))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(*ending_of(error))
+
+    def __reduce__(self) -> tuple[Callable[..., Lifetime], tuple[type[Lifetime], Terms, bytes, bool]]:
+        environment = self._terms.environment
+        if self.worker_id == default_worker_id():
+            environment = environment._replace(worker_id="")  # each process has its own
+        metadata = {name: bytes(value) for name, value in self._metadata.items()}
+        terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
+        return _inherit, (type(self), terms, self.stream_id, self.closed)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def _after_fork(self) -> None:
+        """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
+        self._problems.forked()
+        if not self._unusual:
+            self._unusual = "unopened"
+            self._helps = self.stream_id
+            _heirs[self._helps] = self
+            self._emitting = False
+            self._deferred.clear()
+            self._revival = threading.RLock()
+            if self.worker_id.endswith(f"-{os.getppid()}"):
+                self.worker_id = default_worker_id()
+            self._outbox.disown()
 
 
-def last_error() -> int:
-    """Which exception was the last that nobody caught. A number, for the exception would keep its frames alive."""
-    return id(getattr(sys, "last_value", None))
+def _inherit(kind: type[Lifetime], terms: Terms, stream: bytes, closed: bool) -> Lifetime:
+    """Unpickled: the worker itself where it lives, else this process's own worker of the same run."""
+    with _guard:
+        for worker in (_heirs.get(stream), *_workers):
+            if worker is not None and stream in (worker.stream_id, worker.helps) and not worker.closed:
+                return worker
+        heir = kind(terms)
+        if closed:
+            heir._unusual = "closed"
+        else:
+            _heirs[stream] = heir
+        return heir
 
 
-def _main_frame() -> FrameType | None:
-    """The frame of the main module, which the main thread is in, or None."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    main = sys.modules.get("__main__")
-    found = None
-    while frame is not None:
-        if main is not None and frame.f_globals is main.__dict__ and frame.f_code.co_name == "<module>":
-            found = frame
-        frame = frame.f_back
-    return found
+def _close_all() -> None:
+    """End the workers that nobody closed, as their program ends."""
+    with ExitStack() as stack:  # whatever one of them raises
+        for worker in list(_workers):
+            stack.callback(worker._close_at_end)
 
 
-def _is_running(frame: FrameType) -> bool:
-    for running in sys._current_frames().values():
-        here: FrameType | None = running
-        while here is not None:
-            if here is frame:
-                return True
-            here = here.f_back
-    return False
+def close_earlier(cell: Cell, environment: WorkerEnvironment) -> None:
+    """End what an earlier execution of a notebook cell opened, for the same run or when both have a made-up name."""
+    for worker in list(_workers):
+        earlier = worker._terms.environment
+        same = not (earlier.run_named or environment.run_named) or earlier.run_id == environment.run_id
+        if same and earlier.agent_id == environment.agent_id and cell.is_again(worker._terms.cell):
+            worker.close("cancelled", "its notebook cell was run again")
 
 
-def _is_child() -> bool:
-    """This process is a child of multiprocessing: its main module is its parent's, or was left by a fork."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None and "multiprocessing.util" in sys.modules
+def _forked() -> None:
+    global _guard
+    _guard = threading.RLock()
+    reset_after_fork()
+    for worker in list(_workers):
+        worker._after_fork()
 
 
-program: Program | None = None
-_watched = 0
-"""The process whose end `at_end` sees to."""
-
-
-def at_end(close_all: Callable[[], None]) -> None:
-    """See to it that `close_all` is called when this process ends by itself. A second time is harmless."""
-    global program, _watched
-    if _watched == os.getpid():
-        return
-    if not _watched:
-        program = Program()
-        atexit.register(close_all)  # a forked child inherits it
-    _watched = os.getpid()
-    if _is_child():
-        sys.modules["multiprocessing.util"].Finalize(
-            None, close_all, exitpriority=0
-        )  # such a child ends without atexit
+_OUTCOMES = get_args(Outcome)
+_guard = threading.RLock()
+_workers: set[Lifetime] = set()
+"""Those that are not closed, also when their program has let go of them."""
+_heirs: dict[bytes, Lifetime] = {}
+"""Workers that came to this process pickled, by the stream that they help."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -35,8 +35,8 @@ def raw(value: Any, path: str) -> tuple[msgspec.Raw, list[Problem]]:
     Any thread; runs the value's own methods. Raises nothing that is an `Exception`.
     """
     try:
-        return msgspec.Raw(_encode(value)), []
-    except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
+        return msgspec.Raw(values.encode_quickly(value)), []
+    except Exception:  # noqa: BLE001  a value of another type than that knows
         encoded, left = values.usable(value)
     kind, _, field = path.partition(".")
     return msgspec.Raw(encoded), [Problem(kind, field + part, why, times) for part, why, times in left]
@@ -66,11 +66,8 @@ def encode_payloads(event: Event, done: Collection[object] = EXACT) -> list[Prob
         value = getattr(event, name)
         if value.__class__ in done:
             continue
-        try:
-            encoded = msgspec.Raw(_encode(value))
-        except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
-            encoded, left = raw(value, f"{event.kind}.{name}")
-            problems += left
+        encoded, left = raw(value, f"{event.kind}.{name}")
+        problems += left
         setattr(event, name, encoded)
     return problems
 
@@ -133,8 +130,14 @@ def hud_numbers(given: Any) -> tuple[dict[str, float], list[Problem]]:
 
 def _single(value: Any) -> Any:
     """The one item of an array or a tensor of any library and shape; anything else as it is."""
-    if isinstance(value, numbers.Number) or not hasattr(value, "item") or not hasattr(value, "shape"):
+    if isinstance(value, (numbers.Number, str)):
         return value
+    if not hasattr(value, "item") or not hasattr(value, "shape"):
+        if hasattr(value, "__float__") or hasattr(value, "__index__") or not hasattr(value, "__array__"):
+            return value
+        import numpy  # whatever has `__array__` is for it
+
+        value = numpy.asarray(value)
     if getattr(value, "mask", False) is not False and bool(value.mask.any()):
         raise TypeError("a masked value")  # whose item numpy gives as 0
     return value.item()
@@ -239,4 +242,3 @@ def _payloads(event_type: type[Event]) -> list[str]:
 
 _known: dict[type[Event], dict[str, str]] = {}
 _known_payloads: dict[type[Event], list[str]] = {}
-_encode = msgspec.msgpack.Encoder(enc_hook=values.enc_hook).encode

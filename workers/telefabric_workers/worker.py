@@ -1,80 +1,42 @@
-"""The worker: what a training loop calls. `emit` costs microseconds and never waits for a network or a disk.
-
-The caller's values become raw MessagePack, or exact built-in types, before the outbox's lock is taken. Under it events
-are numbered and appended, and no code of the caller runs: no conversion, no callback, no log handler.
-"""
+"""The worker: what a training loop calls. A call costs microseconds and never waits for a network or a disk."""
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from functools import partial
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn, get_args
+from typing import Any
 
 import msgspec
 
-from telefabric import __version__, limits
-from telefabric.errors import ClosedError, SpoolError, UsageError
-from telefabric.wire.control import StreamInfo
-from telefabric.wire.names import DEMAND
+from telefabric import limits
+from telefabric.errors import UsageError
 from telefabric_schemas import values
 from telefabric_schemas.events import (
     CONTROL_MODES,
-    NIL,
     PAYLOAD_VERSION,
     Episode,
     EpisodeVoided,
-    Event,
     Frame,
     Log,
     Metric,
-    Outcome,
     Reset,
-    RunCompleted,
     RunMetadata,
-    RunStarted,
     Step,
 )
-from telefabric_workers import capture, lifetime, lineage
-from telefabric_workers.cells import Cell
-from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
+from telefabric_workers import capture
+from telefabric_workers.emitter import PLAIN, EpisodeCallback, StepCallback, copy_of
 from telefabric_workers.frames import Moment
-from telefabric_workers.lifetime import ending_of
-from telefabric_workers.outbox import Nowhere, Outbox, open_outbox, reset_after_fork
-from telefabric_workers.problems import Problem, Problems
-from telefabric_workers.repair import coerce, described, name_of, raw, real, said, text
+from telefabric_workers.lifetime import Lifetime, Terms
+from telefabric_workers.metadata import as_mapping, encode_metadata
+from telefabric_workers.problems import Problem
+from telefabric_workers.repair import coerce, described, encode_payloads, real
 from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 from telefabric_workers.system import SystemMetrics
-
-StepCallback = Callable[[Step], object]
-EpisodeCallback = Callable[[Episode], object]
-
 
 _EVENT_BYTES_MAX = limits.EVENT_BYTES_MAX
 
 
-class Terms(NamedTuple):
-    """What a worker is opened with; also what it is pickled as, for another process to open a stream of its own."""
-
-    environment: WorkerEnvironment
-    metadata: dict[str, bytes]
-    """Of the run, each value encoded."""
-    control_mode: str
-    strict: bool
-    on_fork: Literal["new", "off"]
-    on_error: Literal["raise", "off"]
-    helps: bytes | None = None
-    """The stream of a parent process that the worker's stream helps."""
-    cell: Cell | None = None
-    """The notebook cell that opens it."""
-
-
-class Worker:
+class Worker(Lifetime):
     """One stream of events of one run. Made by `telefabric_workers.connect`. All methods are for any thread, and for
     signal handlers: a call that interrupts another one of its thread is carried out right after it.
 
@@ -88,45 +50,16 @@ class Worker:
     """
 
     def __init__(self, terms: Terms) -> None:
-        """Not open yet: `begin` opens it, or its first call."""
-        environment = terms.environment
-        self.run_id = environment.run_id
-        self.agent_id = environment.agent_id
-        self.worker_id = environment.worker_id or default_worker_id()
-        self._terms = terms
-        self._helps = terms.helps
+        super().__init__(terms)
         self._control_mode = terms.control_mode
-        self._metadata = {name: msgspec.Raw(value) for name, value in terms.metadata.items()}
-        self._strict = terms.strict or environment.mode == "dry-run"
-        self._on_step: list[StepCallback] = []
-        self._on_episode: list[EpisodeCallback] = []
-        self._problems = Problems(strict=self._strict)
-        self._unsaid = self._problems.unsaid
-        self._revival = threading.RLock()
-        self._emitting = False
-        """Looked at under the outbox's lock: true there means that this call interrupts another one of its thread."""
-        self._deferred: deque[Callable[[], object]] = deque()
-        """Calls that came from inside another one: from a signal handler."""
-        self._unusual = "unopened"
-        """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
-        self.captured = environment.captured
+        self.captured = terms.environment.captured
         """What of the program goes into the metadata; ``environment`` is told by a wrapper."""
-        self._system: SystemMetrics | None = None
-        self._info: StreamInfo | None = None
-        self._outbox: Outbox = Nowhere()
-        self._next_seq = 1
-        """The seq that a step is encoded with before the lock is taken; stale when another thread emits meanwhile."""
-        self._steps: dict[str, int] = {}
-        self._names: set[Any] = {self.agent_id}
-        """Of agents, as they were given, that may be ids as they are."""
-        self._step_count = 0
-        self._episode_count = 0
-        self._error_before = 0
 
-    @property
-    def problems(self) -> Counter[str]:
-        """Values that were not usable, by path (``step.info.bad``); as ``frame.thinned``, frames without room."""
-        return self._problems.counts
+    def begin(self) -> None:
+        super().begin()
+        environment = self._terms.environment
+        if environment.system_metrics_s and not self._unusual:
+            self._system = SystemMetrics(self, environment.system_metrics_s, environment.spool)
 
     # -- what a loop emits ---------------------------------------------------------------------------------------
 
@@ -192,11 +125,13 @@ class Worker:
             and (frame_ref is None or frame_ref.__class__ is str)
         )
         if not plain or frame is not None or outbox.stored is not None:
-            self._step_slowly(event, event, global_step, frame, hud)
+            self._step_slowly(event, event, global_step, frame, hud, plain=plain)
             return
         try:
-            encoded = _encode(event)  # with the next numbers: nearly always nobody else has them meanwhile
-        except Exception:  # noqa: BLE001  whatever the caller's own objects raise: the slow way tells it
+            encoded = values.encode_quickly(
+                event
+            )  # with the next numbers: nearly always nobody else has them meanwhile
+        except Exception:  # noqa: BLE001  a value of another type than that knows: the slow way converts it
             encoded = b""
         appended = False
         try:
@@ -219,7 +154,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  raised again by what it calls
             self._settle(error)
         if not appended:
-            self._step_slowly(event, _steps.decode(encoded) if encoded else event, global_step, None, None)
+            self._step_slowly(event, _steps.decode(encoded) if encoded else event, global_step, None, None, plain=True)
             return
         if self._on_step:
             self._tell_callbacks(self._on_step, event)
@@ -227,16 +162,17 @@ class Worker:
             self._catch_up()
 
     def _step_slowly(
-        self, given: Step, event: Step, global_step: Any, frame: Any, hud: Mapping[str, float] | None
+        self, given: Step, event: Step, global_step: Any, frame: Any, hud: Mapping[str, float] | None, *, plain: bool
     ) -> None:
         """A step of any values, or with a frame, or one whose numbers somebody else has taken.
 
         `given` has the caller's values, `event` is the same or what was encoded of it: no value is converted twice.
+        `plain`: all of its fields but the payloads have exact built-in types.
         """
         if event is given:
-            given = _copy(event)
+            given = copy_of(event)
         event.global_step = global_step
-        self._problems.note(coerce(event))
+        self._problems.note(encode_payloads(event) if plain else coerce(event))
         moment = _moment_of(event)
         rule = self._outbox.stored
         stored = None
@@ -336,7 +272,12 @@ class Worker:
         self, series: Mapping[str, float | None], *, global_step: int | None = None, agent: str | None = None
     ) -> None:
         """One value of each of several named series, as `metric` takes them."""
-        for name, value in _as_mapping(series).items():
+        try:
+            found = as_mapping(series)
+        except UsageError:
+            self.tell([Problem("metric", "series", f"metrics of type {type(series).__name__} should be a mapping")])
+            return
+        for name, value in found.items():
             self.metric(name, value, global_step=global_step, agent=agent)
 
     def log(
@@ -359,15 +300,15 @@ class Worker:
         if self._unusual and not self._revive():
             return
         try:
-            told = {**_as_mapping(metadata), **more}
+            told = {**as_mapping(metadata), **more}
         except UsageError as error:
             self._problems.note([Problem("run_metadata", "metadata", str(error))])
             told = more
-        usable, problems = _encode_metadata(told)
+        usable, problems = encode_metadata(told)
         self._problems.note(problems)
         self._metadata.update(usable)
         now = time.time_ns(), time.monotonic_ns()
-        self._send(RunMetadata(0, msgspec.Raw(_encoder.encode(usable)), self.agent_id, *now))
+        self._send(RunMetadata(0, msgspec.Raw(PLAIN.encode(usable)), self.agent_id, *now))
 
     def frame(
         self,
@@ -405,17 +346,7 @@ class Worker:
         """Call `callback(episode)` after each emitted episode; as `register_on_step`."""
         return _register(self._on_episode, callback)
 
-    @property
-    def helps(self) -> bytes | None:
-        """The stream of a parent process that this worker's stream helps; None for a stream of its own."""
-        return self._helps
-
     # -- state ---------------------------------------------------------------------------------------------------
-
-    @property
-    def stream_id(self) -> bytes:
-        """16 bytes. In a child process, until its first call, the stream of the parent's that it will help."""
-        return self._info.stream if self._info is not None else self._helps or b""
 
     @property
     def emitted(self) -> int:
@@ -432,275 +363,7 @@ class Worker:
         """Events that a full spool or disk had to drop before they were stored; each is recorded as a gap."""
         return self._outbox.dropped_events
 
-    @property
-    def closed(self) -> bool:
-        return self._unusual == "closed"
-
-    def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything emitted so far is stored; False when it is not within `timeout_s`, or when some of it
-        was dropped (`dropped` counts that, and nobody waits for it).
-
-        That includes what child processes of this worker left that have ended. After `close` there is nothing to wait
-        for, and the answer is what had been stored by then.
-        """
-        return self._outbox.flush(timeout_s)
-
-    # -- end -----------------------------------------------------------------------------------------------------
-
-    def close(self, outcome: Outcome = "completed", reason: str | None = None) -> bool:
-        """End the run, and wait at most ``exit_flush_s`` for acknowledgements.
-
-        True only when every event that was emitted is stored; otherwise a warning says how many are not. What was not
-        dropped stays in the spool and is delivered by a later worker on this machine, or by ``telefabric spool
-        drain``. A second time it only gives that answer again. From inside another call of the same thread (a signal
-        handler) it returns False at once, and happens when that call is over.
-        """
-        if self._unusual:
-            _workers.discard(self)
-            self._unusual = "closed"
-            return self._outbox.stored_all
-
-        if self._system is not None:
-            self._system.stop()
-        end = self._last_event(outcome, reason)
-        self._outbox.end()
-        with self._outbox.lock:
-            if self._emitting:
-                self._deferred.append(partial(self.close, outcome, reason))
-                return False
-            if self.closed:
-                return self._outbox.stored_all
-            earlier = bool(self._deferred)
-            if not earlier:
-                self._end(end)
-        try:
-            self._catch_up()
-        finally:
-            stored = self.close(outcome, reason) if earlier else self._let_go()
-        return stored
-
-    def _last_event(self, outcome: str, reason: str | None) -> RunCompleted:
-        if outcome not in _OUTCOMES:
-            words = ", ".join(_OUTCOMES)
-            self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is none of {words}")])
-            outcome, reason = "failed", reason or f"ended as {text(outcome)!r}"
-        event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
-        self._make_plain(event)
-        return event
-
-    def _end(self, event: RunCompleted) -> None:
-        """Append the last event, under the lock; the worker stays open when that fails."""
-        head = self._outbox.head
-        try:
-            self._unusual = "closed"
-            event.steps, event.episodes = self._step_count, self._episode_count
-            self._append(event)
-        except BaseException:
-            if self._outbox.head == head:
-                self._unusual = ""
-            raise
-
-    def _let_go(self) -> bool:
-        _workers.discard(self)
-        lineage.retract(self.run_id, self.stream_id)
-        return self._outbox.close(self._terms.environment.exit_flush_s)
-
-    def _close_at_end(self) -> None:
-        assert lifetime.program is not None
-        self.close(*lifetime.program.ending(self._error_before))
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close(*ending_of(error))
-
-    # -- copies --------------------------------------------------------------------------------------------------
-
-    def __reduce__(self) -> tuple[Callable[[Terms, bytes, bool], Worker], tuple[Terms, bytes, bool]]:
-        environment = self._terms.environment
-        if self.worker_id == default_worker_id():
-            environment = environment._replace(worker_id="")  # each process has its own
-        metadata = {name: bytes(value) for name, value in self._metadata.items()}
-        terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
-        return _inherit, (terms, self.stream_id, self.closed)
-
-    def __copy__(self) -> Worker:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Worker:
-        return self
-
     # -- inside --------------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Open a stream of our own, with its first event. Raises `telefabric.errors.SpoolError`."""
-        started_ns = time.time_ns()
-        metadata = _encoder.encode(_introducing(self._metadata))
-        mode = self._terms.control_mode
-        info = StreamInfo(
-            os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, mode,
-            hostname(), os.getpid(), __version__, metadata, self._helps,
-        )  # fmt: skip
-        started = RunStarted(
-            1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(), mode,
-            msgspec.Raw(metadata), info.host, info.pid, __version__, PAYLOAD_VERSION, self._helps,
-        )  # fmt: skip
-        coerce(started)
-        outbox = open_outbox(self._terms.environment, info)
-        with outbox.lock:
-            outbox.append(1, _encoder.encode(started))
-        self._outbox, self._info = outbox, info
-        self._steps, self._step_count, self._episode_count = {}, 0, 0
-        self._next_seq = 2
-        self._error_before = lifetime.last_error()
-        _workers.add(self)
-        lifetime.at_end(_close_all)
-        if self._terms.environment.mode == "off":
-            self._unusual = "off"
-            return
-        lineage.announce(self.run_id, info.stream)
-        self._unusual = ""  # from here on other threads emit
-        if interval_s := self._terms.environment.system_metrics_s:
-            self._system = SystemMetrics(self, interval_s, self._terms.environment.spool)
-
-    def _revive(self) -> bool:
-        """The unusual cases of a call: True when it may go on. Never under the outbox's lock."""
-        if self._unusual == "unopened":
-            with self._revival:
-                if self._unusual == "unopened":
-                    self._begin_in_child()
-            return not self._unusual
-        if self._unusual == "closed":
-            if self._strict:
-                raise ClosedError("this worker is closed: connect() again for a new stream")
-            self._problems.note([Problem("worker", "closed", "it was called after close(), and the call was ignored")])
-            self._problems.say()
-        return False
-
-    def _begin_in_child(self) -> None:
-        if self._terms.on_fork == "off":
-            self._unusual = "off"
-            return
-        try:
-            self.begin()
-        except SpoolError as error:
-            if self._terms.on_error == "raise":
-                raise
-            self._unusual = "off"
-            self._problems.note([Problem("worker", "off", f"nothing is recorded: {error}")])
-
-    def tell(self, problems: list[Problem]) -> None:
-        """Count problems and log what is new among them; never under a lock. Raises `UsageError` when strict."""
-        self._problems.note(problems)
-        self._problems.say()
-
-    def _make_plain(self, event: Event) -> None:
-        """Bring every field to an exact built-in type or raw MessagePack; what cannot be is left out and told."""
-        self._problems.note(coerce(event))
-
-    def _send(self, event: Event) -> None:
-        """Emit an event of the caller's values."""
-        given = _copy(event) if self._on_episode and event.__class__ is Episode else None
-        self._make_plain(event)
-        self._emit(event, given)
-
-    def _emit(self, event: Event, given: Step | Episode | None = None) -> None:
-        """Number a plain event and append it; later, when this call interrupts one of the same thread.
-
-        `given`: the same with the caller's values, for callbacks.
-        """
-        try:
-            with self._outbox.lock:
-                if self._emitting:
-                    self._deferred.append(partial(self._emit, event, given))
-                    return
-                late = self._unusual
-                if not late:
-                    self._append(event)
-        except BaseException as error:  # noqa: BLE001  raised again by what it calls
-            self._settle(error)
-        if late:  # another thread has closed the worker just now
-            self._revive()
-            return
-        if given is not None:
-            assert isinstance(event, (Step, Episode))
-            given.seq, given.global_step = event.seq, event.global_step
-            self._tell_callbacks(self._on_step if event.__class__ is Step else self._on_episode, given)
-        if self._deferred or self._unsaid:
-            self._catch_up()
-
-    def _append(self, event: Event) -> None:
-        """The caller holds the lock and has seen that no call is under way."""
-        self._emitting = True
-        try:
-            outbox = self._outbox
-            event.seq = outbox.head + 1
-            if isinstance(event, Step):
-                if event.global_step is None:
-                    event.global_step = self._steps.get(event.agent_id, -1) + 1
-                outbox.append(event.seq, self._encode(event))
-                self._steps[event.agent_id] = event.global_step
-                self._step_count += 1
-                self._next_seq = event.seq + 1
-                return
-            if isinstance(event, (Episode, Metric)) and event.global_step is None:
-                event.global_step = self._steps.get(event.agent_id)
-            outbox.append(event.seq, self._encode(event))
-            self._episode_count += isinstance(event, Episode)
-            self._next_seq = event.seq + 1
-        finally:
-            self._emitting = False
-
-    def _encode(self, event: Event) -> bytes:
-        """The bytes of an event of plain fields. Fields that are too large, or texts that are not UTF-8, go now."""
-        try:
-            encoded = _encoder.encode(event)
-            if len(encoded) <= limits.EVENT_BYTES_MAX:
-                return encoded
-        except (UnicodeEncodeError, OverflowError):
-            pass  # a lone surrogate in a text, or an integer beyond 64 bits: they have another form
-        self._problems.note(coerce(event))
-        return _encoder.encode(event)
-
-    def _catch_up(self) -> None:
-        """What must not happen under the lock: calls that came from inside it, and the log, whose handler may emit."""
-        while self._deferred:
-            try:
-                call = self._deferred.popleft()
-            except IndexError:  # another thread carries it out
-                break
-            call()
-        self._problems.say()
-
-    def _settle(self, error: BaseException) -> NoReturn:
-        """A call ends by `error`, such as a signal handler's `SystemExit`: those from inside it happen all the same."""
-        try:
-            if not self._emitting:
-                self._catch_up()
-        finally:
-            raise error
-
-    def _named(self, agent: Any) -> str:
-        """An agent's name, as usable as the worker's own; that one when it has none."""
-        if agent is None:
-            return self.agent_id
-        if agent.__class__ is str and agent in self._names:
-            return agent
-        try:
-            given = text(agent)
-        except Exception as error:  # noqa: BLE001  whatever the caller's object raises
-            self._problems.note([Problem("event", "agent", f"its text cannot be had: {described(error)}")])
-            return self.agent_id
-        if given not in self._names:
-            name = name_of(given)
-            if not name or name != given:
-                self._problems.note([Problem("event", "agent", f"it should be {DEMAND}")])
-                return name or self.agent_id
-            self._names.add(given)
-        return given
 
     @property
     def _game_id(self) -> Any:
@@ -742,30 +405,6 @@ class Worker:
         else:
             self._problems.note(left)
 
-    def _tell_callbacks(self, callbacks: list[Any], given: Any) -> None:
-        for callback in list(callbacks):
-            try:
-                callback(given)
-            except Exception as error:
-                if self._strict:
-                    raise
-                name = getattr(callback, "__qualname__", repr(callback))
-                self._problems.note([Problem("callback", name, f"it raised {described(error)}")])
-
-    def _after_fork(self) -> None:
-        """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
-        self._problems.forked()
-        if not self._unusual:
-            self._unusual = "unopened"
-            self._helps = self.stream_id
-            _heirs[self._helps] = self
-            self._emitting = False
-            self._deferred.clear()
-            self._revival = threading.RLock()
-            if self.worker_id.endswith(f"-{os.getppid()}"):
-                self.worker_id = default_worker_id()
-            self._outbox.disown()
-
 
 def _register(callbacks: list[Any], callback: Any) -> Callable[[], None]:
     callbacks.append(callback)
@@ -777,58 +416,12 @@ def _register(callbacks: list[Any], callback: Any) -> Callable[[], None]:
     return unregister
 
 
-def _as_mapping(metadata: Any) -> dict[Any, Any]:
-    """A copy of what a caller told about the run. Raises `UsageError` for what is no mapping."""
-    try:
-        return {} if metadata is None else dict(metadata)
-    except Exception:  # noqa: BLE001  whatever the caller's own object raises
-        given = type(metadata).__name__
-        raise UsageError(f"metadata is of type {given} and should be a mapping of names to values") from None
-
-
-def _introducing(metadata: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-    """As much of it as a stream is introduced with. A child's parent, whose it is, has told the store the rest."""
-    found: dict[str, msgspec.Raw] = {}
-    room = limits.METADATA_BYTES_MAX - 1_024
-    for name, value in metadata.items():
-        room -= len(bytes(value)) + len(name) * 4
-        if room > 0:
-            found[name] = value
-    return found
-
-
 def _or(value: Any, default: Any) -> Any:
     """`value or default`, also for a value such as an array, which is neither true nor false."""
     try:
         return value or default
     except Exception:  # noqa: BLE001  whatever the caller's own object raises
         return value
-
-
-def _encode_metadata(metadata: Mapping[Any, Any]) -> tuple[dict[str, msgspec.Raw], list[Problem]]:
-    """Metadata by name, each value encoded; without what cannot be encoded or makes it too large."""
-    problems: list[Problem] = []
-    usable: dict[str, msgspec.Raw] = {}
-    size = 0
-    for key, value in metadata.items():
-        name = f"a {type(key).__name__}"
-        try:
-            name = text(key)
-        except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("metadata", name, said(error)))
-            continue
-        encoded, left = raw(value, f"metadata.{values.path_part(name)}")
-        problems += left
-        if left and encoded == NIL:
-            continue
-        grown = size + len(bytes(encoded)) + len(name) * 4
-        if grown > limits.METADATA_BYTES_MAX:
-            why = f"metadata is over {limits.METADATA_BYTES_MAX} bytes"
-            problems.append(Problem("metadata", values.path_part(name), why))
-            continue
-        size = grown
-        usable[name] = encoded
-    return usable, problems
 
 
 def _float_or(value: Any) -> Any:
@@ -839,11 +432,6 @@ def _float_or(value: Any) -> Any:
         return value
 
 
-def _copy(event: Any) -> Any:
-    """The same fields, to be numbered apart: the values themselves are the caller's."""
-    return event.__class__(*(getattr(event, name) for name in event.__struct_fields__))
-
-
 def _moment_of(event: Step) -> Moment:
     reward = 0.0 if event.reward is None else event.reward
     ended = event.terminated or event.truncated
@@ -852,9 +440,9 @@ def _moment_of(event: Step) -> Moment:
 
 def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
     """A worker that is open. Raises `telefabric.errors.SpoolError`, and `UsageError` for what is unusable."""
-    usable, problems = _encode_metadata(_as_mapping(metadata))
+    usable, problems = encode_metadata(as_mapping(metadata))
     program = capture.added(usable, "program", capture.program(terms.environment.captured))
-    usable, more_problems = _encode_metadata({**usable, **program})
+    usable, more_problems = encode_metadata({**usable, **program})
     problems += more_problems
     worker = Worker(terms._replace(metadata={name: bytes(value) for name, value in usable.items()}))
     worker.tell(problems)  # before anything is opened: it raises when strict
@@ -862,54 +450,4 @@ def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
     return worker
 
 
-def _inherit(terms: Terms, stream: bytes, closed: bool) -> Worker:
-    """Unpickled: the worker itself where it lives, else this process's own worker of the same run."""
-    with _guard:
-        for worker in (_heirs.get(stream), *_workers):
-            if worker is not None and stream in (worker.stream_id, worker.helps) and not worker.closed:
-                return worker
-        heir = Worker(terms)
-        if closed:
-            heir._unusual = "closed"
-        else:
-            _heirs[stream] = heir
-        return heir
-
-
-def _close_all() -> None:
-    """End the workers that nobody closed, as their program ends."""
-    with ExitStack() as stack:  # whatever one of them raises
-        for worker in list(_workers):
-            stack.callback(worker._close_at_end)
-
-
-def close_earlier(cell: Cell, environment: WorkerEnvironment) -> None:
-    """End what an earlier execution of a notebook cell opened, for the same run or when both have a made-up name."""
-    for worker in list(_workers):
-        earlier = worker._terms.environment
-        same = not (earlier.run_named or environment.run_named) or earlier.run_id == environment.run_id
-        if same and earlier.agent_id == environment.agent_id and cell.is_again(worker._terms.cell):
-            worker.close("cancelled", "its notebook cell was run again")
-
-
-def _forked() -> None:
-    global _guard
-    _guard = threading.RLock()
-    reset_after_fork()
-    for worker in list(_workers):
-        worker._after_fork()
-
-
-_encoder = msgspec.msgpack.Encoder()
-"""Without a hook: what it encodes is plain."""
 _steps = msgspec.msgpack.Decoder(Step)
-_encode = msgspec.msgpack.Encoder(enc_hook=values.enc_hook).encode
-"""Runs the caller's code: never under a lock."""
-_OUTCOMES = get_args(Outcome)
-_guard = threading.RLock()
-_workers: set[Worker] = set()
-"""Those that are not closed, also when their program has let go of them."""
-_heirs: dict[bytes, Worker] = {}
-"""Workers that came to this process pickled, by the stream that they help."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -432,7 +432,7 @@ def _number(value: float | None) -> str:
 
 def _short(raw: msgspec.Raw) -> str:
     try:
-        text = _encode_plainly(_decoder.decode(raw))
+        text = _encode_plainly(_string_keys(_decoder.decode(raw)))
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         return "(unreadable)"
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
@@ -537,15 +537,22 @@ def _unreadable(raw: bytes | msgspec.Raw, error: Exception) -> dict[str, Any]:
 
 def _string_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_key(key): _string_keys(item) for key, item in value.items()}
+        found = {_key(key): _string_keys(item) for key, item in value.items()}
+        return (
+            found
+            if len(found) == len(value)
+            else {"map": [[_string_keys(each) for each in pair] for pair in value.items()]}
+        )
     if isinstance(value, list):
         return [_string_keys(item) for item in value]
     return value
 
 
 def _key(key: Any) -> Any:
-    if key is None or isinstance(key, (str, int, float)):
-        return key  # json makes strings of these
+    if isinstance(key, str):
+        return key
+    if key is None or isinstance(key, (int, float)):
+        return _encode(key)
     return b64encode(key).decode() if isinstance(key, bytes) else str(key)
 
 

@@ -135,7 +135,11 @@ def _shown(address: Address, found: dict[str, Any], width: int, runs: Sequence[R
     if found["live"]:
         parts += [Text(), _subscribers(found["live"], wide=width >= _WIDE)]
         parts += _dropped(found["live"], width)
-    refused = {**found["dropped"], **{f"live {name}": count for name, count in found["live_dropped"].items()}}
+    gone = "control_unreachable"  # answers to peers that had gone: nobody lacks them
+    refused = {
+        **{name: count for name, count in found["dropped"].items() if name != gone},
+        **{f"live {name}": count for name, count in found["live_dropped"].items()},
+    }
     if refused:
         parts += [Text(), _told("dropped by the broker: " + _counts(refused), width)]
     parts += [_told(_mistake(one), width) for one in found.get("mistakes", ())[:_MISTAKES_SHOWN]]
