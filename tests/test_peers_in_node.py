@@ -8,9 +8,11 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgpack
 import pytest
 from processes import Service, broker, free_ports, run, store, wait_for
 from skips import requires
@@ -91,6 +93,41 @@ def stored(fabric: Fabric, run_id: str) -> list[dict[str, Any]]:
 def assert_whole(fabric: Fabric, worker: Peer) -> None:
     counted = audit(fabric.file, bytes.fromhex(worker.last("stream")), worker.last("done"))
     assert (counted.missing, counted.lost, counted.duplicated) == (0, 0, 0)
+
+
+def as_javascript(value: Any) -> Any:
+    """What a vector says, with extensions read as the peers read them."""
+    if isinstance(value, list):
+        return [as_javascript(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if list(value) == ["$ext"]:
+        kind, data = value["$ext"][0], bytes.fromhex(value["$ext"][1])
+        if kind == 2:
+            return int.from_bytes(data, "big", signed=True)
+        dtype, shape, items = msgpack.unpackb(data)
+        return {"dtype": dtype, "shape": shape, "data": {"$bytes": items.hex()}}
+    return {key: as_javascript(item) for key, item in value.items()}
+
+
+def test_every_vector_says_the_same_in_javascript() -> None:
+    vectors = resources.files("telefabric_schemas").joinpath("vectors")
+    with Peer("vectors", vectors) as peer:
+        assert peer.end() == 0
+    says = {words["name"]: words["says"] for words in peer.said}
+    assert says.keys() == {entry.name[:-4] for entry in vectors.iterdir() if entry.name.endswith(".bin")}
+    for name, found in says.items():
+        expected = json.loads(vectors.joinpath(f"{name}.json").read_text("utf-8"))
+        if expected["what"] != "batch":
+            assert found == as_javascript(expected["msgpack"]), name
+            continue
+        header = expected["header"]
+        for ours, theirs in {"first": "first_seq", "last": "last_seq"}.items():
+            header[ours] = header.pop(theirs)
+        for item in ("session", "stream"):
+            header[item] = header[item]["$bytes"]
+        assert found["records"] == as_javascript([event for _, _, event in expected["records"]]), name
+        assert {item: found[item] for item in found if item != "records"}.items() <= header.items(), name
 
 
 def test_nothing_is_lost_and_nothing_comes_twice_when_the_broker_is_killed(fabric: Fabric) -> None:

@@ -110,10 +110,12 @@ export const monoNs = () => process.hrtime.bigint();
 export const hex = (id) => Buffer.from(id).toString("hex");
 /** `*:port` is a port of the host that was dialled. */
 export const resolve = (endpoint, dialled) => endpoint.replace(/^\*/, dialled.slice(0, dialled.lastIndexOf(":")));
-/** One line of JSON on the standard output; integers of 64 bits as integers. */
+/** One line of JSON on the standard output, with the forms of the vectors; all integers as integers. */
 export const say = (value) => process.stdout.write(json(value) + "\n");
 export function json(value) {
   if (typeof value === "bigint") return String(value);
+  if (typeof value === "number" && !Number.isFinite(value))
+    return JSON.stringify({ $float: Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf" });
   if (value instanceof Uint8Array) return JSON.stringify({ $bytes: hex(value) });
   if (Array.isArray(value)) return `[${value.map(json).join(",")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value) ?? "null";
