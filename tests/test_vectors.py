@@ -76,7 +76,7 @@ def fields_of(item):
 
 
 @pytest.mark.skipif(not SCRIPTS.exists(), reason="the generators are in the checkout only")
-@pytest.mark.parametrize("script", ["make_vectors", "make_json_schema"])
+@pytest.mark.parametrize("script", ["make_vectors", "make_json_schema", "make_first_peer"])
 def test_generated_files_are_fresh(script):
     check = subprocess.run([sys.executable, SCRIPTS / script, "--check"], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr

@@ -16,7 +16,7 @@ const mark = ({ id, expected }) => [id, expected - 1];
 const control = new Control(url, {
   redial: () => socket?.close(),
   greet: () => control.send("attach", PROTOCOL, name, null, `memory of ${process.pid}`),
-  beat: () => instance && control.send("durable_beat", monoNs(), events),
+  beat: () => control.send("durable_beat", monoNs(), events),
   hear: (name, items) => hearing[name]?.(...items),
 });
 
@@ -50,7 +50,8 @@ async function take(from) {
     [came, cameAt] = [came + 1, Date.now()];
     try {
       const batch = readBatch(frame), stream = streamOf(batch.stream);
-      if (!stream) count("unknown");
+      if (!batch.session.equals(instance)) count("of another instance");
+      else if (!stream) count("unknown");
       else if (batch.last < stream.expected) count("duplicate");
       else stream.ahead.push(batch), settle(stream);
     } catch (error) {

@@ -16,9 +16,8 @@ const control = new Control(url, {
   redial: () => { socket?.close(); token = undefined; },
   greet: () => control.send("watch", PROTOCOL, "peer", null, null, [eventsMax, 10_000, every > 1 ? "sample" : "drop_oldest", every]),
   beat() {
-    if (!token) return;
     control.send("watch_beat", monoNs(), received, Math.max(lost(), 0));
-    if (Date.now() - cameAt > SILENT_MS) control.redial(), control.dial();
+    if (token && Date.now() - cameAt > SILENT_MS) control.redial(), control.dial();
   },
   hear: (name, items) => hearing[name]?.(...items),
 });
@@ -48,14 +47,18 @@ async function take(from) {
       if (kind) account(stream, kind, { dropped: events, newest: reached });
     }
     number = newest;
-    if (frame.length) receive(readBatch(frame));
-    else if (ended) tell();
+    if (!frame.length && ended) tell();
+    if (frame.length) received += frame.readUInt32BE(58); // also those of a batch that cannot be read
+    try {
+      if (frame.length) receive(readBatch(frame));
+    } catch (error) {
+      say({ refused: error.message });
+    }
   }
 }
 
 function receive({ stream, records, counter }) {
-  if (!received) say({ first: counter });
-  received += records.length;
+  if (!sources.size) say({ first: counter });
   for (const [kind, , ...fields] of records.map(unpack)) {
     account(stream, kind, { received: 1 });
     if (kind === "overflow") account(stream, fields[2], { dropped: fields[3], newest: fields[5] ?? 0 });
