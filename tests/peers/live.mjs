@@ -58,7 +58,7 @@ async function take(from) {
 }
 
 function receive({ stream, records, counter }) {
-  if (!sources.size) say({ first: counter });
+  if (received === records.length) say({ first: counter });
   for (const [kind, , ...fields] of records.map(unpack)) {
     account(stream, kind, { received: 1 });
     if (kind === "overflow") account(stream, fields[2], { dropped: fields[3], newest: fields[5] ?? 0 });
