@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -15,6 +17,7 @@ import pytest
 import zmq
 from conftest import FabricService
 from processes import run, wait_for
+from skips import requires
 from slowness import patience
 
 from telefabric import limits
@@ -170,6 +173,76 @@ def test_a_damaged_body_is_asked_for_again_and_at_last_kept_aside(fabric_service
             pass
     assert fabric_service.rows("SELECT seq FROM metrics") == [(1,), (4,)]
     assert fabric_service.rows("SELECT seq, last_seq, reason FROM quarantine") == [(2, 3, "damaged")]
+
+
+def _beyond_head(fabric: FabricService, peer: Foreign) -> None:
+    peer.send(1, 1, record(1))
+    peer.hear("ack")
+    with foreign(fabric.url) as copy:
+        copy.say(sealed(["attach", 1, "copy"]))
+        _, instance, *_ = copy.hear("attached")
+        copy.say(sealed(["stored", instance, [[peer.stream, 101]]]))
+        copy.hear("error")
+
+
+def _unknown_token(fabric: FabricService, peer: Foreign) -> None:
+    endpoints = ask_status(Address.parse(fabric.url)).endpoints
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.subscribe(b"")
+        socket.connect(Address.parse(fabric.url).resolve(endpoints.durable))
+        wait_for(lambda: "unknown_token" in _dropped(fabric), "the subscription is counted")
+
+
+def _stale(fabric: FabricService, peer: Foreign) -> None:
+    peer.epoch -= 1
+    peer.send(1, 1, record(1))
+
+
+def _unknown_stream(fabric: FabricService, peer: Foreign) -> None:
+    peer.say(sealed(["bye", peer.stream, True]))
+    wait_for(lambda: not ask_status(Address.parse(fabric.url)).status["streams"], "BYE is heard")
+    peer.send(1, 1, record(1))
+
+
+def _over_credit(fabric: FabricService, peer: Foreign) -> None:
+    """A batch of all the credit, if one forgets what is counted beside the body."""
+    records = b"".join(map(record, range(1, 3_000)))
+    last = limits.CREDIT_BASE_BYTES // (len(records) // 2_999)
+    peer.send(1, last, b"".join(map(record, range(1, last + 1))))
+
+
+SYMPTOMS: dict[str, Callable[[FabricService, Foreign], None]] = {
+    "damaged": lambda _, peer: peer.say(msgpack.packb(hello())),
+    "frames": lambda _, peer: peer.say(b"", sealed(hello())),
+    "bad_control": lambda _, peer: peer.say(sealed(hello(started=1.0))),
+    "unknown_stream": _unknown_stream,
+    "over_credit": _over_credit,
+    "stale": _stale,
+    "unknown_token": _unknown_token,
+    "beyond_head": _beyond_head,
+}
+SPEC = Path(__file__).resolve().parent.parent / "fabric" / "WIRE.md"
+
+
+def _dropped(fabric: FabricService) -> dict[str, int]:
+    found: dict[str, int] = ask_status(Address.parse(fabric.url)).status["dropped"]
+    return found
+
+
+@requires("the specification, which is in the checkout only", SPEC.exists())
+def test_each_symptom_in_the_specification_has_its_mistake_here() -> None:
+    rows = SPEC.read_text("utf-8").partition("### When it does not work\n")[2].partition("\n## ")[0].splitlines()
+    counted = [row.split("|")[-2].strip() for row in rows if row.startswith("| ")]
+    said = {found[1] for where in counted if (found := re.match(r"`(\w+)`(?:$|, `rewinds)", where))}
+    assert said == SYMPTOMS.keys()
+
+
+@pytest.mark.parametrize("reason", SYMPTOMS)
+def test_a_mistake_is_counted_where_the_specification_says(fabric_service: FabricService, reason: str) -> None:
+    with foreign(fabric_service.url) as peer:
+        peer.begin()
+        SYMPTOMS[reason](fabric_service, peer)
+        assert wait_for(lambda: _dropped(fabric_service), "something is dropped").keys() == {reason}
 
 
 def test_status_and_doctor_name_whose_mistake_it_was(fabric_service: FabricService) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import typing
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import msgspec
@@ -16,6 +17,7 @@ from store_fixtures import running
 from telefabric.address import Address
 from telefabric.store.read import query
 from telefabric.store.read.query_service import QueryService
+from telefabric.wire.control import StreamSeq
 
 SPEC = Path(__file__).resolve().parent.parent / "fabric" / "QUERY.md"
 pytestmark = requires("the specification, which is in the checkout only", SPEC.exists())
@@ -34,15 +36,43 @@ def tables(heading: str) -> list[list[str]]:
 
 
 def items(kind: type[msgspec.Struct]) -> str:
-    names, defaults = kind.__struct_fields__, len(kind.__struct_defaults__)
-    marks = [""] * (len(names) - defaults) + ["?"] * defaults
-    return ", ".join(f"`{name}`{mark}" for name, mark in zip(names, marks, strict=True))
+    names, defaults, types = kind.__struct_fields__, len(kind.__struct_defaults__), typing.get_type_hints(kind)
+    missing = [""] * (len(names) - defaults) + ["?"] * defaults
+    nil = ["∅" if type(None) in typing.get_args(types[name]) else "" for name in names]
+    return ", ".join(f"`{name}`{may}{be}" for name, may, be in zip(names, missing, nil, strict=True))
+
+
+TYPES: dict[Any, str] = {
+    int: "int", float: "float", str: "str", bytes: "bin", bool: "bool", list[str]: "array of str",
+    list[bytes]: "array of bin", list[StreamSeq]: "array of marks", query.EpisodeKey: "key", query.StepKey: "key",
+    query.BucketKey: "key", query.Series: "key", list[query.T]: "array of rows",
+}  # fmt: skip
+
+
+def types_of_items() -> dict[str, str]:
+    """Which items of questions and answers are of which type, as a row of the specification says it."""
+    types: dict[str, list[str]] = {}
+    for kind in (*QUESTIONS.values(), *ANSWERS.values()):
+        for name in kind.__struct_fields__:
+            hint = typing.get_type_hints(kind)[name]
+            kinds = typing.get_args(hint) if type(None) in typing.get_args(hint) or hint == int | str else (hint,)
+            words = types.setdefault(name, [])
+            words += [TYPES[one] for one in kinds if one is not type(None) and TYPES[one] not in words]
+    rows: dict[str, list[str]] = {}
+    for name, words in types.items():
+        rows.setdefault(" or ".join(words), []).append(f"`{name}`")
+    return {kind: ", ".join(names) for kind, names in rows.items()}
+
+
+def test_the_type_of_each_item() -> None:
+    said = {row[1]: row[0] for row in tables("Answers") if len(row) == 2 and row[1] in types_of_items()}
+    assert said == types_of_items()
 
 
 def test_the_items_of_each_question_and_answer() -> None:
     asked = {row[0].strip("`"): row[1] for row in tables("Questions") if len(row) == 2 and row[0] != "question"}
     assert asked == {tag: items(kind) for tag, kind in QUESTIONS.items()}
-    answered = {row[0]: row[1] for row in tables("Answers") if row[0] != "array"}
+    answered = {row[0]: row[1] for row in tables("Answers") if row[0] in ANSWERS}
     assert answered == {name: items(kind) for name, kind in ANSWERS.items()}
 
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from telefabric.errors import WireError
+from telefabric.store.read import query
 from telefabric.wire import batch, control, live, records
 from telefabric_schemas import TOPICS, AnyEvent
 
@@ -75,7 +76,7 @@ def fields_of(item):
 
 
 @pytest.mark.skipif(not SCRIPTS.exists(), reason="the generators are in the checkout only")
-@pytest.mark.parametrize("script", ["make_vectors", "make_json_schema"])
+@pytest.mark.parametrize("script", ["make_vectors", "make_json_schema", "make_first_peer"])
 def test_generated_files_are_fresh(script):
     check = subprocess.run([sys.executable, SCRIPTS / script, "--check"], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
@@ -104,7 +105,10 @@ def test_there_is_a_vector_of_every_control_message():
 # -- any reader --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*of_kind("event"), *of_kind("record"), *of_kind("control"), *of_kind("delivery")])
+ONE_ARRAY = ("event", "record", "control", "delivery", "question", "answer")
+
+
+@pytest.mark.parametrize("name", [name for what in ONE_ARRAY for name in of_kind(what)])
 def test_plain_msgpack_reads_what_the_vector_says(name):
     data, expected = VECTORS[name]
     assert unpacked(checked(data) if expected["what"] == "control" else data) == expected["msgpack"]
@@ -206,6 +210,42 @@ def test_our_reader_and_writer_agree_on_a_delivery(name):
 def test_an_event_is_no_control_message(name):
     with pytest.raises(WireError):
         control.decode(VECTORS[name][0])
+
+
+# -- queries: what a store reads and an asker writes, and the other way round ---------------------------------------
+
+ROWS = {
+    "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
+    "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket,
+}  # fmt: skip
+CUT = ("query-episodes_of-short", "query-answer-empty")
+"""What is missing in them a reader fills in, and a writer writes."""
+
+
+def test_there_is_a_vector_of_every_question_and_every_row():
+    assert {VECTORS[name][1]["name"] for name in of_kind("question")} == {
+        kind.__struct_config__.tag for kind in query.AnyQuestion.__args__
+    }
+    assert {VECTORS[name][1]["name"] for name in of_kind("answer")} == set(ROWS)
+
+
+@pytest.mark.parametrize("name", of_kind("question"))
+def test_a_store_reads_the_question_and_an_asker_writes_it(name):
+    data, expected = VECTORS[name]
+    question = query.decode_question(data)
+    assert question.__struct_config__.tag == expected["name"]
+    assert fields_of(question) == expected["fields"]
+    if name not in CUT:
+        assert msgspec.msgpack.encode(question) == data
+
+
+@pytest.mark.parametrize("name", of_kind("answer"))
+def test_an_asker_reads_the_answer_and_a_store_writes_it(name):
+    data, expected = VECTORS[name]
+    page = msgspec.msgpack.decode(data, type=query.Page[ROWS[expected["name"]]])
+    assert {**fields_of(page), "rows": [fields_of(row) for row in page.rows]} == expected["fields"]
+    if name not in CUT:
+        assert msgspec.msgpack.encode(page) == data
 
 
 # -- JSON Schema -------------------------------------------------------------------------------------------------

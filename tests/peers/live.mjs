@@ -1,0 +1,90 @@
+// A live subscriber: node live.mjs URL SAMPLE_EVERY EVENTS_MAX. Watches all runs, keeps the accounts of WIRE.md, and tells
+// them behind the tick that follows the end of a run.
+import { Subscriber } from "zeromq";
+import { Control } from "./control.mjs";
+import { PROTOCOL, hex, monoNs, readBatch, resolve, say, unpack } from "./wire.mjs";
+
+const [url, every, eventsMax] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
+const SILENT_MS = 5000;
+const sources = new Map(); // stream and kind: its account
+const dropped = {}; // events by reason
+let token, socket, number = 0, received = 0, cameAt = 0, ended = false;
+const sum = (counts) => Object.values(counts).reduce((one, other) => one + other, 0);
+const lost = () => number - received - sum(dropped);
+
+const control = new Control(url, {
+  redial: () => { socket?.close(); token = undefined; },
+  greet: () => control.send("watch", PROTOCOL, "peer", null, null, [eventsMax, 10_000, every > 1 ? "sample" : "drop_oldest", every]),
+  beat() {
+    control.send("watch_beat", monoNs(), received, Math.max(lost(), 0));
+    if (token && Date.now() - cameAt > SILENT_MS) control.redial(), control.dial();
+  },
+  hear: (name, items) => hearing[name]?.(...items),
+});
+
+const hearing = {
+  watching(_, newToken, endpoints, policy) {
+    control.answered();
+    if (token?.equals(newToken)) return;
+    say({ watching: hex(newToken), policy });
+    [token, number, received, cameAt] = [newToken, 0, 0, Date.now()]; // the account of the broker's numbers begins again
+    for (const reason in dropped) delete dropped[reason];
+    socket?.close();
+    socket = new Subscriber({ linger: 0, receiveHighWaterMark: 128, maxMessageSize: 8 * 2 ** 20 + 65_536 });
+    socket.connect(resolve(endpoints[4], url));
+    socket.subscribe(newToken);
+    take(socket);
+  },
+  who: () => control.restart(),
+};
+
+async function take(from) {
+  for await (const [, delivery, frame] of from) {
+    cameAt = Date.now();
+    const [newest, drops = []] = unpack(delivery);
+    for (const [reason, kind, stream, events, reached = 0] of drops) {
+      dropped[reason] = (dropped[reason] ?? 0) + events;
+      if (kind) account(stream, kind, { dropped: events, newest: reached });
+    }
+    number = newest;
+    if (!frame.length && ended) tell();
+    if (frame.length) received += frame.readUInt32BE(58); // also those of a batch that cannot be read
+    try {
+      if (frame.length) receive(readBatch(frame));
+    } catch (error) {
+      say({ refused: error.message });
+    }
+  }
+}
+
+function receive({ stream, records, counter }) {
+  if (received === records.length) say({ first: counter });
+  for (const [kind, , ...fields] of records.map(unpack)) {
+    account(stream, kind, { received: 1 });
+    if (kind === "overflow") account(stream, fields[2], { dropped: fields[3], newest: fields[5] ?? 0 });
+    if (kind === "run_heartbeat") for (const of in fields[5]) account(stream, of, { newest: fields[5][of] });
+    ended ||= kind === "run_completed";
+  }
+  account(stream, unpack(records[0])[0], { newest: counter });
+}
+
+/** Of a source: what came, what a part told as dropped, and its newest number; what came before its first word counts not. */
+function account(stream, kind, { received = 0, dropped = 0, newest = 0 }) {
+  const key = `${hex(stream)} ${kind}`, one = sources.get(key) ?? { received: 0, dropped: 0, newest: 0, before: null };
+  sources.set(key, one);
+  one.received += received;
+  one.dropped += dropped;
+  one.newest = Math.max(one.newest, newest);
+  if (newest) one.before ??= one.newest - one.received - one.dropped;
+}
+
+function tell() {
+  ended = false;
+  const accounts = [...sources].map(([key, one]) => {
+    const [stream, kind] = key.split(" ");
+    return { stream, kind, ...one, lost: one.newest - one.before - one.received - one.dropped };
+  });
+  say({ number, received, dropped, lost: lost(), accounts });
+}
+
+process.stdin.on("end", () => control.end().then(() => process.exit())).resume();
