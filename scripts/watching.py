@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 
 from telefabric.address import Address
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric_schemas import Step
 
 SWITCH_INTERVAL_S = 0.0005
@@ -25,7 +25,7 @@ class Watcher:
         self.ages_ms = array("d")
         """How old it was then."""
         self.dropped: tuple[tuple[str, int], ...] = ()
-        self._follower = Follower(address, name="soak")
+        self._follower = BrokerFeed(address, name="soak")
         self._follower.watch(frozenset({run}))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)

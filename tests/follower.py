@@ -9,7 +9,7 @@ from pathlib import Path
 import identity
 
 from telefabric.address import Address
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 
 _DRAIN_S = 0.05
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     given = parser.parse_args()
     identity.install()
-    follower = Follower(Address.parse(given.url))
+    follower = BrokerFeed(Address.parse(given.url))
     follower.watch(frozenset({given.run}))
     follower.start()
     print("ready", flush=True)

@@ -468,7 +468,7 @@ class Store:
         self.start()
 
 
-class Follower(Store):
+class BrokerFeed(Store):
     """A durable subscriber that nobody waits for: what it is not sent it reads from the store."""
 
     def start(self) -> None:
@@ -543,7 +543,7 @@ class World:
         self.stores = [self.store]
         if plan.second:
             required = plan.second == "required"
-            self.stores.insert(0, (Store if required else Follower)(self, "second", required=required))
+            self.stores.insert(0, (Store if required else BrokerFeed)(self, "second", required=required))
             self.stores[0].opens_ns = 0  # before the store
         self.workers = [self.new_worker() for _ in range(plan.workers)]
         self.start_broker()

@@ -207,7 +207,7 @@ def test_whoever_wants_to_be_waited_for_is_told_when_it_is_not(
 
 def test_what_is_not_given_to_want_stays() -> None:
     with LiveSubscription(Address("127.0.0.1", 9), name="reader", runs=["b", "a"], agents=["x"]) as reader:
-        reader.want(policy=policy.parse("latest"))
+        reader.want(policy=policy.parse_policy("latest"))
         assert (reader._wish.runs, reader._wish.agents, reader._wish.policy.mode) == (["a", "b"], ["x"], LATEST_PER_KEY)
         reader.want(runs=None, agents=["y"])
         assert (reader._wish.runs, reader._wish.agents, reader._wish.policy.mode) == (None, ["y"], LATEST_PER_KEY)
@@ -448,4 +448,4 @@ def test_the_page_names_every_policy() -> None:
 )
 def test_a_policy_that_is_none_is_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="low-latency, balanced, high-rate"):
-        policy.parse(text)
+        policy.parse_policy(text)

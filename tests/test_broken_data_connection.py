@@ -15,8 +15,8 @@ from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wai
 from telefabric.address import Address
 from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_WATCH
 from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE, Broker
-from telefabric.feed.broker_feed import Follower
-from telefabric.feed.interface import FeedEvent, Link
+from telefabric.feed.broker_feed import BrokerFeed
+from telefabric.feed.interface import FeedEvent, LinkState
 from telefabric.subscribe import LiveSubscription
 from telefabric_schemas import Metric
 from telefabric_workers import Worker, connect
@@ -84,7 +84,7 @@ def test_a_store_that_hears_nothing_while_control_is_well_attaches_anew(tmp_path
 def comes_live_again(folder: Path, *, worker_at: str, client_at: str, swallowed: int) -> None:
     """Events come live, then a connection behind the proxy swallows all, and they come again. There is no store."""
     port = free_ports()
-    follower = Follower(Address(client_at, port))
+    follower = BrokerFeed(Address(client_at, port))
     seen: list[FeedEvent] = []
 
     def came(name: str) -> bool:
@@ -173,7 +173,7 @@ def watching(service: Broker, *, tapped: bool) -> Iterator[Callable[[], list[byt
 
 def test_a_client_whose_welcome_was_lost_asks_again(tmp_path: Path) -> None:
     port = free_ports()
-    follower = Follower(Address(HOST, port))
+    follower = BrokerFeed(Address(HOST, port))
     lost = []
 
     def once(number: int, at: int, chunk: bytes) -> bytes:
@@ -186,7 +186,7 @@ def test_a_client_whose_welcome_was_lost_asks_again(tmp_path: Path) -> None:
         proxy.garble = once
         follower.start()
         try:
-            wait_for(lambda: follower.drain().connection.link is Link.LIVE, "it is live", RENEWED_S)
+            wait_for(lambda: follower.drain().connection.link is LinkState.LIVE, "it is live", RENEWED_S)
             assert lost
         finally:
             follower.stop()

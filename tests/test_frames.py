@@ -19,7 +19,7 @@ from skips import requires
 from slowness import patience
 
 from telefabric.address import Address
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.interface import FeedEvent
 from telefabric.peer.status_request import ask_status
 from telefabric_schemas import Frame
@@ -39,9 +39,9 @@ def picture(height: int = 48, width: int = 64) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def watching(service: FabricService, worker: Worker) -> Iterator[Follower]:
+def watching(service: FabricService, worker: Worker) -> Iterator[BrokerFeed]:
     """A follower of the worker's run, of which the worker has heard and which knows the stream."""
-    follower = Follower(Address.parse(service.url))
+    follower = BrokerFeed(Address.parse(service.url))
     follower.watch(frozenset({worker.run_id}))
     follower.want_pictures(frozenset({worker.run_id}))
     follower.start()
@@ -63,7 +63,7 @@ def is_watched(worker: Worker) -> bool:
     return bool(worker._outbox._linked.feed.pictures)  # type: ignore[attr-defined]
 
 
-def frames(follower: Follower) -> list[FeedEvent]:
+def frames(follower: BrokerFeed) -> list[FeedEvent]:
     return [event for event in follower.drain().events if event.kind == "frame"]
 
 

@@ -21,12 +21,12 @@ from skips import requires
 from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
 
 from telefabric.feed.file_feed import FileFeed
-from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, FramePlace, Link, RunView, Update
+from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, FramePlace, LinkState, RunView, Update
 from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import AnyEvent, Event, values
 
 _encoder = msgspec.msgpack.Encoder()
-LIVE = Connection(Link.LIVE, "tcp://lab-broker:7750", events_per_s=100.0, behind_s=0.006)
+LIVE = Connection(LinkState.LIVE, "tcp://lab-broker:7750", events_per_s=100.0, behind_s=0.006)
 
 
 class ScriptedFeed:
@@ -93,7 +93,7 @@ class Reading:
         self.holes: dict[bytes, tuple[Range, ...]] = {}
         self.gaps: dict[bytes, tuple[Range, ...]] = {}
         self.skipped: dict[bytes, int] = {}
-        self.connection = Connection(Link.CONNECTING, "")
+        self.connection = Connection(LinkState.CONNECTING, "")
 
     def drain(self) -> Reading:
         found = self.feed.drain()
@@ -159,7 +159,7 @@ def test_a_run_comes_whole_and_each_event_once(scribe: Scribe, read: Callable[..
     reading.until(lambda one: len(one.events) >= 5_001, "all events")
     reading.drain()
     assert reading.seqs == list(range(1, 5_002))
-    assert reading.connection.link is Link.FILE
+    assert reading.connection.link is LinkState.FILE
     assert not any(reading.holes.values())
     assert reading.skipped == {}
 
@@ -265,14 +265,14 @@ def test_a_run_that_is_watched_again_comes_again_from_its_history_on(
 
 def test_a_file_that_is_not_there_is_named_and_tried_again(tmp_path: Path, read: Callable[..., Reading]) -> None:
     reading = read()
-    reading.until(lambda one: one.connection.link is Link.UNREACHABLE, "word that there is no file")
+    reading.until(lambda one: one.connection.link is LinkState.UNREACHABLE, "word that there is no file")
     assert "telemetry.sqlite" in reading.connection.sentence
     with Scribe(tmp_path / "telemetry.sqlite") as scribe:
         info = stream()
         scribe.put(info, run_started(1, info))
         scribe.commit()
         reading.until(lambda one: one.runs, "the run of the file that came later")
-    assert reading.connection.link is Link.FILE
+    assert reading.connection.link is LinkState.FILE
 
 
 _LOOKING = """

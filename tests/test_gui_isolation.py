@@ -20,7 +20,7 @@ from telefabric.address import Address
 from telefabric.feed import collected as gathering
 from telefabric.feed import file_feed as filefeed
 from telefabric.feed import history_thread as history
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.failures import Failures
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import Update
@@ -262,7 +262,7 @@ def test_the_thread_of_a_store_file_outlives_what_it_meets(tmp_path: Path, monke
 def test_the_threads_of_a_broker_s_feed_outlive_what_they_meet(
     fabric_service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed = Follower(Address.parse(fabric_service.url))
+    feed = BrokerFeed(Address.parse(fabric_service.url))
     feed.watch(frozenset({"run"}))
     with monkeypatch.context() as broken:
         broken.setattr(gathering.Gathering, "live", Failing())

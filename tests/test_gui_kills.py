@@ -17,7 +17,7 @@ from slowness import patience
 from test_kills import assert_whole, emitter
 
 from telefabric.address import Address
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
 
@@ -47,7 +47,7 @@ class Screen:
     def open(self) -> None:
         """Closes the one before, as its user would."""
         self.close()
-        self.window = MainWindow(Controller(Follower(Address.parse(self.url))))
+        self.window = MainWindow(Controller(BrokerFeed(Address.parse(self.url))))
         self.window.show()
         self.other = subprocess.Popen([*TELEFABRIC, "gui", "--connect", self.url], stdin=subprocess.DEVNULL)
 

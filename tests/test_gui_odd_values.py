@@ -19,7 +19,7 @@ from store_fixtures import episode, metric, raw, step
 from test_gui_feed import ScriptedFeed, told, update, view
 
 from telefabric.address import Address
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import FeedEvent
 from telefabric.service.embedded import Services
@@ -271,7 +271,7 @@ def test_a_run_of_odd_values_is_followed_live_and_read_from_its_file(
         with connect(services.address.url, run="even", **options) as even:
             even.step(episode=0, step=0)
         with connect(services.address.url, run="odd", metadata=told, **options) as worker:
-            main = show(Follower(Address.parse(services.address.url)))
+            main = show(BrokerFeed(Address.parse(services.address.url)))
             main.controller._timer.start()
             main.controller.watch("odd")
             steps = emit_all(worker)

@@ -27,7 +27,7 @@ from store_fixtures import (
 )
 from test_gui_feed import ScriptedFeed, told, update, view
 
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import FeedEvent, FoundFrame, StreamView
 from telefabric_schemas import EpisodeVoided, Reset
@@ -278,7 +278,7 @@ def test_what_was_voided_long_ago_is_told_with_the_episodes_of_that_time(tmp_pat
         scribe.commit()
     found: list[FeedEvent] = []
     with query_behind_broker(tmp_path / "telemetry.sqlite") as broker:
-        feed = Follower(broker, history_events=100)
+        feed = BrokerFeed(broker, history_events=100)
         feed.watch(frozenset({"run"}))
         feed.start()
         wait_for(lambda: found.extend(feed.drain().events) or len(found) >= 102, "the newest and the old episodes")

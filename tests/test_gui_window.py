@@ -21,7 +21,7 @@ from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
 from telefabric.errors import UsageError
 from telefabric.feed.file_feed import FileFeed
-from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, Link
+from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, LinkState
 from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import Frame
 
@@ -232,15 +232,15 @@ def test_holes_and_gaps_are_counted_and_the_verdict_says_so(window: Callable[...
 @pytest.mark.parametrize(
     ("connection", "runs", "title", "command"),
     [
-        (Connection(Link.CONNECTING, "tcp://lab:7750"), None, "Connecting", ""),
+        (Connection(LinkState.CONNECTING, "tcp://lab:7750"), None, "Connecting", ""),
         (
-            Connection(Link.UNREACHABLE, "tcp://lab:7750", "Can't reach lab:7750."),
+            Connection(LinkState.UNREACHABLE, "tcp://lab:7750", "Can't reach lab:7750."),
             None,
             "Not reachable",
             "telefabric up",
         ),
-        (Connection(Link.REFUSED, "tcp://lab:7750", "lab:7750 refused this key."), None, "Refused", ""),
-        (Connection(Link.FILE, "/data/telemetry.sqlite"), (), "No run yet", "telefabric demo --data /data"),
+        (Connection(LinkState.REFUSED, "tcp://lab:7750", "lab:7750 refused this key."), None, "Refused", ""),
+        (Connection(LinkState.FILE, "/data/telemetry.sqlite"), (), "No run yet", "telefabric demo --data /data"),
         (
             LIVE,
             (),
@@ -266,7 +266,7 @@ def test_a_lost_connection_and_a_stalled_run_are_said_above_what_stays(window: C
     feed = ScriptedFeed(update(runs=(view(),)), update(*some(1, 9)))
     main = window(feed)
     tick(main, 2)
-    gone = Connection(Link.UNREACHABLE, "tcp://lab:7750", "Can't reach lab:7750: connection refused.")
+    gone = Connection(LinkState.UNREACHABLE, "tcp://lab:7750", "Can't reach lab:7750: connection refused.")
     feed.updates += [update(connection=gone, runs=(view(state="stalled", silent_s=14.0),))]
     tick(main)
     assert main.banner._text.text() == gone.sentence
@@ -323,7 +323,7 @@ def test_nothing_runs_after_the_window_is_closed(qtbot: Any, qapp: Any, tmp_path
     threads = set(threading.enumerate())
     main = MainWindow(Controller(FileFeed(tmp_path / "none.sqlite")))
     main.show()
-    qtbot.waitUntil(lambda: main.controller.connection.link is Link.UNREACHABLE)
+    qtbot.waitUntil(lambda: main.controller.connection.link is LinkState.UNREACHABLE)
     main.close()
     assert set(threading.enumerate()) <= threads
     assert not [timer for timer in main.findChildren(QTimer) if timer.isActive()]

@@ -31,9 +31,9 @@ from test_kills import assert_whole, emitter
 from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.feed import collected as gathering_module
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.collected import Gathering, Seen, Task
-from telefabric.feed.interface import Link
+from telefabric.feed.interface import LinkState
 from telefabric.peer.sockets import receive
 from telefabric.peer.status_request import ask_status
 from telefabric.store.file.audit import audit
@@ -57,7 +57,7 @@ class Watcher:
     """A follower of one run that is drained all the time, and what came of it."""
 
     def __init__(self, url: str, run: str) -> None:
-        self.follower = Follower(Address.parse(url), name="healthy")
+        self.follower = BrokerFeed(Address.parse(url), name="healthy")
         self.follower.watch(frozenset({run}))
         self.seqs: Counter[tuple[bytes, int]] = Counter()
         self.live = 0
@@ -92,7 +92,7 @@ class Watcher:
 
     @property
     def connected(self) -> bool:
-        return self.connection.link is Link.LIVE
+        return self.connection.link is LinkState.LIVE
 
     def assert_each_once(self, stream: bytes, emitted: int) -> None:
         """All events of a stream, once each; waits until the last of them came."""

@@ -27,7 +27,7 @@ from test_garbage import DATA, DURABLE, RSS_MAX, Fabric, info, mutated, peak_rss
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import batch, control
 from telefabric.wire.live import Delivery, Drop, QueuePolicy, encode_delivery
@@ -201,7 +201,7 @@ def test_whoever_spoke_with_a_lying_broker_goes_on_with_an_honest_one(
     address = Address.parse(fabric.url)
     honest, keeper = fabric.services
     liar = Liar(fabric.port, 7)
-    follower = Follower(address)
+    follower = BrokerFeed(address)
     follower.watch(frozenset({"test"}))
     with ExitStack() as stack:
         stop = threading.Event()

@@ -13,7 +13,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli.plain import clean
 from telefabric.errors import UsageError, WireError
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.settings import resolve
 from telefabric.store.read import query
 from telefabric.subscribe import LiveSubscription
@@ -89,7 +89,7 @@ def test_a_command_with_a_long_name_says_so(fabric_service: FabricService) -> No
 
 
 def test_a_run_of_an_old_store_with_a_long_name_stops_no_client(fabric_service: FabricService) -> None:
-    follower = Follower(Address.parse(fabric_service.url))
+    follower = BrokerFeed(Address.parse(fabric_service.url))
     follower.watch(frozenset({LONG, "run"}))
     follower.want_pictures(frozenset({LONG, "run"}))
     follower.start()

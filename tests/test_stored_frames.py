@@ -21,7 +21,7 @@ from store_fixtures import Scribe, query_behind_broker, stream
 
 from telefabric.address import Address
 from telefabric.errors import UsageError
-from telefabric.feed.broker_feed import Follower
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import FeedEvent, FoundFrame, FramePlace
 from telefabric.ring import PixelFormat, RingReader, rings_of
@@ -221,7 +221,7 @@ def test_frames_are_stored_without_being_shown(fabric_service: FabricService) ->
 def test_who_watches_is_told_of_stored_frames_and_gets_pictures_when_it_asks(fabric_service: FabricService) -> None:
     seen: list[FeedEvent] = []
     numbers = itertools.count()
-    follower = Follower(Address.parse(fabric_service.url))
+    follower = BrokerFeed(Address.parse(fabric_service.url))
     follower.watch(frozenset({"run"}))
     follower.start()
     with fabric_service.connect(run="run", agent="ada", store_frames="steps:5") as worker:
@@ -315,7 +315,7 @@ def test_a_frame_with_its_picture_is_nearer_than_any_that_expired(tmp_path: Path
         assert (nearest(2, 0), nearest(2, 9), nearest(3, 0)) == (5, 5, None)
 
 
-def ask(feed: Follower | FileFeed, *place: int) -> FoundFrame:
+def ask(feed: BrokerFeed | FileFeed, *place: int) -> FoundFrame:
     wanted = FramePlace(INFO.run_id, "ada", *place)
     feed.ask_frame(wanted)
     found: FoundFrame = wait_for(lambda: feed.drain().frame, "the store answers")
@@ -328,7 +328,7 @@ def test_a_feed_finds_frames_for_its_client(tmp_path: Path, of: str) -> None:
     path = tmp_path / "telemetry.sqlite"
     stored(path, [(0, 1, 2), (0, 1, 6), (1, 1, 0)])
     with query_behind_broker(path) as address:
-        feed = FileFeed(path) if of == "file" else Follower(address)
+        feed = FileFeed(path) if of == "file" else BrokerFeed(address)
         feed.start()
         try:
             for asked, step in ((0, 2), (4, 2), (5, 6), (9, 6)):

@@ -35,6 +35,12 @@ class Setting(NamedTuple):
     def variable(self) -> str:
         return "TELEFABRIC_" + self.name.upper()
 
+    @property
+    def option_help(self) -> str:
+        """The help of its flag, which names its variable and default."""
+        default = "" if self.default is None else f"; default {self.default}"
+        return f"{self.help} [{self.variable}{default}]"
+
 
 class Resolved(NamedTuple):
     """A value and where it came from: flag, environment, file or default."""
@@ -137,8 +143,7 @@ def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | No
 
 
 def _policy(value: str) -> str:
-    """`telefabric.wire.policy.parse` says what it means."""
-    policy.parse(value)
+    policy.parse_policy(value)
     return value
 
 

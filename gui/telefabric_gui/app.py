@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
 from pathlib import Path
 
 from PySide6.QtCore import QEvent, QObject, QTimer, Signal
 from PySide6.QtWidgets import QApplication
 
-from telefabric.errors import EnvironmentProblem
-from telefabric.feed.interface import Feed
+from telefabric import EnvironmentProblem
+from telefabric.feed import Feed
 from telefabric_gui import theme
 from telefabric_gui.controller import Controller
 from telefabric_gui.window import MainWindow
@@ -21,10 +22,15 @@ SWITCH_INTERVAL_S = 0.0005
 """Qt lets go of the interpreter at every painter call, and with Python's own 5 ms a busy feed keeps it each time."""
 
 
-class _Ending(QObject):
-    """Carries the wish to end from any thread to the window's."""
+class _Input(QObject):
+    """Standard input, which is watched by a thread of its own and tells that of the window."""
 
-    wished = Signal()
+    closed = Signal()
+
+    def watch(self) -> None:
+        while os.read(sys.stdin.fileno(), 4_096):
+            pass
+        self.closed.emit()
 
 
 def run(
@@ -34,12 +40,12 @@ def run(
     screenshot: Path | None,
     after_s: float,
     size: tuple[int, int] | None = None,
-    until: Callable[[Callable[[], None]], None] | None = None,
+    tied: bool = False,
 ) -> None:
     """Show the feed until the window is closed; with `screenshot`, until it is saved. Ends cleanly on ^C.
 
-    The picture is taken after `after_s`; or when `until` calls what it is given, from any thread, which without a
-    picture closes the window. Raises `EnvironmentProblem` when the picture cannot be written.
+    The picture is taken after `after_s`; with `tied`, when standard input closes, which without a picture closes the
+    window. Raises `EnvironmentProblem` when the picture cannot be written.
     """
     app = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(app, QApplication)
@@ -52,10 +58,10 @@ def run(
     previous = [signal.signal(number, lambda number, frame: window.close()) for number in signals]
     saved: list[bool] = []
     end = window.close if screenshot is None else lambda: _grab(window, screenshot, saved)
-    ending = _Ending()
-    ending.wished.connect(end)
-    if until is not None:
-        until(ending.wished.emit)
+    standard_input = _Input()
+    standard_input.closed.connect(end)
+    if tied:
+        threading.Thread(target=standard_input.watch, name="parent-watch", daemon=True).start()
     elif screenshot is not None:
         QTimer.singleShot(int(after_s * 1000), window, end)
     window.show()

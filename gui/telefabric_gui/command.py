@@ -9,15 +9,8 @@ from pathlib import Path
 
 import click
 
-from telefabric import settings
-from telefabric.address import Address
-from telefabric.cli.options import setting
-from telefabric.errors import EnvironmentProblem, UsageError
-from telefabric.feed.file_feed import FileFeed
-from telefabric.feed.interface import Feed
-from telefabric.service.supervisor import stop_with_parent
-from telefabric.store.file.database import store_file
-from telefabric.wire.policy import parse as parse_policy
+from telefabric import Address, EnvironmentProblem, UsageError, parse_policy, settings
+from telefabric.feed import BrokerFeed, Feed, FileFeed
 
 for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help and errors can do without
     if find_spec(_needed) is None:
@@ -29,7 +22,7 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
 @click.option(
     "--store", type=click.Path(path_type=Path), metavar="FILE", help="Show this store file, or folder of one."
 )
-@setting("policy")
+@click.option("--policy", metavar="POLICY", help=settings.SETTINGS["policy"].option_help)
 @click.option(
     "--theme",
     type=click.Choice(["dark", "light", "auto"]),
@@ -65,19 +58,16 @@ def gui(
 
     feed = _feed(connect, store, policy)
     _require_display()
-    until = stop_with_parent if tied else None
-    run(feed, theme_name=theme, screenshot=screenshot, after_s=after, size=_size(size), until=until)
+    run(feed, theme_name=theme, screenshot=screenshot, after_s=after, size=_size(size), tied=tied)
 
 
 def _feed(connect: str | None, store: Path | None, policy: str | None) -> Feed:
     if store is not None and connect is not None:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
-        return FileFeed(store_file(store))
-    from telefabric.feed.broker_feed import Follower
-
+        return FileFeed(store)
     wish = parse_policy(settings.resolve("policy", policy).value)
-    return Follower(Address.parse(settings.resolve("connect", connect).value), policy=wish)
+    return BrokerFeed(Address.parse(settings.resolve("connect", connect).value), policy=wish)
 
 
 def _size(given: str | None) -> tuple[int, int] | None:

@@ -7,9 +7,18 @@ from collections import deque
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from telefabric.feed.failures import Failures
-from telefabric.feed.interface import Connection, Feed, FeedEvent, FramePlace, Link, RunView, StreamView, Update
-from telefabric.subscribe.core.handover import Range
+from telefabric.feed import (
+    Connection,
+    Failures,
+    Feed,
+    FeedEvent,
+    FramePlace,
+    LinkState,
+    Range,
+    RunView,
+    StreamView,
+    Update,
+)
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.track import Track, TrackKey
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
@@ -45,7 +54,7 @@ class Controller(QObject):
     def __init__(self, feed: Feed, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._feed = feed
-        self.connection = Connection(Link.CONNECTING, "")
+        self.connection = Connection(LinkState.CONNECTING, "")
         self.runs: dict[str, RunView] = {}
         self.tracks: dict[tuple[str, str, bytes], Track] = {}
         """By run, agent and stream."""

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from telefabric.feed.interface import Connection, Link, RunView
-from telefabric.wire.live import AS_WISHED
+from telefabric.feed import Connection, LinkState, RunView
 from telefabric_gui.controller import TICK_MS, Controller
 from telefabric_gui.figures import count, duration, metadata_of, plural, short
 from telefabric_gui.views.details import Part
@@ -17,30 +16,30 @@ BEHIND_MAX_S = 2.0
 _TOLD_MAX, _TOLD_CHARACTERS = 60, 200
 """Of what a user told of a run: how many values are listed, and how much of each."""
 _TONES = {
-    Link.CONNECTING: "warning", Link.LIVE: "good", Link.HISTORY: "warning", Link.FILE: "good",
-    Link.UNREACHABLE: "error", Link.REFUSED: "error",
+    LinkState.CONNECTING: "warning", LinkState.LIVE: "good", LinkState.HISTORY: "warning", LinkState.FILE: "good",
+    LinkState.UNREACHABLE: "error", LinkState.REFUSED: "error",
 }  # fmt: skip
 
 
-def tone_of(link: Link) -> str:
+def tone_of(link: LinkState) -> str:
     return _TONES[link]
 
 
 def words_of(connection: Connection) -> str:
     """The connection in a few words, for the status bar."""
     return {
-        Link.CONNECTING: "Connecting",
-        Link.LIVE: "Connected, live",
-        Link.HISTORY: "Connected to the store alone",
-        Link.FILE: "Reading a store file",
-        Link.UNREACHABLE: "Not reachable",
-        Link.REFUSED: "Refused",
+        LinkState.CONNECTING: "Connecting",
+        LinkState.LIVE: "Connected, live",
+        LinkState.HISTORY: "Connected to the store alone",
+        LinkState.FILE: "Reading a store file",
+        LinkState.UNREACHABLE: "Not reachable",
+        LinkState.REFUSED: "Refused",
     }[connection.link]
 
 
 def is_file(connection: Connection) -> bool:
     """Whether a store file is shown, and no broker."""
-    return connection.link is Link.FILE or "://" not in connection.address
+    return connection.link is LinkState.FILE or "://" not in connection.address
 
 
 def place_of(connection: Connection) -> str:
@@ -58,12 +57,12 @@ def parts_of(controller: Controller, run: RunView | None) -> list[Part]:
     if is_file(connection):
         told = connection.sentence or connection.address
         parts.append(Part("Store file", "read-only", told, tone_of(connection.link)))
-    elif connection.link is Link.HISTORY:
+    elif connection.link is LinkState.HISTORY:
         parts.append(Part("Broker", "store alone", connection.sentence or "no live path", "warning"))
     else:
         behind = connection.behind_s
         figure = f"{duration(behind)} behind" if behind is not None else ""
-        live = connection.link is Link.LIVE
+        live = connection.link is LinkState.LIVE
         told = connection.sentence if connection.sentence and not live else connection.address
         parts.append(Part("Broker", figure, told, tone_of(connection.link)))
         if live:
@@ -80,7 +79,7 @@ def verdict_of(controller: Controller) -> tuple[str, str]:
         return f"{count(controller.missing)} being fetched", "warning"
     if controller.lost:
         return f"{count(controller.lost)} lost for good", "error"
-    if controller.connection.link in (Link.UNREACHABLE, Link.REFUSED):
+    if controller.connection.link in (LinkState.UNREACHABLE, LinkState.REFUSED):
         return "not connected", "error"
     return ("all accounted for", "good") if controller.watched else ("nothing open", "dim")
 
@@ -89,7 +88,7 @@ def figures_of(controller: Controller, redraw_s: float) -> list[tuple[str, str, 
     """What the status bar shows: the name of a figure, its text, and the role that the text is written in."""
     connection = controller.connection
     behind_s, missing, lost = connection.behind_s, controller.missing, controller.lost
-    dropped = _dropped(connection)
+    dropped = connection.missed
     redraw_ms, failed = redraw_s * 1e3, controller.failures.number + connection.failures
     behind = "" if behind_s is None else f"behind live {behind_s:.1f} s"
     return [
@@ -137,7 +136,7 @@ def memory_bytes() -> int:
 
 
 def _worker(connection: Connection, run: RunView) -> Part:
-    known = run.emitted and connection.link is Link.LIVE
+    known = run.emitted and connection.link is LinkState.LIVE
     figure = f"{count(run.emitted)} emitted" if known else plural(run.workers, "worker")
     if run.state == "stalled":
         return Part("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
@@ -166,15 +165,9 @@ def _store(connection: Connection, run: RunView | None) -> Part:
     return Part("Store", stored, f"{plural(waiting, 'event')} on the way" if waiting else "nothing is waiting", "good")
 
 
-def _dropped(connection: Connection) -> int:
-    """Of the live path, but for what this client's own policy leaves out."""
-    unwished = sum(number for reason, number in connection.dropped if reason not in AS_WISHED)
-    return unwished + connection.lost_in_transit
-
-
 def _client(controller: Controller) -> Part:
     shown = f"{count(controller.shown_events)} taken in"
-    dropped = _dropped(controller.connection)
+    dropped = controller.connection.missed
     skipped = sum(controller.skipped.values())
     if failed := controller.failures.number:
         told = f"{plural(failed, 'time')} something could not be shown, last {controller.failures.last}"

@@ -18,7 +18,7 @@ import PySide6
 from PySide6.QtCore import QObject, QTimer
 from PySide6.QtWidgets import QWidget
 
-from telefabric.feed.failures import Failures, said
+from telefabric.feed import Failures, said
 from telefabric_gui.views.cover import Cover
 
 

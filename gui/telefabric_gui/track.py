@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from telefabric.feed.interface import FeedEvent, FoundFrame, FramePlace, StreamView
+from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
 from telefabric_gui.rows import EPISODE_ROW, NO_STEP, STEP_ROW, EventRows, Mark
 from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )  # fmt: skip
 
-from telefabric.feed.interface import Link
+from telefabric.feed import LinkState
 from telefabric_gui import health, theme
 from telefabric_gui.controller import Controller
 from telefabric_gui.figures import count, duration, plural
@@ -285,13 +285,13 @@ class MainWindow(QMainWindow):
         connection = self.controller.connection
         told = f"{health.words_of(connection)}: {connection.address}"
         told += f"\n{connection.sentence}" if connection.sentence else ""
-        tone, live = health.tone_of(connection.link), connection.link is Link.LIVE
+        tone, live = health.tone_of(connection.link), connection.link is LinkState.LIVE
         self.top.show_connection(tone, health.place_of(connection), told, pulse=live)
         self._show_paused()
 
     def _show_figures(self) -> None:
         connection = self.controller.connection
-        live = connection.link is Link.LIVE
+        live = connection.link is LinkState.LIVE
         self.status.show_state(health.tone_of(connection.link), health.words_of(connection), pulse=live)
         if self._ticks % _SLOW_TICKS == 0:
             self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
@@ -309,7 +309,7 @@ class MainWindow(QMainWindow):
 
     def _show_centre(self) -> None:
         connection = self.controller.connection
-        broken = connection.link in (Link.UNREACHABLE, Link.REFUSED, Link.HISTORY) and self._tabs
+        broken = connection.link in (LinkState.UNREACHABLE, LinkState.REFUSED, LinkState.HISTORY) and self._tabs
         self.banner.say(connection.sentence if broken else connection.notice)
         if self._tabs:
             self.stack.setCurrentWidget(self.tabs)

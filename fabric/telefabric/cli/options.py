@@ -27,10 +27,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def setting(name: str, *, flag: str | None = None) -> Callable[[Command], Command]:
-    """An option from the settings table; its help names its variable and default."""
-    one = SETTINGS[name]
-    default = "" if one.default is None else f"; default {one.default}"
-    text = f"{one.help} [{one.variable}{default}]"
+    """An option from the settings table."""
+    text = SETTINGS[name].option_help
     return click.option(flag or f"--{name.replace('_', '-')}", name, metavar=name.upper(), default=None, help=text)
 
 

@@ -25,16 +25,16 @@ from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
 from telefabric.cli.streams import forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
-from telefabric.feed.broker_feed import Follower, Source
+from telefabric.feed.broker_feed import BrokerFeed, Source
 from telefabric.feed.interface import FeedEvent
 from telefabric.peer.status_request import ask_status
-from telefabric.store.file.database import FILE_NAME, store_file
-from telefabric.store.read.file_reader import FileReader
+from telefabric.store.file.database import FILE_NAME
+from telefabric.store.read.open import open_store
 from telefabric.store.read.query import Page, StoredEvent
 from telefabric.store.read.reader import KINDS, QUARANTINE, Reader
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire.names import require_short
-from telefabric.wire.policy import parse as parse_policy
+from telefabric.wire.policy import parse_policy
 from telefabric_schemas import TOPICS, AnyEvent, events, values
 
 _POLL_S = 0.1
@@ -50,14 +50,14 @@ def open_source(store: Path | None, connect: str | None) -> Reader:
     if store is not None and connect is not None:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
-        return FileReader(store_file(store))
+        return open_store(store)
     address = settings.resolve("connect", connect)
     file = settings.data_folder() / FILE_NAME
     named = address.source != "default" and settings.resolve("data").source == "default"
     if connect is None and not named and _is_there(file):
-        return FileReader(file)
+        return open_store(file)
     try:
-        return RemoteReader(Address.parse(address.value))
+        return open_store(address.value)
     except Unreachable as error:
         if address.source != "default":
             raise
@@ -285,7 +285,7 @@ def _tail_from_start(
     write: Callable[[bytes], object],
 ) -> None:
     """History, then live, as one. Goes on until it is interrupted, whoever goes away meanwhile."""
-    follower = Follower(address, name="telefabric tail", history_events=None, in_order=True)
+    follower = BrokerFeed(address, name="telefabric tail", history_events=None, in_order=True)
     chosen = run or newest_run(address)
     require_short("--run", [chosen])
     follower.watch(frozenset({chosen}))

@@ -1,1 +1,38 @@
 """What a client is shown: runs and their events, of a broker or of a store file."""
+
+from telefabric.feed.broker_feed import BrokerFeed
+from telefabric.feed.failures import Failures, said
+from telefabric.feed.file_feed import FileFeed
+from telefabric.feed.interface import (
+    Connection,
+    Feed,
+    FeedEvent,
+    FoundFrame,
+    FramePlace,
+    LinkState,
+    RunView,
+    StreamView,
+    Update,
+    event_of,
+)
+from telefabric.store.file.database import FILE_NAME as STORE_FILE_NAME
+from telefabric.subscribe.core.handover import Range
+
+__all__ = [
+    "STORE_FILE_NAME",
+    "BrokerFeed",
+    "Connection",
+    "Failures",
+    "Feed",
+    "FeedEvent",
+    "FileFeed",
+    "FoundFrame",
+    "FramePlace",
+    "LinkState",
+    "Range",
+    "RunView",
+    "StreamView",
+    "Update",
+    "event_of",
+    "said",
+]

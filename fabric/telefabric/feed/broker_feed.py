@@ -9,7 +9,7 @@ from telefabric.address import Address
 from telefabric.feed.collected import HISTORY_EVENTS, Gathering
 from telefabric.feed.frame_requests import FrameDesk, stream_view
 from telefabric.feed.history_thread import History
-from telefabric.feed.interface import Connection, FramePlace, Link, RunView, StreamView, Update
+from telefabric.feed.interface import Connection, FramePlace, LinkState, RunView, StreamView, Update
 from telefabric.feed.live_thread import LiveLink
 from telefabric.feed.run_state import run_state
 from telefabric.store.read.query import Run
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     agent_id: str
 
 
-class Follower:
+class BrokerFeed:
     """A `telefabric.feed.Feed`. Connects by itself, again and again; nothing it meets is an error of its caller's.
 
     `history_events` and `in_order` are those of `telefabric.feed.collected.Gathering`.
@@ -119,14 +119,14 @@ class Follower:
             self._live.failures.last or self._history.failures.last,
         )
 
-    def _link(self, now_s: float) -> tuple[Link, str]:
+    def _link(self, now_s: float) -> tuple[LinkState, str]:
         if self._live.subscription.refusal:
-            return Link.REFUSED, self._live.subscription.refusal
+            return LinkState.REFUSED, self._live.subscription.refusal
         if self._live.subscription.instance is not None:
-            return Link.LIVE, self._history.problem
+            return LinkState.LIVE, self._history.problem
         if now_s - self._started_s < _UNREACHABLE_S:
-            return Link.CONNECTING, ""
-        return Link.UNREACHABLE, (
+            return LinkState.CONNECTING, ""
+        return LinkState.UNREACHABLE, (
             f"Nobody answers at {self.address.url}. Is the broker running there? Start one with: telefabric up"
         )
 

@@ -17,7 +17,17 @@ from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.feed.failures import Failures
 from telefabric.feed.frame_requests import FrameDesk, stream_view
-from telefabric.feed.interface import Connection, FeedEvent, FramePlace, Link, RunView, StreamView, Update, event_of
+from telefabric.feed.interface import (
+    Connection,
+    FeedEvent,
+    FramePlace,
+    LinkState,
+    RunView,
+    StreamView,
+    Update,
+    event_of,
+)
+from telefabric.store.file.database import store_file
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import Page, StoredEvent
 from telefabric.store.read.reader import QUARANTINE, Reader
@@ -35,7 +45,7 @@ _SPARSE_KINDS = tuple(sorted(DURABLE_KINDS - _BULKY))
 
 
 class FileFeed:
-    """A `telefabric.feed.Feed`. `start` opens the file on a thread of its own and keeps trying when it cannot."""
+    """A `telefabric.feed.Feed` of a store file or its folder. A thread opens it, and keeps trying when it cannot."""
 
     def __init__(
         self,
@@ -46,7 +56,7 @@ class FileFeed:
         window_ids: int = WINDOW_IDS,
         history_ids: int = HISTORY_IDS,
     ) -> None:
-        self._path = path.absolute()
+        self._path = store_file(path)
         self._poll_s = poll_s
         self._window_ids = window_ids
         self._history_ids = history_ids
@@ -57,7 +67,7 @@ class FileFeed:
         self._watched: frozenset[str] = frozenset()
         self._forgotten: set[str] = set()
         """Runs that were let go of since the thread last looked; watched again, they come from their beginning."""
-        self._link, self._sentence = Link.CONNECTING, ""
+        self._link, self._sentence = LinkState.CONNECTING, ""
         self._runs: tuple[RunView, ...] | None = None
         self._events: list[FeedEvent] = []
         self._holes: dict[bytes, tuple[Range, ...]] = {}
@@ -126,7 +136,7 @@ class FileFeed:
                 self._notice = reader.notice
                 self._read(reader, pagers)
         except StoreError as error:
-            self._tell(Link.UNREACHABLE, f"{str(error)[0].upper()}{str(error)[1:]}.")
+            self._tell(LinkState.UNREACHABLE, f"{str(error)[0].upper()}{str(error)[1:]}.")
             self._stopped.wait(RETRY_S)
 
     def _read(self, reader: Reader, pagers: dict[str, _Pager]) -> None:
@@ -134,7 +144,7 @@ class FileFeed:
         known: tuple[RunView, ...] = ()
         while not self._stopped.is_set():
             runs = _runs(reader)
-            self._tell(Link.FILE, "")
+            self._tell(LinkState.FILE, "")
             if runs != known:
                 known = runs
                 with self._changed:
@@ -186,7 +196,7 @@ class FileFeed:
                 self._skipped.update(page.skipped)
         return True
 
-    def _tell(self, link: Link, sentence: str) -> None:
+    def _tell(self, link: LinkState, sentence: str) -> None:
         with self._changed:
             self._link, self._sentence = link, sentence
 

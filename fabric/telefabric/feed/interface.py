@@ -1,8 +1,8 @@
 """What a client is shown of the fabric: runs, events and holes, in updates that its own clock fetches.
 
 A feed has a thread of its own that receives, decodes and puts together; whoever shows it calls `drain` at its own pace
-and gets all that came since, each event once. Two feeds: of a broker (live and stored, `telefabric.follower`) and of a
-store file (`telefabric.feed.file_feed`).
+and gets all that came since, each event once. There are two: `BrokerFeed`, of a broker's live and
+stored events, and `FileFeed`, of a store file.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from telefabric.subscribe.core.handover import Range
+from telefabric.wire.live import AS_WISHED
 from telefabric_schemas import AnyEvent, Frame
 
 
-class Link(Enum):
+class LinkState(Enum):
     """How a feed stands towards what it shows."""
 
     CONNECTING = "connecting"
@@ -31,7 +32,7 @@ class Link(Enum):
 class Connection(NamedTuple):
     """State of the connection, for a status bar."""
 
-    link: Link
+    link: LinkState
     address: str
     """URL or file."""
     sentence: str = ""
@@ -51,6 +52,11 @@ class Connection(NamedTuple):
     """What the feed's own threads met and outlived."""
     notice: str = ""
     """What else there is to say of the connection: a sentence."""
+
+    @property
+    def missed(self) -> int:
+        """Live events that did not come, but for those that the subscription's own policy leaves out."""
+        return self.lost_in_transit + sum(number for reason, number in self.dropped if reason not in AS_WISHED)
 
 
 class StreamView(NamedTuple):

@@ -19,7 +19,7 @@ minute, for what is counted or written elsewhere; balanced: four seconds of a fa
 FORMS = f"{', '.join(PRESETS)}, latest, sample:N, or drop_oldest:EVENTS:SECONDS"
 
 
-def parse(text: str) -> QueuePolicy:
+def parse_policy(text: str) -> QueuePolicy:
     """The policy that a text names. Raises `ValueError` with the forms that there are."""
     if text in PRESETS:
         return PRESETS[text]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from telefabric.feed.interface import event_of
+from telefabric.feed import event_of
 from telefabric_gui.figures import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import NO_STEP, EventRows

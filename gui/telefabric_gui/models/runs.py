@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, Qt
 
-from telefabric.feed.interface import RunView
+from telefabric.feed import RunView
 from telefabric_gui.figures import NONE, clock, duration, metadata_of, plural, short
 from telefabric_gui.models.table import Index
 from telefabric_gui.reduction import thinned, unit_of

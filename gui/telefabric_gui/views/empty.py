@@ -10,8 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from telefabric.feed.interface import Connection, Link
-from telefabric.store.file.database import FILE_NAME
+from telefabric.feed import STORE_FILE_NAME, Connection, LinkState
 from telefabric_gui import theme
 from telefabric_gui.views.card import label
 
@@ -29,11 +28,11 @@ class Situation(NamedTuple):
 def situation(connection: Connection, runs: int, waiting_for: str | None) -> Situation:
     """Why there is nothing to show."""
     link, address = connection.link, connection.address
-    if link is Link.CONNECTING:
+    if link is LinkState.CONNECTING:
         return Situation("Connecting", f"To {address} …" if address else "…")
-    if link is Link.REFUSED:
+    if link is LinkState.REFUSED:
         return Situation("Refused", connection.sentence or f"{address} does not let this client in.")
-    if link is Link.UNREACHABLE:
+    if link is LinkState.UNREACHABLE:
         if "://" in address:
             return Situation("Not reachable", connection.sentence, "telefabric up")
         return Situation("No store to read", connection.sentence, _demo(address))
@@ -41,7 +40,7 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
         return Situation("Waiting for the first step", f"{waiting_for} is known, and has told no step yet.")
     if runs:
         return Situation("Choose a run", "Click one in the list, or move there with the arrow keys and press Enter.")
-    if link is Link.FILE:
+    if link is LinkState.FILE:
         return Situation(
             "No run yet", "This store is empty. To fill it with a small run that really learns:", _demo(address)
         )
@@ -55,7 +54,7 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
 def _demo(file: str) -> str:
     """Fills the store file, if it has the name that a store gives to its file."""
     path = Path(file)
-    return f"telefabric demo --data {shlex.quote(str(path.parent))}" if path.name == FILE_NAME else ""
+    return f"telefabric demo --data {shlex.quote(str(path.parent))}" if path.name == STORE_FILE_NAME else ""
 
 
 class EmptyView(QWidget):

@@ -11,8 +11,7 @@ from PySide6.QtCore import QPoint, QSize, Qt, Signal
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
-from telefabric.feed.failures import Failures
-from telefabric.feed.interface import RunView
+from telefabric.feed import Failures, RunView
 from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.isolation import Views
 from telefabric_gui.lane import Lane
