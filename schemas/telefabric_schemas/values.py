@@ -311,7 +311,8 @@ class _Walk:
     def _leave(self, path: tuple[Any, ...], error: Exception) -> None:
         if len(self._left) < LEFT_MAX:
             named = "".join(f".{path_part(each)}" for each in path[:PATH_PARTS_MAX])
-            self._left.append(Left(named + ".…" * (len(path) > PATH_PARTS_MAX), said(error)[:WHY_CHARS_MAX]))
+            why = said(error) if isinstance(error, UnencodableError) else described(error)
+            self._left.append(Left(named + ".…" * (len(path) > PATH_PARTS_MAX), why[:WHY_CHARS_MAX]))
         else:
             self._more += 1
 
@@ -352,6 +353,12 @@ def said(error: BaseException) -> str:
         return str(error) or type(error).__name__
     except Exception:  # noqa: BLE001  whatever the caller's own exception raises
         return type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """An exception's type, and what it says of itself."""
+    name, words = type(error).__name__, said(error)
+    return name if words == name else f"{name}: {words}"
 
 
 encode_quickly = msgspec.msgpack.Encoder(enc_hook=_quick_hook).encode

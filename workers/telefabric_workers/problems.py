@@ -12,6 +12,8 @@ from telefabric.errors import UsageError
 
 log = logging.getLogger("telefabric.worker")
 
+_NO_VALUES = ("worker.", "callback.")
+"""Problems with calls and callbacks, as opposed to values that were given."""
 NAMES_MAX = 256
 """Of one worker: a name may be a key that the program makes up at each step."""
 
@@ -73,11 +75,8 @@ class Problems:
                 name, why = self.unsaid.popleft()
             except IndexError:  # another thread says it
                 return
-            log.warning(
-                "worker.value_left_out: %s goes without its value: %s (told once; counted in worker.problems)",
-                name,
-                why,
-            )
+            what = "" if name.startswith(_NO_VALUES) else " was left out"
+            log.warning("worker.value_left_out: %s%s: %s (said once; counted in worker.problems)", name, what, why)
 
     def forked(self) -> None:
         """In a forked child: a thread that is not here may hold the lock."""

@@ -17,6 +17,7 @@ from telefabric import limits
 from telefabric.wire.names import cut, is_blank, printable
 from telefabric_schemas import values
 from telefabric_schemas.events import CONTROL_MODES, INT_MAX, NIL, Event, Metric
+from telefabric_schemas.values import described as described
 from telefabric_schemas.values import said as said
 from telefabric_workers.problems import Problem
 
@@ -92,12 +93,6 @@ def _shorten(event: Event, problems: list[Problem]) -> None:
         )
 
 
-def described(error: BaseException) -> str:
-    """An exception's type, and what it says of itself."""
-    name, words = type(error).__name__, said(error)
-    return name if words == name else f"{name}: {words}"
-
-
 def integer(value: Any) -> int:
     """Any whole number as an int. Raises `TypeError`, or `OverflowError` beyond 64 bits."""
     number = operator.index(_single(value))
@@ -124,7 +119,7 @@ def hud_numbers(given: Any) -> tuple[dict[str, float], list[Problem]]:
         try:
             found[text(name)] = real(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
-            problems.append(Problem("step", f"hud.{path_of(name)}", said(error)))
+            problems.append(Problem("step", f"hud.{path_of(name)}", described(error)))
     return found, problems
 
 

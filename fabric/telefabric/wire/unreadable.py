@@ -14,18 +14,28 @@ from telefabric.errors import WireError
 _PLACE = re.compile(r" - at `\$(.*)`$")
 _SHORT = re.compile(r"at least length \d+, got (\d+)")
 _LONG = re.compile(r"^`(\w+)` has")
+_LISTED_MAX = 16
+"""Names in one answer, which is short."""
 _ADVICE = {"Expected `bytes`, got `str`": "send bytes (bin), not text such as hex digits"}
 
 
-def unreadable(about: str, why: str, kinds: Mapping[str, type[msgspec.Struct]]) -> WireError:
-    """`why` is what msgspec says of a message of this name, and `kinds` are the messages that there are."""
+def unreadable(
+    about: str,
+    why: str,
+    kinds: Mapping[str, type[msgspec.Struct]],
+    *,
+    what: str = "message",
+    page: str = "WIRE.md",
+) -> WireError:
+    """`why` is what msgspec says of a message of this name, `kinds` are the messages that `page` describes."""
     kind = kinds.get(about)
     if kind is None:
-        named = f"no message is named {about!r}" if about else "a control message is an array that begins with its name"
-        return WireError("bad_control", f"{named}: see WIRE.md, Messages", about=about)
+        named = f"no {what} is named {about!r}" if about else f"a {what} is an array that begins with its name"
+        listed = ", ".join(sorted(kinds)) if len(kinds) <= _LISTED_MAX else "Messages"
+        return WireError("bad_control", f"{named}: see {page}, {listed}", about=about)
     said = _PLACE.sub("", why)
     field = _field(kind, why)
-    advice = _ADVICE.get(said, f"see `{about}` in WIRE.md")
+    advice = _ADVICE.get(said, f"see `{about}` in {page}")
     of_field = f"item `{field}` of " if field else ""
     return WireError("bad_control", f"{of_field}{about} cannot be read: {said}: {advice}", about=about, field=field)
 

@@ -7,7 +7,7 @@ first item names them, answers are `Page`; unknown trailing fields are skipped o
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar, Union
+from typing import Annotated, Generic, TypeVar, Union, get_args
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,8 @@ from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric.wire.control import Count, Id, Name, StreamSeq
 from telefabric.wire.names import require_short
+from telefabric.wire.records import kind_of
+from telefabric.wire.unreadable import unreadable
 
 NUMBER_BYTES = 8
 OK, USAGE, FAILED = b"ok", b"usage", b"failed"
@@ -334,6 +336,7 @@ AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged 
     SeriesOf, Buckets,
 ]  # fmt: skip
 
+_KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyQuestion)}
 _decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQuestion)
 
 
@@ -342,6 +345,7 @@ def decode_question(data: bytes) -> AnyQuestion:
     try:
         question = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"the store does not understand the question: {error}") from None
+        wrong = unreadable(kind_of(data), str(error), _KINDS, what="question", page="QUERY.md")
+        raise UsageError(f"the store does not understand the question: {wrong}") from None
     require_short("the question", (getattr(question, field, None) or "" for field in ("run_id", "agent_id")))
     return question
