@@ -206,3 +206,18 @@ def test_a_live_subscriber_accounts_for_every_event(fabric: Fabric, tmp_path: Pa
         assert words["received"] + sum(words["dropped"].values()) == number
         assert words["dropped"]["sampled"] > 0
         assert all(account["lost"] == 0 for account in words["accounts"])
+
+
+def test_every_event_of_a_live_feed_is_accounted_for(fabric: Fabric) -> None:
+    """From one peer to another: each kind has its own numbers, and nothing is lost that nobody reports."""
+    with Peer("live", fabric.url, 1, 20_000) as live:
+        live.wait("watching")
+        with Peer("worker", fabric.url, "watched", 2_000, 0, "watched") as worker:
+            worker.wait("done")
+            live.wait("number")
+            words = live.said[-1]
+        accounts = {one["kind"]: one for one in words["accounts"] if one["stream"] == worker.last("stream")}
+        assert (words["lost"], {one["lost"] for one in accounts.values()}) == (0, {0})
+        assert accounts.keys() >= {"step", "episode", "run_heartbeat", "run_completed"}
+        assert accounts["step"]["received"] + accounts["step"]["dropped"] == accounts["step"]["newest"]
+        assert accounts["run_completed"]["received"] == 1

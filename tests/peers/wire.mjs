@@ -61,7 +61,7 @@ export function record(event) {
   return Buffer.concat([Buffer.from([0x93, 0xce]), be32(bytes.length), Buffer.from([0xce]), be32(crc32(bytes)), bytes]);
 }
 
-export function packBatch({ session, stream, epoch, first, last, events, body, flags = 0 }) {
+export function packBatch({ session, stream, epoch, first, last, events, body, flags = 0, counter = 0, timeNs = wallNs() }) {
   const header = Buffer.alloc(HEADER_BYTES);
   header.write("TF\x01", "latin1");
   header.writeUInt8(HEADER_BYTES, 3);
@@ -72,7 +72,8 @@ export function packBatch({ session, stream, epoch, first, last, events, body, f
   header.writeBigUInt64BE(BigInt(first), 42);
   header.writeBigUInt64BE(BigInt(last), 50);
   header.writeUInt32BE(events, 58);
-  header.writeBigUInt64BE(wallNs(), 70);
+  header.writeBigUInt64BE(BigInt(counter), 62);
+  header.writeBigUInt64BE(timeNs, 70);
   header.writeUInt32BE(crc32(body), 78);
   header.writeUInt32BE(crc32(header.subarray(0, 82)), 82);
   return Buffer.concat([header, body]);

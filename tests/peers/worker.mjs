@@ -1,27 +1,34 @@
-// A worker: node worker.mjs URL RUN STEPS [LOSE]. Emits a run of so many steps, and ends when all of it is acknowledged.
-// It loses its batch number LOSE on purpose, as a network may, and must be rewound.
+// A worker: node worker.mjs URL RUN STEPS [LOSE [watched]]. Emits a run of so many steps, and ends when all of it is
+// acknowledged. It loses its batch number LOSE on purpose, as a network may, and must be rewound; 0 for none. With
+// `watched` it begins its steps when somebody watches.
 import { randomBytes } from "node:crypto";
 import { XPublisher } from "zeromq";
 import { Control } from "./control.mjs";
+import { LiveFeed } from "./livefeed.mjs";
 import {
   GAP, HEADER_BYTES, NdArray, PROTOCOL, hex, monoNs, pack, packBatch, record, resolve, say, wallNs,
 } from "./wire.mjs";
 
 const KIB = 1024, COUNT_BYTES = 256, EVENTS_MAX = 4096, STALL_MS = 5000, A_TURN = 20, EPISODE_STEPS = 100;
-const [url, run, steps, lose] = [...process.argv.slice(2, 4), ...process.argv.slice(4).map(Number)];
+const [url, run, steps, lose, watched] = process.argv.slice(2);
 const stream = randomBytes(16), agent = "agent_0", startedNs = wallNs();
 let held = [], acked = 0, head = 0, cursor = 1; // held[0] is the record of seq acked + 1
 let phase = "greeting", instance, epoch = 0, creditNumber = -1, credit = 0, intervalMs = 20;
 let flight = []; // [last seq, bytes] of each batch that is not acknowledged
 let data, dataUrl, subscribed = false, sentAt = 0, movedAt = 0, closing = false, sending = false, emitted = 0, rewinds = 0, batches = 0;
 
-const emit = (kind, ...fields) => held.push(record([kind, ++head, ...fields]));
+const feed = new LiveFeed(run, stream);
+const emit = (kind, ...fields) => {
+  held.push(record([kind, ++head, ...fields]));
+  feed.offer(kind, head, held.at(-1));
+};
 const clocks = () => [wallNs(), monoNs()];
 const inFlight = () => flight.reduce((sum, [, bytes]) => sum + bytes, 0);
 const backlog = () => held.reduce((sum, one) => sum + one.length, 0);
 
 function emitSteps() {
-  for (let turn = 0; turn < A_TURN && emitted < steps; turn++, emitted++) {
+  if (watched && !emitted && !feed.watched) return;
+  for (let turn = 0; turn < A_TURN && emitted < Number(steps); turn++, emitted++) {
     const [episode, index] = [Math.floor(emitted / EPISODE_STEPS), emitted % EPISODE_STEPS];
     const seen = Buffer.alloc(8);
     seen.writeFloatLE(emitted, 0);
@@ -31,17 +38,17 @@ function emitSteps() {
       new NdArray("<f4", [2], seen), "agent");
     if (last) emit("episode", agent, 0, episode, EPISODE_STEPS / 2, EPISODE_STEPS, emitted, ...clocks(), "terminated");
   }
-  if (emitted < steps || closing) return;
-  emit("run_completed", "completed", null, ...clocks(), steps, Math.floor(steps / EPISODE_STEPS));
+  if (emitted < Number(steps) || closing) return;
+  emit("run_completed", "completed", null, ...clocks(), emitted, Math.floor(emitted / EPISODE_STEPS));
   closing = true;
 }
 
 const control = new Control(url, {
-  redial: () => { data?.close(); data = undefined; phase = "greeting"; },
+  redial: () => { data?.close(); data = undefined; feed.close(); phase = "greeting"; },
   greet: () => control.send("hello", PROTOCOL,
     [stream, run, "node", agent, startedNs, "agent", null, process.pid, "node", pack({ language: "javascript" })], acked + 1, head),
   beat: () => phase !== "greeting" && control.send("beat", monoNs(),
-    [[stream, acked + 1, head, backlog(), Math.max(credit, inFlight()), epoch, nextBytes(), null]]),
+    [[stream, acked + 1, head, backlog(), Math.max(credit, inFlight()), epoch, nextBytes(), feed.numbered]]),
   hear: (name, items) => hearing[name]?.(...items),
 });
 
@@ -51,6 +58,7 @@ const hearing = {
     if (!of.equals(stream)) return;
     control.answered();
     [instance, phase] = [from, expected === null ? "waiting" : "streaming"];
+    if (endpoints[3]) feed.open(resolve(endpoints[3], url), from);
     if (expected === null) return;
     if (!data) openData(resolve(endpoints[0], url));
     acknowledge(expected - 1);
@@ -64,7 +72,12 @@ const hearing = {
   },
   ack: (from, of, seq) => ours(from, of) && acknowledge(seq),
   who: (from, of) => of.equals(stream) && greet(),
-  alive: (from) => phase !== "greeting" && !instance.equals(from) && greet(),
+  alive(from, sentNs, brokerNs) {
+    const now = monoNs();
+    feed.clockOffsetNs = brokerNs + (now - BigInt(sentNs)) / 2n - wallNs();
+    if (phase !== "greeting" && !instance.equals(from)) greet();
+  },
+  unheard: (from, of) => ours(from, of) && feed.connect(),
 };
 
 function greet() {
@@ -125,15 +138,17 @@ async function pump() {
     body: Buffer.concat(records), flags: gap ? GAP : 0 });
   flight.push([last, batch.length + COUNT_BYTES]);
   [cursor, sentAt, sending] = [last + 1, Date.now(), true];
-  if (++batches !== lose) await data.send([stream, batch]).catch(() => {}); // a socket that was closed: the epoch that follows sends it again
+  if (++batches !== Number(lose)) await data.send([stream, batch]).catch(() => {}); // a socket that was closed: the epoch that follows sends it again
   sending = false;
 }
 
 async function end() {
   clearInterval(timer);
+  await feed.flush("closing", head, 0);
   control.send("bye", stream, true);
   await control.end();
   data.close();
+  feed.close();
   say({ done: acked, rewinds });
 }
 
@@ -142,4 +157,5 @@ say({ stream: hex(stream) });
 const timer = setInterval(() => {
   emitSteps();
   pump();
+  feed.flush("running", head, backlog());
 }, 5);
