@@ -11,6 +11,7 @@ import msgspec
 from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric_schemas import values
+from telefabric_schemas.decoding import Decoder
 from telefabric_schemas.events import (
     CONTROL_MODES,
     PAYLOAD_VERSION,
@@ -450,4 +451,4 @@ def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
     return worker
 
 
-_steps = msgspec.msgpack.Decoder(Step)
+_steps: Decoder[Step] = Decoder(Step)

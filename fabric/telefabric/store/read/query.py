@@ -16,6 +16,7 @@ from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric.wire.control import Count, Id, Name, StreamSeq
 from telefabric.wire.names import require_short
+from telefabric_schemas.decoding import Decoder
 
 NUMBER_BYTES = 8
 OK, USAGE, FAILED = b"ok", b"usage", b"failed"
@@ -334,14 +335,14 @@ AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged 
     SeriesOf, Buckets,
 ]  # fmt: skip
 
-_decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQuestion)
+_decoder: Decoder[AnyQuestion] = Decoder(AnyQuestion)
 
 
 def decode_question(data: bytes) -> AnyQuestion:
     """Raises `UsageError` for anything that is not a question."""
     try:
         question = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise UsageError(f"the store does not understand the question: {error}") from None
     require_short("the question", (getattr(question, field, None) or "" for field in ("run_id", "agent_id")))
     return question
