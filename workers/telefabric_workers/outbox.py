@@ -19,9 +19,8 @@ from telefabric.spool import Spool
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas.decoding import decode_event
 from telefabric_workers.environment import FrameSettings, WorkerEnvironment
-from telefabric_workers.frames import Frames, Moment
+from telefabric_workers.frames import Frames, Moment, StoredFrames
 from telefabric_workers.problems import Problem
-from telefabric_workers.storedframes import StoredFrames
 
 if TYPE_CHECKING:
     from telefabric.ring import Name

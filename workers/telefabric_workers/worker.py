@@ -26,12 +26,12 @@ from telefabric_schemas.events import (
 )
 from telefabric_workers import capture
 from telefabric_workers.emitter import PLAIN, EpisodeCallback, StepCallback, copy_of
-from telefabric_workers.frames import Moment
+from telefabric_workers.frames import Moment, StoredFrames
+from telefabric_workers.frames.stored import BYTES_MAX
 from telefabric_workers.lifetime import Lifetime, Terms
 from telefabric_workers.metadata import as_mapping, encode_metadata
 from telefabric_workers.problems import Problem
 from telefabric_workers.repair import coerce, described, encode_payloads, real
-from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 from telefabric_workers.system import SystemMetrics
 
 _EVENT_BYTES_MAX = limits.EVENT_BYTES_MAX
