@@ -28,10 +28,10 @@ from telefabric.ring import PixelFormat, RingReader, rings_of
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import StepKey
 from telefabric_schemas import EXPIRED, Frame
-from telefabric_workers import Worker, connect, storedframes
+from telefabric_workers import Worker, connect
 from telefabric_workers.environment import FrameSettings
-from telefabric_workers.frames import Moment
-from telefabric_workers.storedframes import StoredFrames
+from telefabric_workers.frames import Moment, StoredFrames
+from telefabric_workers.frames import stored as storedframes
 
 pytestmark = requires("simplejpeg, of the extra frames", importlib.util.find_spec("simplejpeg") is not None)
 

@@ -9,51 +9,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from telefabric.address import Address as Address
-    from telefabric.errors import ClosedError as ClosedError
-    from telefabric.errors import EnvironmentProblem as EnvironmentProblem
-    from telefabric.errors import SpoolError as SpoolError
-    from telefabric.errors import SpoolFull as SpoolFull
-    from telefabric.errors import StoreError as StoreError
-    from telefabric.errors import TelefabricError as TelefabricError
-    from telefabric.errors import Unreachable as Unreachable
-    from telefabric.errors import UsageError as UsageError
-    from telefabric.errors import WireError as WireError
-    from telefabric.store.read.open import open_store as open_store
-    from telefabric.store.read.query import Page as Page
-    from telefabric.store.read.query import StoredEvent as StoredEvent
-    from telefabric.store.read.reader import Reader as Reader
-    from telefabric.subscribe.durable import DurableBatch as DurableBatch
-    from telefabric.subscribe.durable import DurableSubscription as DurableSubscription
-    from telefabric.subscribe.live import LiveEvent as LiveEvent
-    from telefabric.subscribe.live import LiveSubscription as LiveSubscription
-    from telefabric.wire.live import QueuePolicy as QueuePolicy
-    from telefabric.wire.policy import parse_policy as parse_policy
+    from telefabric.address import Address
+    from telefabric.errors import (
+        ClosedError,
+        EnvironmentProblem,
+        SpoolError,
+        SpoolFull,
+        StoreError,
+        TelefabricError,
+        Unreachable,
+        UsageError,
+        WireError,
+    )
+    from telefabric.store.read.open import open_store
+    from telefabric.store.read.query import Page, StoredEvent
+    from telefabric.store.read.reader import Reader
+    from telefabric.subscribe import DurableBatch, DurableSubscription, LiveEvent, LiveSubscription
+    from telefabric.wire.live import QueuePolicy
+    from telefabric.wire.policy import parse_policy
 
 __version__ = "0.1.0"
-
-_NAMES_OF = {
-    "address": ("Address",),
-    "errors": (
-        "ClosedError", "EnvironmentProblem", "SpoolError", "SpoolFull", "StoreError", "TelefabricError", "Unreachable",
-        "UsageError", "WireError",
-    ),
-    "store.read.open": ("open_store",),
-    "store.read.query": ("Page", "StoredEvent"),
-    "store.read.reader": ("Reader",),
-    "subscribe.durable": ("DurableBatch", "DurableSubscription"),
-    "subscribe.live": ("LiveEvent", "LiveSubscription"),
-    "wire.live": ("QueuePolicy",),
-    "wire.policy": ("parse_policy",),
+__all__ = [
+    "Address", "ClosedError", "DurableBatch", "DurableSubscription", "EnvironmentProblem", "LiveEvent",
+    "LiveSubscription", "Page", "QueuePolicy", "Reader", "SpoolError", "SpoolFull", "StoreError", "StoredEvent",
+    "TelefabricError", "Unreachable", "UsageError", "WireError", "open_store", "parse_policy",
+]  # fmt: skip
+_MODULES = {
+    "Address": "address", "Page": "store.read.query", "QueuePolicy": "wire.live", "Reader": "store.read.reader",
+    "StoredEvent": "store.read.query", "open_store": "store.read.open", "parse_policy": "wire.policy",
+    **dict.fromkeys(("DurableBatch", "DurableSubscription", "LiveEvent", "LiveSubscription"), "subscribe"),
 }  # fmt: skip
-_MODULE_OF = {name: f"telefabric.{module}" for module, names in _NAMES_OF.items() for name in names}
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  (ruff does not see that it is a list)
+"""Where each name is; the others are in `telefabric.errors`."""
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    found = globals()[name] = getattr(import_module(f"telefabric.{_MODULES.get(name, 'errors')}"), name)
     return found
 
 

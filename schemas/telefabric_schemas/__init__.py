@@ -1,5 +1,6 @@
 """Event types of Telefabric, their topic table, and the values inside them."""
 
+from telefabric_schemas.decoding import Decoder, decode_event, event_of
 from telefabric_schemas.events import (
     EXPIRED,
     STORED,
@@ -30,6 +31,7 @@ __all__ = [
     "TOPICS",
     "AnyEvent",
     "Control",
+    "Decoder",
     "Episode",
     "EpisodeVoided",
     "Event",
@@ -45,4 +47,6 @@ __all__ = [
     "RunStarted",
     "Step",
     "Topic",
+    "decode_event",
+    "event_of",
 ]

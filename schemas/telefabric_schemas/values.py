@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec.msgpack import Ext
 
+from telefabric_schemas.decoding import Decoder
 from telefabric_schemas.natural import natural
 
 if TYPE_CHECKING:
@@ -91,10 +92,7 @@ def decode(raw: bytes | msgspec.Raw | memoryview) -> Any:
 
     Any thread. Raises `msgspec.DecodeError`.
     """
-    try:
-        return _decoder.decode(raw)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(f"not a readable value: {error}") from None
+    return _decoder.decode(raw)
 
 
 def enc_hook(value: Any) -> Any:
@@ -365,7 +363,5 @@ encode_quickly = msgspec.msgpack.Encoder(enc_hook=_quick_hook).encode
 """MessagePack bytes of a value of plain types and numpy's; raises for any other, and has then converted nothing: each
 part of a value is converted once, by `usable`."""
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
-_decoder = msgspec.msgpack.Decoder(ext_hook=ext_hook)
-_array_decoder: msgspec.msgpack.Decoder[tuple[Any, tuple[int, ...], bytes]] = msgspec.msgpack.Decoder(
-    tuple[Any, tuple[int, ...], bytes]
-)
+_decoder: Decoder[Any] = Decoder(ext_hook=ext_hook)
+_array_decoder: Decoder[tuple[Any, tuple[int, ...], bytes]] = Decoder(tuple[Any, tuple[int, ...], bytes])

@@ -17,11 +17,10 @@ from telefabric.address import Address
 from telefabric.errors import SpoolFull, UsageError
 from telefabric.spool import Spool
 from telefabric.wire.control import StreamInfo
-from telefabric_schemas import AnyEvent
+from telefabric_schemas.decoding import decode_event
 from telefabric_workers.environment import FrameSettings, WorkerEnvironment
-from telefabric_workers.frames import Frames, Moment
+from telefabric_workers.frames import Frames, Moment, StoredFrames
 from telefabric_workers.problems import Problem
-from telefabric_workers.storedframes import StoredFrames
 
 if TYPE_CHECKING:
     from telefabric.ring import Name
@@ -144,7 +143,7 @@ class DryRun(Outbox):
     def append(self, seq: int, event: bytes, /) -> None:
         """Raises `UsageError` for an event that a store would not take."""
         try:
-            decoded = _decoder.decode(event)
+            decoded = decode_event(event)
         except msgspec.DecodeError as error:
             raise UsageError(f"event {seq} does not fit its schema: {error}") from None
         self._head = seq
@@ -305,7 +304,6 @@ class Spooled(Outbox):
             _links.clear()
 
 
-_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
 _guard = threading.Lock()
 _links: dict[tuple[Address, Path], tuple[Link, int]] = {}
 """The links of this process and how many streams of its own each carries."""

@@ -11,6 +11,7 @@ import msgspec
 from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric_schemas import values
+from telefabric_schemas.decoding import Decoder
 from telefabric_schemas.events import (
     CONTROL_MODES,
     PAYLOAD_VERSION,
@@ -25,12 +26,12 @@ from telefabric_schemas.events import (
 )
 from telefabric_workers import capture
 from telefabric_workers.emitter import PLAIN, EpisodeCallback, StepCallback, copy_of
-from telefabric_workers.frames import Moment
+from telefabric_workers.frames import Moment, StoredFrames
+from telefabric_workers.frames.stored import BYTES_MAX
 from telefabric_workers.lifetime import Lifetime, Terms
 from telefabric_workers.metadata import as_mapping, encode_metadata
 from telefabric_workers.problems import Problem
 from telefabric_workers.repair import coerce, described, encode_payloads, real
-from telefabric_workers.storedframes import BYTES_MAX, StoredFrames
 from telefabric_workers.system import SystemMetrics
 
 _EVENT_BYTES_MAX = limits.EVENT_BYTES_MAX
@@ -450,4 +451,4 @@ def open_worker(terms: Terms, metadata: Mapping[str, Any] | None) -> Worker:
     return worker
 
 
-_steps = msgspec.msgpack.Decoder(Step)
+_steps: Decoder[Step] = Decoder(Step)

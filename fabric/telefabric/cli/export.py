@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import track
 
@@ -22,6 +21,7 @@ from telefabric.settings import absolute
 from telefabric.store.read.query import Page, StepKey, StoredEvent
 from telefabric.store.read.reader import Reader
 from telefabric_schemas import EXPIRED, Frame, Step
+from telefabric_schemas.decoding import Decoder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -269,4 +269,4 @@ def _decoded(frame: Frame) -> Image.Image:
         raise UsageError(f"the stored frame of step {frame.step_index} cannot be read: {error}") from None
 
 
-_decoder: msgspec.msgpack.Decoder[Step | Frame] = msgspec.msgpack.Decoder(Step | Frame)
+_decoder: Decoder[Step | Frame] = Decoder(Step | Frame)

@@ -36,10 +36,12 @@ from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire.names import require_short
 from telefabric.wire.policy import parse_policy
 from telefabric_schemas import TOPICS, AnyEvent, events, values
+from telefabric_schemas.decoding import Decoder, decode_event
 
 _POLL_S = 0.1
 _POLL_LIVE_S = 0.02
 _RETRY_S = 1.0
+_NO_JSON = (msgspec.DecodeError, TypeError, ValueError, RecursionError)
 _SHORT = 48
 """Characters of a value in a line for people."""
 
@@ -352,7 +354,6 @@ _COLOURS = {
     "step": "white", "episode": "green", "episode_voided": "yellow", "metric": "blue", "log": "magenta",
     "frame": "white", "gap": "red", "quarantine": "red",
 }  # fmt: skip
-_typed: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
 
 
 def human_line(stored: StoredEvent) -> bytes:
@@ -372,8 +373,8 @@ def _essence(stored: StoredEvent) -> str:
         seqs = f"seq {stored.seq}" + ("" if stored.last_seq == stored.seq else f" to {stored.last_seq}")
         return f"{seqs} {stored.reason}" + (f": {stored.detail}" if stored.detail else "")
     try:
-        event = _typed.decode(stored.event)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        event = decode_event(stored.event)
+    except msgspec.DecodeError as error:
         return f"seq {stored.seq} cannot be read here: {error}"
     return " ".join(word for word in _words(event) if word)
 
@@ -433,7 +434,7 @@ def _number(value: float | None) -> str:
 def _short(raw: msgspec.Raw) -> str:
     try:
         text = _encode_plainly(_string_keys(_decoder.decode(raw)))
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+    except _NO_JSON:
         return "(unreadable)"
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
 
@@ -454,16 +455,14 @@ _CODES = {
 }  # fmt: skip
 """numpy's type codes as `struct` writes them."""
 _PARTS = {"c8": "f", "c16": "d"}
-_array_decoder: msgspec.msgpack.Decoder[tuple[Any, tuple[int, ...], bytes]] = msgspec.msgpack.Decoder(
-    tuple[Any, tuple[int, ...], bytes]
-)
+_array_decoder: Decoder[tuple[Any, tuple[int, ...], bytes]] = Decoder(tuple[Any, tuple[int, ...], bytes])
 
 
 def json_line(stored: StoredEvent) -> bytes:
     """One event as a line of JSON, whatever is in it."""
     try:
         text = _encode(json_object(stored))
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+    except _NO_JSON:
         text = _encode(_careful_object(stored))
     return text.encode() + b"\n"
 
@@ -472,7 +471,7 @@ def raw_line(stored: StoredEvent) -> bytes:
     """The event's MessagePack array as it is; bytes that are none as {"base64"}."""
     try:
         text = _encode(_decoder.decode(stored.event))
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+    except _NO_JSON:
         text = _encode(_careful(msgspec.Raw(stored.event)))
     return text.encode() + b"\n"
 
@@ -489,8 +488,8 @@ def json_object(stored: StoredEvent) -> dict[str, Any]:
 def _careful_object(stored: StoredEvent) -> dict[str, Any]:
     """The same, payload by payload: one that cannot be JSON stays as bytes, and the others are shown."""
     try:
-        items = msgspec.msgpack.decode(stored.event, type=list[msgspec.Raw])[2:]
-    except (msgspec.DecodeError, RecursionError) as error:
+        items = _items.decode(stored.event)[2:]
+    except msgspec.DecodeError as error:
         return _head(stored) | _unreadable(stored.event, error)
     return _name(_head(stored), _FIELDS[stored.kind], [_careful(item) for item in items])
 
@@ -526,7 +525,7 @@ def _careful(raw: msgspec.Raw) -> Any:
     try:
         value = _string_keys(_decoder.decode(raw))
         _encode(value)
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+    except _NO_JSON as error:
         return _unreadable(raw, error)
     return value
 
@@ -571,7 +570,7 @@ def _ext_hook(code: int, data: memoryview) -> Any:
     if code == values.EXT_NDARRAY:
         try:
             return _array(*_array_decoder.decode(data))
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, struct.error):
+        except (msgspec.DecodeError, ValueError, struct.error):
             return Ext(code, bytes(data))
     if code == values.EXT_BIGINT:
         return int.from_bytes(data, "big", signed=True)
@@ -602,7 +601,8 @@ def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
     return {**described, "data": flat if dimensions else flat[0]}
 
 
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_ext_hook)
+_decoder: Decoder[Any] = Decoder(ext_hook=_ext_hook)
+_items: Decoder[list[msgspec.Raw]] = Decoder(list[msgspec.Raw])
 _encode = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_default).encode
 """ASCII, so that a line is one line to whatever reads it: some take U+2028 for the end of one."""
 _encode_plainly = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=_default).encode

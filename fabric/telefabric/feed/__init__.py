@@ -13,26 +13,11 @@ from telefabric.feed.interface import (
     RunView,
     StreamView,
     Update,
-    event_of,
 )
 from telefabric.store.file.database import FILE_NAME as STORE_FILE_NAME
 from telefabric.subscribe.core.handover import Range
 
 __all__ = [
-    "STORE_FILE_NAME",
-    "BrokerFeed",
-    "Connection",
-    "Failures",
-    "Feed",
-    "FeedEvent",
-    "FileFeed",
-    "FoundFrame",
-    "FramePlace",
-    "LinkState",
-    "Range",
-    "RunView",
-    "StreamView",
-    "Update",
-    "event_of",
-    "said",
-]
+    "STORE_FILE_NAME", "BrokerFeed", "Connection", "Failures", "Feed", "FeedEvent", "FileFeed", "FoundFrame",
+    "FramePlace", "LinkState", "Range", "RunView", "StreamView", "Update", "said",
+]  # fmt: skip

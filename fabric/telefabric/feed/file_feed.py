@@ -25,7 +25,6 @@ from telefabric.feed.interface import (
     RunView,
     StreamView,
     Update,
-    event_of,
 )
 from telefabric.store.file.database import store_file
 from telefabric.store.read.file_reader import FileReader
@@ -33,6 +32,7 @@ from telefabric.store.read.query import Page, StoredEvent
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.subscribe.core.handover import Range, SeqSet
 from telefabric_schemas import DURABLE_KINDS
+from telefabric_schemas.decoding import event_of
 
 POLL_S = 0.2
 RETRY_S = 1.0

@@ -11,6 +11,7 @@ from telefabric.feed.interface import FoundFrame, FramePlace, StreamView
 from telefabric.store.read.query import Stream
 from telefabric.store.read.reader import Reader
 from telefabric_schemas import Frame
+from telefabric_schemas.decoding import Decoder
 
 
 class FrameDesk:
@@ -57,4 +58,4 @@ def _look_up(reader: Reader, place: FramePlace) -> FoundFrame:
         return FoundFrame(place, None, str(error))
 
 
-_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_decoder: Decoder[Frame] = Decoder(Frame)

@@ -10,11 +10,11 @@ from telefabric.errors import TelefabricError
 from telefabric.feed.collected import Gathering, Seen, Task
 from telefabric.feed.failures import Failures
 from telefabric.feed.frame_requests import FrameDesk
-from telefabric.feed.interface import event_of
 from telefabric.store.read.query import Run, StoredEvent, Stream
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe.core.handover import Numbered, Range
+from telefabric_schemas.decoding import event_of
 
 log = logging.getLogger("telefabric.follow")
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from telefabric.subscribe.core.handover import Range
 from telefabric.wire.live import AS_WISHED
 from telefabric_schemas import AnyEvent, Frame
@@ -115,17 +113,6 @@ class FeedEvent(NamedTuple):
     raw: bytes
     live: bool
     """It came over the live path; otherwise from the store."""
-
-
-def event_of(raw: bytes) -> AnyEvent | None:
-    """What these bytes say; None when it has no schema here, or cannot be read."""
-    try:
-        return _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
 
 
 class FramePlace(NamedTuple):

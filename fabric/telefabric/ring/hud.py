@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from telefabric_schemas.decoding import Decoder
+
 
 class TileHud(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Of one tile of a grid: which environment it shows, and how that fares."""
@@ -32,5 +34,6 @@ class Hud(msgspec.Struct, array_like=True, frozen=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Hud).decode
+_decoder: Decoder[Hud] = Decoder(Hud)
+decode = _decoder.decode
 """Raises `msgspec.DecodeError`."""

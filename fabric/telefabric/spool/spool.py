@@ -45,6 +45,7 @@ from telefabric.files.lock import FileLock
 from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, sync_file
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
+from telefabric_schemas.decoding import Decoder
 
 _POSITION = struct.Struct(">QI")
 _SPARE = "spare.tmp"
@@ -188,7 +189,7 @@ class Spool:
             _remove(directory, owner)
             return None
         try:
-            info = msgspec.msgpack.decode((directory / "stream").read_bytes(), type=StreamInfo)
+            info = _infos.decode((directory / "stream").read_bytes())
         except FileNotFoundError:
             if any(directory.glob(f"*{SUFFIX}")):
                 owner.release()
@@ -546,9 +547,12 @@ class Spool:
 def parent_in(directory: Path) -> bytes | None:
     """The stream that the stream of a spool helps, as its folder says; None when it helps none, or does not say."""
     try:
-        return msgspec.msgpack.decode((directory / "stream").read_bytes(), type=StreamInfo).parent
+        return _infos.decode((directory / "stream").read_bytes()).parent
     except (OSError, msgspec.DecodeError):
         return None
+
+
+_infos: Decoder[StreamInfo] = Decoder(StreamInfo)
 
 
 def _remove(directory: Path, owner: FileLock) -> None:

@@ -23,6 +23,7 @@ from telefabric.wire import batch, control, records
 from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery
 from telefabric.wire.names import require_short
 from telefabric_schemas import AnyEvent, Overflow, RunHeartbeat
+from telefabric_schemas.decoding import event_of
 
 log = library_logger("telefabric.subscribe")
 
@@ -277,18 +278,11 @@ def _decode(kind: str, header: batch.Header, body: bytes, *, recent: bool) -> li
     try:
         events: list[AnyEvent | None] = [record.event for record in batch.decode_body(body, header.events)]
     except msgspec.DecodeError:
-        events = [_decode_one(body[start:end]) for start, end in spans]
+        events = [event_of(body[start:end]) for start, end in spans]
     return [
         LiveEvent(header.stream, kind, event, body[start:end], not header.last_seq, recent)
         for event, (start, end) in zip(events, spans, strict=True)
     ]
-
-
-def _decode_one(raw: bytes) -> AnyEvent | None:
-    try:
-        return _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _wanted(wish: control.Watch, run: str) -> bool:
@@ -301,6 +295,3 @@ def _listed(names: _Names) -> list[str] | None:
     listed = sorted(names)
     require_short("a filter", listed)
     return listed
-
-
-_decoder: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)

@@ -16,6 +16,7 @@ from telefabric.uplink.sockets import Sockets
 from telefabric.wire import batch, records
 from telefabric.wire.live import topic_of
 from telefabric_schemas import STORED, Control, Frame, Overflow, RunHeartbeat
+from telefabric_schemas.decoding import Decoder
 
 
 class LiveSender:
@@ -126,4 +127,4 @@ def _place_of(raw: bytes) -> bytes:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_frames: Decoder[Frame] = Decoder(Frame)

@@ -11,6 +11,7 @@ import msgspec
 from telefabric import limits
 from telefabric.errors import WireError
 from telefabric_schemas import AnyEvent
+from telefabric_schemas.decoding import Decoder
 
 MAGIC = b"TF"
 ABOUT = "batch"
@@ -157,10 +158,7 @@ def is_whole(header: Header, body: bytes) -> bool:
 
 def decode_body(body: bytes, count: int) -> list[Record]:
     """All records of a body, in one call. Raises `msgspec.DecodeError` when any of them has no schema here."""
-    try:
-        return _records.decode(b"\xdd" + count.to_bytes(4, "big") + body)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(f"a batch body cannot be read: {error}") from None
+    return _records.decode(b"\xdd" + count.to_bytes(4, "big") + body)
 
 
-_records = msgspec.msgpack.Decoder(list[Record])
+_records: Decoder[list[Record]] = Decoder(list[Record])

@@ -18,6 +18,7 @@ from telefabric.wire.live import QueuePolicy
 from telefabric.wire.names import fits
 from telefabric.wire.records import kind_of
 from telefabric.wire.unreadable import unreadable
+from telefabric_schemas.decoding import Decoder
 
 PROTOCOL = 1
 
@@ -367,7 +368,7 @@ AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged t
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyMessage)}
-_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_decoder: Decoder[AnyMessage] = Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()
 _CHECK = struct.Struct(">I")
 
@@ -396,5 +397,5 @@ def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage
         )
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise unreadable(kind_of(body), str(error), _KINDS) from None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from telefabric_schemas.decoding import Decoder
 from telefabric_schemas.events import Payload
 
 
@@ -70,9 +71,9 @@ class _LoggedRecord(msgspec.Struct, array_like=True, gc=False):
     event: _Logged
 
 
-_acted = msgspec.msgpack.Decoder(list[_ActedRecord])
-_measured = msgspec.msgpack.Decoder(list[_MeasuredRecord])
-_logged = msgspec.msgpack.Decoder(list[_LoggedRecord])
+_acted: Decoder[list[_ActedRecord]] = Decoder(list[_ActedRecord])
+_measured: Decoder[list[_MeasuredRecord]] = Decoder(list[_MeasuredRecord])
+_logged: Decoder[list[_LoggedRecord]] = Decoder(list[_LoggedRecord])
 
 
 def keys_of(kind: str, body: bytes, count: int) -> list[Key] | None:
@@ -86,6 +87,6 @@ def keys_of(kind: str, body: bytes, count: int) -> list[Key] | None:
                 return [Key(one.event.agent_id, 0, one.event.name) for one in _measured.decode(whole)]
             case "log":
                 return [Key(one.event.agent_id) for one in _logged.decode(whole)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.DecodeError:
         return None
     return None

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric_schemas.decoding import Decoder
 
 _SEPARATOR = b"\0"
 _FRAME = b"frame"
@@ -106,9 +107,9 @@ def decode_delivery(data: bytes) -> Delivery:
     """Raises `WireError`."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise WireError("bad_delivery", f"a delivery cannot be read: {error}") from None
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Delivery)
+_decoder: Decoder[Delivery] = Decoder(Delivery)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from telefabric.feed import event_of
 from telefabric_gui.figures import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import NO_STEP, EventRows
-from telefabric_schemas import Episode
+from telefabric_schemas import Episode, event_of
 
 
 def _tone(end: str) -> str:

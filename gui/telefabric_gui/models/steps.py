@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from telefabric.feed import event_of
 from telefabric_gui.figures import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import EventRows
-from telefabric_schemas import Reset, Step
+from telefabric_schemas import Reset, Step, event_of
 
 _CELL = 20
 

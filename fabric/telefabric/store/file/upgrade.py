@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
 import structlog
 
 from telefabric import limits
@@ -23,6 +22,7 @@ from telefabric.store.core.outcomes import known_outcome
 from telefabric.store.file.columns import COLUMNS
 from telefabric.store.write import places, runs, seeds
 from telefabric_schemas import Episode, RunCompleted
+from telefabric_schemas.decoding import Decoder
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -161,5 +161,5 @@ def _fill_stream(db: apsw.Connection, stream: int, outcome: str) -> None:
                (word, reason, end.time_ns, stream))  # fmt: skip
 
 
-_episode: msgspec.msgpack.Decoder[Episode] = msgspec.msgpack.Decoder(Episode)
-_completed: msgspec.msgpack.Decoder[RunCompleted] = msgspec.msgpack.Decoder(RunCompleted)
+_episode: Decoder[Episode] = Decoder(Episode)
+_completed: Decoder[RunCompleted] = Decoder(RunCompleted)

@@ -21,6 +21,7 @@ from telefabric.store.file.database import DAMAGE, explain, open_reader
 from telefabric.store.write.places import EVERY, KINDS
 from telefabric.store.write.rows import UNREADABLE, Place, row_of
 from telefabric_schemas import events
+from telefabric_schemas.decoding import Decoder
 
 _PAGE_ROWS = 2_000
 _SEQ, _LAST_SEQ, _REASON = 3, 4, 5
@@ -211,7 +212,7 @@ def _is_its_gap(row: Row, place: Place) -> bool:
         return False
     try:
         gap = _gap.decode(event)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.DecodeError:
         return bool(reason == UNREADABLE)
     return (gap.last_seq, gap.reason, gap.time_ns) == (last, reason, time_ns) and gap.seq <= first
 
@@ -221,4 +222,4 @@ def _same(stored: object, made: object) -> bool:
     return stored == made or (stored is None and made != made)
 
 
-_gap: msgspec.msgpack.Decoder[events.Gap] = msgspec.msgpack.Decoder(events.Gap)
+_gap: Decoder[events.Gap] = Decoder(events.Gap)

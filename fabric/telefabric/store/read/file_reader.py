@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import apsw
-import msgspec
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
@@ -33,6 +32,7 @@ from telefabric.store.read.query import (
 )
 from telefabric.store.read.reader import FIRST_BUCKET, KINDS, QUARANTINE, Reader
 from telefabric_schemas import EXPIRED, Frame
+from telefabric_schemas.decoding import Decoder
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -536,7 +536,7 @@ class _Gathered:
         return self.rows[-1][0] if self.rows else otherwise
 
 
-_frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_frames: Decoder[Frame] = Decoder(Frame)
 
 
 def _cut(rows: Iterator[T], limit: int, size: Callable[[T], int]) -> Page[T]:

@@ -18,6 +18,7 @@ from telefabric.wire.control import Count, Id, Name, StreamSeq
 from telefabric.wire.names import require_short
 from telefabric.wire.records import kind_of
 from telefabric.wire.unreadable import unreadable
+from telefabric_schemas.decoding import Decoder
 
 NUMBER_BYTES = 8
 OK, USAGE, FAILED = b"ok", b"usage", b"failed"
@@ -337,14 +338,14 @@ AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged 
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyQuestion)}
-_decoder: msgspec.msgpack.Decoder[AnyQuestion] = msgspec.msgpack.Decoder(AnyQuestion)
+_decoder: Decoder[AnyQuestion] = Decoder(AnyQuestion)
 
 
 def decode_question(data: bytes) -> AnyQuestion:
     """Raises `UsageError` for anything that is not a question."""
     try:
         question = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         wrong = unreadable(kind_of(data), str(error), _KINDS, what="question", page="QUERY.md")
         raise UsageError(f"the store does not understand the question: {wrong}") from None
     require_short("the question", (getattr(question, field, None) or "" for field in ("run_id", "agent_id")))

@@ -17,6 +17,7 @@ from telefabric.peer.status_request import PATIENCE_S, ask_status
 from telefabric.store.read import query
 from telefabric.store.read.query import Page
 from telefabric.store.read.reader import Reader
+from telefabric_schemas.decoding import Decoder
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ class RemoteReader(Reader):
         self.where = address.url
         self._address = address
         self._timeout_s = timeout_s
-        self._decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+        self._decoders: dict[Any, Decoder[Any]] = {}
         self._endpoint = self._find()
         self._context = zmq.Context()
         self._socket = self._connect()
@@ -66,10 +67,10 @@ class RemoteReader(Reader):
     def _decode(self, body: bytes, answer: type[Page[T]]) -> Page[T]:
         decoder = self._decoders.get(answer)
         if decoder is None:
-            decoder = self._decoders[answer] = msgspec.msgpack.Decoder(answer)
+            decoder = self._decoders[answer] = Decoder(answer)
         try:
             return cast("Page[T]", decoder.decode(body))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.DecodeError as error:
             raise StoreError(
                 f"the store behind {self.where} answers in words of another version ({error}): "
                 "pip install -U telefabric on both sides"

@@ -14,6 +14,7 @@ import structlog
 from telefabric import limits
 from telefabric.store.write.writer import Writer
 from telefabric_schemas import EXPIRED, Frame
+from telefabric_schemas.decoding import Decoder
 
 log = structlog.get_logger("telefabric.store")
 
@@ -66,4 +67,4 @@ class Retention:
         return moved
 
 
-_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_decoder: Decoder[Frame] = Decoder(Frame)

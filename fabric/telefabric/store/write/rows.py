@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from telefabric.store.write.places import Span, spans
 from telefabric.wire import records
 from telefabric.wire.batch import Header, check_body, decode_body
 from telefabric_schemas import events
+from telefabric_schemas.decoding import Decoder, decode_event
 
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
 
@@ -94,7 +95,7 @@ class Rows:
     def _add_events(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         try:
             decoded = decode_body(body, header.events)
-        except (msgspec.DecodeError, RecursionError):
+        except msgspec.DecodeError:
             self._add_one_by_one(place, header, body, skip)
             return
         if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
@@ -131,8 +132,8 @@ class Rows:
     def _add_event(self, number: int, place: Place, seq: int, event: events.AnyEvent | None, raw: bytes) -> None:
         if event is None:
             try:
-                event = _decoder.decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                event = decode_event(raw)
+            except msgspec.DecodeError as error:
                 self.quarantine(number, place, seq, "undecodable", str(error), raw)
                 return
         if event.seq != seq:
@@ -155,8 +156,8 @@ class Rows:
         """Raises `WireError` when the event is of other seqs than its batch."""
         raw = body[slice(*records.spans(body, 1)[0])]
         try:
-            gap = msgspec.msgpack.decode(raw, type=events.Gap)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            gap = _gaps.decode(raw)
+        except msgspec.DecodeError:
             reason, time_ns = UNREADABLE, min(header.time_ns, events.INT_MAX)
         else:
             reason, time_ns = gap.reason, gap.time_ns
@@ -318,4 +319,4 @@ _MAKERS: dict[type[events.Event], _Maker] = {
     events.RunMetadata: _lifecycle,
     events.RunCompleted: _lifecycle,
 }
-_decoder = cast("msgspec.msgpack.Decoder[events.AnyEvent]", msgspec.msgpack.Decoder(events.AnyEvent))
+_gaps: Decoder[events.Gap] = Decoder(events.Gap)

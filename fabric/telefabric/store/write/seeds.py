@@ -9,6 +9,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric_schemas import values
+from telefabric_schemas.decoding import Decoder
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
@@ -21,7 +22,7 @@ def column(seed: msgspec.Raw) -> int | str | None:
             return value
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
         text.encode()
-    except (msgspec.DecodeError, UnicodeError, TypeError, ValueError, RecursionError):
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         return None
     return text if len(text) <= limits.SEED_CHARACTERS_MAX else None
 
@@ -32,4 +33,4 @@ def _ext_hook(code: int, data: memoryview) -> Any:
     raise TypeError(f"extension {code} has no JSON form")
 
 
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_ext_hook)
+_decoder: Decoder[Any] = Decoder(ext_hook=_ext_hook)

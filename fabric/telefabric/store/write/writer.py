@@ -26,6 +26,7 @@ from telefabric.store.write import overview, places, runs
 from telefabric.store.write.rows import Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
+from telefabric_schemas.decoding import Decoder
 
 log = structlog.get_logger("telefabric.store")
 
@@ -527,10 +528,8 @@ def _names(metadata: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """The values of a map by name, still encoded; none when it is no such map."""
     try:
         return _raw_map.decode(metadata) or {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.DecodeError:
         return {}
 
 
-_raw_map: msgspec.msgpack.Decoder[dict[str, msgspec.Raw] | None] = msgspec.msgpack.Decoder(
-    dict[str, msgspec.Raw] | None
-)
+_raw_map: Decoder[dict[str, msgspec.Raw] | None] = Decoder(dict[str, msgspec.Raw] | None)

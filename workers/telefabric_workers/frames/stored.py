@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from telefabric_schemas import Frame
-from telefabric_workers.frames import Moment
-
-if TYPE_CHECKING:
-    from telefabric_workers.environment import FrameSettings
+from telefabric_workers.environment import FrameSettings
+from telefabric_workers.frames import jpeg
+from telefabric_workers.frames.moment import Moment
 
 BYTES_MAX = 64 * 1024 * 1024
 """Encoded frames of all running episodes. Over it every second one of the largest goes, and of what follows, too."""
@@ -55,8 +54,6 @@ class StoredFrames:
         On the caller's thread: what is stored has to be there when the call has returned. 640 x 480 in colour
         takes 2 ms, of noise 5 (measured on one core of a virtual machine).
         """
-        from telefabric_workers import jpeg
-
         name = "" if self._of == "best" else f"{self._prefix}-{next(self._numbers)}"
         return jpeg.encoded(jpeg.copied(picture), moment, self._quality, time.time_ns(), time.monotonic_ns(), name)
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from telefabric.errors import EnvironmentProblem
 from telefabric.log.limit import Pace, library_logger
-from telefabric_workers.frames import Moment, Shot
+from telefabric.ring import Hud, Name, RingWriter, TileHud
+from telefabric.ring.pixels import picture_of
+from telefabric_workers.frames.moment import Moment, Shot
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from telefabric.ring import Hud, Name, RingWriter
 
 log = library_logger("telefabric.worker.frames")
 
@@ -50,10 +52,6 @@ class FastLane:
         return self._grids[agent_id]
 
     def _made(self, agent_id: str) -> Grid | None:
-        import msgspec
-
-        from telefabric.ring import RingWriter
-
         name = msgspec.structs.replace(self._name, agent_id=agent_id)
         try:
             return Grid(RingWriter(name, fps_max=1e9), Pace(self._fps_max))
@@ -88,8 +86,6 @@ class Grid:
     def take(self, shot: Shot, picture: Any) -> None:
         import numpy
 
-        from telefabric.ring.pixels import picture_of
-
         array = picture_of(picture).array
         env_index = shot.moment.env_index
         self._shots[env_index] = shot
@@ -117,10 +113,6 @@ class Grid:
         self._round.clear()
 
     def _grid_hud(self, indexes: list[int]) -> Hud:
-        import msgspec
-
-        from telefabric.ring import TileHud
-
         tiles = [
             TileHud(
                 one, shot.moment.episode, shot.moment.step, shot.moment.reward, shot.episode_return, one in self._round
@@ -131,7 +123,5 @@ class Grid:
 
 
 def _hud(shot: Shot) -> Hud:
-    from telefabric.ring import Hud
-
     _, env_index, episode, step, reward, _ = shot.moment
     return Hud(env_index, episode, step, reward, shot.episode_return, shot.steps_per_s, dict(shot.values))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from telefabric.log.limit import Pace, library_logger
 from telefabric_schemas import Frame
-from telefabric_workers import jpeg
-from telefabric_workers.frames import Moment, Shot
+from telefabric_workers.frames import jpeg
+from telefabric_workers.frames.moment import Moment, Shot
 
 if TYPE_CHECKING:
     import numpy as np

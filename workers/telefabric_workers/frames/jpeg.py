@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from telefabric_schemas import Frame
-from telefabric_workers.frames import Moment
+from telefabric_workers.frames.moment import Moment
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from telefabric_workers.environment import FrameSettings
+from telefabric_workers.frames.moment import Moment, Shot, Sink
 from telefabric_workers.problems import Problem
 from telefabric_workers.repair import hud_numbers
 
@@ -20,45 +21,11 @@ if TYPE_CHECKING:
     from telefabric.uplink import LinkedStream
 
 
-class Moment(NamedTuple):
-    """The step that a frame shows."""
-
-    agent_id: str
-    env_index: int
-    episode: int
-    step: int
-    reward: float
-    ended: bool
-    """The episode ends with it."""
-
-
-class Shot(NamedTuple):
-    """A moment, with what the ring shows of its episode."""
-
-    moment: Moment
-    episode_return: float
-    steps_per_s: float
-    """0 while it is not known."""
-    values: Mapping[str, float]
-
-
-class Sink(Protocol):
-    """Somewhere that frames go."""
-
-    def wants(self, moment: Moment, rendered: bool) -> bool:
-        """Now, and whether the caller has rendered it already."""
-
-    def take(self, shot: Shot, picture: Any) -> None:
-        """Raises `ValueError` for what is no picture and `ImportError` without what it needs."""
-
-    def close(self) -> None: ...
-
-
 class Frames:
     """All sinks of one worker. Any thread; a picture is rendered outside the lock."""
 
     def __init__(self, settings: FrameSettings, name: Name, linked: LinkedStream | None) -> None:
-        self._tracks: dict[tuple[str, int], Track] = {}
+        self._episodes: dict[tuple[str, int], RunningEpisode] = {}
         self._lock = threading.RLock()  # a signal handler may offer a frame while its thread holds it
         self._shown = settings.tiles if settings.video == "grid" else int(settings.video == "single")
         """Environments of an agent."""
@@ -76,8 +43,8 @@ class Frames:
         key = (moment.agent_id, moment.env_index)
         rendered = not callable(frame)
         with self._lock:
-            track = self._tracks.get(key) or self._tracks.setdefault(key, Track())
-            track.step(moment, time.monotonic())
+            episode = self._episodes.get(key) or self._episodes.setdefault(key, RunningEpisode())
+            episode.step(moment, time.monotonic())
             wanting = [sink for sink in self._sinks if sink.wants(moment, rendered)]
         if not wanting:
             return []
@@ -88,7 +55,7 @@ class Frames:
             return []
         picture = picture_of(picture).array  # an array of another library is converted here, and not under the lock
         numbers, problems = hud_numbers(values)
-        shot = Shot(moment, track.episode_return, track.steps_per_s, numbers)
+        shot = Shot(moment, episode.episode_return, episode.steps_per_s, numbers)
         with self._lock:
             for sink in wanting:
                 sink.take(shot, picture)
@@ -100,14 +67,14 @@ class Frames:
 
 
 def _sinks(settings: FrameSettings, name: Name, linked: LinkedStream | None) -> list[Sink]:
-    from telefabric_workers.fastlane import FastLane
-    from telefabric_workers.network import NetworkFrames
+    from telefabric_workers.frames.fastlane import FastLane  # with the ring and JPEG, not needed to import a worker
+    from telefabric_workers.frames.network import NetworkFrames
 
     lane = FastLane(name, settings.fps_max)
     return [lane] if linked is None else [lane, NetworkFrames(linked, settings.network_fps, settings.jpeg_quality)]
 
 
-class Track:
+class RunningEpisode:
     """One environment's running episode, and how fast it steps."""
 
     _WINDOW_S = 0.5
