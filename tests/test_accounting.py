@@ -367,7 +367,7 @@ def test_tail_live_tells_that_its_subscription_began_anew(tmp_path: Path) -> Non
             serving.start()
             seen = output.read_bytes().count(b"\n")
             wait_for(lambda: output.read_bytes().count(b"\n") > seen + 1_000, "more lines come", 30)
-            wait_for(lambda: "began anew" in errors.read_text(), "it is told")
+            wait_for(lambda: "began again" in errors.read_text(), "its line")
         finally:
             tail.kill()
 

@@ -422,7 +422,7 @@ def test_malformed_values_in_the_environment(tmp_path: Path) -> None:
         ("TELEFABRIC_LOG_LEVEL", "loud", ["broker"], "should be one of debug, info, warning, error"),
         ("TELEFABRIC_LOG_FORMAT", "xml", ["store", *here], "should be one of console, json"),
         ("TELEFABRIC_MODE", "fast", ["demo", "--episodes", "1", *here], "should be one of"),
-        ("TELEFABRIC_CONFIG", "/nowhere.toml", ["status"], "which is no file: correct or unset it"),
+        ("TELEFABRIC_CONFIG", "/nowhere.toml", ["status"], "which is not a file: correct or unset it"),
     ]  # fmt: skip
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = pool.map(lambda case: complaint(*case[2], **{case[0]: case[1]}), cases)
@@ -434,7 +434,7 @@ def test_a_malformed_telefabric_toml(tmp_path: Path) -> None:
     cases = (
         ("listen = ", "cannot be read"),
         ("\udcff", "cannot be read"),
-        ("lissen = 'tcp://127.0.0.1:7750'", "sets 'lissen', which is no setting; there are:"),
+        ("lissen = 'tcp://127.0.0.1:7750'", "sets 'lissen', which is not a setting; the settings are:"),
         ("[data]\nfolder = 'runs'", "data in telefabric.toml is {'folder': 'runs'} and should be a text in quotes"),
         ("data = true", "data in telefabric.toml is True and should be a text in quotes"),
         ("listen = 7750", "listen in telefabric.toml is '7750' and should be an address"),

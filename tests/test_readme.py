@@ -1,7 +1,8 @@
 """The documentation says what is there: its programs and commands run, its tables are those of the code.
 
-The README is one session. Its Python blocks are files (the first line names them) and its console blocks are typed in
-their order, in an empty folder, with ports of their own; what they print must have the shape of what is pasted.
+The README and the pages that continue its tour are one session. Their Python blocks are files (the first line names
+them) and their console blocks are typed in order, in an empty folder, with ports of their own; the output must have the
+shape of the pasted one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,15 @@ from telefabric.store.file.database import MIGRATIONS
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
+
+
+def page(name: str) -> str:
+    return (PROJECT / "docs" / f"{name}.md").read_text("utf-8") if README.exists() else ""
+
+
 pytestmark = [requires("a checkout, with its documentation", README.exists()), pytest.mark.timeout(180)]
 TEXT = README.read_text("utf-8") if README.exists() else ""
+SESSION = TEXT + page("gymnasium") + page("offline")
 STORE = (PROJECT / "fabric" / "STORE.md").read_text("utf-8") if README.exists() else ""
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("fabric/*.md"), *PROJECT.glob("docs/**/*.md")]
 
@@ -93,11 +101,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def test_the_session_of_the_readme_goes_as_pasted(tmp_path: Path, environment: dict[str, str]) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
-    for block in blocks(TEXT, "python"):
+    for block in blocks(SESSION, "python"):
         name = re.match(r"# (\w+\.py)\n", block)
         assert name, "a Python block begins with the name of its file"
         (folder / name[1]).write_text(block)
-    commands = [command for block in blocks(TEXT, "console") for command in typed(block)]
+    commands = [command for block in blocks(SESSION, "console") for command in typed(block)]
     assert len(commands) > 5
     services: list[subprocess.Popen[str]] = []
     try:
@@ -168,8 +176,8 @@ def test_the_demo_script_passes_its_options_on() -> None:
 
 
 # -- tables ------------------------------------------------------------------------------------------------------
-def test_every_command_is_in_the_readme_and_shows_an_example_in_its_help() -> None:
-    documented = {row[0].strip("`") for row in rows(TEXT, "command")}
+def test_every_command_is_on_its_page_and_shows_an_example_in_its_help() -> None:
+    documented = {row[0].strip("`") for row in rows(page("commands"), "command")}
     found = {}
     for point in entry_points(group="telefabric.commands"):
         found.update(leaves(f"telefabric {point.name}", point.load()))
@@ -189,14 +197,14 @@ def test_the_settings_are_those_of_the_code() -> None:
     expected = [
         [f"`{one.variable}`", "" if one.default is None else f"`{one.default}`", one.help] for one in SETTINGS.values()
     ]
-    assert rows(TEXT, "variable") == expected
+    assert rows(page("settings"), "variable") == expected
 
 
 def test_the_extras_are_those_of_the_project() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    assert [row[0].strip("`") for row in rows(TEXT, "extra")] == list(project["optional-dependencies"])
+    assert [row[0].strip("`") for row in rows(page("install"), "extra")] == list(project["optional-dependencies"])
     for needed in project["dependencies"]:
-        assert re.match(r"\w+", needed)[0] in TEXT.partition("```sh\npip")[2].partition("```")[0]  # type: ignore[index]
+        assert re.match(r"\w+", needed)[0] in page("install").partition("```sh\npip")[2].partition("```")[0]  # type: ignore[index]
 
 
 def test_the_store_page_has_every_table_and_column() -> None:

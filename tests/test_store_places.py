@@ -267,7 +267,7 @@ def test_export_says_what_it_left_out_and_takes_the_stream_that_is_named(attempt
         for stream_hex, worker in ((FIRST.stream.hex()[:8], None), (None, "first")):
             place, others = find(reader, ("run", "agent_0", 0, 1), stream_hex, worker, False)
             assert (place.stream_id, others) == (FIRST.stream, [])
-        with pytest.raises(UsageError, match="in the stream that is named"):
+        with pytest.raises(UsageError, match="in the named stream"):
             find(reader, ("run", "agent_0", 0, 1), None, "nobody", False)
     told = run("export", "--store", str(attempts), "--run", "run", "--episode", "9", "--video", str(tmp_path / "v.mp4"))
     assert told.returncode == 2

@@ -1,4 +1,4 @@
-"""The tap: plain topics for anybody on the broker's machine, and the README's subscriber to it."""
+"""The tap: plain topics for anybody on the broker's machine, and the subscriber on its page."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from telefabric.peer.status_request import ask_status
 from telefabric.wire.batch import decode_body, parse_header
 from telefabric_workers import connect
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "tap.md"
 OBSERVATION = {"grid": [1, 2], 3: b"\x00\xff"}
 
 
-@requires("a checkout, with its documentation", README.exists())
+@requires("a checkout, with its documentation", PAGE.exists())
 def test_the_ten_lines_of_the_readme_see_every_event_of_a_run(tmp_path: Path) -> None:
-    block = re.search(r"^```python\n(# tap\.py\n.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    block = re.search(r"^```python\n(# tap\.py\n.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert block
     port = free_ports()
     assert block[1].count("tcp://127.0.0.1:7755") == 1

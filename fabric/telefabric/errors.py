@@ -1,19 +1,19 @@
-"""What Telefabric raises, split by whose fault it is.
+"""The errors that Telefabric raises, grouped by whose fault they are.
 
     TelefabricError
-    ├── UsageError        the caller's: a malformed setting, a value out of range        (exit code 2)
-    │   └── ClosedError   the caller's: a worker that is closed already
-    ├── EnvironmentProblem  the machine's: a port in use, a full disk, a missing file    (exit code 1)
+    ├── UsageError        the caller's fault: a malformed setting, a value out of range        (exit code 2)
+    │   └── ClosedError   the caller's fault: a worker that is closed already
+    ├── EnvironmentProblem  the machine's fault: a port in use, a full disk, a missing file    (exit code 1)
     │   ├── SpoolError    the spool cannot be written or read
-    │   │   └── SpoolFull  it has no room, and nothing may be dropped for it
+    │   │   └── SpoolFull  the spool has no room, and its setting forbids dropping older events
     │   ├── StoreError    the store file cannot be opened, read or written
-    │   │   └── StoreReplaced  it was removed or replaced while it was open
-    │   ├── PartFailed    a child process ended before it was ready, and has told why by itself
-    │   └── Unreachable   nobody answers at an address
-    │       └── Foreign   something answers there, in words that are not ours
-    └── WireError         the peer's: bytes that are not ours, damaged, or of another version
+    │   │   └── StoreReplaced  the store file was removed or replaced while it was open
+    │   ├── PartFailed    a child process ended before it was ready, and has printed the reason itself
+    │   └── Unreachable   nothing answers at an address
+    │       └── Foreign   something answers there, but not in this version's protocol
+    └── WireError         the peer's fault: bytes that are foreign, damaged, or of another version
 
-Every message is one sentence with the figure and the remedy; the CLI prints it as it stands.
+Every message is one sentence with the figure and the remedy; the CLI prints it unchanged.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class TelefabricError(Exception):
 
 
 class UsageError(TelefabricError):
-    """The caller asked for something that cannot be."""
+    """The caller asked for something impossible."""
 
     exit_code = 2
 
 
 class ClosedError(UsageError):
-    """The object was closed before."""
+    """The object is closed already."""
 
 
 class EnvironmentProblem(TelefabricError):
-    """The machine does not give what is needed."""
+    """The machine lacks something that is needed: a port, a file, room, a right."""
 
 
 class SpoolError(EnvironmentProblem):
@@ -44,7 +44,7 @@ class SpoolError(EnvironmentProblem):
 
 
 class SpoolFull(SpoolError):
-    """The spool has no room for an event, and its owner wants nothing dropped; the event was not taken."""
+    """The spool has no room for an event, and its setting forbids dropping older ones; the event was not emitted."""
 
 
 class StoreError(EnvironmentProblem):
@@ -56,21 +56,21 @@ class StoreReplaced(StoreError):
 
 
 class PartFailed(EnvironmentProblem):
-    """A child process ended before it was ready. It has told why on standard error, so the CLI adds nothing."""
+    """A child process ended before it was ready. It has printed the reason on standard error; the CLI adds nothing."""
 
 
 class Unreachable(EnvironmentProblem):
-    """Nobody answers at an address."""
+    """Nothing answers at an address."""
 
 
 class Foreign(Unreachable):
-    """What answers at an address does not speak this version's protocol."""
+    """Something answers at an address, but not in this version's protocol."""
 
 
 class WireError(TelefabricError):
-    """Bytes from outside that are not ours, damaged, or of another version. `reason` is a short word for counters.
+    """Bytes from outside are foreign, damaged, or of another version. `reason` is a short word for counters.
 
-    Where they are known: `about` is the name of the message, `field` the item of it, `stream` whose batch it was.
+    Where they are known, `about` names the message, `field` its faulty item, and `stream` the stream of the batch.
     """
 
     def __init__(self, reason: str, message: str, *, about: str = "", field: str = "", stream: bytes = b"") -> None:

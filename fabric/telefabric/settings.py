@@ -1,8 +1,9 @@
 """The one table of settings: flags, environment, `telefabric.toml` and defaults all come from here.
 
-A flag wins over the environment (``TELEFABRIC_…``), that over ``telefabric.toml`` in the current folder (or the file
-that ``TELEFABRIC_CONFIG`` names), that over the default. Paths are made absolute here, so that they stay what they are
-when the program changes its folder: those of flags and variables from the current folder, those of a file from its own.
+A flag wins over the environment (``TELEFABRIC_…``), the environment over ``telefabric.toml`` in the current folder (or
+the file that ``TELEFABRIC_CONFIG`` names), and that file over the default. Paths are made absolute here, so that they
+stay valid when the program changes its folder. A relative path in a flag or a variable begins at the current folder,
+one in a file at the folder of that file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ OFF = "off"
 
 
 class Setting(NamedTuple):
-    """One setting. `parse` turns a string into its value, or raises `ValueError` with what it should be."""
+    """One setting. `parse` turns a string into the value, or raises `ValueError` that says which values are valid."""
 
     name: str
     parse: Callable[[str], Any]
@@ -114,7 +115,7 @@ def names_of(value: str) -> list[str]:
 
 
 def _endpoint(value: str) -> str:
-    """An address of this machine, by its port alone if one likes, or off."""
+    """An address of this machine, a port of it, or off."""
     if value == OFF:
         return OFF
     url = f"tcp://127.0.0.1:{value}" if value.isdecimal() else value
@@ -125,7 +126,7 @@ def _endpoint(value: str) -> str:
 
 
 def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | None:
-    """Where a service has its metrics, so many ports above the setting; None while they are off.
+    """The address of a service's metrics, `offset` ports above the setting; None while metrics are off.
 
     Raises `UsageError` for an address beyond loopback, and for a port with no room above it.
     """
@@ -157,7 +158,7 @@ def _storing(value: str) -> str:
 
 
 def storing_of(value: str) -> tuple[str, int]:
-    """What of, and each how many."""
+    """The two parts of the setting: off, best, steps or episodes, and N."""
     name, _, number = value.partition(":")
     return name, int(number or 1)
 
@@ -197,10 +198,15 @@ def _path(value: str) -> Path:
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
-        Setting("connect", _peer, address.DEFAULT, "Broker that workers, stores and readers connect to."),
-        Setting("listen", _url, address.DEFAULT, "Where the broker listens; its other sockets are on the ports above."),
-        Setting("data", _path, None, "Folder of the store; the user's data folder unless given."),
-        Setting("spool", _path, None, "Folder of the workers' spools; spool/ in the user's data folder unless given."),
+        Setting("connect", _peer, address.DEFAULT, "The broker that workers, stores and readers connect to."),
+        Setting(
+            "listen",
+            _url,
+            address.DEFAULT,
+            "Address at which the broker listens; its other sockets use the ports above it.",
+        ),
+        Setting("data", _path, None, "Folder of the store; by default the user's data folder."),
+        Setting("spool", _path, None, "Folder of the workers' spools; by default spool/ in the user's data folder."),
         Setting(
             "spool_bytes_max",
             _whole(2 * limits.SEGMENT_BYTES, 2**62),
@@ -212,112 +218,127 @@ SETTINGS: dict[str, Setting] = {
             "spool_free_bytes_min",
             _whole(0, 2**62),
             limits.SPOOL_FREE_BYTES_MIN,
-            "Free room on its file system below which a spool does not grow; see when_full.",
+            "A spool does not grow while its file system has less free room than this; see when_full.",
             "bytes",
         ),
         Setting(
             "when_full",
             _choice(*limits.WHEN_FULL),
             "drop_oldest",
-            "What a full spool does: drop_oldest records each loss, block waits for room, error raises SpoolFull.",
+            "What happens when a spool is full: drop_oldest drops the oldest events and records the loss, block waits "
+            "for room, error raises SpoolFull.",
         ),
         Setting(
             "fsync",
             _choice(*limits.FSYNC),
             "off",
-            "When a spool is synced. off survives a kill, interval loses a second at a power loss, always no event.",
+            "When a spool is synced to disk. off: events survive a kill; interval: a power loss costs about a second "
+            "of events; always: a power loss costs nothing.",
         ),
-        Setting("run_id", _name, None, "Run that a worker belongs to; made from the time unless given."),
-        Setting("agent_id", _name, "agent_0", "Agent that a worker's events name unless they name their own."),
-        Setting("worker_id", _name, None, "Name of the worker process; host-pid unless given."),
+        Setting("run_id", _name, None, "The run that a worker belongs to; by default a name made from the time."),
+        Setting("agent_id", _name, "agent_0", "The agent of all events that name no agent themselves."),
+        Setting("worker_id", _name, None, "Name of the worker process; by default host-pid."),
         Setting(
             "mode",
             _choice("dual", "durable", "fast-lane", "off", "dry-run"),
             "dual",
-            "What a worker does: dual stores and shows, durable stores and shows no frames, fast-lane shows frames on "
-            "this machine and nothing else, off nothing, dry-run only validates and counts.",
+            "What a worker does: dual stores events and shows frames; durable stores events only; fast-lane only shows "
+            "frames on this machine; off does nothing; dry-run only validates and counts.",
         ),
-        Setting("ring", _path, None, "Folder of the rings of frames; shared memory (/dev/shm) unless given."),
+        Setting("ring", _path, None, "Folder of the frame rings; by default shared memory (/dev/shm)."),
         Setting(
             "video",
             _choice("grid", "single", "off"),
             "grid",
-            "Whose frames are shown: grid the first video_tiles environments', single the first one's, off none.",
+            "Which environments' frames are shown: grid shows the first video_tiles environments, single the first "
+            "one, off none.",
         ),
-        Setting("video_tiles", _whole(1, 64), 16, "How many environments of an agent a grid shows."),
-        Setting("frame_fps", _whole(1, 1_000), 60, "Most frames a second in the ring of an agent.", "1/s"),
+        Setting("video_tiles", _whole(1, 64), 16, "Number of environments of an agent that a grid shows."),
+        Setting("frame_fps", _whole(1, 1_000), 60, "Largest number of frames per second in an agent's ring.", "1/s"),
         Setting(
-            "network_fps", _whole(1, 1_000), 20, "Most frames a second of each environment over the network.", "1/s"
+            "network_fps",
+            _whole(1, 1_000),
+            20,
+            "Largest number of frames per second that each environment sends over the network.",
+            "1/s",
         ),
         Setting(
             "store_frames",
             _storing,
             "off",
-            "Which frames are stored: off, steps:N (whose step divides by N), episodes:N (all of each Nth episode), or "
-            "best (those of each episode whose return is the best so far).",
+            "Which frames are stored: off; steps:N (every Nth step); episodes:N (all frames of every Nth episode); or "
+            "best (all frames of each episode whose return is the best so far).",
         ),
-        Setting("jpeg_quality", _whole(1, 100), 85, "Of frames that are stored, or sent over the network."),
+        Setting("jpeg_quality", _whole(1, 100), 85, "JPEG quality of frames that are stored or sent over the network."),
         Setting(
             "capture",
             _captured,
             "all",
-            "What a run's metadata say of its program: all, off, or some of versions (Python, system, libraries), git "
-            "(commit, dirty or not), command (without secrets) and environment (id, arguments, spaces).",
+            "What a run's metadata record about its program: all, off, or some of versions (Python, system, "
+            "libraries), git (commit, uncommitted changes), command (without secrets) and environment (id, arguments, "
+            "spaces).",
         ),
         Setting(
             "system_metrics_s",
             _whole(0, 86_400),
             10,
-            "How often a worker tells of CPU, memory, disk and GPU while its program emits; 0 is never.",
+            "Seconds between a worker's metrics of CPU, memory, disk and GPU while its program emits; 0: no metrics.",
             "s",
         ),
-        Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker waits at its end for acknowledgements.", "s"),
+        Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker that ends waits for acknowledgements.", "s"),
         Setting(
             "streams_max",
             _whole(1, limits.STREAMS_MAX),
             limits.STREAMS_MAX,
-            "How many streams the broker serves at once; further ones wait.",
+            "How many streams the broker serves at once; further streams wait.",
         ),
         Setting(
             "lost_after_s",
             _seconds_from(3 * limits.LIVING_S),
             limits.LOST_AFTER_S,
-            "How long a store waits for word of a worker before it calls its run lost.",
+            "How long a store hears nothing from a worker before it calls the worker's run lost.",
             "s",
         ),
         Setting(
             "frame_bytes_max",
             _whole(0, 2**62),
             limits.FRAME_BYTES_KEPT,
-            "Most bytes of frames that a store keeps; over it the pictures of the oldest expire. 0 keeps all.",
+            "Largest size of all frames in a store; above it the pictures of the oldest frames expire. 0: no limit.",
             "bytes",
         ),
         Setting(
             "group_readable",
             _choice("on", "off"),
             "off",
-            "on: the group of the store's files may read them, and copies of them; else their owner alone.",
+            "on: the group of the store's files may read them and their backups; off: only their owner.",
         ),
         Setting(
             "required",
             _names,
             "store",
-            "Durable subscribers that have to hold an event before it is acknowledged, with commas between.",
+            "Names of the durable subscribers that must hold an event before it is acknowledged, separated by commas.",
         ),
         Setting(
             "policy",
             _policy,
             "balanced",
-            f"How a live client's queue in the broker behaves: {policy.FORMS}.",
+            f"How the broker's queue for a live client behaves: {policy.FORMS}.",
         ),
         Setting(
             "metrics",
             _endpoint,
             OFF,
-            "Port for Prometheus: the broker's metrics there, those of store and query service on the two above it.",
+            "Port for Prometheus: the broker's metrics; those of store and query service are on the next two ports.",
         ),
-        Setting("log_level", _choice("debug", "info", "warning", "error"), "info", "The least that services log."),
-        Setting("log_format", _choice("console", "json"), "console", "How the services write their logs, to stderr."),
+        Setting(
+            "log_level",
+            _choice("debug", "info", "warning", "error"),
+            "info",
+            "Lowest level of the lines that services log.",
+        ),
+        Setting(
+            "log_format", _choice("console", "json"), "console", "Format of the services' logs, which go to stderr."
+        ),
     )
 }
 
@@ -343,11 +364,11 @@ def resolve(
 
 
 def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
-    """What ``telefabric.toml`` says; nothing when there is none. Raises `UsageError` for a malformed one."""
+    """The settings in ``telefabric.toml``; empty without that file. Raises `UsageError` for a malformed one."""
     path = _file_path(environ)
     if not os.path.isfile(path):
         if "TELEFABRIC_CONFIG" in environ:
-            raise UsageError(f"TELEFABRIC_CONFIG names {path}, which is no file: correct or unset it")
+            raise UsageError(f"TELEFABRIC_CONFIG names {path}, which is not a file: correct or unset it")
         return {}
     import tomllib
 
@@ -357,7 +378,9 @@ def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}: correct it, or move it away") from None
     unknown = sorted(set(found) - set(SETTINGS))
     if unknown:
-        raise UsageError(f"{path} sets {unknown[0]!r}, which is no setting; there are: {', '.join(sorted(SETTINGS))}")
+        raise UsageError(
+            f"{path} sets {unknown[0]!r}, which is not a setting; the settings are: {', '.join(sorted(SETTINGS))}"
+        )
     return found
 
 
@@ -374,7 +397,7 @@ def _parse(setting: Setting, value: Any, where: str, folder: Path | None = None)
 
 
 def absolute(path: Path, folder: Path | None = None) -> Path:
-    """The path from `folder`, or from the current one. Raises `UsageError` when that has been removed."""
+    """The path from `folder`, or from the current folder. Raises `UsageError` when that has been removed."""
     try:
         return folder / path if folder else path.absolute()
     except FileNotFoundError:
@@ -394,10 +417,10 @@ def spool_folder(given: Any = None) -> Path:
 
 
 def user_data() -> Path:
-    """Where store and spools are unless a setting says otherwise. Raises `UsageError` without a home folder."""
-    import platformdirs  # takes 30 ms, and most workers are told where their spool is
+    """The default folder of store and spools. Raises `UsageError` without a home folder."""
+    import platformdirs  # takes 30 ms, and most workers have a setting for their spool
 
     found = platformdirs.user_data_path("telefabric", appauthor=False)
-    if found.parts[0] == "~":  # neither a variable nor the system names one
+    if found.parts[0] == "~":  # neither a variable nor the system names a home folder
         raise UsageError("this user has no home folder: set HOME, or TELEFABRIC_DATA and TELEFABRIC_SPOOL")
     return absolute(found)

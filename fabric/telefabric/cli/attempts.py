@@ -1,4 +1,4 @@
-"""Runs that were taken up again, or whose streams have helpers: what the store behind a broker says of them."""
+"""Runs that were resumed or have helpers, as the store behind a broker knows them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PATIENCE_S = 1.0
 
 
 def remarkable_runs(address: Address, run_ids: Iterable[str]) -> list[Run]:
-    """Those with more than one attempt, with helpers or superseded streams; none when no store answers soon."""
+    """The runs with several attempts, helpers or superseded streams; empty when no store answers within a second."""
     try:
         with RemoteReader(address, timeout_s=_PATIENCE_S) as reader:
             found = [reader.run(run_id) for run_id in run_ids]
-    except (Unreachable, StoreError):  # the status tells of a store that is absent or behind
+    except (Unreachable, StoreError):  # the status shows a store that is absent or behind
         return []
     return [run for run in found if run is not None and (run.attempts > 1 or run.helpers or run.superseded)]
 
 
 def sentence(run: Run) -> str:
-    """Such as: run walker: attempt 2, 1 stream superseded, 3 helpers"""
+    """A line such as: run walker: attempt 2, 1 stream superseded, 3 helpers"""
     counts = (
         f"{run.superseded} {'stream' if run.superseded == 1 else 'streams'} superseded" if run.superseded else "",
         f"{run.helpers} {'helper' if run.helpers == 1 else 'helpers'}" if run.helpers else "",

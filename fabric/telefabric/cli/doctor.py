@@ -1,4 +1,4 @@
-"""`telefabric doctor`: what is fine and what is wrong with this machine and its broker, and what to type."""
+"""`telefabric doctor`: check this machine and its broker, and name the remedy for each problem."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from telefabric.settings import resolve, user_data
 @setting("spool")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(connect: str | None, data: str | None, spool: str | None, as_json: bool) -> None:
-    """Check this machine and the broker, here or elsewhere, and say what is wrong and what to type.
+    """Check this machine and a broker, here or elsewhere; say what is wrong and which command corrects it.
 
-    Versions, settings, the name, every port and who answers there, whether the store stores and answers, whether live
-    arrives, streams that are behind and where, refusals, clocks, limits, Qt, folders, disks, the store's file and
-    left-behind spools. Nothing is changed, and it takes ten seconds at most. Ends with 1 when there is a problem;
-    warnings are none.
+    It checks versions, settings, the broker's name, every port and what answers there, whether the store stores and
+    answers, whether live events arrive, which streams are behind and at which hop, refusals, clocks, limits, Qt,
+    folders, disks, the store's file and spools left behind. It changes nothing and takes ten seconds at most. The exit
+    code is 1 when it found a problem; warnings alone leave it 0.
 
     \b
     Example:
@@ -50,7 +50,7 @@ def doctor(connect: str | None, data: str | None, spool: str | None, as_json: bo
 
 
 def _value(name: str, given: str | None) -> Any:
-    """A setting; its default when what the environment or the file says of it is malformed, which is a row.
+    """A setting's value; the default when environment or file have a malformed one, which a finding reports.
 
     Raises `UsageError` for a malformed flag.
     """
@@ -63,7 +63,7 @@ def _value(name: str, given: str | None) -> Any:
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    """On a terminal in colour; a remedy under its row."""
+    """One line a finding, in colour on a terminal, with the remedy under it."""
     colours = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
     width = max(len(finding.check) for finding in findings)
     for finding in findings:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _STRIP_PX, _TEXT_PX = 28, 15
-"""Of the line below the picture."""
+"""Height of the strip below the picture, and of the text in it."""
 _HUD_PX = 320
-"""Smaller pictures are made so many pixels wide, by a whole factor, so that the line can be read."""
+"""Smaller pictures are enlarged by a whole factor to at least this width, so that the text can be read."""
 _INK, _GROUND = (230, 233, 238), (20, 23, 28)
 
 
@@ -48,41 +48,41 @@ class Place(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What one picture of the video shows."""
+    """One picture of the video."""
 
     step: Step
     episode_return: float
     frame: Frame
     own: bool
-    """The frame is of this step, and not held from another one."""
+    """The frame belongs to this step, and is not repeated from another step."""
 
 
 @click.command()
-@click.option("--run", "run_id", type=NAME, required=True, metavar="ID", help="Of this run.")
-@click.option("--episode", required=True, type=int, metavar="N", help="This episode, counted from 0.")
+@click.option("--run", "run_id", type=NAME, required=True, metavar="ID", help="The run.")
+@click.option("--episode", required=True, type=int, metavar="N", help="The episode, counted from 0.")
 @click.option("--video", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.mp4",
-              help="Write it there, as H.264.")  # fmt: skip
-@click.option("--agent", "agent_id", type=NAME, metavar="ID", help="Of this agent; needed when the run has several.")
-@click.option("--env", "env_index", type=int, default=0, metavar="N", help="Of this environment; default 0.")
-@click.option("--stream", "stream", metavar="HEX", help="Of this stream; the newest attempt's unless given.")
-@click.option("--worker", "worker_id", metavar="ID", help="Of the newest stream of this worker that has it.")
-@click.option("--voided", is_flag=True, help="Even if the episode was voided, such as undone.")
-@click.option("--fps", type=click.IntRange(1, 240), default=30, show_default=True, help="Steps shown in a second.")
-@click.option("--hud/--no-hud", default=True, help="Reward, return, episode and step below the picture, or not.")
+              help="The file to write, as H.264.")  # fmt: skip
+@click.option("--agent", "agent_id", type=NAME, metavar="ID", help="The agent; needed when the run has several.")
+@click.option("--env", "env_index", type=int, default=0, metavar="N", help="The environment; default 0.")
+@click.option("--stream", "stream", metavar="HEX", help="The stream; by default that of the newest attempt.")
+@click.option("--worker", "worker_id", metavar="ID", help="Use the newest stream of this worker that has the episode.")
+@click.option("--voided", is_flag=True, help="Accept an episode that was voided, for example undone.")
+@click.option("--fps", type=click.IntRange(1, 240), default=30, show_default=True, help="Steps per second of video.")
+@click.option("--hud/--no-hud", default=True, help="Print reward, return, episode and step below the picture.")
 @click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file.")
 @click.option("--connect", metavar="URL", help="Ask the store of the broker there.")
 def export(
     run_id: str, episode: int, video: Path, agent_id: str | None, env_index: int, stream: str | None,
     worker_id: str | None, voided: bool, fps: int, hud: bool, store: Path | None, connect: str | None,
 ) -> None:  # fmt: skip
-    """Write an episode as a video: one picture a step, from the frames that were stored with it.
+    """Write an episode as a video: one picture per step, from the stored frames.
 
     \b
     telefabric export --run frozenlake-q --episode 12 --video best.mp4
     telefabric export --store telemetry.sqlite --run walker --agent ada --episode 3 --fps 60 --no-hud --video walk.mp4
 
-    A step of which no frame was stored shows the one before it, and the end says how many did so. Workers store frames
-    when they are told to: store_frames of connect(), or TELEFABRIC_STORE_FRAMES.
+    A step without a stored frame shows the frame before it; the last line says how many steps did so. Workers store
+    frames only when asked to: with store_frames of connect(), or TELEFABRIC_STORE_FRAMES.
     """
     video = absolute(video)
     with open_source(store, connect) as reader:
@@ -101,7 +101,7 @@ def export(
 
 
 def only_agent(reader: Reader, run_id: str) -> str:
-    """The agent of a run that has one. Raises `UsageError` when it has others."""
+    """The only agent of a run. Raises `UsageError` when the run has several."""
     found: set[str] = set()
     page = reader.episodes_for_run(run_id)
     while page.rows:
@@ -116,9 +116,9 @@ def only_agent(reader: Reader, run_id: str) -> str:
 def find(
     reader: Reader, episode: tuple[str, str, int, int], stream: str | None, worker_id: str | None, voided: bool
 ) -> tuple[Place, list[str]]:
-    """The episode in the stream that is meant, and in words the streams that have it, too.
+    """The episode in the chosen stream, and a phrase for each other stream that also has it.
 
-    Raises `UsageError` when none has it, or none that is named so.
+    Raises `UsageError` when no stream has the episode, or none with the given name.
     """
     run_id = episode[0]
     known = {each.stream_id: each for each in reader.streams(run_id)}
@@ -139,7 +139,7 @@ def find(
             return Place(*episode, page.rows[0].stream_id, voided), told
     there = f"{reader.where} has no steps of {_named(*episode)}"
     if stream or worker_id:
-        there += " in the stream that is named"
+        there += " in the named stream"
     raise UsageError(f"{there}: telefabric dump --run {run_id} --kind episode")
 
 
@@ -148,23 +148,23 @@ def _named(run_id: str, agent_id: str, env_index: int, episode: int) -> str:
 
 
 def measure(reader: Reader, place: Place) -> tuple[int, tuple[int, int]]:
-    """How many steps there are, and the sides of the largest frame, even as the codec wants them.
+    """The number of steps, and the sides of the largest frame, rounded up to even numbers for the codec.
 
-    Raises `UsageError` when none of them has a frame.
+    Raises `UsageError` when no step has a frame.
     """
     count = sum(1 for _ in _each(reader.steps_for_episode, place))
     sides = [(frame.width, frame.height) for frame in _frames(reader, place)]
     if not sides:
         raise UsageError(
-            f"no frames of {_named(*place[:4])} are stored, or they have expired: tell the worker to store them next "
-            "time, such as connect(store_frames='episodes:10')"
+            f"no frames of {_named(*place[:4])} are stored, or they have expired: let the worker store them next time, "
+            "for example with connect(store_frames='episodes:10')"
         )
     width, height = max(width for width, _ in sides), max(height for _, height in sides)
     return count, (width + width % 2, height + height % 2)
 
 
 def pictures(reader: Reader, place: Place) -> Iterator[Shown]:
-    """One for each stored step; those before the first frame show that."""
+    """One picture for each stored step; steps before the first frame show the first frame."""
     frames = _frames(reader, place)
     following: Frame | None = next(frames)
     held = following
@@ -178,12 +178,12 @@ def pictures(reader: Reader, place: Place) -> Iterator[Shown]:
 
 
 def _frames(reader: Reader, place: Place) -> Iterator[Frame]:
-    """Those whose pictures the store still has."""
+    """The frames whose pictures the store still has."""
     return (frame for frame in _each(reader.frames_for_episode, place) if frame.encoding != EXPIRED)
 
 
 def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]:
-    """The steps or frames of an episode, in order; of two of one step the later one."""
+    """The steps or frames of an episode, in order. When a step has two, the later one."""
     after: StepKey | None = None
     last: Any = None
     while True:
@@ -202,14 +202,14 @@ def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]
 def _write(
     path: Path, shown: Iterable[Shown], draw: Callable[[Shown], Image.Image], size: tuple[int, int], fps: int
 ) -> int:
-    """How many steps had no frame of their own."""
+    """Write the video. Returns how many steps had no frame of their own."""
     try:
         import av
         import PIL  # noqa: F401
     except ImportError:
         raise EnvironmentProblem("telefabric export needs: pip install 'telefabric[video]'") from None
     held = 0
-    making = path.with_name(f".{path.name}.{os.getpid()}")  # what was there stays until all of this one is
+    making = path.with_name(f".{path.name}.{os.getpid()}")  # an older file stays until the new one is complete
     try:
         with av.open(str(making), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(fps))
@@ -229,7 +229,7 @@ def _write(
 
 
 def _picture(shown: Shown, *, size: tuple[int, int], scale: int, hud: bool) -> Image.Image:
-    """In the middle of what the largest frame needs."""
+    """The frame in the middle of a picture of the largest frame's size, with the strip below it."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("RGB", size, _GROUND)

@@ -1,4 +1,4 @@
-"""`telefabric tail --live`: a live subscription as lines, with what did not come told on standard error."""
+"""`telefabric tail --live`: a live subscription as lines; standard error counts the events that did not come."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from telefabric.wire.live import AS_WISHED, QueuePolicy
 _POLL_S = 0.05
 _TELL_S = 1.0
 _HELD_S = 3.0
-"""So long an event waits for the broker to say whose its stream is."""
+"""An event waits at most this long for the broker to name the run of its stream."""
 _NOBODY = "", "", ""
 
 
 class LiveTail:
-    """One subscription, and the names of its streams' runs, workers and agents as the broker tells them."""
+    """One subscription, and the runs, workers and agents of its streams, which the broker names."""
 
     def __init__(
         self, address: Address, run: str | None, kinds: tuple[str, ...], agent: str | None, policy: QueuePolicy
@@ -44,7 +44,7 @@ class LiveTail:
         self._told_s = time.monotonic()
 
     def run(self, render: Callable[[StoredEvent], bytes], write: Callable[[bytes], object]) -> None:
-        """Until it is interrupted; what had not come by then is told at the end."""
+        """Print events until interrupted; then count the events that did not come."""
         with self._subscription:
             try:
                 while True:
@@ -78,7 +78,7 @@ class LiveTail:
         )  # fmt: skip
 
     def _tell(self, now_s: float) -> None:
-        """At most once a second, and only what is new; what was left out as wished, at the end."""
+        """Report new losses, at most once a second; what the policy left out is reported at the end."""
         if now_s - self._told_s < _TELL_S:
             return
         self._told_s = now_s
@@ -93,7 +93,7 @@ class LiveTail:
             click.echo(f"telefabric: not here: {words} ({subscription.received} came so far)", err=True)
         if subscription.begun > max(self._told_begun, 1):
             click.echo(
-                "telefabric: this subscription began anew: what was emitted meanwhile is in the store alone", err=True
+                "telefabric: this subscription began again: events emitted meanwhile are only in the store", err=True
             )
         self._told_begun = subscription.begun
         if subscription.refusal:

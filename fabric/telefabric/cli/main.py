@@ -1,4 +1,4 @@
-"""The `telefabric` command: finds its commands, runs one, and turns errors into one sentence and an exit code."""
+"""The `telefabric` command: find its subcommands, run one, and turn errors into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ except ImportError:  # a worker's base install
 
 
 _NoCommand: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
-"""A group without a command shows its help; before click 8.2 that was no error."""
+"""A group without a command shows its help; click before 8.2 did not raise an error for it."""
 
 
 class Commands(click.Group):
-    """Commands by entry point; each is imported only when it is run or listed."""
+    """Subcommands by entry point; each is imported only when it is run or listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(point.name for point in entry_points(group=GROUP))
@@ -36,7 +36,7 @@ class Commands(click.Group):
 
 
 def _load(point: EntryPoint) -> click.Command:
-    """The command; one whose packages are missing becomes a command that says which extra to install."""
+    """The command; if its packages are missing, a command that names the extra to install."""
     try:
         command = point.load()
     except ModuleNotFoundError as error:
@@ -61,12 +61,12 @@ def _missing(name: str, sentence: str) -> click.Command:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="telefabric")
 def telefabric() -> None:
-    """See runs live and keep them whole.
+    """Watch runs live and store them completely.
 
     \b
-    Start broker and store:      telefabric up
-    Watch what is stored:        telefabric tail
-    Write it as JSON lines:      telefabric dump
+    Start broker and store:          telefabric up
+    Watch events as they are stored: telefabric tail
+    Write events as JSON lines:      telefabric dump
     """
 
 
@@ -83,7 +83,7 @@ def _run() -> None:
     try:
         telefabric.main(prog_name="telefabric", standalone_mode=False)
         if sys.stdout is not None:
-            sys.stdout.flush()  # or the interpreter does, and tells of it in a traceback
+            sys.stdout.flush()  # otherwise the interpreter does, and prints a traceback
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except _NoCommand as error:
@@ -103,7 +103,7 @@ def _run() -> None:
     except TelefabricError as error:
         _complain(f"telefabric: {error}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # whoever reads has what it wants
+    except BrokenPipeError:  # the reader has enough and is gone
         forget_output()
         sys.exit(TelefabricError.exit_code)
     except OSError as error:
@@ -120,7 +120,7 @@ def _complain(sentence: str) -> None:
 
 
 def _without_hidden(error: click.UsageError) -> click.UsageError:
-    """The same, and for an option that is none only such are suggested that the help shows."""
+    """The same error; for an unknown option it suggests only options that the help shows."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return error
     options = [one for one in error.ctx.command.get_params(error.ctx) if isinstance(one, click.Option)]
@@ -129,7 +129,7 @@ def _without_hidden(error: click.UsageError) -> click.UsageError:
 
 
 def _flush_at_last() -> None:
-    """After a failure that has been told: what cannot be written now would be a traceback at the exit."""
+    """Flush after a failure has been reported; otherwise an output that fails is a traceback at the exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

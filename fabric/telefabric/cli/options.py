@@ -13,7 +13,7 @@ from telefabric.settings import SETTINGS
 
 
 class _Name(click.types.StringParamType):
-    """A run or an agent: in UTF-8, as events have them, whatever the locale says of arguments."""
+    """The name of a run or an agent, in UTF-8 as in events, whatever encoding the locale sets for arguments."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         given = str(value)
@@ -27,18 +27,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def setting(name: str, *, flag: str | None = None) -> Callable[[Command], Command]:
-    """An option from the settings table."""
+    """An option from the settings table; its help names the variable and the default."""
     text = SETTINGS[name].option_help
     return click.option(flag or f"--{name.replace('_', '-')}", name, metavar=name.upper(), default=None, help=text)
 
 
 def tied() -> Callable[[Command], Command]:
-    """For a supervisor: stop when standard input closes."""
+    """The option with which a supervisor starts a part: stop when standard input closes."""
     return click.option("--tied", is_flag=True, hidden=True)
 
 
 def on_signals(stop: Callable[[], None]) -> None:
-    """End cleanly on SIGTERM and ^C."""
+    """Call `stop` on SIGTERM and ^C."""
 
     def handle(number: int, frame: object) -> None:
         stop()
@@ -48,12 +48,12 @@ def on_signals(stop: Callable[[], None]) -> None:
 
 
 def terminate() -> None:
-    """End this process as SIGTERM does: at once while it starts, cleanly from then on. Any thread."""
+    """End this process as SIGTERM does: at once while it starts, cleanly afterwards. Any thread."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def ignore_interrupt() -> None:
-    """A terminal sends ^C to the whole group; a supervised part leaves it to its supervisor."""
+    """Ignore ^C: a terminal sends it to the whole group, and a supervised part leaves it to its supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

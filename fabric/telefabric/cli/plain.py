@@ -6,5 +6,5 @@ from telefabric.wire.names import printable
 
 
 def clean(text: str) -> str:
-    """Without the characters that would steer a terminal."""
+    """The text without the characters that would control a terminal."""
     return printable(text, "�")

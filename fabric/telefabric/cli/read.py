@@ -1,4 +1,4 @@
-"""`telefabric dump` and `telefabric tail`: stored events as JSON lines, and as lines for people."""
+"""`telefabric dump` and `telefabric tail`: events as JSON lines and as lines for people."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _POLL_LIVE_S = 0.02
 _RETRY_S = 1.0
 _NO_JSON = (msgspec.DecodeError, TypeError, ValueError, RecursionError)
 _SHORT = 48
-"""Characters of a value in a line for people."""
+"""Most characters of a value in a line for people."""
 
 
 # -- where from --------------------------------------------------------------------------------------------------
 def open_source(store: Path | None, connect: str | None) -> Reader:
-    """The reader of what the user named, or of what this machine has. Raises `TelefabricError`."""
+    """A reader of the store that the user named, else of this machine's store. Raises `TelefabricError`."""
     if store is not None and connect is not None:
         raise UsageError("--store reads a file and --connect asks a broker: give one of them")
     if store is not None:
@@ -69,7 +69,7 @@ def open_source(store: Path | None, connect: str | None) -> Reader:
 def _is_there(file: Path) -> bool:
     try:
         return file.exists()
-    except PermissionError:  # who reads it says what is closed
+    except PermissionError:  # the reader's error names what is closed
         return True
 
 
@@ -92,7 +92,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _output() -> Iterator[Callable[[bytes], object]]:
-    """Writes to standard output. When whoever reads it goes away, as `head` does, the command is done."""
+    """Write to standard output. When its reader goes away, as `head` does, the command is done."""
     try:
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
@@ -104,7 +104,7 @@ def _output() -> Iterator[Callable[[bytes], object]]:
 @click.command()
 @_source_options
 @click.option("--since", type=click.IntRange(min=0), default=0, metavar="ID", help="Only events with a higher id.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many events.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N events.")
 def dump(
     run: str | None,
     kinds: tuple[str, ...],
@@ -114,23 +114,24 @@ def dump(
     since: int,
     limit: int | None,
 ) -> None:
-    """Write stored events as JSON lines: one object an event, in order of arrival.
+    """Write stored events as JSON lines: one object per event, in order of arrival.
 
     \b
     telefabric dump --run frozenlake-q --kind episode | jq .total_reward
     telefabric dump --since 120000 > rest.jsonl
     telefabric dump --store telemetry.sqlite --limit 5
 
-    Without --store or --connect: the broker or data folder that the environment or telefabric.toml names, else the
-    store file in your data folder, else the broker at the default address. Reading a file needs no running service.
+    Without --store or --connect, dump reads from the broker or data folder that the environment or telefabric.toml
+    names, else from the store file in your data folder, else from the broker at the default address. Reading a file
+    needs no running service.
 
     Each object has id, kind, run_id, worker_id, stream_id, seq, and the fields of the event. The id grows in order of
-    arrival over all kinds: keep the last one, and --since goes on from there. What is stored while dump runs is left
-    for the next time.
+    arrival over all kinds: keep the last one, and continue there with --since. Events that are stored while dump runs
+    are left for the next dump.
 
-    Arrays are {"dtype", "shape", "data"}, bytes {"base64"}, timestamps ISO 8601; keys that are no strings become
-    strings. NaN, Infinity and -Infinity stand as such, as in Python's json. A gap tells which seqs are lost and why;
-    a quarantine holds what could not be read, with its reason.
+    Arrays become {"dtype", "shape", "data"}, bytes {"base64"}, timestamps ISO 8601; keys of other types become strings.
+    NaN, Infinity and -Infinity are written so, as in Python's json. A gap names the lost seqs and the reason;
+    a quarantine holds bytes that could not be read, with the reason.
     """
     with _output() as write, open_source(store, connect) as reader:
         require_run(reader, run)
@@ -157,7 +158,7 @@ def _page(
 
 
 def require_run(reader: Reader, run: str | None) -> None:
-    """Raises `StoreError` for a run of which nothing is stored, naming some of which there is."""
+    """Raises `StoreError` for a run that is not in the store; the error names some runs that are."""
     if run is None or reader.run(run) is not None:
         return
     known = [found.run_id for found in reader.runs()[-5:]]
@@ -170,18 +171,22 @@ def require_run(reader: Reader, run: str | None) -> None:
 @_source_options
 @click.option("--since", type=click.IntRange(min=0), metavar="ID", help="Begin after this id, instead of -n.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, 2_000), default=10, show_default=True, help="Begin with the last so many."
+    "-n", "--lines", type=click.IntRange(0, 2_000), default=10, show_default=True, help="Begin with the last N events."
 )
-@click.option("--follow/--no-follow", default=True, show_default=True, help="Go on with what is stored from now on.")
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Continue with events as they are stored.")
 @click.option(
-    "--from-start", is_flag=True, help="All of one run, --run or the newest: first what is stored, then what is live."
+    "--from-start",
+    is_flag=True,
+    help="All of one run, --run or the newest: first its stored events, then its live ones.",
 )
 @click.option(
-    "--live", is_flag=True, help="What is emitted from now on, as it comes, whatever is stored; drops are told."
+    "--live", is_flag=True, help="Events as they are emitted from now on, without waiting for the store; counts drops."
 )
 @setting("policy")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines, as telefabric dump writes them.")
-@click.option("--raw", is_flag=True, help="Each event's MessagePack array as it is, as a JSON array, without a schema.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, as telefabric dump does.")
+@click.option(
+    "--raw", is_flag=True, help="Print each event's MessagePack array as a JSON array, without names of fields."
+)
 def tail(
     run: str | None,
     kinds: tuple[str, ...],
@@ -197,7 +202,7 @@ def tail(
     as_json: bool,
     raw: bool,
 ) -> None:
-    """Show events as they are stored, one line each.
+    """Print events as they are stored, one line each.
 
     \b
     telefabric tail
@@ -206,29 +211,31 @@ def tail(
     telefabric tail --from-start --run frozenlake-q
     telefabric tail --live --kind step --policy sample:100
 
-    Each line: local time, run, agent, kind, and what matters of it. ^C ends it. With --run one may wait for a run that
-    has not begun. Without --store or --connect it looks in the same places as telefabric dump.
+    Each line has local time, run, agent, kind and the main values of the event. ^C ends tail. --run may name a run that
+    has not begun yet. Without --store or --connect, tail looks in the same places as telefabric dump.
 
-    With --from-start it asks a broker: every event of the run once, each stream in order of seq, without waiting for
-    the store where events come live, and through restarts of broker and store. JSON lines have no id then.
+    --from-start asks a broker and prints every event of the run once, each stream in order of seq, through restarts of
+    broker and store. Live events are printed before they are stored. JSON lines then have no id.
 
-    With --live it asks a broker, and no store: all runs, or --run, from now on, without what --policy leaves out. What
-    is dropped or lost on the way is told on standard error.
+    --live asks a broker, not a store, and prints the events of all runs, or of --run, from now on, without those that
+    --policy leaves out. Standard error counts the events that are dropped or lost on the way.
     """
     if as_json and raw:
         raise UsageError("--json and --raw are two forms: give one of them")
     render = json_line if as_json else raw_line if raw else human_line
     if live:
         if store is not None or since is not None or from_start or not follow:
-            raise UsageError("--live shows what a broker hears: leave out --store, --since, --from-start, --no-follow")
+            raise UsageError(
+                "--live shows the events of a broker: leave out --store, --since, --from-start, --no-follow"
+            )
         address = Address.parse(settings.resolve("connect", connect).value)
         wish = parse_policy(settings.resolve("policy", policy).value)
-        ask_status(address)  # one that is not there is told at once
+        ask_status(address)  # an absent broker is an error at once
         with _output() as write:
             LiveTail(address, run, kinds, agent, wish).run(render, _flushed(write))
         return
     if policy is not None:
-        raise UsageError("--policy is about the live path: give --live, too")
+        raise UsageError("--policy concerns the live path: give --live, too")
     if from_start:
         if store is not None or since is not None or not follow:
             raise UsageError(
@@ -263,7 +270,7 @@ def _flushed(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
 def next_page(
     reader: Reader, at: int, run: str | None, kinds: tuple[str, ...], agent: str | None, patient: bool
 ) -> Page[StoredEvent]:
-    """The page after `at`. One who follows waits for a broker that went away."""
+    """The page after `at`. With `patient`, wait for a broker that went away."""
     told = False
     while True:
         try:
@@ -286,7 +293,7 @@ def _tail_from_start(
     render: Callable[[StoredEvent], bytes],
     write: Callable[[bytes], object],
 ) -> None:
-    """History, then live, as one. Goes on until it is interrupted, whoever goes away meanwhile."""
+    """Stored events, then live ones, without a break. Continues until interrupted, through restarts of the services."""
     follower = BrokerFeed(address, name="telefabric tail", history_events=None, in_order=True)
     chosen = run or newest_run(address)
     require_short("--run", [chosen])
@@ -297,7 +304,7 @@ def _tail_from_start(
         while True:
             update = follower.drain()
             sources = {stream: follower.source(stream) for stream in {event.stream_id for event in update.events}}
-            events = (event for event in update.events if event.seq)  # live pictures have none, and are not stored
+            events = (event for event in update.events if event.seq)  # a live picture has no seq and is not stored
             rows = (_as_row(event, sources[event.stream_id]) for event in events)
             _show((row for row in rows if _wanted(row, kinds, agent)), render, write)
             if update.connection.sentence not in ("", told):
@@ -324,7 +331,7 @@ def newest_run(address: Address) -> str:
 
 
 def _as_row(event: FeedEvent, source: Source) -> StoredEvent:
-    """What a feed tells of an event, in the form of a stored one; its id is 0, which none has."""
+    """An event of the feed in the form of a stored event. Its id is 0, which no stored event has."""
     found = event.event
     reason, detail = getattr(found, "reason", None), None
     if event.kind == QUARANTINE:
@@ -357,7 +364,7 @@ _COLOURS = {
 
 
 def human_line(stored: StoredEvent) -> bytes:
-    """Time, run, agent, kind, and what matters of the event; colours only on a terminal."""
+    """Time, run, agent, kind and the main values of the event; in colour on a terminal."""
     clock = datetime.fromtimestamp(stored.time_ns // 10**9 if 0 <= stored.time_ns < 10**19 else 0)
     moment = f"{clock:%H:%M:%S}.{stored.time_ns // 10**6 % 1000:03}"
     plain = not sys.stdout.isatty()
@@ -448,7 +455,7 @@ _FIELDS = {
     }
     for kind, topic in TOPICS.items()
 }
-"""Kind → its fields after `seq`, in order, with what an older writer left out."""
+"""Kind → its fields after `seq`, in order, with the defaults of those that an older writer omits."""
 _CODES = {
     "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
     "f2": "e", "f4": "f", "f8": "d", "M8": "q", "m8": "q",
@@ -459,7 +466,7 @@ _array_decoder: Decoder[tuple[Any, tuple[int, ...], bytes]] = Decoder(tuple[Any,
 
 
 def json_line(stored: StoredEvent) -> bytes:
-    """One event as a line of JSON, whatever is in it."""
+    """One event as a line of JSON. Never fails: a value that has no JSON form is written as bytes."""
     try:
         text = _encode(json_object(stored))
     except _NO_JSON:
@@ -468,7 +475,7 @@ def json_line(stored: StoredEvent) -> bytes:
 
 
 def raw_line(stored: StoredEvent) -> bytes:
-    """The event's MessagePack array as it is; bytes that are none as {"base64"}."""
+    """The event's MessagePack array as JSON; bytes that are not MessagePack become {"base64"}."""
     try:
         text = _encode(_decoder.decode(stored.event))
     except _NO_JSON:
@@ -477,7 +484,7 @@ def raw_line(stored: StoredEvent) -> bytes:
 
 
 def json_object(stored: StoredEvent) -> dict[str, Any]:
-    """Own fields and the event's. Raises what its payloads raise on decoding."""
+    """The row's own fields and the event's. Raises the errors of decoding its values."""
     found = _head(stored)
     if stored.kind not in _FIELDS or stored.kind == "gap":
         return _as_stored(found, stored)
@@ -486,7 +493,7 @@ def json_object(stored: StoredEvent) -> dict[str, Any]:
 
 
 def _careful_object(stored: StoredEvent) -> dict[str, Any]:
-    """The same, payload by payload: one that cannot be JSON stays as bytes, and the others are shown."""
+    """The same, value by value: one without a JSON form stays as bytes, and the others are decoded."""
     try:
         items = _items.decode(stored.event)[2:]
     except msgspec.DecodeError as error:
@@ -503,7 +510,7 @@ def _head(stored: StoredEvent) -> dict[str, Any]:
 
 
 def _as_stored(found: dict[str, Any], stored: StoredEvent) -> dict[str, Any]:
-    """Gaps and quarantine: what the store says of them counts, not what their bytes say."""
+    """A gap or a quarantine: the store's columns count, not the bytes of the event."""
     found.update(last_seq=stored.last_seq, reason=stored.reason, time_ns=stored.time_ns)
     if stored.kind == QUARANTINE:
         found.update(detail=stored.detail, event=stored.event)
@@ -511,7 +518,7 @@ def _as_stored(found: dict[str, Any], stored: StoredEvent) -> dict[str, Any]:
 
 
 def _name(found: dict[str, Any], names: dict[str, Any], items: list[Any]) -> dict[str, Any]:
-    """`found` with the event's fields; where both name one, what the store says counts."""
+    """`found` with the event's fields; where both have a field, the store's value counts."""
     named = {**found, **names} if len(items) < len(names) else dict(found)
     named.update(zip(names, items, strict=False))
     if len(items) > len(names):  # of a newer version
@@ -521,7 +528,7 @@ def _name(found: dict[str, Any], names: dict[str, Any], items: list[Any]) -> dic
 
 
 def _careful(raw: msgspec.Raw) -> Any:
-    """A payload as something that is JSON for certain."""
+    """A value in a form that JSON certainly has."""
     try:
         value = _string_keys(_decoder.decode(raw))
         _encode(value)
@@ -556,7 +563,7 @@ def _key(key: Any) -> Any:
 
 
 def _default(value: Any) -> Any:
-    """What json does not know by itself."""
+    """The JSON form of values that the json module does not know."""
     if isinstance(value, bytes):
         return {"base64": b64encode(value).decode()}
     if isinstance(value, datetime):
@@ -578,7 +585,7 @@ def _ext_hook(code: int, data: memoryview) -> Any:
 
 
 def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
-    """Nested lists without numpy. Types that `struct` has no code for keep their bytes; complex numbers are pairs.
+    """An array as nested lists, without numpy. Types that `struct` lacks keep their bytes; complex numbers are pairs.
 
     Raises `ValueError` when data and shape do not fit each other.
     """
@@ -604,5 +611,5 @@ def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
 _decoder: Decoder[Any] = Decoder(ext_hook=_ext_hook)
 _items: Decoder[list[msgspec.Raw]] = Decoder(list[msgspec.Raw])
 _encode = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_default).encode
-"""ASCII, so that a line is one line to whatever reads it: some take U+2028 for the end of one."""
+"""ASCII, so that every reader sees one line: some programs take U+2028 for the end of a line."""
 _encode_plainly = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=_default).encode

@@ -1,4 +1,4 @@
-"""`telefabric ring`: the rings of frames on this machine."""
+"""`telefabric ring`: the frame rings on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from telefabric.settings import resolve
 
 @click.group()
 def ring() -> None:
-    """Rings: shared memory through which workers on this machine show their frames.
+    """Rings are the shared memory through which workers on this machine show their frames.
 
     \b
     Example:
@@ -29,9 +29,9 @@ def ring() -> None:
 
 @ring.command("list")
 @setting("ring", flag="--folder")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a ring.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per ring.")
 def list_rings(ring: str | None, as_json: bool) -> None:
-    """List this user's rings: whose they are, how they stand, and their newest frame.
+    """List this user's rings with run, agent, worker, state and newest frame.
 
     \b
     Example:
@@ -51,11 +51,11 @@ def list_rings(ring: str | None, as_json: bool) -> None:
 @setting("ring", flag="--folder")
 @click.option(
     "--grace", "grace_s", type=click.FloatRange(min=0), metavar="SECONDS", default=limits.RING_GRACE_S,
-    show_default=True, help="Leave those alone that changed since.",
+    show_default=True, help="Keep rings that changed within this time.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a ring that was removed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per removed ring.")
 def gc(ring: str | None, grace_s: float, as_json: bool) -> None:
-    """Remove the rings that nobody writes any more. Those of living writers and of other users are left.
+    """Remove the rings of writers that have ended. Rings of living writers and of other users stay.
 
     \b
     Example:
@@ -103,5 +103,5 @@ def _show(rows: list[dict[str, Any]]) -> None:
         picture = f"{row['pixels']} {'x'.join(map(str, row['shape']))}" if row["shape"] else "none yet"
         ids = map(clean, (row["run_id"], row["agent_id"], row["worker_id"], row["state"]))
         table.add_row(*ids, f"{row['published']:,}".replace(",", " "), picture, Path(row["folder"]).name)
-    Console(markup=False, emoji=False).print(table)  # a name may look like an order to rich
+    Console(markup=False, emoji=False).print(table)  # a name may look like markup of rich
     click.echo(f"in {Path(rows[0]['folder']).parent}")

@@ -24,11 +24,11 @@ from telefabric.settings import OFF, data_folder, metrics_endpoint, names_of, re
 OFFSET_QUERY = 4
 OFFSET_BROKER_METRICS, OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 0, 1, 2
 _COLLECT_AFTER = 100_000
-"""A transaction gathers in lists of some 100,000 values, which the collector would look through again and again."""
+"""A transaction gathers some 100,000 values in lists, which the collector would scan again and again."""
 _LOG_BYTES_USUAL = 64 * limits.MIB
-"""Up to this a write-ahead log is as it is in use, and recovered in less than a second."""
+"""A write-ahead log up to this size is usual, and is recovered in less than a second."""
 _NICE = 5
-"""Where cores are short the store gives way to the broker and its clients: what waits for it is safe in the spools."""
+"""When cores are busy, the store gives way to broker and clients: events that wait for it are safe in the spools."""
 
 
 @click.command()
@@ -76,7 +76,11 @@ def broker(
 @click.group(invoke_without_command=True)
 @setting("connect")
 @setting("data")
-@click.option("--query", metavar="URL", help="Where it answers queries; four ports above the broker's by default.")
+@click.option(
+    "--query",
+    metavar="URL",
+    help="Address at which the store answers queries; by default four ports above the broker's.",
+)
 @setting("lost_after_s")
 @setting("frame_bytes_max")
 @setting("group_readable")
@@ -97,7 +101,7 @@ def store(
     log_level: str | None,
     tied: bool,
 ) -> None:
-    """Run the store writer alone, until ^C or SIGTERM: it keeps what the broker takes in.
+    """Run the store alone, until ^C or SIGTERM: it writes all events that the broker receives to SQLite.
 
     \b
     Example:
@@ -109,7 +113,7 @@ def store(
     from telefabric.store.metrics import FAMILIES
     from telefabric.store.service import Store
 
-    if tied:  # first of all: what comes may take minutes
+    if tied:  # before everything else, which may take minutes
         ignore_interrupt()
         stop_with_parent(terminate)
     set_up_logs(log_format, log_level)
@@ -185,7 +189,7 @@ def up(
     log_level: str | None,
     tied: bool,
 ) -> None:
-    """Run broker and store together, until ^C or SIGTERM; a part that dies is restarted.
+    """Run broker and store together, until ^C or SIGTERM, and restart a part that dies.
 
     \b
     Example:

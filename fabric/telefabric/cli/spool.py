@@ -1,4 +1,4 @@
-"""`telefabric spool`: what workers left behind on this machine."""
+"""`telefabric spool`: the events that workers left behind on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMED_MAX = 5
 
 @click.group()
 def spool() -> None:
-    """Spools: events that workers on this machine have emitted and no store has acknowledged yet.
+    """Spools hold the events that workers on this machine have emitted and the store has not acknowledged yet.
 
     \b
     Example:
@@ -32,12 +32,14 @@ def spool() -> None:
 @spool.command()
 @setting("connect")
 @setting("spool")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so long.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this time."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_json: bool) -> None:
-    """Deliver what dead workers on this machine left in their spools.
+    """Deliver the events that dead workers on this machine left in their spools.
 
-    Spools of living workers are left to them. Ends with 1 when something could not be delivered.
+    Living workers deliver their own spools. The exit code is 1 when something could not be delivered.
 
     \b
     Example:
@@ -63,7 +65,7 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
 
 
 def _unreadable(folders: list[str]) -> str:
-    """A phrase with the remedy. What is wrong with each has been logged."""
+    """A phrase with the remedy. The log has the fault of each folder."""
     named, more = ", ".join(folders[:_NAMED_MAX]), len(folders) - _NAMED_MAX
     return (
         f"{_count(len(folders), 'spool')} cannot be read: {named}"
@@ -86,7 +88,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _watch(draining: Drain, deadline: float | None, *, quiet: bool) -> bool:
-    """Until nothing is left (True), or until it is hopeless or the time is up."""
+    """Wait until all is delivered (True), or until it is hopeless or the time is up (False)."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,4 +1,4 @@
-"""`telefabric status`: where every stream stands on its whole way, asked of the broker."""
+"""`telefabric status`: ask the broker how far the events of every stream have come."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from telefabric.wire.control import StatusReply
 _ASK_S = 3.0
 _WATCH_S = 1.0
 _STREAMS_SHOWN = 40
-"""On a screen."""
+"""Streams in the table for people; `--json` has all."""
 _GOING_ON = ("running", "revived")
 _MISTAKES_SHOWN = 3
 _NAME_MIN = 4
 _WIDE = 110
-"""Columns of a terminal from which on there is room for all that is known of a stream."""
+"""A terminal with this many columns has room for all columns of a stream."""
 _THIN = "\u202f"
-"""A narrow space at which no terminal breaks a line. rich does: what has numbers in it is not wrapped by it."""
+"""A narrow space at which terminals do not break a line. rich does, so text with numbers is wrapped here."""
 _STYLES = {"running": "green", "revived": "green", "waiting": "yellow", "stalled": "yellow"}
 
 
 @click.command()
 @setting("connect")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --watch, one a second.")
-@click.option("--watch", is_flag=True, help="Go on each second, until ^C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --watch, one every second.")
+@click.option("--watch", is_flag=True, help="Print again every second, until ^C.")
 def status(connect: str | None, as_json: bool, watch: bool) -> None:
-    """Show the whole way of each stream, from its worker to every subscriber, and the first hop that is behind.
+    """Show how far each stream has come, from its worker to every subscriber, and the first hop that is behind.
 
     \b
     Example:
@@ -54,10 +54,10 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
       telefabric status --json | jq '.streams[] | {run_id, state, backlog, first_behind}'
 
     States: running, idle (nothing emitted for 10 s), waiting (for a store), stalled (three heartbeats missed), revived
-    (was stalled, speaks again). The columns after them count events: emitted by the worker, at the broker, and at each
-    durable subscriber; then what each live subscriber was sent. Clock: how far the broker's is ahead of the worker's.
-    A run that was taken up again, or has helpers (streams of child processes), has a line with its attempt.
-    Streams that are behind come first, then running ones, then the others; of each the one that began last.
+    (heartbeats have resumed after a stall). The next columns count events: emitted by the worker, received by the
+    broker, held by each durable subscriber, and sent to live subscribers. Clock: how far the broker's clock is ahead of
+    the worker's. A run that was resumed, or has helpers (streams of child processes), has a line with its attempt.
+    Streams that are behind come first, then running streams, then the others; in each group the newest comes first.
     """
     address = Address.parse(resolve("connect", connect).value)
     if as_json:
@@ -92,12 +92,12 @@ def _watch(address: Address) -> None:
         with Live(next(looks), console=console, auto_refresh=False, screen=False) as live:
             for shown in looks:
                 live.update(shown, refresh=True)
-    for shown in looks:  # where nothing can be overwritten each stands below the one before
+    for shown in looks:  # output that cannot be overwritten: print each below the one before
         console.print(shown)
 
 
 def _looks(address: Address, width: int) -> Iterator[RenderableType]:
-    """One a second. A broker that goes away meanwhile is told, and waited for."""
+    """One a second. When the broker goes away, say so and wait for it."""
     yield _look(address, width)
     while True:
         time.sleep(_WATCH_S)
@@ -113,7 +113,7 @@ def _look(address: Address, width: int) -> Group:
 
 
 def _runs(address: Address, reply: StatusReply) -> list[Run]:
-    """Of the streams that are shown, the runs that were taken up again or have helpers."""
+    """The resumed runs and the runs with helpers among those of the shown streams."""
     streams = _ordered(reply.status["streams"])[:_STREAMS_SHOWN]
     names = dict.fromkeys(stream["run_id"] for stream in streams)
     return remarkable_runs(address, names) if names and reply.endpoints.query else []
@@ -121,7 +121,7 @@ def _runs(address: Address, reply: StatusReply) -> list[Run]:
 
 # -- for people --------------------------------------------------------------------------------------------------
 def _console() -> Console:
-    """One that takes `[b]` and `:smile:` in a name for what was written."""
+    """A console that prints `[b]` and `:smile:` in a name unchanged."""
     return Console(markup=False, emoji=False)
 
 
@@ -155,7 +155,7 @@ def _mistake(one: dict[str, Any]) -> str:
 def _left(host: str, spools: int) -> str:
     return (
         f"{clean(host) or 'A machine'} has {spools} spools of workers that have ended; workers there deliver them. "
-        "Remedy if that number stays: telefabric spool drain there"
+        "Remedy if the number does not fall: telefabric spool drain there"
     )
 
 
@@ -165,7 +165,7 @@ def _lacking(address: Address, absent: list[str]) -> str:
 
 
 def _told(text: str, width: int) -> Text:
-    """A sentence in lines of that width, and every number whole."""
+    """A sentence in lines of that width; numbers are never broken."""
     return Text(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False), no_wrap=True)
 
 
@@ -195,7 +195,7 @@ def _streams(streams: list[dict[str, Any]], *, wide: bool) -> Group:
 
 
 def _ordered(streams: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What needs somebody to look comes first, then what goes on; of these the newest."""
+    """Streams that are behind first, then running ones; in each group the newest first."""
 
     def place(stream: dict[str, Any]) -> tuple[bool, bool, int]:
         return stream["first_behind"] is None, stream["state"] not in _GOING_ON, -stream.get("started_ns", 0)
@@ -232,7 +232,7 @@ def _subscribers(live: list[dict[str, Any]], *, wide: bool) -> Table:
 
 
 def _dropped(live: list[dict[str, Any]], width: int) -> Iterator[Text]:
-    """Below the table: beside its figures there is no room for these."""
+    """Lines below the table, which has no room for these counts."""
     for one in live:
         if one["dropped"]:
             yield _told(f"dropped for {clean(one['name'])}: {_counts(one['dropped'])}", width)

@@ -1,4 +1,4 @@
-"""`telefabric store backup` and `telefabric store verify`: looking after a store file, running or not."""
+"""`telefabric store backup` and `telefabric store verify`: copy and check a store file, in use or not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _path(file: Path | None) -> Path:
 @_file
 @_json
 def backup(target: Path, file: Path | None, as_json: bool) -> None:
-    """Copy a store to FILE while it may be running: one moment of it, whole.
+    """Copy a store to FILE, even while the store runs: a complete snapshot of one moment.
 
     \b
     Example:
@@ -49,9 +49,9 @@ def backup(target: Path, file: Path | None, as_json: bool) -> None:
 @_file
 @_json
 def verify(file: Path | None, as_json: bool) -> None:
-    """Count and decode a store's rows again, and name every gap, and every contradiction.
+    """Count and decode all rows of a store, and name every gap and every contradiction.
 
-    Ends with 1 when the file contradicts itself; gaps and quarantine are no contradiction.
+    The exit code is 1 when the file contradicts itself. Gaps and quarantined rows are not contradictions.
 
     \b
     Example:

@@ -1,8 +1,8 @@
-"""This process's own streams and terminal, made fit for use before a command reads, opens or writes anything.
+"""Prepare this process's standard streams before a command reads, opens or writes anything.
 
-A closed standard stream is opened on nothing: else the next file or socket would take its number, and what is printed
-would go into that. What is written to a closed standard output fails, as on a full disk; what standard error
-cannot take is not told. Characters that an encoding does not have are written in others.
+A closed standard stream is opened on /dev/null: otherwise the next file or socket would take its number and receive the
+output. A write to a closed standard output fails, as on a full disk. Lines that standard error cannot take are
+discarded. Characters that the encoding lacks are replaced.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 _PLAINER = {"\u202f": " ", "\u2026": "...", "\u2192": "->", "\ufffd": "?"}
 _ERRORS = "telefabric.plainer"
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Of a write to what is open already. Stores and spools tell theirs by errors of their own: these are the output's."""
+"""Errors of a write to an open file. Stores and spools raise errors of their own, so these concern the output."""
 
 
 def prepare() -> None:
-    """Call it once, first of all."""
+    """Call it once, before anything else."""
     if os.environ.get("COLUMNS") == "0":  # some set it without a terminal: the width is not known
         del os.environ["COLUMNS"]
     if sys.stdin is None:
@@ -38,7 +38,7 @@ def prepare() -> None:
 
 
 class _Forgiving(io.FileIO):
-    """What it cannot take is told to nobody: there is no other place for it, and the exit code remains."""
+    """Discards what cannot be written: there is nowhere else to print it, and the exit code remains."""
 
     def write(self, data: Any) -> int:
         try:
@@ -48,14 +48,14 @@ class _Forgiving(io.FileIO):
 
 
 def why_unwritable(error: OSError) -> str:
-    """Why the output cannot be written, if that is what the error is about; else nothing."""
+    """The reason why the output cannot be written; empty for any other error."""
     if error.errno not in _UNWRITABLE or error.filename is not None:
         return ""
     return "it is closed" if error.errno == errno.EBADF else f"{error.strerror}: make room"
 
 
 def forget_output() -> None:
-    """Standard output cannot be written any more: what is still buffered for it goes nowhere, now and at the exit."""
+    """Discard what is buffered for standard output, now and at the exit: it cannot be written any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
