@@ -30,10 +30,10 @@ class Exporter:
     """Attached and subscribed; reads control on a thread of its own, and data only when the test does."""
 
     def __init__(self, broker: str) -> None:
-        self.session = BrokerSession(Address.parse(broker), time.monotonic_ns())
+        self.session = BrokerSession(Address.parse(broker))
         self.skipped: dict[bytes, int] = {}
         self.mark = 0
-        self.session.attach(control.Attach(control.PROTOCOL, "exporter"))
+        self.session.send(control.Attach(control.PROTOCOL, "exporter"))
         wait_for(self.subscribed, "the exporter is attached")
 
     def subscribed(self) -> bool:
@@ -52,7 +52,7 @@ class Exporter:
                     self.session.send(control.Marks(message.instance, marks))
                 case control.Skipped():
                     self.skipped = {mark.stream: mark.seq for mark in message.marks}
-        self.session.beat(time.monotonic_ns(), 0, 0)
+        self.session.tell_stored(time.monotonic_ns(), 0, 0)
 
     def read(self) -> Iterator[tuple[int, int]]:
         """First and last seq of each batch that has arrived."""

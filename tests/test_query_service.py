@@ -343,8 +343,8 @@ def test_a_store_that_moved_is_found_again_and_one_that_is_gone_is_one_sentence(
 
 def test_late_and_strange_replies_are_not_taken_for_the_answer(path: Path) -> None:
     with query_behind_broker(path) as broker, RemoteReader(broker) as reader:
-        reader._socket.send_multipart((b"too late", GOOD))
-        wait_for(lambda: reader._socket.poll(0), "a reply to an earlier question is waiting")
+        reader._requests.send(b"too late", GOOD)
+        wait_for(lambda: reader._requests._socket.poll(0), "a reply to an earlier question is waiting")
         assert [event.seq for event in reader.events(limit=2).rows] == [1, 2]
 
 

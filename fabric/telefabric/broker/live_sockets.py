@@ -5,7 +5,6 @@ Who gets what is decided in `telefabric.broker.core.live_lane`; this file moves 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -18,7 +17,8 @@ from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.harmful_peers import Strangers, subscriptions
 from telefabric.broker.pipes import Pipe
 from telefabric.errors import WireError
-from telefabric.peer.sockets import bind, receive, send_frames
+from telefabric.peer.listener import bind, listener
+from telefabric.peer.sockets import receive, send_frames
 from telefabric.wire.batch import ABOUT, parse_header
 from telefabric.wire.live import encode_delivery
 
@@ -45,10 +45,10 @@ class Waits(IntEnum):
 class LiveSockets:
     """Binds on construction. The broker's thread."""
 
-    def __init__(self, new_socket: Callable[[int], zmq.Socket[Any]], listen: Address) -> None:
-        self._live = new_socket(zmq.SUB)
-        self._watch = new_socket(zmq.XPUB)
-        self._tap = new_socket(zmq.XPUB)
+    def __init__(self, context: zmq.Context[Any], listen: Address) -> None:
+        self._live = listener(context, zmq.SUB)
+        self._watch = listener(context, zmq.XPUB)
+        self._tap = listener(context, zmq.XPUB)
         self._live.set(zmq.RCVHWM, limits.LIVE_WORKERS_HWM)
         self._watch.set(zmq.XPUB_MANUAL, 1)
         self._watch.set(zmq.XPUB_NODROP, 1)

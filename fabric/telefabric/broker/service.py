@@ -22,7 +22,8 @@ from telefabric.broker.pipes import Pipe
 from telefabric.errors import TelefabricError, WireError
 from telefabric.metrics.figures import Figures, by_reason
 from telefabric.metrics.summary import Health
-from telefabric.peer.sockets import bind, common_options, receive, send_frames
+from telefabric.peer.listener import bind, listener
+from telefabric.peer.sockets import receive, send_frames
 from telefabric.wire import control
 
 log = structlog.get_logger("telefabric.broker")
@@ -65,7 +66,7 @@ class Broker:
             self._control, self.address = self._bind(zmq.ROUTER, listen, 0)
             self._data, data = self._bind(zmq.SUB, listen, OFFSET_DATA)
             self._durable, durable = self._bind(zmq.XPUB, listen, OFFSET_DURABLE)
-            self._live = LiveSockets(self._new_socket, listen)
+            self._live = LiveSockets(self._context, listen)
         except TelefabricError:
             self._context.destroy(linger=0)
             raise
@@ -243,15 +244,8 @@ class Broker:
             self._forget_due_ns = now_ns + NS
             self._long_answers = {peer: pipe for peer, pipe in self._long_answers.items() if pipe.unsent_bytes}
 
-    def _new_socket(self, kind: int) -> zmq.Socket[Any]:
-        socket = self._context.socket(kind)
-        common_options(socket)
-        socket.set(zmq.BACKLOG, 1024)
-        socket.set(zmq.HANDSHAKE_IVL, 5_000)
-        return socket
-
     def _bind(self, kind: int, listen: Address, offset: int) -> tuple[zmq.Socket[Any], Address]:
-        socket = self._new_socket(kind)
+        socket = listener(self._context, kind)
         if kind == zmq.ROUTER:
             socket.set(zmq.ROUTER_MANDATORY, 1)
             socket.set(zmq.ROUTER_HANDOVER, 1)

@@ -8,8 +8,6 @@ from typing import Any
 import zmq
 
 from telefabric import limits
-from telefabric.address import DEFAULT, Address
-from telefabric.errors import EnvironmentProblem
 
 # pyzmq's flags are enum members, whose every | costs more than a send.
 _DONTWAIT = int(zmq.DONTWAIT)
@@ -71,20 +69,3 @@ def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes | zmq.Fr
 def why(error: zmq.ZMQError) -> str:
     """What the system says, without the address that pyzmq adds."""
     return zmq.strerror(error.errno) if error.errno else str(error)
-
-
-def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
-    """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had."""
-    try:
-        socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}")
-    except zmq.ZMQError as error:
-        if error.errno == zmq.EADDRINUSE:
-            raise EnvironmentProblem(
-                f"{wanted.url} is in use: is a broker running there already (telefabric status)? "
-                "Stop it, or listen on another port with --listen (a store alone: --query)"
-            ) from None
-        raise EnvironmentProblem(
-            f"cannot listen on {wanted.url}: {why(error)}: choose another address, such as {DEFAULT}"
-        ) from None
-    endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
-    return Address(wanted.host, int(endpoint.rpartition(":")[2]))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import socket
 import time
 
-import zmq
-
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import Foreign, Unreachable, WireError
-from telefabric.peer.sockets import common_options, why
+from telefabric.peer.requests import Requests
 from telefabric.wire import control
 
 PATIENCE_S = 3.0
@@ -28,21 +26,15 @@ def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.Statu
             f"{address.url} is an IPv6 address, and brokers serve IPv4 only: write 127.0.0.1 for this machine, or the "
             "IPv4 address or name of another one"
         )
-    with zmq.Context() as context, context.socket(zmq.DEALER) as asked:
-        common_options(asked)
-        asked.set(zmq.MAXMSGSIZE, limits.MESSAGE_BYTES_MAX)
-        try:
-            asked.connect(address.url)
-        except zmq.ZMQError as error:
-            raise Unreachable(f"{address.url} cannot be reached: {why(error)}: check the address") from None
+    with Requests(address.url, "check the address") as asked:
         asked.send(control.encode(control.StatusRequest()))
         return _await_reply(asked, address, time.monotonic() + timeout_s)
 
 
-def _await_reply(asked: zmq.Socket[bytes], address: Address, deadline: float) -> control.StatusReply:
-    while (left := deadline - time.monotonic()) > 0 and asked.poll(int(left * 1000) + 1):
+def _await_reply(asked: Requests, address: Address, deadline_s: float) -> control.StatusReply:
+    while (frames := asked.receive(deadline_s)) is not None:
         try:
-            message = control.decode(asked.recv_multipart()[-1], limits.STATUS_BYTES_MAX)
+            message = control.decode(frames[-1], limits.STATUS_BYTES_MAX)
         except WireError as error:
             raise Foreign(
                 f"what answers at {address.url} is no broker of this version ({error}): check the address"

@@ -144,7 +144,7 @@ class Store:
             self._acknowledge()
         if self._due(time.monotonic_ns(), more):
             self._commit()
-        session.beat(time.monotonic_ns(), self.tally.stored_events, self.tally.quarantined_events)
+        session.tell_stored(time.monotonic_ns(), self.tally.stored_events, self.tally.quarantined_events)
         self._keep_house(time.monotonic_ns())
 
     # -- broker --------------------------------------------------------------------------------------------------
@@ -157,13 +157,13 @@ class Store:
                 log.warning("store.broker_silent", broker=self._broker.url, remedy="telefabric broker, or --connect")
                 self._told_silent = True
             self._session.close()
-        self._session = BrokerSession(self._broker, now_ns)
+        self._session = BrokerSession(self._broker)
         self._attach(self._session)
 
     def _attach(self, session: BrokerSession) -> None:
         assert self._writer is not None
         fabric = self._writer.fabric_id
-        session.attach(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps, fabric))
+        session.send(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps, fabric))
 
     def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
         match message:

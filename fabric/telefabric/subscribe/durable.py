@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import zmq
@@ -19,9 +19,8 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
-from telefabric.peer.core.corrections import Corrections
-from telefabric.peer.core.silence import Hearing
-from telefabric.peer.sockets import common_options, receive_last, receive_some
+from telefabric.peer.connection import Connection
+from telefabric.peer.sockets import receive_last
 from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.subscribe.core.stalls import Arrivals
 from telefabric.wire import control
@@ -30,8 +29,6 @@ from telefabric.wire.names import require_short
 from telefabric_schemas import AnyEvent
 
 log = library_logger("telefabric.subscribe")
-
-NS = 1_000_000_000
 
 
 class DurableBatch(NamedTuple):
@@ -100,7 +97,7 @@ class DurableSubscription:
             if batch is not None:
                 found.append(batch)
         now_ns = time.monotonic_ns()
-        session.beat(now_ns, self._stored_events, 0)
+        session.tell_stored(now_ns, self._stored_events, 0)
         if session.silent(now_ns):
             self._begin()
         return found
@@ -120,8 +117,8 @@ class DurableSubscription:
 
     def _begin(self) -> BrokerSession:
         self.close()
-        self._session = BrokerSession(self._address, time.monotonic_ns())
-        self._session.attach(self._attach)
+        self._session = BrokerSession(self._address)
+        self._session.send(self._attach)
         return self._session
 
     def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
@@ -133,7 +130,7 @@ class DurableSubscription:
             case control.Skipped():
                 self.skipped = {mark.stream: mark.seq for mark in message.marks}
             case control.Who() | control.Ask():
-                session.attach(self._attach)
+                session.send(self._attach)
             case control.Refused():
                 self._refuse(message.reason)
 
@@ -187,71 +184,40 @@ class DurableSubscription:
         return DurableBatch(header, message, judgement.skip) if judgement.verdict is Verdict.ACCEPT else None
 
 
-class BrokerSession:
+class BrokerSession(Connection):
     """A durable subscriber's sockets towards one broker: control DEALER, and the SUB that its token opens."""
 
-    def __init__(self, broker: Address, now_ns: int) -> None:
-        self._broker = broker
-        self._context = zmq.Context()
-        self._control = self._context.socket(zmq.DEALER)
-        common_options(self._control)
-        self._control.set(zmq.ROUTING_ID, b"d" + os.urandom(15))
-        self._control.connect(broker.url)
-        self._data: zmq.Socket[bytes] | None = None
-        self._readable: set[object] = set()
-        self._poller = zmq.Poller()
-        self._poller.register(self._control, zmq.POLLIN)
-        self._hearing = Hearing(now_ns)
-        self._corrections = Corrections()
-        self._beat_due_ns = 0
+    def __init__(self, broker: Address) -> None:
+        super().__init__(broker, b"d")
         self.instance: bytes | None = None
         self.arrivals = Arrivals()
-
-    def attach(self, message: control.Attach) -> None:
-        self.send(message)
+        self._data: zmq.Socket[bytes] | None = None
 
     def subscribe(self, message: control.Attached) -> None:
         """Listen under a token, on a new socket: what an old one still holds is of the past.
 
         Raises `WireError` when it names no place to listen at.
         """
-        url = self._broker.resolve(message.endpoints.durable)
-        self._drop_data()
+        url = self.address.resolve(message.endpoints.durable)
+        if self._data is not None:
+            self._drop(self._data)
         self.arrivals = Arrivals()
-        data: zmq.Socket[Any] = self._context.socket(zmq.SUB)
-        common_options(data)
-        data.set(zmq.RCVHWM, limits.DURABLE_HWM)
-        data.set(zmq.RCVBUF, limits.SOCKET_BUFFER_BYTES)
-        data.subscribe(message.token)
-        data.connect(url)
-        self._data = data
-        self._poller.register(data, zmq.POLLIN)
+        self._data = self._open(zmq.SUB)
+        self._data.set(zmq.RCVHWM, limits.DURABLE_HWM)
+        self._data.set(zmq.RCVBUF, limits.SOCKET_BUFFER_BYTES)
+        self._data.subscribe(message.token)
+        self._data.connect(url)
         self.instance = message.instance
 
-    def wait(self, timeout_ms: int) -> None:
-        self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
-
     def silent(self, now_ns: int) -> bool:
-        """The broker does not speak, or what it sends does not arrive: begin anew."""
-        return self.arrivals.stuck(now_ns) or self._hearing.silent(now_ns)
+        """The broker does not speak, or what it sends does not arrive."""
+        return self.arrivals.stuck(now_ns) or super().silent(now_ns)
 
     def receive_control(self, now_ns: int) -> list[control.Message]:
-        messages: list[control.Message] = []
-        for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
-            self._hearing.heard(now_ns)
-            try:
-                message = control.decode(data)
-            except WireError as error:
-                log.warning("durable.bad_control: %s", error)
-                continue
-            if isinstance(message, control.Error):
-                if self._corrections.is_new(message):
-                    why = message.message
-                    log.warning("durable.mistake: %s cannot use what it was sent: %s", self._broker.url, why)
-                continue
+        messages = super().receive_control(now_ns)
+        for message in messages:
             if isinstance(message, control.Alive) and message.instance == self.instance:
                 self.arrivals.told(message.sent, now_ns)
-            messages.append(message)
         return messages
 
     def receive_data(self) -> bytes | None:
@@ -262,26 +228,16 @@ class BrokerSession:
             self.arrivals.arrived()
         return data
 
-    def beat(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
-        if now_ns < self._beat_due_ns:
-            return
-        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
-        self._hearing.asked()
-        self.send(control.DurableBeat(now_ns, stored_events, quarantined_events))
+    def tell_stored(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
+        """With a heartbeat, when one is due."""
+        if self.beat_due(now_ns):
+            self.beat(control.DurableBeat(now_ns, stored_events, quarantined_events), now_ns)
 
-    def send(self, message: control.Message) -> None:
-        try:
-            self._control.send(control.encode(message), zmq.DONTWAIT)
-        except zmq.Again:
-            log.warning("durable.control_full")
+    def _unreadable(self, error: WireError) -> None:
+        log.warning("durable.bad_control: %s", error)
 
-    def close(self) -> None:
-        self._drop_data()
-        self._control.close(linger=200)
-        self._context.term()
+    def _corrected(self, sentence: str) -> None:
+        log.warning("durable.mistake: %s cannot use what it was sent: %s", self.address.url, sentence)
 
-    def _drop_data(self) -> None:
-        if self._data is not None:
-            self._poller.unregister(self._data)
-            self._data.close(linger=0)
-            self._data = None
+    def _full(self) -> None:
+        log.warning("durable.control_full")

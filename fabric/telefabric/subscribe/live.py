@@ -15,8 +15,6 @@ from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
 from telefabric.peer.core.backoff import Backoff
-from telefabric.peer.core.clock import clock_of
-from telefabric.peer.core.corrections import Corrections
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.sockets import WatchSockets
 from telefabric.wire import batch, control, records
@@ -98,7 +96,6 @@ class LiveSubscription:
             control.PROTOCOL, name, _listed(runs), _listed(kinds), policy or QueuePolicy(), _listed(agents),
             _listed(pictures),
         )  # fmt: skip
-        self._corrections = Corrections()
         self._clock_offset_ns = 0
         self._backoff = Backoff(Random(os.urandom(8)), longest_s=5.0)
         self._resume_ns = 0
@@ -142,7 +139,7 @@ class LiveSubscription:
     def close(self) -> None:
         if self._sockets is not None:
             self._sockets.send(control.Unwatch())
-            self._sockets.close(linger_ms=200)
+            self._sockets.close()
             self._sockets = None
 
     def __enter__(self) -> LiveSubscription:
@@ -167,16 +164,20 @@ class LiveSubscription:
         sockets.wait(int(timeout_s * 1_000))
         now_ns = time.monotonic_ns()
         for message in sockets.receive_control(now_ns):
-            self._dispatch(sockets, message, now_ns, found)
+            self._dispatch(sockets, message, found)
+        if sockets.clock is not None:
+            self._clock_offset_ns = sockets.clock.offset_ns
         for frames in sockets.receive_data():
             self._delivered(frames, found)
         hop = self.ledger.broker_hop
         beat = control.WatchBeat(now_ns, hop.received, min(max(hop.lost_in_transit, 0), control.COUNT_MAX))
         streams = len(self.status.get("streams", ()))
         ask_s = _ASK_STATUS_S + streams * _ASK_STATUS_PER_STREAM_S
-        if sockets.beat(beat, now_ns, ask_now=self.wants_status, ask_s=ask_s):
+        if sockets.beat_due(now_ns):
+            sockets.beat(beat, now_ns)
             self.ledger.settle()
-        if sockets.silent(now_ns) or sockets.stuck(now_ns):
+        sockets.ask_status(now_ns, ask_now=self.wants_status, ask_s=ask_s)
+        if sockets.silent(now_ns):
             self._lose(sockets)
         return found
 
@@ -191,11 +192,8 @@ class LiveSubscription:
 
     # -- control -------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, sockets: WatchSockets, message: control.Message, now_ns: int, found: list[LiveEvent]) -> None:
+    def _dispatch(self, sockets: WatchSockets, message: control.Message, found: list[LiveEvent]) -> None:
         match message:
-            case control.Alive():
-                clock = clock_of(message, now_ns, time.time_ns())
-                self._clock_offset_ns = clock.offset_ns if clock is not None else self._clock_offset_ns
             case control.Watching():
                 self._granted(sockets, message)
             case control.Recent():
@@ -207,8 +205,6 @@ class LiveSubscription:
                 sockets.send(self._wish)
             case control.Refused():
                 self.refusal = message.reason
-            case control.Error() if self._corrections.is_new(message):
-                log.warning("live.mistake: %s cannot use what it was sent: %s", self._address.url, message.message)
 
     def _granted(self, sockets: WatchSockets, message: control.Watching) -> None:
         try:

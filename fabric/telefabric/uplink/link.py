@@ -20,8 +20,6 @@ from telefabric.errors import SpoolError, WireError
 from telefabric.log.limit import library_logger
 from telefabric.log.thread import log_thread
 from telefabric.peer.core.backoff import Backoff
-from telefabric.peer.core.clock import clock_of
-from telefabric.peer.core.corrections import Corrections
 from telefabric.spool import Spool
 from telefabric.uplink.core.stream import NS, Phase, StreamSession, claimed
 from telefabric.uplink.durable_sender import send_durable
@@ -65,7 +63,6 @@ class Link:
         self.round_trip_ns: int | None = None
         self.streams: dict[bytes, LinkedStream] = {}
         self._live_renewed_ns = 0
-        self._corrections = Corrections()
         self._random = Random(os.urandom(8))
         self._arriving: list[LinkedStream] = []
         self._guard = threading.Lock()
@@ -74,13 +71,11 @@ class Link:
         self._sockets: Sockets | None = None
         self._rebuild = Backoff(self._random)
         self._rebuild_due_ns = 0
-        self._heard_ns = 0
         self._data_well_ns = 0
         """When the data connection was made, subscribed to, or last known to carry something."""
         self._stalled = False
         """Acknowledgements of some stream have stopped."""
         self._told_absurd = False
-        self._beat_due_ns = 0
         self._look_due_ns = 0
         self._tend_due_ns = 0
         self.cut_off_s: float | None = time.monotonic()
@@ -147,16 +142,15 @@ class Link:
         assert sockets is not None
         sockets.wait(self._patience_ms())
         now_ns = time.monotonic_ns()
-        look = now_ns >= self._look_due_ns
+        look, beat = now_ns >= self._look_due_ns, sockets.beat_due(now_ns)
         was_heard = sockets.subscribed
-        messages = sockets.receive()
+        messages = sockets.receive(now_ns)
         if sockets.subscribed != was_heard:
-            look, self._beat_due_ns = True, now_ns  # perhaps another instance: its WHO tells
+            look = beat = True  # perhaps another instance: its WHO tells
             self._data_well_ns = now_ns
         for message in messages:
-            self._heard_ns = now_ns
             self._dispatch(message, now_ns)
-        if now_ns - self._heard_ns > limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS:
+        if sockets.silent(now_ns):
             self._disconnect(now_ns)
             return
         if sockets.watched_changed:
@@ -165,8 +159,8 @@ class Link:
         self._send(sockets, {getattr(message, "stream", b"") for message in messages}, look=look, now_ns=now_ns)
         if look:
             self._look_due_ns = now_ns + self._look_ms() * 1_000_000
-        if now_ns >= self._beat_due_ns or ((look or messages) and self._beat_urgent(now_ns)):
-            self._beat(now_ns)
+        if beat or ((look or messages) and self._beat_urgent(sockets, now_ns)):
+            self._beat(sockets, now_ns)
         if self.orphans is not None:
             for spool in self.orphans.next(self.streams, now_ns):
                 self._adopt(spool, now_ns)
@@ -242,13 +236,13 @@ class Link:
                 linked.spool.close()
             linked.done.set()
         if self._sockets is not None:
-            self._sockets.close(linger_ms=200)
+            self._sockets.close()
 
     # -- connection ----------------------------------------------------------------------------------------------
 
     def _connect(self, now_ns: int) -> None:
         self._sockets = Sockets(self.address)
-        self._heard_ns = self._data_well_ns = now_ns
+        self._data_well_ns = now_ns
         for linked in self.streams.values():
             linked.session.reconnected(now_ns)
 
@@ -269,16 +263,12 @@ class Link:
 
     def _dispatch(self, message: control.Message, now_ns: int) -> None:
         if isinstance(message, control.Alive):
-            self._clock(message, now_ns)
+            self._read_clock()
             for each in self.streams.values():
                 each.session.alive(message, now_ns)
             return
         if isinstance(message, control.Refused):
             self._refused(message)
-            return
-        if isinstance(message, control.Error):
-            if self._corrections.is_new(message):
-                log.warning("link.mistake: %s cannot use what it was sent: %s", self.address.url, message.message)
             return
         linked = self.streams.get(getattr(message, "stream", b""))
         if linked is None or self._is_absurd(message, linked):
@@ -327,14 +317,13 @@ class Link:
             log.warning("link.refused: %s", message.reason)
         self.refusal = message.reason
 
-    def _clock(self, message: control.Alive, now_ns: int) -> None:
-        clock = clock_of(message, now_ns, time.time_ns())
-        if clock is not None:
-            self.clock_offset_ns, self.round_trip_ns = clock
+    def _read_clock(self) -> None:
+        if self._sockets is not None and self._sockets.clock is not None:
+            self.clock_offset_ns, self.round_trip_ns = self._sockets.clock
 
-    def _beat_urgent(self, now_ns: int) -> bool:
+    def _beat_urgent(self, sockets: Sockets, now_ns: int) -> bool:
         """A stream has more to send than its credit: do not let it wait a whole heartbeat for more."""
-        if now_ns < self._beat_due_ns - int((limits.HEARTBEAT_S - limits.CREDIT_REVIEW_S) * NS):
+        if not sockets.beat_due(now_ns + int((limits.HEARTBEAT_S - limits.CREDIT_REVIEW_S) * NS)):
             return False
         return any(
             linked.session.phase is Phase.STREAMING
@@ -342,9 +331,7 @@ class Link:
             for linked in self.streams.values()
         )
 
-    def _beat(self, now_ns: int) -> None:
-        assert self._sockets is not None
-        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+    def _beat(self, sockets: Sockets, now_ns: int) -> None:
         beats = [
             linked.session.beat(
                 oldest=linked.spool.first_held(linked.session.acked + 1),
@@ -356,7 +343,7 @@ class Link:
             if linked.session.phase is not Phase.GREETING
         ]
         left = 0 if self.orphans is None else self.orphans.left(self.streams)
-        self._sockets.send(control.Beat(now_ns, beats, self.clock_offset_ns, self.round_trip_ns, left))
+        sockets.beat(control.Beat(now_ns, beats, self.clock_offset_ns, self.round_trip_ns, left), now_ns)
 
     # -- live ----------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import zmq
-
 from telefabric.address import Address
 from telefabric.doctor.checks.broker import BrokerSeen
 from telefabric.doctor.checks.ports import Answer, NameSeen
@@ -15,7 +13,8 @@ from telefabric.doctor.probes.listeners import free_base, listeners
 from telefabric.doctor.probes.machine import look_at_port_range
 from telefabric.doctor.probes.ports import look_at_port
 from telefabric.errors import Foreign, StoreError, Unreachable, WireError
-from telefabric.peer.sockets import common_options
+from telefabric.peer.core.clock import clock_of
+from telefabric.peer.requests import Requests
 from telefabric.peer.status_request import ask_status
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe import LiveSubscription
@@ -81,20 +80,18 @@ def look_at_live(address: Address) -> LiveSeen:
 def look_at_clock(address: Address) -> ClockSeen | None:
     """By the quickest of some round trips; None when there was none."""
     found: list[ClockSeen] = []
-    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        common_options(dealer)
-        dealer.connect(address.url)
+    with Requests(address.url, "check the address") as asked:
         for _ in range(_CLOCK_TRIES):
-            dealer.send(control.encode(control.Beat(time.monotonic_ns(), [])))
-            if not dealer.poll(int(ASK_S * 1000)):
+            asked.send(control.encode(control.Beat(time.monotonic_ns(), [])))
+            frames = asked.receive(time.monotonic() + ASK_S)
+            if frames is None:
                 break
             now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
             try:
-                message = control.decode(dealer.recv_multipart()[-1])
+                message = control.decode(frames[-1])
             except WireError:
                 break
-            if isinstance(message, control.Alive):
-                round_trip_ns = now_ns - message.echo_ns
-                offset_ns = message.broker_ns - wall_ns + round_trip_ns // 2
-                found.append(ClockSeen(offset_ns / 1e9, round_trip_ns / 1e9))
+            clock = clock_of(message, now_ns, wall_ns) if isinstance(message, control.Alive) else None
+            if clock is not None:
+                found.append(ClockSeen(clock.offset_ns / 1e9, clock.round_trip_ns / 1e9))
     return min(found, key=lambda seen: seen.round_trip_s, default=None)

@@ -26,7 +26,7 @@ from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, U
 from telefabric.metrics.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
 from telefabric.metrics.summary import Health, endpoint_of
 from telefabric.peer.core.mistakes import Quota
-from telefabric.peer.sockets import bind, common_options
+from telefabric.peer.listener import bind, listener
 from telefabric.service.logs import set_up_logs
 from telefabric.service.supervisor import ready, stop_with_parent
 from telefabric.settings import OFF, metrics_endpoint
@@ -74,13 +74,11 @@ class QueryService:
         self._stop = threading.Event()
         self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._stop.is_set)
         self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        common_options(self._socket)
+        self._socket: zmq.Socket[bytes] = listener(self._context, zmq.ROUTER)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.RCVHWM, HWM)
         self._socket.set(zmq.SNDHWM, HWM)
         self._socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
-        self._socket.set(zmq.HANDSHAKE_IVL, 5_000)
         self.counts: Counter[str] = Counter()
         self._questions: Counter[Labels] = Counter()
         self._seconds = Histogram(_BOUNDS_S)

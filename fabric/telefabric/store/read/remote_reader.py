@@ -7,12 +7,11 @@ import time
 from typing import Any, TypeVar, cast
 
 import msgspec
-import zmq
 
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import StoreError, Unreachable, UsageError, WireError
-from telefabric.peer.sockets import common_options
+from telefabric.peer.requests import Requests
 from telefabric.peer.status_request import PATIENCE_S, ask_status
 from telefabric.store.read import query
 from telefabric.store.read.query import Page
@@ -34,11 +33,10 @@ class RemoteReader(Reader):
         self._timeout_s = timeout_s
         self._decoders: dict[Any, Decoder[Any]] = {}
         self._endpoint = self._find()
-        self._context = zmq.Context()
-        self._socket = self._connect()
+        self._requests = self._connect()
 
     def close(self) -> None:
-        self._context.destroy(linger=0)
+        self._requests.close()
 
     def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
         status, body = self._request(msgspec.msgpack.encode(question))
@@ -54,8 +52,8 @@ class RemoteReader(Reader):
             endpoint = self._find()
             if endpoint != self._endpoint:
                 self._endpoint = endpoint
-                self._socket.close(linger=0)
-                self._socket = self._connect()
+                self._requests.close()
+                self._requests = self._connect()
                 number = self._send(request)
             reply = self._await(number, limits.QUERY_DEADLINE_S)
         if reply is None:
@@ -78,14 +76,13 @@ class RemoteReader(Reader):
 
     def _send(self, request: bytes) -> bytes:
         number = os.urandom(query.NUMBER_BYTES)
-        self._socket.send_multipart((number, request))
+        self._requests.send(number, request)
         return number
 
     def _await(self, number: bytes, timeout_s: float) -> tuple[bytes, bytes] | None:
         """The reply to that request, or None when there is none in time. Late replies to others are skipped."""
-        deadline = time.monotonic() + timeout_s
-        while (left := deadline - time.monotonic()) > 0 and self._socket.poll(int(left * 1000) + 1):
-            frames = self._socket.recv_multipart()
+        deadline_s = time.monotonic() + timeout_s
+        while (frames := self._requests.receive(deadline_s)) is not None:
             if len(frames) == 3 and frames[0] == number:
                 return frames[1], frames[2]
         return None
@@ -102,13 +99,5 @@ class RemoteReader(Reader):
         except WireError as error:
             raise Unreachable(str(error)) from None
 
-    def _connect(self) -> zmq.Socket[bytes]:
-        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        common_options(socket)
-        socket.set(zmq.MAXMSGSIZE, query.REPLY_BYTES_MAX)
-        try:
-            socket.connect(self._endpoint)
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            raise Unreachable(f"{self._endpoint} cannot be reached: {error.strerror}: see telefabric doctor") from None
-        return socket
+    def _connect(self) -> Requests:
+        return Requests(self._endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)

@@ -1,0 +1,120 @@
+"""A program's connection to one broker: control, whatever else it opens, heartbeats, silence, the broker's clock.
+
+Every socket with which a program goes to a broker or a store is made here, by `dial` or as one of a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.errors import WireError
+from telefabric.peer.core.clock import Clock, clock_of
+from telefabric.peer.core.corrections import Corrections
+from telefabric.peer.core.silence import Hearing
+from telefabric.peer.sockets import common_options, receive_some
+from telefabric.wire import control
+
+NS = 1_000_000_000
+
+
+def dial(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
+    """A socket that is to be connected, with the options and, one day, the keys of this side."""
+    socket: zmq.Socket[Any] = context.socket(kind)
+    common_options(socket)
+    return socket
+
+
+class Connection:
+    """For one thread. A subclass opens its further sockets, and logs in the words of its part what goes wrong."""
+
+    def __init__(self, address: Address, peer: bytes, *, message_bytes_max: int = limits.CONTROL_BYTES_MAX) -> None:
+        """`peer` is a letter with which the broker's logs tell the kinds of peers apart."""
+        self.address = address
+        self.clock: Clock | None = None
+        """The broker's, by its last answer to a heartbeat."""
+        self._message_bytes_max = message_bytes_max
+        self._context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._readable: set[object] = set()
+        self._hearing = Hearing(time.monotonic_ns())
+        self._corrections = Corrections()
+        self._beat_due_ns = 0
+        self._control = self._open(zmq.DEALER)
+        self._control.set(zmq.ROUTING_ID, peer + os.urandom(15))
+        self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
+        self._control.connect(address.url)
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until a socket can be read."""
+        self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
+
+    def receive_control(self, now_ns: int) -> list[control.Message]:
+        """What the broker says, and is not about the connection itself."""
+        messages: list[control.Message] = []
+        for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
+            self._hearing.heard(now_ns)
+            try:
+                message = control.decode(data, self._message_bytes_max)
+            except WireError as error:
+                self._unreadable(error)
+                continue
+            if isinstance(message, control.Error):
+                if self._corrections.is_new(message):
+                    self._corrected(message.message)
+                continue
+            if isinstance(message, control.Alive):
+                self.clock = clock_of(message, now_ns, time.time_ns()) or self.clock
+            messages.append(message)
+        return messages
+
+    def send(self, message: control.Message) -> None:
+        """Lost when the broker does not read; whatever matters is said again."""
+        try:
+            self._control.send(control.encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            self._full()
+
+    def beat_due(self, now_ns: int) -> bool:
+        return now_ns >= self._beat_due_ns
+
+    def beat(self, message: control.Message, now_ns: int) -> None:
+        """A heartbeat, which the broker answers; the next is due a second later."""
+        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+        self._hearing.asked()
+        self.send(message)
+
+    def silent(self, now_ns: int) -> bool:
+        """The broker does not answer any more: close this connection, and make another."""
+        return self._hearing.silent(now_ns)
+
+    def close(self, linger_ms: int = 200) -> None:
+        self._context.destroy(linger=linger_ms)
+
+    def _open(self, kind: int) -> zmq.Socket[Any]:
+        """A further socket, which `wait` looks at."""
+        socket = dial(self._context, kind)
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
+
+    def _drop(self, socket: zmq.Socket[Any]) -> None:
+        """Close one of them, and what has come for it with it."""
+        self._poller.unregister(socket)
+        socket.close(linger=0)
+
+    def _unreadable(self, error: WireError) -> None:
+        """A control message that cannot be read has come."""
+        raise NotImplementedError
+
+    def _corrected(self, sentence: str) -> None:
+        """The broker cannot use what it was sent; each kind of mistake is told once."""
+        raise NotImplementedError
+
+    def _full(self) -> None:
+        """A control message could not be sent."""
+        raise NotImplementedError

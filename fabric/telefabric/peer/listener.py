@@ -1,0 +1,41 @@
+"""Sockets to which others come: those of the broker and of the query service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zmq
+
+from telefabric.address import DEFAULT, Address
+from telefabric.errors import EnvironmentProblem
+from telefabric.peer.sockets import common_options, why
+
+_BACKLOG = 1024
+_HANDSHAKE_MS = 5_000
+"""Whoever connects and says nothing is sent away after that."""
+
+
+def listener(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
+    """A socket that is to be bound, with the options and, one day, the keys of this side."""
+    socket: zmq.Socket[Any] = context.socket(kind)
+    common_options(socket)
+    socket.set(zmq.BACKLOG, _BACKLOG)
+    socket.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    return socket
+
+
+def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
+    """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had."""
+    try:
+        socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}")
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise EnvironmentProblem(
+                f"{wanted.url} is in use: is a broker running there already (telefabric status)? "
+                "Stop it, or listen on another port with --listen (a store alone: --query)"
+            ) from None
+        raise EnvironmentProblem(
+            f"cannot listen on {wanted.url}: {why(error)}: choose another address, such as {DEFAULT}"
+        ) from None
+    endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
+    return Address(wanted.host, int(endpoint.rpartition(":")[2]))
