@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from telefabric.address import Address
 from telefabric.service.logs import set_up_logs
-from telefabric.subscribe import DurableSubscription
+from telefabric.subscribe import DurableBatch, DurableSubscription
 from telefabric.wire.batch import Header, parse_header
 
 NAME = "exporter"
@@ -56,13 +56,16 @@ class Exporter:
             broker, name=NAME, held=lambda stream: self._marks.get(stream, 0), keeps=str(path), required=required
         )
 
+    def commit(self, batches: Iterator[DurableBatch]) -> dict[bytes, int]:
+        moved: dict[bytes, int] = {}
+        for batch in batches:
+            self._file.write(_HEAD.pack(len(batch.message), batch.skip) + batch.message)
+            self._marks[batch.header.stream] = moved[batch.header.stream] = batch.header.last_seq
+        return moved
+
     def run(self) -> None:
         while True:
-            moved: dict[bytes, int] = {}
-            for batch in self._subscription.poll(_WAIT_S):
-                self._file.write(_HEAD.pack(len(batch.message), batch.skip) + batch.message)
-                self._marks[batch.header.stream] = moved[batch.header.stream] = batch.header.last_seq
-            self._subscription.stored(moved)
+            self._subscription.feed(self, _WAIT_S)
 
 
 def main() -> None:

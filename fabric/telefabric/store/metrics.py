@@ -43,8 +43,6 @@ class Tally:
 
     stored_events: int = 0
     quarantined_events: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    """Batches by verdict."""
     commits: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
     changes: Counter[str] = field(default_factory=Counter)
     """Streams lost and revived."""
@@ -60,6 +58,8 @@ class Standing(NamedTuple):
     log_held_s: float
     checkpoints: Mapping[str, int]
     checkpointed_frames: int
+    refused: Mapping[str, int]
+    """Batches by verdict."""
     streams_known: int
     frames_expired: int
     attached: bool
@@ -84,7 +84,7 @@ def figures(tally: Tally, now: Standing) -> Figures:
         "failures_total": tally.failures,
     }
     return {
-        _P + "refused_batches_total": {(verdict,): count for verdict, count in tally.refused.items()},
+        _P + "refused_batches_total": {(verdict,): count for verdict, count in now.refused.items()},
         _P + "commit_seconds": {(): tally.commits.distribution()},
         _P + "checkpoints_total": {(outcome,): count for outcome, count in now.checkpoints.items()},
         **{_P + name: {(): value} for name, value in values.items()},

@@ -5,7 +5,7 @@ broker's address; a durable subscriber that has to hold an event before it is ac
 setting ``required``.
 """
 
-from telefabric.subscribe.durable import DurableBatch, DurableSubscription
+from telefabric.subscribe.durable import DurableBatch, DurableSubscription, Owner, Sink
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
 
-__all__ = ["DurableBatch", "DurableSubscription", "LiveEvent", "LiveSubscription"]
+__all__ = ["DurableBatch", "DurableSubscription", "LiveEvent", "LiveSubscription", "Owner", "Sink"]

@@ -1,7 +1,8 @@
 """A durable subscription: every event of every stream, in order and once, from the last one that its owner holds.
 
-The owner of a subscription stores what `poll` gives and then says so with `stored`. What it does not say is sent again
-to one that the broker requires; one that is not required is told in `skipped` what it has to read from the store.
+The owner of a subscription stores what `poll` gives and then says so with `stored`; `feed` does both with a sink. What
+it does not say is sent again to one that the broker requires; one that is not required is told in `skipped` what it has
+to read from the store.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 import zmq
@@ -31,95 +33,183 @@ from telefabric_schemas import AnyEvent
 log = library_logger("telefabric.subscribe")
 
 
+class Sink(Protocol):
+    """What keeps the events of a durable subscription, such as a store, a relay, or files of one day each."""
+
+    def commit(self, batches: Iterator[DurableBatch]) -> Mapping[bytes, int]:
+        """Keep these, which may be none; up to which seq it holds those streams that it holds further than before.
+
+        It may return before they are safe, and say so in a later turn. What it does not take waits for the next turn.
+        """
+
+
+class Owner:
+    """What a subscription says besides events. Most need nothing of it."""
+
+    def attached(self, instance: bytes) -> None:
+        """The broker has it as a durable subscriber."""
+
+    def refused(self, reason: str) -> None:
+        """The broker does not take it; said once for each reason."""
+        log.warning("durable.refused: %s", reason)
+
+    def silent(self, *, stuck: bool) -> None:
+        """The broker does not speak, or what it sends does not arrive: a new connection is made."""
+
+    def living(self, streams: Collection[bytes]) -> None:
+        """Of these streams the broker heard a worker within three heartbeats."""
+
+    def forgotten(self, stream: bytes) -> None:
+        """It is asked for again with `held` when it speaks again."""
+
+    def conflict(self, batch: DurableBatch) -> None:
+        """Two owners of one stream: seqs that were given came again with other bytes."""
+
+
 class DurableBatch(NamedTuple):
     """Consecutive events of one stream, or a gap in it."""
 
     header: Header
     message: bytes
     """As it came."""
+    body: bytes
     skip: int
     """So many of its first events are held already."""
+    whole: bool
+    """False when its body came damaged again and again: its sender has no other, and nobody can tell what is right."""
 
     def events(self) -> list[AnyEvent]:
         """All but those that are held. Raises `msgspec.DecodeError` when one has no schema here.
 
-        And `WireError` when the body came damaged again and again: its sender has no other, and nobody can tell what of
-        it is right. Its seqs have come all the same.
+        And `WireError` when the body is not whole. Its seqs have come all the same.
         """
-        _, start = parse_header(self.message)
-        check_body(self.header, self.message[start:])
-        return [record.event for record in decode_body(self.message[start:], self.header.events)[self.skip :]]
+        check_body(self.header, self.body)
+        return [record.event for record in decode_body(self.body, self.header.events)[self.skip :]]
 
 
 class DurableSubscription:
-    """Attaches on the first `poll`, and again after every silence of the broker. One thread.
+    """Attaches on the first `poll` or `feed`, and again after every silence of the broker. One thread.
 
     `held` says up to which seq its owner holds a stream, 0 for none. `name` is what the broker's setting ``required``
     may name; `keeps` says where it keeps what it takes, this process unless it is given: while one of a name is alive
     the broker refuses another that keeps elsewhere. One that is not `required` steps over what it missed; one that is,
-    by a broker that does not wait for it, is refused. A refusal is in `refusal`, and logged.
+    by a broker that does not wait for it, is refused. A refusal is in `refusal`, and logged. `owner` is told the rest.
     """
 
     def __init__(
-        self, address: Address, *, name: str, held: Callable[[bytes], int], keeps: str = "", required: bool = False
+        self,
+        address: Address,
+        *,
+        name: str,
+        held: Callable[[bytes], int],
+        keeps: str = "",
+        required: bool = False,
+        owner: Owner | None = None,
     ) -> None:
         self.refusal = ""
         self.skipped: dict[bytes, int] = {}
         """Of one that is not required: up to which seq of a stream the store has what this one was not sent."""
         self.infos: dict[bytes, control.StreamInfo] = {}
         """Whose streams they are."""
+        self.query: str | None = None
+        """Where its owner answers queries, for the broker to tell."""
+        self.fabric: bytes | None = None
+        """The name that a store's file gives the whole."""
+        self.refused: Counter[str] = Counter()
+        """Batches that were not given, by verdict."""
+        self.stored_events = self.quarantined_events = 0
+        """Of its owner, for the broker's figures."""
+        self.more = False
+        """More is at hand than the last turn took."""
         self._address = address
-        keeps = keeps or f"process {os.getpid()} on {socket.gethostname()}"
-        require_short("a durable subscription", (name, keeps))
-        self._attach = control.Attach(control.PROTOCOL, name, None, keeps)
+        self._name = name
+        self._keeps = keeps or f"process {os.getpid()} on {socket.gethostname()}"
+        require_short("a durable subscription", (name, self._keeps))
         self._held = held
         self._required = required
+        self._owner = owner or Owner()
         self._intake = Intake()
+        self._unstored: dict[bytes, int] = {}
+        """The last seq that was given of each stream and is not stored, of one that is required."""
         self._session: BrokerSession | None = None
-        self._stored_events = 0
 
     @property
     def attached(self) -> bool:
         return self._session is not None and self._session.instance is not None
 
+    @property
+    def streams_known(self) -> int:
+        return len(self._intake)
+
     def poll(self, timeout_s: float) -> list[DurableBatch]:
         """What came and follows, after at most `timeout_s` of waiting. A message is judged before it is given."""
-        session = self._session or self._begin()
-        session.wait(int(timeout_s * 1_000))
-        for message in session.receive_control(time.monotonic_ns()):
-            self._dispatch(session, message)
-        found: list[DurableBatch] = []
-        for _ in range(limits.BATCHES_A_TURN):
-            data = session.receive_data()
-            if data is None:
-                break
-            batch = self._judge(session, data)
-            if batch is not None:
-                found.append(batch)
-        now_ns = time.monotonic_ns()
-        session.tell_stored(now_ns, self._stored_events, 0)
-        if session.silent(now_ns):
-            self._begin()
+        session = self._hear(timeout_s)
+        found = list(self._arrivals(session))
+        self._beat(session)
         return found
+
+    def feed(self, sink: Sink, timeout_s: float) -> None:
+        """One turn: wait, let the sink commit what came, and tell the broker what is stored."""
+        session = self._hear(timeout_s)
+        self.stored(sink.commit(self._arrivals(session)))
+        self._beat(session)
 
     def stored(self, marks: Mapping[bytes, int], events: int = 0) -> None:
         """Its owner holds these streams up to these seqs now; `events` of them are new."""
-        self._stored_events += events
+        self.stored_events += events
+        for stream, seq in marks.items():
+            if self._unstored.get(stream, seq + 1) <= seq:
+                del self._unstored[stream]
         session = self._session
         if marks and session is not None and session.instance is not None:
             said = [control.StreamSeq(stream, seq) for stream, seq in marks.items()]
             session.send(control.Stored(session.instance, said))
 
     def close(self) -> None:
+        """What was given and is not held comes again, if it is used afterwards: it begins from what is held then."""
+        self._hang_up()
+        self._intake.forget_all()
+        self._unstored.clear()
+
+    def _hang_up(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
 
     def _begin(self) -> BrokerSession:
-        self.close()
+        self._hang_up()
         self._session = BrokerSession(self._address)
-        self._session.send(self._attach)
+        self._attach(self._session)
         return self._session
+
+    def _attach(self, session: BrokerSession) -> None:
+        session.send(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps, self.fabric))
+
+    def _hear(self, timeout_s: float) -> BrokerSession:
+        session = self._session or self._begin()
+        session.wait(int(timeout_s * 1_000))
+        self.more = True
+        for message in session.receive_control(time.monotonic_ns()):
+            self._dispatch(session, message)
+        return session
+
+    def _arrivals(self, session: BrokerSession) -> Iterator[DurableBatch]:
+        """As many as one turn takes, each judged when it is asked for."""
+        for _ in range(limits.BATCHES_A_TURN):
+            data = session.receive_data()
+            if data is None:
+                self.more = False
+                return
+            batch = self._judge(session, data)
+            if batch is not None:
+                yield batch
+
+    def _beat(self, session: BrokerSession) -> None:
+        now_ns = time.monotonic_ns()
+        session.tell_stored(now_ns, self.stored_events, self.quarantined_events)
+        if session.silent(now_ns):
+            self._owner.silent(stuck=session.arrivals.stuck(now_ns))
+            self._begin()
 
     def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
         match message:
@@ -127,61 +217,84 @@ class DurableSubscription:
                 self._listen(session, message)
             case control.Ask() if message.instance == session.instance:
                 session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
+            case control.Living() if message.instance == session.instance:
+                self._owner.living(message.streams)
             case control.Skipped():
                 self.skipped = {mark.stream: mark.seq for mark in message.marks}
-            case control.Who() | control.Ask():
-                session.send(self._attach)
+            case control.Who() | control.Ask():  # ATTACHED was lost, or the broker is another one now
+                self._attach(session)
             case control.Refused():
                 self._refuse(message.reason)
 
     def _listen(self, session: BrokerSession, message: control.Attached) -> None:
         if self._required and message.required is False:
             self._refuse(
-                f"the broker does not wait for {self._attach.name!r}: name it with telefabric broker --required, or "
+                f"the broker does not wait for {self._name!r}: name it with telefabric broker --required, or "
                 "do not ask for it here"
             )
             return
         try:
             session.subscribe(message)
-            self.refusal = ""
         except WireError as error:
             self._refuse(str(error))
+            return
+        self.refusal = ""
+        self._owner.attached(message.instance)
 
     def _refuse(self, reason: str) -> None:
         if reason != self.refusal:
-            log.warning("durable.refused: %s", reason)
-        self.refusal = reason
+            self.refusal = reason
+            self._owner.refused(reason)
 
     def _mark(self, info: control.StreamInfo) -> control.StreamSeq:
         self.infos[info.stream] = info
         mark = self._held(info.stream)
-        self._intake.reset(info.stream, mark)
-        for forgotten in self._intake.forget_oldest(limits.STREAMS_KNOWN_MAX, {info.stream}):
-            self.infos.pop(forgotten, None)
+        self._learn(info.stream, mark)
         return control.StreamSeq(info.stream, mark)
 
+    def _learn(self, stream: bytes, mark: int) -> None:
+        """Judge batches of a stream from now on, and forget the streams of long ago: their owner knows them."""
+        self._intake.learn(stream, mark)
+        for forgotten in self._intake.forget_oldest(limits.STREAMS_KNOWN_MAX, {stream, *self._unstored}):
+            self.infos.pop(forgotten, None)
+            self._owner.forgotten(forgotten)
+
     def _judge(self, session: BrokerSession, message: bytes) -> DurableBatch | None:
+        """Nothing that comes in here can stop it; what is not given is counted."""
         try:
             header, start = parse_header(message)
         except WireError as error:
             log.warning("durable.bad_batch: %s", error)
+            self.refused[error.reason] += 1
             return None  # the next one does not follow
         if header.session != session.instance:
+            self.refused["stale"] += 1
             return None
+        if not self._intake.knows(header.stream) and (mark := self._held(header.stream)):
+            self._learn(header.stream, mark)
         body = message[start:]
         whole = is_whole(header, body)
         if not whole:
             log.warning("durable.bad_batch: the body of seqs %d to %d is damaged", header.first_seq, header.last_seq)
+            self.refused["damaged"] += 1
             if not self._required:
                 return None
         judgement = self._intake.judge(header) if whole else self._intake.judge_damaged(header, crc32(body))
         if judgement.verdict in (Verdict.NACK, Verdict.AHEAD) and not self._required:
             self._intake.reset(header.stream, header.first_seq - 1)
             judgement = self._intake.judge(header)
+        batch = DurableBatch(header, message, body, judgement.skip, whole)
+        if judgement.verdict is Verdict.ACCEPT:
+            if self._required:
+                self._unstored[header.stream] = header.last_seq
+            return batch
+        self.refused[judgement.verdict.value] += 1
         if judgement.verdict is Verdict.NACK:
             reason = control.MISSING if whole else control.DAMAGED
             session.send(control.Nack(header.session, header.stream, header.epoch, judgement.expected, reason))
-        return DurableBatch(header, message, judgement.skip) if judgement.verdict is Verdict.ACCEPT else None
+        elif judgement.verdict is Verdict.CONFLICT:
+            self._owner.conflict(batch)
+        return None
 
 
 class BrokerSession(Connection):

@@ -58,6 +58,12 @@ class Intake:
         """The database holds the stream up to `stored_seq`."""
         self._streams[stream] = _Stream(stored_seq + 1)
 
+    def learn(self, stream: bytes, stored_seq: int) -> None:
+        """As `reset`, but for a stream of which more was accepted: that is on its way into the database."""
+        known = self._streams.get(stream)
+        if known is None or known.expected <= stored_seq:
+            self.reset(stream, stored_seq)
+
     def forget_oldest(self, most: int, keep: Container[bytes]) -> list[bytes]:
         """Forget the streams known longest, but those to `keep`, until `most` are left; which they were."""
         surplus = len(self._streams) - most
