@@ -74,7 +74,6 @@ class Store(Owner):
         self._lost_after_s = lost_after_s
         self._stop = threading.Event()
         self._backoff = Backoff(Random(os.urandom(8)))
-        self._reopen_due_ns = 0
         self._checkpoints = Checkpoints(time.monotonic_ns())
         self._retention = Retention(frame_bytes_max)
         self._told_silent = False
@@ -248,16 +247,15 @@ class Store(Owner):
 
     def _fail(self, error: StoreError) -> None:
         """Nothing of the transaction is stored: forget it, let go of the broker, and begin again from the database."""
-        wait_s = self._backoff.next_s()
+        wait_s = self._backoff.begin(time.monotonic_ns())
         self.tally.failures += 1
         log.error("store.failed", reason=str(error), retry_s=round(wait_s, 1))
         self._subscription.close()
         self.close()
         self._committing = None
-        self._reopen_due_ns = time.monotonic_ns() + int(wait_s * NS)
 
     def _reopen(self, now_ns: int) -> None:
-        if now_ns < self._reopen_due_ns:
+        if self._backoff.left_s(now_ns):
             self._stop.wait(_POLL_S)
             return
         self._writer = Writer(self.path, group_readable=self._group_readable)

@@ -98,7 +98,6 @@ class LiveSubscription:
         )  # fmt: skip
         self._clock_offset_ns = 0
         self._backoff = Backoff(Random(os.urandom(8)), longest_s=5.0)
-        self._resume_ns = 0
         self._sockets: WatchSockets | None = None
 
     def want(
@@ -122,8 +121,8 @@ class LiveSubscription:
         """What came, after at most `timeout_s` of waiting."""
         now_ns = time.monotonic_ns()
         if self._sockets is None:
-            if now_ns < self._resume_ns:
-                time.sleep(min(timeout_s, (self._resume_ns - now_ns) / NS))
+            if left_s := self._backoff.left_s(now_ns):
+                time.sleep(min(timeout_s, left_s))
                 return []
             self._sockets = WatchSockets(self._address)
             self._sockets.send(self._wish)
@@ -188,7 +187,7 @@ class LiveSubscription:
         self.instance = None
         self.behind_s = None
         self.ledger = self.ledger.renewed()
-        self._resume_ns = time.monotonic_ns() + int(self._backoff.next_s() * NS)
+        self._backoff.begin(time.monotonic_ns())
 
     # -- control -------------------------------------------------------------------------------------------------
 

@@ -70,7 +70,6 @@ class Link:
         self.orphans = Orphans(spool_root) if drain_orphans and spool_root else None
         self._sockets: Sockets | None = None
         self._rebuild = Backoff(self._random)
-        self._rebuild_due_ns = 0
         self._data_well_ns = 0
         """When the data connection was made, subscribed to, or last known to carry something."""
         self._stalled = False
@@ -134,7 +133,7 @@ class Link:
             for linked in list(self.streams.values()):
                 self._tend(linked, now_ns)
         if self._sockets is None:
-            if now_ns < self._rebuild_due_ns:
+            if self._rebuild.left_s(now_ns):
                 self._stop.wait(_POLL_IDLE_MS / 1000)
                 return
             self._connect(now_ns)
@@ -254,7 +253,7 @@ class Link:
         self.instance = None
         if self.cut_off_s is None:
             self.cut_off_s = time.monotonic()
-        self._rebuild_due_ns = now_ns + int(self._rebuild.next_s() * NS)
+        self._rebuild.begin(now_ns)
         for linked in self.streams.values():
             linked.session.reconnected(now_ns)
             linked.feed.watch(False, 0)
