@@ -18,7 +18,7 @@ from telefabric.peer.status_request import ask_status
 from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
 from telefabric.store.service import Store
-from telefabric.subscribe.durable import BrokerSession
+from telefabric.subscribe.sockets import DurableSockets
 from telefabric.wire import control
 from telefabric.wire.batch import parse_header
 from telefabric_workers import connect
@@ -30,7 +30,7 @@ class Exporter:
     """Attached and subscribed; reads control on a thread of its own, and data only when the test does."""
 
     def __init__(self, broker: str) -> None:
-        self.session = BrokerSession(Address.parse(broker))
+        self.session = DurableSockets(Address.parse(broker))
         self.skipped: dict[bytes, int] = {}
         self.mark = 0
         self.session.send(control.Attach(control.PROTOCOL, "exporter"))

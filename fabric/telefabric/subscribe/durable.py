@@ -15,16 +15,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
-import zmq
-
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
-from telefabric.peer.connection import Connection
-from telefabric.peer.sockets import receive_last
 from telefabric.subscribe.core.intake import Intake, Verdict
-from telefabric.subscribe.core.stalls import Arrivals
+from telefabric.subscribe.sockets import DurableSockets
 from telefabric.wire import control
 from telefabric.wire.batch import Header, check_body, decode_body, is_whole, parse_header
 from telefabric.wire.names import require_short
@@ -131,7 +127,7 @@ class DurableSubscription:
         self._intake = Intake()
         self._unstored: dict[bytes, int] = {}
         """The last seq that was given of each stream and is not stored, of one that is required."""
-        self._session: BrokerSession | None = None
+        self._session: DurableSockets | None = None
 
     @property
     def attached(self) -> bool:
@@ -176,16 +172,16 @@ class DurableSubscription:
             self._session.close()
             self._session = None
 
-    def _begin(self) -> BrokerSession:
+    def _begin(self) -> DurableSockets:
         self._hang_up()
-        self._session = BrokerSession(self._address)
+        self._session = DurableSockets(self._address)
         self._attach(self._session)
         return self._session
 
-    def _attach(self, session: BrokerSession) -> None:
+    def _attach(self, session: DurableSockets) -> None:
         session.send(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps, self.fabric))
 
-    def _hear(self, timeout_s: float) -> BrokerSession:
+    def _hear(self, timeout_s: float) -> DurableSockets:
         session = self._session or self._begin()
         session.wait(int(timeout_s * 1_000))
         self.more = True
@@ -193,7 +189,7 @@ class DurableSubscription:
             self._dispatch(session, message)
         return session
 
-    def _arrivals(self, session: BrokerSession) -> Iterator[DurableBatch]:
+    def _arrivals(self, session: DurableSockets) -> Iterator[DurableBatch]:
         """As many as one turn takes, each judged when it is asked for."""
         for _ in range(limits.BATCHES_A_TURN):
             data = session.receive_data()
@@ -204,14 +200,14 @@ class DurableSubscription:
             if batch is not None:
                 yield batch
 
-    def _beat(self, session: BrokerSession) -> None:
+    def _beat(self, session: DurableSockets) -> None:
         now_ns = time.monotonic_ns()
         session.tell_stored(now_ns, self.stored_events, self.quarantined_events)
         if session.silent(now_ns):
             self._owner.silent(stuck=session.arrivals.stuck(now_ns))
             self._begin()
 
-    def _dispatch(self, session: BrokerSession, message: control.Message) -> None:
+    def _dispatch(self, session: DurableSockets, message: control.Message) -> None:
         match message:
             case control.Attached():
                 self._listen(session, message)
@@ -226,7 +222,7 @@ class DurableSubscription:
             case control.Refused():
                 self._refuse(message.reason)
 
-    def _listen(self, session: BrokerSession, message: control.Attached) -> None:
+    def _listen(self, session: DurableSockets, message: control.Attached) -> None:
         if self._required and message.required is False:
             self._refuse(
                 f"the broker does not wait for {self._name!r}: name it with telefabric broker --required, or "
@@ -259,7 +255,7 @@ class DurableSubscription:
             self.infos.pop(forgotten, None)
             self._owner.forgotten(forgotten)
 
-    def _judge(self, session: BrokerSession, message: bytes) -> DurableBatch | None:
+    def _judge(self, session: DurableSockets, message: bytes) -> DurableBatch | None:
         """Nothing that comes in here can stop it; what is not given is counted."""
         try:
             header, start = parse_header(message)
@@ -295,62 +291,3 @@ class DurableSubscription:
         elif judgement.verdict is Verdict.CONFLICT:
             self._owner.conflict(batch)
         return None
-
-
-class BrokerSession(Connection):
-    """A durable subscriber's sockets towards one broker: control DEALER, and the SUB that its token opens."""
-
-    def __init__(self, broker: Address) -> None:
-        super().__init__(broker, b"d")
-        self.instance: bytes | None = None
-        self.arrivals = Arrivals()
-        self._data: zmq.Socket[bytes] | None = None
-
-    def subscribe(self, message: control.Attached) -> None:
-        """Listen under a token, on a new socket: what an old one still holds is of the past.
-
-        Raises `WireError` when it names no place to listen at.
-        """
-        url = self.address.resolve(message.endpoints.durable)
-        if self._data is not None:
-            self._drop(self._data)
-        self.arrivals = Arrivals()
-        self._data = self._open(zmq.SUB)
-        self._data.set(zmq.RCVHWM, limits.DURABLE_HWM)
-        self._data.set(zmq.RCVBUF, limits.SOCKET_BUFFER_BYTES)
-        self._data.subscribe(message.token)
-        self._data.connect(url)
-        self.instance = message.instance
-
-    def silent(self, now_ns: int) -> bool:
-        """The broker does not speak, or what it sends does not arrive."""
-        return self.arrivals.stuck(now_ns) or super().silent(now_ns)
-
-    def receive_control(self, now_ns: int) -> list[control.Message]:
-        messages = super().receive_control(now_ns)
-        for message in messages:
-            if isinstance(message, control.Alive) and message.instance == self.instance:
-                self.arrivals.told(message.sent, now_ns)
-        return messages
-
-    def receive_data(self) -> bytes | None:
-        if self._data is None or self._data not in self._readable:
-            return None
-        data = receive_last(self._data)
-        if data is not None:
-            self.arrivals.arrived()
-        return data
-
-    def tell_stored(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
-        """With a heartbeat, when one is due."""
-        if self.beat_due(now_ns):
-            self.beat(control.DurableBeat(now_ns, stored_events, quarantined_events), now_ns)
-
-    def _unreadable(self, error: WireError) -> None:
-        log.warning("durable.bad_control: %s", error)
-
-    def _corrected(self, sentence: str) -> None:
-        log.warning("durable.mistake: %s cannot use what it was sent: %s", self.address.url, sentence)
-
-    def _full(self) -> None:
-        log.warning("durable.control_full")

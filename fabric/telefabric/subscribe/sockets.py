@@ -1,4 +1,4 @@
-"""The sockets of a live subscriber: control, and what the broker sends under the token."""
+"""The sockets of subscribers: control, and what the broker sends under their token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
 from telefabric.peer.connection import Connection
-from telefabric.peer.sockets import receive
+from telefabric.peer.sockets import receive, receive_last
+from telefabric.subscribe.core.stalls import Arrivals
 from telefabric.wire import control
 
 log = library_logger("telefabric.subscribe")
@@ -19,12 +20,76 @@ log = library_logger("telefabric.subscribe")
 NS = 1_000_000_000
 
 
-class WatchSockets(Connection):
+class _TokenSockets(Connection):
     """Control DEALER, and the SUB that the token opens."""
+
+    _data: zmq.Socket[bytes] | None = None
+
+    def _listen(self, url: str, token: bytes, *, messages: int, buffer_bytes: int) -> None:
+        """On a new socket: what an old one still holds is of the past."""
+        if self._data is not None:
+            self._drop(self._data)
+        self._data = self._open(zmq.SUB)
+        self._data.set(zmq.RCVHWM, messages)
+        self._data.set(zmq.RCVBUF, buffer_bytes)
+        self._data.subscribe(token)
+        self._data.connect(url)
+
+
+class DurableSockets(_TokenSockets):
+    """Of a durable subscriber."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address, b"d")
+        self.instance: bytes | None = None
+        self.arrivals = Arrivals()
+
+    def subscribe(self, message: control.Attached) -> None:
+        """Listen under its token. Raises `WireError` when it names no place to listen at."""
+        url = self.address.resolve(message.endpoints.durable)
+        self._listen(url, message.token, messages=limits.DURABLE_HWM, buffer_bytes=limits.SOCKET_BUFFER_BYTES)
+        self.arrivals = Arrivals()
+        self.instance = message.instance
+
+    def silent(self, now_ns: int) -> bool:
+        """The broker does not speak, or what it sends does not arrive."""
+        return self.arrivals.stuck(now_ns) or super().silent(now_ns)
+
+    def receive_control(self, now_ns: int) -> list[control.Message]:
+        messages = super().receive_control(now_ns)
+        for message in messages:
+            if isinstance(message, control.Alive) and message.instance == self.instance:
+                self.arrivals.told(message.sent, now_ns)
+        return messages
+
+    def receive_data(self) -> bytes | None:
+        if self._data is None or self._data not in self._readable:
+            return None
+        data = receive_last(self._data)
+        if data is not None:
+            self.arrivals.arrived()
+        return data
+
+    def tell_stored(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
+        """With a heartbeat, when one is due."""
+        if self.beat_due(now_ns):
+            self.beat(control.DurableBeat(now_ns, stored_events, quarantined_events), now_ns)
+
+    def _unreadable(self, error: WireError) -> None:
+        log.warning("durable.bad_control: %s", error)
+
+    def _corrected(self, sentence: str) -> None:
+        log.warning("durable.mistake: %s cannot use what it was sent: %s", self.address.url, sentence)
+
+    def _full(self) -> None:
+        log.warning("durable.control_full")
+
+
+class WatchSockets(_TokenSockets):
+    """Of a live subscriber."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address, b"l", message_bytes_max=limits.STATUS_BYTES_MAX)
-        self._data: zmq.Socket[bytes] | None = None
         self._token: bytes | None = None
         self._data_heard_ns = time.monotonic_ns()
         self._status_due_ns = 0
@@ -34,13 +99,7 @@ class WatchSockets(Connection):
         if message.token == self._token:
             return False
         url = self.address.resolve(message.endpoints.watch or "")
-        if self._data is not None:
-            self._drop(self._data)
-        self._data = self._open(zmq.SUB)
-        self._data.set(zmq.RCVHWM, limits.LIVE_HWM)
-        self._data.set(zmq.RCVBUF, limits.LIVE_SOCKET_BYTES)
-        self._data.subscribe(message.token)
-        self._data.connect(url)
+        self._listen(url, message.token, messages=limits.LIVE_HWM, buffer_bytes=limits.LIVE_SOCKET_BYTES)
         self._token = message.token
         self._data_heard_ns = time.monotonic_ns()
         return True
