@@ -1,5 +1,6 @@
 """What is wrong with this machine or its broker: each check is a probe, and a verdict on what it saw.
 
-A verdict is a function of what was seen and does no input or output. Nothing is changed, and nothing is written but an
-empty file that is gone at once; at the broker it is one more live subscriber, of no run, for a second or three.
+A verdict is a function of what was seen and does no input or output; its sentences are in `sayings.toml`. Nothing is
+changed, and nothing is written but an empty file that is gone at once; at the broker it is one more live subscriber,
+of no run, for a second or three.
 """

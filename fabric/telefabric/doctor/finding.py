@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable
-from typing import NamedTuple
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -15,6 +17,17 @@ class Finding(NamedTuple):
     state: str
     sentence: str
     remedy: str = ""
+
+
+SAYINGS: dict[str, dict[str, list[str]]] = tomllib.loads(
+    files("telefabric.doctor").joinpath("sayings.toml").read_text("utf-8")
+)
+
+
+def say(check: str, what: str, /, **values: Any) -> Finding:
+    """What `sayings.toml` has for a check under a word, with these values in its sentence and remedy."""
+    state, *texts = SAYINGS[check][what]
+    return Finding(check, state, *(text.format(**values) for text in texts))
 
 
 def process_of(who: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from telefabric import __version__
-from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding, dotted, numbers
+from telefabric.doctor.finding import Finding, dotted, numbers, say
 
 PYTHON_MIN = (3, 11)
 ZMQ_MIN = (4, 3, 5)
@@ -28,59 +28,35 @@ DEBIAN_PACKAGES = {
 
 
 def judge_python(found: tuple[int, ...]) -> Finding:
-    if found < PYTHON_MIN:
-        return Finding(
-            "python", PROBLEM, f"Python {dotted(found)} is older than {dotted(PYTHON_MIN)}.",
-            "Install a newer one and make the environment again with it.",
-        )  # fmt: skip
-    return Finding("python", OK, f"Python {dotted(found)}, telefabric {__version__}.")
+    what = "old" if found < PYTHON_MIN else "fine"
+    return say("python", what, found=dotted(found), least=dotted(PYTHON_MIN), version=__version__)
 
 
 def judge_zmq(pyzmq: str, libzmq: tuple[int, ...]) -> Finding:
-    if libzmq < ZMQ_MIN:
-        return Finding(
-            "zmq", PROBLEM, f"libzmq {dotted(libzmq)} is older than {dotted(ZMQ_MIN)}, on which delivery was measured.",
-            "pip install -U --only-binary pyzmq pyzmq",
-        )  # fmt: skip
-    return Finding("zmq", OK, f"pyzmq {pyzmq} with libzmq {dotted(libzmq)}.")
+    what = "old" if libzmq < ZMQ_MIN else "fine"
+    return say("zmq", what, pyzmq=pyzmq, found=dotted(libzmq), least=dotted(ZMQ_MIN))
 
 
 def judge_sqlite(apsw: str | None, sqlite: tuple[int, ...]) -> Finding:
-    if apsw is None:
-        return Finding(
-            "sqlite", WARNING, "apsw is not installed: this machine can emit, and neither store nor read.",
-            "pip install 'telefabric[store]'",
-        )  # fmt: skip
-    if sqlite < SQLITE_MIN:
-        return Finding(
-            "sqlite", PROBLEM,
-            f"SQLite {dotted(sqlite)} can corrupt a busy store; {dotted(SQLITE_MIN)} or newer cannot.",
-            "pip install -U apsw",
-        )  # fmt: skip
-    return Finding("sqlite", OK, f"apsw {apsw} with SQLite {dotted(sqlite)}.")
+    what = "absent" if apsw is None else "old" if sqlite < SQLITE_MIN else "fine"
+    return say("sqlite", what, apsw=apsw, found=dotted(sqlite), least=dotted(SQLITE_MIN))
 
 
 def judge_qt(pyside: str | None, python: tuple[int, ...], missing: Sequence[str] | None) -> Finding:
     """`missing`: libraries that the system lacks; None when that could not be found out."""
     if pyside is None:
-        return Finding("qt", OK, "PySide6 is not installed; only telefabric gui needs it: 'telefabric[gui]'.")
+        return say("qt", "absent")
     if numbers(pyside) >= QT_END and python[:2] == (3, 11):
-        return Finding(
-            "qt", PROBLEM, f"PySide6 {pyside} on Python 3.11 aborts after some thousands of calls.",
-            "pip install 'PySide6-Essentials<6.12'",
-        )  # fmt: skip
-    if missing is None:
-        return Finding("qt", OK, f"PySide6 {pyside}; without ldd its system libraries were not looked at.")
-    if missing:
-        packages = sorted({DEBIAN_PACKAGES[name] for name in missing if name in DEBIAN_PACKAGES})
-        unknown = sorted(name for name in missing if name not in DEBIAN_PACKAGES)
-        remedy = f"sudo apt-get install {' '.join(packages)}" if packages else ""
-        others = f"install what brings {', '.join(unknown)}" if unknown else ""
-        return Finding(
-            "qt", WARNING, f"telefabric gui cannot open a window: the system lacks {', '.join(missing)}.",
-            "; ".join(part for part in (remedy, others) if part),
-        )  # fmt: skip
-    return Finding("qt", OK, f"PySide6 {pyside}, and all system libraries that it needs.")
+        return say("qt", "aborts", pyside=pyside)
+    if not missing:
+        return say("qt", "unknown" if missing is None else "fine", pyside=pyside)
+    packages = sorted({DEBIAN_PACKAGES[name] for name in missing if name in DEBIAN_PACKAGES})
+    unknown = sorted(name for name in missing if name not in DEBIAN_PACKAGES)
+    remedies = (
+        f"sudo apt-get install {' '.join(packages)}" if packages else "",
+        f"install what brings {', '.join(unknown)}" if unknown else "",
+    )
+    return say("qt", "lacks", missing=", ".join(missing), remedy="; ".join(filter(None, remedies)))
 
 
 def judge_display(pyside: str | None, platform: str, environ: Mapping[str, str]) -> Finding | None:
@@ -89,18 +65,15 @@ def judge_display(pyside: str | None, platform: str, environ: Mapping[str, str])
         return None
     for name in ("QT_QPA_PLATFORM", "WAYLAND_DISPLAY", "DISPLAY"):
         if environ.get(name):
-            return Finding("display", OK, f"{name} is {environ[name]}.")
-    return Finding(
-        "display", WARNING, "Neither DISPLAY nor WAYLAND_DISPLAY is set, so telefabric gui cannot open a window.",
-        "telefabric gui, on your desktop with this machine's ports forwarded (ssh -L), or log in with ssh -X",
-    )  # fmt: skip
+            return say("display", "fine", name=name, value=environ[name])
+    return say("display", "absent")
 
 
 def judge_others(versions: dict[str, str | None]) -> Finding:
     absent = [name for name, found in versions.items() if found is None]
     if absent:
-        return Finding("packages", PROBLEM, f"{' and '.join(absent)} cannot be found.", "pip install telefabric")
-    return Finding("packages", OK, ", ".join(f"{name} {found}" for name, found in versions.items()) + ".")
+        return say("packages", "absent", absent=" and ".join(absent))
+    return say("packages", "fine", versions=", ".join(f"{name} {found}" for name, found in versions.items()))
 
 
 def missing_libraries(ldd: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding, counted, size
+from telefabric.doctor.finding import Finding, counted, say, size
 
 WORKERS = 1_000
 FILES_A_WORKER = 3
@@ -32,79 +32,47 @@ def judge_open_files(soft: int, hard: int) -> Finding:
     """For a broker that is started from this shell."""
     needed = WORKERS * FILES_A_WORKER + FILES_OF_ITS_OWN
     if soft >= needed:
-        return Finding("open files", OK, f"The limit of {soft} open files is enough for {WORKERS} workers.")
+        return say("open files", "fine", soft=soft, workers=WORKERS)
     workers = max((soft - FILES_OF_ITS_OWN) // FILES_A_WORKER, 0)
     remedy = f"ulimit -n {needed}, in the shell that starts the broker"
     if hard < needed:
-        remedy = (
-            f"Raise the hard limit of {hard} first (LimitNOFILE= in a unit, /etc/security/limits.conf), then {remedy}"
-        )
-    state = WARNING if workers else PROBLEM
-    return Finding(
-        "open files", state, f"The limit of {soft} open files lets a broker serve {workers} workers.", remedy
-    )
+        unit = "LimitNOFILE= in a unit, /etc/security/limits.conf"
+        remedy = f"Raise the hard limit of {hard} first ({unit}), then {remedy}"
+    return say("open files", "few" if workers else "none", soft=soft, workers=workers, remedy=remedy)
 
 
 def judge_socket_buffers(receive: int | None, send: int | None) -> Finding | None:
     """The largest that a program may ask for; None when this system does not tell."""
     if receive is None or send is None:
         return None
-    low = {"net.core.rmem_max": receive, "net.core.wmem_max": send}
-    low = {name: most for name, most in low.items() if most < SOCKET_BYTES}
-    if low:
-        told = " and ".join(f"{name} is {size(most)}" for name, most in low.items())
-        return Finding(
-            "sockets", WARNING, f"{told}, and sockets here ask for {size(SOCKET_BYTES)}: far peers are slower.",
-            "sudo sysctl -w " + " ".join(f"{name}={4 * SOCKET_BYTES}" for name in low),
-        )  # fmt: skip
-    return Finding("sockets", OK, f"Sockets get the {size(SOCKET_BYTES)} of buffer that they ask for.")
+    both = {"net.core.rmem_max": receive, "net.core.wmem_max": send}
+    low = {name: most for name, most in both.items() if most < SOCKET_BYTES}
+    told = " and ".join(f"{name} is {size(most)}" for name, most in low.items())
+    raised = " ".join(f"{name}={4 * SOCKET_BYTES}" for name in low)
+    return say("sockets", "low" if low else "fine", low=told, asked=size(SOCKET_BYTES), raised=raised)
 
 
 def judge_ports_of_others(address: Address, low: int, high: int) -> Finding | None:
     """The ports that the system gives to any program that asks for one. None when a broker's are not among them."""
-    if address.port > high or address.port + 6 < low:
+    first, last = address.port, address.port + 6
+    if first > high or last < low:
         return None
-    return Finding(
-        "port range", WARNING,
-        f"Ports {address.port} to {address.port + 6} are among those that the system gives to any program "
-        f"({low} to {high}): one may be taken when the broker starts.",
-        f"telefabric up, with --listen tcp://127.0.0.1:PORT and a port below {low - 6}",
-    )  # fmt: skip
+    return say("port range", "among", first=first, last=last, low=low, high=high, below=low - 6)
 
 
 def judge_time(source: str, synchronised: bool | None, *, alone: bool) -> Finding | None:
     """`source`: the clock source, empty when unknown. `alone`: no other machine takes part, so its clock is right."""
     if source in SLOW_CLOCKS:
-        return Finding(
-            "time", WARNING, f"The clock of this machine is read from {source}, which makes each event dearer.",
-            "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource",
-        )  # fmt: skip
+        return say("time", "slow", source=source)
     if synchronised is None:
         return None
-    if not synchronised and not alone:
-        return Finding(
-            "time", WARNING, "Nothing keeps the clock of this machine right, and other machines take part.",
-            "sudo timedatectl set-ntp true",
-        )  # fmt: skip
-    if not synchronised:
-        return Finding(
-            "time", OK, "Nothing keeps the clock of this machine right, which matters only between machines."
-        )
-    return Finding("time", OK, "The clock of this machine is kept right (NTP).")
+    return say("time", "fine" if synchronised else "alone" if alone else "free")
 
 
 def judge_shm(total: int | None) -> Finding:
     if total is None:
-        return Finding(
-            "/dev/shm", WARNING, "There is no /dev/shm: pictures can only take the slow lane.",
-            "sudo mount -t tmpfs tmpfs /dev/shm",
-        )  # fmt: skip
-    if total < SHM_LOW_BYTES:
-        return Finding(
-            "/dev/shm", WARNING, f"/dev/shm holds {size(total)}, which is little for pictures.",
-            "docker run --shm-size=1g, or: sudo mount -o remount,size=1G /dev/shm",
-        )  # fmt: skip
-    return Finding("/dev/shm", OK, f"/dev/shm holds {size(total)}.")
+        return say("/dev/shm", "absent")
+    return say("/dev/shm", "little" if total < SHM_LOW_BYTES else "fine", total=size(total))
 
 
 class FolderSeen(NamedTuple):
@@ -117,23 +85,13 @@ class FolderSeen(NamedTuple):
 
 def judge_folder(check: str, variable: str, seen: FolderSeen) -> Finding:
     if seen.error:
-        return Finding(
-            check, PROBLEM, f"{seen.path} cannot be written: {seen.error}.",
-            f"Correct its rights, or set {variable} to a folder that can be.",
-        )  # fmt: skip
-    if seen.file_system in NETWORK_FILE_SYSTEMS:
-        return Finding(
-            check, PROBLEM,
-            f"{seen.path} is on a network file system ({seen.file_system}), on which memory maps and locks fail.",
-            f"Set {variable} to a folder on a local disk.",
-        )  # fmt: skip
+        what = "closed"
+    elif seen.file_system in NETWORK_FILE_SYSTEMS:
+        what = "network"
+    else:
+        what = "full" if seen.free < DISK_FULL_BYTES else "low" if seen.free < DISK_LOW_BYTES else "fine"
     free = f"{size(seen.free)} free on {seen.file_system or 'its disk'}"
-    if seen.free < DISK_LOW_BYTES:
-        state = PROBLEM if seen.free < DISK_FULL_BYTES else WARNING
-        return Finding(
-            check, state, f"{seen.path} has only {free}.", f"Make room, or set {variable} to another folder."
-        )
-    return Finding(check, OK, f"{seen.path} can be written, {free}.")
+    return say("folder", what, seen=seen, variable=variable, free=free)._replace(check=check)
 
 
 class SpoolsSeen(NamedTuple):
@@ -146,23 +104,14 @@ class SpoolsSeen(NamedTuple):
 
 
 def judge_spools(root: Path, seen: SpoolsSeen, address: Address) -> Finding:
-    left = seen.left
+    left = counted(len(seen.left), "spool")
     if seen.error:
-        return Finding("left spools", PROBLEM, f"{seen.error}.", "Set TELEFABRIC_SPOOL to the workers' folder.")
+        return say("left spools", "unknown", error=seen.error)
     if seen.closed:
-        ours = f"; {counted(len(left), 'spool')} of dead workers of yours wait there" if left else ""
-        return Finding(
-            "left spools", WARNING,
-            f"{counted(seen.closed, 'spool')} in {root} cannot be looked at, of another user{ours}.",
-            "telefabric doctor as that user, or set TELEFABRIC_SPOOL to a folder of your own.",
-        )  # fmt: skip
-    if not left:
-        return Finding("left spools", OK, f"No dead worker left a spool in {root}.")
-    return Finding(
-        "left spools", WARNING,
-        f"{counted(len(left), 'spool')} of dead workers wait in {root} ({size(sum(left))} on the disk).",
-        f"telefabric spool drain --connect {address.url}",
-    )  # fmt: skip
+        ours = f"; {left} of dead workers of yours wait there" if seen.left else ""
+        return say("left spools", "closed", closed=counted(seen.closed, "spool"), root=root, ours=ours)
+    what = "some" if seen.left else "none"
+    return say("left spools", what, root=root, left=left, size=size(sum(seen.left)), address=address)
 
 
 def file_system_of(path: Path, mounts: str) -> str:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from telefabric.address import Address
-from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding, process_of
+from telefabric.doctor.finding import Finding, process_of, say
 
 PORTS = {0: "control", 1: "data", 2: "live", 3: "durable", 4: "queries", 5: "tap", 6: "watch"}
 """A broker's sockets by their place above its own port."""
@@ -40,19 +40,9 @@ class NameSeen(NamedTuple):
 
 def judge_name(host: str, seen: NameSeen) -> Finding | None:
     """None for what is a number already."""
-    if not seen.addresses and host.startswith("["):
-        return Finding(
-            "name", PROBLEM, f"{host} is an IPv6 address, and this version serves and dials IPv4 only.",
-            "For this machine write 127.0.0.1 in its place; for another one its IPv4 address or its name",
-        )  # fmt: skip
     if not seen.addresses:
-        return Finding(
-            "name", PROBLEM, f"The name {host} cannot be resolved: {seen.error}.",
-            f"getent ahostsv4 {host} asks again; correct --connect or TELEFABRIC_CONNECT, or write numbers",
-        )  # fmt: skip
-    if host in seen.addresses:
-        return None
-    return Finding("name", OK, f"The name {host} is {', '.join(seen.addresses)}.")
+        return say("name", "ipv6" if host.startswith("[") else "unresolved", host=host, error=seen.error)
+    return None if host in seen.addresses else say("name", "fine", host=host, addresses=", ".join(seen.addresses))
 
 
 def judge_ports(
@@ -64,17 +54,13 @@ def judge_ports(
     """
     closed = {name: port for name, port in named.items() if seen[name].answer is not Answer.ZEROMQ}
     if not closed:
-        ports = ", ".join(f"{port} ({name})" for name, port in named.items())
-        return Finding("ports", OK, f"The broker's other ports can be reached: {ports}.")
+        return say("ports", "fine", ports=", ".join(f"{port} ({name})" for name, port in named.items()))
     ways: dict[str, list[str]] = {}
     for name, port in closed.items():
         ways.setdefault(seen[name].answer.value, []).append(f"{port} ({name})")
     told = "; ".join(f"{way} {', '.join(ports)}" for way, ports in ways.items())
-    return Finding(
-        "ports", PROBLEM if NEEDED & set(closed) else WARNING,
-        f"Port {address.port} answers, but not all of the broker's others: {told}.",
-        _wake(closed, owners or {}) or tunnel(address, control_port(address, named), named.values()),
-    )  # fmt: skip
+    remedy = _wake(closed, owners or {}) or tunnel(address, control_port(address, named), named.values())
+    return say("ports", "needed" if NEEDED & set(closed) else "some", port=address.port, closed=told, remedy=remedy)
 
 
 def _wake(closed: Mapping[str, int], owners: Mapping[int, str]) -> str:

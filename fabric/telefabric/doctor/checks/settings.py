@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding
+from telefabric.doctor.finding import Finding, say
 from telefabric.settings import FILE_NAME, SETTINGS
 
 
@@ -25,9 +25,8 @@ def judge_settings(seen: SettingsSeen) -> list[Finding]:
     if found:
         return found
     if not seen.sources:
-        return [Finding("settings", OK, "No setting is set: all are their defaults.")]
-    told = ", ".join(f"{name} ({source})" for name, source in seen.sources.items())
-    return [Finding("settings", OK, f"Set are {told}; the others are their defaults.")]
+        return [say("settings", "defaults")]
+    return [say("settings", "set", set=", ".join(f"{name} ({source})" for name, source in seen.sources.items()))]
 
 
 def _trouble(sentence: str) -> Finding:
@@ -35,20 +34,12 @@ def _trouble(sentence: str) -> Finding:
     what, separator, remedy = sentence.rpartition(": ")
     first = sentence.split(" ", 1)[0]
     if first in {one.variable for one in SETTINGS.values()}:
-        return Finding("settings", PROBLEM, f"{_one_line(sentence)}.", f"unset {first}, or export another value")
-    if separator and remedy.startswith("correct"):
-        return Finding("settings", PROBLEM, f"{_one_line(what)}.", remedy)
-    return Finding("settings", PROBLEM, f"{_one_line(sentence)}.", f"Correct {FILE_NAME}, or move it away")
+        what, remedy = sentence, f"unset {first}, or export another value"
+    elif not (separator and remedy.startswith("correct")):
+        what, remedy = sentence, f"Correct {FILE_NAME}, or move it away"
+    return say("settings", "malformed", sentence=" ".join(what.split()).rstrip("."), remedy=remedy)
 
 
 def _unknown(name: str) -> Finding:
     close = get_close_matches(name, [one.variable for one in SETTINGS.values()], 1)
-    return Finding(
-        "settings", WARNING,
-        f"{name} is set, and no setting is called so" + (f"; {close[0]} is one." if close else "."),
-        f"unset {name}" + (f", and export {close[0]}" if close else ""),
-    )  # fmt: skip
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")
+    return say("settings", "misspelt" if close else "unknown", name=name, close="".join(close))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telefabric import limits
-from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding, process_of, size
+from telefabric.doctor.finding import Finding, process_of, say, size
 
 STORE = "telemetry.sqlite"
 STORE_LOG = f"{STORE}-wal"
@@ -47,44 +47,31 @@ def judge_store_file(seen: StoreFileSeen | None) -> Finding | None:
     if seen is None:
         return None
     if seen.error:
-        return Finding(
-            "store file",
-            PROBLEM,
-            f"{seen.path} cannot be read: {seen.error}.",
-            f"ls -l {seen.path}; correct its rights",
-        )
+        return say("store file", "unreadable", path=seen.path, error=seen.error)
     if seen.log_bytes and not _names_a_program(seen.head):
-        return Finding("store file", OK, f"{seen.path} has just been made: its head is still in its log.")
+        return say("store file", "new", path=seen.path)
     if not seen.file_bytes:
-        return Finding("store file", OK, f"{seen.path} is empty; a store makes something of it.")
+        return say("store file", "empty", path=seen.path)
     return _judge_head(seen)
 
 
 def _judge_head(seen: StoreFileSeen) -> Finding:
-    path, restore = seen.path, f"mv {seen.path} {seen.path}.bad, its -wal and -shm too, and put a backup there"
     if len(seen.head) < HEAD_BYTES or not seen.head.startswith(_MAGIC):
-        return Finding("store file", PROBLEM, f"{path} is no database, or damaged at its head.", restore)
-    page, pages = _int(seen.head, _PAGE, ">H"), _int(seen.head, _PAGES)
+        return say("store file", "no database", path=seen.path)
+    page, pages, version = _int(seen.head, _PAGE, ">H"), _int(seen.head, _PAGES), _int(seen.head, _VERSION)
     page = 65_536 if page == 1 else page
     if page < 512 or page & (page - 1):
-        return Finding("store file", PROBLEM, f"{path} is damaged at its head: pages of {page} bytes.", restore)
-    if not _names_a_program(seen.head) or _int(seen.head, _APPLICATION) != APPLICATION_ID:
-        return Finding(
-            "store file", PROBLEM, f"{path} is a database of another program.",
-            f"mv {path} to where it belongs, or set TELEFABRIC_DATA to another folder",
-        )  # fmt: skip
-    version = _int(seen.head, _VERSION)
-    if version > VERSION:
-        return Finding(
-            "store file", PROBLEM,
-            f"{path} was written by a newer version (store version {version}, this program reads up to {VERSION}).",
-            "pip install -U telefabric",
-        )  # fmt: skip
-    if not seen.log_bytes and seen.file_bytes < page * pages:
-        return Finding(
-            "store file", PROBLEM, f"{path} is cut short: {size(seen.file_bytes)} of {size(page * pages)}.", restore
-        )
-    return Finding("store file", OK, f"{path} is a store of version {version}, {size(seen.file_bytes)}.")
+        what = "damaged"
+    elif not _names_a_program(seen.head) or _int(seen.head, _APPLICATION) != APPLICATION_ID:
+        what = "foreign"
+    elif version > VERSION:
+        what = "newer"
+    else:
+        what = "short" if not seen.log_bytes and seen.file_bytes < page * pages else "fine"
+    return say(
+        "store file", what, path=seen.path, page=page, version=version, ours=VERSION, size=size(seen.file_bytes),
+        whole=size(page * pages),
+    )  # fmt: skip
 
 
 def judge_store_open(path: Path, seen: StoreOpenSeen | None, attached: bool | None) -> Finding | None:
@@ -92,24 +79,12 @@ def judge_store_open(path: Path, seen: StoreOpenSeen | None, attached: bool | No
     if seen is None:
         return None
     if seen.others:
-        numbers = " ".join(seen.others)
-        return Finding(
-            "store writers", WARNING,
-            f"{', '.join(seen.others.values())} has {path} open for writing, which is the store's alone.",
-            f"ps -fp {numbers.replace(' ', ',')}; end it, or open the file for reading",
-        )  # fmt: skip
+        others = ", ".join(seen.others.values())
+        return say("store writers", "others", others=others, path=path, numbers=",".join(seen.others))
     if seen.owner is None:
         return None
-    if seen.is_stopped:
-        told = f"{seen.owner} writes {path} and is stopped: it stores nothing, and another store cannot open it."
-        return Finding("store writers", WARNING, told, _wake(seen.owner))
-    if attached is False:
-        return Finding(
-            "store writers", WARNING,
-            f"{seen.owner} writes {path} and is not attached to this broker: another store cannot open it.",
-            f"ps -fp {process_of(seen.owner)} shows its broker; end it, or name another --data",
-        )  # fmt: skip
-    return Finding("store writers", OK, f"{path} is written by {seen.owner}, and nobody else.")
+    what = "stopped" if seen.is_stopped else "elsewhere" if attached is False else "fine"
+    return say("store writers", what, seen=seen, path=path, wake=_wake(seen.owner), number=process_of(seen.owner))
 
 
 def judge_holder(path: Path, seen: StoreOpenSeen | None) -> str:
@@ -137,12 +112,7 @@ def judge_store_log(log: Path, log_bytes: int) -> Finding | None:
     """`log`: the write-ahead log beside the store. None when there is none, or a short one."""
     if log_bytes <= limits.LOG_BYTES_LONG:
         return None
-    return Finding(
-        "store log", WARNING,
-        f"{log} has grown to {size(log_bytes)}: a process reads the store and does not end; "
-        f"at {size(limits.LOG_BYTES_MAX)} the store waits for it.",
-        f"lsof {log} names who has it open; end what reads on and on.",
-    )  # fmt: skip
+    return say("store log", "long", log=log, size=size(log_bytes), most=size(limits.LOG_BYTES_MAX))
 
 
 def _names_a_program(head: bytes) -> bool:

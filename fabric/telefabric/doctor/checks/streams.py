@@ -13,7 +13,7 @@ from telefabric.broker.core.hops import Hop
 from telefabric.broker.core.status import BROKER, LIVE, WORKER
 from telefabric.doctor.absent import remedy
 from telefabric.doctor.checks.service import CLOCK_OFF_S, ROUND_TRIP_SLOW_S
-from telefabric.doctor.finding import OK, WARNING, Finding, counted
+from telefabric.doctor.finding import Finding, counted, say
 
 _UPDATE = "pip install -U telefabric, on workers and broker alike"
 _NETWORK = "telefabric doctor --connect {url}, on the workers' machines, looks at their way here"
@@ -69,36 +69,23 @@ def judge_streams(address: Address, status: Mapping[str, Any], holder: str = "")
         if hop is not None:
             behind.setdefault(hop, []).append(stream)
     if not behind:
-        return [Finding("streams", OK, f"{counted(len(streams), 'stream')}, none behind.")] if streams else []
+        return [say("streams", "fine", streams=counted(len(streams), "stream"))] if streams else []
     rows = [_behind(address, hop, found, len(streams)) for hop, found in behind.items()]
     absent = {f"streams: {name}": remedy(address, [name], holder) for name in status.get("absent", ())}
     return [row._replace(remedy=absent.get(row.check, row.remedy)) for row in rows]
 
 
 def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], total: int) -> Finding:
-    many = f"{len(found)} of {counted(total, 'stream')}"
-    names = _names([f"{one['run_id']}/{one['worker_id']}" for one in found])
-    hosts = _names(sorted({one.get("host") or "its machine" for one in found}))
-    if hop == WORKER:
-        silent_s = max(one.get("silent_s", 0.0) for one in found)
-        return Finding(
-            "streams: worker", WARNING,
-            f"For {silent_s:.0f} s no word has come of {many}, whose worker is stopped or gone: {names}.",
-            f"On {hosts}: kill -CONT PID wakes a stopped one; telefabric spool drain --connect {address.url} sends "
-            "what one that is gone has left",
-        )  # fmt: skip
     lacks = [row for one in found for row in _hops(one) if row.name == hop and row.is_behind]
-    for_s, events = max((row.behind_s for row in lacks), default=0.0), sum(row.behind for row in lacks)
-    is_live = any(row.path == LIVE for row in lacks)
-    advice = f"iostat -x 1, where {hop} runs, shows whether its disk is busy; telefabric status shows it catch up"
-    if hop == BROKER:
-        advice = f"telefabric doctor --connect {address.url}, on {hosts}, looks at the way from there"
-    elif is_live:
-        advice = f"Close {hop}, or let it ask for less; nobody else waits for it"
-    return Finding(
-        f"streams: {hop}", WARNING,
-        f"{many} behind at {hop}, by {counted(events, 'event')}, for up to {for_s:.0f} s: {names}.", advice,
-    )  # fmt: skip
+    what = hop if hop in (WORKER, BROKER) else "live" if any(row.path == LIVE for row in lacks) else "durable"
+    return say(
+        "streams", what, address=address, hop=hop, many=f"{len(found)} of {counted(total, 'stream')}",
+        names=_names([f"{one['run_id']}/{one['worker_id']}" for one in found]),
+        hosts=_names(sorted({one.get("host") or "its machine" for one in found})),
+        silent_s=max(one.get("silent_s", 0.0) for one in found),
+        for_s=max((row.behind_s for row in lacks), default=0.0),
+        events=counted(sum(row.behind for row in lacks), "event"),
+    )._replace(check=f"streams: {hop}")  # fmt: skip
 
 
 def _hops(stream: Mapping[str, Any]) -> list[Hop]:
@@ -111,28 +98,22 @@ def judge_worker_clocks(status: Mapping[str, Any]) -> Finding | None:
     measured = [one for one in status.get("streams", ()) if one.get("clock_offset_ms") is not None]
     if not measured:
         return None
-    off = max(measured, key=lambda one: abs(one["clock_offset_ms"]) - (one.get("round_trip_ms") or 0) / 2)
-    offset_ms, slowest_ms = off["clock_offset_ms"], max(one.get("round_trip_ms") or 0.0 for one in measured)
-    if abs(offset_ms) - (off.get("round_trip_ms") or 0) / 2 > CLOCK_OFF_S * 1000:
-        way = "ahead of" if offset_ms < 0 else "behind"
-        return Finding(
-            "worker clocks", WARNING,
-            f"The clock of {off['worker_id']} is {abs(offset_ms) / 1000:.1f} s {way} the broker's: "
-            "times of its runs look wrong, order does not.",
-            f"sudo timedatectl set-ntp true, on {off.get('host') or 'its machine'}",
-        )  # fmt: skip
-    if slowest_ms > ROUND_TRIP_SLOW_S * 1000:
-        far = max(measured, key=lambda one: one.get("round_trip_ms") or 0.0)
-        return Finding(
-            "worker clocks", WARNING, f"{far['worker_id']} hears the broker only after {slowest_ms:.0f} ms.",
-            f"telefabric doctor, on {far.get('host') or 'its machine'}, looks at its way to the broker",
-        )  # fmt: skip
-    workers = len({one["worker_id"] for one in measured})
-    return Finding(
-        "worker clocks", OK,
-        f"The clocks of {counted(workers, 'worker')} are within {abs(offset_ms):.1f} ms, "
-        f"round trips within {slowest_ms:.1f} ms.",
+    off = max(measured, key=lambda one: abs(one["clock_offset_ms"]) - _trip_ms(one) / 2)
+    far = max(measured, key=_trip_ms)
+    offset_ms, slowest_ms = off["clock_offset_ms"], _trip_ms(far)
+    if abs(offset_ms) - _trip_ms(off) / 2 > CLOCK_OFF_S * 1000:
+        what, worst = "off", off
+    else:
+        what, worst = "far" if slowest_ms > ROUND_TRIP_SLOW_S * 1000 else "fine", far
+    return say(
+        "worker clocks", what, worker=worst["worker_id"], host=worst.get("host") or "its machine",
+        way="ahead of" if offset_ms < 0 else "behind", off_s=abs(offset_ms) / 1000, off_ms=abs(offset_ms),
+        slowest_ms=slowest_ms, workers=counted(len({one["worker_id"] for one in measured}), "worker"),
     )  # fmt: skip
+
+
+def _trip_ms(stream: Mapping[str, Any]) -> float:
+    return stream.get("round_trip_ms") or 0.0
 
 
 def judge_refusals(address: Address, status: Mapping[str, Any]) -> list[Finding]:
@@ -145,16 +126,16 @@ def judge_refusals(address: Address, status: Mapping[str, Any]) -> list[Finding]
     found = [_refused(address, reason, count, last) for reason, count in counts.items() if reason not in USUAL]
     usual = [f"{count} {USUAL[reason]}" for reason, count in counts.items() if reason in USUAL]
     if usual:
-        told = f"What the broker refused as restarts and peers that go leave it: {', '.join(usual)}."
-        return [*found, Finding("refusals", OK, told)]
-    return found or [Finding("refusals", OK, "The broker has refused no message.")]
+        found.append(say("refusals", "usual", usual=", ".join(usual)))
+    return found or [say("refusals", "none")]
 
 
 def _refused(address: Address, reason: str, count: int, last: Mapping[str, Mapping[str, Any]]) -> Finding:
     meaning, remedy = REFUSALS.get(reason, (f"a message, as {reason!r}", _UPDATE))
     times = "once" if count == 1 else f"{count} times"
-    told = f"Refused {times} since the broker's start: {meaning}.{_last(last.get(reason))}"
-    return Finding(f"refusals: {reason}", WARNING, told, remedy.format(url=address.url))
+    told, todo = _last(last.get(reason)), remedy.format(url=address.url)
+    found = say("refusals", "some", times=times, meaning=meaning, last=told, remedy=todo)
+    return found._replace(check=f"refusals: {reason}")
 
 
 def _last(mistake: Mapping[str, Any] | None) -> str:
