@@ -785,7 +785,7 @@ def test_a_part_without_a_form_goes_alone_and_is_named_by_its_path(
     }  # fmt: skip
     assert worker.problems == dict.fromkeys(names, 1)
     said = " ".join(record.message for record in caplog.records)
-    assert all(f"{name} goes without its value" in said for name in names)
+    assert all(f"{name} has no value" in said for name in names)
     started, step, line, metric, episode = spooled(worker)
     assert values.decode(started.metadata) == {"obs": [{"y": 1}], "good": 1}
     assert values.decode(step.action) == [1, None, 3]

@@ -62,7 +62,7 @@ class Problems:
         if not self.counts["frame.thinned"]:
             log.warning(
                 "worker.frames_thinned: running episodes have more frames than %d MiB: of the largest every second one "
-                "goes (told once; counted in worker.problems)",
+                "is left out (logged once; counted in worker.problems)",
                 mib,
             )
         self.counts["frame.thinned"] = frames
@@ -74,7 +74,7 @@ class Problems:
             except IndexError:  # another thread says it
                 return
             log.warning(
-                "worker.value_left_out: %s goes without its value: %s (told once; counted in worker.problems)",
+                "worker.value_left_out: %s has no value: %s (logged once; counted in worker.problems)",
                 name,
                 why,
             )
