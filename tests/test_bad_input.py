@@ -246,8 +246,8 @@ def _make(kind: str, path: Path) -> None:
         ("newer", f"was written by a newer version (store version {VERSION + 1}, this", "pip install -U telefabric"),
         ("hollow", "is damaged", "move it"),
         ("negative", "is damaged", "--data"),
-        ("folder", "is no file", "--data"),
-        ("pipe", "is no file", "--data"),
+        ("folder", "is not a file", "--data"),
+        ("pipe", "is not a file", "--data"),
     ],
 )
 def test_a_file_that_is_no_store_of_ours(kind: str, why: str, remedy: str, tmp_path: Path) -> None:

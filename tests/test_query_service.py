@@ -352,6 +352,6 @@ def test_an_answer_in_other_words_is_one_sentence(path: Path) -> None:
     with (
         query_behind_broker(path) as broker,
         RemoteReader(broker) as reader,
-        pytest.raises(StoreError, match="answers in words of another version"),
+        pytest.raises(StoreError, match="answers in the protocol of another version"),
     ):
         reader._ask(query.Runs(None, 0, 1), query.Page[query.StoredEvent])

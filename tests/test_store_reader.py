@@ -555,7 +555,7 @@ def test_an_overview_is_of_a_run_or_a_stream_and_a_range(path: Path, opener: Ope
 
 # -- what cannot be asked ----------------------------------------------------------------------------------------
 def test_a_question_that_makes_no_sense_is_the_callers_fault(books: Reader) -> None:
-    with pytest.raises(UsageError, match=r"'dance' is no kind of stored event; there are: episode, "):
+    with pytest.raises(UsageError, match=r"'dance' is not a kind of stored event; the kinds are: episode, "):
         books.events(kinds=["step", "dance"])
     with pytest.raises(UsageError, match="cannot have -1 rows"):
         books.events(limit=-1)

@@ -57,7 +57,7 @@ class Address(NamedTuple):
             return Address.parse(url).url
         except UsageError:
             raise WireError(
-                "bad_endpoint", f"{self.url} names {endpoint[:80]!r} as an endpoint, which is none"
+                "bad_endpoint", f"{self.url} names {endpoint[:80]!r} as an endpoint, which is not valid"
             ) from None
 
     def require_loopback(self) -> None:

@@ -18,9 +18,12 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
 
 
 @click.command()
-@click.option("--connect", metavar="URL", help="The broker to show; the one that the environment names by default.")
+@click.option("--connect", metavar="URL", help="The broker to show; by default the one that the environment names.")
 @click.option(
-    "--store", type=click.Path(path_type=Path), metavar="FILE", help="Show this store file, or folder of one."
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Show this store file, or the store in this folder.",
 )
 @click.option("--policy", metavar="POLICY", help=settings.SETTINGS["policy"].option_help)
 @click.option(
@@ -28,7 +31,7 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
     type=click.Choice(["dark", "light", "auto"]),
     default="auto",
     show_default=True,
-    help="Colours; auto is as the desktop is.",
+    help="Colours; auto follows the desktop.",
 )
 @click.option(
     "--screenshot", type=click.Path(path_type=Path), hidden=True, help="Save a picture of the window and quit."
@@ -46,7 +49,7 @@ def gui(
     size: str | None,
     tied: bool,
 ) -> None:
-    """Open the window: runs as they go, and what is stored of them.
+    """Open the client: runs as they happen, and their stored events.
 
     \b
     Examples:
@@ -75,7 +78,7 @@ def _size(given: str | None) -> tuple[int, int] | None:
         return None
     width, _, height = given.partition("x")
     if not (width.isdigit() and height.isdigit()):
-        raise UsageError(f"{given} is no size: give width and height, such as 1440x900")
+        raise UsageError(f"{given} is not a size: give width and height, such as 1440x900")
     return int(width), int(height)
 
 

@@ -1,4 +1,4 @@
-"""What the health dock says of each part on the way of an event, from what the feed knows."""
+"""The health dock's text for each part on an event's way, from what the feed knows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from telefabric_gui.views.details import Part
 BEHIND_MAX_S = 2.0
 """Live events older than this are not live any more."""
 _TOLD_MAX, _TOLD_CHARACTERS = 60, 200
-"""Of what a user told of a run: how many values are listed, and how much of each."""
+"""Of a run's metadata: the number of values that are listed, and the characters of each."""
 _TONES = {
     LinkState.CONNECTING: "warning", LinkState.LIVE: "good", LinkState.HISTORY: "warning", LinkState.FILE: "good",
     LinkState.UNREACHABLE: "error", LinkState.REFUSED: "error",
@@ -30,7 +30,7 @@ def words_of(connection: Connection) -> str:
     return {
         LinkState.CONNECTING: "Connecting",
         LinkState.LIVE: "Connected, live",
-        LinkState.HISTORY: "Connected to the store alone",
+        LinkState.HISTORY: "Connected to the store only",
         LinkState.FILE: "Reading a store file",
         LinkState.UNREACHABLE: "Not reachable",
         LinkState.REFUSED: "Refused",
@@ -43,7 +43,7 @@ def is_file(connection: Connection) -> bool:
 
 
 def place_of(connection: Connection) -> str:
-    """Whom one is connected to, short: host and port, or a file's name."""
+    """The short address: host and port, or a file's name."""
     address = connection.address
     if "://" in address:
         return address.split("://", 1)[1].split("?", 1)[0]
@@ -103,7 +103,7 @@ def figures_of(controller: Controller, redraw_s: float) -> list[tuple[str, str, 
 
 
 def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
-    """Name, state and what the user told about the run."""
+    """Name, state and metadata of the run."""
     if run is None:
         return []
     pairs = [("run", run.run_id), ("state", run.state), ("mode", run.control_mode)]
@@ -127,7 +127,7 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
 
 
 def memory_bytes() -> int:
-    """Memory of this process; 0 where the system does not tell."""
+    """Memory of this process; 0 if the system does not show it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -144,16 +144,16 @@ def _worker(connection: Connection, run: RunView) -> Part:
         return Part("Worker", figure, short(run.reason or run.state, _TOLD_CHARACTERS), "error")
     words = f"{plural(run.workers, 'worker')}, {run.state}" if known else run.state
     if known and run.behind_at == "worker":
-        return Part("Worker", figure, f"{words}: does not get across what it emits", "warning")
+        return Part("Worker", figure, f"{words}: its events do not reach the broker", "warning")
     done = run.state in ("completed", "cancelled")
     return Part("Worker", figure, words, "faint" if done or run.state == "pending" else "good")
 
 
 def _store(connection: Connection, run: RunView | None) -> Part:
-    """What of the shown run is stored, by the broker's word."""
+    """How much of the shown run is stored, as the broker reports it."""
     stored = f"{count(run.emitted - run.backlog)} stored" if run and run.emitted else ""
     if connection.absent:
-        words = "Not attached to the broker: workers keep what they emit. Start it: telefabric store"
+        words = "Not attached to the broker: events wait in the workers' spools. Start it: telefabric store"
         return Part("Store", stored, words, "warning")
     if connection.sentence:
         return Part("Store", stored, connection.sentence, "warning")
@@ -181,5 +181,5 @@ def _client(controller: Controller) -> Part:
     if dropped:
         return Part("This client", shown, f"{count(dropped)} dropped on the live path", "warning")
     if skipped:
-        return Part("This client", shown, f"{count(skipped)} older left in the store", "faint")
+        return Part("This client", shown, f"{count(skipped)} older only in the store", "faint")
     return Part("This client", shown, "keeps up", "good")

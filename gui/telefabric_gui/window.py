@@ -37,14 +37,14 @@ from telefabric_gui.views.topbar import TopBar
 DETAILS_FROM_PX = 1280
 """Below this width the right dock starts collapsed."""
 _DETAILS_TICKS = 4
-"""Nobody reads figures that change twenty times a second."""
+"""Figures that change twenty times a second cannot be read."""
 _SLOW_TICKS = 10
-"""What changes slowly, such as sparklines and memory, is looked at every so many ticks."""
+"""Slow figures, such as sparklines and memory, are updated once per this many ticks."""
 _KEYS = (
-    ("F, End", "follow: everything to the newest"),
-    ("P", "pause: hold everything as it is"),
+    ("F, End", "follow: show the newest events"),
+    ("P", "pause: freeze the view"),
     ("Space", "pause, and follow again"),
-    ("Esc", "let go of the chosen step"),
+    ("Esc", "unselect the chosen step"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
     ("Ctrl+Tab", "next tab"),
@@ -146,7 +146,7 @@ class MainWindow(QMainWindow):
     # -- what the user does --------------------------------------------------------------------------------------
 
     def open_run(self, run_id: str) -> None:
-        """Watch a run; to its first tab when it has one."""
+        """Watch a run, and show its first tab when it has one."""
         self.controller.watch(run_id)
         for key, tab in self._tabs.items():
             if key.run_id == run_id:
@@ -155,7 +155,7 @@ class MainWindow(QMainWindow):
         self._show_centre()
 
     def follow(self) -> None:
-        """Show what comes as it comes, the newest in sight."""
+        """Follow new events, with the newest in sight."""
         self.controller.set_paused(False)
         if page := self.page:
             page.follow()
@@ -255,7 +255,7 @@ class MainWindow(QMainWindow):
         self._refresh_page()
 
     def _choose_stream(self, tab: Tab) -> None:
-        """Show the stream that was chosen, else the newest; while one has paused, another only for one that is gone."""
+        """Show the chosen stream, else the newest; while paused, change only from a stream that is gone."""
         tracks = self.controller.tracks_of(tab.track.key)
         if not (self.controller.paused and tab.track in tracks and tab.chosen is None):
             tab.show_track(tab.chosen or tracks[0])

@@ -233,7 +233,7 @@ def _descr(dtype: Any) -> Any:
     """A dtype as numpy describes it: tuples where MessagePack has arrays."""
     if isinstance(dtype, str):
         if not _DTYPE.fullmatch(dtype):
-            raise ValueError(f"{dtype!r} is no dtype")
+            raise ValueError(f"{dtype!r} is not a dtype")
         return dtype
     return [
         (tuple(name) if isinstance(name, list) else name, _descr(kind), *(tuple(part) for part in shape))

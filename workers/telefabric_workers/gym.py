@@ -178,7 +178,7 @@ class _Teller:
             _copies_told = True
             log.warning(
                 "worker.copy_silent: a deep copy of a recorded environment records nothing: "
-                "wrap it again, with an env_index of its own, to record it too (told once)"
+                "wrap it again, with an env_index of its own, to record it too (logged once)"
             )
         teller = copy(self)
         teller.worker = cast("Worker", _Nobody())

@@ -178,7 +178,7 @@ class Lifetime(Emitter):
     def _last_event(self, outcome: str, reason: str | None) -> RunCompleted:
         if outcome not in _OUTCOMES:
             words = ", ".join(_OUTCOMES)
-            self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is none of {words}")])
+            self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is not one of {words}")])
             outcome, reason = "failed", reason or f"ended as {text(outcome)!r}"
         event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
         self._make_plain(event)

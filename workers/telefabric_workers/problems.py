@@ -64,7 +64,7 @@ class Problems:
         if not self.counts["frame.thinned"]:
             log.warning(
                 "worker.frames_thinned: running episodes have more frames than %d MiB: of the largest every second one "
-                "goes (told once; counted in worker.problems)",
+                "is left out (logged once; counted in worker.problems)",
                 mib,
             )
         self.counts["frame.thinned"] = frames
@@ -76,7 +76,7 @@ class Problems:
             except IndexError:  # another thread says it
                 return
             what = "" if name.startswith(_NO_VALUES) else " was left out"
-            log.warning("worker.value_left_out: %s%s: %s (said once; counted in worker.problems)", name, what, why)
+            log.warning("worker.value_left_out: %s%s: %s (logged once; counted in worker.problems)", name, what, why)
 
     def forked(self) -> None:
         """In a forked child: a thread that is not here may hold the lock."""

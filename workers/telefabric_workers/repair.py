@@ -107,7 +107,7 @@ def real(value: Any) -> float:
         return float(value)
     value = _single(value)
     if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
-        raise TypeError("a complex number is no real one")  # numpy's would lose its imaginary part without a word
+        raise TypeError("a complex number is not a real number")  # numpy's would lose its imaginary part without a word
     return float(value)
 
 
@@ -175,7 +175,7 @@ def name_of(given: str) -> str:
 def _mode(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value in CONTROL_MODES):
         return value
-    raise ValueError(f"{value!r} is none of {', '.join(sorted(CONTROL_MODES))}")
+    raise ValueError(f"{value!r} is not one of {', '.join(sorted(CONTROL_MODES))}")
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -83,7 +83,7 @@ def pack_superblock(block: Superblock) -> bytes:
 def parse_superblock(data: bytes, file_bytes: int) -> Superblock:
     """Raises `WireError` for whatever is no ring file of this major version that fits into `file_bytes`."""
     if len(data) < SUPERBLOCK_BYTES or data[: len(MAGIC)] != MAGIC:
-        raise WireError("not_ours", "the file is no frame ring")
+        raise WireError("not_ours", "the file is not a frame ring")
     _, major, _, page, *fields = _SUPERBLOCK.unpack_from(data)
     if major != MAJOR:
         raise WireError("version", f"the ring has layout {major}, this program reads {MAJOR}: install one version")

@@ -99,7 +99,7 @@ def _allocate(descriptor: int, size: int) -> None:
         status = os.statvfs(descriptor)
         free = status.f_bavail * status.f_frsize
         if size > limits.RING_SHARE_OF_FREE * free:
-            raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, of which it would take too much")
+            raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, and the ring would take too much of that")
         os.posix_fallocate(descriptor, 0, size)
     else:
         os.truncate(descriptor, size)

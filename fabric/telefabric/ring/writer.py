@@ -236,7 +236,7 @@ class RingWriter:
             self._tell_stats()
             if not segment.linked():
                 log.warning(
-                    "fastlane.unlinked: %s was removed, so it is made anew (systemd does so at the end of a login: "
+                    "fastlane.unlinked: %s was removed; a new one is made (systemd removes it at the end of a login: "
                     "loginctl enable-linger)", segment.path,
                 )  # fmt: skip
                 self._make_again(segment.block.capacity)

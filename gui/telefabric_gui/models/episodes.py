@@ -19,7 +19,7 @@ class EpisodeTable(EventTable):
         Column("EP", 6, True, "Episode"),
         Column("RETURN", 8, True, "Sum of the rewards"),
         Column("LENGTH", 7, True, "Steps"),
-        Column("END", 10, False, "Why it ended", _tone),
+        Column("END", 10, False, "Reason of its end", _tone),
         Column("SEED", 6, True, "Seed of its reset"),
         Column("MODE", 7, False, "Who acted", lambda mode: "dim"),
         Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),

@@ -1,4 +1,4 @@
-"""The list of runs, with what a row of it shows."""
+"""The list of runs, and the data of its rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunRow(NamedTuple):
 
 
 def state_words(run: RunView) -> str:
-    """State of a run, with for how long it has been silent."""
+    """State of a run, and how long it has been silent."""
     if run.state == "stalled" and run.silent_s is not None:
         return f"stalled {duration(run.silent_s)}"
     return run.state
@@ -49,13 +49,13 @@ def explained(run: RunView) -> str:
     """State of a run in a sentence or two, for its tooltip."""
     lines = [f"{run.run_id}: {state_words(run)}" + (f", {short(run.reason, 200)}" if run.reason else "")]
     if run.state == "stalled":
-        lines.append(f"Nothing from it for {duration(run.silent_s or 0)}. What it sent is kept.")
+        lines.append(f"Silent for {duration(run.silent_s or 0)}. All received events are kept.")
     if run.state == "lost":
-        lines.append("What came of it is kept. It goes on here if its worker speaks again.")
+        lines.append("All received events are kept. The run continues here if its worker is heard again.")
     if run.state == "revived":
-        lines.append("It had been silent, and speaks again.")
+        lines.append("It was silent, and is heard again.")
     if run.state == "idle":
-        lines.append("Its worker is well and has emitted nothing for ten seconds.")
+        lines.append("Its worker is alive and has emitted nothing for ten seconds.")
     if run.backlog:
         lines.append(f"{plural(run.backlog, 'event')} wait on its machine to be stored.")
     if run.started_ns:
@@ -113,7 +113,7 @@ class RunList(QAbstractListModel):
 
 
 def spark(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """A few points between 0 and 1 that show how a series went."""
+    """A few points between 0 and 1: the shape of a series."""
     if len(values) < 2:
         return ()
     means = thinned(values / unit_of(values), _SPARK_POINTS)

@@ -20,9 +20,9 @@ class StepTable(EventTable):
         Column("SEQ", 9, True, "Number of the event in its stream"),
         Column("EP", 6, True, "Episode"),
         Column("STEP", 5, True, "Step within the episode; its reset comes before the first"),
-        Column("ACTION", 7, False, "What the agent did"),
+        Column("ACTION", 7, False, "The agent's action"),
         Column("REWARD", 7, True),
-        Column("OBS", 8, False, "Observation: what the agent saw after the action"),
+        Column("OBS", 8, False, "Observation after the action"),
         Column("END", 10, False, "Whether the episode ended with this step"),
         Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
     )

@@ -1,4 +1,4 @@
-"""What stands in the centre while there is nothing to show: what is, and the next command to type."""
+"""The centre of the window while there is nothing to show: the situation, and the next command to type."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
     if link is LinkState.CONNECTING:
         return Situation("Connecting", f"To {address} …" if address else "…")
     if link is LinkState.REFUSED:
-        return Situation("Refused", connection.sentence or f"{address} does not let this client in.")
+        return Situation("Refused", connection.sentence or f"{address} refuses this client.")
     if link is LinkState.UNREACHABLE:
         if "://" in address:
             return Situation("Not reachable", connection.sentence, "telefabric up")
         return Situation("No store to read", connection.sentence, _demo(address))
     if waiting_for is not None:
-        return Situation("Waiting for the first step", f"{waiting_for} is known, and has told no step yet.")
+        return Situation("Waiting for the first step", f"{waiting_for} has begun, and has emitted no step yet.")
     if runs:
         return Situation("Choose a run", "Click one in the list, or move there with the arrow keys and press Enter.")
     if link is LinkState.FILE:
         return Situation(
-            "No run yet", "This store is empty. To fill it with a small run that really learns:", _demo(address)
+            "No run yet", "This store is empty. Fill it with a small run that really learns:", _demo(address)
         )
     return Situation(
         "No run yet",
-        "The broker is there, and no worker has said anything. Start one:",
+        "The broker runs, and no worker has connected yet. Start one:",
         f"TELEFABRIC_CONNECT={shlex.quote(address)} python -m telefabric_workers.demo.frozenlake",
     )
 

@@ -31,7 +31,7 @@ from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 
 CHART_TICKS = 4
-"""The chart is drawn at every so many ticks."""
+"""The chart is drawn once per this many ticks."""
 _RETURN = "Episode return"
 _ASK_AGAIN_S = 2.0
 _REASON_MAX = 300
@@ -89,18 +89,18 @@ class Page(QWidget):
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
         self._still = False
-        """Paused with the newest in sight: the picture stays, whichever way it came."""
+        """Paused while the newest step was in sight: the picture stays, whichever way it came."""
         self._decoded: tuple[Frame | None, FrameScene | None] = (None, None)
         """The picture that was decoded last."""
         self._drawn: tuple[str, int] = ("", -1)
         self._asked: tuple[object, float] = (None, 0.0)
-        """The place of which the store was last asked, and when."""
+        """The place of the last question to the store, and its time."""
         self._lay_out()
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
-        """Show what came since the last time, each part for itself."""
+        """Show events since the last call; each view fails or succeeds by itself."""
         picked = self.steps.picked_position()
         given = self.track.version, picked, paused, self._name
         for view, show in (
@@ -135,21 +135,21 @@ class Page(QWidget):
 
     @property
     def frame_age_s(self) -> float | None:
-        """Of the newest live picture; None when there was none."""
+        """Age of the newest live picture; None without one."""
         if self._lane_shown:
             return self.lane.age_s
         frame = self.track.frame
         return None if frame is None else age_s(frame.time_ns)
 
     def set_paused(self, paused: bool) -> None:
-        """Hold tables and picture as they are, or let them go on."""
+        """Freeze tables and picture, or let them continue."""
         self._still = paused and self.isVisible() and self.steps.picked_position() is None
         for table in (self.step_table, self.episode_table):
             table.freeze() if paused else table.thaw()
         self._ticks = 0
 
     def follow(self) -> None:
-        """All back to the newest."""
+        """Show the newest step, episode and picture again."""
         self.steps.follow()
         self.episodes.follow()
         self.chart.follow()
@@ -200,7 +200,7 @@ class Page(QWidget):
         layout.addLayout(grid, 1)
 
     def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
-        """The picture of a step, where there is one; of a chosen or paused step only its own."""
+        """The picture of a step, if there is one; for a chosen or paused step only its own."""
         exact = pinned or rows is not self.track.steps
         row = rows.row(position)
         frame = self.track.frame_of(row, exact=exact)
@@ -215,7 +215,7 @@ class Page(QWidget):
         return scene if scene is not None and scene.readable else None
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
-        """Of the picture from the step that was chosen."""
+        """How far the picture is from the chosen step, in words."""
         said = ""
         if exact and frame is not None and (off := frame.step_index - int(row["step"])):
             said = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
@@ -231,7 +231,7 @@ class Page(QWidget):
         self._environment_card.caption.setToolTip(said)
 
     def _ask_for(self, row: Any) -> None:
-        """The store's frame of a step that is looked at; again after a while, for it may not be stored yet."""
+        """Ask the store for the frame of the shown step; again after a while, because it may not be stored yet."""
         place, now_s = self.track.place_of(row), time.monotonic()
         if place != self._asked[0] or now_s - self._asked[1] > _ASK_AGAIN_S:
             self._asked = place, now_s
@@ -239,14 +239,14 @@ class Page(QWidget):
 
     @property
     def _lane_shown(self) -> bool:
-        """The ring's frame is shown, unless a newer one came over the network, of a worker somewhere else."""
+        """Whether the ring's frame is shown: unless a newer one of another worker came over the network."""
         frame, other = self.lane.frame, self.track.frame
         if frame is None or not self._lane_wanted:
             return False
         return other is None or self.lane.state == "live" or other.time_ns - frame.time_ns < FRAME_OLD_NS
 
     def _show_lane(self) -> None:
-        """Another frame of the ring, at once."""
+        """Show the ring's next frame at once."""
         frame = self.lane.frame
         if frame is None or not self._lane_shown:
             return
@@ -259,11 +259,13 @@ class Page(QWidget):
         self.environment.show_step(scene_of_frame(frame, self._order, self.lane.state), figures)
 
     def _offer_picture(self, at: QPoint) -> None:
-        """What can be done with the picture."""
+        """The context menu of the picture."""
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.addAction("Save picture…", self._ask_where)
-        menu.addAction("Show all of it", lambda: self.environment.zoom_to(1.0)).setEnabled(self.environment.zoom > 1)
+        menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0)).setEnabled(
+            self.environment.zoom > 1
+        )
         if self._lane_shown and self.lane.frame is not None and self.lane.frame.tiles:
             menu.addSeparator()
             for order in ORDERS:
@@ -315,7 +317,7 @@ class Page(QWidget):
             self.environment.show_step(frame or scene_of(observation, hint, metadata), figures)
         self.details = [
             ("action", action),
-            ("observation", short(observation, 200) if step else "no longer held here; the store has it"),
+            ("observation", short(observation, 200) if step else "not in memory any more; the store has it"),
             ("reward", real(float(row["reward"]), 4)),
             ("episode", count(int(row["episode"]))),
             ("step", "reset" if row["reset"] else count(int(row["step"]))),
@@ -353,7 +355,7 @@ class Page(QWidget):
         self._episodes_card.caption.setText(count(self.episode_table.rows.events) + said)
 
     def _say_age(self, run: RunView | None, *, following: bool) -> None:
-        """Of the newest step, or of the ring's frame."""
+        """Show the age of the newest step, or of the ring's frame."""
         steps = self.step_table.rows
         running = run is not None and run.state in ("running", "revived", "idle")
         newest = newest_event(steps)
@@ -363,13 +365,13 @@ class Page(QWidget):
         self._age.setText(f"age {duration(age)}" if running and following and age is not None else "")
 
     def _say_path(self) -> None:
-        """Which way what is shown came, and how many a second."""
+        """Show the way of the shown step or frame, and the frames per second."""
         lane, live = self.lane, self.track.live
         tips = {
-            "fast lane": f"Through this machine's memory; {plural(lane.skipped, 'frame')} came faster than shown.",
+            "fast lane": f"This frame came through shared memory; {plural(lane.skipped, 'frame')} skipped.",
             "network": "This picture came over the live path.",
             "live": "The newest step came over the live path.",
-            "stored": "This was read from the store.",
+            "stored": "This step was read from the store.",
         }
         path = "fast lane" if self._lane_shown else "live" if live else "stored"
         if path != "fast lane" and isinstance(self.environment.scene, FrameScene):
@@ -395,10 +397,10 @@ class Page(QWidget):
             sentence = f"Stalled: nothing from {run.run_id}{silent}. {kept}"
         elif run is not None and run.state == "failed":
             why = short(run.reason or "the worker gave no reason", _REASON_MAX)
-            sentence = f"Failed: {why}. What it sent is kept."
+            sentence = f"Failed: {why}. All received events are kept."
         elif run is not None and run.state == "lost":
-            why = short(run.reason or "no word from its worker any more", _REASON_MAX)
-            sentence = f"Lost: {why}. It goes on here if the worker speaks again."
+            why = short(run.reason or "its worker has been silent for too long", _REASON_MAX)
+            sentence = f"Lost: {why}. The run continues here if the worker is heard again."
         self.banner.say(sentence)
 
     def _draw_chart(self) -> None:
@@ -439,17 +441,17 @@ class Tab(QWidget):
         self.track = track
         """The stream that is shown."""
         self.chosen: Track | None = None
-        """The one that the user chose; None for the newest attempt, whichever that is."""
+        """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
         self.page: Page | None = None
 
     def show_track(self, track: Track) -> None:
-        """Another page, if it is another stream's; it is built when it is looked at."""
+        """Change to the page of another stream; it is built when it comes to the front."""
         if track is not self.track:
             self.let_go()
             self.track = track
 
     def let_go(self) -> None:
-        """Of the page, and the page of its stream's rows."""
+        """The page, and the page of its stream's rows."""
         if self.page is not None:
             for rows in (self.track.steps, self.track.episodes):
                 rows.listener = None

@@ -12,15 +12,15 @@ HEIGHT_PX = 28
 _MARGIN_PX = 2
 """A label asks for a little more than its text takes."""
 FIGURES = {
-    "rate": ("0 000 000 events/s", "Events that this client received in a second"),
+    "rate": ("0 000 000 events/s", "Events that this client receives per second"),
     "behind": ("behind live 00.0 s", "Age of the newest live event when it came in"),
     "missing": ("missing 000 000", "Events that have not come yet and are being fetched from the store"),
-    "gaps": ("gaps 000 000", "Events that are known to be lost for good"),
-    "dropped": ("dropped here 000 000", "Live events that were left out on the way to this client"),
-    "failed": ("not shown 000", "Times that something could not be shown; its view says what and why"),
+    "gaps": ("gaps 000 000", "Events that are lost for good"),
+    "dropped": ("dropped here 000 000", "Live events that were dropped on the way to this client"),
+    "failed": ("not shown 000", "How often something could not be shown; its view names the reason"),
     "frame": ("frame age 000 ms", "Time since the newest picture of the tab in front was taken"),
     "memory": ("memory 0 000 MB", "Memory of this client"),
-    "redraw": ("redraw 000 ms at 20 Hz", "Time to take in what came and to paint it"),
+    "redraw": ("redraw 000 ms at 20 Hz", "Time to process new events and paint them"),
 }
 
 

@@ -28,10 +28,10 @@ class TopBar(QFrame):
         self._address = label(role="dim")
         self._waiting = label(role="warning")
         self._follow = QPushButton("●  Follow live")
-        self._follow.setToolTip("Show what comes as it comes (F or End)")
+        self._follow.setToolTip("Follow new events as they come (F or End)")
         self._pause = QPushButton("❚❚  Pause")
         self._pause.setObjectName("pause")
-        self._pause.setToolTip("Hold everything as it is; what comes is kept (P, or Space to go back and forth)")
+        self._pause.setToolTip("Freeze the view; new events are kept (P, or Space to switch)")
         self._lay_out(name)
 
     def show_connection(self, tone: str, address: str, words: str, *, pulse: bool) -> None:

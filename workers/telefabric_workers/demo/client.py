@@ -32,7 +32,7 @@ class Client:
 
     def open(self) -> None:
         if find_spec("PySide6") is None:
-            click.echo("There is no client here: pip install 'telefabric[gui]'", err=True)
+            click.echo("The client is not installed: pip install 'telefabric[gui]'", err=True)
             self.on_screen = False
             return
         command = [sys.executable, "-P", "-m", "telefabric.cli.main", "gui", "--tied", "--connect", self._address.url]

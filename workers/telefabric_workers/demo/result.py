@@ -98,5 +98,5 @@ def _count(text: str) -> int:
 def _rate(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no rate: give a number over 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a rate: give a number over 0")
     return number

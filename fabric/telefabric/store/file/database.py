@@ -72,7 +72,7 @@ def open_writer(
     require_sqlite()
     try:
         if path.exists() and not path.is_file():
-            raise StoreError(f"{path} is no file: name another file or folder with --data")
+            raise StoreError(f"{path} is not a file: name another file or folder with --data")
         access.make_folder(path.parent, group_readable=group_readable)
         access.make_private(path, group_readable=group_readable)
         connection = apsw.Connection(str(path), vfs=vfs)

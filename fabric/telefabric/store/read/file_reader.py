@@ -329,7 +329,7 @@ class FileReader(Reader):
 
     def _since_seq(self, question: query.Since) -> Page[StoredEvent]:
         if question.kind not in ("step", "episode"):
-            raise UsageError(f"{question.kind!r} is not asked for by seq: step and episode are")
+            raise UsageError(f"{question.kind!r} cannot be asked for by seq: step and episode can")
         table = _BY_KIND[question.kind]
         gathered: _Gathered = _Gathered(question.limit)
         for mark in question.marks:
@@ -494,7 +494,7 @@ class _Search(NamedTuple):
         """Raises `UsageError` for a kind that there is not."""
         wanted = frozenset(KINDS if question.kinds is None else question.kinds)
         if unknown := sorted(wanted - set(KINDS)):
-            raise UsageError(f"{unknown[0]!r} is no kind of stored event; there are: {', '.join(KINDS)}")
+            raise UsageError(f"{unknown[0]!r} is not a kind of stored event; the kinds are: {', '.join(KINDS)}")
         parts = []
         for table in _TABLES:
             kinds = table.kinds & wanted

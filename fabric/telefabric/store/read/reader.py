@@ -273,7 +273,7 @@ class Reader(ABC):
         Go on with ``after=page.rows[-1].key``.
         """
         if (run_id is None) == (stream_id is None):
-            raise UsageError("an overview is of a run or of a stream: name one of them")
+            raise UsageError("an overview needs a run or a stream: name one of them")
         question = query.Buckets(
             run_id, stream_id, agent_id, series, level, first_bucket, last_bucket, after, _capped(limit)
         )

@@ -70,7 +70,7 @@ class RemoteReader(Reader):
             return cast("Page[T]", decoder.decode(body))
         except msgspec.DecodeError as error:
             raise StoreError(
-                f"the store behind {self.where} answers in words of another version ({error}): "
+                f"the store behind {self.where} answers in the protocol of another version ({error}): "
                 "pip install -U telefabric on both sides"
             ) from None
 

@@ -485,8 +485,8 @@ class Writer:
         size = self.log_bytes
         if size > limits.LOG_BYTES_MAX and self.checkpoint().busy:
             raise StoreError(
-                f"{self.path}-wal has grown to {size / 2**20:,.0f} MiB because another process has been reading all "
-                "the while: nothing more is stored until that is ended"
+                f"{self.path}-wal has grown to {size / 2**20:,.0f} MiB because another process has been reading it all "
+                "the time: nothing more is stored until you end that process"
             )
 
     def checkpoint(self) -> Checkpoint:
