@@ -140,7 +140,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_broker_is_killed(fabri
         wait_for(lambda: durable.last("stored") == last, "the durable subscriber has all, too")
         words = next(words for words in reversed(durable.said) if "stored" in words)
         assert words.get("pushed", 0) + words.get("read", 0) == last
-        wait_for(lambda: [words.get("required") for words in durable.said].count(False) == 2, "it has attached again")
+        wait_for(lambda: [words.get("required") for words in durable.said].count(False) > 1, "it has attached again")
         assert (worker.end(), durable.end()) == (0, 0)
         assert_whole(fabric, worker)
         kinds = [event["kind"] for event in stored(fabric, "killed")]

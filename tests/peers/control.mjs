@@ -23,7 +23,7 @@ export class Control {
     this.listen(this.socket);
   }
 
-  /** Greet at once, then after growing waits, until `answered` is called. */
+  /** Greet at once, then after growing waits until `answered` is called. */
   restart() {
     this.waitMs = WAIT_MS;
     this.greetAt = 0;

@@ -15,14 +15,16 @@ const mark = ({ id, expected }) => [id, expected - 1];
 
 const control = new Control(url, {
   redial: () => socket?.close(),
-  greet: () => control.send("attach", PROTOCOL, name, null, `memory of ${process.pid}`),
+  greet() {
+    control.answered(); // once on each connection: WHO asks for it again
+    control.send("attach", PROTOCOL, name, null, `memory of ${process.pid}`);
+  },
   beat: () => control.send("durable_beat", monoNs(), events),
   hear: (name, items) => hearing[name]?.(...items),
 });
 
 const hearing = {
   attached(from, newToken, endpoints, required) {
-    control.answered();
     if (endpoints[2]) useStore(resolve(endpoints[2], url));
     if (token?.equals(newToken) && !socket.closed) return; // said again until it is subscribed to
     say({ attached: hex(newToken), required });

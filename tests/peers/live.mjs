@@ -5,7 +5,7 @@ import { Control } from "./control.mjs";
 import { PROTOCOL, hex, monoNs, readBatch, resolve, say, unpack } from "./wire.mjs";
 
 const [url, every, eventsMax] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
-const SILENT_MS = 5000;
+const SILENT_MS = 5000, policy = [eventsMax, 10_000, every > 1 ? "sample" : "drop_oldest", every];
 const sources = new Map(); // stream and kind: its account
 const dropped = {}; // events by reason
 let token, socket, number = 0, received = 0, cameAt = 0, ended = false;
@@ -14,7 +14,10 @@ const lost = () => number - received - sum(dropped);
 
 const control = new Control(url, {
   redial: () => { socket?.close(); token = undefined; },
-  greet: () => control.send("watch", PROTOCOL, "peer", null, null, [eventsMax, 10_000, every > 1 ? "sample" : "drop_oldest", every]),
+  greet() {
+    control.answered(); // once on each connection: WHO asks for it again
+    control.send("watch", PROTOCOL, "peer", null, null, policy);
+  },
   beat() {
     control.send("watch_beat", monoNs(), received, Math.max(lost(), 0));
     if (token && Date.now() - cameAt > SILENT_MS) control.redial(), control.dial();
@@ -23,10 +26,9 @@ const control = new Control(url, {
 });
 
 const hearing = {
-  watching(_, newToken, endpoints, policy) {
-    control.answered();
+  watching(_, newToken, endpoints, granted) {
     if (token?.equals(newToken)) return;
-    say({ watching: hex(newToken), policy });
+    say({ watching: hex(newToken), granted });
     [token, number, received, cameAt] = [newToken, 0, 0, Date.now()]; // the account of the broker's numbers begins again
     for (const reason in dropped) delete dropped[reason];
     socket?.close();
@@ -68,7 +70,7 @@ function receive({ stream, records, counter }) {
   account(stream, unpack(records[0])[0], { newest: counter });
 }
 
-/** Of a source: what came, what a part told as dropped, and its newest number; what came before its first word counts not. */
+/** Of a source: what came, what was told as dropped, and its newest number; what was before its first word is not missing. */
 function account(stream, kind, { received = 0, dropped = 0, newest = 0 }) {
   const key = `${hex(stream)} ${kind}`, one = sources.get(key) ?? { received: 0, dropped: 0, newest: 0, before: null };
   sources.set(key, one);

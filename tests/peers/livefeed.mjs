@@ -56,7 +56,10 @@ export class LiveFeed {
     if (!this.watched) return;
     this.newest[kind] = (this.newest[kind] ?? 0) + 1;
     let batch = this.waiting.filter((one) => one.kind === kind).at(-1);
-    if (!batch || batch.size + bytes.length > BATCH_BYTES) this.waiting.push((batch = { kind, first: seq, size: 0, records: [] }));
+    if (!batch || batch.size + bytes.length > BATCH_BYTES) {
+      batch = { kind, first: seq, size: 0, records: [] };
+      this.waiting.push(batch);
+    }
     batch.records.push(bytes);
     Object.assign(batch, { last: seq, counter: this.newest[kind], size: batch.size + bytes.length });
   }

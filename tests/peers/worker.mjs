@@ -15,8 +15,10 @@ const stream = randomBytes(16), agent = "agent_0", startedNs = wallNs();
 let held = [], acked = 0, head = 0, cursor = 1; // held[0] is the record of seq acked + 1
 let phase = "greeting", instance, epoch = 0, creditNumber = -1, credit = 0, intervalMs = 20;
 let flight = []; // [last seq, bytes] of each batch that is not acknowledged
-let data, dataUrl, subscribed = false, sentAt = 0, movedAt = 0, closing = false, sending = false, emitted = 0, rewinds = 0, batches = 0;
+let data, dataUrl, subscribed = false, sentAt = 0, movedAt = 0, closing = false, sending = false;
+let emitted = 0, rewinds = 0, batches = 0;
 
+const info = [stream, run, "node", agent, startedNs, "agent", null, process.pid, "node", pack({ language: "javascript" })];
 const feed = new LiveFeed(run, stream);
 const emit = (kind, ...fields) => {
   held.push(record([kind, ++head, ...fields]));
@@ -45,8 +47,7 @@ function emitSteps() {
 
 const control = new Control(url, {
   redial: () => { data?.close(); data = undefined; feed.close(); phase = "greeting"; },
-  greet: () => control.send("hello", PROTOCOL,
-    [stream, run, "node", agent, startedNs, "agent", null, process.pid, "node", pack({ language: "javascript" })], acked + 1, head),
+  greet: () => control.send("hello", PROTOCOL, info, acked + 1, head),
   beat: () => phase !== "greeting" && control.send("beat", monoNs(),
     [[stream, acked + 1, head, backlog(), Math.max(credit, inFlight()), epoch, nextBytes(), feed.numbered]]),
   hear: (name, items) => hearing[name]?.(...items),
@@ -68,7 +69,8 @@ const hearing = {
     if (ours(from, of) && newEpoch > epoch) afresh(newEpoch, expected, bytes, intervalMs, rewinds++);
   },
   credit(from, of, ofEpoch, bytes, ms, number = 0) {
-    if (ours(from, of) && ofEpoch === epoch && number >= creditNumber) [credit, intervalMs, creditNumber] = [bytes, ms, number];
+    if (!ours(from, of) || ofEpoch !== epoch || number < creditNumber) return;
+    [credit, intervalMs, creditNumber] = [bytes, ms, number];
   },
   ack: (from, of, seq) => ours(from, of) && acknowledge(seq),
   who: (from, of) => of.equals(stream) && greet(),
@@ -100,7 +102,8 @@ function acknowledge(seq) {
 
 function openData(endpoint) {
   data?.close();
-  const socket = (data = new XPublisher({ linger: 0, noDrop: true, immediate: true, sendHighWaterMark: 64, maxMessageSize: 638 }));
+  const options = { linger: 0, noDrop: true, immediate: true, sendHighWaterMark: 64, maxMessageSize: 638 };
+  const socket = (data = new XPublisher(options));
   [subscribed, dataUrl] = [false, endpoint];
   socket.connect(endpoint);
   (async () => {
@@ -138,7 +141,8 @@ async function pump() {
     body: Buffer.concat(records), flags: gap ? GAP : 0 });
   flight.push([last, batch.length + COUNT_BYTES]);
   [cursor, sentAt, sending] = [last + 1, Date.now(), true];
-  if (++batches !== Number(lose)) await data.send([stream, batch]).catch(() => {}); // a socket that was closed: the epoch that follows sends it again
+  // A send that fails is on a socket that was closed: the epoch that follows sends the batch again.
+  if (++batches !== Number(lose)) await data.send([stream, batch]).catch(() => {});
   sending = false;
 }
 
