@@ -46,6 +46,14 @@ def test_the_same_seqs_with_other_bytes_are_a_conflict(intake):
     assert intake.judge(header(1, 3, crc=7)).verdict is Verdict.CONFLICT
 
 
+def test_what_was_accepted_stays_accepted_while_it_is_on_its_way_to_the_database(intake):
+    intake.judge(header(1, 3))
+    intake.learn(STREAM, 0)
+    assert intake.judge(header(1, 3)).verdict is Verdict.DUPLICATE
+    intake.learn(STREAM, 9)
+    assert intake.judge(header(10, 12)) == Judgement(Verdict.ACCEPT, skip=0, expected=13)
+
+
 def test_a_gap_that_is_told_again_is_a_duplicate_although_its_time_differs(intake):
     intake.judge(header(1, 9, gap=True, crc=1))
     assert intake.judge(header(1, 9, gap=True, crc=2)).verdict is Verdict.DUPLICATE
