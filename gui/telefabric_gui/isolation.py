@@ -28,7 +28,7 @@ class Views:
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
         self._given: WeakKeyDictionary[QWidget, object] = WeakKeyDictionary()
-        """View → the last call to show something."""
+        """View → the data that it was last given."""
         self._covers: WeakKeyDictionary[QWidget, Cover] = WeakKeyDictionary()
 
     def update(self, view: QWidget, show: Callable[[], object], given: object) -> None:

@@ -145,7 +145,7 @@ class Update(NamedTuple):
     """The whole list when something in it changed; newest first."""
     events: tuple[FeedEvent, ...]
     """Events; within a stream in rising seq, except those that fill a hole. A ``frame`` of seq 0 is a live picture: the
-    newest of its agent and environment, not stored. A stored frame that came live says ``stored`` and has no picture."""
+    newest of its agent and environment, not stored. A stored one that came live says ``stored`` and has no picture."""
     holes: dict[bytes, tuple[Range, ...]]
     """Stream → its missing seqs, which the store may still have; for streams whose holes changed."""
     gaps: dict[bytes, tuple[Range, ...]]
