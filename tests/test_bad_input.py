@@ -343,7 +343,7 @@ def test_doctor_tells_the_spools_of_another_user(open_folder: Path) -> None:
         capture_output=True, text=True, timeout=patience(60), stdin=subprocess.DEVNULL, check=False, cwd="/",
     )  # fmt: skip
     assert "Traceback" not in done.stderr
-    assert f"1 spool in {root} cannot be looked at, of another user; 1 spool of dead workers of yours" in done.stdout
+    assert f"1 spool in {root} cannot be read, because another user owns them; 1 spool of dead" in done.stdout
 
 
 def test_a_second_store_on_the_same_folder(tmp_path: Path) -> None:

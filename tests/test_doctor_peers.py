@@ -164,7 +164,7 @@ def test_a_zeromq_socket_that_is_no_broker(tmp_path: Path) -> None:
     with router(lambda _: [b"good morning"]) as address:
         foreign = rows_of(address, tmp_path)["broker"]
     assert (silent.state, "does not answer as a broker" in silent.sentence) == (PROBLEM, True)
-    assert (foreign.state, "of another version, or no broker" in foreign.sentence) == (PROBLEM, True)
+    assert (foreign.state, "has another version, or is not a broker" in foreign.sentence) == (PROBLEM, True)
     assert "fails its check" in foreign.sentence
 
 
@@ -212,7 +212,7 @@ def test_a_live_path_that_is_granted_and_brings_nothing(tmp_path: Path) -> None:
         proxy.garble = no_more_than_hello
         found = rows_of(Address("127.0.0.78", port), tmp_path)
     assert found["ports"].state == OK
-    assert (found["live path"].state, "nothing of it arrives" in found["live path"].sentence) == (PROBLEM, True)
+    assert (found["live path"].state, "no delivery arrives" in found["live path"].sentence) == (PROBLEM, True)
 
 
 def naming(address: Address) -> Callable[[bytes], list[bytes]]:

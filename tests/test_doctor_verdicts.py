@@ -332,7 +332,7 @@ def test_streams_that_are_behind_are_told_by_hop_with_what_to_look_at() -> None:
     assert "iostat" in rows["streams: store"].remedy
     assert "Close window" in rows["streams: window"].remedy
     assert "on its machine" in rows["streams: broker"].remedy
-    assert "For 12 s no word has come of 1 of 6 streams" in rows["streams: worker"].sentence
+    assert "For 12 s nothing was heard of 1 of 6 streams" in rows["streams: worker"].sentence
     assert {one.state for one in found} == {WARNING}
 
 

@@ -549,7 +549,7 @@ def test_an_overview_is_of_a_run_or_a_stream_and_a_range(path: Path, opener: Ope
         assert buckets(run_id="run", first_bucket=1, last_bucket=2) == [*of_one[1:3], *of_two[1:3]]
         assert buckets(run_id="nobody's") == []
         assert [each.series for each in reader.series("run")] == ["metric/loss", "reward"]
-        with pytest.raises(UsageError, match="of a run or of a stream"):
+        with pytest.raises(UsageError, match="needs a run or a stream"):
             reader.overview("agent_0", "reward", 1)
 
 

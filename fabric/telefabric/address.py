@@ -38,7 +38,7 @@ class Address(NamedTuple):
     def beside(self, offset: int) -> Address:
         """The address of another socket of the same service; port 0 stays 0, any free one.
 
-        Raises `UsageError` when there is no such port.
+        Raises `UsageError` when the port would be too large.
         """
         if self.port + offset > PORT_MAX:
             raise UsageError(

@@ -25,7 +25,7 @@ NAME_BYTES_MAX = 255
 
 # -- credit ------------------------------------------------------------------------------------------------------
 CREDIT_BASE_BYTES = 64 * KIB
-"""What every stream may have in flight without asking: one batch of some hundred steps."""
+"""Bytes that each stream may have in flight before it asks for more: one batch of some hundred steps."""
 STREAMS_MAX = 1_024
 DURABLE_BYTES_MAX = 128 * MIB
 """All unacknowledged bytes that broker and store may hold together."""
@@ -40,7 +40,7 @@ MISSED_HEARTBEATS_MAX = 3
 DURABLE_ABSENT_S = 15.0
 """A durable subscriber is silent for the length of a commit; SQLite's worst is a few seconds on a busy disk."""
 STREAM_ABSENT_S = 30.0
-"""After so long without a heartbeat a stream's credit goes to others; its worker says HELLO when it is back."""
+"""After this time without a heartbeat a stream's credit goes to others; its worker says HELLO when it is back."""
 BATCH_INTERVAL_MIN_S = 0.02
 BATCH_INTERVAL_MAX_S = 1.0
 BATCH_INTERVAL_PER_STREAM_S = 0.001
@@ -51,20 +51,20 @@ RESUMED_BYTES = THROTTLED_BYTES // 4
 RECONNECT_MIN_S = 0.2
 RECONNECT_MAX_S = 30.0
 ACK_STALL_S = 5.0
-"""No progress for so long with batches in flight: say HELLO again and go back."""
+"""After this time without progress, with batches in flight, say HELLO again and rewind."""
 CREDIT_REVIEW_S = 0.05
 LIVING_S = 2.0
-"""How often durable subscribers are told which workers were heard of."""
+"""How often the broker informs durable subscribers which workers are heard."""
 LOST_AFTER_S = 60.0
 """So long a store waits for word of a worker: twice as long as one may wait before it dials a broker again."""
 IDLE_AFTER_S = 10.0
-"""A stream that has emitted nothing for so long is idle: an evaluation, a checkpoint, a debugger."""
+"""A stream that has emitted nothing for this time is idle: an evaluation, a checkpoint, a debugger."""
 BEAT_STREAMS_MAX = 8_192
-"""Of one process; each that the broker does not know costs it an answer."""
+"""Streams in a heartbeat of one process; each that the broker does not know costs it an answer."""
 REVIVED_S = 30.0
 """How long a stream that was stalled and speaks again is called revived."""
 BEHIND_S = 3.0
-"""A hop that has not caught up for so long with what was at hand before is behind."""
+"""A hop is behind if, for this time, it has not reached the seq that the hop before it had."""
 DURABLES_MAX = 16
 """Durable subscribers of one broker: the store, and what exports or relays."""
 LANE_TAIL_BYTES_MAX = 16 * MIB
@@ -76,7 +76,7 @@ LIVE_QUEUE_EVENTS = 20_000
 LIVE_QUEUE_EVENTS_MAX = 1_000_000
 LIVE_QUEUE_BYTES_MAX = 32 * MIB
 LIVE_QUEUES_BYTES_MAX = 64 * MIB
-"""Of all live subscribers together, each of whom has an equal share of it: 1 MiB when there are `WATCHERS_MAX`."""
+"""Bytes in the queues of all live subscribers, in equal shares: 1 MiB each for `WATCHERS_MAX` subscribers."""
 LIVE_QUEUE_AGE_MS = 10_000
 LIVE_QUEUE_AGE_MS_MAX = 3_600_000
 LIVE_SAMPLE_MAX = 1_000_000
@@ -87,22 +87,22 @@ LIVE_HWM = 128
 """Messages; with many streams each holds an event or two. What is newest stays new by the bytes in the socket below:
 what does not fit waits in the spool or in our queue, where it can be dropped and counted."""
 LIVE_PIPES_BYTES_MAX = 32 * MIB
-"""Of batches over 64 KiB in the pipes to all live subscribers, in equal shares; one batch fits in any."""
+"""Bytes of batches over 64 KiB in the pipes to all live subscribers, in equal shares; one batch fits in any."""
 LIVE_WORKERS_HWM = 16
 TAP_HWM = 1_000
 TAP_PIPES_BYTES_MAX = 32 * MIB
-"""Of batches over 64 KiB that any listener has not been sent."""
+"""Bytes of batches over 64 KiB that wait in the pipes to the tap's listeners."""
 TAP_TOPICS_MAX = 256
 SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
 """libzmq walks a subscription byte by byte, each a call deeper: one of a megabyte is the end of the process.
 Workers take twice that: between libzmqs a subscription that the broker passes on is a command with a name."""
 TOKEN_SUBSCRIPTION_BYTES_MAX = 64
-"""To a token of 16 bytes, as a command with a name; and what a SUB says of itself when it connects."""
+"""A subscription to a token of 16 bytes, as a command with a name, and the properties that a SUB sends first."""
 SUBSCRIPTIONS_HWM = 1
 """libzmq takes in all subscriptions that are here at one stroke, 14 kB for a long one: 100,000 of them were 1.5 GB and
 three seconds. With the shortest pipe it waits for its I/O thread after each, and the broker has its turn in between."""
 SUBSCRIPTIONS_NOWHERE_MAX = 512
-"""Of one connection: to tokens that nobody issued, or beyond the tap's limit."""
+"""Subscriptions of one connection to tokens that were not issued, or beyond the tap's limit."""
 STATUSES_A_SECOND = 10
 """Long answers (a status, recent batches) to one peer."""
 UNREAD_BYTES_MAX = 256 * KIB
@@ -123,26 +123,26 @@ LIVE_ABSENT_MAX_S = 60.0
 """A live subscriber that says nothing is absent once all that waits for it is too old; within these two."""
 WATCHERS_MAX = 64
 WATCHED_TOPICS_MAX = 65_536
-"""That a worker knows of at its live socket: `WATCHERS_MAX` subscribers of a thousand runs each."""
+"""Topics that a worker keeps for its live socket: `WATCHERS_MAX` subscribers of a thousand runs each."""
 WATCH_NAMES_MAX = 4_096
 """Runs, kinds or agents that one WATCH may name."""
 TICK_S = 1.0
 LIVE_STUCK_S = 5 * TICK_S
-"""A live subscriber that does not even get ticks for so long begins anew."""
+"""A live subscriber that gets no delivery, not even a tick, for this time subscribes again."""
 
 # -- watching the services ---------------------------------------------------------------------------------------
 LOG_INTERVAL_S = 1.0
 """How often at most a warning or an error of one name is logged."""
 LOG_LINES_MAX = 1_000
-"""That wait for a slow log handler; further ones are counted."""
+"""Lines that wait for a slow log handler; further lines are counted and left out."""
 FIGURES_S = 1.0
-"""How often a service makes its figures anew while it has a metrics endpoint."""
+"""How often a service computes its figures while it has a metrics endpoint."""
 START_SILENCE_S = 20.0
-"""A service that starts and says, reads, writes and computes nothing for so long is stuck. One that does any of these
-may take as long as it needs: the migration of a large store takes minutes."""
+"""A service that prints, reads, writes and computes nothing for this time while it starts is stuck. One that does any
+of these may take as long as it needs: the migration of a large store takes minutes."""
 SUMMARY_S = 60.0
 REASONS_MAX = 32
-"""Series of one metric for reasons that another process may have thought of; further ones are told together."""
+"""Series of one metric for reasons that other processes choose; further reasons share one series."""
 
 # -- sockets -----------------------------------------------------------------------------------------------------
 DATA_HWM = 64
@@ -153,7 +153,7 @@ CONTROL_RECEIVE_HWM = 16
 """From a peer: messages of up to a megabyte; what is more waits at the peer."""
 SOCKET_BUFFER_BYTES = 1 * MIB
 CONTROL_A_TURN = 500
-"""Messages that are read before everything else has its turn: whoever floods a socket must not have the loop alone."""
+"""Messages that are read in one turn, so that a flood at one socket does not keep the loop from the others."""
 BATCHES_A_TURN = 200
 
 # -- spool -------------------------------------------------------------------------------------------------------
@@ -176,11 +176,11 @@ RING_FPS_MAX = 60.0
 FRAME_SIDE_MAX = 16_384
 """Pixels."""
 RING_SHARE_OF_FREE = 0.25
-"""Of the free room on its file system: shared memory is what other programs live in, too."""
+"""Share of the free room that a ring may take: other programs need shared memory too."""
 RING_STALLED_S = 3.0
 """Without a frame."""
 RING_SUSPECT_S, RING_DEAD_S = 5.0, 30.0
-"""Without a heartbeat, where it cannot be told whether the writer's process lives."""
+"""Time without a heartbeat, for a writer whose process cannot be examined."""
 RING_GRACE_S = 30.0
 """How long the last frame of a writer that has gone stays to be looked at."""
 
@@ -200,9 +200,9 @@ COMMIT_INTERVAL_BUSY_S = 0.15
 LOG_BYTES_LONG = 256 * MIB
 """A write-ahead log that is longer than this between two commits is being read, or was: it shrinks to this, or less."""
 LOG_BYTES_MAX = 1024 * MIB
-"""With a log that a reader makes longer than this, no more is stored until that has ended; the spools hold it."""
+"""If a reader makes the log longer than this, nothing is stored until it has ended; events wait in the spools."""
 SEED_CHARACTERS_MAX = 255
-"""Of a seed that is no integer, in a column with an index: a list of some dozen numbers. The event holds any."""
+"""Length of a seed that is not an integer, in an indexed column: some dozen numbers. The event holds any seed."""
 UPGRADE_IDS = 20_000
 """Rows of a store of an older version that one transaction brings to this one: a commit under load is as large."""
 QUERY_ROWS_MAX = 2_000

@@ -83,7 +83,7 @@ def _size(given: str | None) -> tuple[int, int] | None:
 
 
 def _require_display() -> None:
-    """Qt ends the whole process when there is no display; a sentence is better."""
+    """Raises `EnvironmentProblem` without a display: Qt would end the whole process."""
     if sys.platform == "linux" and not any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     ):

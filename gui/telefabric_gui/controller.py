@@ -1,4 +1,4 @@
-"""Between the feed and the window: one timer drains the feed, tracks take the events, views are told once a tick."""
+"""Between the feed and the window: one timer drains the feed, tracks take the events, views update once a tick."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Controller(QObject):
         self.connection = Connection(LinkState.CONNECTING, "")
         self.runs: dict[str, RunView] = {}
         self.tracks: dict[tuple[str, str, bytes], Track] = {}
-        """By run, agent and stream."""
+        """Run, agent and stream → track."""
         self.left_out: dict[tuple[str, str, bytes], int] = {}
         """Events of streams that gave way to newer ones of their agent: the store has them."""
         self.watched: list[str] = []
@@ -70,7 +70,7 @@ class Controller(QObject):
         self.hidden_agents: set[TrackKey] = set()
         """Agents for which there was no tab left."""
         self.failures = Failures()
-        """What could not be taken in or shown."""
+        """Events and views that failed."""
         self.shown_events = 0
         self.tick_s = 0.0
         self._chosen = False
@@ -118,11 +118,11 @@ class Controller(QObject):
         self._feed.want_pictures(run_ids)
 
     def ask_frame(self, place: FramePlace) -> None:
-        """Have the store looked through for the frame of a step; its track is told."""
+        """Ask the store for the frame of a step; the step's track gets the answer."""
         self._feed.ask_frame(place)
 
     def set_paused(self, paused: bool) -> None:
-        """Paused, tables and charts stand still; the tracks go on receiving."""
+        """While paused, tables and charts do not change; the tracks still receive events."""
         if paused == self.paused:
             return
         self.paused = paused
@@ -228,7 +228,7 @@ class Controller(QObject):
         return track
 
     def tracks_of(self, key: TrackKey) -> list[Track]:
-        """Of one agent of a run, a track a stream: the newest attempt first, and of one attempt the newest stream."""
+        """The tracks of one agent of a run, one per stream: newest attempt first, within it newest stream first."""
         found = [track for track in reversed(self.tracks.values()) if track.key == key]
         return sorted(found, key=_newness, reverse=True)
 

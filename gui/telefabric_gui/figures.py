@@ -21,10 +21,10 @@ NONE = "\u2013"
 TIMES = " \u00d7 "
 _SHORT = 40
 _ITEMS_MAX = 8
-"""Of a list, map or array that are written out."""
+"""Most items of a list, map or array that are written out."""
 _DEPTH_MAX = 4
 _INTEGER_BITS_MAX = 1_024
-"""Python refuses to write integers of more than 4,300 digits, and nobody reads so many."""
+"""Python refuses to write integers of more than 4,300 digits, and as many cannot be read."""
 _METADATA_KEPT = 64
 
 
@@ -38,7 +38,7 @@ def plural(number: int, word: str) -> str:
 
 
 def real(number: float | None, digits: int = 2) -> str:
-    """A value with so many decimals, or with an exponent where those would say nothing."""
+    """A value with the given decimals, or with an exponent if they would show nothing."""
     if number is None or math.isnan(number):
         return NONE
     size = abs(number)
@@ -92,13 +92,13 @@ def decoded(raw: msgspec.Raw | bytes) -> Any:
 
 @lru_cache(_METADATA_KEPT)
 def metadata_of(raw: bytes) -> Mapping[str, Any]:
-    """What a user told of a run, by name; empty when it is no map. Nobody may change it."""
+    """A run's metadata by name; empty if they are not a map. Do not change the result."""
     found = decoded(raw) if raw else None
     return {short(name): value for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def short(value: Any, length: int = _SHORT) -> str:
-    """Any decoded value as text on one line, at most so long. What users gave is shown through this alone."""
+    """Any decoded value as text on one line, cut to a length. All values of users are shown through this."""
     text = " ".join(_plain(value, length, 0).splitlines())
     return text if len(text) <= length else text[: length - 1] + "…"
 

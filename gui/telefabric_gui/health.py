@@ -85,7 +85,7 @@ def verdict_of(controller: Controller) -> tuple[str, str]:
 
 
 def figures_of(controller: Controller, redraw_s: float) -> list[tuple[str, str, str]]:
-    """What the status bar shows: the name of a figure, its text, and the role that the text is written in."""
+    """The figures of the status bar: name, text, and the role of the text."""
     connection = controller.connection
     behind_s, missing, lost = connection.behind_s, controller.missing, controller.lost
     dropped = connection.missed

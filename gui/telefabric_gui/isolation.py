@@ -28,7 +28,7 @@ class Views:
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
         self._given: WeakKeyDictionary[QWidget, object] = WeakKeyDictionary()
-        """What each view was last told to show."""
+        """View → the data that it was last given."""
         self._covers: WeakKeyDictionary[QWidget, Cover] = WeakKeyDictionary()
 
     def update(self, view: QWidget, show: Callable[[], object], given: object) -> None:
@@ -47,12 +47,12 @@ class Views:
                 cover.lift()
 
     def cover(self, view: QWidget) -> Cover | None:
-        """What lies over a view that failed; None over one that is well."""
+        """The cover of a view that failed; None for one that works."""
         found = self._covers.get(view)
         return None if found is None or found.isHidden() else found
 
     def hook(self, kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
-        """For `sys.excepthook`: what was raised where Qt called."""
+        """Handle, as `sys.excepthook`, an error in code that Qt called."""
         if not issubclass(kind, Exception):
             sys.__excepthook__(kind, error, at)
             return
@@ -73,7 +73,7 @@ class Views:
         cover.fall(names[0], said(error), details, self._given.get(view))
 
     def _view_of(self, at: TracebackType | None) -> QWidget | None:
-        """The view in a method of which, or of whose parts, it happened."""
+        """The view whose method, or whose part's method, failed."""
         for frame, _ in traceback.walk_tb(at):
             one = frame.f_locals.get("self")
             while isinstance(one, QObject):
@@ -84,7 +84,7 @@ class Views:
 
 
 def _names_of(view: QWidget) -> list[str]:
-    """What the view is called, and what it is a view of."""
+    """The view's name, and the name of its subject."""
     names = []
     one: QWidget | None = view
     while one is not None:

@@ -10,7 +10,7 @@ from telefabric.ring import RingFrame, RingReader, rings_of
 from telefabric_gui.track import Track
 
 FRAME_MS = 12
-"""At most one frame is shown in so long, however many come: less than the time between two of 60 a second."""
+"""At most one frame is shown in this time: less than the time between two frames at 60 a second."""
 _LOOK_MS = 500
 _POLL_MS = 33
 """Where no bell can be had."""
@@ -27,7 +27,7 @@ class Lane(QObject):
         self._track = track
         self.frame: RingFrame | None = None
         self.state = "absent"
-        """As `RingReader.state` says."""
+        """One of the states of `RingReader.state`."""
         self.fps: float | None = None
         """Frames that the writer published in a second."""
         self._reader: RingReader | None = None
@@ -49,7 +49,7 @@ class Lane(QObject):
 
     @property
     def age_s(self) -> float | None:
-        """Of the frame: since its writer published it."""
+        """Time since the frame's writer published it."""
         return None if self.frame is None else max(0.0, (time.monotonic_ns() - self.frame.shown_ns) / 1e9)
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class Lane(QObject):
         self._let_go()
 
     def _look(self) -> None:
-        """For a ring, and how it stands; for a newer one while the writer of this one has gone."""
+        """Look for a ring, and at its state; if its writer has gone, also for a newer ring."""
         if self._reader is None or self._reader.state in ("closed", "died", "absent"):
             source = self._track.source
             folders = rings_of(*self._track.key, worker_id=source.worker_id if source is not None else None)
@@ -74,7 +74,7 @@ class Lane(QObject):
             return
         self.state = self._reader.state
         self._count()
-        if self._notifier is None or self._reader.lag:  # such as the first frame of a writer that began anew
+        if self._notifier is None or self._reader.lag:  # such as the first frame of a writer that began again
             self._take()
 
     def _open(self, reader: RingReader) -> None:

@@ -1,6 +1,6 @@
 """Rows of a table: events of one kind, with what is missing among them, in bounded numpy columns.
 
-Rows stand in order of arrival; within a stream their seqs rise. What comes late, because a hole is filled, goes to its
+Rows are in order of arrival; within a stream their seqs rise. What comes late, because a hole is filled, goes to its
 place. A hole and a gap are rows too, of all the seqs that they cover. When there are more than `rows_max`, the oldest
 leave; encoded events are kept up to `raw_bytes_max`, so that large observations cannot fill the memory. GUI thread.
 """
@@ -17,7 +17,7 @@ EVENT, HOLE, GAP = 0, 1, 2
 _HEAD: list[tuple[str, str]] = [("mark", "u1"), ("stream", "i4"), ("seq", "i8"), ("last_seq", "i8")]
 _FIRST_ROOM = 1_024
 _GROUPS_MAX = 16
-"""More places than this at once are told to listeners as one reset."""
+"""Changes at more places than this are one reset for listeners."""
 
 STEP_ROW = np.dtype([
     *_HEAD, ("env", "i8"), ("episode", "i8"), ("step", "i8"), ("global_step", "i8"), ("reward", "f8"),
@@ -41,7 +41,7 @@ class Mark(NamedTuple):
 
 
 class Listener(Protocol):
-    """Told before and after each change, as item models need it. `first` and `count` are positions, oldest 0."""
+    """Called before and after each change, as item models need it. `first` and `count` are positions, oldest 0."""
 
     def inserting(self, first: int, count: int) -> None: ...
     def inserted(self) -> None: ...
@@ -83,7 +83,7 @@ class EventRows:
         return self._table[self._end + position if position < 0 else self._start + position]
 
     def raw(self, position: int) -> bytes | None:
-        """The encoded event; None for a mark, and when it is no longer held."""
+        """The encoded event; None for a mark, and if it is not in memory any more."""
         found: bytes | None = self._raws[self._end + position if position < 0 else self._start + position]
         return found
 

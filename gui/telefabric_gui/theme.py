@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QApplication
 TEXT_PX = 13
 CAPTION_PX = 12
 CONTRAST_MIN = 4.5
-"""Of text on its ground (WCAG 2 AA)."""
+"""Least contrast of text to its ground (WCAG 2 AA)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ _active = DARK
 
 
 def active() -> Theme:
-    """What painted widgets take their colours from. GUI thread."""
+    """The colours of painted widgets. GUI thread."""
     return _active
 
 
@@ -114,7 +114,7 @@ def figure_font(pixels: int = CAPTION_PX, *, bold: bool = False) -> QFont:
 
 @lru_cache(4_096)
 def fitting(text: str, width: int) -> str:
-    """As much of a text as has room, in the font of figures."""
+    """The beginning of a text that fits the width, in the font of figures."""
     metrics = QFontMetrics(figure_font())
     if metrics.horizontalAdvance(text) <= width:
         return text

@@ -1,4 +1,4 @@
-"""What the client holds of one agent of one run: the tables and series that a tab shows."""
+"""The client's data of one agent of one run: the tables and series that a tab shows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Track:
         self.key = key
         self.stream_id = stream_id
         self.source: StreamView | None = None
-        """What the store says of the stream; None until it does."""
+        """The store's data of the stream; None until it comes."""
         self.steps = EventRows(STEP_ROW, STEP_ROWS_MAX, STEP_BYTES_MAX)
         self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
         self.metrics: dict[str, deque[tuple[float, float]]] = {}
@@ -62,9 +62,9 @@ class Track:
         """Stored frames by environment and episode, and by step."""
         self._stored_bytes = 0
         self.found: FoundFrame | None = None
-        """What the store was last asked for."""
+        """The last question to the store."""
         self.voided: dict[tuple[int, int], int] = {}
-        """By environment and episode, the seq before which nothing of it counts."""
+        """Environment and episode → the seq before which its events do not count."""
         self.live = False
         """The newest step came over the live path."""
         self.streams: dict[bytes, int] = {}
@@ -73,7 +73,7 @@ class Track:
         """Steps, episodes and metrics of this agent for the next `apply`."""
 
     def new_streams(self) -> set[bytes]:
-        """Streams among the pending events of which there was none before."""
+        """Streams among the pending events that had no events before."""
         new = {event.stream_id for event in self.pending} - self.streams.keys()
         for stream_id in sorted(new):
             self.streams[stream_id] = len(self.streams)
@@ -215,7 +215,7 @@ def return_so_far(steps: EventRows, position: int) -> float:
 
 
 def _points(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
-    """Those that are finite, by rising x."""
+    """The finite points, by rising x."""
     finite = np.isfinite(y)
     x, y = x[finite], y[finite]
     if (np.diff(x) < 0).any():

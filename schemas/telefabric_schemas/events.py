@@ -1,4 +1,4 @@
-"""The event types, and how they stand on the wire.
+"""The event types, and their form on the wire.
 
 An event is one MessagePack array: its kind, its ``seq``, then its fields in the order in which they are declared here.
 Fields are only ever appended, each with a default: a reader skips trailing fields that it does not know and fills in

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 RANGE_LENGTH_MAX = 1_000_000
-"""Of a range that becomes an array: what an event can hold."""
+"""Length of a range that becomes an array: an event can hold as much."""
 
 
 def natural(value: Any) -> Any:

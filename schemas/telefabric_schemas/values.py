@@ -42,7 +42,7 @@ PATH_PART_CHARS_MAX = 100
 _WHOLE = frozenset((bool, float, type(None), bytes))
 _LEFT_OUT = object()
 _DTYPE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Zμ]{1,7}\])?")
-"""What `dtype.str` gives. numpy's own parser takes much more, and fails in many ways on what it does not like."""
+"""The form of `dtype.str`. numpy's own parser accepts much more, and fails on other texts in many ways."""
 
 
 class ArrayValue(NamedTuple):
@@ -104,7 +104,7 @@ def enc_hook(value: Any) -> Any:
 
 
 def _quick_hook(value: Any) -> Any:
-    """As `enc_hook`, and runs no code of the caller's: numpy's arrays and scalars only."""
+    """Like `enc_hook`, for numpy's arrays and scalars only, so that it runs no code of the caller's."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
@@ -165,7 +165,7 @@ def _array_ext(array: np.ndarray[Any, Any]) -> Any:
     if any(base.__name__ == "MaskedArray" for base in type(array).__mro__):
         raise UnencodableError("a masked array cannot be encoded: fill it first with array.filled(value)")
     if dtype.kind == "V" and not dtype.names and dtype.type.__name__ != "void":
-        array = array.astype("<f4")  # bfloat16 and the like of ml_dtypes, of which numpy tells the size alone
+        array = array.astype("<f4")  # bfloat16 and the like of ml_dtypes: numpy knows only their size
         dtype = array.dtype
     described = dtype.descr if dtype.names else dtype.str
     body = [described, array.shape, array.tobytes()]
@@ -316,7 +316,7 @@ class _Walk:
 
 
 def _key(key: Any) -> Any:
-    """A key of a map in a form that is a key again once it is decoded. Raises where there is none."""
+    """A key of a map in a form that is a key again when it is decoded. Raises if it has no such form."""
     kind = type(key)
     if kind in _WHOLE or (kind is int and _fits(key)):
         return key
@@ -346,7 +346,7 @@ def path_part(key: Any) -> str:
 
 
 def said(error: BaseException) -> str:
-    """What an exception says of itself; its type's name when that is nothing, or its ``__str__`` fails."""
+    """An exception's text; the name of its type if the text is empty or its ``__str__`` fails."""
     try:
         return str(error) or type(error).__name__
     except Exception:  # noqa: BLE001  whatever the caller's own exception raises

@@ -1,4 +1,4 @@
-"""What a run's metadata say of its program and its environment, unless the setting ``capture`` leaves it out.
+"""The part of a run's metadata that describes its program and its environment, as the setting ``capture`` selects.
 
 Under ``program``: versions, git commit and command line; under ``environment`` what a wrapper knows of its environment.
 Nothing here costs more than some milliseconds, reads more than it needs, or fails a run.
@@ -55,7 +55,7 @@ def program(wanted: Collection[str]) -> dict[str, Any]:
 
 
 def added(metadata: Mapping[Any, Any], name: str, value: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
-    """What to add to metadata: the value, under the next free name when another value has this one.
+    """The value to add to metadata, under the next free name if another value has this one.
 
     Nothing when it is empty, there already, or one too many.
     """
@@ -69,7 +69,7 @@ def added(metadata: Mapping[Any, Any], name: str, value: Mapping[str, Any]) -> d
 
 
 def _version(name: str) -> str | None:
-    """Of a library that the program has imported; asking the installer's records of one takes milliseconds."""
+    """The version of an imported library; the installer's records would take milliseconds."""
     version = getattr(sys.modules.get(name), "__version__", None)
     return version if isinstance(version, str) else None
 
@@ -100,7 +100,7 @@ def _folder() -> Path:
 def git(folder: Path) -> dict[str, Any] | None:
     """Commit, branch, and whether tracked files differ from it (None when git is absent or takes too long to say).
 
-    None where there is no repository or no commit. Runs no hook, waits for no lock, writes nothing.
+    None without a repository or a commit. Runs no hook, waits for no lock, writes nothing.
     """
     try:
         root = next(parent for parent in (folder, *folder.parents) if (parent / ".git").exists())
@@ -111,7 +111,7 @@ def git(folder: Path) -> dict[str, Any] | None:
 
 
 def _head(entry: Path) -> tuple[str, str | None]:
-    """Commit and branch, from git's files. Raises `StopIteration` where there is no commit, and `OSError`."""
+    """Commit and branch, from git's files. Raises `StopIteration` without a commit, and `OSError`."""
     if entry.is_file():  # a worktree's, which names its folder
         entry = entry.parent / entry.read_text().partition(":")[2].strip()
     kind, _, ref = (entry / "HEAD").read_text().strip().partition(" ")

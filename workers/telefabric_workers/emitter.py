@@ -51,7 +51,7 @@ class Emitter(ABC):
         self._step_count = 0
         self._episode_count = 0
         self._names: set[Any] = {agent_id}
-        """Of agents, as they were given, that may be ids as they are."""
+        """Names of agents, as given, that are valid ids unchanged."""
 
     @property
     def problems(self) -> Counter[str]:
@@ -76,7 +76,7 @@ class Emitter(ABC):
         self._problems.say()
 
     def _make_plain(self, event: Event) -> None:
-        """Bring every field to an exact built-in type or raw MessagePack; what cannot be is left out and told."""
+        """Bring every field to an exact built-in type or raw MessagePack; leave out and report what cannot be."""
         self._problems.note(coerce(event))
 
     def _send(self, event: Event) -> None:
@@ -144,7 +144,7 @@ class Emitter(ABC):
         return PLAIN.encode(event)
 
     def _catch_up(self) -> None:
-        """What must not happen under the lock: calls that came from inside it, and the log, whose handler may emit."""
+        """Do what must not happen under the lock: deferred calls, and log lines, whose handler may emit."""
         while self._deferred:
             try:
                 call = self._deferred.popleft()

@@ -1,4 +1,4 @@
-"""What the environment tells a worker: the same variables for every worker, read in this one place."""
+"""A worker's settings from the environment: the same variables for every worker, read in this one place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from telefabric.spool import SpoolPolicy
 
 
 class FrameSettings(NamedTuple):
-    """Whose frames are shown, how often, and how they are sent."""
+    """Settings of frames: which environments, how often, and how they are sent."""
 
     video: str
     tiles: int
@@ -42,7 +42,7 @@ class WorkerEnvironment(NamedTuple):
     exit_flush_s: float
     frames: FrameSettings
     captured: frozenset[str] = frozenset()
-    """What of the program goes into the metadata."""
+    """What the metadata record about the program."""
     system_metrics_s: int = 0
 
     @classmethod

@@ -62,7 +62,7 @@ class _Track:
         self.seed: Any = None
         """The seed that was given to the last reset; the episode's."""
         self.render: Callable[[], Any] | None = None
-        """What draws the environment for whoever looks; not called while nobody does."""
+        """Draws the environment; called only while its picture is wanted."""
         self._total: float | None = 0.0
 
     def begun(self, observation: Any, info: Any, seed: Any = None, options: Any = None) -> None:
@@ -151,7 +151,7 @@ class _Nobody:
 
 
 class _Teller:
-    """What all episodes of a wrapper have in common."""
+    """The settings of a wrapper, common to all its episodes."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _Labels:
 
     @property
     def control_mode(self) -> str | None:
-        """Who acts: human, agent, multi_agent, hybrid or replay; the worker's own when None."""
+        """The actor: human, agent, multi_agent, hybrid or replay; None for the worker's own setting."""
         return self._teller.control_mode
 
     @control_mode.setter
@@ -342,9 +342,9 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         self._mode_is_known = mode is not None
         self._warned = False
         self._reset_keys: set[Any] = set()
-        """What resets have reported in their infos."""
+        """The infos of resets."""
         self._pictures: Sequence[Any] | None = None
-        """What the vector env rendered after this step."""
+        """The pictures that the vector env rendered after this step."""
         if frames or (frames is None and env.render_mode == "rgb_array"):
             for index, track in enumerate(self._tracks):
                 track.render = partial(self._render, index)
@@ -409,7 +409,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         self.env.close(**kwargs)
 
     def _final(self, info: Mapping[Any, Any]) -> tuple[Any, dict[Any, Any], dict[Any, Any]]:
-        """Of an environment that was reset in its last step: the last observation and info, and the reset's info."""
+        """Last observation and info of an environment that was reset in its last step, and the reset's info."""
         last: dict[Any, Any] = {}
         of_reset: dict[Any, Any] = {}
         for key, value in info.items():
@@ -452,7 +452,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
 
 
 def _number(reward: Any) -> Any:
-    """A reward as a float; one that is none as it came, for the worker to tell."""
+    """A reward as a float; any other value unchanged, so that the worker reports it."""
     try:
         return real(reward)
     except Exception:  # noqa: BLE001  whatever the environment's own object raises
@@ -460,7 +460,7 @@ def _number(reward: Any) -> Any:
 
 
 def _statistics(info: Any) -> Mapping[str, Any] | None:
-    """What gymnasium's `RecordEpisodeStatistics` adds to the info of a last step."""
+    """The statistics that gymnasium's `RecordEpisodeStatistics` adds to the info of a last step."""
     found = info.get("episode") if isinstance(info, Mapping) else None
     return found if isinstance(found, Mapping) else None
 
@@ -476,7 +476,7 @@ def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
 def _autoreset_mode(env: VectorEnv[Any, Any, Any], given: AutoresetMode | str | None) -> AutoresetMode | None:
     """The vector env's own word before its metadata's, which several of a kind shared before gymnasium 1.2.
 
-    None when nobody says. Raises `UsageError` for a word that is no mode.
+    None if neither names it. Raises `UsageError` for a word that is not a mode.
     """
     found = given or getattr(env.unwrapped, "autoreset_mode", None) or env.metadata.get("autoreset_mode")
     if found is None or isinstance(found, AutoresetMode):
@@ -488,7 +488,7 @@ def _autoreset_mode(env: VectorEnv[Any, Any, Any], given: AutoresetMode | str | 
 
 
 def _each(space: gymnasium.Space[Any], batch: Any, count: int) -> Sequence[Any]:
-    """The part of each environment in a batch of actions or observations; None where it cannot be told apart."""
+    """The part of each environment in a batch of actions or observations; None if it cannot be separated."""
     if isinstance(batch, np.ndarray):
         parts: Any = batch
     else:
@@ -505,7 +505,7 @@ def _list(batch: Any) -> list[Any]:
 
 
 def _info_of(infos: Any, index: int, count: int) -> dict[str, Any]:
-    """What one environment reported: where the mask ``_key`` names it, or, without a mask, its part of an array."""
+    """One environment's value: if the mask ``_key`` includes it, or, without a mask, its part of an array."""
     if not isinstance(infos, Mapping):  # a list with one for each, as the wrapper DictInfoToList makes
         return cast("dict[str, Any]", infos[index])
     found: dict[str, Any] = {}

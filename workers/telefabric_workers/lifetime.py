@@ -33,11 +33,11 @@ from telefabric_workers.system import SystemMetrics
 
 
 class Terms(NamedTuple):
-    """What a worker is opened with; also what it is pickled as, for another process to open a stream of its own."""
+    """The arguments of a worker; also its pickled form, with which another process opens a stream of its own."""
 
     environment: WorkerEnvironment
     metadata: dict[str, bytes]
-    """Of the run, each value encoded."""
+    """The run's metadata, each value encoded."""
     control_mode: str
     strict: bool
     on_fork: Literal["new", "off"]
@@ -283,7 +283,7 @@ def _forked() -> None:
 _OUTCOMES = get_args(Outcome)
 _guard = threading.RLock()
 _workers: set[Lifetime] = set()
-"""Those that are not closed, also when their program has let go of them."""
+"""The workers that are not closed, also those that their program does not reference any more."""
 _heirs: dict[bytes, Lifetime] = {}
 """Workers that came to this process pickled, by the stream that they help."""
 if hasattr(os, "register_at_fork"):

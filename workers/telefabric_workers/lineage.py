@@ -1,4 +1,4 @@
-"""Which stream a stream of a child process helps: told from parent to child in the environment, `VARIABLE`.
+"""The stream that a child process's stream helps: the parent names it in the environment, `VARIABLE`.
 
 Its value is one item for each open stream, with semicolons between: ``pid:stream:run``, the stream in hex, the run
 quoted as in a URL. A process finds its parent's stream under the run that it joins, while the parent lives; its own

@@ -16,7 +16,7 @@ from telefabric_workers.repair import raw, said, text
 
 
 def as_mapping(metadata: Any) -> dict[Any, Any]:
-    """A copy of what a caller told about the run. Raises `UsageError` for what is no mapping."""
+    """A copy of the caller's metadata. Raises `UsageError` if it is not a mapping."""
     try:
         return {} if metadata is None else dict(metadata)
     except Exception:  # noqa: BLE001  whatever the caller's own object raises
@@ -51,7 +51,7 @@ def encode_metadata(metadata: Mapping[Any, Any]) -> tuple[dict[str, msgspec.Raw]
 
 
 def introducing(metadata: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-    """As much of it as a stream is introduced with. A child's parent, whose it is, has told the store the rest."""
+    """The part of the metadata that introduces a stream. A child's parent has sent the rest to the store."""
     found: dict[str, msgspec.Raw] = {}
     room = limits.METADATA_BYTES_MAX - 1_024
     for name, value in metadata.items():

@@ -41,7 +41,7 @@ _UNSTORED_S = 3.0
 
 
 class Outbox(ABC):
-    """What a worker appends to. `append` is called with `lock` held."""
+    """The place to which a worker appends its events. `append` is called with `lock` held."""
 
     lock: threading.RLock
 
@@ -84,7 +84,7 @@ class Outbox(ABC):
         return True
 
     def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
-        """Offer a picture to whoever watches; the values that could not be shown with it.
+        """Offer a picture to clients that watch; returns the values that could not be shown with it.
 
         Raises `ValueError` and `ImportError`.
         """
@@ -95,7 +95,7 @@ class Outbox(ABC):
         return
 
     stored: StoredFrames | None = None
-    """Which frames go into the spool; None where there is none, or none are stored."""
+    """The rule for frames that go into the spool; None without a spool, or if frames are not stored."""
 
 
 class Nowhere(Outbox):
@@ -308,7 +308,7 @@ _guard = threading.Lock()
 _links: dict[tuple[Address, Path], tuple[Link, int]] = {}
 """The links of this process and how many streams of its own each carries."""
 _inherited: list[object] = []
-"""What a forked child must not close, not even by collecting it: sockets and maps of its parent."""
+"""Sockets and maps of the parent, which a forked child must not close, not even by garbage collection."""
 
 
 def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:

@@ -15,7 +15,7 @@ log = logging.getLogger("telefabric.worker")
 _NO_VALUES = ("worker.", "callback.")
 """Problems with calls and callbacks, as opposed to values that were given."""
 NAMES_MAX = 256
-"""Of one worker: a name may be a key that the program makes up at each step."""
+"""Names of problems of one worker: a name may be a key that the program makes up at each step."""
 
 
 class Problem(NamedTuple):
@@ -23,12 +23,12 @@ class Problem(NamedTuple):
 
     kind: str
     field: str
-    """With the path inside of it: ``info.bad``."""
+    """The field with the path inside it: ``info.bad``."""
     why: str
     times: int = 1
 
     def name(self, known: Collection[str]) -> str:
-        """Its path; only its field once so many are `known` that further ones are not told apart."""
+        """The path of the problem; only its field if too many are `known`."""
         path = f"{self.kind}.{self.field}"
         if path in known or len(known) < NAMES_MAX:
             return path
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 
 class Problems:
-    """Of one worker. Any thread; `say` never while a lock is held, for a log handler may itself emit.
+    """The problems of one worker. Any thread; do not call `say` while holding a lock: a log handler may emit.
 
     :param strict: a problem raises `UsageError` and is not counted, unless it is the worker's own.
     """

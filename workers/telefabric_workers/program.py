@@ -66,7 +66,7 @@ class Program:
     def __init__(self) -> None:
         self._main = _main_frame()
         self._status: list[Any] = []
-        """What `sys.exit` was last called with; empty while it was not."""
+        """The argument of the last `sys.exit`; empty if it was not called."""
         sys.exit = self._remembering(sys.exit)
         quitter = type(getattr(__import__("builtins"), "exit", None))
         if quitter.__module__ == "_sitebuiltins":
@@ -105,8 +105,8 @@ class Program:
         return Ending("completed", "ended, exit code unknown")
 
     def _uncaught(self) -> BaseException | None:
-        """What ended the program. At a prompt an exception ends a statement and no program, but for the script that
-        ran before the prompt (``python -i``)."""
+        """The exception that ended the program. At a prompt an exception ends only a statement, except for the script
+        that ran before the prompt (``python -i``)."""
         error: BaseException | None = getattr(sys, "last_value", None)
         if not (hasattr(sys, "ps1") or sys.flags.interactive):
             return error

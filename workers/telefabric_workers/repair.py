@@ -25,7 +25,7 @@ _UNKNOWN_INDEX = -1
 
 
 EXACT = frozenset((bool, int, float, str, bytes, type(None), msgspec.Raw))
-"""Types whose encoding runs no code of the caller's. A container is none: what it holds may be anything."""
+"""Types whose encoding runs no code of the caller's. Containers are not among them: their items may be anything."""
 
 _ENCODED = (type(None), msgspec.Raw)
 
@@ -61,7 +61,7 @@ def coerce(event: Event) -> list[Problem]:
 
 
 def encode_payloads(event: Event, done: Collection[object] = EXACT) -> list[Problem]:
-    """As `coerce`, for the payloads of an event alone; those of the types in `done` stay as they are."""
+    """Like `coerce`, for the payloads of an event only; payloads of the types in `done` stay as they are."""
     problems: list[Problem] = []
     for name in _payloads(type(event)):
         value = getattr(event, name)
@@ -167,7 +167,7 @@ def text(value: Any) -> str:
 
 
 def name_of(given: str) -> str:
-    """As much of a text as may be an id, with a question mark for what cannot be printed; nothing when it is blank."""
+    """A text cut to the length of an id, with question marks for unprintable characters; empty if it is blank."""
     name = cut(printable(given, "?"))
     return "" if is_blank(name) else name
 
@@ -207,7 +207,7 @@ _LEFT_OUT: dict[str, Any] = {
 
 
 def _field_kinds(event_type: type[Event]) -> dict[str, str]:
-    """What each field of an event type holds, from its annotations."""
+    """Field → the type of its value, from the annotations of an event type."""
     found = _known.get(event_type)
     if found is None:
         hints = get_type_hints(event_type)

@@ -1,6 +1,6 @@
 """Metrics of the process and its machine, ``system/…``: from /proc, and of NVIDIA's GPUs where pynvml is installed.
 
-A thread of each worker takes a sample every so many seconds while the program emits: a stream whose program emits
+A thread of each worker takes a sample at an interval while the program emits: a stream whose program emits
 nothing is idle and stays so. Base units, the unit last in the name; a share is of 1, and a load counts cores.
 """
 
@@ -21,9 +21,9 @@ log = logging.getLogger("telefabric.worker")
 
 _LEAVING_S = 0.2
 _SECTOR_BYTES = 512
-"""Of /proc/diskstats, whatever the disk's own are."""
+"""Size of a sector in /proc/diskstats, for every disk."""
 _RATES = ("_cores", "_per_s")
-"""Totals of seconds and bytes, which are told by the second."""
+"""Totals of seconds and bytes, which become rates per second."""
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd")
@@ -65,11 +65,11 @@ class SystemMetrics:
 
 
 class Sample:
-    """What the system says now; rates are since the last look. For one thread."""
+    """Sample the system; rates are since the last sample. For one thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        """Whose file system's free room is told."""
+        """A folder on the file system whose free room is sampled."""
         self._totals: dict[str, float] = {}
         self._taken_s = 0.0
         self._gpus = _Gpus()

@@ -41,7 +41,7 @@ class Worker(Lifetime):
     """One stream of events of one run. Made by `telefabric_workers.connect`. All methods are for any thread, and for
     signal handlers: a call that interrupts another one of its thread is carried out right after it.
 
-    A value, or the part of it, that cannot be used (not encodable, out of range, too large) is told once by its path,
+    A value, or the part of it, that cannot be used (not encodable, out of range, too large) is logged once by its path,
     counted in `problems`, and the event goes on without it; with `strict` the call raises `UsageError` instead and
     nothing is emitted. Numpy scalars and arrays, bytes, nested maps and sequences are fine as actions, observations and
     infos.
@@ -54,7 +54,7 @@ class Worker(Lifetime):
         super().__init__(terms)
         self._control_mode = terms.control_mode
         self.captured = terms.environment.captured
-        """What of the program goes into the metadata; ``environment`` is told by a wrapper."""
+        """What the metadata record about the program; a wrapper adds ``environment``."""
 
     def begin(self) -> None:
         super().begin()
@@ -91,7 +91,7 @@ class Worker(Lifetime):
         `global_step` counts the steps of each agent from 0 unless it is given. Indexes are from 0. `frame` is a
         picture, uint8 of (height, width, 3) or (height, width), or a callable that renders one, which is not asked to
         while nobody looks. On this machine it goes through shared memory, at most 60 a second, with `hud`, named
-        numbers to show over it; over the network to whoever watches, at most 20 a second; into the store as
+        numbers to show below it; over the network to clients that watch, at most 20 a second; into the store as
         `store_frames` says.
         """
         if self._unusual and not self._revive():
@@ -338,7 +338,7 @@ class Worker(Lifetime):
     def register_on_step(self, callback: StepCallback) -> Callable[[], None]:
         """Call `callback(step)` after each emitted step, on the thread that emitted it; returns what ends that.
 
-        The step holds the values that the caller gave. What a callback raises is told once and counted, not raised,
+        The step holds the values that the caller gave. An error in a callback is logged once and counted, not raised,
         unless the worker is strict.
         """
         return _register(self._on_step, callback)
@@ -372,7 +372,7 @@ class Worker(Lifetime):
         return None if known is None else values.decode(known)
 
     def _to_store(self, rule: StoredFrames, moment: Moment, frame: Any) -> tuple[Any, Frame | None]:
-        """What was rendered if it had to be, and the frame as an event if it is to be stored."""
+        """The picture, if it had to be rendered, and the frame as an event, if it is to be stored."""
         picture = frame
         try:
             if not rule.wants(moment):
@@ -396,7 +396,7 @@ class Worker(Lifetime):
             self._emit(one)
 
     def _show(self, moment: Moment, frame: Any, hud: Mapping[str, float] | None) -> None:
-        """Offer a frame; whatever is wrong with it is told once."""
+        """Offer a frame; each kind of fault in it is logged once."""
         try:
             left = self._outbox.show(moment, frame, hud or {})
         except ImportError:
@@ -426,7 +426,7 @@ def _or(value: Any, default: Any) -> Any:
 
 
 def _float_or(value: Any) -> Any:
-    """A number of any type as a float; what is none as it is, for `coerce` to tell."""
+    """A number of any type as a float; any other value unchanged, so that `coerce` reports it."""
     try:
         return real(value)
     except Exception:  # noqa: BLE001  whatever the caller's own object raises

@@ -25,7 +25,7 @@ except ImportError:  # Windows
 
 
 def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[zmq.Frame]:
-    """What has come in at an XPUB: the last frame of each message, and then everything else has its turn."""
+    """Read messages from an XPUB, the last frame of each, up to the limit of a turn."""
     for _ in range(limits.CONTROL_A_TURN):
         try:
             frames = publisher.recv_multipart(zmq.DONTWAIT, copy=False)
@@ -52,7 +52,7 @@ class Strangers:
 
 
 def unread_bytes(frame: zmq.Frame) -> int:
-    """What the system holds for the sender of this frame, which has not taken it; 0 where nobody can tell."""
+    """Bytes that the system holds because the sender of this frame has not read them; 0 if unknown."""
     descriptor = _descriptor(frame)
     if fcntl is None or descriptor is None:
         return 0
@@ -64,7 +64,7 @@ def unread_bytes(frame: zmq.Frame) -> int:
 
 
 def _descriptor(frame: zmq.Frame) -> int | None:
-    """Of the connection over which it came; None when that is no TCP connection or has gone."""
+    """Descriptor of the connection over which the frame came; None if that is not TCP, or is gone."""
     try:
         return int(frame.get(zmq.SRCFD))
     except zmq.ZMQError:

@@ -1,6 +1,6 @@
 """The broker's live sockets: from workers, to live subscribers, and the plain tap.
 
-Who gets what is decided in `telefabric.broker.core.live_lane`; this file moves frames.
+`telefabric.broker.core.live_lane` decides which subscriber gets which batch; this file moves the frames.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from telefabric.wire.live import encode_delivery
 OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
 _MESSAGES_A_TURN = 200
 _DELIVERIES_A_TURN = 64
-"""To one subscriber: then the others have their turn, whatever has queued up for it."""
+"""Deliveries to one subscriber before the others have their turn."""
 _LARGE_BYTES = 64 * limits.KIB
-"""Larger batches wait in the pipes of all subscribers as one copy, and so many bytes of them at most."""
+"""Larger batches wait in the pipes of all subscribers as one copy, up to a limit in bytes."""
 _A_TOPIC_NS = 50_000
-"""To ask the workers for."""
+"""Time between two new topics that the workers are asked for."""
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
 
 
 class Waits(IntEnum):
-    """What the live subscribers' queues wait for, if anything."""
+    """The moment for which the live subscribers' queues wait, if any."""
 
     NOTHING = 0
     FOR_ROOM = 1
@@ -66,9 +66,9 @@ class LiveSockets:
         self._tapped: set[bytes] = set()
         self._tap_pipe = Pipe()
         self._pipes: dict[bytes, Pipe] = {}
-        """Of those who subscribed to their tokens."""
+        """Token → pipe, for subscribers that have subscribed to their tokens."""
         self._wishes = -1
-        """Of the lane, when the workers were last asked."""
+        """Version of the lane's wishes when the workers were last asked."""
         self._ask_due_ns = 0
         self._strangers = Strangers()
 
@@ -124,7 +124,7 @@ class LiveSockets:
         for frame in subscriptions(self._watch):
             wish = frame.bytes
             if wish[:1] == _UNSUBSCRIBE:
-                continue  # who is gone stops its heartbeats
+                continue  # a subscriber that is gone stops its heartbeats
             if wish[:1] == _SUBSCRIBE and wish[1:] in core.lane.subscribers:
                 self._watch.set(zmq.SUBSCRIBE, wish[1:])
                 self._pipes.setdefault(wish[1:], Pipe())

@@ -11,7 +11,7 @@ from telefabric.peer.sockets import send_frames
 
 
 class Pipe:
-    """The large messages on their way to one peer, or to all who listen to one socket. One thread."""
+    """The large messages on their way to one peer, or to all listeners of one socket. One thread."""
 
     def __init__(self) -> None:
         self._sent: deque[tuple[zmq.MessageTracker, int]] = deque()
@@ -30,7 +30,7 @@ class Pipe:
         return not unsent or unsent + size <= bytes_max
 
     def send(self, socket: zmq.Socket[Any], first: bytes, *others: bytes) -> bool:
-        """As `send_frames`, without a copy of the last frame, of which account is kept."""
+        """Send like `send_frames`, but without a copy of the last frame, and count its bytes until it is sent."""
         *between, message = others
         frame = zmq.Frame(message, track=True, copy=False)
         if not send_frames(socket, first, *between, frame):

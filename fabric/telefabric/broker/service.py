@@ -87,7 +87,7 @@ class Broker:
         self._subscribed: set[bytes] = set()
         self._strangers = Strangers()
         self._long_answers: dict[bytes, Pipe] = {}
-        """To each peer that has not been sent all of them, as far as is known."""
+        """Peer → the pipe of long answers to it, while some of them may not have been sent."""
         self._forget_due_ns = 0
         self._stop = threading.Event()
         self._full = False
@@ -221,7 +221,7 @@ class Broker:
         return send_frames(self._control, peer, control.encode(message))
 
     def _unsent_bytes(self, peer: bytes) -> int:
-        """Of long answers to it."""
+        """Bytes of long answers that the peer has not been sent."""
         pipe = self._long_answers.get(peer)
         return pipe.unsent_bytes if pipe else 0
 

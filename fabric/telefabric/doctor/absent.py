@@ -1,4 +1,4 @@
-"""What to do about required subscribers that are not attached to a broker."""
+"""The remedy for required subscribers that are not attached to a broker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STORE = "store"
 
 
 def remedy(address: Address, absent: Iterable[str], store: str = "") -> str:
-    """For each of them; `store` is what to do about a store that is there and does not answer."""
+    """The remedies for all of them; `store` is the remedy for a store that runs and does not answer."""
     return "; ".join(_remedy(address, name, store) for name in absent)
 
 

@@ -28,7 +28,7 @@ from telefabric.doctor.probes.side_by_side import begin, in_time, seen_by
 
 EXAMINE_S = 9.0
 _SERVICE_S = 3.6
-"""For the looks at a broker that answers; those before take five seconds at most."""
+"""Time for the probes of a broker that answers; those before take five seconds at most."""
 _REFUSAL_S = 0.5
 """A refusal comes as quickly as the clock's answers, a tick only by a port that can be reached."""
 
@@ -77,7 +77,7 @@ def about_qt() -> Rows:
 
 
 def about_broker(address: Address, data: Path) -> Rows:
-    """The broker, and the store's file, of which the broker may know who writes it."""
+    """The findings on the broker and on the store's file, whose writer the broker may know."""
     name = look_up(address.host)
     seen = at_broker.look_at_broker(address, name)
     durable = () if seen.status is None else seen.status.get("durable", ())
@@ -99,7 +99,7 @@ def hosts_of(seen: BrokerSeen) -> set[str]:
 
 
 def about_service(address: Address, host: str, seen: BrokerSeen, holder: str) -> Rows:
-    """What a broker that answers does for this machine. `holder`: as of `judge_store`."""
+    """The findings on a broker that answers. `holder`: see `judge_store`."""
     assert seen.status is not None
     assert seen.endpoints is not None
     deadline_s = time.monotonic() + _SERVICE_S

@@ -1,4 +1,4 @@
-"""What the doctor says: one row a check, and the words of its sentences."""
+"""The doctor's findings: one row per check, and its sentences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAYINGS: dict[str, dict[str, list[str]]] = tomllib.loads(
 
 
 def say(check: str, what: str, /, **values: Any) -> Finding:
-    """What `sayings.toml` has for a check under a word, with these values in its sentence and remedy."""
+    """The finding that `sayings.toml` has for a check under a word, with these values in sentence and remedy."""
     state, *texts = SAYINGS[check][what]
     return Finding(check, state, *(text.format(**values) for text in texts))
 

@@ -1,4 +1,4 @@
-"""What a client is shown: runs and their events, of a broker or of a store file."""
+"""The data that a client shows: runs and their events, from a broker or a store file."""
 
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.failures import Failures, said

@@ -20,7 +20,7 @@ _RATE_S = 1.0
 
 
 class Source(NamedTuple):
-    """Who emits a stream."""
+    """The run, worker and agent of a stream."""
 
     worker_id: str
     agent_id: str
@@ -87,7 +87,7 @@ class BrokerFeed:
         return Update(connection, runs, drained.events, drained.holes, drained.gaps, drained.skipped, frame)
 
     def source(self, stream_id: bytes) -> Source:
-        """Whose stream it is, as the store or the broker last said; empty names when neither has."""
+        """The stream's source, as store or broker last named it; empty names if neither has."""
         for stored in self._history.streams:
             if stored.stream_id == stream_id:
                 return Source(stored.worker_id, stored.agent_id)

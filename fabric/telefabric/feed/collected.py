@@ -1,4 +1,4 @@
-"""What two threads gather, the live one and the history one, and a third drains: each event of a watched run once."""
+"""Each event of a watched run once: gathered by the live and the history thread, drained by a third."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What to fetch from the store next."""
+    """The next page to fetch from the store."""
 
     stream: bytes
     since: int
@@ -57,7 +57,7 @@ class _Followed:
         return self.handover.live(events)
 
     def stored_up_to(self, stored: int, history_events: int | None) -> None:
-        """The store's word; with the first one the history of so many events before it begins."""
+        """Note the store's watermark; with the first one, begin to fetch the given number of events before it."""
         if not self._begun:
             self._begun = True
             begin = 0 if history_events is None else max(stored - history_events, 0)
@@ -162,7 +162,7 @@ class Gathering:
             self._take(task.stream, followed, followed.handover.stored(task.since, events, covers=covers), live=False)
 
     def tasks(self) -> list[Task]:
-        """What the store should be asked for next: one page for each stream that misses something."""
+        """The next questions to the store: one page for each stream with missing events."""
         with self._lock:
             if len(self._pending) >= PENDING_EVENTS_MAX // 2:
                 return []
@@ -210,7 +210,7 @@ def _feed_events(stream: bytes, run_id: str, events: list[Numbered[Seen]], *, li
 
 
 class Drained(NamedTuple):
-    """What `Gathering.drain` gives: see `telefabric.feed.Update`."""
+    """The result of `drain`: see `telefabric.feed.Update`."""
 
     events: tuple[FeedEvent, ...]
     holes: dict[bytes, tuple[Range, ...]]

@@ -1,6 +1,6 @@
-"""What a part that must go on has met and outlived: counted, reported, and said in a sentence.
+"""The failures of a part that must continue: each is counted and logged, and the last one is a sentence.
 
-For boundaries alone: the thread of a feed, a view of the client. Everywhere else an error takes its way.
+Only for boundaries: the thread of a feed, a view of the client. Everywhere else errors propagate.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Failures:
 
     @contextmanager
     def outlived(self, what: str) -> Iterator[None]:
-        """What the block raises costs the block alone."""
+        """An error in the block ends only the block."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  a boundary: what is beside the block goes on
             self.take(what, error)
 
     def endure(self, what: str, turn: Callable[[], object], stop: threading.Event) -> None:
-        """Take turns until `stop`, whatever they raise: told as of a thread that ended, and then the next one."""
+        """Take turns until `stop`. An error in a turn is reported like the end of a thread; the next turn follows."""
         while not stop.is_set():
             before = self.number
             with self.outlived(what):

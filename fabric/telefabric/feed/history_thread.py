@@ -111,7 +111,7 @@ class History:
         self._gathering.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
 
     def _voids(self, reader: Reader, stream_id: bytes, last: int) -> list[StoredEvent]:
-        """What makes episodes void that are fetched without all else of their time: up to this seq of a stream."""
+        """Fetch the events that void episodes, up to this seq of a stream, for episodes that are fetched alone."""
         found: list[StoredEvent] = []
         for run_id in {one.run_id for one in self.streams if one.stream_id == stream_id}:
             page = reader.events(0, run_id, ["episode_voided"])

@@ -1,6 +1,6 @@
-"""What a client is shown of the fabric: runs, events and holes, in updates that its own clock fetches.
+"""The data that a client shows: runs, events and holes, in updates that the client fetches at its own pace.
 
-A feed has a thread of its own that receives, decodes and puts together; whoever shows it calls `drain` at its own pace
+A feed has a thread of its own that receives, decodes and merges; the client calls `drain` at its own pace
 and gets all that came since, each event once. There are two: `BrokerFeed`, of a broker's live and
 stored events, and `FileFeed`, of a store file.
 """
@@ -16,12 +16,12 @@ from telefabric_schemas import AnyEvent, Frame
 
 
 class LinkState(Enum):
-    """How a feed stands towards what it shows."""
+    """The state of a feed's connection to its source."""
 
     CONNECTING = "connecting"
     LIVE = "live"
     HISTORY = "history"
-    """Connected to the store alone: what is stored comes, with its delay."""
+    """Connected to the store only: stored events come, with their delay."""
     FILE = "file"
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
@@ -34,7 +34,7 @@ class Connection(NamedTuple):
     address: str
     """URL or file."""
     sentence: str = ""
-    """What is wrong and what to do, when something is."""
+    """The problem and the remedy, if there is a problem."""
     events_per_s: float = 0.0
     behind_s: float | None = None
     """Age of the newest live event when it was received, by the broker's clock; None when nothing is live."""
@@ -47,9 +47,9 @@ class Connection(NamedTuple):
     absent: tuple[str, ...] = ()
     """Required stores that are not attached to the broker: until they are, workers keep their events."""
     failures: int = 0
-    """What the feed's own threads met and outlived."""
+    """The failures of the feed's own threads, which continue after them."""
     notice: str = ""
-    """What else there is to say of the connection: a sentence."""
+    """A further sentence about the connection."""
 
     @property
     def missed(self) -> int:
@@ -81,13 +81,13 @@ class RunView(NamedTuple):
     finished_ns: int | None
     reason: str | None
     metadata: bytes
-    """What the user told of it, as the MessagePack map that the store has: its values are for display alone."""
+    """The run's metadata, as the MessagePack map in the store: its values are only for display."""
     silent_s: float | None = None
     """How long the broker has not heard of its workers; None for a run that it does not know."""
     emitted: int = 0
     """Events of its streams that the broker knows, as far as it has heard."""
     backlog: int = 0
-    """Those of them that no store has acknowledged yet."""
+    """Emitted events that are not acknowledged yet."""
     behind_at: str | None = None
     """The first hop on the durable path that is behind: worker, broker, or the name of a durable subscriber."""
     clock_offset_ms: float | None = None
@@ -95,7 +95,7 @@ class RunView(NamedTuple):
     round_trip_ms: float | None = None
     """Between its workers and the broker, the longest."""
     streams: tuple[StreamView, ...] = ()
-    """Those that the store knows; of a broker's feed, of watched runs alone."""
+    """The streams that the store knows; a broker's feed has only those of watched runs."""
     attempts: int = 1
     helpers: int = 0
     superseded: int = 0
@@ -112,7 +112,7 @@ class FeedEvent(NamedTuple):
     event: AnyEvent | None
     raw: bytes
     live: bool
-    """It came over the live path; otherwise from the store."""
+    """True if the event came over the live path, False if it came from the store."""
 
 
 class FramePlace(NamedTuple):
@@ -124,11 +124,11 @@ class FramePlace(NamedTuple):
     episode_index: int
     step_index: int
     stream_id: bytes | None = None
-    """Whose step it is; None for the newest attempt's."""
+    """The stream of the step; None for the newest attempt's."""
 
 
 class FoundFrame(NamedTuple):
-    """What the store has for a place."""
+    """The store's answer for a place."""
 
     place: FramePlace
     frame: Frame | None
@@ -144,14 +144,14 @@ class Update(NamedTuple):
     runs: tuple[RunView, ...] | None
     """The whole list when something in it changed; newest first."""
     events: tuple[FeedEvent, ...]
-    """Of one stream in rising seq, but for those that fill a hole. A ``frame`` of seq 0 is a live picture, not stored,
-    the newest of its agent and environment; a stored one that came live says ``stored`` and has no picture."""
+    """Events; within a stream in rising seq, except those that fill a hole. A ``frame`` of seq 0 is a live picture: the
+    newest of its agent and environment, not stored. A stored one that came live says ``stored`` and has no picture."""
     holes: dict[bytes, tuple[Range, ...]]
-    """For each stream whose holes changed, the seqs that are missing now and may still come from the store."""
+    """Stream → its missing seqs, which the store may still have; for streams whose holes changed."""
     gaps: dict[bytes, tuple[Range, ...]]
-    """For each stream where it changed, the seqs that are known to be lost for good."""
+    """Stream → its lost seqs; for streams where they changed."""
     skipped: dict[bytes, int]
-    """For each stream, events that this feed left out since the last `drain`; all are in the store."""
+    """Stream → the number of events that this feed left out since the last `drain`; all are in the store."""
     frame: FoundFrame | None = None
     """The answer to `ask_frame`."""
 

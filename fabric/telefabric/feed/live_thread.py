@@ -24,7 +24,7 @@ class LiveLink:
     def __init__(self, address: Address, gathering: Gathering, name: str, policy: QueuePolicy) -> None:
         self.subscription = LiveSubscription(address, name=name, runs=(), pictures=(), policy=policy)
         self.status: dict[str, Any] = {}
-        """What the broker last said of its streams."""
+        """The broker's newest status of its streams."""
         self.failures = Failures()
         self._gathering = gathering
         self._policy = policy
@@ -42,7 +42,7 @@ class LiveLink:
         self._wanted_changed.set()
 
     def want_pictures(self, run_ids: frozenset[str]) -> None:
-        """Of these runs, as far as they are watched."""
+        """Request live pictures of these runs, as far as they are watched."""
         if run_ids != self._pictures:
             self._pictures = run_ids
             self._wanted_changed.set()
@@ -75,7 +75,7 @@ class LiveLink:
         self.subscription.want(runs=runs, pictures=pictures, policy=self._policy)
 
     def _take(self, stream: bytes, events: list[LiveEvent]) -> None:
-        """What has a seq becomes one with what is stored; of pictures the newest is kept."""
+        """Merge events that have a seq with the stored ones; keep the newest picture."""
         numbered = []
         for one in events:
             seen = Seen(one.kind, one.event, one.raw)
@@ -93,7 +93,7 @@ class LiveLink:
                 self.subscription.forget(stream)
 
     def _learn(self, status: dict[str, Any]) -> None:
-        """Which streams are of which run; the store may not know them yet."""
+        """Note the run of each stream; the store may not know them yet."""
         self.status = status
         watched = self._gathering.watched
         for stream in status.get("streams", ()):

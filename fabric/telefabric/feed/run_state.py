@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 ENDED = frozenset(("completed", "failed", "cancelled", "lost"))
 _FIRST = ("revived", "running", "idle", "waiting", "stalled")
-"""A run is what the liveliest of its streams is; one that has come back is told before all."""
+"""A run has the state of its liveliest stream; revived comes before all others."""
 
 
 def run_state(stored: str | None, streams: Collection[str], *, broker_known: bool) -> str:

@@ -21,7 +21,7 @@ NAMES_MAX = 1_000
 
 
 class Pace:
-    """At most so many a second: one that comes a little late does not delay the next. Times are nanoseconds."""
+    """A limit per second: a call that comes a little late does not delay the next. Times are nanoseconds."""
 
     def __init__(self, per_second: float) -> None:
         self._interval_ns = int(1e9 / per_second)
@@ -41,7 +41,7 @@ class RateLimit:
     def __init__(self, interval_ns: int = _INTERVAL_NS) -> None:
         self._interval_ns = interval_ns
         self._said: OrderedDict[str, list[int]] = OrderedDict()
-        """By name: when it was last said, and how many were left out since."""
+        """Name → when the line was last logged, and how many were left out since."""
 
     def admit(self, name: str, now_ns: int) -> int | None:
         """How many of this name were left out before this one; None when this one is left out, too."""
@@ -90,7 +90,7 @@ def event_name(message: str) -> str:
 
 
 def left_out_mark(left_out: int) -> str:
-    """What a line for people ends with."""
+    """The end of a line for people: how many were left out."""
     return f" (left_out={left_out})"
 
 

@@ -1,1 +1,1 @@
-"""What a service tells of itself: figures, the endpoint that shows them, the summary in its log."""
+"""A service's metrics: its figures, the endpoint that shows them, and the summary in its log."""

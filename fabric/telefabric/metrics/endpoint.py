@@ -112,7 +112,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """As the base does, without asking a name server what this machine is called."""
+        """The base class's method, without a question to a name server for this machine's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
@@ -137,14 +137,14 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Anything that ends a connection; a failure of its own would be a bug."""
         error = sys.exception()
-        if isinstance(error, OSError):  # who scrapes has hung up, was too slow, or was hung up on
+        if isinstance(error, OSError):  # the scraper has hung up, or was cut off because it was too slow
             log.debug("metrics.hung_up", peer=_peer(client_address))
         else:
             log.error("metrics.failed", exc_info=error)
 
 
 def _peer(client: Any) -> str:
-    """HOST:PORT of a socket's address, of which IPv6 has more parts."""
+    """HOST:PORT of a socket's address; IPv6 addresses have more parts."""
     host, port = client[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """A scrape is no event."""
+        """Log nothing for a scrape."""
 
 
 def _hang_up(connection: socket.socket) -> None:

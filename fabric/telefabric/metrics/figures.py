@@ -1,4 +1,4 @@
-"""What a service tells of itself: figures by name, of which metrics and health summary are two views.
+"""A service's figures by name; metrics and the summary in the log are two views of them.
 
 A `Family` describes one metric as Prometheus knows it; a service has a table of them. `Figures` are the values of all
 of them at one moment; whoever has made them changes nothing in them any more, so that another thread may read them.
@@ -17,7 +17,7 @@ OTHER = "other"
 
 
 class Distribution(NamedTuple):
-    """What a histogram has seen: for each upper bound how many were not above it; the last bound is infinite."""
+    """The counts of a histogram: for each upper bound the values that are not above it; the last bound is infinite."""
 
     counts: tuple[tuple[float, int], ...]
     sum: float
@@ -25,24 +25,24 @@ class Distribution(NamedTuple):
 
 Labels = tuple[str, ...]
 Figures = Mapping[str, Mapping[Labels, float | Distribution]]
-"""By name of the family, by the values of its labels; ``()`` for a family without."""
+"""Name of the family → values of its labels → figure; ``()`` for a family without labels."""
 
 
 class Family(NamedTuple):
     name: str
-    """Of a counter with its ``_total``."""
+    """The metric's name; that of a counter includes ``_total``."""
     kind: str
     help: str
     labels: tuple[str, ...] = ()
     summary: str = ""
-    """What the health summary calls it; none leaves it out."""
+    """Its name in the summary; None leaves it out of the summary."""
 
 
 COMMON = (
     Family("telefabric_build_info", GAUGE, "Always 1; says which service this is.", ("service", "version")),
     Family("telefabric_figures_time_seconds", GAUGE, "When these figures were made, in seconds since 1970."),
 )
-"""What every service has, beside its own."""
+"""The families that every service has, besides its own."""
 
 
 class Histogram:

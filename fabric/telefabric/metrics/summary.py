@@ -29,7 +29,7 @@ def endpoint_of(
     """
     if listen is None:
         return None
-    from telefabric.metrics.endpoint import Endpoint  # 50 ms that only who wants metrics pays
+    from telefabric.metrics.endpoint import Endpoint  # takes 50 ms, so only a service with metrics imports it
 
     return Endpoint(service, listen, families, look)
 

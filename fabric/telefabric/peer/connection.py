@@ -31,7 +31,7 @@ def dial(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
 
 
 class Connection:
-    """For one thread. A subclass opens its further sockets, and logs in the words of its part what goes wrong."""
+    """A connection to a broker, for one thread. A subclass opens further sockets and logs problems as its part does."""
 
     def __init__(self, address: Address, peer: bytes, *, message_bytes_max: int = limits.CONTROL_BYTES_MAX) -> None:
         """`peer` is a letter with which the broker's logs tell the kinds of peers apart."""
@@ -55,7 +55,7 @@ class Connection:
         self._readable = {socket for socket, _ in self._poller.poll(timeout_ms)}
 
     def receive_control(self, now_ns: int) -> list[control.Message]:
-        """What the broker says, and is not about the connection itself."""
+        """Handle a message of the broker that is not about the connection itself."""
         messages: list[control.Message] = []
         for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
             self._hearing.heard(now_ns)
@@ -112,7 +112,7 @@ class Connection:
         raise NotImplementedError
 
     def _corrected(self, sentence: str) -> None:
-        """The broker cannot use what it was sent; each kind of mistake is told once."""
+        """Log that the broker cannot use a message; each kind of mistake once."""
         raise NotImplementedError
 
     def _full(self) -> None:

@@ -29,7 +29,7 @@ class Requests:
         self._socket.send_multipart(frames)
 
     def receive(self, deadline_s: float) -> list[bytes] | None:
-        """The next reply, whatever it answers; None when there is none by `deadline_s` of the monotonic clock."""
+        """The next reply to any request; None if none comes by `deadline_s` of the monotonic clock."""
         left_s = deadline_s - time.monotonic()
         if left_s <= 0 or not self._socket.poll(int(left_s * 1000) + 1):
             return None

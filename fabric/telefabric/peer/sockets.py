@@ -28,7 +28,7 @@ def common_options(socket: zmq.Socket[Any]) -> None:
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
-    """The frames of the next message, or None when there is none. `recv_multipart` with less work around it."""
+    """The frames of the next message, or None without one. Like `recv_multipart`, with less work around it."""
     try:
         frames = [socket.recv(_DONTWAIT)]
     except zmq.Again:
@@ -39,13 +39,13 @@ def receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
 
 
 def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
-    """The last frame of the next message, or None when there is none."""
+    """The last frame of the next message, or None without one."""
     frames = receive(socket)
     return None if frames is None else frames[-1]
 
 
 def receive_some(socket: zmq.Socket[Any], readable: Container[object], most: int) -> Iterator[bytes]:
-    """The last frames of the messages that are here, at most so many; none when it is not among the `readable`."""
+    """The last frames of waiting messages, up to a limit; none if the socket is not among the `readable`."""
     if socket in readable:
         for _ in range(most):
             data = receive_last(socket)
@@ -67,5 +67,5 @@ def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes | zmq.Fr
 
 
 def why(error: zmq.ZMQError) -> str:
-    """What the system says, without the address that pyzmq adds."""
+    """The system's error text, without the address that pyzmq adds."""
     return zmq.strerror(error.errno) if error.errno else str(error)

@@ -1,4 +1,4 @@
-"""Asking a broker how it stands, and where its other sockets are."""
+"""Asks a broker for its status and its other sockets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from telefabric.wire import control
 
 PATIENCE_S = 3.0
 _KNOCK_S = 0.3
-"""For whether anybody listens there at all: the two have different remedies."""
+"""Time to find out whether any program listens there: the two cases have different remedies."""
 
 
 def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.StatusReply:
-    """The broker's answer. Any thread; blocks for `timeout_s` at most, and `_KNOCK_S` more when there is none.
+    """The broker's answer. Any thread; blocks for `timeout_s` at most, and `_KNOCK_S` more without an answer.
 
     Raises `Unreachable` when nobody answers, `Foreign` when what answers does not speak this protocol.
     """

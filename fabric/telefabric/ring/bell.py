@@ -16,13 +16,13 @@ from telefabric.ring.places import BELLS
 
 SUPPORTED = hasattr(socket, "AF_UNIX")
 _LOOK_NS = 250_000_000
-"""How often a writer looks who has a bell."""
+"""How often a writer looks for bells of readers."""
 _READERS_MAX = 32
 
 
 @contextlib.contextmanager
 def _address(path: Path) -> Iterator[str]:
-    """Of a socket: its path, or a short way to it, since an address has room for 108 bytes on Linux, 104 elsewhere."""
+    """A socket's address: its path, or a short way to it; an address has room for 108 bytes on Linux, 104 elsewhere."""
     if len(os.fsencode(path)) < 104:
         yield str(path)
         return

@@ -16,7 +16,7 @@ class RingInfo(NamedTuple):
     folder: Path
     manifest: Manifest
     state: str
-    """As `RingReader.state` says."""
+    """One of the states of `RingReader.state`."""
 
 
 def rings_of(run_id: str, agent_id: str, base: Path | None = None, *, worker_id: str | None = None) -> list[Path]:

@@ -37,7 +37,7 @@ _READERS = {
     "reader_starved_reads": ("starved", "Reads given up after some retries"),
     "reader_generations": ("generations", "Files gone on in"),
 }
-"""By metric: the counter that is summed, and what it is."""
+"""Metric → the counter that is summed, and its description."""
 FAMILIES = (
     Family(_P + "rings", GAUGE, "Rings by state.", ("state",)),
     *(Family(_P + name, GAUGE, f"{what}, {_NOW}.") for name, (_, what) in _WRITERS.items()),
@@ -48,7 +48,7 @@ FAMILIES = (
 
 
 def figures(base: Path | None = None) -> Figures:
-    """As they are now. Any thread; what cannot be read is left out."""
+    """The figures of the rings that exist now, without those that cannot be read. Any thread."""
     rings = discover(base)
     writers = [_read(one.folder / places.STATS) for one in rings]
     readers = [told for one in rings for told in _readers(one.folder)]

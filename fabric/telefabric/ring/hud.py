@@ -1,4 +1,4 @@
-"""What is shown over a frame, and travels in its slot, so that it can belong to no other."""
+"""The HUD of a frame. It travels in the frame's slot, so that it cannot belong to another frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from telefabric_schemas.decoding import Decoder
 
 
 class TileHud(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Of one tile of a grid: which environment it shows, and how that fares."""
+    """The HUD of one tile of a grid: its environment, and that environment's values."""
 
     env_index: int
     episode: int = 0

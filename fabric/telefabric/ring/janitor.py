@@ -24,7 +24,7 @@ def collect_garbage(base: Path | None = None, *, grace_s: float = limits.RING_GR
     """Remove the rings that nobody writes any more and that have not changed for `grace_s`; what went.
 
     A folder whose lock is held is somebody's, whatever else it looks like. Never another user's, nor a folder that
-    holds anything of which a ring is not made.
+    holds a file that does not belong to a ring.
     """
     cleared = []
     for folder in places.ring_folders(base):

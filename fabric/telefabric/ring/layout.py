@@ -36,7 +36,7 @@ FEATURE_CHECKSUM = 1
 
 
 class State(IntEnum):
-    """What the writer says of its file."""
+    """The start of a ring's file, written by its writer."""
 
     LIVE = 1
     CLOSED = 2
@@ -81,7 +81,7 @@ def pack_superblock(block: Superblock) -> bytes:
 
 
 def parse_superblock(data: bytes, file_bytes: int) -> Superblock:
-    """Raises `WireError` for whatever is no ring file of this major version that fits into `file_bytes`."""
+    """Raises `WireError` unless this is a ring file of this major version that fits into `file_bytes`."""
     if len(data) < SUPERBLOCK_BYTES or data[: len(MAGIC)] != MAGIC:
         raise WireError("not_ours", "the file is not a frame ring")
     _, major, _, page, *fields = _SUPERBLOCK.unpack_from(data)
@@ -108,7 +108,7 @@ def stride_of(capacity: int) -> int:
 
 
 class Descriptor(NamedTuple):
-    """What a slot says of its frame, beside the HUD in the slot's meta area."""
+    """The head of a slot: all about its frame except the HUD, which is in the slot's meta area."""
 
     number: int
     generation: int
@@ -121,7 +121,7 @@ class Descriptor(NamedTuple):
     width: int
     meta_bytes: int
     tiles: int
-    """0 for one picture, else so many of one size, back to back."""
+    """0 for one picture, else the number of tiles of one size, back to back."""
     pixels: int
     """A `PixelFormat`."""
     flags: int

@@ -1,4 +1,4 @@
-"""Who writes a ring, so that others can tell whether it still lives: a pid alone may be somebody else's by now."""
+"""The process that writes a ring. Others can tell whether it still lives; a pid may belong to a new process by now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Owner(NamedTuple):
         return cls(pid, _start_ticks(pid) or 0, _pid_namespace(), _boot())
 
     def alive(self) -> bool | None:
-        """None when it cannot be told from here: another namespace of processes, or a system without /proc."""
+        """None if it cannot be found out from here: another namespace of processes, or a system without /proc."""
         if not self.start_ticks or not self.boot.strip(b"\0"):
             return None
         if self.boot != _boot():
@@ -34,7 +34,7 @@ class Owner(NamedTuple):
 
 
 def _start_ticks(pid: int) -> int | None:
-    """None when there is no such process, or only what is left of one."""
+    """None if the process does not exist, or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
     except OSError:

@@ -28,7 +28,7 @@ _TYPES = {
     PixelFormat.GRAY8: ("uint8", 1), PixelFormat.GRAY16: ("uint16", 1), PixelFormat.DEPTH: ("float32", 1),
 }  # fmt: skip
 _NAMES = {"u1": "uint8", "u2": "uint16", "f4": "float32"}
-"""By numpy's code without the byte order. Its own `name` costs as much as the rest of publishing a small frame."""
+"""numpy's code without the byte order → name. numpy's own `name` takes as long as publishing a small frame."""
 _SIZES = {"uint8": 1, "uint16": 2, "float32": 4}
 _GUESSED = {
     ("uint8", 3): PixelFormat.RGB8, ("uint8", 4): PixelFormat.RGBA8, ("uint8", 1): PixelFormat.GRAY8,
@@ -57,7 +57,7 @@ class Picture(NamedTuple):
 def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = False) -> Picture:
     """A caller's array, or list of rows, as a picture; `tiled`: its first axis counts pictures of one size.
 
-    Nothing is copied. Raises `ValueError` for what is none, with the forms that there are.
+    Nothing is copied. Raises `ValueError` for anything but a picture, with the valid forms.
     """
     import numpy
 
@@ -73,7 +73,7 @@ def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = F
 
 
 def shape_of(pixels: int, height: int, width: int, tiles: int) -> tuple[str, tuple[int, ...]] | None:
-    """dtype and shape of what a descriptor names; None for what is no picture."""
+    """dtype and shape of a descriptor's picture; None if it does not describe one."""
     if pixels not in _TYPES or not (0 < height <= limits.FRAME_SIDE_MAX and 0 < width <= limits.FRAME_SIDE_MAX):
         return None
     dtype, channels = _TYPES[PixelFormat(pixels)]

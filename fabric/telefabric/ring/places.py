@@ -30,7 +30,7 @@ _SHM = Path("/dev/shm")
 
 
 class Name(msgspec.Struct, frozen=True):
-    """Whose frames they are."""
+    """The run, agent and worker of the frames in a ring."""
 
     run_id: str
     agent_id: str
@@ -65,7 +65,7 @@ def user_folder(base: Path | None = None) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """With its parents, for this user alone. Raises `EnvironmentProblem`."""
+    """Make the folder with its parents, for this user only. Raises `EnvironmentProblem`."""
     try:
         for one in (folder.parent, folder):
             privatefile.make_folder(one)
@@ -101,7 +101,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """None when there is none, or none that this version reads."""
+    """None without a manifest, or if this version cannot read it."""
     try:
         with (folder / MANIFEST).open("rb") as file:
             told = msgspec.json.decode(file.read(_MANIFEST_BYTES_MAX), type=dict[str, Any])

@@ -1,7 +1,7 @@
 """A reader of a ring: the newest frame, or each in turn, never a torn one. Steps are numbered as in `fabric/RING.md`.
 
 It maps the file read-only, believes nothing that it has not checked, and goes on by itself in the file that a writer
-made anew: for larger frames, or after a restart under the same name.
+made again: for larger frames, or after a restart under the same name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NS = 1_000_000_000
 _HEAD, _INTENT, _HEARTBEAT, _STATE = layout.HEAD // 8, layout.INTENT // 8, layout.HEARTBEAT // 8, layout.STATE // 8
 _TRIES = 8
 _LOOK_NS = 250_000_000
-"""How often a reader to whom nothing comes looks for another file, or for the writer's process."""
+"""How often a reader that gets no frames looks for another file, or for the writer's process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class RingReader:
         self._segment: Segment | None = None
         self._cursor = 0
         self.start = 0
-        """Number of the last frame that is none of this reader's account."""
+        """Number of the last frame before this reader's account begins."""
         self._looked_ns = 0
         self._asked_ns = 0
         self._alive: bool | None = None
@@ -99,7 +99,7 @@ class RingReader:
         """Switched off by the tests, to prove that they would notice."""
 
     def latest(self) -> RingFrame | None:
-        """The newest frame, if it was not given before; those between are skipped. None when there is none."""
+        """The newest frame, if it was not returned before; those between are skipped. None without a new frame."""
         segment = self._attached()
         if segment is None:
             return None
@@ -149,7 +149,7 @@ class RingReader:
     def read_to(self) -> int:
         """Number of the newest frame that was read or skipped: received + skipped further than `start`.
 
-        Over restarts of the writer, whose numbers begin anew, counters go on and this does not.
+        When the writer restarts, its numbers begin again and so does this; counters continue.
         """
         return self._cursor
 
@@ -177,7 +177,7 @@ class RingReader:
         return self._alive
 
     def bell(self) -> Bell | None:
-        """What the writer rings at each frame, made at the first call; None where there can be none: then poll."""
+        """The bell that the writer rings at each frame, made at the first call. None if that fails: then poll."""
         if self._bell is None and SUPPORTED:
             try:
                 self._bell = Bell(self.folder)
@@ -243,7 +243,7 @@ class RingReader:
         )  # fmt: skip
 
     def _damaged(self, number: int) -> None:
-        """It stands still and cannot be read: nobody will make it whole."""
+        """Count a frame that does not change any more and cannot be read."""
         self.counters.damaged += 1
         self.counters.skipped += max(number - self._cursor, 0)
         self._cursor = max(number, self._cursor)
@@ -302,7 +302,7 @@ class RingReader:
         before, base = self._segment, segment.block.base
         head = segment.words[_HEAD]
         if before is None:
-            self._cursor = self.start = max(head - 1, base)  # who comes late sees the newest at once
+            self._cursor = self.start = max(head - 1, base)  # a late reader sees the newest at once
         elif _owner_of(before) == _owner_of(segment) and base >= self._cursor:  # its frames are numbered on
             self.counters.skipped += base - self._cursor
             self._cursor = base

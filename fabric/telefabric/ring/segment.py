@@ -49,7 +49,7 @@ class Segment:
 
     @classmethod
     def open(cls, path: Path) -> Segment:
-        """Read-only. Raises `WireError` for what is no sound ring file, `OSError` when it is gone.
+        """Open read-only. Raises `WireError` for a file that is not a sound ring, `OSError` when it is gone.
 
         A file that is shorter than it says is not touched beyond its end: that would be SIGBUS.
         """

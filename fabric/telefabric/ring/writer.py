@@ -43,7 +43,7 @@ class WriterCounters(NamedTuple):
     published: int
     rate_limited: int
     left_out: int
-    """For want of room, or because the HUD is too long."""
+    """Frames left out because there was no room, or because the HUD was too long."""
     generations: int
     bell_errors: int
 
@@ -52,7 +52,7 @@ class RingWriter:
     """A ring for the frames of one agent of one worker; at most `fps_max` of them a second.
 
     Raises `EnvironmentProblem` when the folder cannot be made. Readers find it there at once; the file itself is made
-    with the first frame, whose size it takes as usual, and anew for a larger one. In a forked child it is closed.
+    with the first frame, whose size it takes as usual, and again for a larger one. In a forked child it is closed.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RingWriter:
         """Called between the steps of a frame, by tests that end the process there."""
         self.closed = False
         self._told = time.monotonic(), 0
-        """When the counters were last told, and frames by then."""
+        """When the counters were last written, and the number of frames by then."""
         self._tell_where(0, 0)
         _keeper.add(self)
 
@@ -96,7 +96,7 @@ class RingWriter:
     def publish(
         self, frame: Any, hud: huds.Hud, *, pixel_format: PixelFormat | None = None, tiled: bool = False
     ) -> bool:
-        """Copy a frame and its HUD into the ring; False when it is over the rate, or there is no room.
+        """Copy a frame and its HUD into the ring; False if the frame is over the rate, or has no room.
 
         `frame`: see `pixels.picture_of`; any strides, and any size. With `tiled` its first axis counts tiles, of which
         `hud.tiles` tells. Raises `ValueError` for what is no picture.
@@ -146,7 +146,7 @@ class RingWriter:
         self._head = number
 
     def _copy(self, segment: Segment, slot: int, picture: Picture, at: Callable[[str], None]) -> None:
-        """In one call, which lets other threads run; in two halves for whoever looks between them."""
+        """Copy in one call, which lets other threads run; in two halves for a test that looks between them."""
         import numpy
 
         array = picture.array
@@ -161,7 +161,7 @@ class RingWriter:
         at("payload")
 
     def _checksum(self, segment: Segment, slot: int, picture: Picture) -> int:
-        """Of what was copied: the caller's array may lie in any order."""
+        """Checksum of the copy in the slot: the caller's array may lie in any order."""
         if not self._features & layout.FEATURE_CHECKSUM:
             return 0
         start = slot + layout.PAYLOAD
@@ -170,7 +170,7 @@ class RingWriter:
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _segment_for(self, payload_bytes: int) -> Segment | None:
-        """The file that has room, made when there is none; None when it cannot be."""
+        """A file with room for the frame, made if necessary; None if it cannot be made."""
         segment = self._segment
         if segment is not None and payload_bytes <= segment.block.capacity:
             return segment
@@ -261,7 +261,7 @@ class RingWriter:
             raise EnvironmentProblem(f"{self.folder} was removed, and another writer has it by now")
 
     def _tell_stats(self) -> None:
-        """For people; a folder that is gone is noticed by the file that is."""
+        """Write the counters beside the ring. A folder that is gone is noticed by the check of the ring's file."""
         now_s, (before_s, before) = time.monotonic(), self._told
         self._told = now_s, self._head
         rate = (self._head - before) / (now_s - before_s) if now_s > before_s else 0.0

@@ -82,4 +82,4 @@ class Services:
 
 
 _TELEFABRIC = [sys.executable, "-P", "-m", "telefabric.cli.main"]
-"""-P: a file of the user's own in the current folder must not stand in for one of ours."""
+"""-P: Python must not import a file of the user's current folder instead of one of ours."""

@@ -1,4 +1,4 @@
-"""How a service writes its logs: every line, whoever logs it, through one renderer to stderr.
+"""How a service writes its logs: every line, from any library, goes through one renderer to stderr.
 
 The services log with structlog, the parts that also run in a worker with standard loggers. Both end at one handler, as
 text for people or as one JSON object a line: ``event``, ``level``, ``timestamp`` and the fields of the event. What a
@@ -59,7 +59,7 @@ class LimitEvents:
 
 
 def _subject(event: EventDict) -> str:
-    """What a line is about: that one part died says nothing of another."""
+    """The subject of a line: each part has a limit of its own."""
     return f"{event['event']} {event.get('part', '')}"
 
 

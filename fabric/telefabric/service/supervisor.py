@@ -1,10 +1,10 @@
 """Child processes that are kept alive: started, restarted with back-off when they die, stopped together.
 
-A part says on its standard output how its start goes, one line each: any number of ``starting WORDS``, such as
-``starting migrating, 43 %``, and then ``ready URL``. It may take as long as it gets on, which its lines show, and also
-what it reads, writes and computes; one that shows neither for `limits.START_SILENCE_S` is stuck. A part that ends by
-itself before it ever was ready has told why on standard error, and is not tried again; one that a signal ended is
-started again, whenever that was. Parts hold a pipe from us on their standard input and stop by themselves when it
+A part prints lines on its standard output while it starts: any number of ``starting WORDS``, such as
+``starting migrating, 43 %``, and then ``ready URL``. It may take as long as it makes progress, as its lines show, or
+what it reads, writes and computes; a part without either for `limits.START_SILENCE_S` is stuck. A part that ends by
+itself before it ever was ready has printed the reason on standard error, and is not tried again; one that a signal
+ended is always started again. Parts hold a pipe from us on their standard input and stop by themselves when it
 closes, so none outlives a supervisor that was killed.
 """
 
@@ -31,7 +31,7 @@ log = structlog.get_logger("telefabric.supervisor")
 _STOP_S = 10.0
 _POLL_S = 0.05
 _SETTLED_S = 10.0
-"""A part that lived so long starts its back-off anew."""
+"""The back-off of a part that has lived this long begins again."""
 _TELL_S = 5.0
 """So often a start that goes on is logged."""
 
@@ -42,7 +42,7 @@ class _Child:
     def __init__(self, name: str, command: Sequence[str], silence_s: float) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.url = ""
-        """What its ready line named."""
+        """The name in the part's ready line."""
         self.started_s = time.monotonic()
         self._name = name
         self._silence_s = silence_s
@@ -98,7 +98,7 @@ class Part:
     ) -> None:
         self.name = name
         self.url = ""
-        """What its newest ready line named."""
+        """The name in the part's newest ready line."""
         self.restarts = 0
         self._command = command
         self._silence_s = silence_s
@@ -179,7 +179,7 @@ def _ended(name: str, code: int) -> EnvironmentProblem:
 
 
 def _work_of(pid: int) -> tuple[object, ...]:
-    """What a process has read, written and computed so far; nothing where the system does not say."""
+    """How much a process has read, written and computed so far; empty if the system does not show it."""
     try:
         counted = Path(f"/proc/{pid}/io").read_text("ascii").split()
         status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
@@ -231,17 +231,17 @@ class Supervisor:
 
 
 def starting(words: str) -> None:
-    """Tell whoever started this process what it does before it can serve."""
+    """Print for the parent process what this process does before it can serve."""
     _tell(f"starting {words}")
 
 
 def ready(url: str) -> None:
-    """Tell whoever started this process that it serves now. Raises `BrokenPipeError` when they are gone."""
+    """Print for the parent process that this process serves now. Raises `BrokenPipeError` when the parent is gone."""
     _tell(f"ready {url}")
 
 
 def _tell(line: str) -> None:
-    os.write(sys.stdout.fileno(), f"{line}\n".encode())  # past the buffer, of which a failed write would leave the rest
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())  # unbuffered: a failed write would leave the rest in a buffer
 
 
 def stop_with_parent(stop: Callable[[], None]) -> None:

@@ -99,11 +99,11 @@ class Segment:
     def left_behind(cls, path: Path, base: int, before: int | None) -> Segment | None:
         """A dead worker's segment, by its name and that of the next (which begins with `before`); see `look_through`.
 
-        None for a file that is none. Raises `OSError` when it cannot be opened: that is no damage, and it must stay.
+        None if the file is not a segment. Raises `OSError` when it cannot be opened: it may be sound, so it stays.
         """
         try:
             segment = cls(path, int(path.name.removesuffix(SUFFIX)), base, writable=False)
-        except ValueError:  # an empty file, or a name that is no number
+        except ValueError:  # an empty file, or a name that is not a number
             return None
         segment.release()
         segment.unread = True
@@ -142,7 +142,7 @@ class Segment:
         return found
 
     def release(self) -> None:
-        """Let go of the mapping; who still reads it keeps it until then."""
+        """Release the mapping; a reader keeps it until it has finished."""
         self.map = None
 
     def _is_of(self, stream: bytes) -> bool:
@@ -204,7 +204,7 @@ class Segment:
             pass  # Windows while somebody still has it mapped: the space comes back when it is delivered
 
     def discard(self) -> None:
-        """Remove the file. The mapping lives on for whoever still reads it (not on Windows, which forbids that)."""
+        """Remove the file. The mapping stays valid for its readers (not on Windows, which forbids the removal)."""
         try:
             self.path.unlink(missing_ok=True)
         except PermissionError:

@@ -1,4 +1,4 @@
-"""A stream's spool directory: segments, the acknowledged position, and who owns it.
+"""A stream's spool directory: segments, the acknowledged position, and the owner.
 
 ::
 
@@ -83,7 +83,7 @@ class Dropped(NamedTuple):
 
 
 def why_lost(drops: Iterable[Dropped], first_seq: int, last_seq: int) -> Dropped:
-    """Of a range that is not held any more, the beginning that has one reason. `drops` are in order."""
+    """The beginning of a lost range, up to where the reason of the loss changes. `drops` are in order."""
     for drop in drops:
         if drop.first_seq > first_seq:
             return Dropped(first_seq, min(drop.first_seq - 1, last_seq), "no_longer_held")
@@ -116,7 +116,7 @@ class Spool:
         """Newest seq that was appended, or dropped because it could not be."""
         self.acked = 0
         self.dropped: deque[Dropped] = deque(maxlen=1_000)
-        """With ``spool_full``, ``disk_full`` or ``no_longer_held``."""
+        """Lost ranges, with the reason ``spool_full``, ``disk_full`` or ``no_longer_held``."""
         self.dropped_events = 0
         self.sync_failures = 0
         self.room = threading.Condition(self.lock)
@@ -216,7 +216,7 @@ class Spool:
         return spool
 
     def _recover(self) -> None:
-        """What is here, by the names of the segments; only the last is looked through now, the others in their turn."""
+        """Find the segments by their names. Only the last is examined now, each other one when its turn comes."""
         self.acked = self.head = self._adopted_at = _read_position(self.directory / "position")
         paths = sorted(path for path in self.directory.glob(f"*{SUFFIX}") if path.stem.isdecimal())
         for path, before in zip_longest(paths, (int(path.stem) for path in paths[1:])):
@@ -261,7 +261,7 @@ class Spool:
     def sync(self) -> None:
         """Bring everything appended so far to the disk; what fails is counted, and tried again next time.
 
-        Called by one thread alone: whoever appends when `fsync` is ``always``, else the link's.
+        Called by one thread only: the appending one when `fsync` is ``always``, else the link's.
         """
         with self.lock:
             if self.head == self._synced:
@@ -307,7 +307,7 @@ class Spool:
         return making
 
     def _roll(self, seq: int, record_bytes: int) -> Segment | None:
-        """Begin the segment that `seq` goes into; None when there is no room for it at all."""
+        """Begin the segment that `seq` goes into; None if it has no room at all."""
         if self._active is not None:
             self._written = self._active.records_end
             if self._reader is None or self._reader.segment is not self._active:
@@ -340,7 +340,7 @@ class Spool:
             self._drop_oldest("disk_full")
 
     def _require_room(self, size: int) -> None:
-        """Raises `SpoolFull`. An empty spool is never full: whoever waits is let in once all is stored."""
+        """Raises `SpoolFull`. An empty spool is never full: a waiting call continues once all is stored."""
         if self._over_bytes(size):
             raise SpoolFull(
                 f"the spool {self.directory} has reached its limit of {self.policy.bytes_max} bytes: "
@@ -502,18 +502,18 @@ class Spool:
 
     @property
     def delivered_events(self) -> int:
-        """Of an adopted spool: those that it held and that were acknowledged since."""
+        """Events of an adopted spool that were in it and have been acknowledged since."""
         with self.lock:
             return self._delivered + sum(map(self._acknowledged, self._segments))
 
     @property
     def lost_events(self) -> int:
-        """Of an adopted spool: those that it did not hold, and for which a gap was acknowledged since."""
+        """Events of an adopted spool that were missing in it, and whose gap has been acknowledged since."""
         return self.acked - self._adopted_at - self.delivered_events
 
     @property
     def known_events(self) -> int:
-        """Of an adopted spool: all that had not been acknowledged by then."""
+        """Events of an adopted spool that were not acknowledged when it was adopted."""
         return self.head - self._adopted_at
 
     def _acknowledged(self, segment: Segment) -> int:
@@ -571,7 +571,7 @@ def _remove(directory: Path, owner: FileLock) -> None:
 
 
 def _is_being_made(directory: Path) -> bool:
-    """Its owner has made the folder and not yet the lock: whoever took that now would drive the owner out."""
+    """Whether the owner has made the folder and not yet the lock: taking the lock now would drive the owner out."""
     try:
         return not (directory / "stream").exists() and time.time() - directory.stat().st_mtime < _MAKING_S
     except FileNotFoundError:

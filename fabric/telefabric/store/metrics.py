@@ -12,7 +12,7 @@ from telefabric.metrics.figures import COUNTER, GAUGE, HISTOGRAM, Family, Figure
 _P = "telefabric_store_"
 _BOUNDS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
-"""Of SQLite's write-ahead log: https://www.sqlite.org/fileformat2.html#walformat"""
+"""The headers in SQLite's write-ahead log: https://www.sqlite.org/fileformat2.html#walformat"""
 
 FAMILIES = (
     Family(_P + "stored_events_total", COUNTER, "Events committed, quarantined ones included.", (), "stored"),
@@ -39,7 +39,7 @@ FAMILIES = (
 
 @dataclass(slots=True)
 class Tally:
-    """What a store counts from its start on."""
+    """A store's counters since its start."""
 
     stored_events: int = 0
     quarantined_events: int = 0
@@ -50,7 +50,7 @@ class Tally:
 
 
 class Standing(NamedTuple):
-    """How a store stands at a moment."""
+    """The state of a store at one moment."""
 
     file_bytes: int
     log_bytes: int

@@ -43,7 +43,7 @@ NS = 1_000_000_000
 class Store(Owner):
     """Opens the file on construction (raises `StoreError`), serves in `run` until `stop`.
 
-    `run` raises `StoreReplaced` when the file is removed or replaced under it: whoever started it begins again with
+    `run` raises `StoreReplaced` when the file is removed or replaced under it: its supervisor begins again with
     what is there then. Whatever else goes wrong with the file, it tries again until that is over. `show` is given the
     store's figures once a second, on the thread that runs it.
     """
@@ -192,7 +192,7 @@ class Store(Owner):
     def commit(self, batches: Iterator[DurableBatch]) -> Mapping[bytes, int]:
         """Add what has come, up to a transaction's worth, and begin its commit when that is due.
 
-        The disk works on one transaction while the next gathers. What is stored is told first: rows take a while.
+        The disk works on one transaction while the next gathers. Watermarks are reported first: rows take a while.
         """
         assert self._writer is not None
         rows = self._rows

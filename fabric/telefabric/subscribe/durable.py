@@ -30,7 +30,7 @@ log = library_logger("telefabric.subscribe")
 
 
 class Sink(Protocol):
-    """What keeps the events of a durable subscription, such as a store, a relay, or files of one day each."""
+    """Keeps the events of a durable subscription: a store, a relay, files of one day each."""
 
     def commit(self, batches: Iterator[DurableBatch]) -> Mapping[bytes, int]:
         """Keep these, which may be none; up to which seq it holds those streams that it holds further than before.
@@ -40,7 +40,7 @@ class Sink(Protocol):
 
 
 class Owner:
-    """What a subscription says besides events. Most need nothing of it."""
+    """Called by a subscription for everything besides events. Most sinks need none of it."""
 
     def attached(self, instance: bytes) -> None:
         """The broker has it as a durable subscriber."""
@@ -53,10 +53,10 @@ class Owner:
         """The broker does not speak, or what it sends does not arrive: a new connection is made."""
 
     def living(self, streams: Collection[bytes]) -> None:
-        """Of these streams the broker heard a worker within three heartbeats."""
+        """The broker heard a worker of these streams within three heartbeats."""
 
     def forgotten(self, stream: bytes) -> None:
-        """It is asked for again with `held` when it speaks again."""
+        """The stream's `held` is asked for again when its worker is heard again."""
 
     def conflict(self, batch: DurableBatch) -> None:
         """Two owners of one stream: seqs that were given came again with other bytes."""
@@ -67,7 +67,7 @@ class DurableBatch(NamedTuple):
 
     header: Header
     message: bytes
-    """As it came."""
+    """The batch's bytes, unchanged."""
     body: bytes
     skip: int
     """So many of its first events are held already."""
@@ -104,9 +104,9 @@ class DurableSubscription:
     ) -> None:
         self.refusal = ""
         self.skipped: dict[bytes, int] = {}
-        """Of one that is not required: up to which seq of a stream the store has what this one was not sent."""
+        """For a subscriber that is not required: stream → the seq up to which the store has the skipped events."""
         self.infos: dict[bytes, control.StreamInfo] = {}
-        """Whose streams they are."""
+        """Stream → its run, worker and agent."""
         self.query: str | None = None
         """Where its owner answers queries, for the broker to tell."""
         self.fabric: bytes | None = None
@@ -114,7 +114,7 @@ class DurableSubscription:
         self.refused: Counter[str] = Counter()
         """Batches that were not given, by verdict."""
         self.stored_events = self.quarantined_events = 0
-        """Of its owner, for the broker's figures."""
+        """The owner's counters, for the broker's figures."""
         self.more = False
         """More is at hand than the last turn took."""
         self._address = address
@@ -138,7 +138,7 @@ class DurableSubscription:
         return len(self._intake)
 
     def poll(self, timeout_s: float) -> list[DurableBatch]:
-        """What came and follows, after at most `timeout_s` of waiting. A message is judged before it is given."""
+        """The next batches in order, after at most `timeout_s` of waiting. Each is judged before it is returned."""
         session = self._hear(timeout_s)
         found = list(self._arrivals(session))
         self._beat(session)
@@ -162,7 +162,7 @@ class DurableSubscription:
             session.send(control.Stored(session.instance, said))
 
     def close(self) -> None:
-        """What was given and is not held comes again, if it is used afterwards: it begins from what is held then."""
+        """End the subscription. Used again, it begins at what is held then: batches that are not held come again."""
         self._hang_up()
         self._intake.forget_all()
         self._unstored.clear()
@@ -190,7 +190,7 @@ class DurableSubscription:
         return session
 
     def _arrivals(self, session: DurableSockets) -> Iterator[DurableBatch]:
-        """As many as one turn takes, each judged when it is asked for."""
+        """The batches of one turn, each judged when it is read."""
         for _ in range(limits.BATCHES_A_TURN):
             data = session.receive_data()
             if data is None:

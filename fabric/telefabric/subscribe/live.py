@@ -41,7 +41,7 @@ class LiveEvent(NamedTuple):
     """None for a kind that has no schema here; its bytes are `raw`."""
     raw: bytes
     live_only: bool
-    """It is never stored, and has no seq."""
+    """True for a live picture, which is never stored and has no seq."""
     recent: bool
     """From before the subscription."""
 
@@ -71,11 +71,11 @@ class LiveSubscription:
         policy: QueuePolicy | None = None,
     ) -> None:
         self.instance: bytes | None = None
-        """Of the broker that serves this subscription; None while none does."""
+        """The instance of the broker that serves this subscription; None without one."""
         self.refusal = ""
         self.granted: QueuePolicy | None = None
         self.status: dict[str, Any] = {}
-        """What the broker last said of its streams."""
+        """The broker's newest status of its streams."""
         self.wants_status = False
         """Ask for it soon: set it when a stream is not known."""
         self.deliveries = 0
@@ -118,7 +118,7 @@ class LiveSubscription:
             self._sockets.send(self._wish)
 
     def poll(self, timeout_s: float) -> list[LiveEvent]:
-        """What came, after at most `timeout_s` of waiting."""
+        """The events that came, after at most `timeout_s` of waiting."""
         now_ns = time.monotonic_ns()
         if self._sockets is None:
             if left_s := self._backoff.left_s(now_ns):
@@ -258,7 +258,7 @@ class LiveSubscription:
         found += events
 
     def _listen(self, stream: bytes, events: list[LiveEvent]) -> None:
-        """What a source says of its own numbers."""
+        """Account for a source's event about its own numbers."""
         for one in events:
             match one.event:
                 case RunHeartbeat(counters=counters) if counters:

@@ -37,7 +37,7 @@ class _TokenSockets(Connection):
 
 
 class DurableSockets(_TokenSockets):
-    """Of a durable subscriber."""
+    """The sockets of a durable subscriber."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address, b"d")
@@ -71,7 +71,7 @@ class DurableSockets(_TokenSockets):
         return data
 
     def tell_stored(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
-        """With a heartbeat, when one is due."""
+        """Send a heartbeat when one is due."""
         if self.beat_due(now_ns):
             self.beat(control.DurableBeat(now_ns, stored_events, quarantined_events), now_ns)
 
@@ -86,7 +86,7 @@ class DurableSockets(_TokenSockets):
 
 
 class WatchSockets(_TokenSockets):
-    """Of a live subscriber."""
+    """The sockets of a live subscriber."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address, b"l", message_bytes_max=limits.STATUS_BYTES_MAX)
@@ -105,7 +105,7 @@ class WatchSockets(_TokenSockets):
         return True
 
     def receive_data(self) -> list[list[bytes]]:
-        """What is here now, at most so much that control has its turn."""
+        """The messages that are here now, at most as many as leave control its turn."""
         found: list[list[bytes]] = []
         while len(found) < limits.BATCHES_A_TURN and self._data in self._readable and self._data is not None:
             frames = receive(self._data)

@@ -17,7 +17,7 @@ _BATCHES_A_TURN = 4
 
 
 def send_durable(linked: LinkedStream, sockets: Sockets, now_ns: int) -> bool:
-    """What the session lets out now; True when that is more than a turn's worth, and the rest is for the next turn."""
+    """Send what the session allows; True if that is more than one turn's worth, so that the rest has to wait."""
     session, spool = linked.session, linked.spool
     for _ in range(_BATCHES_A_TURN):
         cursor = session.cursor

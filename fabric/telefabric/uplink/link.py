@@ -170,15 +170,15 @@ class Link:
         amiss = self._stalled or sockets.unheard
         self._stalled = False
         if amiss and now_ns - self._data_well_ns > limits.ACK_STALL_S * NS:
-            log.warning("link.data_renewed: nothing gets across to %s: connecting anew", self.address.url)
+            log.warning("link.data_renewed: batches do not reach %s: connecting again", self.address.url)
             self._data_well_ns = now_ns
             sockets.renew_data()
 
     def _renew_live(self, now_ns: int) -> None:
-        """Each stream of the process is told so, and one new connection is enough."""
+        """Every stream of the process gets this message, and one new connection is enough."""
         if self._sockets is not None and now_ns - self._live_renewed_ns > limits.LIVE_STUCK_S * NS:
             self._live_renewed_ns = now_ns
-            log.warning("link.live_renewed: nothing live gets across to %s: connecting anew", self.address.url)
+            log.warning("link.live_renewed: live batches do not reach %s: connecting again", self.address.url)
             self._sockets.renew_live()
 
     def _send(self, sockets: Sockets, heard: set[bytes], *, look: bool, now_ns: int) -> None:
@@ -363,7 +363,7 @@ class Link:
     # -- one stream ----------------------------------------------------------------------------------------------
 
     def _tend(self, linked: LinkedStream, now_ns: int) -> None:
-        """What a stream needs with or without a broker."""
+        """The work for a stream, with or without a broker."""
         if linked.leaving:
             self._finish(linked)
             return

@@ -31,9 +31,9 @@ class LinkedStream:
     more: bool = False
     """The session lets more out than the last turn took."""
     unsent_bytes: int = 0
-    """What the spool held beyond the cursor when the link last looked."""
+    """Events in the spool beyond the cursor when the link last looked."""
     throttled: bool = False
-    """Watchers were told that more waits than may be in flight."""
+    """Live subscribers have been informed that more events wait than may be in flight."""
     blocked: str = ""
     """Why a call waits for room in the spool, or last did."""
     told_blocked_ns: int = 0
@@ -50,10 +50,10 @@ class LinkedStream:
 
     @property
     def waiting_bytes(self) -> int:
-        """As `backlog_bytes` was when the link last looked."""
+        """The `backlog_bytes` when the link last looked."""
         return self.session.in_flight_bytes + self.unsent_bytes
 
     @property
     def backlog_bytes(self) -> int:
-        """What is not acknowledged."""
+        """Bytes of events that are not acknowledged."""
         return self.session.in_flight_bytes + self.spool.unsent_bytes(self.session.cursor)

@@ -68,7 +68,7 @@ class LiveSender:
                         linked.feed.skip(one, "worker_pipe_full")
 
     def _send_live(self, linked: LinkedStream, one: KindBatch) -> bool:
-        """A live batch, after what it must be told before it; False when the pipe is full."""
+        """Send a live batch, after the overflow before it; False if the pipe is full."""
         for skip in linked.feed.untold():
             told = Overflow(0, "worker", skip.reason, skip.kind, skip.events, time.time_ns(), skip.reached)
             if not self._publish(linked, self._single(linked, told)):
@@ -78,7 +78,7 @@ class LiveSender:
         return self._publish(linked, one)
 
     def _tell_pressure(self, linked: LinkedStream) -> None:
-        """When what waits has crossed its high mark, or its low one after that; told again until the pipe took it."""
+        """Send `control` when the backlog crosses its high mark, or then its low one; repeat until it is taken."""
         backlog = linked.backlog_bytes
         throttled = backlog > (limits.RESUMED_BYTES if linked.throttled else limits.THROTTLED_BYTES)
         if throttled == linked.throttled:
@@ -115,7 +115,7 @@ class LiveSender:
 
 
 def _kinds_and_records(chunk: Chunk) -> Iterator[tuple[str, bytes]]:
-    """Of stored frames only their places: whoever wants pictures gets them at the rate of the live path."""
+    """Reduce stored frames to their places: clients get pictures at the rate of the live path."""
     body = chunk.body
     for start, end in records.spans(body, chunk.events):
         kind = records.kind_of(body[start : start + 32])

@@ -29,7 +29,7 @@ class Orphans:
         self.drained_spools = 0
         self.drained_events = 0
         self.lost_events = 0
-        """Of them, which no spool held any more: each is in a gap."""
+        """Delivered events that no spool held any more: each is in a gap."""
         self._root = root
         self._scan_due_ns = 0
         self._parents: dict[Path, bytes | None] = {}
@@ -54,7 +54,7 @@ class Orphans:
         return found
 
     def left(self, carried: dict[bytes, LinkedStream]) -> int:
-        """How many there are: drained now, waiting for that, or unreadable. More than a turn's worth are not told."""
+        """The number of left spools: draining, waiting or unreadable; at most as many as one turn finds."""
         waiting = self.waiting[-limits.ORPHANS_TRIED_A_TURN :]
         dead = sum(not FileLock.is_elsewhere(one / "lock") for one in waiting if bytes.fromhex(one.name) not in carried)
         return sum(linked.adopted for linked in carried.values()) + len(self.unreadable) + dead
@@ -114,4 +114,4 @@ def orphan_candidates(root: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise SpoolError(f"{root} is no folder of spools: {error.strerror}: name another with --spool") from None
+        raise SpoolError(f"{root} is not a folder of spools: {error.strerror}: name another with --spool") from None

@@ -43,7 +43,7 @@ class Sockets(Connection):
 
     @property
     def unheard(self) -> bool:
-        """The data socket was told where to connect, and the broker does not listen there, as far as it knows."""
+        """Whether the data socket has an address at which, as far as it knows, the broker does not listen."""
         return self._data_url is not None and not self.subscribed
 
     def renew_data(self) -> None:
@@ -58,7 +58,7 @@ class Sockets(Connection):
         return self._new_publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES)
 
     def renew_live(self) -> None:
-        """A new live connection; who watches is heard on it again."""
+        """Open a new live connection; the broker subscribes again on it."""
         assert self._live_url is not None
         self._drop(self._live)
         self._live = self._new_live()

@@ -15,10 +15,10 @@ from telefabric_schemas.decoding import Decoder
 
 MAGIC = b"TF"
 ABOUT = "batch"
-"""What an error says that it is about."""
+"""The name of the message in errors."""
 VERSION = 1
 SEQ_MAX = 2**63 - 1
-"""What a signed 64-bit column holds."""
+"""The largest number in a signed 64-bit column."""
 FLAG_LIVE = 0x0001
 FLAG_GAP = 0x0002
 """The body is one gap event that covers first_seq … last_seq."""

@@ -1,4 +1,4 @@
-"""What an encoded event is about, read without the rest of it: agent, environment and series.
+"""Agent, environment and series of an encoded event, read without the rest of it.
 
 Only for kinds that name an agent and can be many: lifecycle events belong to everybody.
 """
@@ -14,12 +14,12 @@ from telefabric_schemas.events import Payload
 
 
 class Key(NamedTuple):
-    """Whose newest value an event is."""
+    """The series of an event; `latest` keeps the newest event of each."""
 
     agent_id: str
     env_index: int = 0
     name: str = ""
-    """Of a metric."""
+    """The metric's name."""
 
 
 class _Acted(msgspec.Struct, array_like=True, gc=False):
@@ -32,7 +32,7 @@ class _Acted(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Measured(msgspec.Struct, array_like=True, gc=False):
-    """Those of a metric."""
+    """The first fields of a metric."""
 
     kind: str
     seq: int
@@ -44,7 +44,7 @@ class _Measured(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Logged(msgspec.Struct, array_like=True, gc=False):
-    """Those of a log line."""
+    """The first fields of a log line."""
 
     kind: str
     seq: int

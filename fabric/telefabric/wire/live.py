@@ -64,9 +64,9 @@ def topic_of(run: str, kind: str) -> bytes:
 
 
 def pictures_wish(topic: bytes) -> bytes:
-    """What the broker subscribes to when the pictures of the runs whose topics begin with `topic` are wanted.
+    """The topic that the broker subscribes to when it wants the pictures of runs whose topics begin with `topic`.
 
-    No batch has such a topic, for no run has an empty name: the subscription alone is the message.
+    No batch has such a topic, because no run has an empty name: the subscription itself is the message.
     """
     return _PICTURES + (topic[: topic.rfind(_SEPARATOR) + 1] or topic)
 
@@ -89,7 +89,7 @@ def wishes_pictures(wishes: Iterable[bytes], run: str) -> bool:
 
 
 def topic_parts(topic: bytes) -> tuple[str, str] | None:
-    """Run and kind of a topic; None when it is none."""
+    """Run and kind of a topic; None if it is not a topic."""
     if len(topic) > TOPIC_BYTES_MAX:
         return None
     run, separator, kind = topic.rpartition(_SEPARATOR)

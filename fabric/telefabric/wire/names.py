@@ -40,12 +40,12 @@ def printable(text: str, instead: str) -> str:
 
 
 def cut(text: str) -> str:
-    """As many of its first characters as a name may have."""
+    """The beginning of a text, short enough for a name."""
     return text.encode("utf-8", "replace")[: limits.NAME_BYTES_MAX].decode(errors="ignore")
 
 
 def end_of(text: str) -> str:
-    """As many of its last characters as a name may have."""
+    """The end of a text, short enough for a name."""
     return text.encode("utf-8", "replace")[-limits.NAME_BYTES_MAX :].decode(errors="ignore")
 
 

@@ -45,7 +45,7 @@ def frame(event: bytes) -> bytes:
 
 
 def kind_of(event: bytes) -> str:
-    """The kind of an encoded event, by its first bytes alone; empty when it is none. Takes any bytes."""
+    """The kind of an encoded event, read from its first bytes; empty if it is not an event. Takes any bytes."""
     start = 1 if b"\x90" <= event[:1] <= b"\x9f" else 3
     marker = event[start] if len(event) > start else 0
     return event[start + 1 : start + 1 + (marker & 0x1F)].decode("utf-8", "replace") if 0xA0 <= marker <= 0xBF else ""
@@ -66,7 +66,7 @@ def walk(buffer: Buffer, start: int, end: int) -> Iterator[Span]:
 
 
 def spans(body: bytes, count: int) -> list[Span]:
-    """The events of a batch's body, by their lengths alone (the batch has its own checksum).
+    """The events of a batch's body, found by their lengths only (the batch has its own checksum).
 
     Raises `WireError` when the lengths and `count` do not fill the body exactly.
     """

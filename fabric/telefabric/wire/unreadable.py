@@ -1,4 +1,4 @@
-"""What is wrong with a message that cannot be read, in words for whoever wrote its sender."""
+"""Explains why a message cannot be read, in words for the author of its sender."""
 
 from __future__ import annotations
 

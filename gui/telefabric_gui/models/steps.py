@@ -37,7 +37,7 @@ class StepTable(EventTable):
             self.forget_texts()
 
     def name_of(self, action: Any) -> str | None:
-        """Of a discrete action; None for one that has none."""
+        """The name of a discrete action; None if it has none."""
         return self.action_names[action] if type(action) is int and 0 <= action < len(self.action_names) else None
 
     def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:

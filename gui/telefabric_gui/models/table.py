@@ -16,7 +16,7 @@ Index = QModelIndex | QPersistentModelIndex
 MARK_ROLE = int(Qt.ItemDataRole.UserRole)
 """`rows.EVENT`, `HOLE` or `GAP`."""
 SENTENCE_ROLE = MARK_ROLE + 1
-"""What a row of missing events says, across all columns."""
+"""The text of a row of missing events, across all columns."""
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 _LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 _CACHED_MAX = 512
@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What is painted of one cell of an event's row."""
+    """The paint of one cell of an event's row."""
 
     text: str
     colour: str
@@ -97,7 +97,7 @@ class EventTable(QAbstractTableModel):
         return self._of_event(index.column(), position, role)
 
     def key(self, row: int) -> tuple[int, int] | None:
-        """What an event's row shows, wherever it stands: stream and seq; None for a row that is no event's."""
+        """The event of a row, wherever the row is: stream and seq; None for a row without an event."""
         found = self._shown.row(self.position(row))
         return (int(found["stream"]), int(found["seq"])) if found["mark"] == EVENT else None
 
@@ -131,7 +131,7 @@ class EventTable(QAbstractTableModel):
             self.dataChanged.emit(self.index(0, 0), self.index(len(self._shown) - 1, len(self.columns) - 1))
 
     def _texts(self, position: int) -> tuple[str, ...]:
-        """Of one event's row."""
+        """The texts of one event's row."""
         row = self._shown.row(position)
         key = int(row["stream"]), int(row["seq"])
         texts = self._cache.get(key)
@@ -145,7 +145,7 @@ class EventTable(QAbstractTableModel):
 
     @property
     def rows(self) -> EventRows:
-        """What is shown: the track's rows, or the copy that a pause holds."""
+        """The shown rows: the track's, or the copy of a pause."""
         return self._shown
 
     def position(self, row: int) -> int:
@@ -153,7 +153,7 @@ class EventTable(QAbstractTableModel):
         return len(self._shown) - 1 - row
 
     def sentence(self, position: int) -> str:
-        """What a hole or gap says."""
+        """The text of a hole or gap."""
         row = self._shown.row(position)
         missing = plural(int(row["last_seq"] - row["seq"]) + 1, "event")
         if row["mark"] == GAP:

@@ -19,7 +19,7 @@ from telefabric_gui.views.painting import reported
 
 _RAW_OPACITY = 0.28
 _FLAT = 1e-12
-"""Share of a value below which floats cannot be told apart on an axis."""
+"""Share of a value below which floats cannot be distinguished on an axis."""
 _EMPTY = np.empty(0, np.float64)
 
 
@@ -27,7 +27,7 @@ class _StepAxis(pg.AxisItem):  # type: ignore[misc]
     """Ticks as figures are written everywhere else."""
 
     unit = 1.0
-    """By which the values were divided."""
+    """The divisor of the values."""
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         if self.unit != 1.0:

@@ -1,4 +1,4 @@
-"""What lies over a view that failed: which one, why, and the details to copy."""
+"""The cover of a view that failed: its name, the reason, and the details to copy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLAT_PX = 90
 
 
 class Cover(QFrame):
-    """As large as its view. `lift` when the view could show something again."""
+    """A cover as large as its view. Call `lift` when the view can show something again."""
 
     def __init__(self, view: QWidget) -> None:
         super().__init__(view)

@@ -106,7 +106,7 @@ class _Chain(QWidget):
         super().__init__()
         self._parts: tuple[Part, ...] = ()
         self._lines: tuple[int, ...] = ()
-        """Of each part's caption."""
+        """The number of lines of each part's caption."""
 
     def show_parts(self, parts: Sequence[Part]) -> None:
         if (given := tuple(parts)) != self._parts:

@@ -15,7 +15,7 @@ _PULSE_S = 1.5
 
 
 class Dot(QWidget):
-    """`pulse` when what it stands for is live: the only thing that moves by itself."""
+    """`pulse` while its subject is live: the only thing that moves by itself."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -36,7 +36,7 @@ class EnvironmentView(QWidget):
         return QSize(360, 300)
 
     def show_step(self, scene: Scene, figures: tuple[tuple[str, str], ...]) -> None:
-        """What to show from now on."""
+        """Show this scene from now on."""
         self._scene, self._figures = scene, figures
         if scene.words != self.toolTip():
             self.setAccessibleDescription(scene.words)
@@ -63,7 +63,7 @@ class EnvironmentView(QWidget):
         return self._zoom
 
     def zoom_to(self, zoom: float, at: QPointF | None = None) -> None:
-        """What is at this point of the widget (its middle by default) stays there. 1 shows all of it again."""
+        """Zoom around a point of the widget, by default its middle. 1 shows the whole scene again."""
         zoom = min(max(zoom, 1.0), _ZOOM_MAX)
         off = (at or self._area.center()) - self._area.center()
         self._shift = off - (off - self._shift) * (zoom / self._zoom)
@@ -99,7 +99,7 @@ class EnvironmentView(QWidget):
 
     @property
     def _area(self) -> QRectF:
-        """Of the scene."""
+        """The area of the scene."""
         return QRectF(self.rect()).adjusted(_MARGIN_PX, 4, -_MARGIN_PX, -_FIGURES_PX)
 
     @property
@@ -133,7 +133,7 @@ class EnvironmentView(QWidget):
 
 
 def _fonts() -> tuple[QFont, QFont]:
-    """Of a figure's name, and of its value."""
+    """The fonts of a figure's name and of its value."""
     return theme.text_font(theme.CAPTION_PX), theme.figure_font(13, bold=True)
 
 

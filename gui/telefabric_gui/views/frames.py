@@ -110,7 +110,7 @@ class TilesScene:
 
 
 def _columns(number: int, area: QRectF, aspect: float) -> int:
-    """With which pictures of this aspect (width / height) come out largest."""
+    """The number of columns with which pictures of this aspect (width / height) are largest."""
 
     def size(columns: int) -> float:
         rows = math.ceil(number / columns)

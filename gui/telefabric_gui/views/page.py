@@ -84,7 +84,7 @@ class Page(QWidget):
         self._lane_wanted = True
         """The newest frame is to be shown: nothing is paused, and no step was chosen."""
         self._lane_state = ""
-        """As it was when the frame was shown."""
+        """The lane's state when the frame was shown."""
         self._order = "environment"
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
@@ -433,7 +433,7 @@ class Tab(QWidget):
     """A page that is built when it first comes to the front: a run may have many agents.
 
     It lays the page out by itself: of every label that changes its text a layout would tell the tabs, which then have
-    everything in them painted anew.
+    everything in them painted again.
     """
 
     def __init__(self, track: Track) -> None:

@@ -15,7 +15,7 @@ from PySide6.QtGui import QPaintDevice, QPainter
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """What the block raises goes to `sys.excepthook`, as what nobody catches does."""
+    """An error in the block goes to `sys.excepthook`, like an uncaught one."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  a boundary: between Qt and a painter

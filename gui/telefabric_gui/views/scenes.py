@@ -26,7 +26,7 @@ _FIELDS = {"S": "#a0b8d8", "F": "#d0e3f2", "H": "#31587e", "G": "#ffd480", "#": 
 _FLOOR, _AGENT, _ON_DARK, _ON_LIGHT = "#d0e3f2", "#e4562a", "#d0e3f2", "#31587e"
 _BARS_MAX = 64
 _FIELDS_MAX = 4_096
-"""Of a grid: more would be smaller than can be seen."""
+"""Most fields of a grid: more would be too small to see."""
 _TEXT_MAX = 10_000
 _SHARP_PX = 128
 _CART_X, _CART_ANGLE = 2.4, 12 * math.pi / 180
@@ -34,7 +34,7 @@ _CART_X, _CART_ANGLE = 2.4, 12 * math.pi / 180
 
 
 class Scene(Protocol):
-    """Something to paint into a rectangle; `words` says the same for those who do not see it."""
+    """Something to paint into a rectangle; `words` says the same for screen readers."""
 
     @property
     def words(self) -> str: ...
@@ -72,7 +72,7 @@ def action_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class GridScene(NamedTuple):
-    """Fields by letter, and where the agent stands."""
+    """Fields by letter, and the agent's field."""
 
     rows: tuple[str, ...]
     agent: tuple[int, int] | None
@@ -245,7 +245,7 @@ class TextScene:
 
 
 def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
-    """As large as it fits; small pictures keep their pixels sharp.
+    """Paint an image as large as it fits; small pictures keep their pixels sharp.
 
     In the painter's own format first: Qt scales any other at a third of the speed.
     """
@@ -260,7 +260,7 @@ def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
 
 
 def _text(value: Any) -> str:
-    """What a user gave, where it has to be a text."""
+    """A user's value as a text."""
     return value if isinstance(value, str) else ""
 
 
@@ -279,7 +279,7 @@ def _grid(given: Any, game: str, observation: Any) -> tuple[str, ...] | None:
 
 
 def _row(given: Any) -> str:
-    """One row of a grid; empty for what is none."""
+    """One row of a grid; empty if it is not one."""
     if isinstance(given, str):
         return given
     fields = [_field(one) for one in given] if isinstance(given, list | tuple) else []

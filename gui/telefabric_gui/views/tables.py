@@ -23,11 +23,11 @@ _HEADER_PX = 11
 _SIGHTS_KEPT = 3
 """How many times the rows that are in sight are kept as pictures, of 40 kB each."""
 _PLAIN = int(Qt.TextFlag.TextSingleLine | Qt.TextFlag.TextDontClip)
-"""Of texts that have room: saves a third of their time."""
+"""Flags for texts that have room: they save a third of the time."""
 
 
 class TableView(QTableView):
-    """At its top it follows what comes; scrolled away it stands still, whatever comes above."""
+    """A table that follows new rows while its top is in sight; scrolled away, it keeps its place."""
 
     picked = Signal(int)
     """Position of the row under the cursor in the model's rows; -1 when none is."""
@@ -37,7 +37,7 @@ class TableView(QTableView):
         self._events = model
         self.setModel(model)
         self._pictures: dict[tuple[object, ...], QPixmap] = {}
-        """Of rows of events, as they were painted: an event stays the same, and new ones come many times a second."""
+        """Painted rows of events: an event stays the same, and new ones come many times a second."""
         self.viewport().setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self._painted_for: object = None
         """The look that they have."""
@@ -141,7 +141,7 @@ class TableView(QTableView):
         )
 
     def _hide_what_does_not_fit(self) -> None:
-        """Columns stand in order of importance: the last ones go first."""
+        """Hide columns that have no room. They are in order of importance: the last ones go first."""
         left = self.viewport().width()
         for place, width in enumerate(self._widths):
             left -= width

@@ -16,7 +16,7 @@ from telefabric.address import Address
 _LINGER_S = 5.0
 """How long a window stays after the end, for a last look."""
 _DRAWN_S = 1.5
-"""What the client may need to show the last events before the picture is taken."""
+"""Time for the client to show the last events before the picture is taken."""
 _CLOSE_S = 20.0
 
 

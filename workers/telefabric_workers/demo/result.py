@@ -1,4 +1,4 @@
-"""What a demo run came to, and running one from the command line."""
+"""The result of a demo run, and the command line that runs one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Of the whole run: `episodes` and `steps`; of its last 100 episodes: `success_rate` (0 to 1) and `mean_return`."""
+    """`episodes` and `steps` of the whole run; `success_rate` (0 to 1) and `mean_return` of its last 100 episodes."""
 
     episodes: int
     steps: int

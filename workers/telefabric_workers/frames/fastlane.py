@@ -1,6 +1,6 @@
 """Frames through the ring, to a client on this machine: one ring for each agent, several environments as tiles of one.
 
-A frame that the caller has rendered is always put down, so that whoever comes late sees the newest; a callable is asked
+A frame that the caller has rendered is always written, so that a late reader sees the newest; a callable is asked
 to render only while a reader waits at the bell.
 """
 
@@ -30,7 +30,7 @@ class FastLane:
         self._name = name
         self._fps_max = fps_max
         self._grids: dict[str, Grid | None] = {}
-        """By agent; None where no ring can be made, which was told."""
+        """Agent → grid; None if its ring cannot be made, which was logged."""
 
     def wants(self, moment: Moment, rendered: bool) -> bool:
         grid = self._grid(moment.agent_id)
@@ -77,7 +77,7 @@ class Grid:
     def wants(self, env_index: int, rendered: bool) -> bool:
         self._known.add(env_index)
         if env_index in self._round:
-            self._publish()  # whoever has not given one meanwhile has stopped, or steps more slowly
+            self._publish()  # an environment without a new frame has stopped, or steps more slowly
         turns, self._stepped = env_index <= self._stepped or self._stepped < 0, env_index
         if not self._round and not (turns and self._pace.due(time.monotonic_ns())):
             return False

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def copied(frame: Any) -> np.ndarray[Any, Any]:
     """A copy of the caller's picture in the one form that is encoded: uint8, (height, width, 3 or 1), C order.
 
-    Raises `ValueError` for what is no picture and `ImportError` without the extra.
+    Raises `ValueError` if it is not a picture, and `ImportError` without the extra.
     """
     import numpy
-    import simplejpeg  # noqa: F401  (a missing extra is told to the caller, not found out on the link's thread)
+    import simplejpeg  # noqa: F401  (a missing extra is an error of the caller, not of the link's thread)
 
     array = numpy.asarray(frame)
     if array.ndim == 2:
@@ -32,7 +32,7 @@ def copied(frame: Any) -> np.ndarray[Any, Any]:
 def encoded(
     picture: np.ndarray[Any, Any], moment: Moment, quality: int, time_ns: int, mono_ns: int, frame_ref: str = ""
 ) -> Frame:
-    """As an event that has no seq yet."""
+    """The picture as an event that has no seq yet."""
     import simplejpeg
 
     height, width, channels = picture.shape

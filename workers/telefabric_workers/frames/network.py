@@ -1,4 +1,4 @@
-"""Frames over the network, for whoever asks for pictures: JPEG over the live path, the newest of each environment.
+"""Frames over the network, for clients that ask for pictures: JPEG over the live path, the newest per environment.
 
 The caller's thread copies the picture; the link's thread encodes it, without the interpreter lock. Needs the extra
 ``frames`` (simplejpeg and numpy).

@@ -36,7 +36,7 @@ class Frames:
     def offer(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
         """A picture, or a callable that renders it when it will be used; the values that could not be shown with it.
 
-        Raises `ValueError` for what is no picture and `ImportError` without what its way needs.
+        Raises `ValueError` if it is not a picture, and `ImportError` if a package for its way is missing.
         """
         if moment.env_index >= self._shown:
             return []

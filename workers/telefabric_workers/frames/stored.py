@@ -1,7 +1,7 @@
 """Which frames are stored: a rule, and what it keeps of an episode until that turns out to be the best.
 
 A stored frame is an event like any other. The step that it shows names it in `frame_ref`, but for those of the best
-episodes, of which nobody knew then; replay finds every frame by its place.
+episodes, which were not known then; replay finds every frame by its place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StoredFrames:
         self._lock = threading.Lock()
         self._episodes: dict[tuple[str, int], Episode] = {}
         self._best: dict[str, float] = {}
-        """By agent."""
+        """Agent → its best return so far."""
         self.thinned = 0
         """Frames of running episodes that went for want of room."""
 

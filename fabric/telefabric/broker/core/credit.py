@@ -36,7 +36,7 @@ class _Account:
 
     @property
     def reserved(self) -> int:
-        """What the stream may have in flight as far as anyone can tell."""
+        """The most bytes that the stream may believe it may have in flight."""
         return max(self.granted, self.confirmed)
 
     @property
@@ -45,7 +45,7 @@ class _Account:
 
 
 class CreditBook:
-    """Who holds how much of the total."""
+    """The streams' shares of the total credit."""
 
     def __init__(self, *, total: int, base: int, streams_max: int, stream_bytes_max: int) -> None:
         self._base = base
@@ -79,7 +79,7 @@ class CreditBook:
         return account.reserved if account else 0
 
     def report(self, stream: bytes, *, backlog: int, next_bytes: int, confirmed: int) -> None:
-        """What a worker's heartbeat says; what it may have in flight is `confirmed` once it equals the grant."""
+        """Note a worker's heartbeat; its credit is `confirmed` once it equals the grant."""
         account = self._accounts.get(stream)
         if account is None:
             return
@@ -119,7 +119,7 @@ class CreditBook:
         return not account.wanted and account.granted == account.reserved == self._base and stream not in self._line
 
     def _targets(self) -> dict[bytes, int]:
-        """What each stream should hold: the line's heads whole, then the others' fair shares."""
+        """The credit that each stream should hold: first in line get all they need, the others fair shares."""
         pool = self._pool
         targets: dict[bytes, int] = {}
         for stream in self._line:

@@ -1,4 +1,4 @@
-"""The broker's rules for the durable path: who may send, how much, from where, and what is acknowledged.
+"""The broker's rules for the durable path: which streams may send, how much, from which seq; what is acknowledged.
 
 A stream is *open* when every required durable subscriber is attached and has reported the stream's watermark since it
 attached; else it *waits*, with no credit and no acknowledgement. Opening, and every rewind, starts a new epoch: cursor,
@@ -37,7 +37,7 @@ from telefabric.wire.batch import ABOUT, Header, parse_header
 
 _ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 _BACKLOG_GROWTH = 2
-"""What a fast stream has gathered by the time that a grant reaches it, beside what it reported."""
+"""Factor for the bytes that a fast stream gathers until a grant reaches it, besides those it reported."""
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
 _INFO_BYTES_MAX = 2 * limits.KIB
 """A stream's info without its metadata: six texts, with room to spare."""
@@ -90,7 +90,7 @@ class BrokerCore:
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
         self._long_answers: Counter[bytes] = Counter()
-        """By peer, in this second."""
+        """Peer → long answers in this second."""
         self._answers_counted_ns = 0
         self._interval_told_ms = 0
         self._credits_told = 0
@@ -114,7 +114,7 @@ class BrokerCore:
 
     @property
     def fabric(self) -> bytes | None:
-        """As the store behind this broker names itself; None while none is attached."""
+        """The id of the store that is attached to this broker; None without one."""
         return next((one.fabric for one in self._stores() if one.fabric), None)
 
     def _stores(self) -> Iterator[Durable]:
@@ -135,12 +135,12 @@ class BrokerCore:
                 self._send(peer, answer)
 
     def _mistaken_batch(self, stream: bytes, error: WireError, now_ns: int) -> None:
-        """Sockets for batches go one way: whoever said HELLO for the stream is answered on control."""
+        """Answer the peer that said HELLO for the stream, on control: sockets for batches go one way."""
         state = self._streams.get(stream)
         self._correct(state.peer if state else b"", error, now_ns)
 
     def _name_of(self, peer: bytes) -> str:
-        """What it called itself when it came; empty for a stranger."""
+        """The name that the peer gave itself; empty for an unknown peer."""
         for state in self._streams.values():
             if state.peer == peer:
                 return f"{state.info.run_id}/{state.info.worker_id}"
@@ -277,12 +277,12 @@ class BrokerCore:
             self._accept(state, header, message, now_ns)
 
     def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
-        """Of the data socket."""
+        """Count a batch of the data socket that cannot be used, and answer its sender."""
         self.dropped[error.reason] += 1
         self._mistaken_batch(error.stream or topic, error, now_ns)
 
     def _correct_stale(self, state: Stream, header: Header, now_ns: int) -> None:
-        """What was under way when an epoch began may come after that, but not for long."""
+        """Whether a batch of the old epoch may still come: for a short time after the new epoch began."""
         if state.open and now_ns - state.opened_ns > limits.ACK_STALL_S * NS:
             field = "session" if header.session != self.instance else "epoch"
             why = f"a batch has another {field} than the last WELCOME or REWIND named: take it from there"
@@ -418,7 +418,7 @@ class BrokerCore:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
-        """Review credit, and notice who has gone silent. Call it every few tens of milliseconds."""
+        """Review credit, and notice silent peers. Call it every few tens of milliseconds."""
         if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
             return
         self._reviewed_ns = now_ns
@@ -495,7 +495,7 @@ class BrokerCore:
             self._tell_credit(self._streams[stream], now_ns)
 
     def status(self, now_ns: int) -> dict[str, Any]:
-        """What `telefabric status` shows: plain values."""
+        """The values that `telefabric status` shows."""
         accounts = self.live.lane.ledger.by_stream()
         return {
             "streams": [
@@ -640,7 +640,7 @@ class BrokerCore:
                 self._wait(state.peer, state.info.stream, self._why_wait(state))
 
     def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> Durable | None:
-        """The attached subscriber behind a peer; one that is unknown here is told to attach."""
+        """The attached subscriber behind a peer; an unknown one gets WHO, so that it attaches."""
         for durable in self._durable.values():
             if durable.peer == peer:
                 if instance != self.instance:

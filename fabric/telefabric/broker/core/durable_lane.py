@@ -36,14 +36,14 @@ class DurableLane:
     def __init__(self, tail_bytes_max: int = limits.LANE_TAIL_BYTES_MAX) -> None:
         self._tail_bytes_max = tail_bytes_max
         self._batches: dict[int, _Batch] = {}
-        """By place in the queue, without those withdrawn: from `_first`, with `_owed` the first that a required
+        """Place in the queue → batch, without withdrawn ones: from `_first`, with `_owed` the first that a required
         subscriber waits for."""
         self._first = self._owed = self._end = 0
         self._cursors: dict[str, _Cursor] = {}
         self.bytes = 0
-        """Of batches that a required subscriber was not sent yet."""
+        """Bytes of batches that a required subscriber was not sent yet."""
         self.tail_bytes = 0
-        """Of batches that only others wait for."""
+        """Bytes of batches that only other subscribers wait for."""
 
     def attach(self, name: str, *, required: bool) -> None:
         """(Re)place a subscriber at the end of the queue."""
@@ -109,7 +109,7 @@ class DurableLane:
         return cursor.missed if cursor else 0
 
     def skipped(self, name: str) -> Mapping[bytes, int]:
-        """Of each stream the last seq that a subscriber that is not required was not sent and has not reported."""
+        """Stream → last seq that this subscriber, which is not required, was not sent and has not reported."""
         cursor = self._cursors.get(name)
         return cursor.skipped if cursor else {}
 

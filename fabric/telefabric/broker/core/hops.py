@@ -26,7 +26,7 @@ class Hop(NamedTuple):
     behind: int
     """Events that the hop before it has and this one has not."""
     behind_s: float
-    """For how long it has not caught up; 0.0 when it has."""
+    """How long the hop has been behind; 0.0 when it is not."""
     dropped: int = 0
 
     @property
@@ -35,7 +35,7 @@ class Hop(NamedTuple):
 
 
 class Lag:
-    """Of one hop. Times are monotonic nanoseconds. Look at it about once a second."""
+    """The lag of one hop. Times are monotonic nanoseconds. Look at it about once a second."""
 
     __slots__ = ("_goal", "_since_ns")
 
@@ -44,7 +44,7 @@ class Lag:
         self._since_ns = 0
 
     def look(self, reached: int, goal: int, now_ns: int) -> float:
-        """For how many seconds the hop has not caught up; `goal` is how far the hop before it is."""
+        """Seconds since the hop was last not behind; `goal` is the seq that the hop before it has reached."""
         if reached >= self._goal:
             self._goal = goal
             self._since_ns = now_ns

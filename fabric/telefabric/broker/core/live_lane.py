@@ -1,4 +1,4 @@
-"""The live lane: one bounded queue for each live subscriber, and who watches what.
+"""The live lane: one bounded queue for each live subscriber, and the selections of all subscribers.
 
 When a queue is over its limit the kinds of the lowest drop order go first, oldest first; what is too old goes when its
 turn comes. See `telefabric.broker.core.live_queue`. Runs that nobody watches are not asked of the workers: `wanted` is
@@ -42,7 +42,7 @@ _TELLING = frozenset(("run_heartbeat", "overflow"))
 
 
 def grant(wish: QueuePolicy) -> QueuePolicy:
-    """What a broker grants: within its limits, and of a mode of a later version the plainest."""
+    """The policy that the broker grants: within its limits; the plainest mode instead of one it does not know."""
     return QueuePolicy(
         min(max(wish.events_max, 1), limits.LIVE_QUEUE_EVENTS_MAX),
         min(max(wish.age_ms_max, 1), limits.LIVE_QUEUE_AGE_MS_MAX),
@@ -59,11 +59,11 @@ class LiveLane:
         self.recent = RecentWindow()
         self.dropped: Counter[str] = Counter()
         self.ledger = Ledger()
-        """What the sources numbered, and what of it came here."""
+        """Events that the sources numbered, and those of them that came here."""
         self._runs: dict[bytes, str] = {}
-        """Of which run each stream is whose batches came."""
+        """Stream → its run, for streams whose batches came."""
         self._asked: Collection[bytes] = ()
-        """Of the workers, last."""
+        """The topics that the workers were last asked for."""
         self.wishes = 0
         """Ascends with every change of what is `wanted`."""
 
@@ -81,7 +81,7 @@ class LiveLane:
             subscriber.share(len(self.subscribers))
 
     def wanted(self, tapped: Iterable[bytes] = ()) -> set[bytes]:
-        """What to ask of the workers, for subscribers and for what the tap's listeners subscribed to.
+        """What to ask the workers for: the selections of subscribers, and the subscriptions of the tap's listeners.
 
         Topic prefixes, and of whom pictures are wanted.
         """
@@ -93,7 +93,7 @@ class LiveLane:
         return prefixes | {pictures_wish(prefix) for prefix in pictures}
 
     def push(self, topic: bytes, header: Header, message: bytes, now_ns: int) -> None:
-        """A live batch from a worker, for everyone who wants it. Raises `WireError` for the topic of no run."""
+        """Queue a worker's live batch for each subscriber that wants it. Raises `WireError` for a topic without run."""
         parts = topic_parts(topic)
         if parts is None:
             why = "the topic of a live batch is its run, a zero byte and its kind"
@@ -159,12 +159,12 @@ class _Watcher:
     ticked_ns: int
     subscriber: LiveSubscriber
     received: int = 0
-    """As it last said."""
+    """The count in its last heartbeat."""
     lost: int = 0
 
 
 class LiveCore:
-    """Who watches what: the control side of the live lane. Times are monotonic nanoseconds."""
+    """The control side of the live lane: subscribers and their selections. Times are monotonic nanoseconds."""
 
     def __init__(
         self,
@@ -184,13 +184,13 @@ class LiveCore:
         self._mistakes: list[tuple[bytes, WireError]] = []
 
     def mistaken(self, stream: bytes, error: WireError) -> None:
-        """What came to the live socket cannot be used; the stream is empty where nobody can tell whose it was."""
+        """Note a message at the live socket that cannot be used; the stream is empty if it is unknown."""
         self.lane.dropped[error.reason] += 1
         if len(self._mistakes) < limits.MISTAKES_KEPT:
             self._mistakes.append((stream, error))
 
     def take_mistakes(self) -> list[tuple[bytes, WireError]]:
-        """Those since it was last asked, for whoever knows the peers of streams."""
+        """The mistakes since the last call, for the caller, which knows the peers of streams."""
         taken, self._mistakes = self._mistakes, []
         return taken
 
@@ -210,7 +210,7 @@ class LiveCore:
         return []
 
     def tick(self, now_ns: int) -> list[bytes]:
-        """Forget who is silent; the tokens of those for whom a tick is due."""
+        """Forget silent subscribers; returns the tokens of those for which a tick is due."""
         if now_ns - self._settled_ns > NS:
             self._settled_ns = now_ns
             self.lane.ledger.settle()
@@ -271,7 +271,7 @@ class LiveCore:
             self.lane.remove(watcher.token)
 
     def status(self, now_ns: int) -> list[dict[str, Any]]:
-        """What `telefabric status` shows of live subscribers."""
+        """The live subscribers, as `telefabric status` shows them."""
         return [self._watcher_status(watcher, now_ns) for watcher in self._watchers.values()]
 
     @staticmethod

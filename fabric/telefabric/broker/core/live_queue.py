@@ -1,8 +1,8 @@
-"""One live subscriber's queue: bounded, in order, every drop told.
+"""One live subscriber's queue: bounded, in order, every drop reported.
 
-Every event that a subscriber's filter takes is numbered for it. What is left out of a batch by its own wish, and what
-is dropped because there is too much, is told with the next delivery that reaches its number, so that at any moment what
-it received and what it was told of as dropped add up to the newest number it saw.
+Every event that passes a subscriber's filter is numbered for it. An event that its policy leaves out, or that is
+dropped because there is too much, is reported with the next delivery that reaches its number. So the events that it
+received and the drops reported to it add up, at any moment, to the newest number it saw.
 
 Under ``latest_per_key`` an event waits until the round before it is over, and a newer one with its key takes its place
 meanwhile. So a subscriber that is slow gets every key in turn, however often some of them change.
@@ -26,9 +26,9 @@ from telefabric.wire.live import Delivery, Drop, QueuePolicy
 from telefabric_schemas import TOPICS
 
 UNTOLD_MAX = 10_000
-"""When more separate drops than this wait to be told, which streams they were of is no longer kept apart."""
+"""When more separate drops than this wait to be reported, their streams are no longer kept apart."""
 _MERGE_DROPS = 1_000
-"""How many separate drops wait to be told before those that can be told as one are."""
+"""When more separate drops than this wait to be reported, those that can be reported as one are merged."""
 _ORDER_UNKNOWN = 0
 """A kind of a newer version: nobody here can tell what it is worth."""
 
@@ -46,7 +46,7 @@ class Item(NamedTuple):
 
 
 class Untold(NamedTuple):
-    """A drop, to be told with the first delivery that reaches `number`."""
+    """A drop, to be reported with the first delivery that reaches `number`."""
 
     number: int
     drop: Drop
@@ -67,7 +67,7 @@ class Flow:
 
 @dataclass(slots=True)
 class LiveSubscriber:
-    """What one subscriber wants and what waits for it."""
+    """The selection of one subscriber, and the batches that wait for it."""
 
     name: str = ""
     runs: frozenset[str] | None = frozenset()
@@ -75,7 +75,7 @@ class LiveSubscriber:
     kinds: frozenset[str] | None = None
     agents: frozenset[str] | None = None
     pictures: frozenset[str] | None = frozenset()
-    """Of these runs; None for all of them."""
+    """Runs whose pictures the subscriber wants; None for all runs."""
     policy: QueuePolicy = field(default_factory=QueuePolicy)
     number: int = 0
     """Events that were ever meant for it."""
@@ -84,7 +84,7 @@ class LiveSubscriber:
     queued_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     flows: dict[bytes, Flow] = field(default_factory=dict)
-    """By stream; beyond `limits.STREAMS_KNOWN_MAX` the first ones are forgotten."""
+    """Stream → flow; beyond `limits.STREAMS_KNOWN_MAX` the oldest are forgotten."""
     _queues: dict[int, deque[Item]] = field(default_factory=dict)
     _next: dict[Hashable, Item] = field(default_factory=dict)
     """The next round under ``latest_per_key``, in order of number: later than all that is in the queues."""
@@ -142,7 +142,7 @@ class LiveSubscriber:
             self._drop(queue.popleft(), "too_old")
 
     def delivery(self, item: Item) -> Delivery:
-        """What goes with a batch: the number it reaches, and the drops below it that were not told yet."""
+        """The head of a delivery: the number that it reaches, and the drops below it that were not reported yet."""
         return Delivery(item.number, self._drops_below(item.number))
 
     def sent(self, item: Item) -> None:
@@ -154,7 +154,7 @@ class LiveSubscriber:
         self._forget_drops_below(item.number)
 
     def tick(self) -> Delivery | None:
-        """When nothing is queued: the newest number and the drops that no delivery has told."""
+        """The head when nothing is queued: the newest number, and the drops that no delivery has reported."""
         if self.queued_events:
             return None
         return Delivery(self.number, self._drops_below(self.number))
@@ -199,7 +199,7 @@ class LiveSubscriber:
             self._begin_round()
 
     def _begin_round(self) -> None:
-        """What waited for it goes behind all with a lower number; batches that no key replaces came in between."""
+        """Sort waiting batches behind all with a lower number; batches that no key replaces came in between."""
         waiting, self._next = self._next, {}
         for item in waiting.values():
             self._queue(item)
@@ -266,7 +266,7 @@ def drop_order(kind: str) -> int:
 
 
 def _pictures(message: control.Watch) -> frozenset[str] | None:
-    """Of which runs a subscriber wants pictures; None for all."""
+    """The runs whose pictures a subscriber wants; None for all."""
     if message.kinds is not None and "frame" not in message.kinds:
         return frozenset()
     named = [frozenset(names) for names in (message.runs, message.pictures) if names is not None]

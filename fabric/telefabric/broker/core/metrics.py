@@ -138,7 +138,7 @@ def place_behind(stream: Stream, required: Sequence[str], live: LiveCore, now_ns
 
 
 def _place_of_silent(stream: Stream, required: Sequence[str], now_ns: int) -> str:
-    """As `place_behind`, but no live subscriber is looked at, for there may be many: a silent worker comes first."""
+    """Like `place_behind`, but without live subscribers, because there may be many: a silent worker comes first."""
     hop = first_hop_behind(durable_hops(stream, required, now_ns))
     return hop.name if hop else ""
 
@@ -156,7 +156,7 @@ def of_durables(durables: Iterable[Durable], required: Sequence[str], lane: Dura
 
 
 def of_live(live: LiveCore, now_ns: int) -> Figures:
-    """Live subscribers of one name are told together."""
+    """The figures of live subscribers; those of one name are added up."""
     sums: dict[str, Counter[str]] = {}
     dropped: dict[str, Counter[str]] = {}
     for one in live.status(now_ns):

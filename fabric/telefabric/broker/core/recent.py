@@ -54,7 +54,7 @@ class RecentWindow:
             self.size -= self._windows.pop(next(iter(self._windows))).size
 
     def batches(self, takes: Callable[[str, str], bool]) -> list[bytes]:
-        """Those of the runs and kinds that are asked for, oldest first; what is worth most where not all have room."""
+        """The recent batches of the wanted runs and kinds, oldest first; the most valuable if not all have room."""
         wanted = [(kind, window) for (run, kind), window in self._windows.items() if takes(run, kind)]
         wanted.sort(key=lambda one: drop_order(one[0]), reverse=True)
         found: list[tuple[int, bytes]] = []

@@ -1,7 +1,7 @@
-"""What of a live batch is for one subscriber: its agents, and what its policy leaves of many events.
+"""The part of a live batch that one subscriber gets, by its agents and its policy.
 
 A batch that is for it as a whole, which is the rule, is not opened. Another is opened once for all who need that, and
-put together anew from the records that are left. One that is damaged goes on as it is: its receiver judges it.
+packed again from the records that are left. A damaged batch is forwarded unchanged: its receiver judges it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     events: int
     message: bytes
     key: Hashable = None
-    """What a newer part with the same key replaces; None: nothing does."""
+    """A newer part with the same key replaces this one; None: it is never replaced."""
 
 
 class Choice(NamedTuple):
@@ -60,7 +60,7 @@ class LiveBatch:
 
     @cached_property
     def keys(self) -> list[keys.Key] | None:
-        """Of each event; None for kinds without, and when they cannot be read."""
+        """The key of each event; None for kinds without keys, and if a key cannot be read."""
         return None if self.spans is None else keys.keys_of(self.kind, self.body, self.header.events)
 
     def events(self) -> list[AnyEvent]:
@@ -88,7 +88,7 @@ class LiveBatch:
 
 
 def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) -> Choice:
-    """What of a batch is for a subscriber with these agents (None: all) and this policy.
+    """The parts of a batch for a subscriber with these agents (None: all) and this policy.
 
     The source's numbers only count, so what is left out takes the first ones of the batch, and the parts those behind.
     """

@@ -1,4 +1,4 @@
-"""What a broker knows of a stream and of a durable subscriber."""
+"""A broker's state of a stream and of a durable subscriber."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Stream:
     acked: int = 0
     next_seq: int = 1
     newest_seq: int = 0
-    """Of all its batches that were taken; a rewind takes `next_seq` back, and not this."""
+    """Newest seq of all its accepted batches; a rewind lowers `next_seq`, but not this."""
     marks: dict[str, int] = field(default_factory=dict)
     outstanding: deque[tuple[int, int]] = field(default_factory=deque)
     outstanding_bytes: int = 0
@@ -46,13 +46,13 @@ class Stream:
     clock_offset_ns: int | None = None
     round_trip_ns: int | None = None
     left_spools: int = 0
-    """Of workers that have ended, on its machine."""
+    """Spools of ended workers on the machine of this stream's worker."""
     lags: dict[str, Lag] = field(default_factory=dict)
-    """By hop."""
+    """Hop → lag."""
     behind: str = ""
     """Where it waited at its last heartbeat: a hop of the durable path, ``live``, or nowhere."""
     live_lag: Lag = field(default_factory=Lag)
-    """Of what it publishes live, on the way to the broker."""
+    """The lag of its live batches on the way to the broker."""
 
     def heard(self, now_ns: int, oldest: int, head: int) -> None:
         """A HELLO or a heartbeat."""
@@ -91,7 +91,7 @@ class Durable:
     told_living_ns: int = 0
     looked_ns: int = 0
     behind: dict[bytes, int] = field(default_factory=dict)
-    """Of a subscriber that is not required: what it had reported of streams that were acknowledged further."""
+    """For a subscriber that is not required: stream → the seq it had reported, if more was acknowledged."""
     query: str | None = None
     fabric: bytes | None = None
     """How its store names itself."""

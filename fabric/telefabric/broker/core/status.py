@@ -1,4 +1,4 @@
-"""How a broker stands, in plain values: what `telefabric status`, `doctor` and the metrics show."""
+"""The state of a broker in plain values, for `telefabric status`, `doctor` and the metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def hops(stream: Stream, required: Sequence[str], live: LiveCore, now_ns: int) -
 
 
 def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[Hop]:
-    """The part of its way that does not depend on who watches."""
+    """The hops of a stream that do not depend on live subscribers."""
     emitted = emitted_of(stream)
     taken = max(stream.next_seq - 1, stream.acked)
     silent_s = (now_ns - stream.heard_ns) / NS if stream.silent(now_ns) else 0.0
@@ -99,7 +99,7 @@ def durable_status(durable: Durable, *, required: bool, pending: int, missed: in
 
 
 def left_spools(streams: Iterable[Stream], now_ns: int) -> dict[str, int]:
-    """By host, what the workers there that are heard see of spools that others left: most of them see the same."""
+    """Host → the number of left-behind spools that the workers there report: most of them report the same."""
     found: dict[str, int] = {}
     for stream in streams:
         if stream.left_spools and not stream.silent(now_ns):
@@ -116,7 +116,7 @@ def _lag(stream: Stream, hop: str, reached: int, goal: int, now_ns: int) -> floa
 
 
 def _live_account(accounts: Sequence[Account]) -> dict[str, Any]:
-    """What a stream numbered on the live path, all kinds together, and what of it came to the broker."""
+    """Events that a stream numbered on the live path, over all kinds, and those that came to the broker."""
     dropped: dict[str, int] = {}
     for account in accounts:
         for reason, events in account.dropped.items():

@@ -1,1 +1,1 @@
-"""What to say of what was seen: pure functions."""
+"""Verdicts on the results of probes: pure functions."""

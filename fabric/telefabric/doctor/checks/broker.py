@@ -1,4 +1,4 @@
-"""Verdicts on who answers at the address. No input or output."""
+"""Verdicts on the program that answers at the address. No input or output."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from telefabric.wire import control
 
 
 class BrokerSeen(NamedTuple):
-    """What answered at the address."""
+    """The kind of program that answered at the address."""
 
     status: dict[str, Any] | None
     endpoints: control.Endpoints | None = None
     port: PortSeen | None = None
     """The broker's own port; None when its host has no address."""
     foreign: str = ""
-    """What was wrong with an answer that is not of this protocol."""
+    """The fault in an answer that is not of this protocol."""
     taken: Mapping[int, str] | None = None
-    """Ports of the address that somebody listens on, and who; None when it is on another machine."""
+    """Ports of the address that are in use → the process that listens; None if the address is on another machine."""
     free: int | None = None
     """A port of this machine for a broker, free with those above it, and none that the system gives away."""
 
@@ -41,7 +41,7 @@ def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
 
 
 def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> Finding:
-    """By what answered; who listens there can be said of this machine alone."""
+    """The verdict. The process that listens is known only on this machine."""
     what = port.answer.value
     if port.answer is Answer.ZEROMQ and seen.foreign:
         what = "foreign"

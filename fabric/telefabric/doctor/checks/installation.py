@@ -60,7 +60,7 @@ def judge_qt(pyside: str | None, python: tuple[int, ...], missing: Sequence[str]
 
 
 def judge_display(pyside: str | None, platform: str, environ: Mapping[str, str]) -> Finding | None:
-    """Whether a window could open in this session. None when that does not matter or cannot be told."""
+    """Whether a window could open in this session. None if that does not matter or cannot be found out."""
     if pyside is None or not platform.startswith("linux"):
         return None
     for name in ("QT_QPA_PLATFORM", "WAYLAND_DISPLAY", "DISPLAY"):
@@ -77,6 +77,6 @@ def judge_others(versions: dict[str, str | None]) -> Finding:
 
 
 def missing_libraries(ldd: str) -> list[str]:
-    """What the output of ldd calls not found."""
+    """The libraries that the output of ldd calls not found."""
     lines = (line.split() for line in ldd.splitlines())
     return sorted({words[0] for words in lines if words[1:4] == ["=>", "not", "found"]})

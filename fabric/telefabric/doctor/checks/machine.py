@@ -29,7 +29,7 @@ NETWORK_FILE_SYSTEMS = frozenset({
 
 
 def judge_open_files(soft: int, hard: int) -> Finding:
-    """For a broker that is started from this shell."""
+    """The limit of open files for a broker that is started from this shell."""
     needed = WORKERS * FILES_A_WORKER + FILES_OF_ITS_OWN
     if soft >= needed:
         return say("open files", "fine", soft=soft, workers=WORKERS)

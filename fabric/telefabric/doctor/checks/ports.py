@@ -1,4 +1,4 @@
-"""Verdicts on a name and on TCP ports: who is there, and how to get there. No input or output."""
+"""Verdicts on a name and on TCP ports: which programs listen, and how to reach them. No input or output."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from telefabric.doctor.finding import Finding, process_of, say
 PORTS = {0: "control", 1: "data", 2: "live", 3: "durable", 4: "queries", 5: "tap", 6: "watch"}
 """A broker's sockets by their place above its own port."""
 NEEDED = frozenset({"data", "live", "watch", "queries"})
-"""What workers and clients cannot do without; stores and taps need the others."""
+"""The sockets that workers and clients need; stores and taps need the others."""
 
 
 class Answer(Enum):
-    """What a TCP port answered."""
+    """The answer of a TCP port."""
 
     ZEROMQ = "open"
     REFUSED = "refused"
@@ -30,7 +30,7 @@ class Answer(Enum):
 class PortSeen(NamedTuple):
     answer: Answer
     detail: str = ""
-    """Why there is no route, or what a stranger said."""
+    """Why no route exists, or the words of another program."""
 
 
 class NameSeen(NamedTuple):
@@ -50,7 +50,7 @@ def judge_ports(
 ) -> Finding:
     """`named`: the broker's further ports by what they are for; `seen`: what each answered from here.
 
-    `owners`: who listens on those that are silent, as far as that is on this machine and known.
+    `owners`: the processes that listen on silent ports, as far as they are on this machine and known.
     """
     closed = {name: port for name, port in named.items() if seen[name].answer is not Answer.ZEROMQ}
     if not closed:
@@ -64,14 +64,14 @@ def judge_ports(
 
 
 def _wake(closed: Mapping[str, int], owners: Mapping[int, str]) -> str:
-    """What to do when a process of this machine listens on each of them that is no tunnel's end; empty otherwise."""
+    """The remedy if processes of this machine, but no tunnel, listen on all of these ports; else empty."""
     found = {owners.get(port, "") for port in closed.values()}
     if not all(map(process_of, found)) or any("ssh" in who for who in found):
         return ""
     numbers = " ".join(sorted(map(process_of, found)))
     return (
         f"{', '.join(sorted(found))} does not answer: kill -CONT {numbers} wakes a stopped process; "
-        f"kill -KILL {numbers} ends it, and what supervises it starts it anew"
+        f"kill -KILL {numbers} ends it, and its supervisor starts it again"
     )
 
 

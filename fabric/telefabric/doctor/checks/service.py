@@ -29,7 +29,7 @@ class LiveSeen(NamedTuple):
     """A live subscription to no run at all: the broker sends it a tick each second."""
 
     tick_s: float | None
-    """After so long one came; None when none did."""
+    """Time until the first tick came; None if none did."""
     granted: bool = True
     refusal: str = ""
 

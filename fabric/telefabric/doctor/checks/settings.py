@@ -12,7 +12,7 @@ from telefabric.settings import FILE_NAME, SETTINGS
 
 class SettingsSeen(NamedTuple):
     sources: Mapping[str, str]
-    """Of each setting that is set, where: environment or file."""
+    """Setting → where it is set: environment or file."""
     troubles: tuple[str, ...]
     """The sentences that other commands end with."""
     unknown: tuple[str, ...]
@@ -30,7 +30,7 @@ def judge_settings(seen: SettingsSeen) -> list[Finding]:
 
 
 def _trouble(sentence: str) -> Finding:
-    """What `resolve` said: of a variable its name comes first, of a file its path or its name."""
+    """The error of `resolve`. It begins with the name of a variable, or with the path or name of a file."""
     what, separator, remedy = sentence.rpartition(": ")
     first = sentence.split(" ", 1)[0]
     if first in {one.variable for one in SETTINGS.values()}:

@@ -1,4 +1,4 @@
-"""Verdicts on the store's file in the data folder, by its head and by who has it open. No input or output."""
+"""Verdicts on the store's file in the data folder: its head, and the processes that have it open. No I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STORE_LOCK = f"{STORE}.lock"
 HEAD_BYTES = 100
 APPLICATION_ID = 0x54464142
 VERSION = 3
-"""As in `telefabric.store.file.database`, which cannot be imported without apsw."""
+"""The value in `telefabric.store.file.database`, which cannot be imported without apsw."""
 _MAGIC = b"SQLite format 3\0"
 _PAGE, _PAGES, _VERSION, _APPLICATION = 16, 28, 60, 68
 
@@ -35,15 +35,15 @@ class StoreOpenSeen(NamedTuple):
     """Processes by number and name."""
 
     owner: str | None
-    """Who holds the lock of the file's writer; None when nobody does."""
+    """The process that holds the lock of the file's writer; None without one."""
     others: Mapping[str, str]
-    """Who else has the file open for writing, and not by way of the lock."""
+    """Other processes that have the file open for writing, without the lock."""
     is_stopped: bool = False
     """The owner, by ^Z, a signal or a debugger."""
 
 
 def judge_store_file(seen: StoreFileSeen | None) -> Finding | None:
-    """`seen` is None when there is no file, which is no row: a store makes it."""
+    """None if `seen` is None: the file does not exist yet, and a store makes it."""
     if seen is None:
         return None
     if seen.error:
@@ -88,7 +88,7 @@ def judge_store_open(path: Path, seen: StoreOpenSeen | None, attached: bool | No
 
 
 def judge_holder(path: Path, seen: StoreOpenSeen | None) -> str:
-    """What to do about a process that holds the file while no store is attached; empty when nobody holds it.
+    """The remedy for a process that holds the file while no store is attached; empty without such a process.
 
     As long as somebody does, another store cannot be started.
     """
@@ -109,7 +109,7 @@ def _wake(owner: str) -> str:
 
 
 def judge_store_log(log: Path, log_bytes: int) -> Finding | None:
-    """`log`: the write-ahead log beside the store. None when there is none, or a short one."""
+    """`log`: the write-ahead log beside the store. None if it is missing or short."""
     if log_bytes <= limits.LOG_BYTES_LONG:
         return None
     return say("store log", "long", log=log, size=size(log_bytes), most=size(limits.LOG_BYTES_MAX))

@@ -56,7 +56,7 @@ USUAL: dict[str, str] = {
     "control_unreachable": "answers to peers that had gone",
     "nack_not_required": "complaints of subscribers that are not required",
 }
-"""What restarts, rewinds and peers that go leave behind: nothing is lost by it."""
+"""Refusals that restarts, rewinds and ended peers cause: nothing is lost by them."""
 _NAMED_MAX = 3
 
 
@@ -139,7 +139,7 @@ def _refused(address: Address, reason: str, count: int, last: Mapping[str, Mappi
 
 
 def _last(mistake: Mapping[str, Any] | None) -> str:
-    """Whose it was, and what of it: that helps whoever writes a program of their own."""
+    """The peer and the faulty item of the newest refusal, which help authors of programs of their own."""
     if mistake is None:
         return ""
     return f" The last was of {mistake['name'] or 'peer ' + mistake['peer']}: {mistake['message']}."

@@ -1,1 +1,1 @@
-"""What can be seen: input and output, and no opinion."""
+"""Probes: input and output, without a verdict."""

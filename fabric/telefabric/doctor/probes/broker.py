@@ -27,7 +27,7 @@ _CLOCK_TRIES = 5
 
 
 def look_at_broker(address: Address, name: NameSeen) -> BrokerSeen:
-    """Who is there. Some five seconds at most."""
+    """Find out which program is there. Takes five seconds at most."""
     if not name.addresses:
         return BrokerSeen(None)
     port = look_at_port(name.addresses[0], address.port)
@@ -78,7 +78,7 @@ def look_at_live(address: Address) -> LiveSeen:
 
 
 def look_at_clock(address: Address) -> ClockSeen | None:
-    """By the quickest of some round trips; None when there was none."""
+    """Measured by the quickest of some round trips; None without an answer."""
     found: list[ClockSeen] = []
     with Requests(address.url, "check the address") as asked:
         for _ in range(_CLOCK_TRIES):

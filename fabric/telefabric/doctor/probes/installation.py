@@ -31,7 +31,7 @@ def look_at_sqlite() -> tuple[str | None, tuple[int, ...]]:
 
 
 def look_for_qt_libraries() -> list[str] | None:
-    """What the loader cannot find for Qt's window and its X11 plugin. Qt itself is not loaded."""
+    """The libraries that Qt's window and its X11 plugin lack. Qt itself is not loaded."""
     found = importlib.util.find_spec("PySide6")
     ldd = shutil.which("ldd")
     if found is None or ldd is None or not found.submodule_search_locations:

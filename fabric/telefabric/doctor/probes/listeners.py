@@ -1,4 +1,4 @@
-"""Who listens on the ports of this machine."""
+"""The processes that listen on the ports of this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def listeners(address: Address) -> dict[int, str] | None:
 
 
 def owners(ports: Iterable[int]) -> dict[int, str]:
-    """Who listens on those ports of this machine, of which nobody may."""
+    """Port → the process that listens on it, for those of the given ports that are in use."""
     by_port = dict(_listening_sockets())
     return {port: _owner(by_port[port]) for port in ports if port in by_port}
 

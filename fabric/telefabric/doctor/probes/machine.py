@@ -15,7 +15,7 @@ from telefabric.files.lock import FileLock
 from telefabric.uplink import orphan_candidates
 
 _EPHEMERAL = (49_152, 65_535)
-"""By IANA, where the system does not tell."""
+"""The range of IANA, if the system does not show its own."""
 _TIMEX_BYTES = 512
 """More than a struct timex has on any platform; all zero, it asks and adjusts nothing."""
 _TIME_ERROR = 5
@@ -35,7 +35,7 @@ def look_at_socket_buffers() -> tuple[int | None, int | None]:
 
 
 def look_at_port_range() -> tuple[int, int]:
-    """The ports that the system gives to whoever asks for any."""
+    """The ports that the system gives to programs that ask for any port."""
     try:
         low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     except (OSError, ValueError):

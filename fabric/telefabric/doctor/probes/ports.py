@@ -1,4 +1,4 @@
-"""Looks at a name and at TCP ports: who is there, without ZeroMQ, which hides why it cannot connect."""
+"""Looks at a name and at TCP ports without ZeroMQ, which hides why it cannot connect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ANSWER_S = 0.5
 _ZEROMQ = b"\xff"
 """The first byte of a ZeroMQ greeting, which both sides send unasked. Other programs wait, or send text."""
 _QUESTION = b"GET / HTTP/1.0\r\n\r\n"
-"""To one that says nothing: servers of most other kinds answer it, if only to complain."""
+"""Sent to a silent port: most other servers answer it, if only with an error."""
 _QUOTED_BYTES = 40
 
 
@@ -35,7 +35,7 @@ def _resolve(host: str) -> NameSeen:
 
 
 def look_at_port(host: str, port: int) -> PortSeen:
-    """Connect to a numeric host, and hear who is there. `CONNECT_S` and 1.5 s more at most."""
+    """Connect to a numeric host, and read its first bytes. Takes `CONNECT_S` and 1.5 s more at most."""
     try:
         connection = socket.create_connection((host, port), CONNECT_S)
     except ConnectionRefusedError:

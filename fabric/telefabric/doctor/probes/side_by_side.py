@@ -12,7 +12,7 @@ Seen = TypeVar("Seen")
 
 
 def in_time(looks: Sequence[Callable[[], Seen]], timeout_s: float) -> list[Seen | None]:
-    """What each look saw, side by side; None for one that has not ended in time. Raises what a look raised."""
+    """The results of probes that run side by side; None for one that has not ended in time. Raises a probe's error."""
     deadline_s = time.monotonic() + timeout_s
     return [seen_by(deadline_s, future) for future in list(map(begin, looks))]
 
@@ -25,7 +25,7 @@ def begin(look: Callable[[], Seen]) -> Future[Seen]:
 
 
 def seen_by(deadline_s: float, future: Future[Seen]) -> Seen | None:
-    """What was seen, or None when there is nothing at that time (monotonic seconds). Raises what the look raised."""
+    """The result, or None if there is none at that time (monotonic seconds). Raises the probe's error."""
     wait([future], max(deadline_s - time.monotonic(), 0))
     return future.result() if future.done() else None
 

@@ -1,4 +1,4 @@
-"""Looks at the store's file and at who has it open. SQLite is not asked: even its readers write beside the file."""
+"""Looks at the store's file and at the processes that have it open, without SQLite, whose readers write beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from telefabric.doctor.checks.storefile import HEAD_BYTES, STORE, STORE_LOCK, ST
 
 
 def look_at_store_file(folder: Path) -> StoreFileSeen | None:
-    """None when there is none."""
+    """The head of the file; None without a file."""
     path = folder / STORE
     try:
         with path.open("rb") as file:
@@ -31,7 +31,7 @@ def look_at_size(file: Path) -> int:
 
 
 def look_at_store_open(folder: Path) -> StoreOpenSeen:
-    """By /proc, as far as this user may look. The lock is read there and not tried: a store may be about to take it."""
+    """Read from /proc, as far as this user may. The lock is not tried: a store may be about to take it."""
     owner = _lock_owner(folder / STORE_LOCK)
     others = {number: f"process {number}, {name}" for number, name in _writers(folder / STORE) if number != owner}
     if owner is None:
@@ -69,7 +69,7 @@ def _flags(info: Path) -> str:
 
 
 def _is_stopped(process: str) -> bool:
-    """By ^Z, a signal or a debugger."""
+    """Whether it is stopped by ^Z, a signal or a debugger."""
     try:
         state = (Path("/proc") / process / "stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):  # it has just ended

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from telefabric.wire import control
 
 _ROUND_TRIP_NS_MAX = 60_000_000_000
-"""An answer later than that is none to a heartbeat of this connection."""
+"""A later answer does not belong to a heartbeat of this connection."""
 _WALL_NS_MAX = 2**63 - 1
 
 
@@ -18,7 +18,7 @@ class Clock(NamedTuple):
 
 
 def clock_of(message: control.Alive, now_ns: int, wall_ns: int) -> Clock | None:
-    """None when the answer makes no sense: a heartbeat that told of it could not be encoded."""
+    """None if the answer is absurd: a heartbeat could not encode it."""
     round_trip_ns = now_ns - message.echo_ns
     if not 0 <= round_trip_ns <= _ROUND_TRIP_NS_MAX or not 0 <= message.broker_ns <= _WALL_NS_MAX:
         return None

@@ -1,4 +1,4 @@
-"""What a broker says that this program said wrong: each kind of it is told once."""
+"""A broker's corrections of this program's messages: each kind is logged once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _KINDS_MAX = 32
 
 
 class Corrections:
-    """Of one connection."""
+    """The corrections on one connection."""
 
     def __init__(self) -> None:
         self._told: set[tuple[str, str | None, str | None]] = set()

@@ -42,7 +42,7 @@ class _Mistake:
     message: str
     told_ns: int
     times: int = 0
-    """That it was answered."""
+    """How often it was answered."""
 
 
 class Mistakes:

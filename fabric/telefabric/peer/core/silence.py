@@ -8,7 +8,7 @@ _SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * 1_000_000_0
 
 
 class Hearing:
-    """Of one connection. Whoever pauses between two looks takes no word for what came meanwhile and was not read."""
+    """The silence on one connection. A pause between two looks does not count as silence, as messages may be unread."""
 
     def __init__(self, now_ns: int) -> None:
         self._heard_ns = now_ns

@@ -1,9 +1,9 @@
-"""Which unfinished streams are lost: of which no word has come for too long, while somebody was there to hear it.
+"""Decides which unfinished streams are lost: those whose worker was silent for too long while a broker listened.
 
-It watches streams that the store expects or hears HELLO of, until they end: so what it looks through is what runs.
+It watches the streams that the store expects, or that said HELLO, until they end: that is, the running ones.
 
-The broker says every two seconds of which streams a worker was heard. Time in which it says nothing (there is none,
-or one that has just begun) counts for nobody.
+The broker names every two seconds the streams whose worker was heard. Time without such a message (the broker is away,
+or has just begun) does not count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from telefabric import limits
 
 NS = 1_000_000_000
 _STREAMS_MAX = 16 * limits.STREAMS_KNOWN_MAX
-"""Of which the time is kept; any other is never called lost."""
+"""Streams whose time is kept; any further stream is never called lost."""
 _DEAF_NS = int(3 * limits.LIVING_S * NS)
 
 
@@ -25,7 +25,7 @@ class Change(NamedTuple):
 
 
 class Vigil:
-    """Of one store. Times are monotonic nanoseconds. Not thread-safe."""
+    """The lost streams of one store. Times are monotonic nanoseconds. Not thread-safe."""
 
     def __init__(self, lost_after_s: float = limits.LOST_AFTER_S) -> None:
         self._lost_after_ns = int(lost_after_s * NS)

@@ -20,7 +20,7 @@ COUNTS, HELPER, SUPERSEDED = ROLES = ("counts", "helper", "superseded")
 
 
 class StreamEnd(NamedTuple):
-    """What is known of one stream."""
+    """Start, end and outcome of one stream."""
 
     stream: int
     stream_id: bytes
@@ -46,7 +46,7 @@ class StreamEnd(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a stream is to its run."""
+    """A stream's role in its run."""
 
     role: str
     attempt: int
@@ -89,7 +89,7 @@ def judge(streams: Iterable[StreamEnd]) -> Verdict:
 
 
 def _counting(ordered: list[StreamEnd], superseded: dict[bytes, StreamEnd]) -> list[StreamEnd]:
-    """The streams whose outcomes are the run's: a generation of which something is left, the parents' first."""
+    """The streams that decide the run's outcome: the first generation with any left, beginning with the parents."""
     generation = [each for each in ordered if each.parent is None]
     while generation:
         left = [each for each in generation if each.stream_id not in superseded]
@@ -103,7 +103,7 @@ def _counting(ordered: list[StreamEnd], superseded: dict[bytes, StreamEnd]) -> l
 
 
 def _attempts(ordered: list[StreamEnd]) -> dict[bytes, int]:
-    """Of each stream: one more than the attempts that had ended when it began; a helper has its parent's."""
+    """Stream → attempt: one more than the attempts that had ended when it began; a helper has its parent's."""
     own = [each for each in ordered if each.parent is None]
     ended = sorted((each for each in own if each.last_ns is not None), key=lambda each: each.word_ns)
     found: dict[bytes, int] = {}

@@ -1,4 +1,4 @@
-"""Who may read the files of a store, and whether anybody could write them where they lie."""
+"""The rights of a store's files: which users may read them, and whether any could write them."""
 
 from __future__ import annotations
 

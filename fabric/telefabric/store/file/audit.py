@@ -10,7 +10,7 @@ from telefabric.store.file.database import open_reader
 
 
 class Audit(NamedTuple):
-    """What the store holds of the seqs 1 … `emitted` of one stream."""
+    """How the store accounts for the seqs 1 … `emitted` of one stream."""
 
     emitted: int
     stored: int

@@ -73,6 +73,6 @@ def _copy(reader: apsw.Connection, part: Path, progress: Callable[[int, int], No
             while not copying.done:
                 copying.step(_PAGES_A_STEP)
                 progress(copying.page_count - copying.remaining, copying.page_count)
-        copy.pragma("journal_mode", "DELETE")  # with a log, whoever reads it would leave two files beside it
+        copy.pragma("journal_mode", "DELETE")  # with a log, every reader would leave two files beside it
     finally:
         copy.close()

@@ -1,6 +1,6 @@
 """The tables of events and their columns, in the order in which rows are made here; the event comes last.
 
-A file may have them in another order: what a later version added stands at the end of its table.
+A file may have them in another order: a column that a later version added is the last of its table.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ VERSION = max(MIGRATIONS)
 
 BUSY_TIMEOUT_MS = 5_000
 DAMAGE = (apsw.CorruptError, apsw.SQLError, apsw.NotADBError, UnicodeDecodeError)
-"""What tells of a damaged file. SQLError: a table is missing, or is another; UnicodeDecodeError: a text is none."""
+"""Errors of a damaged file. SQLError: a table is missing or has changed; UnicodeDecodeError: a text is not UTF-8."""
 _QUOTED_MAX = 120
 _WRITER_PRAGMAS = (
     "synchronous = FULL",
@@ -45,7 +45,7 @@ _WRITER_PRAGMAS = (
 
 
 def store_file(named: Path) -> Path:
-    """The store that a user means, who may name its folder instead; the same when the current folder changes."""
+    """The store that a user named by its file or folder, as an absolute path."""
     named = named.absolute()
     return named / FILE_NAME if os.path.isdir(named) else named
 

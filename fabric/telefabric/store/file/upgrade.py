@@ -31,7 +31,7 @@ log = structlog.get_logger("telefabric.store")
 
 _RUNS_A_PIECE = 100
 _STEPS_A_LOOK = 1_000_000
-"""Of SQLite's virtual machine, some hundredths of a second, between two words of a long statement."""
+"""Steps of SQLite's virtual machine between two reports of a long statement: some hundredths of a second."""
 _INDEXES = {
     "episodes_by_return": "episodes (run, total_reward)",
     "episodes_by_length": "episodes (run, length)",

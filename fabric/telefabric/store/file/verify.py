@@ -26,7 +26,7 @@ from telefabric_schemas.decoding import Decoder
 _PAGE_ROWS = 2_000
 _SEQ, _LAST_SEQ, _REASON = 3, 4, 5
 REPORTED = ("gap", "quarantine")
-"""Findings that the store has told of itself; all others contradict what it claims."""
+"""Findings that the store has recorded itself; all others contradict it."""
 
 _SEED = COLUMNS["episodes"].index("seed")
 
@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was looked at, and what was found."""
+    """The counts of a check, and its findings."""
 
     streams: int
     rows: int
@@ -150,7 +150,7 @@ class _Places:
             )
 
     def compare(self, db: apsw.Connection, stream: int, name: str, last_seq: int) -> Iterator[Finding]:
-        """With what the file says; what a running store has added since is left out."""
+        """Compare the recount with the file's counts, without what a running store has added since."""
         columns = "kind, agent_id, n, seq, id, global_step, time_ns"
         stored: list[Row] = db.execute(
             f"SELECT {columns} FROM places WHERE stream = ? AND seq <= ?", (stream, last_seq)
@@ -188,7 +188,7 @@ def _rows(db: apsw.Connection, table: str, stream: int) -> Iterator[tuple[str, R
 
 
 def _told(place: Place, table: str, row: Row, first: int, last: int, *, is_filled: bool) -> Iterator[Finding]:
-    """What a row alone tells; `is_filled` is False while an older file has no seeds yet."""
+    """Check a row by itself; `is_filled` is False while an older file has no seeds yet."""
     name = place.stream_id.hex()
     if table == "gaps":
         yield Finding("gap", name, first, last, str(row[_REASON]))
@@ -218,7 +218,7 @@ def _is_its_gap(row: Row, place: Place) -> bool:
 
 
 def _same(stored: object, made: object) -> bool:
-    """A number that is none is stored as null."""
+    """Null for a value that is not a number, as it is stored."""
     return stored == made or (stored is None and made != made)
 
 

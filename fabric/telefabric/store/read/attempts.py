@@ -1,7 +1,7 @@
 """Which stream is meant by a place that names none: the newest one of the newest attempt that has it.
 
 A place is (stream, agent, environment, episode, step): two workers of a run, or two attempts at it, may have the same
-episode. What an `episode_voided` event covers is no place, unless voided ones are asked for.
+episode. Events that an `episode_voided` event covers have no place, unless voided ones are asked for.
 """
 
 from __future__ import annotations

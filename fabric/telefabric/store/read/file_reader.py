@@ -39,7 +39,7 @@ Row = tuple[Any, ...]
 
 _SEQ, _LAST_SEQ = 3, 4
 _COVERING = " AND reason <> 'conflict'"
-"""A conflict contradicts what is stored: it stands for no seq."""
+"""A conflict contradicts stored rows, so it does not count as its seq."""
 _EVENT = "id, {kind}, {table}.stream, seq, {last_seq}, {agent}, time_ns, {reason}, {detail}, event"
 
 
@@ -89,9 +89,9 @@ assert set(_BY_KIND) == set(KINDS)
 _WINDOW_IDS = 50_000
 """Ids that are searched between two looks at the clock."""
 _PAGE_S = 0.25
-"""A search that finds little ends its page after so long, and says from where to go on."""
+"""A search that finds little ends its page after this time, and names the id at which to continue."""
 _ROW_BYTES = 128
-"""What a row costs beside its event."""
+"""Bytes of a row besides its event."""
 _PROGRESS_STEPS = 10_000
 """SQLite's virtual machine takes well under a millisecond for these."""
 
@@ -121,7 +121,7 @@ _OF_STREAM = " AND stream = (SELECT stream FROM streams WHERE stream_id = ?)"
 
 
 class _Place(NamedTuple):
-    """What rows know only by the number of their stream."""
+    """The stream's data, which rows have only by the stream's number."""
 
     run_id: str
     worker_id: str
@@ -174,7 +174,7 @@ class FileReader(Reader):
 
     @property
     def notice(self) -> str:
-        """A sentence for people who look at this store; mostly there is none."""
+        """A sentence for users of this store; usually empty."""
         sentence = "This store cannot be written where it is: it is read as it is now, without locks."
         return sentence if self._db.still else ""
 

@@ -65,7 +65,7 @@ class StoredEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reason: str | None
     detail: str | None
     event: bytes
-    """As received: one event, or the records of a whole quarantined batch."""
+    """The bytes as received: one event, or the records of a whole quarantined batch."""
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -150,7 +150,7 @@ class Series(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Bucket(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """``256 ** level`` steps of a series of one stream; total is null when it is no number."""
+    """``256 ** level`` steps of a series of one stream; total is null if it is not a number."""
 
     stream: int
     stream_id: bytes
@@ -173,7 +173,7 @@ class Question(msgspec.Struct, array_like=True):
 
 
 class EpisodeKey(msgspec.Struct, array_like=True, frozen=True):
-    """Where an episode stands among those of its run."""
+    """The position of an episode among those of its run."""
 
     agent_id: str
     env_index: Int
@@ -182,7 +182,7 @@ class EpisodeKey(msgspec.Struct, array_like=True, frozen=True):
 
 
 class StepKey(msgspec.Struct, array_like=True, frozen=True):
-    """Where a step stands among those of its episode."""
+    """The position of a step among those of its episode."""
 
     step_index: Int
     id: Int

@@ -34,11 +34,11 @@ from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import FAILED, NUMBER_BYTES, OK, USAGE, AnyQuestion, decode_question
 
 HWM = 4
-"""Messages per asker and direction: one that does not read its answers holds so many pages and gets no more."""
+"""Messages per peer and direction: a peer that does not read its answers holds this many pages and gets no more."""
 _POLL_MS = 100
 _NO_REQUEST = f"a request is two frames: a number of {NUMBER_BYTES} bytes, and the question".encode()
 _UNREADABLE = "unreadable"
-"""The kind of what is no question."""
+"""The kind of a message that is not a question."""
 _BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 FAMILIES = (
     Family(
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     stop_with_parent(service.stop)
     try:
         ready(service.address.url)
-    except BrokenPipeError:  # whoever started it has gone meanwhile
+    except BrokenPipeError:  # the parent process has gone meanwhile
         sys.exit(1)
     os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
     service.run()

@@ -42,9 +42,9 @@ FIRST_BUCKET, LAST_BUCKET = -(2**63), 2**63 - 1
 
 
 class Reader(ABC):
-    """What can be read of a store. One thread at a time; close it, or use it in a `with`.
+    """Reads a store. One thread at a time; close it, or use it in a `with`.
 
-    A run, stream or agent that is not stored yet has no rows; that is no error. All methods raise `StoreError` when the
+    A run, stream or agent that is not stored yet simply has no rows. All methods raise `StoreError` when the
     file cannot be read or a question takes too long, `UsageError` for a question that makes no sense, and over the
     network `Unreachable`. `where` names the store for people.
     """
@@ -150,7 +150,7 @@ class Reader(ABC):
     ) -> StoredEvent | None:
         """The stored frame of a step, or the nearest one of its episode, the earlier of two; None when it has none.
 
-        One whose picture has expired only when there is no other. Stream and voids as `steps_for_episode`.
+        A frame whose picture has expired only if no other exists. Stream and voids as in `steps_for_episode`.
         """
         question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index, stream_id, voided)
         return next(iter(self._ask(question, Page[StoredEvent]).rows), None)

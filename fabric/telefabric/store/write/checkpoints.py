@@ -1,6 +1,6 @@
 """When the write-ahead log is moved into the store file, and what is said when a reader does not let it.
 
-A log that somebody reads cannot begin anew: it grows with every commit until the reader has ended its transaction.
+A log that is being read cannot begin again: it grows with every commit until the reader has ended its transaction.
 SQLite sets it no limit, so `Writer` stops committing at `limits.LOG_BYTES_MAX`.
 """
 
@@ -31,7 +31,7 @@ class Checkpoints:
         """Moved from the log into the file."""
 
     def held_s(self, now_ns: int) -> float:
-        """For how long a reader has kept the log long; 0.0 when none does."""
+        """How long a reader has kept the log long, in seconds; 0.0 without such a reader."""
         return 0.0 if self._held_since_ns is None else (now_ns - self._held_since_ns) / NS
 
     def written(self, now_ns: int) -> None:

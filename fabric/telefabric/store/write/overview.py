@@ -81,7 +81,7 @@ class Overview:
             bucket.add(value)
 
     def add_run(self, key: Key, first_step: int, values: list[float]) -> None:
-        """As `add` for each of the values of consecutive steps."""
+        """`add` for the values of consecutive steps, in one call."""
         if not isfinite(sum(values)):
             for place, value in enumerate(values, first_step):
                 self.add(key, place, value)

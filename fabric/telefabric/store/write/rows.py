@@ -59,10 +59,10 @@ class Rows:
         """Stream id → (stored_seq, first id, last id)."""
         self.lifecycle: list[Lifecycle] = []
         self.lost: list[bytes] = []
-        """Ids of streams of which no word comes any more."""
+        """Ids of the lost streams."""
         self.revived: list[bytes] = []
         self.overview = Overview()
-        """What these rows add to the overview."""
+        """The rows' contribution to the overview."""
         self.step_spans: list[Span] = []
         """The rows of steps by stream and agent."""
         self.quarantined = 0
@@ -202,7 +202,7 @@ class Rows:
         return self.step_spans if table == "steps" else spans(table, self.tables[table])
 
     def keep(self, table: str, values: list[Any]) -> None:
-        """Of all rows of a table only these could be stored."""
+        """Keep only these rows of a table: the others could not be stored."""
         self.tables[table] = values
         if table == "steps":
             self.step_spans = list(spans(table, values))
@@ -231,7 +231,7 @@ def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[A
 
 
 def _overview_of(tables: dict[str, list[Any]]) -> Overview:
-    """What the rows add to the overview, row by row."""
+    """Collects the rows' contribution to the overview, row by row."""
     found = Overview()
     for table, series, value in (("steps", "reward", "reward"), ("episodes", "return", "total_reward"),
                                  ("metrics", "", "value")):  # fmt: skip

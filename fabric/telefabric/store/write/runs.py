@@ -16,7 +16,7 @@ _STREAMS = (
 _NEWEST = " UNION ALL ".join(
     f"SELECT * FROM (SELECT seq, time_ns FROM {table} WHERE stream = ?1 ORDER BY seq DESC LIMIT 1)"
     for table in COLUMNS
-    if table not in RANGES  # those are told, or timed, by somebody else, and later
+    if table not in RANGES  # ranges are reported later, with the time of another process
 )
 _LAST_WORD = (
     "UPDATE streams SET last_ns = coalesce("

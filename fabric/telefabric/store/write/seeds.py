@@ -15,7 +15,7 @@ _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
 def column(seed: msgspec.Raw) -> int | str | None:
-    """What the column holds. None when there is no seed, when it has no JSON form, or a very long one."""
+    """The seed in the form of its column. None without a seed, and if its JSON form is missing or very long."""
     try:
         value = _decoder.decode(seed)
         if value is None or (type(value) is int and _INT_MIN <= value <= _INT_MAX):

@@ -57,7 +57,7 @@ _NEW_STREAM = (
 )
 _FIND = "SELECT run, stream, run_id, stream_id FROM streams JOIN runs USING (run) WHERE stream_id = ?"
 _UNFIT = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError)
-"""What tells that a row does not fit the columns of its table."""
+"""Errors of a row that does not fit the columns of its table."""
 _MARK = """
 INSERT INTO watermarks (stream, stored_seq, first_id, last_id) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq, last_id = excluded.last_id
@@ -65,7 +65,7 @@ ON CONFLICT DO UPDATE SET stored_seq = excluded.stored_seq, last_id = excluded.l
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint reported: whether a reader held it up, frames in the log, and frames moved out of it."""
+    """The result of a checkpoint: whether a reader held it up, frames in the log, and frames moved out of it."""
 
     busy: bool
     log_frames: int
@@ -102,7 +102,7 @@ class Writer:
             self._new_streams_of: set[int] = set()
             """Runs that have a stream that is not written yet."""
             self._changed_runs: set[int] = set()
-            """Runs of which a stream has begun, ended, was lost or revived in this transaction."""
+            """Runs with a stream that has begun, ended, was lost or was revived in this transaction."""
             self._disk = ThreadPoolExecutor(1, "telefabric-commit")
             self._commit: Future[object] | None = None
             self._marks: dict[bytes, int] = {}
@@ -139,7 +139,7 @@ class Writer:
     def close(self) -> None:
         """Let go of the file. A commit that is under way ends first; nobody hears how.
 
-        The last one who has the file open moves the log into it. When the disk refuses that, the log stays: no error.
+        The last connection to the file moves the log into it. When the disk refuses that, the log stays: no error.
         """
         self._disk.shutdown()
         try:
@@ -221,7 +221,7 @@ class Writer:
         return place
 
     def find(self, stream: bytes) -> Place | None:
-        """As `place`; None for a stream that was not placed before."""
+        """Like `place`, but None for a stream that was not placed before."""
         place = self._places.get(stream)
         if place is None:
             self._wait()
@@ -234,7 +234,7 @@ class Writer:
         return place
 
     def forget(self, stream: bytes) -> None:
-        """It is found in the database when it is needed again. Not for a stream with rows that are not committed."""
+        """Drop a stream's place from memory; the database still has it. Not for a stream with uncommitted rows."""
         self._places.pop(stream, None)
 
     def _run(self, info: StreamInfo) -> int:
@@ -381,7 +381,7 @@ class Writer:
     # -- runs and streams ----------------------------------------------------------------------------------------
 
     def _apply(self, change: Lifecycle) -> None:
-        """What a lifecycle event means for its run and stream."""
+        """Apply a lifecycle event to its run and stream."""
         place, event = change
         match event:
             case events.RunStarted():
@@ -399,8 +399,8 @@ class Writer:
     def _merge_metadata(self, place: Place, metadata: msgspec.Raw) -> None:
         """Later values replace earlier ones of the same name; they stay encoded.
 
-        What is no map of names, or would make the whole larger than an event may be, is left out: the event itself is
-        stored as it came.
+        Metadata that are not a map of names, or would make the whole larger than an event may be, are left out; the
+        event itself is stored as it came.
         """
         stored = self._db.execute("SELECT metadata FROM runs WHERE run = ?", (place.run,)).get
         merged = msgspec.msgpack.encode({**_names(stored), **_names(metadata)})
@@ -429,7 +429,7 @@ class Writer:
         return [str(worker_id) for _, _, worker_id in lost]
 
     def _revive(self, stream: bytes) -> None:
-        """It was lost, and here it is: it runs, or was only late to say how it ended."""
+        """Revive a lost stream that is heard again: it runs, or its end was only late."""
         revived: list[Any] = self._db.execute(
             "UPDATE streams SET outcome = NULL, outcome_reason = NULL, last_ns = NULL"
             " WHERE stream_id = ? AND outcome = 'lost' RETURNING run, worker_id",
@@ -525,7 +525,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _names(metadata: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """The values of a map by name, still encoded; none when it is no such map."""
+    """The values of a map by name, still encoded; empty if it is not such a map."""
     try:
         return _raw_map.decode(metadata) or {}
     except msgspec.DecodeError:

@@ -36,14 +36,14 @@ class Account:
     dropped: Counter[str] = field(default_factory=Counter)
     """Events by reason, as their dropper reported."""
     resumed: int = 0
-    """For so many seconds yet, numbers that were passed over are no loss: they were not asked for."""
+    """For this many seconds, skipped numbers are not a loss: they were not asked for."""
 
     @property
     def lost_in_transit(self) -> int:
         return self.newest - self.received - sum(self.dropped.values())
 
     def reach(self, number: int, events: int = 0) -> int:
-        """`number` was seen; so many events up to it have just been added to what was received or dropped.
+        """Note that `number` was seen, and that `events` up to it have just been counted as received or dropped.
 
         A source that begins to number again gives less than is accounted for: its account goes on from there. Returns
         how many more are numbered now.
@@ -66,7 +66,7 @@ class Lost(NamedTuple):
 class Ledger:
     """All accounts of one subscription to these kinds (None: all). A new subscription begins a new ledger.
 
-    Of a delivery, first its drops are told with `delivered`, then its batch with `batch`, then what the events say.
+    For a delivery, call `delivered` for its drops, then `batch` for its batch, then the methods for its events.
     """
 
     def __init__(self, kinds: Iterable[str] | None = None, sources_max: int = SOURCES_MAX) -> None:
@@ -78,10 +78,10 @@ class Ledger:
         self._kinds = None if kinds is None else frozenset(kinds)
         self._resumed: list[Account] = []
         self._lost = 0
-        """By all sources, also those that are forgotten; kept with each change, for it is asked after each message."""
+        """The sum over all sources, also forgotten ones; updated with each change, as it is read after each message."""
 
     def delivered(self, delivery: Delivery, events: int) -> None:
-        """A delivery of so many events; 0 for a tick."""
+        """Count a delivery with its events; 0 for a tick."""
         hop = self.broker_hop
         hop.received += events
         reached: dict[tuple[bytes, str], tuple[Account, int, int]] = {}
@@ -127,13 +127,13 @@ class Ledger:
         return found
 
     def forget(self, stream: bytes) -> None:
-        """The stream is not wanted any more; what it lost stays counted, and what it sends later begins anew."""
+        """The stream is not wanted any more; its losses stay counted; its account begins again later."""
         for source in [source for source in self.sources if source[0] == stream]:
             del self.sources[source]
 
     @property
     def lost_in_transit(self) -> Lost:
-        """What the sources numbered and nobody accounts for, and what of it the broker had."""
+        """Events that the sources numbered and no report accounts for, and how many of them the broker had."""
         to_client = self.broker_hop.lost_in_transit
         return Lost(max(self._lost - to_client, 0), to_client)
 
@@ -157,7 +157,7 @@ class Ledger:
         self._resumed = [source for source in self._resumed if source.resumed]
 
     def renewed(self) -> Ledger:
-        """For a new subscription, which the broker numbers anew. The sources go on: what was under way is lost."""
+        """Begin a new subscription, whose numbers begin again. The sources continue: events under way are lost."""
         later = Ledger(self._kinds, self._sources_max)
         later.sources, later.dropped, later._lost = self.sources, self.dropped, self._lost
         later._resumed = self._resumed
@@ -176,7 +176,7 @@ class Ledger:
         return found
 
     def _reason(self, reason: str) -> str:
-        """As it was told; one of too many, or a long one, counts as another."""
+        """The reason as reported; beyond a number of reasons, and for a long one, `other`."""
         if reason in self.dropped or (len(self.dropped) < _REASONS_MAX and len(reason) <= _REASON_LENGTH_MAX):
             return reason
         return OTHER_REASON

@@ -81,7 +81,7 @@ class SeqSet:
 
 
 class StreamHandover(Generic[T]):
-    """One stream towards one reader, who applies what `live` and `stored` return, at once or in order of seq.
+    """One stream towards one reader, which applies what `live` and `stored` return, at once or in order of seq.
 
     `since` is the reader's cursor: it has everything up to there already.
     """
@@ -109,7 +109,7 @@ class StreamHandover(Generic[T]):
         return fresh
 
     def stored_up_to(self, watermark: int) -> None:
-        """What the store holds by now. It may go back: a store can be restored from a backup."""
+        """Note the store's watermark. It may fall: a store can be restored from a backup."""
         self.watermark = watermark
 
     def let_go(self, after: int) -> None:
@@ -128,11 +128,11 @@ class StreamHandover(Generic[T]):
         return self._seen.through(self.since)
 
     def holes(self) -> list[Range]:
-        """What is missing below the newest event."""
+        """The missing ranges below the newest event."""
         return self._seen.missing(self.since + 1, self.newest)
 
     def ask(self) -> Range | None:
-        """What to ask the store for next: the lowest missing range that it holds; None when there is nothing to ask."""
+        """The next question to the store: the lowest missing range that it holds; None without one."""
         missing = self._seen.missing(self.since + 1, self.watermark)
         return missing[0] if missing else None
 
@@ -158,7 +158,7 @@ class InOrder(Generic[T]):
         self._told = handover.since
 
     def take(self, fresh: Iterable[Numbered[T]]) -> list[Numbered[T]]:
-        """Add new events; what can be told now, in order."""
+        """Add new events; returns those that can be passed on now, in order."""
         self._held.update(fresh)
         ready: list[int] = []
         if self._handover.cursor > self._told:

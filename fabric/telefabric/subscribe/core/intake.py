@@ -17,7 +17,7 @@ from telefabric.wire.batch import Header
 
 REMEMBERED_BATCHES = 4
 DAMAGED_TIMES_MAX = 3
-"""That the same damaged bytes come for the same seqs: then their sender has no others."""
+"""How often the same damaged bytes come for the same seqs before their sender's own copy counts as damaged."""
 
 
 class Verdict(Enum):
@@ -34,7 +34,7 @@ class Verdict(Enum):
 class Judgement(NamedTuple):
     verdict: Verdict
     skip: int = 0
-    """ACCEPT: so many of its first seqs are stored already."""
+    """With ACCEPT: the number of its first seqs that are stored already."""
     expected: int = 0
 
 
@@ -59,7 +59,7 @@ class Intake:
         self._streams[stream] = _Stream(stored_seq + 1)
 
     def learn(self, stream: bytes, stored_seq: int) -> None:
-        """As `reset`, but for a stream of which more was accepted: that is on its way into the database."""
+        """Like `reset`, but not for a stream with accepted batches that are on their way into the database."""
         known = self._streams.get(stream)
         if known is None or known.expected <= stored_seq:
             self.reset(stream, stored_seq)
@@ -83,12 +83,12 @@ class Intake:
         return stream in self._streams
 
     def judge(self, header: Header) -> Judgement:
-        """What to do with a batch; ACCEPT moves `expected` past it."""
+        """The verdict on a batch; ACCEPT moves `expected` past it."""
         stream = self._streams.get(header.stream)
         if stream is None:
             return Judgement(Verdict.UNKNOWN)
         if header.last_seq < stream.expected:
-            if header.is_gap:  # told again, with another time; or for events that were stored before they were dropped
+            if header.is_gap:  # reported again with another time, or events that were stored before they were dropped
                 return Judgement(Verdict.DUPLICATE)
             crc = stream.recent.get((header.first_seq, header.last_seq), header.body_crc)
             return Judgement(Verdict.DUPLICATE if crc == header.body_crc else Verdict.CONFLICT)
@@ -103,7 +103,7 @@ class Intake:
         return Judgement(Verdict.ACCEPT, skip=skip, expected=stream.expected)
 
     def judge_damaged(self, header: Header, crc: int) -> Judgement:
-        """As `judge`, of a batch whose body has another CRC-32 than its header says. NACK: it may come whole again.
+        """Like `judge`, for a batch whose body does not have the CRC-32 in its header. NACK: it may come whole again.
 
         ACCEPT: it never will. It is to be kept aside as it came, so that its stream goes on.
         """

@@ -13,7 +13,7 @@ _PATIENCE_NS = int(limits.ACK_STALL_S * 1_000_000_000)
 
 
 class Arrivals:
-    """Of one token. Times are monotonic nanoseconds."""
+    """The deliveries under one token. Times are monotonic nanoseconds."""
 
     def __init__(self) -> None:
         self._received = 0
@@ -25,7 +25,7 @@ class Arrivals:
         self._missing_since_ns = None
 
     def told(self, sent: int, now_ns: int) -> None:
-        """The broker has sent so many batches."""
+        """Note how many batches the broker has sent."""
         if sent > self._received and self._missing_since_ns is None:
             self._missing_since_ns = now_ns
 

@@ -1,7 +1,7 @@
 """The worker's side of the live path: the newest events of one stream, by kind, numbered, while somebody watches.
 
 Events are numbered per kind from the moment a run is watched. What is not sent (too far behind, a full pipe) is
-numbered all the same and told in an ``overflow`` event before the next batch, so that every receiver's sum is exact.
+numbered too and reported in an ``overflow`` event before the next batch, so that every receiver's sum is exact.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LiveFeed:
     def __init__(self) -> None:
         self.watched = False
         self.pictures = False
-        """Somebody who watches wants pictures, too."""
+        """Whether a live subscriber wants pictures."""
         self.cursor = 1
         """The next seq to look at."""
         self.counters: Counter[str] = Counter()
@@ -60,7 +60,7 @@ class LiveFeed:
 
     @property
     def numbered(self) -> int:
-        """Of all kinds together; 0 while nobody watches."""
+        """The newest number over all kinds; 0 while the stream is not watched."""
         return sum(self.counters.values()) if self.watched else 0
 
     def behind(self, head: int) -> bool:
@@ -90,7 +90,7 @@ class LiveFeed:
         self._untold[batch.kind, reason] = Skip(batch.kind, reason, events, batch.counter)
 
     def untold(self) -> list[Skip]:
-        """What receivers were not told of, of each kind in order of number; call `told` when they were."""
+        """Skipped events not yet reported to receivers, of each kind in order; call `told` when they have been."""
         return list(self._untold.values())
 
     def told(self, skip: Skip) -> None:

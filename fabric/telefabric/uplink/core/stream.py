@@ -163,7 +163,7 @@ class StreamSession:
     def next_send(
         self, *, oldest: int, head: int, unsent_bytes: int, now_ns: int, hurry: bool = False
     ) -> SendBatch | SendGap | None:
-        """What to send now, given what the spool holds (`oldest` … `head`); `hurry` skips the gathering interval."""
+        """The seqs to send now, if the spool holds `oldest` … `head`; `hurry` skips the gathering interval."""
         if self.phase is not Phase.STREAMING or (self.cursor > head and self.cursor >= oldest):
             return None
         free = self.credit - self.in_flight_bytes - limits.BATCH_OVERHEAD_BYTES
