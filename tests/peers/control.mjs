@@ -3,7 +3,7 @@ import { Dealer } from "zeromq";
 import { say, seal, unseal } from "./wire.mjs";
 
 export const HEARTBEAT_MS = 1000;
-const WAIT_MS = 200, WAIT_MS_MAX = 30_000;
+const SILENT_AFTER = 3, WAIT_MS = 200, WAIT_MS_MAX = 30_000;
 
 /** Calls `greet` when the peer has to introduce itself, `beat` once a second, `hear(name, items)` for each message. */
 export class Control {
@@ -18,7 +18,8 @@ export class Control {
     this.socket = new Dealer({ linger: 0, sendHighWaterMark: 10_000, maxMessageSize: 8 * 2 ** 20 + 65_536 });
     this.socket.connect(this.url);
     this.queue = Promise.resolve();
-    this.heardAt = this.beatAt = Date.now();
+    this.beatAt = Date.now();
+    this.asked = []; // when each heartbeat went out that nothing was heard after
     this.restart();
     this.listen(this.socket);
   }
@@ -34,7 +35,7 @@ export class Control {
 
   tick() {
     const now = Date.now();
-    if (now - this.heardAt > 3 * HEARTBEAT_MS) {
+    if (this.asked.length >= SILENT_AFTER && now - this.asked.at(-SILENT_AFTER) > SILENT_AFTER * HEARTBEAT_MS) {
       this.redial();
       this.dial();
     }
@@ -45,6 +46,7 @@ export class Control {
     }
     if (now - this.beatAt >= HEARTBEAT_MS) {
       this.beatAt = now;
+      this.asked.push(now);
       this.beat();
     }
   }
@@ -57,7 +59,7 @@ export class Control {
 
   async listen(socket) {
     for await (const [frame] of socket) {
-      this.heardAt = Date.now();
+      this.asked = [];
       const [name, ...items] = unseal(frame);
       if (name === "error" && !this.errors.has(items[1])) say({ error: items[1], message: items[2] });
       if (name === "error") this.errors.add(items[1]);

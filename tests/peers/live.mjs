@@ -5,10 +5,10 @@ import { Control } from "./control.mjs";
 import { PROTOCOL, hex, monoNs, readBatch, resolve, say, unpack } from "./wire.mjs";
 
 const [url, every, eventsMax] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
-const SILENT_MS = 5000, policy = [eventsMax, 10_000, every > 1 ? "sample" : "drop_oldest", every];
+const SILENT_BEATS = 5, policy = [eventsMax, 60_000, every > 1 ? "sample" : "drop_oldest", every];
 const sources = new Map(); // stream and kind: its account
 const dropped = {}; // events by reason
-let token, socket, number = 0, received = 0, cameAt = 0, ended = false;
+let token, socket, number = 0, received = 0, beatsSince = 0, ended = false;
 const sum = (counts) => Object.values(counts).reduce((one, other) => one + other, 0);
 const lost = () => number - received - sum(dropped);
 
@@ -20,7 +20,7 @@ const control = new Control(url, {
   },
   beat() {
     control.send("watch_beat", monoNs(), received, Math.max(lost(), 0));
-    if (token && Date.now() - cameAt > SILENT_MS) control.redial(), control.dial();
+    if (token && ++beatsSince > SILENT_BEATS) control.redial(), control.dial();
   },
   hear: (name, items) => hearing[name]?.(...items),
 });
@@ -29,7 +29,7 @@ const hearing = {
   watching(_, newToken, endpoints, granted) {
     if (token?.equals(newToken)) return;
     say({ watching: hex(newToken), granted });
-    [token, number, received, cameAt] = [newToken, 0, 0, Date.now()]; // the account of the broker's numbers begins again
+    [token, number, received, beatsSince] = [newToken, 0, 0, 0]; // the account of the broker's numbers begins again
     for (const reason in dropped) delete dropped[reason];
     socket?.close();
     socket = new Subscriber({ linger: 0, receiveHighWaterMark: 128, maxMessageSize: 8 * 2 ** 20 + 65_536 });
@@ -42,7 +42,7 @@ const hearing = {
 
 async function take(from) {
   for await (const [, delivery, frame] of from) {
-    cameAt = Date.now();
+    beatsSince = 0;
     const [newest, drops = []] = unpack(delivery);
     for (const [reason, kind, stream, events, reached = 0] of drops) {
       dropped[reason] = (dropped[reason] ?? 0) + events;

@@ -1,6 +1,6 @@
 // A worker: node worker.mjs URL RUN STEPS [LOSE [watched]]. Emits a run of so many steps, and ends when all of it is
-// acknowledged. It loses its batch number LOSE on purpose, as a network may, and must be rewound; 0 for none. With
-// `watched` it begins its steps when somebody watches.
+// acknowledged. It loses its batch number LOSE on purpose, as a network may, and must be rewound; 0 for none. It begins its
+// steps when it may send, or with `watched` when somebody watches.
 import { randomBytes } from "node:crypto";
 import { XPublisher } from "zeromq";
 import { Control } from "./control.mjs";
@@ -29,7 +29,7 @@ const inFlight = () => flight.reduce((sum, [, bytes]) => sum + bytes, 0);
 const backlog = () => held.reduce((sum, one) => sum + one.length, 0);
 
 function emitSteps() {
-  if (watched && !emitted && !feed.watched) return;
+  if (!emitted && !(watched ? feed.watched : subscribed)) return;
   for (let turn = 0; turn < A_TURN && emitted < Number(steps); turn++, emitted++) {
     const [episode, index] = [Math.floor(emitted / EPISODE_STEPS), emitted % EPISODE_STEPS];
     const seen = Buffer.alloc(8);
