@@ -33,13 +33,14 @@ class Sockets(Connection):
         """The broker listens on the data socket. A PUB socket would send into the void without knowing."""
 
     def connect_data(self, url: str) -> None:
-        if url == self._data_url:
-            return
-        if self._data_url is not None:
-            self._data.disconnect(self._data_url)
-            self.subscribed = False
-        self._data_url = url
-        self._data.connect(url)
+        if url != self._data_url:
+            self._data_url = url
+            self.renew_data()
+
+    def connect_live(self, url: str) -> None:
+        if url != self._live_url:
+            self._live_url = url
+            self.renew_live()
 
     @property
     def unheard(self) -> bool:
@@ -51,20 +52,20 @@ class Sockets(Connection):
         assert self._data_url is not None
         self._drop(self._data)
         self._data = self._new_data()
-        self.subscribed = False
         self._data.connect(self._data_url)
-
-    def _new_data(self) -> zmq.Socket[bytes]:
-        return self._new_publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES)
+        self.subscribed = False
 
     def renew_live(self) -> None:
         """Open a new live connection; the broker subscribes again on it."""
         assert self._live_url is not None
         self._drop(self._live)
         self._live = self._new_live()
+        self._live.connect(self._live_url)
         self.watched.clear()
         self.watched_changed = True
-        self._live.connect(self._live_url)
+
+    def _new_data(self) -> zmq.Socket[bytes]:
+        return self._new_publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES)
 
     def _new_live(self) -> zmq.Socket[bytes]:
         return self._new_publisher(limits.LIVE_HWM, limits.LIVE_SOCKET_BYTES)
@@ -78,14 +79,6 @@ class Sockets(Connection):
         publisher.set(zmq.IMMEDIATE, 1)
         publisher.set(zmq.XPUB_NODROP, 1)
         return publisher
-
-    def connect_live(self, url: str) -> None:
-        if url == self._live_url:
-            return
-        if self._live_url is not None:
-            self._live.disconnect(self._live_url)
-        self._live_url = url
-        self._live.connect(url)
 
     def receive(self, now_ns: int) -> list[control.Message]:
         """All control messages that are here, and whether the data socket is heard."""
