@@ -23,12 +23,12 @@ from telefabric.feed import LinkState
 from telefabric_gui import health, theme
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
-from telefabric_gui.isolation import Views
 from telefabric_gui.models.runs import RunList, RunRow, spark
 from telefabric_gui.track import Track, TrackKey
 from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
+from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage, Tab
 from telefabric_gui.views.runs import RunsDock
 from telefabric_gui.views.status import StatusBar

@@ -13,7 +13,6 @@ from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBo
 
 from telefabric.feed import Failures, RunView
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
-from telefabric_gui.isolation import Views
 from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
 from telefabric_gui.models.steps import StepTable, end_of, step_of
@@ -25,6 +24,7 @@ from telefabric_gui.views.card import Card, label, restyle
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
+from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.tables import TableView
