@@ -19,7 +19,7 @@ from telefabric.broker.service import Broker
 from telefabric.peer.status_request import ask_status
 from telefabric.store.read.query_service import QueryService
 from telefabric.store.service import Store
-from telefabric.store.write.rows import Rows
+from telefabric.store.tables.rows import Rows
 from telefabric.store.write.writer import Writer
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Event, events, values

@@ -368,7 +368,7 @@ def test_a_frozen_subscriber_costs_a_bounded_number_of_drops(streams):
     for number in range(pushes):
         kind = "episode" if number % 500 == 0 else "step"
         subscriber.push(kind, header(1, 1, (number % streams).to_bytes(16, "big")), b"x", 0)
-    assert len(subscriber._untold) <= 2 * queue.UNTOLD_MAX + 1_000
+    assert len(subscriber._unreported) <= 2 * queue.UNREPORTED_MAX + 1_000
     told = 0
     for received, (_, delivery) in enumerate(drain(subscriber), start=1):
         told += sum(drop.events for drop in delivery.drops)
@@ -385,7 +385,7 @@ def test_drops_that_a_full_pipe_asks_for_again_and_again_stay_few():
     item = subscriber.peek(0)
     assert item is not None
     subscriber.delivery(item)
-    assert len(subscriber._untold) == 1
+    assert len(subscriber._unreported) == 1
 
 
 # -- filters, topics, the recent window --------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_settings_that_cannot_be_read_or_are_none() -> None:
     ("answer", "word", "remedy"),
     [
         (Answer.REFUSED, "refuses", "ssh -N -L 7750:127.0.0.1:7750 -L 7751:127.0.0.1:7751"),
-        (Answer.NO_ROUTE, "No way", "ping lab"),
+        (Answer.NO_ROUTE, "No network route", "ping lab"),
         (Answer.TIMEOUT, "firewall", "-L 7756:127.0.0.1:7756 USER@lab"),
         (Answer.SILENT, "says nothing", "On lab: ss -ltnp"),
         (Answer.CLOSED, "closes them at once", "telefabric up, on the machine that the tunnel leads to"),

@@ -17,9 +17,9 @@ from store_fixtures import Scribe, episode, run_started, step, stream
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
 from telefabric.address import Address
-from telefabric.feed import collected as gathering
 from telefabric.feed import file_feed as filefeed
 from telefabric.feed import history_thread as history
+from telefabric.feed import merged
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.failures import Failures
 from telefabric.feed.file_feed import FileFeed
@@ -265,8 +265,8 @@ def test_the_threads_of_a_broker_s_feed_outlive_what_they_meet(
     feed = BrokerFeed(Address.parse(fabric_service.url))
     feed.watch(frozenset({"run"}))
     with monkeypatch.context() as broken:
-        broken.setattr(gathering.Gathering, "live", Failing())
-        broken.setattr(history.History, "_look_and_fetch", Failing())
+        broken.setattr(merged.MergedStreams, "live", Failing())
+        broken.setattr(history.HistoryThread, "_look_and_fetch", Failing())
         feed.start()
         with fabric_service.connect(run="run") as worker:
             steps = iter(range(1_000_000))

@@ -33,7 +33,7 @@ if THERE:
     from telefabric_gui import theme
     from telefabric_gui.track import Track, TrackKey
     from telefabric_gui.views import frames
-    from telefabric_gui.views.page import Page
+    from telefabric_gui.views.page import AgentPage
 
 NAME = Name("run", "agent_0", "worker")
 
@@ -53,14 +53,14 @@ def writer() -> Iterator[RingWriter]:
 
 
 @pytest.fixture
-def page(qtbot: Any, qapp: Any) -> Iterator[Page]:
+def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     """In sight, following one step."""
     theme.use(qapp, "dark")
     track = Track(TrackKey("run", "agent_0"))
     track.pending.append(told(step(1)))
     track.new_streams()
     track.apply({})
-    shown = Page(track)
+    shown = AgentPage(track)
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()
@@ -82,18 +82,18 @@ def grey(value: int) -> np.ndarray:
     return np.full((24, 32), value, np.uint8)
 
 
-def shown_value(page: Page) -> int:
+def shown_value(page: AgentPage) -> int:
     """Of a grey frame that is in sight."""
     image = page.environment.picture()
     return image.pixelColor(image.width() // 2, image.height() // 2).red()
 
 
-def texts(page: Page) -> tuple[str, str]:
+def texts(page: AgentPage) -> tuple[str, str]:
     page.refresh(None, paused=False)
     return page._path.text(), page._standing.text()
 
 
-def test_a_frame_is_shown_when_the_writer_rings_with_its_own_figures(page: Page, writer: RingWriter) -> None:
+def test_a_frame_is_shown_when_the_writer_rings_with_its_own_figures(page: AgentPage, writer: RingWriter) -> None:
     until(lambda: writer.wanted, "the page waits at the bell")
     for number in range(1, 20):
         writer.publish(grey(number), Hud(0, 3, number, 0.5, 7.25, 60.0, {"loss": 0.125}))
@@ -109,7 +109,9 @@ def test_a_frame_is_shown_when_the_writer_rings_with_its_own_figures(page: Page,
     assert page.lane.skipped == 0
 
 
-def test_what_comes_faster_than_it_is_shown_is_skipped_and_the_newest_stays(page: Page, writer: RingWriter) -> None:
+def test_what_comes_faster_than_it_is_shown_is_skipped_and_the_newest_stays(
+    page: AgentPage, writer: RingWriter
+) -> None:
     until(lambda: writer.wanted, "the page waits at the bell")
     writer.publish(grey(0), Hud())
     until(lambda: page.lane.frame, "the first")
@@ -120,7 +122,7 @@ def test_what_comes_faster_than_it_is_shown_is_skipped_and_the_newest_stays(page
     assert page.lane.skipped > 100
 
 
-def test_a_page_out_of_sight_waits_for_nothing(page: Page, writer: RingWriter) -> None:
+def test_a_page_out_of_sight_waits_for_nothing(page: AgentPage, writer: RingWriter) -> None:
     until(lambda: writer.wanted, "the page waits at the bell")
     page.hide()
     until(lambda: not writer.wanted, "it is gone")
@@ -128,7 +130,7 @@ def test_a_page_out_of_sight_waits_for_nothing(page: Page, writer: RingWriter) -
     until(lambda: writer.wanted, "and back")
 
 
-def test_a_paused_page_and_a_chosen_step_show_their_own(page: Page, writer: RingWriter) -> None:
+def test_a_paused_page_and_a_chosen_step_show_their_own(page: AgentPage, writer: RingWriter) -> None:
     until(lambda: writer.wanted, "the page waits at the bell")
     writer.publish(grey(1), Hud())
     until(lambda: page.lane.frame, "a frame")
@@ -152,7 +154,7 @@ def test_a_paused_page_and_a_chosen_step_show_their_own(page: Page, writer: Ring
 
 
 @pytest.mark.parametrize(("how", "said"), [("closed", "The worker has ended."), ("died", "The worker died.")])
-def test_the_last_frame_of_a_writer_that_has_gone_is_greyed_and_said(page: Page, how: str, said: str) -> None:
+def test_the_last_frame_of_a_writer_that_has_gone_is_greyed_and_said(page: AgentPage, how: str, said: str) -> None:
     pid = os.fork()
     if pid == 0:
         writer = RingWriter(NAME, fps_max=1e9)
@@ -173,7 +175,7 @@ def test_the_last_frame_of_a_writer_that_has_gone_is_greyed_and_said(page: Page,
     later.close()
 
 
-def test_tiles_in_the_order_that_was_chosen(page: Page, writer: RingWriter) -> None:
+def test_tiles_in_the_order_that_was_chosen(page: AgentPage, writer: RingWriter) -> None:
     until(lambda: writer.wanted, "the page waits at the bell")
     tiles = np.stack([grey(10 * place) for place in range(1, 5)])
     of = [(0, 2.0, True), (1, -1.0, True), (2, 9.0, False), (3, 0.0, True)]
@@ -212,7 +214,7 @@ def test_every_format_comes_out_in_its_colours_at_odd_widths(qapp: Any, pixels: 
     assert image.pixelColor(width - 1, 4).getRgb()[:3] == seen
 
 
-def test_zoom_keeps_what_is_under_the_pointer_and_never_leaves_the_picture(page: Page, writer: RingWriter) -> None:
+def test_zoom_keeps_what_is_under_the_pointer_and_never_leaves_the_picture(page: AgentPage, writer: RingWriter) -> None:
     view = page.environment
     at = QPointF(view._area.left() + 10, view._area.top() + 10)
     view.zoom_to(4.0, at)
@@ -227,7 +229,7 @@ def test_zoom_keeps_what_is_under_the_pointer_and_never_leaves_the_picture(page:
 
 
 def test_the_picture_is_saved_with_the_pixels_that_it_has(
-    page: Page, writer: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: AgentPage, writer: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from telefabric_gui.views import page as page_module
 

@@ -13,7 +13,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = requires("PySide6 and pyqtgraph", THERE)
 if THERE:
-    from telefabric_gui import figures, reduction, theme
+    from telefabric_gui import formatting, reduction, theme
 
 
 # -- looks -------------------------------------------------------------------------------------------------------
@@ -38,17 +38,17 @@ def test_text_stands_out_from_its_ground(name: str) -> None:
 
 
 def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
-    assert figures.count(98231) == "98\u2009231"
-    assert figures.plural(1, "event") == "1 event"
-    assert [figures.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
-        "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", figures.NONE, figures.NONE,
+    assert formatting.count(98231) == "98\u2009231"
+    assert formatting.plural(1, "event") == "1 event"
+    assert [formatting.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
+        "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", formatting.NONE, formatting.NONE,
     ]  # fmt: skip
-    assert [figures.duration(value) for value in (0.0064, 0.0641, 3.21, 14, 840, 8040, 200_000)] == [
+    assert [formatting.duration(value) for value in (0.0064, 0.0641, 3.21, 14, 840, 8040, 200_000)] == [
         "6.4 ms", "64 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
     ]  # fmt: skip
-    assert figures.clock(0) == figures.NONE
-    assert figures.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"
-    assert figures.short([0.123456, None, True]) == "0.1235 \u2013 true"
+    assert formatting.clock(0) == formatting.NONE
+    assert formatting.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"
+    assert formatting.short([0.123456, None, True]) == "0.1235 \u2013 true"
 
 
 # -- reduction ---------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ pytestmark = [
 if THERE:
     from PySide6.QtCore import QCoreApplication, QEvent, Qt
 
-    from telefabric_gui import figures, theme
+    from telefabric_gui import formatting, theme
     from telefabric_gui import window as window_module
     from telefabric_gui.controller import Controller
     from telefabric_gui.views import scenes
@@ -155,11 +155,11 @@ def test_an_odd_value_costs_its_own_cell_alone(show: Callable[..., MainWindow], 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(odd=odd_values())
 def test_any_value_is_text_and_a_picture(qapp: Any, odd: Any) -> None:
-    decoded = figures.decoded(raw(odd))
+    decoded = formatting.decoded(raw(odd))
     for length in (1, 40, 400):
-        assert len(figures.short(decoded, length)) <= length
-        assert len(figures.short(decoded, length).splitlines()) <= 1
-    told = figures.metadata_of(bytes(raw(odd)))
+        assert len(formatting.short(decoded, length)) <= length
+        assert len(formatting.short(decoded, length).splitlines()) <= 1
+    told = formatting.metadata_of(bytes(raw(odd)))
     hint = {"grid": decoded, "agent": decoded, "text": decoded, "game_id": decoded}
     assert all(isinstance(one, str) for one in scenes.action_names({"action_names": decoded}))
     for scene in (scenes.scene_of(decoded, decoded, told), scenes.scene_of(1, hint, {"grid": decoded})):

@@ -46,7 +46,7 @@ if THERE:
     from telefabric_gui import health, theme
     from telefabric_gui import window as window_module
     from telefabric_gui.controller import Controller
-    from telefabric_gui.figures import NONE
+    from telefabric_gui.formatting import NONE
     from telefabric_gui.views import scenes
     from telefabric_gui.window import MainWindow
 

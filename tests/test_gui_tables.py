@@ -25,7 +25,7 @@ if THERE:
     from PySide6.QtTest import QAbstractItemModelTester
 
     from telefabric_gui.controller import Controller
-    from telefabric_gui.figures import NONE
+    from telefabric_gui.formatting import NONE
     from telefabric_gui.models.episodes import EpisodeTable
     from telefabric_gui.models.steps import StepTable
     from telefabric_gui.models.table import MARK_ROLE, EventTable

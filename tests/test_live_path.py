@@ -30,10 +30,10 @@ from test_kills import assert_whole, emitter
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
-from telefabric.feed import collected as gathering_module
+from telefabric.feed import merged as merged_module
 from telefabric.feed.broker_feed import BrokerFeed
-from telefabric.feed.collected import Gathering, Seen, Task
 from telefabric.feed.interface import LinkState
+from telefabric.feed.merged import MergedStreams, Seen, Task
 from telefabric.peer.sockets import receive
 from telefabric.peer.status_request import ask_status
 from telefabric.store.file.audit import audit
@@ -170,43 +170,43 @@ def test_kills_of_broker_and_store_cost_a_follower_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("status_comes_first", [True, False])
 def test_the_history_window_holds_whoever_tells_of_a_stream_first(status_comes_first: bool) -> None:
-    gathering = Gathering(history_events=100)
-    gathering.watch(frozenset({"run"}))
+    merged = MergedStreams(history_events=100)
+    merged.watch(frozenset({"run"}))
     if status_comes_first:
-        gathering.know(STREAM, "run", None)
-        assert gathering.tasks() == []
-    gathering.know(STREAM, "run", 1_000)
-    assert gathering.tasks() == [Task(STREAM, 0, episodes_before=900)]
-    whole = Gathering(history_events=None)
+        merged.know(STREAM, "run", None)
+        assert merged.tasks() == []
+    merged.know(STREAM, "run", 1_000)
+    assert merged.tasks() == [Task(STREAM, 0, episodes_before=900)]
+    whole = MergedStreams(history_events=None)
     whole.watch(frozenset({"run"}))
     whole.know(STREAM, "run", 1_000)
     assert whole.tasks() == [Task(STREAM, 0)]
 
 
 def test_room_for_events_of_unknown_streams_is_given_back() -> None:
-    gathering = Gathering()
+    merged = MergedStreams()
     seen = Seen("step", None, b"")
     for change in range(5):
-        gathering.watch(frozenset({"run", str(change)}))
-        gathering.live(STREAM, [Numbered(seq, seen) for seq in range(1, 2_001)])
-        gathering.know(bytes(16), "another", None)
-    gathering.know(STREAM, "run", None)
-    assert [event.seq for event in gathering.drain().events] == list(range(1, 2_001))
+        merged.watch(frozenset({"run", str(change)}))
+        merged.live(STREAM, [Numbered(seq, seen) for seq in range(1, 2_001)])
+        merged.know(bytes(16), "another", None)
+    merged.know(STREAM, "run", None)
+    assert [event.seq for event in merged.drain().events] == list(range(1, 2_001))
 
 
 def test_an_event_that_is_left_to_the_store_is_counted_once_however_often_it_is_drained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gathering_module, "PENDING_EVENTS_MAX", 100)
-    gathering = Gathering()
-    gathering.watch(frozenset({"run"}))
-    gathering.know(STREAM, "run", None)
+    monkeypatch.setattr(merged_module, "PENDING_EVENTS_MAX", 100)
+    merged = MergedStreams()
+    merged.watch(frozenset({"run"}))
+    merged.know(STREAM, "run", None)
     told = 0
     for first in range(1, 501, 100):  # what comes beside a hundred is left out
         seen = Seen("step", None, b"")
-        gathering.live(STREAM, [Numbered(seq, seen) for seq in range(first, first + 100)])
-        gathering.live(STREAM, [Numbered(seq, seen) for seq in range(first + 100, first + 120)])
-        told += gathering.drain().skipped.get(STREAM, 0)
+        merged.live(STREAM, [Numbered(seq, seen) for seq in range(first, first + 100)])
+        merged.live(STREAM, [Numbered(seq, seen) for seq in range(first + 100, first + 120)])
+        told += merged.drain().skipped.get(STREAM, 0)
     assert told == 5 * 20
 
 

@@ -32,7 +32,7 @@ from telefabric.limits import REASONS_MAX
 from telefabric.metrics.figures import COMMON, Family, Figures, Histogram, by_reason
 from telefabric.metrics.summary import Health
 from telefabric.peer.status_request import ask_status
-from telefabric.ring import figures as ring_figures
+from telefabric.ring import metrics as ring_figures
 from telefabric.settings import metrics_endpoint
 from telefabric.store import metrics as store_figures
 from telefabric.store.file.audit import audit

@@ -36,14 +36,14 @@ from telefabric.ring import (
     TileHud,
     collect_garbage,
     discover,
-    figures,
     layout,
+    metrics,
     owner,
     places,
-    segment,
+    ring_file,
 )
 from telefabric.ring.owner import Owner
-from telefabric.ring.segment import Segment
+from telefabric.ring.ring_file import RingFile
 
 NAME = Name("run", "agent", "worker")
 STEPS = ("intent", "begin", "half", "payload", "descriptor", "end", "head")
@@ -502,7 +502,7 @@ def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(EnvironmentProblem, match="belongs to another user"):
         RingWriter(NAME, base=tmp_path)
     with pytest.raises(WireError, match="belongs to another user"):
-        Segment.open(path)
+        RingFile.open(path)
 
 
 def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(
@@ -607,9 +607,9 @@ def test_what_the_heartbeat_tells(write: Write) -> None:
 
 def test_figures_of_rings_and_readers_are_those_of_who_uses_them(tmp_path: Path, write: Write) -> None:
     def told(name: str) -> dict:
-        return dict(figures.figures(tmp_path)["telefabric_ring_" + name])
+        return dict(metrics.figures(tmp_path)["telefabric_ring_" + name])
 
-    assert {family.name for family in figures.FAMILIES} == figures.figures(tmp_path).keys()
+    assert {family.name for family in metrics.FAMILIES} == metrics.figures(tmp_path).keys()
     one, other = write(), write(Name("run", "other", "worker"))
     write(Name("run", "third", "worker"))
     reader = RingReader(one.folder)
@@ -769,5 +769,5 @@ def test_numbers_of_slots_that_cannot_be(tmp_path: Path) -> None:
 
 def test_no_word_that_others_poll_is_packed() -> None:
     """`struct.pack_into` zeroes its record first: only whole headers are packed, and laid down as slices."""
-    for module in (layout, segment):
+    for module in (layout, ring_file):
         assert "pack_into" not in Path(module.__file__).read_text().replace("`struct.pack_into`", "")

@@ -34,7 +34,7 @@ from telefabric.store.file.verify import verify
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.reader import Reader
 from telefabric.store.read.remote_reader import RemoteReader
-from telefabric.store.write.places import EVERY
+from telefabric.store.tables.places import EVERY
 
 Open = Callable[[Path], Any]
 

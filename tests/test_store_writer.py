@@ -35,8 +35,8 @@ from store_fixtures import (
 
 from telefabric.errors import StoreError
 from telefabric.store.file import database
-from telefabric.store.file.columns import COLUMNS
 from telefabric.store.file.database import APPLICATION_ID, VERSION, open_reader
+from telefabric.store.tables.columns import COLUMNS
 from telefabric.store.write.writer import Writer
 from telefabric.wire import batch, records
 from telefabric_schemas import events, values

@@ -20,6 +20,7 @@ from telefabric.wire import policy
 from telefabric.wire.names import DEMAND, is_name, is_printable
 
 FILE_NAME = "telefabric.toml"
+STORE_FILE_NAME = "telemetry.sqlite"
 OFF = "off"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from telefabric.feed import Connection, LinkState, RunView
 from telefabric_gui.controller import TICK_MS, Controller
-from telefabric_gui.figures import count, duration, metadata_of, plural, short
-from telefabric_gui.views.details import Part
+from telefabric_gui.formatting import count, duration, metadata_of, plural, short
+from telefabric_gui.views.details import HealthRow
 
 BEHIND_MAX_S = 2.0
 """Live events older than this are not live any more."""
@@ -50,21 +50,21 @@ def place_of(connection: Connection) -> str:
     return Path(address).name if address else "…"
 
 
-def parts_of(controller: Controller, run: RunView | None) -> list[Part]:
+def parts_of(controller: Controller, run: RunView | None) -> list[HealthRow]:
     """From worker to this client, as far as the feed knows them."""
     connection = controller.connection
     parts = [_worker(connection, run)] if run else []
     if is_file(connection):
         told = connection.sentence or connection.address
-        parts.append(Part("Store file", "read-only", told, tone_of(connection.link)))
+        parts.append(HealthRow("Store file", "read-only", told, tone_of(connection.link)))
     elif connection.link is LinkState.HISTORY:
-        parts.append(Part("Broker", "store alone", connection.sentence or "no live path", "warning"))
+        parts.append(HealthRow("Broker", "store alone", connection.sentence or "no live path", "warning"))
     else:
         behind = connection.behind_s
         figure = f"{duration(behind)} behind" if behind is not None else ""
         live = connection.link is LinkState.LIVE
         told = connection.sentence if connection.sentence and not live else connection.address
-        parts.append(Part("Broker", figure, told, tone_of(connection.link)))
+        parts.append(HealthRow("Broker", figure, told, tone_of(connection.link)))
         if live:
             parts.append(_store(connection, run))
     parts.append(_client(controller))
@@ -135,51 +135,55 @@ def memory_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _worker(connection: Connection, run: RunView) -> Part:
+def _worker(connection: Connection, run: RunView) -> HealthRow:
     known = run.emitted and connection.link is LinkState.LIVE
     figure = f"{count(run.emitted)} emitted" if known else plural(run.workers, "worker")
     if run.state == "stalled":
-        return Part("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
+        return HealthRow("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
     if run.state in ("failed", "lost"):
-        return Part("Worker", figure, short(run.reason or run.state, _TOLD_CHARACTERS), "error")
+        return HealthRow("Worker", figure, short(run.reason or run.state, _TOLD_CHARACTERS), "error")
     words = f"{plural(run.workers, 'worker')}, {run.state}" if known else run.state
     if known and run.behind_at == "worker":
-        return Part("Worker", figure, f"{words}: its events do not reach the broker", "warning")
+        return HealthRow("Worker", figure, f"{words}: its events do not reach the broker", "warning")
     done = run.state in ("completed", "cancelled")
-    return Part("Worker", figure, words, "faint" if done or run.state == "pending" else "good")
+    return HealthRow("Worker", figure, words, "faint" if done or run.state == "pending" else "good")
 
 
-def _store(connection: Connection, run: RunView | None) -> Part:
+def _store(connection: Connection, run: RunView | None) -> HealthRow:
     """How much of the shown run is stored, as the broker reports it."""
     stored = f"{count(run.emitted - run.backlog)} stored" if run and run.emitted else ""
     if connection.absent:
         words = "Not attached to the broker: events wait in the workers' spools. Start it: telefabric store"
-        return Part("Store", stored, words, "warning")
+        return HealthRow("Store", stored, words, "warning")
     if connection.sentence:
-        return Part("Store", stored, connection.sentence, "warning")
+        return HealthRow("Store", stored, connection.sentence, "warning")
     if run and run.behind_at not in (None, "worker", "broker"):
-        return Part(
+        return HealthRow(
             "Store", stored, f"{run.behind_at} has not caught up: {plural(run.backlog, 'event')} wait", "warning"
         )
     waiting = run.backlog if run else 0
-    return Part("Store", stored, f"{plural(waiting, 'event')} on the way" if waiting else "nothing is waiting", "good")
+    return HealthRow(
+        "Store", stored, f"{plural(waiting, 'event')} on the way" if waiting else "nothing is waiting", "good"
+    )
 
 
-def _client(controller: Controller) -> Part:
+def _client(controller: Controller) -> HealthRow:
     shown = f"{count(controller.shown_events)} taken in"
     dropped = controller.connection.missed
     skipped = sum(controller.skipped.values())
     if failed := controller.failures.number:
         told = f"{plural(failed, 'time')} something could not be shown, last {controller.failures.last}"
-        return Part("This client", shown, told, "error")
+        return HealthRow("This client", shown, told, "error")
     if controller.hidden_agents:
-        return Part(
+        return HealthRow(
             "This client", shown, f"no tab left for {plural(len(controller.hidden_agents), 'agent')}", "warning"
         )
     if controller.unknown_events:
-        return Part("This client", shown, f"{plural(controller.unknown_events, 'event')} of unknown kinds", "warning")
+        return HealthRow(
+            "This client", shown, f"{plural(controller.unknown_events, 'event')} of unknown kinds", "warning"
+        )
     if dropped:
-        return Part("This client", shown, f"{count(dropped)} dropped on the live path", "warning")
+        return HealthRow("This client", shown, f"{count(dropped)} dropped on the live path", "warning")
     if skipped:
-        return Part("This client", shown, f"{count(skipped)} older only in the store", "faint")
-    return Part("This client", shown, "keeps up", "good")
+        return HealthRow("This client", shown, f"{count(skipped)} older only in the store", "faint")
+    return HealthRow("This client", shown, "keeps up", "good")

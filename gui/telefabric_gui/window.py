@@ -22,14 +22,14 @@ from PySide6.QtWidgets import (
 from telefabric.feed import LinkState
 from telefabric_gui import health, theme
 from telefabric_gui.controller import Controller
-from telefabric_gui.figures import count, duration, plural
-from telefabric_gui.isolation import Views
+from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.models.runs import RunList, RunRow, spark
 from telefabric_gui.track import Track, TrackKey
 from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
-from telefabric_gui.views.page import Page, Tab
+from telefabric_gui.views.isolation import Views
+from telefabric_gui.views.page import AgentPage, Tab
 from telefabric_gui.views.runs import RunsDock
 from telefabric_gui.views.status import StatusBar
 from telefabric_gui.views.topbar import TopBar
@@ -173,13 +173,13 @@ class MainWindow(QMainWindow):
         box.open()
 
     @property
-    def page(self) -> Page | None:
+    def page(self) -> AgentPage | None:
         """The page in front."""
         found = self.tabs.currentWidget()
         return self._built(found) if isinstance(found, Tab) else None
 
     @property
-    def pages(self) -> dict[Track, Page]:
+    def pages(self) -> dict[Track, AgentPage]:
         """The pages that were in front at some time."""
         return {tab.track: tab.page for tab in self._tabs.values() if tab.page is not None}
 
@@ -227,7 +227,7 @@ class MainWindow(QMainWindow):
         if first and self.controller.watched and self.controller.watched[-1] == track.key.run_id:
             self.tabs.setCurrentWidget(tab)
 
-    def _built(self, tab: Tab) -> Page:
+    def _built(self, tab: Tab) -> AgentPage:
         if tab.page is None:
             page = tab.build(self.views)
             page.let_go.connect(self.follow)

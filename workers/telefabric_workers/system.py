@@ -10,12 +10,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from telefabric_workers.worker import Worker
+from typing import Any
 
 log = logging.getLogger("telefabric.worker")
 
@@ -33,8 +30,10 @@ _NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd")
 class SystemMetrics:
     """The thread of one worker. It emits as the program itself does, and ends with the worker."""
 
-    def __init__(self, worker: Worker, interval_s: float, folder: Path) -> None:
-        self._worker = worker
+    def __init__(
+        self, emit: Callable[[dict[str, float]], None], emitted: Callable[[], int], interval_s: float, folder: Path
+    ) -> None:
+        self._emit, self._emitted = emit, emitted
         self._interval_s = interval_s
         self._sample = Sample(folder)
         self._ending = threading.Event()
@@ -50,13 +49,13 @@ class SystemMetrics:
         self._sample.take()
         ours = theirs = 0
         while not self._ending.wait(self._interval_s):
-            if self._worker.emitted - ours == theirs:
+            if self._emitted() - ours == theirs:
                 continue
-            theirs = self._worker.emitted - ours
+            theirs = self._emitted() - ours
             try:
                 found = self._sample.take()
                 if not self._ending.is_set():
-                    self._worker.metrics(found)
+                    self._emit(found)
             except Exception as error:  # noqa: BLE001  a thread's boundary: the program goes on without these metrics
                 if not self._ending.is_set():
                     log.warning("worker.system_metrics_off: no more system metrics: %s", error)

@@ -60,7 +60,9 @@ class Worker(Lifetime):
         super().begin()
         environment = self._terms.environment
         if environment.system_metrics_s and not self._unusual:
-            self._system = SystemMetrics(self, environment.system_metrics_s, environment.spool)
+            self._system = SystemMetrics(
+                self.metrics, lambda: self.emitted, environment.system_metrics_s, environment.spool
+            )
 
     # -- what a loop emits ---------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[zmq.Frame]:
         yield frames[-1]
 
 
-class Strangers:
+class HarmfulPeers:
     """Counts by file descriptor. One that is used again inherits a count: its new owner connects once more."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.live_queue import LiveSubscriber
-from telefabric.broker.harmful_peers import Strangers, subscriptions
+from telefabric.broker.harmful_peers import HarmfulPeers, subscriptions
 from telefabric.broker.pipes import Pipe
 from telefabric.errors import WireError
 from telefabric.peer.listener import bind, listener
@@ -70,7 +70,7 @@ class LiveSockets:
         self._wishes = -1
         """Version of the lane's wishes when the workers were last asked."""
         self._ask_due_ns = 0
-        self._strangers = Strangers()
+        self._harmful = HarmfulPeers()
 
     def register(self, poller: zmq.Poller) -> None:
         for socket in (self._live, self._watch, self._tap):
@@ -130,7 +130,7 @@ class LiveSockets:
                 self._pipes.setdefault(wish[1:], Pipe())
             else:
                 core.lane.dropped["unknown_token"] += 1
-                self._strangers.count(frame)
+                self._harmful.count(frame)
 
     def _read_tap(self, core: LiveCore) -> None:
         for frame in subscriptions(self._tap):
@@ -141,7 +141,7 @@ class LiveSockets:
                 self._tapped.add(topic)
             else:
                 core.lane.dropped["tap_full"] += 1
-                self._strangers.count(frame)
+                self._harmful.count(frame)
             self._wishes = -1
 
     def _read_batches(self, core: LiveCore, now_ns: int) -> None:

@@ -16,7 +16,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.core.durable import BrokerCore
 from telefabric.broker.core.metrics import FAMILIES
-from telefabric.broker.harmful_peers import Strangers, subscriptions, unread_bytes
+from telefabric.broker.harmful_peers import HarmfulPeers, subscriptions, unread_bytes
 from telefabric.broker.live_sockets import LiveSockets, Waits
 from telefabric.broker.pipes import Pipe
 from telefabric.errors import TelefabricError, WireError
@@ -85,7 +85,7 @@ class Broker:
             streams_max=streams_max,
         )
         self._subscribed: set[bytes] = set()
-        self._strangers = Strangers()
+        self._harmful = HarmfulPeers()
         self._long_answers: dict[bytes, Pipe] = {}
         """Peer → the pipe of long answers to it, while some of them may not have been sent."""
         self._forget_due_ns = 0
@@ -150,7 +150,7 @@ class Broker:
                 self.core.subscribed(wish[1:])
             else:
                 self.core.dropped["unknown_token"] += 1
-                self._strangers.count(frame)
+                self._harmful.count(frame)
 
     def _read_control(self, now_ns: int) -> None:
         until_ns = time.monotonic_ns() + _CONTROL_TURN_NS

@@ -56,7 +56,7 @@ def broker(
     """
     from telefabric.broker.core.metrics import FAMILIES
     from telefabric.broker.service import Broker
-    from telefabric.ring import figures as rings
+    from telefabric.ring import metrics as rings
 
     if tied:
         ignore_interrupt()

@@ -14,10 +14,9 @@ from telefabric.feed.interface import (
     StreamView,
     Update,
 )
-from telefabric.store.file.database import FILE_NAME as STORE_FILE_NAME
 from telefabric.subscribe.core.handover import Range
 
 __all__ = [
-    "STORE_FILE_NAME", "BrokerFeed", "Connection", "Failures", "Feed", "FeedEvent", "FileFeed", "FoundFrame",
+    "BrokerFeed", "Connection", "Failures", "Feed", "FeedEvent", "FileFeed", "FoundFrame",
     "FramePlace", "LinkState", "Range", "RunView", "StreamView", "Update", "said",
 ]  # fmt: skip

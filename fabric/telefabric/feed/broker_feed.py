@@ -6,11 +6,11 @@ import time
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
-from telefabric.feed.collected import HISTORY_EVENTS, Gathering
-from telefabric.feed.frame_requests import FrameDesk, stream_view
-from telefabric.feed.history_thread import History
+from telefabric.feed.frame_requests import FrameRequests, stream_view
+from telefabric.feed.history_thread import HistoryThread
 from telefabric.feed.interface import Connection, FramePlace, LinkState, RunView, StreamView, Update
-from telefabric.feed.live_thread import LiveLink
+from telefabric.feed.live_thread import LiveThread
+from telefabric.feed.merged import HISTORY_EVENTS, MergedStreams
 from telefabric.feed.run_state import run_state
 from telefabric.store.read.query import Run
 from telefabric.wire.live import QueuePolicy
@@ -29,7 +29,7 @@ class Source(NamedTuple):
 class BrokerFeed:
     """A `telefabric.feed.Feed`. Connects by itself, again and again; nothing it meets is an error of its caller's.
 
-    `history_events` and `in_order` are those of `telefabric.feed.collected.Gathering`.
+    `history_events` and `in_order` are those of `telefabric.feed.merged.MergedStreams`.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class BrokerFeed:
         in_order: bool = False,
     ) -> None:
         self.address = address
-        self._gathering = Gathering(history_events=history_events, in_order=in_order)
-        self._desk = FrameDesk()
-        self._history = History(address, self._gathering, self._desk)
-        self._live = LiveLink(address, self._gathering, name, policy or QueuePolicy())
+        self._merged = MergedStreams(history_events=history_events, in_order=in_order)
+        self._frame_requests = FrameRequests()
+        self._history = HistoryThread(address, self._merged, self._frame_requests)
+        self._live = LiveThread(address, self._merged, name, policy or QueuePolicy())
         self._shown: tuple[RunView, ...] | None = None
         self._said: tuple[object, ...] = (None, None, None)
         self._started_s = time.monotonic()
@@ -62,8 +62,8 @@ class BrokerFeed:
         self._history.stop()
 
     def watch(self, run_ids: frozenset[str]) -> None:
-        if run_ids != self._gathering.watched:
-            self._gathering.watch(run_ids)
+        if run_ids != self._merged.watched:
+            self._merged.watch(run_ids)
             self._live.watch_changed()
             self._history.wake()
 
@@ -71,7 +71,7 @@ class BrokerFeed:
         self._live.want_pictures(run_ids)
 
     def ask_frame(self, place: FramePlace) -> None:
-        self._desk.ask(place)
+        self._frame_requests.ask(place)
         self._history.wake()
 
     def set_policy(self, policy: QueuePolicy) -> None:
@@ -79,11 +79,11 @@ class BrokerFeed:
         self._live.watch_changed(policy)
 
     def drain(self) -> Update:
-        drained = self._gathering.drain()
+        drained = self._merged.drain()
         if any(drained.holes.values()):
             self._history.wake()
         runs = self._changed_runs()
-        connection, frame = self._connection(), self._desk.take()
+        connection, frame = self._connection(), self._frame_requests.take()
         return Update(connection, runs, drained.events, drained.holes, drained.gaps, drained.skipped, frame)
 
     def source(self, stream_id: bytes) -> Source:
@@ -113,7 +113,7 @@ class BrokerFeed:
             self._live.subscription.received,
             tuple(sorted(self._live.subscription.dropped.items())),
             self._live.subscription.lost_in_transit,
-            self._gathering.pending,
+            self._merged.pending,
             tuple(self._live.status.get("absent", ())),
             self._live.failures.number + self._history.failures.number,
             self._live.failures.last or self._history.failures.last,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.feed.failures import Failures
-from telefabric.feed.frame_requests import FrameDesk, stream_view
+from telefabric.feed.frame_requests import FrameRequests, stream_view
 from telefabric.feed.interface import (
     Connection,
     FeedEvent,
@@ -73,7 +73,7 @@ class FileFeed:
         self._holes: dict[bytes, tuple[Range, ...]] = {}
         self._gaps: dict[bytes, tuple[Range, ...]] = {}
         self._skipped: dict[bytes, int] = {}
-        self._desk = FrameDesk()
+        self._frame_requests = FrameRequests()
         self._received = 0
         self._rate = _Rate()
         self._failures = Failures()
@@ -105,7 +105,7 @@ class FileFeed:
 
     def ask_frame(self, place: FramePlace) -> None:
         with self._changed:
-            self._desk.ask(place)
+            self._frame_requests.ask(place)
             self._changed.notify_all()
 
     def drain(self) -> Update:
@@ -121,7 +121,7 @@ class FileFeed:
                 self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received,
                 failures=self._failures.number, notice=self._failures.last or self._notice,
             )  # fmt: skip
-        return Update(connection, runs, tuple(events), holes, gaps, skipped, self._desk.take())
+        return Update(connection, runs, tuple(events), holes, gaps, skipped, self._frame_requests.take())
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -150,9 +150,9 @@ class FileFeed:
                 with self._changed:
                     self._runs = runs
             until = time.monotonic() + self._poll_s
-            self._desk.answer(reader)
+            self._frame_requests.answer(reader)
             while self._page_all(reader, pagers) and time.monotonic() < until:
-                self._desk.answer(reader)
+                self._frame_requests.answer(reader)
             with self._changed:
                 if not self._stopped.is_set():
                     self._changed.wait(max(0.0, until - time.monotonic()))

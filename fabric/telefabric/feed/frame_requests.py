@@ -14,7 +14,7 @@ from telefabric_schemas import Frame
 from telefabric_schemas.decoding import Decoder
 
 
-class FrameDesk:
+class FrameRequests:
     """One question at a time: another one takes the place of the one before. Any thread."""
 
     def __init__(self) -> None:

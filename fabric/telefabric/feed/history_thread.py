@@ -7,9 +7,9 @@ import threading
 
 from telefabric.address import Address
 from telefabric.errors import TelefabricError
-from telefabric.feed.collected import Gathering, Seen, Task
 from telefabric.feed.failures import Failures
-from telefabric.feed.frame_requests import FrameDesk
+from telefabric.feed.frame_requests import FrameRequests
+from telefabric.feed.merged import MergedStreams, Seen, Task
 from telefabric.store.read.query import Run, StoredEvent, Stream
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.store.read.remote_reader import RemoteReader
@@ -22,18 +22,18 @@ _LOOK_S = 0.5
 _RETRY_S = 1.0
 
 
-class History:
+class HistoryThread:
     """Fetches until `stop`. `runs`, `streams` and `problem` may be looked at from any thread."""
 
-    def __init__(self, address: Address, gathering: Gathering, desk: FrameDesk) -> None:
+    def __init__(self, address: Address, merged: MergedStreams, frame_requests: FrameRequests) -> None:
         self.runs: list[Run] = []
         self.streams: list[Stream] = []
         self.problem = ""
         """Why nothing is fetched now: a sentence; empty when it is."""
         self.failures = Failures()
         self._address = address
-        self._gathering = gathering
-        self._desk = desk
+        self._merged = merged
+        self._frame_requests = frame_requests
         self._reader: Reader | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -79,19 +79,19 @@ class History:
 
     def _look(self, reader: Reader) -> None:
         """Runs, and the streams of watched ones with how far they are stored; the frame that somebody asked for."""
-        self._desk.answer(reader)
+        self._frame_requests.answer(reader)
         self.runs = reader.runs()
         found: list[Stream] = []
-        for run_id in self._gathering.watched:
+        for run_id in self._merged.watched:
             streams = reader.streams(run_id)
             found += streams
             for stream in streams:
-                self._gathering.know(stream.stream_id, run_id, stream.stored_seq)
+                self._merged.know(stream.stream_id, run_id, stream.stored_seq)
         self.streams = found
 
     def _fetch(self, reader: Reader) -> bool:
         """One page of each stream that misses something; False when none does."""
-        tasks = self._gathering.tasks()
+        tasks = self._merged.tasks()
         for task in tasks:
             if self._stop.is_set():
                 return False
@@ -108,7 +108,7 @@ class History:
             page = reader.stream_since(task.stream, task.since)
             last = page.last
         gaps = [Range(row.seq, row.last_seq) for row in page.rows if row.kind == "gap"]
-        self._gathering.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
+        self._merged.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
 
     def _voids(self, reader: Reader, stream_id: bytes, last: int) -> list[StoredEvent]:
         """Fetch the events that void episodes, up to this seq of a stream, for episodes that are fetched alone."""

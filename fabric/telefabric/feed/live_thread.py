@@ -1,4 +1,4 @@
-"""The live thread: a live subscription at the broker, and what comes of it into the gathering."""
+"""The live thread: a live subscription at the broker, whose events it merges with the stored ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from telefabric.address import Address
-from telefabric.feed.collected import Gathering, Seen
 from telefabric.feed.failures import Failures
+from telefabric.feed.merged import MergedStreams, Seen
 from telefabric.subscribe.core.handover import Numbered
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
 from telefabric.wire.live import QueuePolicy
@@ -18,15 +18,15 @@ from telefabric_schemas import Frame
 _POLL_S = 0.05
 
 
-class LiveLink:
+class LiveThread:
     """Subscribes until `stop`. What is public may be looked at anywhere."""
 
-    def __init__(self, address: Address, gathering: Gathering, name: str, policy: QueuePolicy) -> None:
+    def __init__(self, address: Address, merged: MergedStreams, name: str, policy: QueuePolicy) -> None:
         self.subscription = LiveSubscription(address, name=name, runs=(), pictures=(), policy=policy)
         self.status: dict[str, Any] = {}
         """The broker's newest status of its streams."""
         self.failures = Failures()
-        self._gathering = gathering
+        self._merged = merged
         self._policy = policy
         self._pictures: frozenset[str] = frozenset()
         self._wanted_changed = threading.Event()
@@ -67,11 +67,11 @@ class LiveLink:
             self._wanted_changed.clear()
             self._forget_unwatched()
             self._watch()
-        subscription.wants_status = self._gathering.has_unknown
+        subscription.wants_status = self._merged.has_unknown
 
     def _watch(self) -> None:
         """An old store may have runs of longer names than can be asked for: nothing of them can come live."""
-        runs, pictures = (filter(fits, names) for names in (self._gathering.watched, self._pictures))
+        runs, pictures = (filter(fits, names) for names in (self._merged.watched, self._pictures))
         self.subscription.want(runs=runs, pictures=pictures, policy=self._policy)
 
     def _take(self, stream: bytes, events: list[LiveEvent]) -> None:
@@ -81,24 +81,24 @@ class LiveLink:
             seen = Seen(one.kind, one.event, one.raw)
             if one.live_only:
                 if isinstance(one.event, Frame):
-                    self._gathering.frame(stream, seen)
+                    self._merged.frame(stream, seen)
             else:
                 numbered.append(Numbered(one.seq, seen))
         if numbered:
-            self._gathering.live(stream, numbered)
+            self._merged.live(stream, numbered)
 
     def _forget_unwatched(self) -> None:
         for stream in {stream for stream, _ in self.subscription.ledger.sources}:
-            if not self._gathering.follows(stream):
+            if not self._merged.follows(stream):
                 self.subscription.forget(stream)
 
     def _learn(self, status: dict[str, Any]) -> None:
         """Note the run of each stream; the store may not know them yet."""
         self.status = status
-        watched = self._gathering.watched
+        watched = self._merged.watched
         for stream in status.get("streams", ()):
             try:
                 if stream["run_id"] in watched:
-                    self._gathering.know(bytes.fromhex(stream["stream_id"]), stream["run_id"], None)
+                    self._merged.know(bytes.fromhex(stream["stream_id"]), stream["run_id"], None)
             except (KeyError, TypeError, ValueError):
                 continue  # a broker of another version says it differently

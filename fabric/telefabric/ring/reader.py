@@ -27,7 +27,7 @@ from telefabric.ring.hud import Hud
 from telefabric.ring.layout import Descriptor, State
 from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import PixelFormat
-from telefabric.ring.segment import Segment
+from telefabric.ring.ring_file import RingFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ class RingReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.counters = ReaderCounters()
-        self._segment: Segment | None = None
+        self._segment: RingFile | None = None
         self._cursor = 0
         self.start = 0
         """Number of the last frame before this reader's account begins."""
@@ -171,7 +171,7 @@ class RingReader:
         stalled = now_ns - self._moved_ns > limits.RING_STALLED_S * NS
         return "stalled" if stalled or silent_ns > limits.RING_SUSPECT_S * NS else "live"
 
-    def _writer_alive(self, segment: Segment, now_ns: int) -> bool | None:
+    def _writer_alive(self, segment: RingFile, now_ns: int) -> bool | None:
         if now_ns - self._asked_ns >= _LOOK_NS:
             self._asked_ns, self._alive = now_ns, _owner_of(segment).alive()
         return self._alive
@@ -197,7 +197,7 @@ class RingReader:
 
     # -- one frame -----------------------------------------------------------------------------------------------
 
-    def _read(self, segment: Segment, number: int) -> RingFrame | None:
+    def _read(self, segment: RingFile, number: int) -> RingFrame | None:
         """Frame `number`, or None when its slot has another, or gets one meanwhile."""
         slot = segment.slot(number)
         words, data = segment.words, segment.data
@@ -216,7 +216,7 @@ class RingReader:
             return None
         return frame
 
-    def _copied(self, segment: Segment, slot: int, descriptor: Descriptor, meta: bytes) -> RingFrame | None:
+    def _copied(self, segment: RingFile, slot: int, descriptor: Descriptor, meta: bytes) -> RingFrame | None:
         """None for a descriptor that contradicts itself or the file."""
         import numpy
 
@@ -257,7 +257,7 @@ class RingReader:
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def _attached(self) -> Segment | None:
+    def _attached(self) -> RingFile | None:
         """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
         segment, now_ns = self._segment, time.monotonic_ns()
         if now_ns - self._told_ns > NS:
@@ -292,7 +292,7 @@ class RingReader:
 
     def _attach(self, manifest: places.Manifest) -> None:
         try:
-            segment = Segment.open(self.folder / manifest.file_name)
+            segment = RingFile.open(self.folder / manifest.file_name)
         except FileNotFoundError:
             return  # replaced once more meanwhile
         except (WireError, OSError, ValueError) as error:
@@ -318,6 +318,6 @@ class RingReader:
         log.debug("fastlane.attached: %s", segment.path)
 
 
-def _owner_of(segment: Segment) -> Owner:
+def _owner_of(segment: RingFile) -> Owner:
     block = segment.block
     return Owner(block.pid, block.start_ticks, block.pid_namespace, block.boot)

@@ -29,7 +29,7 @@ from telefabric.ring.layout import State
 from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import Picture, PixelFormat
 from telefabric.ring.places import Manifest, Name
-from telefabric.ring.segment import Segment
+from telefabric.ring.ring_file import RingFile
 
 log = library_logger("telefabric.ring")
 
@@ -68,7 +68,7 @@ class RingWriter:
         self._features = layout.FEATURE_CHECKSUM if checksum else 0
         self._pace = Pace(fps_max)
         self._owner = Owner.this_process()
-        self._segment: Segment | None = None
+        self._segment: RingFile | None = None
         self._head = 0
         self._rate_limited = self._left_out = self._generations = 0
         self._ringer = Ringer(self.folder)
@@ -119,7 +119,7 @@ class RingWriter:
         self._ringer.ring(now_ns)
         return True
 
-    def _write(self, segment: Segment, picture: Picture, meta: bytes, now_ns: int) -> None:
+    def _write(self, segment: RingFile, picture: Picture, meta: bytes, now_ns: int) -> None:
         words, data, number = segment.words, segment.data, self._head + 1
         slot = segment.slot(number)
         at = self._at or _nowhere
@@ -145,7 +145,7 @@ class RingWriter:
         at("head")
         self._head = number
 
-    def _copy(self, segment: Segment, slot: int, picture: Picture, at: Callable[[str], None]) -> None:
+    def _copy(self, segment: RingFile, slot: int, picture: Picture, at: Callable[[str], None]) -> None:
         """Copy in one call, which lets other threads run; in two halves for a test that looks between them."""
         import numpy
 
@@ -160,7 +160,7 @@ class RingWriter:
         numpy.copyto(target[half:], array[half:])
         at("payload")
 
-    def _checksum(self, segment: Segment, slot: int, picture: Picture) -> int:
+    def _checksum(self, segment: RingFile, slot: int, picture: Picture) -> int:
         """Checksum of the copy in the slot: the caller's array may lie in any order."""
         if not self._features & layout.FEATURE_CHECKSUM:
             return 0
@@ -169,7 +169,7 @@ class RingWriter:
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def _segment_for(self, payload_bytes: int) -> Segment | None:
+    def _segment_for(self, payload_bytes: int) -> RingFile | None:
         """A file with room for the frame, made if necessary; None if it cannot be made."""
         segment = self._segment
         if segment is not None and payload_bytes <= segment.block.capacity:
@@ -180,14 +180,14 @@ class RingWriter:
             log.warning("fastlane.no_room: %s", error)
             return None
 
-    def _make(self, capacity: int) -> Segment:
+    def _make(self, capacity: int) -> RingFile:
         """A new file, in which frames go on being numbered; the one before it says so, and loses its name."""
         stride = layout.stride_of(capacity)
         block = layout.Superblock(
             self._features, self._slots, stride, capacity, layout.PAGE + self._slots * stride,
             int.from_bytes(os.urandom(8), "little"), self._head, *self._owner, time.time_ns(),
         )  # fmt: skip
-        segment = Segment.create(self.folder, block)
+        segment = RingFile.create(self.folder, block)
         words = segment.words
         words[_HEAD] = words[_INTENT] = self._head
         words[_HEARTBEAT] = time.monotonic_ns()

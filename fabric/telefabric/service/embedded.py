@@ -8,8 +8,7 @@ from pathlib import Path
 
 from telefabric.address import Address
 from telefabric.service.supervisor import Part, Supervisor
-from telefabric.settings import OFF
-from telefabric.store.file.database import FILE_NAME
+from telefabric.settings import OFF, STORE_FILE_NAME
 
 
 class Services:
@@ -45,7 +44,7 @@ class Services:
 
     @property
     def file(self) -> Path:
-        return self.folder / FILE_NAME
+        return self.folder / STORE_FILE_NAME
 
     def start(self) -> bool:
         """Start both; False when `stop` came first."""

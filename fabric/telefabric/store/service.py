@@ -26,9 +26,9 @@ from telefabric.peer.core.backoff import Backoff
 from telefabric.store.core.lost_streams import Vigil
 from telefabric.store.file.database import log_bytes
 from telefabric.store.metrics import FAMILIES, Standing, Tally, figures
+from telefabric.store.tables.rows import Place, Rows
 from telefabric.store.write.checkpoints import Checkpoints
 from telefabric.store.write.retention import Retention
-from telefabric.store.write.rows import Place, Rows
 from telefabric.store.write.writer import Writer
 from telefabric.subscribe import DurableBatch, DurableSubscription, Owner
 from telefabric.wire.names import end_of

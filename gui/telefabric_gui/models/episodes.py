@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from telefabric_gui.figures import NONE, clock, count, decoded, real, short
+from telefabric_gui.formatting import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import NO_STEP, EventRows
 from telefabric_schemas import Episode, event_of

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, Qt
 
 from telefabric.feed import RunView
-from telefabric_gui.figures import NONE, clock, duration, metadata_of, plural, short
+from telefabric_gui.formatting import NONE, clock, duration, metadata_of, plural, short
 from telefabric_gui.models.table import Index
 from telefabric_gui.reduction import thinned, unit_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from telefabric_gui.figures import NONE, clock, count, decoded, real, short
+from telefabric_gui.formatting import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import EventRows
 from telefabric_schemas import Reset, Step, event_of

@@ -9,7 +9,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor
 
 from telefabric_gui import theme
-from telefabric_gui.figures import plural
+from telefabric_gui.formatting import plural
 from telefabric_gui.rows import EVENT, GAP, EventRows
 
 Index = QModelIndex | QPersistentModelIndex

@@ -12,7 +12,7 @@ from PySide6.QtGui import QColor, QFontMetrics, QHelpEvent, QPainter, QPaintEven
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QToolTip, QVBoxLayout, QWidget
 
 from telefabric_gui import theme
-from telefabric_gui.figures import duration
+from telefabric_gui.formatting import duration
 from telefabric_gui.views.card import label, restyle
 from telefabric_gui.views.painting import painting
 
@@ -25,7 +25,7 @@ _BUCKETS = 36
 _HISTOGRAM_PX = 84
 
 
-class Part(NamedTuple):
+class HealthRow(NamedTuple):
     """One link of the chain from worker to this client. `tone` is good, warning, error or faint."""
 
     name: str
@@ -51,7 +51,7 @@ class DetailsDock(QFrame):
         self._run_heading = label("RUN", "heading")
         self._lay_out()
 
-    def show_health(self, parts: Sequence[Part], verdict: str, tone: str) -> None:
+    def show_health(self, parts: Sequence[HealthRow], verdict: str, tone: str) -> None:
         self._verdict.setText(verdict)
         restyle(self._verdict, "badge", tone)
         self._chain.show_parts(parts)
@@ -104,11 +104,11 @@ class _Chain(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts: tuple[Part, ...] = ()
+        self._parts: tuple[HealthRow, ...] = ()
         self._lines: tuple[int, ...] = ()
         """The number of lines of each part's caption."""
 
-    def show_parts(self, parts: Sequence[Part]) -> None:
+    def show_parts(self, parts: Sequence[HealthRow]) -> None:
         if (given := tuple(parts)) != self._parts:
             self._parts = given
             self._measure()
@@ -149,7 +149,7 @@ class _Chain(QWidget):
                 self._paint_texts(painter, part, top, self._lines[place])
                 top += height
 
-    def _paint_texts(self, painter: QPainter, part: Part, top: int, lines: int) -> None:
+    def _paint_texts(self, painter: QPainter, part: HealthRow, top: int, lines: int) -> None:
         colours = theme.active()
         first = QRect(26, top + 3, self._text_px, 20)
         painter.setFont(theme.text_font(bold=True))

@@ -10,7 +10,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from telefabric.feed import STORE_FILE_NAME, Connection, LinkState
+from telefabric.feed import Connection, LinkState
+from telefabric.settings import STORE_FILE_NAME
 from telefabric_gui import theme
 from telefabric_gui.views.card import label
 

@@ -12,7 +12,7 @@ from PySide6.QtGui import QColor, QImage, QPainter
 
 from telefabric.ring import PixelFormat, RingFrame, TileHud
 from telefabric_gui import theme
-from telefabric_gui.figures import count, real
+from telefabric_gui.formatting import count, real
 from telefabric_gui.views.scenes import Scene, paint_image
 
 _FORMATS = {

@@ -12,8 +12,7 @@ from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from telefabric.feed import Failures, RunView
-from telefabric_gui.figures import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
-from telefabric_gui.isolation import Views
+from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
 from telefabric_gui.models.steps import StepTable, end_of, step_of
@@ -25,6 +24,7 @@ from telefabric_gui.views.card import Card, label, restyle
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
+from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.tables import TableView
@@ -41,7 +41,7 @@ _VALUES_MAX = 3
 Details = list[tuple[str, str]]
 
 
-class Page(QWidget):
+class AgentPage(QWidget):
     """`refresh` once a tick while in sight; the tables follow their models by themselves."""
 
     let_go = Signal()
@@ -442,7 +442,7 @@ class Tab(QWidget):
         """The stream that is shown."""
         self.chosen: Track | None = None
         """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
-        self.page: Page | None = None
+        self.page: AgentPage | None = None
 
     def show_track(self, track: Track) -> None:
         """Change to the page of another stream; it is built when it comes to the front."""
@@ -459,8 +459,8 @@ class Tab(QWidget):
             self.page.deleteLater()
             self.page = None
 
-    def build(self, views: Views) -> Page:
-        self.page = Page(self.track, self, views)
+    def build(self, views: Views) -> AgentPage:
+        self.page = AgentPage(self.track, self, views)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
         return self.page

@@ -28,7 +28,7 @@ from PySide6.QtWidgets import (
 )  # fmt: skip
 
 from telefabric_gui import theme
-from telefabric_gui.figures import count, metadata_of, short
+from telefabric_gui.formatting import count, metadata_of, short
 from telefabric_gui.models.runs import ROW_ROLE, RunList, RunRow
 from telefabric_gui.views.card import label
 from telefabric_gui.views.painting import reported

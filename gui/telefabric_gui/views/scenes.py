@@ -11,7 +11,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QImage, QPainter, QPen
 
 from telefabric_gui import theme
-from telefabric_gui.figures import TIMES, real, short
+from telefabric_gui.formatting import TIMES, real, short
 from telefabric_schemas import Frame
 
 LAKES = {

@@ -8,7 +8,7 @@ from functools import partial
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QMenu, QPushButton, QSizePolicy, QWidget
 
-from telefabric_gui.figures import count, plural, short
+from telefabric_gui.formatting import count, plural, short
 from telefabric_gui.track import Track
 from telefabric_gui.views.card import label
 

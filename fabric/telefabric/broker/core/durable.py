@@ -27,7 +27,7 @@ from telefabric.broker.core.credit import CreditBook
 from telefabric.broker.core.durable_lane import DurableLane
 from telefabric.broker.core.hops import Lag
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, Durable, Stream
+from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
 from telefabric.broker.core.status import emitted_of, left_spools
 from telefabric.errors import UsageError, WireError
 from telefabric.metrics.figures import Figures
@@ -84,8 +84,8 @@ class BrokerCore:
             streams_max=streams_max,
             stream_bytes_max=limits.CREDIT_STREAM_BYTES_MAX,
         )
-        self._streams: dict[bytes, Stream] = {}
-        self._durable: dict[str, Durable] = {}
+        self._streams: dict[bytes, StreamState] = {}
+        self._durable: dict[str, DurableSubscriber] = {}
         self._out: list[Send] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
@@ -117,7 +117,7 @@ class BrokerCore:
         """The id of the store that is attached to this broker; None without one."""
         return next((one.fabric for one in self._stores() if one.fabric), None)
 
-    def _stores(self) -> Iterator[Durable]:
+    def _stores(self) -> Iterator[DurableSubscriber]:
         """The attached subscribers that are waited for."""
         return (self._durable[name] for name in self._required if name in self._durable)
 
@@ -202,7 +202,7 @@ class BrokerCore:
             if len(self._streams) >= self._streams_max:
                 self._wait(peer, stream, f"the broker serves its limit of {self._streams_max} streams")
                 return
-            state = self._streams[stream] = Stream(message.info, peer, message.oldest, message.head, now_ns)
+            state = self._streams[stream] = StreamState(message.info, peer, message.oldest, message.head, now_ns)
         state.info, state.peer = message.info, peer
         state.heard(now_ns, message.oldest, message.head)
         self._hold(state)
@@ -239,7 +239,7 @@ class BrokerCore:
             elif _long_ago(state.opened_ns, now_ns):
                 self._send(peer, control.Who(self.instance, beat.stream))
 
-    def _mind_live(self, state: Stream, numbered: int | None, now_ns: int) -> None:
+    def _mind_live(self, state: StreamState, numbered: int | None, now_ns: int) -> None:
         """A live connection can be broken without a word: its source numbers on, and nothing comes.
 
         Or it is gone, and the worker does not know that anybody watches: it numbers nothing.
@@ -281,14 +281,14 @@ class BrokerCore:
         self.dropped[error.reason] += 1
         self._mistaken_batch(error.stream or topic, error, now_ns)
 
-    def _correct_stale(self, state: Stream, header: Header, now_ns: int) -> None:
+    def _correct_stale(self, state: StreamState, header: Header, now_ns: int) -> None:
         """Whether a batch of the old epoch may still come: for a short time after the new epoch began."""
         if state.open and now_ns - state.opened_ns > limits.ACK_STALL_S * NS:
             field = "session" if header.session != self.instance else "epoch"
             why = f"a batch has another {field} than the last WELCOME or REWIND named: take it from there"
             self._correct(state.peer, WireError("stale", why, about=ABOUT, field=field), now_ns)
 
-    def _accept(self, state: Stream, header: Header, message: bytes, now_ns: int) -> None:
+    def _accept(self, state: StreamState, header: Header, message: bytes, now_ns: int) -> None:
         if header.first_seq < state.next_seq:
             why = f"seq {header.first_seq} was taken in this epoch: say HELLO to go back"
             self.mistaken(state.peer, WireError("repeated", why, about=ABOUT, field="first_seq"), now_ns)
@@ -330,7 +330,7 @@ class BrokerCore:
             )
             self._send(peer, control.Refused(self.instance, reason))
             return
-        durable = Durable(
+        durable = DurableSubscriber(
             message.name, peer, self._new_token(), now_ns, now_ns,
             query=message.query, fabric=message.fabric, keeps=message.keeps,
         )  # fmt: skip
@@ -379,7 +379,7 @@ class BrokerCore:
                 self._acknowledge(state)
 
     def _credible(
-        self, durable: Durable, about: str, marks: Iterable[control.StreamSeq], now_ns: int
+        self, durable: DurableSubscriber, about: str, marks: Iterable[control.StreamSeq], now_ns: int
     ) -> Iterator[control.StreamSeq]:
         """The marks that can be true: nobody stores what was not emitted.
 
@@ -473,7 +473,7 @@ class BrokerCore:
                 living = [stream for stream, state in self._streams.items() if not state.silent(now_ns)]
                 self._send(durable.peer, control.Living(self.instance, living))
 
-    def _notice_lost(self, durable: Durable) -> None:
+    def _notice_lost(self, durable: DurableSubscriber) -> None:
         """A required subscriber's worker sends again what a connection lost; nobody does so for the others."""
         behind = {
             stream: state.marks[durable.name]
@@ -532,7 +532,7 @@ class BrokerCore:
             **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
         }
 
-    def _credit_of(self, state: Stream) -> int:
+    def _credit_of(self, state: StreamState) -> int:
         return self._credit.granted(state.info.stream) if state.open else 0
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -540,16 +540,16 @@ class BrokerCore:
     def _send(self, peer: bytes, message: control.Message) -> None:
         self._out.append(Send(peer, message))
 
-    def _ask(self, durable: Durable, states: Iterable[Stream]) -> None:
+    def _ask(self, durable: DurableSubscriber, states: Iterable[StreamState]) -> None:
         for chunk in _chunks([state.info for state in states]):
             self._send(durable.peer, control.Ask(self.instance, chunk))
 
-    def _tell_attached(self, durable: Durable) -> None:
+    def _tell_attached(self, durable: DurableSubscriber) -> None:
         required = durable.name in self._required
         attached = control.Attached(self.instance, durable.token, self.endpoints, required, self.fabric)
         self._send(durable.peer, attached)
 
-    def _tell_credit(self, state: Stream, now_ns: int) -> None:
+    def _tell_credit(self, state: StreamState, now_ns: int) -> None:
         state.told_ns = now_ns
         stream, grant = state.info.stream, self._credit.granted(state.info.stream)
         self._credits_told += 1
@@ -564,7 +564,7 @@ class BrokerCore:
     def _wait(self, peer: bytes, stream: bytes, reason: str) -> None:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
-    def _why_wait(self, state: Stream) -> str:
+    def _why_wait(self, state: StreamState) -> str:
         absent = [name for name in self._required if name not in self._durable]
         if absent:
             return f"no {' and no '.join(absent)} is attached to the broker"
@@ -578,14 +578,14 @@ class BrokerCore:
             int(limits.HEARTBEAT_S * 1000), reason, self.fabric,
         )  # fmt: skip
 
-    def _hold(self, state: Stream) -> None:
+    def _hold(self, state: StreamState) -> None:
         """No credit, no acknowledgement, until all required subscribers have reported the stream again."""
         state.open = False
         state.outstanding.clear()
         state.outstanding_bytes = 0
         self._credit.close(state.info.stream)
 
-    def _open(self, state: Stream, now_ns: int) -> None:
+    def _open(self, state: StreamState, now_ns: int) -> None:
         state.open = True
         state.opened_ns = state.told_ns = now_ns
         state.acked = min(state.marks[name] for name in self._required)
@@ -595,7 +595,7 @@ class BrokerCore:
         grant = self._credit.open(state.info.stream)
         self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
 
-    def _rewind(self, state: Stream, expected: int, reason: str) -> None:
+    def _rewind(self, state: StreamState, expected: int, reason: str) -> None:
         state.rewinds += 1
         state.opened_ns = max(state.opened_ns, self._reviewed_ns)
         self._new_epoch(state, expected)
@@ -603,7 +603,7 @@ class BrokerCore:
         message = control.Rewind(self.instance, state.info.stream, state.epoch, expected, grant, reason)
         self._send(state.peer, message)
 
-    def _new_epoch(self, state: Stream, expected: int) -> None:
+    def _new_epoch(self, state: StreamState, expected: int) -> None:
         self._epoch += 1  # never used twice, not even by a stream that was forgotten and is back
         state.epoch = self._epoch
         state.next_seq = expected
@@ -611,7 +611,7 @@ class BrokerCore:
         state.outstanding.clear()
         state.outstanding_bytes = 0
 
-    def _acknowledge(self, state: Stream) -> None:
+    def _acknowledge(self, state: StreamState) -> None:
         acked = min(state.marks[name] for name in self._required)
         while state.outstanding and state.outstanding[0][0] <= acked:
             state.outstanding_bytes -= state.outstanding.popleft()[1]
@@ -627,7 +627,7 @@ class BrokerCore:
             if state.marks.get(durable.name, 0) < state.acked:  # it may be on the way, and nobody would notice
                 self.lane.skip(durable.name, stream, state.acked)
 
-    def _optional(self) -> list[Durable]:
+    def _optional(self) -> list[DurableSubscriber]:
         return [durable for durable in self._durable.values() if durable.name not in self._required]
 
     def _detach(self, name: str) -> None:
@@ -639,7 +639,7 @@ class BrokerCore:
                 self._hold(state)
                 self._wait(state.peer, state.info.stream, self._why_wait(state))
 
-    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> Durable | None:
+    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> DurableSubscriber | None:
         """The attached subscriber behind a peer; an unknown one gets WHO, so that it attaches."""
         for durable in self._durable.values():
             if durable.peer == peer:

@@ -19,13 +19,13 @@ from typing import NamedTuple
 import msgspec
 
 from telefabric import limits
-from telefabric.broker.core.sampling import LiveBatch, Part, choose
+from telefabric.broker.core.sampling import LiveBatch, SubBatch, choose
 from telefabric.wire import control
 from telefabric.wire.batch import Header
 from telefabric.wire.live import Delivery, Drop, QueuePolicy
 from telefabric_schemas import TOPICS
 
-UNTOLD_MAX = 10_000
+UNREPORTED_MAX = 10_000
 """When more separate drops than this wait to be reported, their streams are no longer kept apart."""
 _MERGE_DROPS = 1_000
 """When more separate drops than this wait to be reported, those that can be reported as one are merged."""
@@ -45,7 +45,7 @@ class Item(NamedTuple):
     message: bytes
 
 
-class Untold(NamedTuple):
+class Unreported(NamedTuple):
     """A drop, to be reported with the first delivery that reaches `number`."""
 
     number: int
@@ -88,7 +88,7 @@ class LiveSubscriber:
     _queues: dict[int, deque[Item]] = field(default_factory=dict)
     _next: dict[Hashable, Item] = field(default_factory=dict)
     """The next round under ``latest_per_key``, in order of number: later than all that is in the queues."""
-    _untold: list[Untold] = field(default_factory=list)
+    _unreported: list[Unreported] = field(default_factory=list)
     _merge_at: int = _MERGE_DROPS
     _share_bytes: int = limits.LIVE_QUEUES_BYTES_MAX
 
@@ -164,7 +164,7 @@ class LiveSubscriber:
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def _enter(self, item: Item, part: Part) -> None:
+    def _enter(self, item: Item, part: SubBatch) -> None:
         self.queued_events += item.events
         self.queued_bytes += len(item.message) + limits.BATCH_OVERHEAD_BYTES
         if part.key is None:
@@ -236,28 +236,28 @@ class LiveSubscriber:
     def _count_drop(self, number: int, drop: Drop) -> None:
         self.dropped[drop.reason] += drop.events
         self._flow(drop.stream).dropped += drop.events
-        self._untold.append(Untold(number, drop))
-        if len(self._untold) > self._merge_at:
-            self._merge_untold()
-            self._merge_at = 2 * len(self._untold) + _MERGE_DROPS
+        self._unreported.append(Unreported(number, drop))
+        if len(self._unreported) > self._merge_at:
+            self._merge_unreported()
+            self._merge_at = 2 * len(self._unreported) + _MERGE_DROPS
 
-    def _merge_untold(self) -> None:
+    def _merge_unreported(self) -> None:
         """Keep the list of drops short: those that are alike between the same two queued batches become one."""
         queued = sorted(item.number for queue in (*self._queues.values(), self._next.values()) for item in queue)
-        self._untold = _merged(self._untold, queued)
-        if len(self._untold) > UNTOLD_MAX:
-            unnamed = (Untold(number, Drop(drop.reason, "", b"", drop.events)) for number, drop in self._untold)
-            self._untold = _merged(unnamed, queued)
+        self._unreported = _merged(self._unreported, queued)
+        if len(self._unreported) > UNREPORTED_MAX:
+            unnamed = (Unreported(number, Drop(drop.reason, "", b"", drop.events)) for number, drop in self._unreported)
+            self._unreported = _merged(unnamed, queued)
 
     def _drops_below(self, number: int) -> list[Drop]:
         """Nothing is delivered between them any more, so they stay merged: a full pipe asks again and again."""
-        below = _merged((one for one in self._untold if one.number <= number), ())
-        self._untold = below + [one for one in self._untold if one.number > number]
+        below = _merged((one for one in self._unreported if one.number <= number), ())
+        self._unreported = below + [one for one in self._unreported if one.number > number]
         return [drop for _, drop in below]
 
     def _forget_drops_below(self, number: int) -> None:
-        if self._untold:
-            self._untold = [one for one in self._untold if one.number > number]
+        if self._unreported:
+            self._unreported = [one for one in self._unreported if one.number > number]
 
 
 def drop_order(kind: str) -> int:
@@ -273,9 +273,9 @@ def _pictures(message: control.Watch) -> frozenset[str] | None:
     return frozenset.intersection(*named) if named else None
 
 
-def _merged(drops: Iterable[Untold], queued: Sequence[int]) -> list[Untold]:
+def _merged(drops: Iterable[Unreported], queued: Sequence[int]) -> list[Unreported]:
     """Drops of one reason, kind and stream as one, between any two of the queued numbers."""
-    found: dict[Hashable, Untold] = {}
+    found: dict[Hashable, Unreported] = {}
     for one in drops:
         reason, kind, stream, events, reached = msgspec.structs.astuple(one.drop)
         place = (bisect_left(queued, one.number), reason, kind, stream)
@@ -284,5 +284,5 @@ def _merged(drops: Iterable[Untold], queued: Sequence[int]) -> list[Untold]:
             found[place] = one
         else:
             drop = Drop(reason, kind, stream, before.drop.events + events, max(before.drop.reached, reached))
-            found[place] = Untold(max(before.number, one.number), drop)
+            found[place] = Unreported(max(before.number, one.number), drop)
     return list(found.values())

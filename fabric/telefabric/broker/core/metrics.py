@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from telefabric.broker.core.durable_lane import DurableLane
 from telefabric.broker.core.hops import first_hop_behind
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, Durable, Stream
+from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
 from telefabric.broker.core.status import BROKER, LIVE, WORKER, durable_hops, emitted_of, hops
 from telefabric.metrics.figures import COUNTER, GAUGE, Family, Figures, by_reason, label
 
@@ -82,7 +82,7 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def of_streams(streams: Collection[Stream], required: Sequence[str], now_ns: int) -> Figures:
+def of_streams(streams: Collection[StreamState], required: Sequence[str], now_ns: int) -> Figures:
     """Some microseconds a stream: where one waits is known from its last heartbeat."""
     states = dict.fromkeys(STATES, 0)
     behind = dict.fromkeys((WORKER, BROKER, *required, LIVE), 0)
@@ -129,7 +129,7 @@ def of_streams(streams: Collection[Stream], required: Sequence[str], now_ns: int
     }
 
 
-def place_behind(stream: Stream, required: Sequence[str], live: LiveCore, now_ns: int) -> str:
+def place_behind(stream: StreamState, required: Sequence[str], live: LiveCore, now_ns: int) -> str:
     """Where a stream waits: a hop of the durable path by name, ``live`` for any live subscriber, or nothing."""
     hop = first_hop_behind(hops(stream, required, live, now_ns))
     if hop is None:
@@ -137,13 +137,15 @@ def place_behind(stream: Stream, required: Sequence[str], live: LiveCore, now_ns
     return LIVE if hop.path == LIVE else hop.name
 
 
-def _place_of_silent(stream: Stream, required: Sequence[str], now_ns: int) -> str:
+def _place_of_silent(stream: StreamState, required: Sequence[str], now_ns: int) -> str:
     """Like `place_behind`, but without live subscribers, because there may be many: a silent worker comes first."""
     hop = first_hop_behind(durable_hops(stream, required, now_ns))
     return hop.name if hop else ""
 
 
-def of_durables(durables: Iterable[Durable], required: Sequence[str], lane: DurableLane, now_ns: int) -> Figures:
+def of_durables(
+    durables: Iterable[DurableSubscriber], required: Sequence[str], lane: DurableLane, now_ns: int
+) -> Figures:
     found = {label(one.name): one for one in durables}
     return {
         _P + "required_absent": {(label(name),): int(label(name) not in found) for name in required},

@@ -22,7 +22,7 @@ _SCATTER = 2_654_435_761
 """Knuth's multiplicative hash (The Art of Computer Programming, 6.4): scatters consecutive numbers evenly."""
 
 
-class Part(NamedTuple):
+class SubBatch(NamedTuple):
     """Some events of a batch, as a message."""
 
     events: int
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 
 class Choice(NamedTuple):
-    parts: Sequence[Part]
+    parts: Sequence[SubBatch]
     left_out: Counter[str]
     """Events by reason."""
 
@@ -72,11 +72,11 @@ class LiveBatch:
         except msgspec.DecodeError:
             return []
 
-    def part(self, places: Sequence[int], counter: int, key: Hashable = None) -> Part:
+    def part(self, places: Sequence[int], counter: int, key: Hashable = None) -> SubBatch:
         """The events at these places as a batch of their own."""
         assert self.spans is not None
         if len(places) == self.header.events and counter == self.header.counter:
-            return Part(self.header.events, self.message, key)
+            return SubBatch(self.header.events, self.message, key)
         found = (self.spans[place] for place in places)
         body = b"".join(self.body[start - records.PREFIX_BYTES : end] for start, end in found)
         one = self.header
@@ -84,7 +84,7 @@ class LiveBatch:
             body, session=one.session, stream=one.stream, epoch=one.epoch, first_seq=one.first_seq,
             last_seq=one.last_seq, count=len(places), time_ns=one.time_ns, flags=one.flags, counter=counter,
         )  # fmt: skip
-        return Part(len(places), message, key)
+        return SubBatch(len(places), message, key)
 
 
 def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) -> Choice:
@@ -92,7 +92,7 @@ def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) 
 
     The source's numbers only count, so what is left out takes the first ones of the batch, and the parts those behind.
     """
-    whole = Choice([Part(live.header.events, live.message)], Counter())
+    whole = Choice([SubBatch(live.header.events, live.message)], Counter())
     thinned = live.kind in TOPICS and TOPICS[live.kind].thinned and policy.mode in (SAMPLE, LATEST_PER_KEY)
     if (agents is None and not thinned) or live.spans is None:
         return whole

@@ -14,7 +14,7 @@ _SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 
 
 @dataclass(slots=True)
-class Stream:
+class StreamState:
     """One stream, from its HELLO until it is forgotten. Times are monotonic nanoseconds."""
 
     info: control.StreamInfo
@@ -78,7 +78,7 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Durable:
+class DurableSubscriber:
     """One attached durable subscriber."""
 
     name: str

@@ -7,7 +7,7 @@ from typing import Any
 
 from telefabric.broker.core.hops import Hop, Lag, first_behind
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, Durable, Stream
+from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
 from telefabric.subscribe.core.accounting import Account
 from telefabric.wire import control
 
@@ -15,7 +15,7 @@ WORKER, BROKER = "worker", "broker"
 DURABLE, LIVE = "durable", "live"
 
 
-def hops(stream: Stream, required: Sequence[str], live: LiveCore, now_ns: int) -> list[Hop]:
+def hops(stream: StreamState, required: Sequence[str], live: LiveCore, now_ns: int) -> list[Hop]:
     """A stream's way: its worker, the broker, each durable subscriber, each live one that is sent something of it."""
     found = durable_hops(stream, required, now_ns)
     gone = set(stream.lags) - {hop.name for hop in found}
@@ -29,7 +29,7 @@ def hops(stream: Stream, required: Sequence[str], live: LiveCore, now_ns: int) -
     return found
 
 
-def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[Hop]:
+def durable_hops(stream: StreamState, required: Sequence[str], now_ns: int) -> list[Hop]:
     """The hops of a stream that do not depend on live subscribers."""
     emitted = emitted_of(stream)
     taken = max(stream.next_seq - 1, stream.acked)
@@ -45,13 +45,13 @@ def durable_hops(stream: Stream, required: Sequence[str], now_ns: int) -> list[H
     return found
 
 
-def emitted_of(stream: Stream) -> int:
+def emitted_of(stream: StreamState) -> int:
     """Batches come more often than heartbeats."""
     return max(stream.head, stream.acked, stream.newest_seq)
 
 
 def stream_status(
-    stream: Stream,
+    stream: StreamState,
     credit_bytes: int,
     required: Sequence[str],
     live: LiveCore,
@@ -86,7 +86,9 @@ def stream_status(
     }
 
 
-def durable_status(durable: Durable, *, required: bool, pending: int, missed: int, now_ns: int) -> dict[str, Any]:
+def durable_status(
+    durable: DurableSubscriber, *, required: bool, pending: int, missed: int, now_ns: int
+) -> dict[str, Any]:
     return {
         "name": durable.name,
         "required": required,
@@ -98,7 +100,7 @@ def durable_status(durable: Durable, *, required: bool, pending: int, missed: in
     }
 
 
-def left_spools(streams: Iterable[Stream], now_ns: int) -> dict[str, int]:
+def left_spools(streams: Iterable[StreamState], now_ns: int) -> dict[str, int]:
     """Host → the number of left-behind spools that the workers there report: most of them report the same."""
     found: dict[str, int] = {}
     for stream in streams:
@@ -108,7 +110,7 @@ def left_spools(streams: Iterable[Stream], now_ns: int) -> dict[str, int]:
     return found
 
 
-def _lag(stream: Stream, hop: str, reached: int, goal: int, now_ns: int) -> float:
+def _lag(stream: StreamState, hop: str, reached: int, goal: int, now_ns: int) -> float:
     lag = stream.lags.get(hop)
     if lag is None:
         lag = stream.lags[hop] = Lag()

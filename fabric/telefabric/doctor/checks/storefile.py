@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.doctor.finding import Finding, process_of, say, size
+from telefabric.settings import STORE_FILE_NAME
 
-STORE = "telemetry.sqlite"
+STORE = STORE_FILE_NAME
 STORE_LOG = f"{STORE}-wal"
 STORE_LOCK = f"{STORE}.lock"
 HEAD_BYTES = 100

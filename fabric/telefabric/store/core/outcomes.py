@@ -45,7 +45,7 @@ class StreamEnd(NamedTuple):
         return self.last_ns is not None and self.word_ns < start_ns
 
 
-class Part(NamedTuple):
+class StreamRole(NamedTuple):
     """A stream's role in its run."""
 
     role: str
@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
     status: str
     reason: str | None
     finished_ns: int | None
-    parts: dict[int, Part]
+    parts: dict[int, StreamRole]
 
 
 def known_outcome(word: str, reason: str | None) -> tuple[str, str | None]:
@@ -81,7 +81,7 @@ def judge(streams: Iterable[StreamEnd]) -> Verdict:
     roles = {each.stream: HELPER if each.parent else COUNTS for each in ordered}
     roles.update({each.stream: SUPERSEDED for each in superseded.values() if not each.parent})
     roles.update({each.stream: COUNTS for each in counting})
-    parts = {each.stream: Part(roles[each.stream], attempts[each.stream_id]) for each in ordered}
+    parts = {each.stream: StreamRole(roles[each.stream], attempts[each.stream_id]) for each in ordered}
     if any(each.outcome is None for each in counting):
         return Verdict(RUNNING, None, None, parts)
     worst = max(counting, key=lambda each: WORDS.index(each.outcome or COMPLETED))  # the first one of several

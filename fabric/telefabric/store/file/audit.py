@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from telefabric.store.file.columns import COLUMNS, RANGES
 from telefabric.store.file.database import open_reader
+from telefabric.store.tables.columns import COLUMNS, RANGES
 
 
 class Audit(NamedTuple):

@@ -17,13 +17,14 @@ import apsw
 
 from telefabric import limits
 from telefabric.errors import StoreError
+from telefabric.settings import STORE_FILE_NAME
 from telefabric.store.file import access, upgrade
 from telefabric.store.file import older_file as olderfile
 from telefabric.wire.names import printable
 
 log = logging.getLogger("telefabric.store")
 
-FILE_NAME = "telemetry.sqlite"
+FILE_NAME = STORE_FILE_NAME
 APPLICATION_ID = 0x54464142  # "TFAB"
 SQLITE_MIN = (3, 51, 3)
 MIGRATIONS: dict[int, str] = {1: "schema.sql", 2: "frames_by_place.sql", 3: "version_3.sql"}

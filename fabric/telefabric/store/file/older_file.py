@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import apsw
 
-from telefabric.store.file.columns import COLUMNS
+from telefabric.store.tables.columns import COLUMNS
 
 SINCE = 3
 """The version that has all columns and tables which readers name."""

@@ -19,8 +19,8 @@ import structlog
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.store.core.outcomes import known_outcome
-from telefabric.store.file.columns import COLUMNS
-from telefabric.store.write import places, runs, seeds
+from telefabric.store.tables import places, runs, seeds
+from telefabric.store.tables.columns import COLUMNS
 from telefabric_schemas import Episode, RunCompleted
 from telefabric_schemas.decoding import Decoder
 

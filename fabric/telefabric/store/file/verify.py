@@ -16,10 +16,10 @@ import apsw
 import msgspec
 
 from telefabric.store.file import access, upgrade
-from telefabric.store.file.columns import COLUMNS, RANGES
 from telefabric.store.file.database import DAMAGE, explain, open_reader
-from telefabric.store.write.places import EVERY, KINDS
-from telefabric.store.write.rows import UNREADABLE, Place, row_of
+from telefabric.store.tables.columns import COLUMNS, RANGES
+from telefabric.store.tables.places import EVERY, KINDS
+from telefabric.store.tables.rows import UNREADABLE, Place, row_of
 from telefabric_schemas import events
 from telefabric_schemas.decoding import Decoder
 

@@ -19,11 +19,11 @@ from telefabric.errors import StoreError, StoreReplaced
 from telefabric.files.lock import FileLock
 from telefabric.store.core.outcomes import known_outcome
 from telefabric.store.file import access
-from telefabric.store.file.columns import COLUMNS
 from telefabric.store.file.database import BUSY_TIMEOUT_MS, DAMAGE, explain, log_bytes, open_writer, unreadable
 from telefabric.store.file.upgrade import Announcer
-from telefabric.store.write import overview, places, runs
-from telefabric.store.write.rows import Lifecycle, Place, Rows, known_mode
+from telefabric.store.tables import overview, places, runs
+from telefabric.store.tables.columns import COLUMNS
+from telefabric.store.tables.rows import Lifecycle, Place, Rows, known_mode
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas import events
 from telefabric_schemas.decoding import Decoder

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from telefabric.errors import WireError
-from telefabric.store.file.columns import COLUMNS
-from telefabric.store.write import seeds
-from telefabric.store.write.overview import Key, Overview
-from telefabric.store.write.places import Span, spans
+from telefabric.store.tables import seeds
+from telefabric.store.tables.columns import COLUMNS
+from telefabric.store.tables.overview import Key, Overview
+from telefabric.store.tables.places import Span, spans
 from telefabric.wire import records
 from telefabric.wire.batch import Header, check_body, decode_body
 from telefabric_schemas import events

@@ -7,7 +7,7 @@ from typing import Any
 import apsw
 
 from telefabric.store.core.outcomes import StreamEnd, judge
-from telefabric.store.file.columns import COLUMNS, RANGES
+from telefabric.store.tables.columns import COLUMNS, RANGES
 
 _STREAMS = (
     "SELECT stream, stream_id, parent, started_ns, last_ns, outcome, outcome_reason, role, attempt FROM streams"

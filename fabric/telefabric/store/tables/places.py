@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from telefabric.store.file.columns import COLUMNS
+from telefabric.store.tables.columns import COLUMNS
 
 EVERY = 1_024
 KINDS = {

@@ -34,7 +34,7 @@ class Task(NamedTuple):
     """Only episodes, up to this seq."""
 
 
-class _Followed:
+class _MergedStream:
     """One stream of a watched run."""
 
     def __init__(self, run_id: str, *, in_order: bool) -> None:
@@ -65,7 +65,7 @@ class _Followed:
         self.handover.stored_up_to(stored)
 
 
-class Gathering:
+class MergedStreams:
     """Any thread. Streams become known through `know`; live events of unknown ones wait for that.
 
     `history_events` is how far back before the watermark a stream is fetched whole (None: all of it). With `in_order`
@@ -77,7 +77,7 @@ class Gathering:
         self._in_order = in_order
         self._lock = threading.Lock()
         self._watched: frozenset[str] = frozenset()
-        self._streams: dict[bytes, _Followed] = {}
+        self._streams: dict[bytes, _MergedStream] = {}
         self._unknown: dict[bytes, list[Numbered[Seen]]] = {}
         self._unknown_events = 0
         self._pending: list[FeedEvent] = []
@@ -115,7 +115,7 @@ class Gathering:
                 return
             followed = self._streams.get(stream)
             if followed is None:
-                followed = self._streams[stream] = _Followed(run_id, in_order=self._in_order)
+                followed = self._streams[stream] = _MergedStream(run_id, in_order=self._in_order)
                 self._changed.add(stream)
             if waiting:
                 self._take(stream, followed, followed.live(waiting), live=True)
@@ -197,7 +197,7 @@ class Gathering:
             self._unknown.setdefault(stream, []).extend(events)
             self._unknown_events += len(events)
 
-    def _take(self, stream: bytes, followed: _Followed, fresh: list[Numbered[Seen]], *, live: bool) -> None:
+    def _take(self, stream: bytes, followed: _MergedStream, fresh: list[Numbered[Seen]], *, live: bool) -> None:
         found = _feed_events(stream, followed.run_id, fresh, live=live)
         if followed.order is not None:
             found = [one.event for one in followed.order.take(Numbered(one.seq, one) for one in found)]

@@ -13,7 +13,7 @@ from telefabric.ring import layout
 from telefabric.ring.layout import PAGE, Superblock
 
 
-class Segment:
+class RingFile:
     """A mapped ring file. `data` is all of it, `words` the same as 64-bit words (index: offset / 8)."""
 
     def __init__(self, path: Path, mapped: mmap.mmap, block: Superblock, descriptor: int) -> None:
@@ -25,7 +25,7 @@ class Segment:
         self._descriptor: int | None = descriptor
 
     @classmethod
-    def create(cls, directory: Path, block: Superblock) -> Segment:
+    def create(cls, directory: Path, block: Superblock) -> RingFile:
         """Raises `EnvironmentProblem` when the file system has no room for it or may not be written."""
         path = directory / f"ring.{block.generation:016x}"
         making = path.with_suffix(f".new{os.getpid()}")
@@ -48,7 +48,7 @@ class Segment:
         return cls(path, mapped, block, descriptor)
 
     @classmethod
-    def open(cls, path: Path) -> Segment:
+    def open(cls, path: Path) -> RingFile:
         """Open read-only. Raises `WireError` for a file that is not a sound ring, `OSError` when it is gone.
 
         A file that is shorter than it says is not touched beyond its end: that would be SIGBUS.
