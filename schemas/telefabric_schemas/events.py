@@ -162,7 +162,7 @@ class Log(Event, tag="log"):
     agent_id: AgentId
     time_ns: TimeNs
     mono_ns: MonoNs
-    logger: Annotated[str | None, _unit("name", "Who logged it.")] = None
+    logger: Annotated[str | None, _unit("name", "Name of the logger.")] = None
     fields: Annotated[Payload, _unit("map", "Structured values that belong to the line.")] = NIL
     payload_version: Version = PAYLOAD_VERSION
 
@@ -176,7 +176,7 @@ class RunStarted(Event, tag="run_started"):
     time_ns: TimeNs
     mono_ns: MonoNs
     control_mode: Mode = None
-    metadata: Annotated[Payload, _unit("map", "What the user told about the run.")] = NIL
+    metadata: Annotated[Payload, _unit("map", "The user's metadata of the run.")] = NIL
     host: Annotated[str | None, _unit("name", "Machine of the worker.")] = None
     pid: Annotated[Int64 | None, _unit("pid", "Process of the worker.")] = None
     sdk_version: Annotated[str | None, _unit("version", "Version of the worker SDK.")] = None
@@ -185,7 +185,7 @@ class RunStarted(Event, tag="run_started"):
 
 
 class RunMetadata(Event, tag="run_metadata"):
-    """Values that the user told about the run after its start; they replace those of the same name."""
+    """Metadata of the run that the user adds after its start; they replace values of the same name."""
 
     metadata: Annotated[Payload, _unit("map", "Names and values.")]
     agent_id: AgentId

@@ -49,7 +49,7 @@ class _Named(msgspec.Struct, array_like=True, gc=False):
 
 
 class StreamInfo(_Named, array_like=True, gc=False):
-    """Who a stream is: all that a store needs to know of it before its first event."""
+    """The identity of a stream: all that a store needs to know before its first event."""
 
     stream: Id
     run_id: Name
@@ -66,7 +66,7 @@ class StreamInfo(_Named, array_like=True, gc=False):
 
 
 class StreamBeat(msgspec.Struct, array_like=True, gc=False):
-    """How one stream of a worker stands."""
+    """The state of one stream of a worker."""
 
     stream: Id
     oldest: Count
