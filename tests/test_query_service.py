@@ -320,7 +320,7 @@ def test_something_else_than_a_broker_is_one_sentence(service: QueryService) -> 
 
         thread = threading.Thread(target=mislead)
         thread.start()
-        with pytest.raises(Unreachable, match="is no broker of this version"):
+        with pytest.raises(Unreachable, match="is not a broker of this version"):
             ask_status(Address("127.0.0.1", port))
         thread.join()
 

@@ -191,7 +191,7 @@ def _path(value: str) -> Path:
     try:
         if "\0" not in _text(value):
             return Path(value).expanduser()
-    except RuntimeError:  # ~somebody who has no home
+    except RuntimeError:  # ~user without a home folder
         pass
     raise ValueError("a path")
 

@@ -69,7 +69,7 @@ def run(
     hook, sys.excepthook = sys.excepthook, window.views.hook
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
-    gc.freeze()  # the collector would look through all of Qt's classes again every few seconds: 50 ms of stand-still
+    gc.freeze()  # the collector would look through all of Qt's classes again every few seconds: 50 ms of pause
     try:
         app.exec()
     finally:

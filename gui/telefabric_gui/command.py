@@ -87,4 +87,4 @@ def _require_display() -> None:
     if sys.platform == "linux" and not any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     ):
-        raise EnvironmentProblem("there is no display: run it on a desktop, or with ssh -X, or under xvfb-run")
+        raise EnvironmentProblem("no display was found: run it on a desktop, or with ssh -X, or under xvfb-run")

@@ -14,7 +14,7 @@ from telefabric_gui.views.details import HealthRow
 BEHIND_MAX_S = 2.0
 """Live events older than this are not live any more."""
 _TOLD_MAX, _TOLD_CHARACTERS = 60, 200
-"""Of a run's metadata: the number of values that are listed, and the characters of each."""
+"""The number of values of a run's metadata that are listed, and the characters of each."""
 _TONES = {
     LinkState.CONNECTING: "warning", LinkState.LIVE: "good", LinkState.HISTORY: "warning", LinkState.FILE: "good",
     LinkState.UNREACHABLE: "error", LinkState.REFUSED: "error",

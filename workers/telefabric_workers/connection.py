@@ -48,7 +48,7 @@ def connect(
     :param run: run id; several workers may share one. Made from the time by default.
     :param agent: agent id of events that name none.
     :param metadata: what is worth knowing of the run, such as ``{"game_id": "FrozenLake-v1"}``.
-    :param control_mode: who acts: human, agent, multi_agent, hybrid or replay.
+    :param control_mode: the actor: human, agent, multi_agent, hybrid or replay.
     :param mode: dual (store, and show live), durable (as dual, but no frames), fast-lane (frames on this machine, and
         nothing else), off, or dry-run (validate and count, strict, no broker).
     :param spool: folder of the spools on this machine's disk.

@@ -1,4 +1,4 @@
-"""What goes to a terminal: names and words of others."""
+"""Makes names and texts from outside safe for a terminal."""
 
 from __future__ import annotations
 

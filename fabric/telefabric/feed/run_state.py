@@ -1,4 +1,4 @@
-"""What a run is doing, of what the store says and what the broker hears."""
+"""The state of a run, from the store's data and the broker's status."""
 
 from __future__ import annotations
 

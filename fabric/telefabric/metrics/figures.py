@@ -1,7 +1,7 @@
 """A service's figures by name; metrics and the summary in the log are two views of them.
 
 A `Family` describes one metric as Prometheus knows it; a service has a table of them. `Figures` are the values of all
-of them at one moment; whoever has made them changes nothing in them any more, so that another thread may read them.
+of them at one moment; they are not changed any more once they are made, so that another thread may read them.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def _await_reply(asked: Requests, address: Address, deadline_s: float) -> contro
             message = control.decode(frames[-1], limits.STATUS_BYTES_MAX)
         except WireError as error:
             raise Foreign(
-                f"what answers at {address.url} is no broker of this version ({error}): check the address"
+                f"the program at {address.url} is not a broker of this version ({error}): check the address"
             ) from None
         if isinstance(message, control.StatusReply):
             return message

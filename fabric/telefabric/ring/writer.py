@@ -98,8 +98,8 @@ class RingWriter:
     ) -> bool:
         """Copy a frame and its HUD into the ring; False if the frame is over the rate, or has no room.
 
-        `frame`: see `pixels.picture_of`; any strides, and any size. With `tiled` its first axis counts tiles, of which
-        `hud.tiles` tells. Raises `ValueError` for what is no picture.
+        `frame`: see `pixels.picture_of`; any strides, and any size. With `tiled` its first axis counts tiles;
+        `hud.tiles` describes each. Raises `ValueError` for anything but a picture.
         """
         picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
         now_ns = time.monotonic_ns()

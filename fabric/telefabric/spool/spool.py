@@ -3,7 +3,7 @@
 ::
 
     <root>/<stream id in hex>/
-        stream          who the stream is, MessagePack (StreamInfo)
+        stream          the stream's identity, MessagePack (StreamInfo)
         lock            held by the owner
         00…001.seg      records from seq 1 on
         position        acknowledged seq, synced before a segment is removed
@@ -250,7 +250,7 @@ class Spool:
         start = segment.end
         end = start + size
         segment.map[start:end] = records.frame(event)  # type: ignore[index]  # the active one is always mapped
-        # A signal handler may raise after any call; up to the mark there is none.
+        # A signal handler may raise after any call; up to the mark no call follows.
         segment.end = end
         segment.last_seq = self.head = seq
         if not seq % MARK_SEQS:

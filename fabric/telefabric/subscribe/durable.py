@@ -1,8 +1,8 @@
 """A durable subscription: every event of every stream, in order and once, from the last one that its owner holds.
 
-The owner of a subscription stores what `poll` gives and then says so with `stored`; `feed` does both with a sink. What
-it does not say is sent again to one that the broker requires; one that is not required is told in `skipped` what it has
-to read from the store.
+The owner of a subscription stores the batches that `poll` returns, and reports them with `stored`; `feed` does both
+with a sink. Batches that it does not report are sent again if the broker requires this subscriber; otherwise `skipped`
+names the events that it has to read from the store.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class DurableSubscription:
     `held` says up to which seq its owner holds a stream, 0 for none. `name` is what the broker's setting ``required``
     may name; `keeps` says where it keeps what it takes, this process unless it is given: while one of a name is alive
     the broker refuses another that keeps elsewhere. One that is not `required` steps over what it missed; one that is,
-    by a broker that does not wait for it, is refused. A refusal is in `refusal`, and logged. `owner` is told the rest.
+    by a broker that does not wait for it, is refused. A refusal is in `refusal`, and logged. `owner` gets the rest.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ PROTOCOL = 1
 
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Name = Annotated[str, Meta(min_length=1)]
-"""Of so many bytes in UTF-8 at most: msgspec counts characters, so what holds names looks by itself (`_Named`)."""
+"""A name with a limit in bytes of UTF-8: msgspec counts characters, so messages with names check it (`_Named`)."""
 COUNT_MAX = 2**63 - 1
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 
@@ -156,7 +156,7 @@ class Alive(Message, tag="alive"):
     echo_ns: int
     broker_ns: int
     sent: Count = 0
-    """To a durable subscriber: how many batches it was sent under its token."""
+    """For a durable subscriber: the number of batches that it was sent under its token."""
 
 
 class Ack(Message, tag="ack"):
@@ -196,7 +196,7 @@ class Who(Message, tag="who"):
 
 
 class Unheard(Message, tag="unheard"):
-    """The stream is watched, and for a while nothing of it came to the live socket: make that connection anew."""
+    """The stream is watched, and for a while nothing of it came to the live socket: connect that socket again."""
 
     instance: Id
     stream: Id
@@ -282,14 +282,14 @@ class Attached(Message, tag="attached"):
 
 
 class Skipped(Message, tag="skipped"):
-    """To a subscriber that is not required: it was not sent these streams up to these seqs; the store has them."""
+    """A subscriber that is not required was not sent these streams up to these seqs; the store has them."""
 
     instance: Id
     marks: list[StreamSeq]
 
 
 class Living(Message, tag="living"):
-    """Of these streams a worker was heard within three heartbeats; of all others none was."""
+    """The streams whose worker was heard within three heartbeats."""
 
     instance: Id
     streams: list[Id]
@@ -326,7 +326,7 @@ class WatchBeat(Message, tag="watch_beat"):
     received: Count = 0
     """Events that came under the current token."""
     lost: Count = 0
-    """Those that were numbered for it and of which nobody reported where they went."""
+    """Events that were numbered for it and that no report accounts for."""
 
 
 class Unwatch(Message, tag="unwatch"):

@@ -33,7 +33,7 @@ class QueuePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
     events_max: Count = limits.LIVE_QUEUE_EVENTS
     age_ms_max: Count = limits.LIVE_QUEUE_AGE_MS
     mode: str = DROP_OLDEST
-    """What is thinned out before that: nothing (``drop_oldest``), all but the newest of each stream, kind, agent,
+    """Events that are left out before that: none (``drop_oldest``), all but the newest of each stream, kind, agent,
     environment and series (``latest_per_key``), or all but one in `every` of each stream and kind (``sample``)."""
     every: Count = 1
 
@@ -52,7 +52,7 @@ class Drop(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the broker sends before each batch, and alone once a second: see `telefabric.broker.core.live_lane`."""
+    """Sent by the broker before each batch, and once a second by itself: see `telefabric.broker.core.live_lane`."""
 
     number: Count
     drops: list[Drop] = []

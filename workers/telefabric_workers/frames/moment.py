@@ -35,6 +35,6 @@ class Sink(Protocol):
         """Now, and whether the caller has rendered it already."""
 
     def take(self, shot: Shot, picture: Any) -> None:
-        """Raises `ValueError` for what is no picture and `ImportError` without what it needs."""
+        """Raises `ValueError` if it is not a picture, and `ImportError` if a package is missing."""
 
     def close(self) -> None: ...

@@ -524,7 +524,7 @@ class BrokerCore:
         }  # fmt: skip
 
     def figures(self, now_ns: int) -> Figures:
-        """What metrics and health summary show: `census.FAMILIES`."""
+        """The figures of metrics and summary: see `FAMILIES`."""
         return {
             **census.of_streams(self._streams.values(), self._required, now_ns),
             **census.of_durables(self._durable.values(), self._required, self.lane, now_ns),

@@ -77,10 +77,10 @@ class DurableLane:
         self._trim()
 
     def withdraw(self, stream: bytes, expected: int) -> None:
-        """A stream begins again at this seq: what waits for required subscribers and ends behind it will come anew.
+        """A stream begins again at this seq: withdraw what waits for required subscribers and ends after it.
 
-        Left in the queue it would fill it, and what comes anew would find no room. What such a batch has from before
-        that seq they all have.
+        It will be sent again. Left in the queue, it would leave no room for the new copies. All of them have the events
+        of such a batch that are before that seq.
         """
         gone = [
             place

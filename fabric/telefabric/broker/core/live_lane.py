@@ -81,7 +81,7 @@ class LiveLane:
             subscriber.share(len(self.subscribers))
 
     def wanted(self, tapped: Iterable[bytes] = ()) -> set[bytes]:
-        """What to ask the workers for: the selections of subscribers, and the subscriptions of the tap's listeners.
+        """The topics to ask the workers for: the selections of subscribers, and subscriptions of the tap's listeners.
 
         Topic prefixes, and of whom pictures are wanted.
         """

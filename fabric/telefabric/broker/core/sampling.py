@@ -1,6 +1,6 @@
 """The part of a live batch that one subscriber gets, by its agents and its policy.
 
-A batch that is for it as a whole, which is the rule, is not opened. Another is opened once for all who need that, and
+A batch that a subscriber gets whole, which is usual, is not opened. Another is opened once for all subscribers, and
 packed again from the records that are left. A damaged batch is forwarded unchanged: its receiver judges it.
 """
 

@@ -80,7 +80,7 @@ class RemoteReader(Reader):
         return number
 
     def _await(self, number: bytes, timeout_s: float) -> tuple[bytes, bytes] | None:
-        """The reply to that request, or None when there is none in time. Late replies to others are skipped."""
+        """The reply to that request, or None if it does not come in time. Late replies to others are skipped."""
         deadline_s = time.monotonic() + timeout_s
         while (frames := self._requests.receive(deadline_s)) is not None:
             if len(frames) == 3 and frames[0] == number:
