@@ -46,7 +46,7 @@ def test_a_machine_with_broker_and_store_is_fine(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert found[check]["state"] == OK, found[check]
     assert all(f"{port + place} (" in found["ports"]["sentence"] for place in (1, 2, 3, 5, 6))
-    assert "is written by process " in found["store writers"]["sentence"]
+    assert "Only process " in found["store writers"]["sentence"]
     assert "protocol 1 answers" in found["broker"]["sentence"]
     assert "store is attached, with queries at tcp://127.0.0.1:" in found["store"]["sentence"]
     assert not (tmp_path / "spool").exists(), "a doctor leaves nothing behind"
