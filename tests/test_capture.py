@@ -14,9 +14,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from slowness import patience
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
+from slowness import patience
 
 from telefabric import settings
 from telefabric.errors import UsageError
