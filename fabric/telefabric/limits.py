@@ -115,7 +115,6 @@ ERROR_BYTES_MAX = 512
 MISTAKES_KEPT = 16
 """Kinds of mistakes that a status names, the newest."""
 LIVE_SOCKET_BYTES = 128 * KIB
-LIVE_INTERVAL_S = 0.002
 LIVE_BEHIND_EVENTS_MAX = 5_000
 """A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
 LIVE_ABSENT_S = 5.0
