@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 import zmq
@@ -30,7 +31,7 @@ def dial(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
     return socket
 
 
-class Connection:
+class Connection(ABC):
     """A connection to a broker, for one thread. A subclass opens further sockets and logs problems as its part does."""
 
     def __init__(self, address: Address, peer: bytes, *, message_bytes_max: int = limits.CONTROL_BYTES_MAX) -> None:
@@ -107,14 +108,14 @@ class Connection:
         self._poller.unregister(socket)
         socket.close(linger=0)
 
+    @abstractmethod
     def _unreadable(self, error: WireError) -> None:
         """A control message that cannot be read has come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _corrected(self, sentence: str) -> None:
         """Log that the broker cannot use a message; each kind of mistake once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _full(self) -> None:
         """A control message could not be sent."""
-        raise NotImplementedError
