@@ -183,6 +183,24 @@ RING_SUSPECT_S, RING_DEAD_S = 5.0, 30.0
 RING_GRACE_S = 30.0
 """How long the last frame of a writer that has gone stays to be looked at."""
 
+# -- keys --------------------------------------------------------------------------------------------------------
+KEYS_MAX = 4_096
+"""Keys in a registry: each change writes the file, 300 bytes a key."""
+KEYS_KEPT_DAYS = 30
+"""A key or ticket that has ended stays known so long, to be told why it is refused."""
+TICKET_S = 3_600
+"""How long a ticket is valid by default: long enough to copy a line to another machine."""
+REGISTRY_LOOK_S = 0.2
+"""How often a service looks whether the registry's file has changed: a revoked key is out within a second."""
+REGISTRY_LOCK_S = 2.0
+"""How long a change of the registry waits for another, which takes milliseconds."""
+SEEN_WRITE_S = 5.0
+"""How often a broker writes down when each key was last heard."""
+JOIN_S = 10.0
+"""How long `telefabric join` waits for an answer: three handshakes on a bad line."""
+JOIN_BYTES_MAX = 4 * KIB
+"""A message on the socket `enrol`."""
+
 # -- store -------------------------------------------------------------------------------------------------------
 STREAMS_KNOWN_MAX = 4 * STREAMS_MAX
 """Streams that the store keeps in memory, a kilobyte each; any other is found in the file when it speaks again."""

@@ -361,10 +361,43 @@ class StatusReply(Message, tag="status"):
     status: dict[str, Any]
 
 
+# -- on the socket `enrol` ---------------------------------------------------------------------------------------
+class Join(_Named, Message, tag="join"):
+    """Whoever holds a ticket asks that a key be let in. Said again, it gets the same answer."""
+
+    protocol: int
+    public: Annotated[str, Meta(min_length=40, max_length=40)]
+    """The public half, in Z85."""
+    holder: str
+    """User and machine, for people who read the list of keys."""
+    brief: bool = False
+    """The key is to end with the ticket."""
+
+
+class Joined(_Named, Message, tag="joined"):
+    """The key is let in."""
+
+    name: Name
+    role: str
+    pattern: str
+    """Of the runs that it may publish."""
+    expires_s: Count | None = None
+    """Seconds since 1970."""
+
+
+class NotJoined(Message, tag="not_joined"):
+    """It is not, and why."""
+
+    reason: str
+    """One word."""
+    message: str
+    """A sentence, with the remedy."""
+
+
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Unheard, Refused, Error,
     Attach, Marks, Stored, Nack, DurableBeat, Attached, Living, Ask, Skipped, StatusRequest, StatusReply,
-    Watch, WatchBeat, Unwatch, Watching, Recent,
+    Watch, WatchBeat, Unwatch, Watching, Recent, Join, Joined, NotJoined,
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyMessage)}

@@ -1,0 +1,130 @@
+"""The connections of a user: one file each, with the address, the broker's public key and a key of one's own."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from itertools import chain, count
+from pathlib import Path
+
+import msgspec
+
+from telefabric.address import Address, ClientKeys
+from telefabric.errors import EnvironmentProblem, UsageError
+from telefabric.files import private
+from telefabric.keys.core.roles import Role
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SUFFIX = ".json"
+
+
+class SavedConnection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the file holds."""
+
+    name: str
+    """Of the key, as the registry has it."""
+    role: Role
+    address: str
+    server: str
+    """The broker's public key."""
+    public: str
+    secret: str
+    joined: datetime
+    runs: str = "*"
+    expires: datetime | None = None
+
+    def __repr__(self) -> str:
+        """Without the secret, which a log may not show."""
+        return f"SavedConnection(name={self.name!r}, role={self.role.value!r}, address={self.address!r})"
+
+    @property
+    def dialled(self) -> Address:
+        """The address with its keys."""
+        return Address.parse(self.address)._replace(keys=ClientKeys(self.server, self.public, self.secret))
+
+
+def require_name(name: str) -> str:
+    """Names of keys and connections are names of files too. Raises `UsageError` for another."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a key: take up to 64 letters, digits, dots, dashes and underscores, "
+            "with a letter or digit first"
+        )
+    return name
+
+
+def folder() -> Path:
+    """Where this user's are. Raises `UsageError` without a home folder."""
+    import platformdirs  # takes 30 ms, and most programs have no saved connection
+
+    found = platformdirs.user_config_path("telefabric", appauthor=False)
+    if found.parts[0] == "~":
+        raise UsageError("this user has no home folder for saved connections: set HOME or XDG_CONFIG_HOME")
+    return found / "connections"
+
+
+def names() -> list[str]:
+    found = (path.name for path in folder().glob("*" + _SUFFIX))
+    return sorted(name.removesuffix(_SUFFIX) for name in found if _NAME.fullmatch(name))
+
+
+def require_free(name: str) -> None:
+    """Raises `UsageError` for a name that is saved already, or cannot be one."""
+    if require_name(name) in names():
+        raise UsageError(
+            f"{name} is saved already, in {folder()}: join with --name and another name, or remove that file first"
+        )
+
+
+def free_name(wanted: str) -> str:
+    """This name, or with a number behind it where it is saved already."""
+    taken = set(names())
+    numbered = (f"{wanted}-{number}" for number in count(2))
+    return next(name for name in chain([wanted], numbered) if name not in taken)
+
+
+def load(name: str) -> SavedConnection:
+    """Raises `UsageError` for a name that is not saved, `EnvironmentProblem` for a file that cannot be used."""
+    path = folder() / (require_name(name) + _SUFFIX)
+    if not path.exists():
+        known = f"saved are {', '.join(names())}" if names() else "none is saved yet (telefabric join)"
+        raise UsageError(f"{name!r} is neither an address such as tcp://HOST:PORT nor a saved connection: {known}")
+    return read(path)
+
+
+def at(url: str) -> tuple[str, SavedConnection] | None:
+    """The connection to an address that was joined last, and its name."""
+    found = [(name, load(name)) for name in names()]
+    fitting = [(name, one) for name, one in found if one.address == url]
+    return max(fitting, key=lambda one: one[1].joined, default=None)
+
+
+def save(name: str, connection: SavedConnection) -> Path:
+    """Raises `EnvironmentProblem` when it cannot be written."""
+    path = folder() / (require_name(name) + _SUFFIX)
+    write(path, connection)
+    return path
+
+
+def read(path: Path) -> SavedConnection:
+    """Raises `EnvironmentProblem` for a file that others may read, that is damaged or cannot be read."""
+    try:
+        if not private.is_private(path):
+            raise EnvironmentProblem(
+                f"others may read {path}, which holds a secret key: if nobody has, take it from them with "
+                f"chmod 600 {path}, else revoke the key and join again"
+            )
+        return msgspec.json.decode(path.read_bytes(), type=SavedConnection)
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be read: {error.strerror}: see who may read it") from None
+    except msgspec.DecodeError:
+        raise EnvironmentProblem(f"{path} is damaged: remove it, and join with a new ticket") from None
+
+
+def write(path: Path, connection: SavedConnection) -> None:
+    """Raises `EnvironmentProblem`."""
+    try:
+        private.make_folder(path.parent)
+        private.replace(path, msgspec.json.format(msgspec.json.encode(connection), indent=2) + b"\n")
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}: see who may write there") from None
