@@ -188,8 +188,6 @@ KEYS_MAX = 4_096
 """Keys in a registry: each change writes the file, 300 bytes a key."""
 KEYS_KEPT_DAYS = 30
 """A key or ticket that has ended stays known so long, to be told why it is refused."""
-TICKET_S = 3_600
-"""How long a ticket is valid by default: long enough to copy a line to another machine."""
 REGISTRY_LOOK_S = 0.2
 """How often a service looks whether the registry's file has changed: a revoked key is out within a second."""
 REGISTRY_LOCK_S = 2.0
