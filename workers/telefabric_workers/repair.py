@@ -111,6 +111,14 @@ def real(value: Any) -> float:
     return float(value)
 
 
+def real_or_same(value: Any) -> Any:
+    """A number of any type as a float; any other value unchanged, so that `coerce` reports it."""
+    try:
+        return real(value)
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        return value
+
+
 def hud_numbers(given: Any) -> tuple[dict[str, float], list[Problem]]:
     """The named numbers to show over a frame, without those that are none."""
     found: dict[str, float] = {}

@@ -31,7 +31,7 @@ from telefabric_workers.frames.stored import BYTES_MAX
 from telefabric_workers.lifetime import Lifetime, Terms
 from telefabric_workers.metadata import as_mapping, encode_metadata
 from telefabric_workers.problems import Problem
-from telefabric_workers.repair import coerce, described, encode_payloads, real
+from telefabric_workers.repair import coerce, described, encode_payloads, real_or_same
 from telefabric_workers.system import SystemMetrics
 
 _EVENT_BYTES_MAX = limits.EVENT_BYTES_MAX
@@ -103,7 +103,7 @@ class Worker(Lifetime):
         elif agent.__class__ is not str or agent not in self._names:
             agent = self._named(agent)
         if reward.__class__ is not float:
-            reward = _float_or(reward)
+            reward = real_or_same(reward)
         outbox = self._outbox
         seq = self._next_seq  # looked at before the count of steps, and written after it
         number = self._steps.get(agent, -1) + 1 if global_step is None else global_step
@@ -258,7 +258,7 @@ class Worker(Lifetime):
         if self._unusual and not self._revive():
             return
         if value.__class__ is not float:
-            value = _float_or(value)
+            value = real_or_same(value)
         now = time.time_ns(), time.monotonic_ns()
         event = Metric(0, name, value, unit, global_step, self._named(agent), *now)
         if (
@@ -423,14 +423,6 @@ def _or(value: Any, default: Any) -> Any:
     """`value or default`, also for a value such as an array, which is neither true nor false."""
     try:
         return value or default
-    except Exception:  # noqa: BLE001  whatever the caller's own object raises
-        return value
-
-
-def _float_or(value: Any) -> Any:
-    """A number of any type as a float; any other value unchanged, so that `coerce` reports it."""
-    try:
-        return real(value)
     except Exception:  # noqa: BLE001  whatever the caller's own object raises
         return value
 
