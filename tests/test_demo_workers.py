@@ -15,7 +15,7 @@ from telefabric_schemas import Episode, Step
 from telefabric_workers import connect
 from telefabric_workers.demo import cartpole, frozenlake
 from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.result import DemoResult
+from telefabric_workers.demo.result import Score
 
 LABELS = {frozenlake: "q-table", cartpole: "linear"}
 
@@ -40,7 +40,7 @@ class FakeTime:
         return Rate(per_s, clock=self.clock, sleep=self.sleep)
 
 
-def record(task: Any, **options: Any) -> tuple[DemoResult, list[Step], list[Episode]]:
+def record(task: Any, **options: Any) -> tuple[Score, list[Step], list[Episode]]:
     steps: list[Step] = []
     episodes: list[Episode] = []
     with connect(mode="dry-run") as worker:

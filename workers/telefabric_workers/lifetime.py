@@ -58,7 +58,8 @@ class Lifetime(Emitter):
         self.run_id = environment.run_id
         self.worker_id = environment.worker_id or default_worker_id()
         self._terms = terms
-        self._helps = terms.helps
+        self.helps = terms.helps
+        """The stream of a parent process that this worker's stream helps; None for a stream of its own."""
         self._metadata = {name: msgspec.Raw(value) for name, value in terms.metadata.items()}
         self._revival = threading.RLock()
         self._system: SystemMetrics | None = None
@@ -66,14 +67,9 @@ class Lifetime(Emitter):
         self._error_before = 0
 
     @property
-    def helps(self) -> bytes | None:
-        """The stream of a parent process that this worker's stream helps; None for a stream of its own."""
-        return self._helps
-
-    @property
     def stream_id(self) -> bytes:
         """16 bytes. In a child process, until its first call, the stream of the parent's that it will help."""
-        return self._info.stream if self._info is not None else self._helps or b""
+        return self._info.stream if self._info is not None else self.helps or b""
 
     @property
     def closed(self) -> bool:
@@ -86,11 +82,11 @@ class Lifetime(Emitter):
         mode = self._terms.control_mode
         info = StreamInfo(
             os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, mode,
-            hostname(), os.getpid(), __version__, metadata, self._helps,
+            hostname(), os.getpid(), __version__, metadata, self.helps,
         )  # fmt: skip
         started = RunStarted(
             1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(), mode,
-            msgspec.Raw(metadata), info.host, info.pid, __version__, PAYLOAD_VERSION, self._helps,
+            msgspec.Raw(metadata), info.host, info.pid, __version__, PAYLOAD_VERSION, self.helps,
         )  # fmt: skip
         coerce(started)
         outbox = open_outbox(self._terms.environment, info)
@@ -181,7 +177,7 @@ class Lifetime(Emitter):
             self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is not one of {words}")])
             outcome, reason = "failed", reason or f"ended as {text(outcome)!r}"
         event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
-        self._make_plain(event)
+        self._problems.note(coerce(event))
         return event
 
     def _end(self, event: RunCompleted) -> None:
@@ -232,8 +228,8 @@ class Lifetime(Emitter):
         self._problems.forked()
         if not self._unusual:
             self._unusual = "unopened"
-            self._helps = self.stream_id
-            _heirs[self._helps] = self
+            self.helps = self.stream_id
+            _heirs[self.helps] = self
             self._emitting = False
             self._deferred.clear()
             self._revival = threading.RLock()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,15 +39,22 @@ _UNSTORED_S = 3.0
 """How long it waits for a broker that has answered and does not take events yet: its store may be starting."""
 
 
-class Outbox(ABC):
-    """The place to which a worker appends its events. `append` is called with `lock` held."""
+class Outbox:
+    """The place to which a worker appends its events. `append` is called with `lock` held.
 
-    lock: threading.RLock
+    This one keeps nothing: mode off.
+    """
+
+    stored: StoredFrames | None = None
+    """The rule for frames that go into the spool; None without a spool, or if frames are not stored."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
 
     @property
-    @abstractmethod
     def head(self) -> int:
         """Newest seq."""
+        return 0
 
     @property
     def acked(self) -> int:
@@ -68,8 +74,8 @@ class Outbox(ABC):
     def dropped_events(self) -> int:
         return 0
 
-    @abstractmethod
-    def append(self, seq: int, event: bytes, /) -> None: ...
+    def append(self, seq: int, event: bytes, /) -> None:
+        return
 
     def end(self) -> None:
         """The run ends: no call waits or is refused any more. Any thread, without `lock`."""
@@ -94,25 +100,8 @@ class Outbox(ABC):
         """In a forked child: what the parent holds is the parent's."""
         return
 
-    stored: StoredFrames | None = None
-    """The rule for frames that go into the spool; None without a spool, or if frames are not stored."""
 
-
-class Nowhere(Outbox):
-    """Mode off."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-
-    @property
-    def head(self) -> int:
-        return 0
-
-    def append(self, seq: int, event: bytes, /) -> None:
-        pass
-
-
-class Shown(Nowhere):
+class Shown(Outbox):
     """Mode fast-lane: frames on this machine, and nothing else."""
 
     def __init__(self, frames: Frames) -> None:
@@ -131,7 +120,7 @@ class DryRun(Outbox):
     """Mode dry-run: every event is decoded as the store would, and counted. No broker, no disk."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        super().__init__()
         self.counts: Counter[str] = Counter()
         self.bytes = 0
         self._head = 0
@@ -159,18 +148,15 @@ class DryRun(Outbox):
 class Spooled(Outbox):
     """The normal case: a spool on the disk, and the process's link to the broker that sends from it."""
 
-    def __init__(self, spool: Spool, link: Link, settings: FrameSettings, show: bool) -> None:
+    def __init__(self, spool: Spool, link: Link, settings: FrameSettings) -> None:
+        super().__init__()
         self.spool = spool
-        self.lock = spool.lock
-        if spool.policy.when_full == "block":
-            self.lock = threading.RLock()  # held by a call that waits for room, while the link takes the spool's
-        else:
+        if spool.policy.when_full != "block":  # else a call that waits for room holds a lock of its own
+            self.lock = spool.lock
             self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
         self._link = link
         self._linked = link.add(spool)
-        self._frames = Frames(
-            settings if show else settings._replace(video="off"), _name(spool.info), self._linked
-        )  # fmt: skip
+        self._frames = Frames(settings, _name(spool.info), self._linked)
         self._disowned = False
         self._helpers: list[Path] = []
         self._helpers_due_s = 0.0
@@ -298,8 +284,7 @@ class Spooled(Outbox):
 
     def disown(self) -> None:
         self._disowned = True
-        _inherited.append(self._link)
-        _inherited.append(self.spool)
+        _inherited.extend((self._link, self.spool))
         with _guard:
             _links.clear()
 
@@ -314,15 +299,14 @@ _inherited: list[object] = []
 def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
     """The outbox that the environment's mode asks for. Raises `telefabric.errors.SpoolError`."""
     if environment.mode == "off":
-        return Nowhere()
+        return Outbox()
     if environment.mode == "dry-run":
         return DryRun()
     if environment.mode == "fast-lane":
         return Shown(Frames(environment.frames, _name(info), None))
+    frames = environment.frames if environment.mode != "durable" else environment.frames._replace(video="off")
     spool = Spool.create(environment.spool, info, environment.spool_policy)
-    return Spooled(
-        spool, _acquire(environment.address, environment.spool), environment.frames, environment.mode != "durable"
-    )
+    return Spooled(spool, _acquire(environment.address, environment.spool), frames)
 
 
 def _name(info: StreamInfo) -> Name:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.result import DemoResult, Score, run_from_command_line
+from telefabric_workers.demo.result import Score, run_from_command_line
 from telefabric_workers.demo.screen import draw_without_a_screen
 from telefabric_workers.gym import TelemetryWrapper
 from telefabric_workers.worker import Worker
@@ -28,7 +28,7 @@ _LOG_EPISODES = 50
 Weights = npt.NDArray[np.float64]
 
 
-def train(worker: Worker, *, episodes: int = EPISODES, seed: int = 0, rate: float | None = None) -> DemoResult:
+def train(worker: Worker, *, episodes: int = EPISODES, seed: int = 0, rate: float | None = None) -> Score:
     """Search for `episodes`, at most `rate` steps a second; the same seed gives the same run.
 
     Success is an episode that lasts to the time limit of 500 steps, which is also the largest return.
@@ -47,7 +47,7 @@ def train(worker: Worker, *, episodes: int = EPISODES, seed: int = 0, rate: floa
         score.add(total_reward, int(total_reward), success=truncated)
         _report(worker, score, search.noise, last=episode == episodes - 1)
     env.close()
-    return score.result
+    return score
 
 
 class _Search:
@@ -90,9 +90,5 @@ def _report(worker: Worker, score: Score, noise: float, *, last: bool) -> None:
         worker.log(f"after {score.episodes} episodes the mean return of the last 100 is {score.mean_return:.1f} of 500")
 
 
-def _train(worker: Worker, episodes: int, seed: int, rate: float | None) -> DemoResult:
-    return train(worker, episodes=episodes, seed=seed, rate=rate)
-
-
 if __name__ == "__main__":
-    sys.exit(run_from_command_line(_train, "Hill climbing on CartPole-v1.", EPISODES))
+    sys.exit(run_from_command_line(train, "Hill climbing on CartPole-v1.", EPISODES))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.result import DemoResult, Score, run_from_command_line
+from telefabric_workers.demo.result import Score, run_from_command_line
 from telefabric_workers.demo.screen import draw_without_a_screen
 from telefabric_workers.gym import TelemetryWrapper
 from telefabric_workers.worker import Worker
@@ -34,13 +34,8 @@ Table = npt.NDArray[np.float64]
 
 
 def train(
-    worker: Worker,
-    *,
-    episodes: int = EPISODES,
-    seed: int = 0,
-    rate: float | None = None,
-    is_slippery: bool = False,
-) -> DemoResult:
+    worker: Worker, *, episodes: int = EPISODES, seed: int = 0, rate: float | None = None, is_slippery: bool = False
+) -> Score:
     """Learn for `episodes`, at most `rate` steps a second; the same seed gives the same run. Success is the goal."""
     worker.set_metadata(game_id=GAME_ID, algorithm="q-learning", seed=seed, is_slippery=is_slippery)
     draw_without_a_screen()
@@ -55,7 +50,7 @@ def train(
         score.add(total_reward, length, success=total_reward > 0)
         _report(worker, score, learner.epsilon, last=episode == episodes - 1)
     env.close()
-    return score.result
+    return score
 
 
 class _Learner:
@@ -101,9 +96,5 @@ def _report(worker: Worker, score: Score, epsilon: float, *, last: bool) -> None
         worker.log(f"after {score.episodes} episodes {score.success_rate:.0%} of the last 100 reached the goal")
 
 
-def _train(worker: Worker, episodes: int, seed: int, rate: float | None) -> DemoResult:
-    return train(worker, episodes=episodes, seed=seed, rate=rate)
-
-
 if __name__ == "__main__":
-    sys.exit(run_from_command_line(_train, "Tabular Q-learning on FrozenLake-v1.", EPISODES))
+    sys.exit(run_from_command_line(train, "Tabular Q-learning on FrozenLake-v1.", EPISODES))

@@ -7,35 +7,25 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from telefabric.errors import TelefabricError
 from telefabric_workers.connection import connect
-from telefabric_workers.worker import Worker
 
 WINDOW_EPISODES = 100
 """Episodes that success rate and mean return look back on."""
 _INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True)
-class DemoResult:
-    """`episodes` and `steps` of the whole run; `success_rate` (0 to 1) and `mean_return` of its last 100 episodes."""
-
-    episodes: int
-    steps: int
-    success_rate: float
-    mean_return: float
-
-
+@dataclass
 class Score:
-    """Counts episodes and steps, and looks back on the last 100 episodes."""
+    """Counts episodes and steps. `success_rate` (0 to 1) and `mean_return` are those of the last 100 episodes."""
 
-    def __init__(self) -> None:
-        self.episodes = 0
-        self.steps = 0
-        self._successes: deque[bool] = deque(maxlen=WINDOW_EPISODES)
-        self._returns: deque[float] = deque(maxlen=WINDOW_EPISODES)
+    episodes: int = 0
+    steps: int = 0
+    _successes: deque[bool] = field(default_factory=partial(deque, maxlen=WINDOW_EPISODES))
+    _returns: deque[float] = field(default_factory=partial(deque, maxlen=WINDOW_EPISODES))
 
     def add(self, total_reward: float, length: int, success: bool) -> None:
         """Count one finished episode."""
@@ -52,14 +42,8 @@ class Score:
     def mean_return(self) -> float:
         return sum(self._returns) / max(1, len(self._returns))
 
-    @property
-    def result(self) -> DemoResult:
-        return DemoResult(self.episodes, self.steps, self.success_rate, self.mean_return)
 
-
-def run_from_command_line(
-    train: Callable[[Worker, int, int, float | None], DemoResult], description: str, episodes: int
-) -> int:
+def run_from_command_line(train: Callable[..., Score], description: str, episodes: int) -> int:
     """Train with a worker that the environment describes (``TELEFABRIC_CONNECT`` …). Returns the exit code."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--episodes", type=_count, default=episodes, help="how many (%(default)s)")
@@ -68,7 +52,7 @@ def run_from_command_line(
     options = parser.parse_args()
     try:
         with connect() as worker:
-            result = train(worker, options.episodes, options.seed, options.rate)
+            result = train(worker, episodes=options.episodes, seed=options.seed, rate=options.rate)
     except TelefabricError as error:
         print(error, file=sys.stderr)
         return error.exit_code

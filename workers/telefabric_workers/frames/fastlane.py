@@ -48,16 +48,13 @@ class FastLane:
 
     def _grid(self, agent_id: str) -> Grid | None:
         if agent_id not in self._grids:
-            self._grids[agent_id] = self._made(agent_id)
+            self._grids[agent_id] = None
+            try:
+                writer = RingWriter(msgspec.structs.replace(self._name, agent_id=agent_id), fps_max=1e9)
+                self._grids[agent_id] = Grid(writer, Pace(self._fps_max))
+            except EnvironmentProblem as error:
+                log.warning("fastlane.off: %s", error)
         return self._grids[agent_id]
-
-    def _made(self, agent_id: str) -> Grid | None:
-        name = msgspec.structs.replace(self._name, agent_id=agent_id)
-        try:
-            return Grid(RingWriter(name, fps_max=1e9), Pace(self._fps_max))
-        except EnvironmentProblem as error:
-            log.warning("fastlane.off: %s", error)
-            return None
 
 
 class Grid:
@@ -113,15 +110,15 @@ class Grid:
         self._round.clear()
 
     def _grid_hud(self, indexes: list[int]) -> Hud:
-        tiles = [
-            TileHud(
-                one, shot.moment.episode, shot.moment.step, shot.moment.reward, shot.episode_return, one in self._round
-            )
-            for one, shot in ((one, self._shots[one]) for one in indexes)
-        ]
+        tiles = [_tile_hud(self._shots[one], fresh=one in self._round) for one in indexes]
         return msgspec.structs.replace(_hud(self._shots[indexes[0]]), tiles=tiles)
 
 
 def _hud(shot: Shot) -> Hud:
     _, env_index, episode, step, reward, _ = shot.moment
     return Hud(env_index, episode, step, reward, shot.episode_return, shot.steps_per_s, dict(shot.values))
+
+
+def _tile_hud(shot: Shot, *, fresh: bool) -> TileHud:
+    _, env_index, episode, step, reward, _ = shot.moment
+    return TileHud(env_index, episode, step, reward, shot.episode_return, fresh)
