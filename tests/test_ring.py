@@ -274,7 +274,7 @@ def test_a_writer_that_is_killed_in_a_frame_leaves_no_part_of_it(tmp_path: Path,
         reader = RingReader(folder)
         reader._attached()
         whole = number - (step != "head")
-        reader._cursor = max(whole - 3, 0)
+        reader.read_to = max(whole - 3, 0)
         frames = list(iter(reader.next, None))
         assert [frame.number for frame in frames] == list(range(max(whole - 2, 1), whole + 1))
         for frame in frames:

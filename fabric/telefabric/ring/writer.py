@@ -57,14 +57,14 @@ class RingWriter:
 
     def __init__(
         self, name: Name, *, base: Path | None = None, slots: int = 4, fps_max: float = limits.RING_FPS_MAX,
-        checksum: bool = CHECKSUM_NEEDED, host: str = "",
+        checksum: bool = CHECKSUM_NEEDED,
     ) -> None:  # fmt: skip
         if not 2 <= slots <= limits.RING_SLOTS_MAX:
             raise UsageError(f"a ring of {slots} slots: from 2 to {limits.RING_SLOTS_MAX} work")
         self.name = name
         self._lock: FileLock | None
         self.folder, self._lock = _take_folder(name, base)
-        self._slots, self._fps_max, self._host = slots, fps_max, host
+        self._slots, self._fps_max = slots, fps_max
         self._features = layout.FEATURE_CHECKSUM if checksum else 0
         self._pace = Pace(fps_max)
         self._owner = Owner.this_process()
@@ -89,9 +89,7 @@ class RingWriter:
 
     @property
     def counters(self) -> WriterCounters:
-        return WriterCounters(
-            self._head, self._rate_limited, self._left_out, self._generations, self._ringer.errors
-        )  # fmt: skip
+        return WriterCounters(self._head, self._rate_limited, self._left_out, self._generations, self._ringer.errors)
 
     def publish(
         self, frame: Any, hud: huds.Hud, *, pixel_format: PixelFormat | None = None, tiled: bool = False
@@ -198,16 +196,16 @@ class RingWriter:
         except EnvironmentProblem:
             segment.close()
             raise
-        self._leave()
+        if self._segment is not None:  # whose readers hear where to go on
+            self._segment.words[_STATE] = State.SUPERSEDED
+            self._segment.close()
         self._segment = segment
         log.debug("fastlane.ring_made: %s, %.1f MB", segment.path, block.total / 1e6)
         return segment
 
     def _tell_where(self, generation: int, capacity: int) -> None:
-        manifest = Manifest(
-            places.FORMAT, self.name, generation, self._slots, capacity, self._fps_max, self._owner.pid, self._host,
-            time.time_ns(),
-        )  # fmt: skip
+        shape = generation, self._slots, capacity, self._fps_max
+        manifest = Manifest(places.FORMAT, self.name, *shape, self._owner.pid, "", time.time_ns())
         try:
             places.write_manifest(self.folder, manifest)
         except OSError as error:
@@ -215,12 +213,6 @@ class RingWriter:
         for path in self.folder.glob("ring.*"):
             if path.name != manifest.file_name:
                 path.unlink(missing_ok=True)
-
-    def _leave(self) -> None:
-        """The file of before, whose readers hear where to go on."""
-        if self._segment is not None:
-            self._segment.words[_STATE] = State.SUPERSEDED
-            self._segment.close()
 
     # -- heartbeat -----------------------------------------------------------------------------------------------
 
