@@ -15,7 +15,7 @@ from telefabric_schemas import Episode, Step
 from telefabric_workers import connect
 from telefabric_workers.demo import cartpole, frozenlake
 from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.result import Score
+from telefabric_workers.demo.training import Score
 
 LABELS = {frozenlake: "q-table", cartpole: "linear"}
 

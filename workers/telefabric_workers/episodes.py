@@ -157,7 +157,11 @@ class Recording:
         return silent
 
     def describe(self, env: Any) -> None:
-        """Add an environment to the metadata of the run, unless it is there or a setting leaves it out."""
+        """Add an environment to the metadata of the run, unless it is there or a setting leaves it out.
+
+        Its id is that of the game where none was given.
+        """
+        self.game_id = self.game_id or getattr(capture.spec_of(env), "id", None)
         worker = self.worker
         if "environment" in worker.captured and not worker.closed:
             more = capture.added(worker._metadata, "environment", capture.environment(env))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, SupportsFloat, cast
+from typing import Any, SupportsFloat, cast
 
 import gymnasium
 import numpy as np
@@ -28,15 +28,8 @@ from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import Autoreset as AutoresetWrapper
 
 from telefabric.errors import UsageError
-from telefabric_workers import capture
 from telefabric_workers.episodes import Autoreset, EpisodeRecorder, EpisodeTracker, Final, Labels, Recording
 from telefabric_workers.worker import Worker
-
-if TYPE_CHECKING:
-    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
-else:
-    _VectorWrapper = VectorWrapper  # takes no type parameters in older versions
-
 
 log = logging.getLogger("telefabric.worker")
 
@@ -76,7 +69,6 @@ class TelemetryWrapper(Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         :param infos: whether steps carry what the environment reports in its info.
         """
         super().__init__(env)
-        game_id = game_id or getattr(capture.spec_of(env), "id", None)
         self._recording = Recording(worker, "gymnasium", game_id, control_mode, policy_label, observations, infos)
         self._recording.describe(env)
         by_itself = any(isinstance(layer, AutoresetWrapper) for layer in _layers(env))
@@ -104,7 +96,7 @@ class TelemetryWrapper(Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         self.env.close()
 
 
-class VectorTelemetryWrapper(Labels, _VectorWrapper):
+class VectorTelemetryWrapper(Labels, VectorWrapper):
     """Emits the steps and episodes of each environment of a vector env, in all autoreset modes. One thread.
 
     - next step: the call that follows an end resets that environment; it ignores the action, and is not emitted.
@@ -150,20 +142,15 @@ class VectorTelemetryWrapper(Labels, _VectorWrapper):
         if agents is not None and len(agents) != env.num_envs:
             raise UsageError(f"{len(agents)} agents for {env.num_envs} environments: name one for each")
         super().__init__(env)
-        game_id = game_id or getattr(capture.spec_of(env), "id", None)
         self._recording = Recording(worker, "gymnasium", game_id, control_mode, policy_label, observations, infos)
         self._recording.describe(env)
         self._autoreset = _autoreset_of(env, autoreset)
         """None until it is known."""
         self._warned = False
+        mode = self._autoreset or Autoreset.NEXT_STEP
         self._recorders = [
-            EpisodeRecorder(
-                self._recording,
-                i,
-                agents[i] if agents else None,
-                EpisodeTracker(self._autoreset or Autoreset.NEXT_STEP),
-            )
-            for i in range(env.num_envs)
+            EpisodeRecorder(self._recording, index, agent, EpisodeTracker(mode))
+            for index, agent in enumerate(agents or [None] * env.num_envs)
         ]
         self._reset_keys: set[Any] = set()
         """The infos of resets."""

@@ -22,7 +22,6 @@ from telefabric_workers.frames import Frames, Moment, StoredFrames
 from telefabric_workers.problems import Problem
 
 if TYPE_CHECKING:
-    from telefabric.ring import Name
     from telefabric.uplink import Link
 
 log = logging.getLogger("telefabric.worker")
@@ -42,14 +41,15 @@ _UNSTORED_S = 3.0
 class Outbox:
     """The place to which a worker appends its events. `append` is called with `lock` held.
 
-    This one keeps nothing: mode off.
+    This one keeps no event: mode off, or fast-lane when it has frames to show.
     """
 
     stored: StoredFrames | None = None
     """The rule for frames that go into the spool; None without a spool, or if frames are not stored."""
 
-    def __init__(self) -> None:
+    def __init__(self, frames: Frames | None = None) -> None:
         self.lock = threading.RLock()
+        self._frames = frames
 
     @property
     def head(self) -> int:
@@ -87,6 +87,8 @@ class Outbox:
 
     def close(self, flush_s: float) -> bool:
         """Let go, after waiting at most `flush_s`; True when all that was ever emitted is stored."""
+        if self._frames is not None:
+            self._frames.close()
         return True
 
     def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
@@ -94,26 +96,11 @@ class Outbox:
 
         Raises `ValueError` and `ImportError`.
         """
-        return []
+        return [] if self._frames is None else self._frames.offer(moment, frame, values)
 
     def disown(self) -> None:
         """In a forked child: what the parent holds is the parent's."""
         return
-
-
-class Shown(Outbox):
-    """Mode fast-lane: frames on this machine, and nothing else."""
-
-    def __init__(self, frames: Frames) -> None:
-        super().__init__()
-        self._frames = frames
-
-    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
-        return self._frames.offer(moment, frame, values)
-
-    def close(self, flush_s: float) -> bool:
-        self._frames.close()
-        return True
 
 
 class DryRun(Outbox):
@@ -149,14 +136,13 @@ class Spooled(Outbox):
     """The normal case: a spool on the disk, and the process's link to the broker that sends from it."""
 
     def __init__(self, spool: Spool, link: Link, settings: FrameSettings) -> None:
-        super().__init__()
+        self._link = link
+        self._linked = link.add(spool)
+        super().__init__(Frames(settings, spool.info, self._linked))
         self.spool = spool
         if spool.policy.when_full != "block":  # else a call that waits for room holds a lock of its own
             self.lock = spool.lock
             self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
-        self._link = link
-        self._linked = link.add(spool)
-        self._frames = Frames(settings, _name(spool.info), self._linked)
         self._disowned = False
         self._helpers: list[Path] = []
         self._helpers_due_s = 0.0
@@ -195,9 +181,6 @@ class Spooled(Outbox):
             self.spool.ending = True
             self.spool.room.notify_all()
 
-    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
-        return self._frames.offer(moment, frame, values)
-
     def flush(self, timeout_s: float) -> bool:
         target = self.head
         deadline = time.monotonic() + timeout_s
@@ -233,7 +216,7 @@ class Spooled(Outbox):
         """Raises nothing of its own: what is not stored in time stays in the spool, and one warning says so; also when
         a ^C ends the wait."""
         try:
-            self._frames.close()
+            super().close(flush_s)
             self._linked.closing = True
             self._wait(flush_s)
         finally:
@@ -303,16 +286,10 @@ def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
     if environment.mode == "dry-run":
         return DryRun()
     if environment.mode == "fast-lane":
-        return Shown(Frames(environment.frames, _name(info), None))
+        return Outbox(Frames(environment.frames, info, None))
     frames = environment.frames if environment.mode != "durable" else environment.frames._replace(video="off")
     spool = Spool.create(environment.spool, info, environment.spool_policy)
     return Spooled(spool, _acquire(environment.address, environment.spool), frames)
-
-
-def _name(info: StreamInfo) -> Name:
-    from telefabric.ring.places import Name
-
-    return Name(info.run_id, info.agent_id, info.worker_id)
 
 
 def _acquire(address: Address, root: Path) -> Link:

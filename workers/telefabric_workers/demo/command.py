@@ -20,7 +20,7 @@ from telefabric.store.file.audit import audit
 from telefabric_workers.connection import connect
 from telefabric_workers.demo import cartpole, frozenlake
 from telefabric_workers.demo.client import Client
-from telefabric_workers.demo.result import WINDOW_EPISODES
+from telefabric_workers.demo.training import WINDOW_EPISODES
 
 if TYPE_CHECKING:
     from telefabric_workers.worker import Worker

@@ -15,6 +15,7 @@ from telefabric.errors import EnvironmentProblem
 from telefabric.log.limit import Pace, library_logger
 from telefabric.ring import Hud, Name, RingWriter, TileHud
 from telefabric.ring.pixels import picture_of
+from telefabric.wire.control import StreamInfo
 from telefabric_workers.frames.moment import Moment, Shot
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ log = library_logger("telefabric.worker.frames")
 
 
 class FastLane:
-    """The rings of one worker, made as agents come. `name` is that of the worker's own agent."""
+    """The rings of one worker, made as agents come."""
 
-    def __init__(self, name: Name, fps_max: int) -> None:
-        self._name = name
+    def __init__(self, info: StreamInfo, fps_max: int) -> None:
+        self._info = info
         self._fps_max = fps_max
         self._grids: dict[str, Grid | None] = {}
         """Agent → grid; None if its ring cannot be made, which was logged."""
@@ -50,7 +51,7 @@ class FastLane:
         if agent_id not in self._grids:
             self._grids[agent_id] = None
             try:
-                writer = RingWriter(msgspec.structs.replace(self._name, agent_id=agent_id), fps_max=1e9)
+                writer = RingWriter(Name(self._info.run_id, agent_id, self._info.worker_id), fps_max=1e9)
                 self._grids[agent_id] = Grid(writer, Pace(self._fps_max))
             except EnvironmentProblem as error:
                 log.warning("fastlane.off: %s", error)

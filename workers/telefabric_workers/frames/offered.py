@@ -11,27 +11,25 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from telefabric.wire.control import StreamInfo
 from telefabric_workers.environment import FrameSettings
 from telefabric_workers.frames.moment import Moment, Shot, Sink
 from telefabric_workers.problems import Problem
 from telefabric_workers.repair import hud_numbers
 
 if TYPE_CHECKING:
-    from telefabric.ring import Name
     from telefabric.uplink import LinkedStream
 
 
 class Frames:
     """All sinks of one worker. Any thread; a picture is rendered outside the lock."""
 
-    def __init__(self, settings: FrameSettings, name: Name, linked: LinkedStream | None) -> None:
+    def __init__(self, settings: FrameSettings, info: StreamInfo, linked: LinkedStream | None) -> None:
         self._episodes: dict[tuple[str, int], RunningEpisode] = {}
         self._lock = threading.RLock()  # a signal handler may offer a frame while its thread holds it
         self._shown = settings.tiles if settings.video == "grid" else int(settings.video == "single")
         """Environments of an agent."""
-        self._sinks: list[Sink] = []
-        if self._shown:
-            self._sinks = _sinks(settings, name, linked)
+        self._sinks = _sinks(settings, info, linked) if self._shown else []
 
     def offer(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
         """A picture, or a callable that renders it when it will be used; the values that could not be shown with it.
@@ -66,11 +64,11 @@ class Frames:
             sink.close()
 
 
-def _sinks(settings: FrameSettings, name: Name, linked: LinkedStream | None) -> list[Sink]:
+def _sinks(settings: FrameSettings, info: StreamInfo, linked: LinkedStream | None) -> list[Sink]:
     from telefabric_workers.frames.fastlane import FastLane  # with the ring and JPEG, not needed to import a worker
     from telefabric_workers.frames.network import NetworkFrames
 
-    lane = FastLane(name, settings.fps_max)
+    lane = FastLane(info, settings.fps_max)
     return [lane] if linked is None else [lane, NetworkFrames(linked, settings.network_fps, settings.jpeg_quality)]
 
 
