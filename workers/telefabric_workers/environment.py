@@ -107,6 +107,4 @@ def default_worker_id() -> str:
 
 
 def hostname() -> str:
-    import socket  # not needed to import a worker
-
-    return socket.gethostname()
+    return os.uname().nodename

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Literal, NamedTuple, Self, get_args
 
 import msgspec
@@ -204,9 +203,7 @@ class Lifetime(Emitter):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.close(*ending_of(error))
 
     def __reduce__(self) -> tuple[Callable[..., Lifetime], tuple[type[Lifetime], Terms, bytes, bool]]:
@@ -217,11 +214,10 @@ class Lifetime(Emitter):
         terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
         return _inherit, (type(self), terms, self.stream_id, self.closed)
 
-    def __copy__(self) -> Self:
+    def __deepcopy__(self, memo: object = None) -> Self:
         return self
 
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
+    __copy__ = __deepcopy__
 
     def _after_fork(self) -> None:
         """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""

@@ -186,8 +186,9 @@ class Spooled(Outbox):
         deadline = time.monotonic() + timeout_s
         self._linked.hurry = True
         try:
-            while not self._is_stored(target) and time.monotonic() < deadline and self._still_sends:
-                time.sleep(0.005)
+            while not self._is_stored(target) and time.monotonic() < deadline:
+                if not self._link.alive or self._linked.done.wait(0.005):
+                    break
         finally:
             self._linked.hurry = False
         return self._is_stored(target) and not self.dropped_events
@@ -207,10 +208,6 @@ class Spooled(Outbox):
         if self._helpers:
             orphans.hurry()
         return self._helpers
-
-    @property
-    def _still_sends(self) -> bool:
-        return self._link.alive and not self._linked.done.is_set()
 
     def close(self, flush_s: float) -> bool:
         """Raises nothing of its own: what is not stored in time stays in the spool, and one warning says so; also when

@@ -71,23 +71,17 @@ class Program:
         sys.exit = self._remembering(sys.exit)
         quitter = type(getattr(__import__("builtins"), "exit", None))
         if quitter.__module__ == "_sitebuiltins":
-            quitter.__call__ = self._remembering_method(quitter.__call__)  # type: ignore[method-assign]
+            quitter.__call__ = self._remembering(quitter.__call__, own=1)  # type: ignore[method-assign]
 
-    def _remembering(self, leave: Callable[..., Any]) -> Callable[..., Any]:
+    def _remembering(self, leave: Callable[..., Any], own: int = 0) -> Callable[..., Any]:
+        """`own`: how many arguments stand before the status."""
+
         @functools.wraps(leave)
-        def exit_(status: Any = None, /) -> Any:
-            self._status[:] = [status]
-            return leave(status)
+        def exit_(*given: Any, **named: Any) -> Any:
+            self._status[:] = (*given[own:], *named.values(), None)[:1]
+            return leave(*given, **named)
 
         return exit_
-
-    def _remembering_method(self, leave: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(leave)
-        def call(quitter: Any, code: Any = None) -> Any:
-            self._status[:] = [code]
-            return leave(quitter, code)
-
-        return call
 
     def ending(self, error_before: int) -> Ending:
         """At the interpreter's exit, or at that of a child of multiprocessing: how the program ends.

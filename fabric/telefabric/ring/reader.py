@@ -284,11 +284,9 @@ class RingReader:
         head = segment.words[_HEAD]
         if before is None:
             self.read_to = self.start = max(head - 1, base)  # a late reader sees the newest at once
-        elif _owner_of(before) == _owner_of(segment) and base >= self.read_to:  # its frames are numbered on
-            self.counters.skipped += base - self.read_to
-            self.read_to = base
         else:
-            self.counters.skipped += self.newest - self.read_to
+            numbered_on = _owner_of(before) == _owner_of(segment) and base >= self.read_to
+            self.counters.skipped += (base if numbered_on else self.newest) - self.read_to
             self.read_to = base
         if before is not None:
             before.close()

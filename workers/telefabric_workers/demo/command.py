@@ -69,14 +69,13 @@ def demo(
     with Services(Address("127.0.0.1", 0), folder, log_level="warning") as services:
         metadata = {"game_id": TASKS[task].GAME_ID, "seed": seed}
         worker = connect(services.address.url, metadata=metadata, spool=folder / "spool", exit_flush_s=_FLUSH_S)
-        client = None if headless else Client(services.address, folder / "demo.png")
+        client = Client(services.address, folder / "demo.png")
         with worker:
-            if client is not None:
+            if not headless:
                 client.open()
-            on_screen = client is not None and client.on_screen
-            score = _train(worker, task, episodes, seed, rate or (_SEEN_RATE if on_screen else None))
+            score = _train(worker, task, episodes, seed, rate or (_SEEN_RATE if client.on_screen else None))
         took_s = time.monotonic() - started_s
-        screenshot = client.close(keep=keep) if client is not None else None
+        screenshot = client.close(keep=keep)
     found = audit(services.file, worker.stream_id, worker.emitted)
     report = {
         "emitted": found.emitted,

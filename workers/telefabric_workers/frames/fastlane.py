@@ -34,10 +34,12 @@ class FastLane:
         """Agent → grid; None if its ring cannot be made, which was logged."""
 
     def wants(self, moment: Moment, rendered: bool) -> bool:
+        """A frame of this step now; `rendered`: the caller has drawn it already."""
         grid = self._grid(moment.agent_id)
         return grid is not None and grid.wants(moment.env_index, rendered)
 
     def take(self, shot: Shot, picture: Any) -> None:
+        """Raises `ValueError` if it is not a picture, and `ImportError` if a package is missing."""
         grid = self._grid(shot.moment.agent_id)
         if grid is not None:
             grid.take(shot, picture)
