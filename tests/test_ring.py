@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -488,6 +490,25 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
         EnvironmentProblem, match=r"no frame ring can be made in .*: Not a directory: name another folder"
     ):
         RingWriter(NAME, base=tmp_path / "file")
+
+
+@pytest.mark.parametrize("part", ["manifest", "bell"])
+def test_a_writer_that_cannot_be_made_leaves_its_folder_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, part: str
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as broken:
+        if part == "manifest":
+            broken.setattr(places, "write_manifest", refuse)
+        else:
+            broken.setattr(socket, "socket", refuse)
+        with pytest.raises(EnvironmentProblem, match="Too many open files"):
+            RingWriter(NAME, base=tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert write().folder.name == next(places.folder_names(NAME))
 
 
 def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:

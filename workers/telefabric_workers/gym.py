@@ -150,7 +150,7 @@ class VectorTelemetryWrapper(Labels, VectorWrapper):
         mode = self._autoreset or Autoreset.NEXT_STEP
         self._recorders = [
             EpisodeRecorder(self._recording, index, agent, EpisodeTracker(mode))
-            for index, agent in enumerate(agents or [None] * env.num_envs)
+            for index, agent in enumerate([None] * env.num_envs if agents is None else agents)
         ]
         self._reset_keys: set[Any] = set()
         """The infos of resets."""

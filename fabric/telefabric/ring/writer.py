@@ -62,8 +62,6 @@ class RingWriter:
         if not 2 <= slots <= limits.RING_SLOTS_MAX:
             raise UsageError(f"a ring of {slots} slots: from 2 to {limits.RING_SLOTS_MAX} work")
         self.name = name
-        self._lock: FileLock | None
-        self.folder, self._lock = _take_folder(name, base)
         self._slots, self._fps_max = slots, fps_max
         self._features = layout.FEATURE_CHECKSUM if checksum else 0
         self._pace = Pace(fps_max)
@@ -71,7 +69,6 @@ class RingWriter:
         self._segment: RingFile | None = None
         self._head = 0
         self._rate_limited = self._left_out = self._generations = 0
-        self._ringer = Ringer(self.folder)
         self._guard = threading.Lock()
         """Between a frame and the heartbeat, which may have to make a new file."""
         self._at: Callable[[str], None] | None = None
@@ -79,7 +76,14 @@ class RingWriter:
         self.closed = False
         self._told = time.monotonic(), 0
         """When the counters were last written, and the number of frames by then."""
-        self._tell_where(0, 0)
+        with contextlib.ExitStack() as undo:  # one that cannot be made leaves the folder to the next
+            self.folder, lock = _take_folder(name, base)
+            undo.callback(lock.release)
+            self._lock: FileLock | None = lock
+            self._ringer = _ringer(self.folder)
+            undo.callback(self._ringer.close)
+            self._tell_where(0, 0)
+            undo.pop_all()
         _keeper.add(self)
 
     @property
@@ -299,12 +303,17 @@ def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:
         try:
             lock = FileLock.take(folder / places.LOCK)
         except OSError as error:
-            raise EnvironmentProblem(
-                f"no frame ring can be made in {folder}: {error.strerror}: name another folder with TELEFABRIC_RING"
-            ) from None
+            raise places.no_ring(folder, error) from None
         if lock is not None:
             return folder, lock
     raise EnvironmentProblem(f"too many writers of frames for agent {name.agent_id} of run {name.run_id}")
+
+
+def _ringer(folder: Path) -> Ringer:
+    try:
+        return Ringer(folder)
+    except OSError as error:
+        raise places.no_ring(folder, error) from None
 
 
 class _Keeper:

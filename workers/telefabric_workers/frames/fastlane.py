@@ -51,12 +51,12 @@ class FastLane:
 
     def _grid(self, agent_id: str) -> Grid | None:
         if agent_id not in self._grids:
-            self._grids[agent_id] = None
             try:
                 writer = RingWriter(Name(self._info.run_id, agent_id, self._info.worker_id), fps_max=1e9)
                 self._grids[agent_id] = Grid(writer, Pace(self._fps_max))
             except EnvironmentProblem as error:
                 log.warning("fastlane.off: %s", error)
+                self._grids[agent_id] = None
         return self._grids[agent_id]
 
 
