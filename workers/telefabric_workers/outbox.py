@@ -61,14 +61,9 @@ class Outbox:
         return self.head
 
     @property
-    def complete(self) -> bool:
-        """Everything is stored that is for this process to store; also after `close`."""
-        return True
-
-    @property
     def stored_all(self) -> bool:
-        """Every event that was emitted is stored: none waits, and none was dropped."""
-        return self.complete and not self.dropped_events
+        """Every event that was emitted is stored: none waits, and none was dropped. Also after `close`."""
+        return True
 
     @property
     def dropped_events(self) -> int:
@@ -158,8 +153,9 @@ class Spooled(Outbox):
         return self.spool.acked
 
     @property
-    def complete(self) -> bool:
-        return self._disowned or (self.spool.complete and not self._helpers)
+    def stored_all(self) -> bool:
+        complete = self._disowned or (self.spool.complete and not self._helpers)
+        return complete and not self.dropped_events
 
     @property
     def dropped_events(self) -> int:

@@ -25,7 +25,6 @@ from telefabric.ring.bell import SUPPORTED, Bell
 from telefabric.ring.fence import fence
 from telefabric.ring.hud import Hud
 from telefabric.ring.layout import Descriptor, State
-from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import PixelFormat
 from telefabric.ring.ring_file import RingFile
 
@@ -154,7 +153,7 @@ class RingReader:
         now_ns = time.monotonic_ns()
         silent_ns = now_ns - segment.words[_HEARTBEAT]
         if now_ns - self._asked_ns >= _LOOK_NS:
-            self._asked_ns, self._alive = now_ns, _owner_of(segment).alive()
+            self._asked_ns, self._alive = now_ns, segment.block.owner.alive()
         if self._alive is False or (self._alive is None and silent_ns > limits.RING_DEAD_S * NS):
             return "died"
         if segment.words[_HEAD] != self._seen:
@@ -285,7 +284,7 @@ class RingReader:
         if before is None:
             self.read_to = self.start = max(head - 1, base)  # a late reader sees the newest at once
         else:
-            numbered_on = _owner_of(before) == _owner_of(segment) and base >= self.read_to
+            numbered_on = before.block.owner == segment.block.owner and base >= self.read_to
             self.counters.skipped += (base if numbered_on else self.newest) - self.read_to
             self.read_to = base
         if before is not None:
@@ -295,8 +294,3 @@ class RingReader:
         self._moved_ns, self._seen = time.monotonic_ns(), head
         self.counters.generations += 1
         log.debug("fastlane.attached: %s", segment.path)
-
-
-def _owner_of(segment: RingFile) -> Owner:
-    block = segment.block
-    return Owner(block.pid, block.start_ticks, block.pid_namespace, block.boot)

@@ -187,7 +187,7 @@ class RingWriter:
         stride = layout.stride_of(capacity)
         block = layout.Superblock(
             self._features, self._slots, stride, capacity, layout.PAGE + self._slots * stride,
-            int.from_bytes(os.urandom(8), "little"), self._head, *self._owner, time.time_ns(),
+            int.from_bytes(os.urandom(8), "little"), self._head, self._owner, time.time_ns(),
         )  # fmt: skip
         segment = RingFile.create(self.folder, block)
         words = segment.words
