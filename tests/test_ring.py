@@ -554,6 +554,49 @@ def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(
     late.close()
 
 
+WRITER = """
+import sys, numpy, pathlib
+from telefabric.ring import Hud, Name, RingWriter
+writer = RingWriter(Name("run", "agent", "worker"), base=pathlib.Path(sys.argv[1]))
+writer.publish(numpy.zeros((2, 2, 3), numpy.uint8), Hud())
+print(writer.folder.name, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_that_another_writer_has_by_now_is_left_to_it(tmp_path: Path, write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with writer._guard:  # no heartbeat in between
+        shutil.rmtree(writer.folder)
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == writer.folder.name
+    with other:
+        writer.beat()
+        show(writer, 2)
+        (found,) = discover(tmp_path)
+        assert found.manifest.pid == other.pid
+        other.communicate("")
+    writer.beat()
+    (found,) = discover(tmp_path)
+    assert found.manifest.pid == os.getpid(), "it is nobody's again"
+
+
+def test_a_file_whose_manifest_cannot_be_written_leaves_no_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = write()
+    with monkeypatch.context() as full:
+        full.setattr(places, "write_manifest", refuse)
+        assert not writer.publish(np.zeros((2, 2, 3), np.uint8), Hud())
+    assert not list(writer.folder.glob("ring.*"))
+    assert writer.counters.generations == 0
+    show(writer, 1)
+
+
 @pytest.mark.parametrize("size", [0, 100, layout.PAGE, layout.PAGE + 9_000])
 def test_a_file_that_is_cut_off_under_its_reader_is_no_signal(write: Write, size: int) -> None:
     writer = write()

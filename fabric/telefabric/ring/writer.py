@@ -194,12 +194,13 @@ class RingWriter:
         words[_HEAD] = words[_INTENT] = self._head
         words[_HEARTBEAT] = time.monotonic_ns()
         words[_STATE] = State.LIVE
-        self._generations += 1
         try:
             self._tell_where(block.generation, capacity)
         except EnvironmentProblem:
             segment.close()
+            segment.path.unlink(missing_ok=True)
             raise
+        self._generations += 1
         if self._segment is not None:  # whose readers hear where to go on
             self._segment.words[_STATE] = State.SUPERSEDED
             self._segment.close()
@@ -229,13 +230,13 @@ class RingWriter:
             segment.words[_HEARTBEAT] = time.monotonic_ns()
             for place, value in enumerate(self.counters):
                 segment.words[_COUNTERS + place] = value
-            self._tell_stats()
             if not segment.linked():
                 log.warning(
                     "fastlane.unlinked: %s was removed; a new one is made (systemd removes it at the end of a login: "
                     "loginctl enable-linger)", segment.path,
                 )  # fmt: skip
                 self._make_again(segment.block.capacity)
+            self._tell_stats()
 
     def _make_again(self, capacity: int) -> None:
         try:
@@ -246,18 +247,17 @@ class RingWriter:
             log.warning("fastlane.no_room: %s", error)
 
     def _hold(self) -> None:
-        """The lock again, when its file went with the rest: without it the folder would be anybody's."""
-        path = self.folder / places.LOCK
-        if path.exists():
-            return
+        """The lock again, whose file may have gone with the rest: without it the folder is another writer's."""
         if self._lock is not None:
             self._lock.release()
-        self._lock = FileLock.take(path)
+        self._lock = FileLock.take(self.folder / places.LOCK)
         if self._lock is None:
             raise EnvironmentProblem(f"{self.folder} was removed, and another writer has it by now")
 
     def _tell_stats(self) -> None:
         """Write the counters beside the ring. A folder that is gone is noticed by the check of the ring's file."""
+        if self._lock is None:  # the folder is another writer's by now
+            return
         now_s, (before_s, before) = time.monotonic(), self._told
         self._told = now_s, self._head
         rate = (self._head - before) / (now_s - before_s) if now_s > before_s else 0.0
