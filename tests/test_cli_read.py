@@ -501,8 +501,8 @@ def test_tail_waits_for_a_broker_that_went_away_and_says_so_once(
 ) -> None:
     monkeypatch.setattr(read, "_RETRY_S", 0.0)
     with Absent(small, 3) as reader:
-        assert [event.id for event in read.next_page(reader, 10, None, (), None, patient=True).rows] == [11, 12]
+        assert [event.id for event in read.next_page(reader, 10, read.Wanted(), patient=True).rows] == [11, 12]
         assert capsys.readouterr().err == "telefabric: nobody answers at tcp://host:7750 (waiting for it)\n"
         reader.left = 1
         with pytest.raises(Unreachable):
-            read.next_page(reader, 10, None, (), None, patient=False)
+            read.next_page(reader, 10, read.Wanted(), patient=False)
