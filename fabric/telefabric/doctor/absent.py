@@ -12,10 +12,9 @@ STORE = "store"
 
 def remedy(address: Address, absent: Iterable[str], store: str = "") -> str:
     """The remedies for all of them; `store` is the remedy for a store that runs and does not answer."""
-    return "; ".join(_remedy(address, name, store) for name in absent)
-
-
-def _remedy(address: Address, name: str, store: str) -> str:
-    if name == STORE:
-        return store or f"telefabric store --connect {address.url}"
-    return f"start the program that subscribes as {name}, or leave {name} out of the broker's --required"
+    start = store or f"telefabric store --connect {address.url}"
+    return "; ".join(
+        start if name == STORE
+        else f"start the program that subscribes as {name}, or leave {name} out of the broker's --required"
+        for name in absent
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -30,20 +31,9 @@ def say(check: str, what: str, /, **values: Any) -> Finding:
     return Finding(check, state, *(text.format(**values) for text in texts))
 
 
-def process_of(who: str) -> str:
-    """The number in "process 12, name", which is how looks name a process; empty when it is not known."""
-    number = who.removeprefix("process ").partition(",")[0]
-    return number if number.isdigit() else ""
-
-
 def numbers(text: str) -> tuple[int, ...]:
     """The leading numbers of a version."""
-    found: list[int] = []
-    for part in text.split("."):
-        if not part.isdigit():
-            break
-        found.append(int(part))
-    return tuple(found)
+    return tuple(map(int, takewhile(str.isdigit, text.split("."))))
 
 
 def dotted(parts: Iterable[int]) -> str:

@@ -1,10 +1,11 @@
-"""Verdicts on streams and refusals, by the broker's status. No input or output.
+"""Streams and refusals, by the broker's status. No input or output.
 
 The names in a status are not part of the protocol: what a broker of another version does not tell is not judged.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,40 +13,9 @@ from telefabric.address import Address
 from telefabric.broker.core.hops import Hop
 from telefabric.broker.core.status import BROKER, LIVE, WORKER
 from telefabric.doctor.absent import remedy
-from telefabric.doctor.checks.service import CLOCK_OFF_S, ROUND_TRIP_SLOW_S
-from telefabric.doctor.finding import Finding, counted, say
+from telefabric.doctor.finding import SAYINGS, Finding, counted, say
+from telefabric.doctor.service import CLOCK_OFF_S, ROUND_TRIP_SLOW_S
 
-_UPDATE = "pip install -U telefabric, on workers and broker alike"
-_NETWORK = "telefabric doctor --connect {url}, on the workers' machines, looks at their way here"
-_DISK = "iostat -x 1, where the store runs, shows whether its disk is busy"
-_STRANGERS = "ss -tnp, on the broker's machine, shows who is connected"
-REFUSALS: dict[str, tuple[str, str]] = {
-    "damaged": ("a message failed its checksum, changed by a network, a proxy or a foreign program", _NETWORK),
-    "bad_control": ("a control message that is not of this version", _UPDATE),
-    "frames": ("a message of too many or too few frames, of a foreign program", _STRANGERS),
-    "beyond_head": ("a durable subscriber that says it stored what nobody emitted", "Correct or stop that program"),
-    "bad_body": ("a batch that does not hold what its header says", _UPDATE),
-    "inconsistent": ("a batch header that contradicts itself", _UPDATE),
-    "too_short": ("a message shorter than any batch, of a foreign program", _STRANGERS),
-    "not_ours": ("a message of a foreign program", _STRANGERS),
-    "bad_topic": ("a topic that no worker uses, of a foreign program", _STRANGERS),
-    "bad_live": ("a live batch of too many or too few frames, of a foreign program", _STRANGERS),
-    "not_live": ("a durable batch on the live socket, of a worker of another version", _UPDATE),
-    "bad_subscription": ("a subscription that cannot be read, of a foreign program", _STRANGERS),
-    "too_large": ("a message over the size limit", _UPDATE),
-    "version": ("a batch of another wire version", _UPDATE),
-    "protocol": ("a worker or a store of another protocol", _UPDATE),
-    "unexpected_control": ("a message that only a broker sends", _STRANGERS),
-    "over_credit": ("a batch beyond what its worker may have in flight, which is sent again", _UPDATE),
-    "lane_full": ("a batch for which there was no room while a store was behind, which is sent again", _DISK),
-    "second_durable": ("a second store beside the one that is attached", "Stop one of the two stores"),
-    "too_many_durables": ("a durable subscriber beyond the limit", "Stop one of the subscribers"),
-    "status_too_often": ("a peer that asks for the status again and again", _STRANGERS),
-    "status_unread": ("a peer that asks for the status and does not read it", _STRANGERS),
-    "tap_full": ("a topic beyond those that the tap serves", "Close listeners of the tap that are not needed"),
-    "control_full": ("an answer to a peer that does not read it", _STRANGERS),
-}
-"""Why a broker drops a message, what that means, and what to type."""
 USUAL: dict[str, str] = {
     "stale": "batches of before a restart or a rewind",
     "repeated": "batches that came twice",
@@ -118,23 +88,22 @@ def _trip_ms(stream: Mapping[str, Any]) -> float:
 
 def judge_refusals(address: Address, status: Mapping[str, Any]) -> list[Finding]:
     """A row for each reason that is not usual, and one for all that are."""
-    counts: dict[str, int] = {}
-    for name in ("dropped", "live_dropped"):
-        for reason, count in status.get(name, {}).items():
-            counts[reason] = counts.get(reason, 0) + count
+    counts = Counter(status.get("dropped", {}))
+    counts.update(status.get("live_dropped", {}))
     last = {one["reason"]: one for one in reversed(status.get("mistakes", ()))}
-    found = [_refused(address, reason, count, last) for reason, count in counts.items() if reason not in USUAL]
+    found = [
+        _refused(address, reason, count, last.get(reason)) for reason, count in counts.items() if reason not in USUAL
+    ]
     usual = [f"{count} {USUAL[reason]}" for reason, count in counts.items() if reason in USUAL]
     if usual:
         found.append(say("refusals", "usual", usual=", ".join(usual)))
     return found or [say("refusals", "none")]
 
 
-def _refused(address: Address, reason: str, count: int, last: Mapping[str, Mapping[str, Any]]) -> Finding:
-    meaning, remedy = REFUSALS.get(reason, (f"a message, as {reason!r}", _UPDATE))
+def _refused(address: Address, reason: str, count: int, last: Mapping[str, Any] | None) -> Finding:
+    what = reason if reason in SAYINGS["refused"] else "other"
     times = "once" if count == 1 else f"{count} times"
-    told, todo = _last(last.get(reason)), remedy.format(url=address.url)
-    found = say("refusals", "some", times=times, meaning=meaning, last=told, remedy=todo)
+    found = say("refused", what, address=address, reason=reason, times=times, last=_last(last))
     return found._replace(check=f"refusals: {reason}")
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on the program that answers at the address. No input or output."""
+"""The program that answers at the address."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from typing import Any, NamedTuple
 
 from telefabric import __version__
 from telefabric.address import DEFAULT, Address
-from telefabric.doctor.checks.ports import PORTS, Answer, PortSeen, tunnel
-from telefabric.doctor.finding import Finding, counted, numbers, process_of, say
+from telefabric.doctor.finding import Finding, counted, numbers, say
+from telefabric.doctor.machine import look_at_port_range
+from telefabric.doctor.ports import PORTS, Answer, NameSeen, PortSeen, free_base, look_at_port, ports_taken, tunnel
+from telefabric.doctor.processes import number_of
+from telefabric.errors import Foreign, Unreachable
+from telefabric.peer.status_request import ask_status
 from telefabric.wire import control
+
+ASK_S = 1.5
 
 
 class BrokerSeen(NamedTuple):
     """The kind of program that answered at the address."""
 
-    status: dict[str, Any] | None
-    endpoints: control.Endpoints | None = None
+    reply: control.StatusReply | None
+    """A broker's."""
     port: PortSeen | None = None
     """The broker's own port; None when its host has no address."""
     foreign: str = ""
@@ -27,11 +33,31 @@ class BrokerSeen(NamedTuple):
     """A port of this machine for a broker, free with those above it, and none that the system gives away."""
 
 
+def look_at_broker(address: Address, name: NameSeen) -> BrokerSeen:
+    """Find out which program is there. Takes five seconds at most."""
+    if not name.addresses:
+        return BrokerSeen(None)
+    port = look_at_port(name.addresses[0], address.port)
+    foreign = ""
+    if port.answer is Answer.ZEROMQ:
+        try:
+            reply = ask_status(address, ASK_S)
+        except Foreign as error:
+            foreign = str(error.__context__ or error)
+        except Unreachable:
+            pass  # the verdict says so: it speaks ZeroMQ, and no more
+        else:
+            return BrokerSeen(reply, port)
+    taken = ports_taken(address)
+    free = None if taken is None else free_base(address.port, look_at_port_range())
+    return BrokerSeen(None, port, foreign, taken, free)
+
+
 def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
     """None when the name could not even be resolved."""
-    if seen.status is not None:
-        streams = counted(len(seen.status.get("streams", ())), "stream")
-        live = counted(len(seen.status.get("live", ())), "live subscriber")
+    if seen.reply is not None:
+        streams = counted(len(seen.reply.status.get("streams", ())), "stream")
+        live = counted(len(seen.reply.status.get("live", ())), "live subscriber")
         return say("broker", "fine", protocol=control.PROTOCOL, address=address, streams=streams, live=live)
     if seen.port is None:
         return None
@@ -48,7 +74,7 @@ def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> Finding:
     elif port.answer in (Answer.SILENT, Answer.STRANGER) and seen.taken is not None:
         what += " here"
     who = (seen.taken or {}).get(address.port, "")
-    number = process_of(who)
+    number = number_of(who)
     forward = tunnel(address, address.port, (address.port + place for place in PORTS if place))
     return say(
         "broker", what, address=address, detail=port.detail, foreign=seen.foreign, default=DEFAULT,
