@@ -86,37 +86,32 @@ def _run() -> None:
             sys.stdout.flush()  # otherwise the interpreter does, and prints a traceback
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except _NoCommand as error:
-        _complain(error.format_message())
-        sys.exit(error.exit_code)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "telefabric"
-        _complain(f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help")
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        _complain(f"telefabric: {error.format_message()}")
-        sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
-    except PartFailed as error:
+    except (click.ClickException, TelefabricError) as error:
+        if sentence := _sentence(error):
+            click.echo(sentence, err=True)
         sys.exit(error.exit_code)
-    except TelefabricError as error:
-        _complain(f"telefabric: {error}")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader has enough and is gone
-        forget_output()
-        sys.exit(TelefabricError.exit_code)
     except OSError as error:
         why = why_unwritable(error)
-        if not why:
+        if not why and not isinstance(error, BrokenPipeError):  # whose reader has enough and is gone
             raise
         forget_output()
-        _complain(f"telefabric: the output cannot be written: {why}: send it elsewhere")
+        if why:
+            click.echo(f"telefabric: the output cannot be written: {why}: send it elsewhere", err=True)
         sys.exit(TelefabricError.exit_code)
 
 
-def _complain(sentence: str) -> None:
-    click.echo(sentence, err=True)
+def _sentence(error: click.ClickException | TelefabricError) -> str:
+    """What is printed of an error; empty when it has been printed already."""
+    if isinstance(error, _NoCommand):
+        return str(error.format_message())
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "telefabric"
+        return f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help"
+    if isinstance(error, click.ClickException):
+        return f"telefabric: {error.format_message()}"
+    return "" if isinstance(error, PartFailed) else f"telefabric: {error}"
 
 
 def _without_hidden(error: click.UsageError) -> click.UsageError:

@@ -37,7 +37,7 @@ def list_rings(ring: str | None, as_json: bool) -> None:
     Example:
       telefabric ring list --json
     """
-    rows = [_row(info) for info in discover(_folder(ring))]
+    rows = [_row(info) for info in discover(resolve("ring", ring).value)]
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -61,7 +61,7 @@ def gc(ring: str | None, grace_s: float, as_json: bool) -> None:
     Example:
       telefabric ring gc --grace 0
     """
-    cleared = collect_garbage(_folder(ring), grace_s=grace_s)
+    cleared = collect_garbage(resolve("ring", ring).value, grace_s=grace_s)
     for folder, size in cleared:
         if as_json:
             click.echo(json.dumps({"folder": str(folder), "bytes": size}))
@@ -69,11 +69,6 @@ def gc(ring: str | None, grace_s: float, as_json: bool) -> None:
             click.echo(f"Removed {folder}, {size / 1e6:.1f} MB.")
     if not cleared and not as_json:
         click.echo("Nothing to remove.")
-
-
-def _folder(given: str | None) -> Path | None:
-    found: Path | None = resolve("ring", given).value
-    return found
 
 
 def _row(info: RingInfo) -> dict[str, Any]:
