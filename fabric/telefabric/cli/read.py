@@ -318,12 +318,11 @@ def human_line(stored: StoredEvent) -> bytes:
     """Time, run, agent, kind and the main values of the event; in colour on a terminal."""
     clock = datetime.fromtimestamp(stored.time_ns // 10**9 if 0 <= stored.time_ns < 10**19 else 0)
     moment = f"{clock:%H:%M:%S}.{stored.time_ns // 10**6 % 1000:03}"
-    plain = not sys.stdout.isatty()
-    kind = f"{stored.kind:<13}" if plain else click.style(f"{stored.kind:<13}", fg=_COLOURS.get(stored.kind))
-    run = clean(stored.run_id) if plain else click.style(clean(stored.run_id), fg="cyan")
-    return f"{moment} {run} {clean(stored.agent_id)} {kind} {clean(_essence(stored))}\n".encode(
-        sys.stdout.encoding, sys.stdout.errors or "strict"
-    )
+    run, kind = clean(stored.run_id), f"{stored.kind:<13}"
+    if sys.stdout.isatty():
+        run, kind = click.style(run, fg="cyan"), click.style(kind, fg=_COLOURS.get(stored.kind))
+    line = f"{moment} {run} {clean(stored.agent_id)} {kind} {clean(_essence(stored))}\n"
+    return line.encode(sys.stdout.encoding, sys.stdout.errors or "strict")
 
 
 def _essence(stored: StoredEvent) -> str:
@@ -348,13 +347,10 @@ def _words(event: AnyEvent) -> Iterator[str | None]:
         case events.EpisodeVoided():
             yield event.reason
         case events.Step():
-            yield f"step {event.step_index}"
-            yield f"reward {_number(event.reward)}"
-            yield f"action {_short(event.action)}"
+            yield f"step {event.step_index} reward {_number(event.reward)} action {_short(event.action)}"
             yield "terminated" * event.terminated + "truncated" * (event.truncated and not event.terminated)
         case events.Episode():
-            yield f"return {_number(event.total_reward)}"
-            yield f"length {event.length}"
+            yield f"return {_number(event.total_reward)} length {event.length}"
             yield event.end_reason
         case events.Metric():
             yield f"{event.name} {_number(event.value)}"
@@ -409,10 +405,16 @@ _array_decoder: Decoder[tuple[Any, tuple[int, ...], bytes]] = Decoder(tuple[Any,
 
 def json_line(stored: StoredEvent) -> bytes:
     """One event as a line of JSON. Never fails: a value that has no JSON form is written as bytes."""
+    row = {
+        "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
+        "stream_id": stored.stream_id.hex(), "seq": stored.seq,
+    }  # fmt: skip
+    if stored.id:
+        row = {"id": stored.id, **row}
     try:
-        text = _encode(json_object(stored))
+        text = _encode(row | _own_fields(stored) | row)  # where both have a field, the store's value counts
     except _NO_JSON:
-        text = _encode(_careful_object(stored))
+        text = _encode(row | _careful_fields(stored) | row)
     return text.encode() + b"\n"
 
 
@@ -425,48 +427,28 @@ def raw_line(stored: StoredEvent) -> bytes:
     return text.encode() + b"\n"
 
 
-def json_object(stored: StoredEvent) -> dict[str, Any]:
-    """The row's own fields and the event's. Raises the errors of decoding its values."""
-    found = _head(stored)
-    if stored.kind not in _FIELDS or stored.kind == "gap":
-        return _as_stored(found, stored)
-    items = _decoder.decode(stored.event)[2:]
-    return _name(found, _FIELDS[stored.kind], items)
+def _own_fields(stored: StoredEvent) -> dict[str, Any]:
+    """Of a gap and a quarantine the store's columns, else the event's fields. Raises the errors of decoding them."""
+    if stored.kind in _FIELDS and stored.kind != "gap":
+        return _named(stored.kind, _decoder.decode(stored.event)[2:])
+    found = {"last_seq": stored.last_seq, "reason": stored.reason, "time_ns": stored.time_ns}
+    return found | ({"detail": stored.detail, "event": stored.event} if stored.kind == QUARANTINE else {})
 
 
-def _careful_object(stored: StoredEvent) -> dict[str, Any]:
-    """The same, value by value: one without a JSON form stays as bytes, and the others are decoded."""
+def _careful_fields(stored: StoredEvent) -> dict[str, Any]:
+    """The event's fields, value by value: one without a JSON form stays as bytes, and the others are decoded."""
     try:
         items = _items.decode(stored.event)[2:]
     except msgspec.DecodeError as error:
-        return _head(stored) | _unreadable(stored.event, error)
-    return _name(_head(stored), _FIELDS[stored.kind], [_careful(item) for item in items])
+        return _unreadable(stored.event, error)
+    return _named(stored.kind, [_careful(item) for item in items])
 
 
-def _head(stored: StoredEvent) -> dict[str, Any]:
-    known = {"id": stored.id} if stored.id else {}
-    return {
-        **known, "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
-        "stream_id": stored.stream_id.hex(), "seq": stored.seq,
-    }  # fmt: skip
-
-
-def _as_stored(found: dict[str, Any], stored: StoredEvent) -> dict[str, Any]:
-    """A gap or a quarantine: the store's columns count, not the bytes of the event."""
-    found.update(last_seq=stored.last_seq, reason=stored.reason, time_ns=stored.time_ns)
-    if stored.kind == QUARANTINE:
-        found.update(detail=stored.detail, event=stored.event)
-    return found
-
-
-def _name(found: dict[str, Any], names: dict[str, Any], items: list[Any]) -> dict[str, Any]:
-    """`found` with the event's fields; where both have a field, the store's value counts."""
-    named = {**found, **names} if len(items) < len(names) else dict(found)
-    named.update(zip(names, items, strict=False))
-    if len(items) > len(names):  # of a newer version
-        named["unknown_fields"] = items[len(names) :]
-    named.update(found)
-    return named
+def _named(kind: str, items: list[Any]) -> dict[str, Any]:
+    names = _FIELDS[kind]
+    defaults = names if len(items) < len(names) else {}
+    newer = {"unknown_fields": items[len(names) :]} if len(items) > len(names) else {}
+    return defaults | dict(zip(names, items, strict=False)) | newer
 
 
 def _careful(raw: msgspec.Raw) -> Any:

@@ -36,7 +36,7 @@ _NICE = 5
 @setting("required")
 @setting("metrics")
 @logging_options
-@tied()
+@tied
 def broker(
     listen: str | None, streams_max: str | None, required: str | None, metrics: str | None, log_format: str | None,
     log_level: str | None, tied: bool,
@@ -77,7 +77,7 @@ def broker(
 @setting("group_readable")
 @setting("metrics")
 @logging_options
-@tied()
+@tied
 @click.pass_context
 def store(
     ctx: click.Context, connect: str | None, data: str | None, query: str | None, lost_after_s: str | None,
@@ -151,7 +151,7 @@ store.add_command(storefile.verify)
 @setting("data")
 @setting("metrics")
 @logging_options
-@tied()
+@tied
 def up(
     listen: str | None, data: str | None, metrics: str | None, log_format: str | None, log_level: str | None, tied: bool
 ) -> None:
