@@ -296,13 +296,15 @@ def test_the_live_path_by_its_tick_or_its_refusal() -> None:
 
 
 def test_clocks_and_round_trips_are_judged() -> None:
-    assert told(service.judge_clock(Clock(2_000_000, 1_000_000))).state == OK
-    assert "2.5 s behind" in told(service.judge_clock(Clock(2_500_000_000, 1_000_000))).sentence
-    assert "3.0 s ahead" in told(service.judge_clock(Clock(-3_000_000_000, 1_000_000))).sentence
-    assert told(service.judge_clock(Clock(1_500_000_000, 2_000_000_000))).state == OK, "a trip of 2 s hides 1.5 s"
-    assert told(service.judge_clock(None)).state == WARNING
-    assert told(service.judge_round_trip(LAB, Clock(0, 1_000_000))).state == OK
-    assert told(service.judge_round_trip(LAB, Clock(0, 400_000_000))).state == WARNING
+    def rows(offset_ns: int, round_trip_ns: int) -> list[Finding]:
+        return [told(row) for row in service.judge_clock(LAB, Clock(offset_ns, round_trip_ns))]
+
+    assert [row.state for row in rows(2_000_000, 1_000_000)] == [OK, OK]
+    assert "2.5 s behind" in rows(2_500_000_000, 1_000_000)[0].sentence
+    assert "3.0 s ahead" in rows(-3_000_000_000, 1_000_000)[0].sentence
+    assert rows(1_500_000_000, 2_000_000_000)[0].state == OK, "a round trip of 2 s does not tell 1.5 s"
+    assert [row.state for row in rows(0, 400_000_000)] == [OK, WARNING]
+    assert told(*service.judge_clock(LAB, None)).state == WARNING
 
 
 def stream(**changes: Any) -> dict[str, Any]:

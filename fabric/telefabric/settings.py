@@ -267,13 +267,12 @@ def resolve(
     if setting.variable in environ:
         return Resolved(_parse(setting, environ[setting.variable], setting.variable), "environment")
     file = load_file(environ) if file is None else file
-    if name in file:
-        if type(file[name]) not in (str, int, float):
-            raise UsageError(f"{name} in {FILE_NAME} is {file[name]!r} and should be a text in quotes or a number")
-        return Resolved(
-            _parse(setting, file[name], f"{name} in {FILE_NAME}", absolute(_file_path(environ)).parent), "file"
-        )
-    return Resolved(setting.default, "default")
+    if name not in file:
+        return Resolved(setting.default, "default")
+    if type(file[name]) not in (str, int, float):
+        raise UsageError(f"{name} in {FILE_NAME} is {file[name]!r} and should be a text in quotes or a number")
+    folder = absolute(_file_path(environ)).parent
+    return Resolved(_parse(setting, file[name], f"{name} in {FILE_NAME}", folder), "file")
 
 
 def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:

@@ -42,15 +42,9 @@ class LiveTail:
         self, address: Address, run: str | None, kinds: tuple[str, ...], agent: str | None, policy: QueuePolicy
     ) -> None:
         self._subscription = LiveSubscription(
-            address,
-            name="telefabric tail",
-            runs=None if run is None else [run],
-            kinds=kinds or None,
-            agents=None if agent is None else [agent],
-            pictures=None if "frame" in kinds else (),
-            policy=policy,
-        )
-        self._kinds = kinds
+            address, name="telefabric tail", policy=policy, runs=None if run is None else [run], kinds=kinds or None,
+            agents=None if agent is None else [agent], pictures=None if "frame" in kinds else (),
+        )  # fmt: skip
         self._streams: dict[str, tuple[str, str, str]] = {}
         self._held: list[LiveEvent] = []
         self._held_s = 0.0

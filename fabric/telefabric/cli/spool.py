@@ -12,7 +12,7 @@ import click
 
 from telefabric.address import Address
 from telefabric.cli.options import setting
-from telefabric.doctor.finding import counted
+from telefabric.doctor.finding import counted, few_of
 from telefabric.errors import EnvironmentProblem
 from telefabric.settings import resolve, spool_folder
 from telefabric.uplink.drain import Drain, DrainReport
@@ -66,10 +66,9 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
 
 def _unreadable(folders: list[str]) -> str:
     """A phrase with the remedy. The log has the fault of each folder."""
-    named, more = ", ".join(folders[:_NAMED_MAX]), len(folders) - _NAMED_MAX
     return (
-        f"{counted(len(folders), 'spool')} cannot be read: {named}"
-        f"{f' and {more} more' if more > 0 else ''}: correct the rights of such a folder, or move it away"
+        f"{counted(len(folders), 'spool')} cannot be read: {few_of(folders, _NAMED_MAX)}: "
+        "correct the rights of such a folder, or move it away"
     )
 
 

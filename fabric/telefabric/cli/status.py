@@ -6,6 +6,7 @@ import json
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import click
@@ -67,11 +68,15 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
         while watch:
             time.sleep(_WATCH_S)
             _print_json(address)
-    elif watch:
-        _watch(address)
-    else:
-        console = _console()
-        console.print(_look(address, console.width))
+        return
+    console = Console(markup=False, emoji=False)  # prints `[b]` and `:smile:` in a name unchanged
+    looks = _looks(address, console.width)
+    if watch and console.is_terminal:
+        with Live(next(looks), console=console, auto_refresh=False) as live:
+            for shown in looks:
+                live.update(shown, refresh=True)
+    for shown in looks if watch else islice(looks, 1):  # output that cannot be overwritten
+        console.print(shown)
 
 
 def _print_json(address: Address) -> None:
@@ -85,17 +90,6 @@ def _print_json(address: Address) -> None:
         for run in _runs(address, reply)
     ]
     click.echo(json.dumps({"broker": address.url, "instance": reply.instance.hex(), **found}))
-
-
-def _watch(address: Address) -> None:
-    console = _console()
-    looks = _looks(address, console.width)
-    if console.is_terminal:
-        with Live(next(looks), console=console, auto_refresh=False, screen=False) as live:
-            for shown in looks:
-                live.update(shown, refresh=True)
-    for shown in looks:  # output that cannot be overwritten: print each below the one before
-        console.print(shown)
 
 
 def _looks(address: Address, width: int) -> Iterator[RenderableType]:
@@ -128,11 +122,6 @@ def _runs(address: Address, reply: StatusReply) -> list[Run]:
 
 
 # -- for people --------------------------------------------------------------------------------------------------
-def _console() -> Console:
-    """A console that prints `[b]` and `:smile:` in a name unchanged."""
-    return Console(markup=False, emoji=False)
-
-
 def _shown(address: Address, found: dict[str, Any], width: int, runs: Sequence[Run] = ()) -> Group:
     """Sentences and tables, one below the other."""
     wide = width >= _WIDE

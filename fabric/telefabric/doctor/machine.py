@@ -102,14 +102,11 @@ def look_at_shm() -> int | None:
 
 def look_at_folder(path: Path) -> FolderSeen:
     path = path.absolute()
-    there = path
-    while not os.path.exists(there) and there != there.parent:
-        there = there.parent
-    error = ""
+    there = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
-        free = shutil.disk_usage(there).free
+        error, free = "", shutil.disk_usage(there).free
     except OSError as problem:
         error, free = problem.strerror or str(problem), 0
     return FolderSeen(path, error, free, file_system_of(there.resolve(), text_of("/proc/mounts")))

@@ -127,33 +127,32 @@ def judge_queries(address: Address, seen: QuerySeen | None) -> Finding:
 
 
 def judge_live(address: Address, seen: LiveSeen | None) -> Finding:
-    if seen is None:
-        seen = LiveSeen(None, granted=False)
-    if found := _PROTOCOLS.search(seen.refusal):
-        what = "newer" if int(found[1]) > control.PROTOCOL else "older"
-        return say("live path", what, theirs=found[1], ours=control.PROTOCOL)
-    if seen.refusal:
+    """`seen` is None when the broker did not even refuse."""
+    seen = seen or LiveSeen(None, granted=False)
+    protocols = _PROTOCOLS.search(seen.refusal)
+    theirs = int(protocols[1]) if protocols else 0
+    if protocols:
+        what = "newer" if theirs > control.PROTOCOL else "older"
+    elif seen.refusal:
         what = "refused"
     else:
         what = "fine" if seen.tick_s is not None else "no tick" if seen.granted else "not granted"
-    return say("live path", what, seen=seen, address=address, there=_there(address))
+    return say(
+        "live path", what, seen=seen, theirs=theirs, ours=control.PROTOCOL, address=address, there=_there(address)
+    )
 
 
-def judge_clock(seen: Clock | None) -> Finding:
-    """`seen` is None when the broker did not answer."""
+def judge_clock(address: Address, seen: Clock | None) -> list[Finding]:
+    """Clock and round trip. `seen` is None when the broker did not answer."""
     if seen is None:
-        return say("clock", "unknown")
+        return [say("clock", "unknown")]
     off_ns, way = abs(seen.offset_ns), "ahead of" if seen.offset_ns < 0 else "behind"
-    what = "off" if off_ns - seen.round_trip_ns / 2 > CLOCK_OFF_S * 1e9 else "fine"
-    return say("clock", what, off_s=off_ns / 1e9, off_ms=off_ns / 1e6, way=way)
-
-
-def judge_round_trip(address: Address, seen: Clock | None) -> Finding | None:
-    """None when it was not measured."""
-    if seen is None:
-        return None
-    what = "slow" if seen.round_trip_ns > ROUND_TRIP_SLOW_S * 1e9 else "fine"
-    return say("round trip", what, ms=seen.round_trip_ns / 1e6, address=address)
+    clock = "off" if off_ns - seen.round_trip_ns / 2 > CLOCK_OFF_S * 1e9 else "fine"
+    trip = "slow" if seen.round_trip_ns > ROUND_TRIP_SLOW_S * 1e9 else "fine"
+    return [
+        say("clock", clock, off_s=off_ns / 1e9, off_ms=off_ns / 1e6, way=way),
+        say("round trip", trip, ms=seen.round_trip_ns / 1e6, address=address),
+    ]
 
 
 def _there(address: Address) -> str:

@@ -13,7 +13,7 @@ from telefabric.address import Address
 from telefabric.broker.core.hops import Hop
 from telefabric.broker.core.status import BROKER, LIVE, WORKER
 from telefabric.doctor.absent import remedy
-from telefabric.doctor.finding import SAYINGS, Finding, counted, say
+from telefabric.doctor.finding import SAYINGS, Finding, counted, few_of, say
 from telefabric.doctor.service import CLOCK_OFF_S, ROUND_TRIP_SLOW_S
 
 USUAL: dict[str, str] = {
@@ -27,7 +27,6 @@ USUAL: dict[str, str] = {
     "nack_not_required": "complaints of subscribers that are not required",
 }
 """Refusals that restarts, rewinds and ended peers cause: nothing is lost by them."""
-_NAMED_MAX = 3
 
 
 def judge_streams(address: Address, status: Mapping[str, Any], holder: str = "") -> list[Finding]:
@@ -50,8 +49,8 @@ def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], tota
     what = hop if hop in (WORKER, BROKER) else "live" if any(row.path == LIVE for row in lacks) else "durable"
     return say(
         "streams", what, address=address, hop=hop, many=f"{len(found)} of {counted(total, 'stream')}",
-        names=_names([f"{one['run_id']}/{one['worker_id']}" for one in found]),
-        hosts=_names(sorted({one.get("host") or "its machine" for one in found})),
+        names=few_of([f"{one['run_id']}/{one['worker_id']}" for one in found]),
+        hosts=few_of(sorted({one.get("host") or "its machine" for one in found})),
         silent_s=max(one.get("silent_s", 0.0) for one in found),
         for_s=max((row.behind_s for row in lacks), default=0.0),
         events=counted(sum(row.behind for row in lacks), "event"),
@@ -112,8 +111,3 @@ def _last(mistake: Mapping[str, Any] | None) -> str:
     if mistake is None:
         return ""
     return f" The last was of {mistake['name'] or 'peer ' + mistake['peer']}: {mistake['message']}."
-
-
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED_MAX
-    return ", ".join(names[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
