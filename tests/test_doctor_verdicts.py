@@ -20,7 +20,7 @@ from telefabric.doctor.broker import BrokerSeen
 from telefabric.doctor.finding import OK, PROBLEM, SAYINGS, WARNING, Finding
 from telefabric.doctor.machine import FolderSeen
 from telefabric.doctor.ports import Answer, NameSeen, PortSeen
-from telefabric.doctor.service import LiveSeen, QuerySeen
+from telefabric.doctor.service import LiveSeen
 from telefabric.doctor.settings import SettingsSeen
 from telefabric.doctor.storefile import StoreOpenSeen
 from telefabric.peer.core.clock import Clock
@@ -273,8 +273,8 @@ def test_a_store_that_is_absent_has_no_queries_or_is_slow() -> None:
     assert both.remedy.startswith("kill -CONT 12 wakes the store; start the program that subscribes as returns")
     assert "3 events" in told(service.judge_quarantine(HERE, without)).sentence
     assert service.judge_quarantine(HERE, {"durable": [{"name": "store"}]}) is None
-    assert told(service.judge_queries(HERE, QuerySeen(0.002))).state == OK
-    assert told(service.judge_queries(HERE, QuerySeen(2.0))).state == WARNING
+    assert told(service.judge_queries(HERE, 0.002)).state == OK
+    assert told(service.judge_queries(HERE, 2.0)).state == WARNING
     assert told(service.judge_queries(HERE, None)).state == PROBLEM
 
 

@@ -61,39 +61,25 @@ def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
         return say("broker", "fine", protocol=control.PROTOCOL, address=address, streams=streams, live=live)
     if seen.port is None:
         return None
+    what, taken = seen.port.answer.value, seen.taken or {}
     if seen.port.answer is Answer.REFUSED and seen.taken is not None:
-        return _not_started(address, seen, seen.taken)
-    return _no_broker(address, seen, seen.port)
-
-
-def _no_broker(address: Address, seen: BrokerSeen, port: PortSeen) -> Finding:
-    """The verdict. The process that listens is known only on this machine."""
-    what = port.answer.value
-    if port.answer is Answer.ZEROMQ and seen.foreign:
+        what = "taken" if taken else "not started"
+    elif seen.port.answer is Answer.ZEROMQ and seen.foreign:
         what = "foreign"
-    elif port.answer in (Answer.SILENT, Answer.STRANGER) and seen.taken is not None:
+    elif seen.port.answer in (Answer.SILENT, Answer.STRANGER) and seen.taken is not None:
         what += " here"
-    who = (seen.taken or {}).get(address.port, "")
+    who = taken.get(address.port, "")
     number = number_of(who)
     forward = tunnel(address, address.port, (address.port + place for place in PORTS if place))
     return say(
-        "broker", what, address=address, detail=port.detail, foreign=seen.foreign, default=DEFAULT,
-        by=f" (listening there: {who})" if who else "", elsewhere=_elsewhere(seen),
+        "broker", what, address=address, last=address.port + max(PORTS), default=DEFAULT, detail=seen.port.detail,
+        foreign=seen.foreign, by=f" (listening there: {who})" if who else "",
+        taken=", ".join(f"{port} ({PORTS[port - address.port]}, by {owner})" for port, owner in taken.items()),
+        listen="" if address.url == DEFAULT else f" --listen {address.url}",
+        elsewhere=f"telefabric up --listen tcp://127.0.0.1:{seen.free or 'PORT'}",
         wake=f"kill -CONT {number} wakes a stopped one. " if number else "",
         start=f"A broker listens on its own machine only: start telefabric up there, and forward its ports: {forward}",
     )  # fmt: skip
-
-
-def _not_started(address: Address, seen: BrokerSeen, taken: Mapping[int, str]) -> Finding:
-    if not taken:
-        listen = "" if address.url == DEFAULT else f" --listen {address.url}"
-        return say("broker", "not started", address=address, last=address.port + max(PORTS), listen=listen)
-    told = ", ".join(f"{port} ({PORTS[port - address.port]}, by {who})" for port, who in taken.items())
-    return say("broker", "taken", address=address, taken=told, elsewhere=_elsewhere(seen))
-
-
-def _elsewhere(seen: BrokerSeen) -> str:
-    return f"telefabric up --listen tcp://127.0.0.1:{seen.free or 'PORT'}"
 
 
 def judge_version(status: Mapping[str, Any]) -> Finding:

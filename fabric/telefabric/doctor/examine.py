@@ -89,28 +89,26 @@ def about_service(address: Address, host: str, reply: StatusReply, holder: str) 
     """The findings on a broker that answers. `holder`: see `judge_store`."""
     deadline_s = time.monotonic() + _SERVICE_S
     status, named = reply.status, service.ports_named(address, reply.endpoints)
-    clock = begin(partial(service.look_at_clock, address))
-    live = begin(partial(service.look_at_live, address))
-    queries = begin(partial(service.look_at_queries, address)) if reply.endpoints.query else None
+    clock, live = begin(service.look_at_clock, address), begin(service.look_at_live, address)
+    queries = begin(service.look_at_queries, address) if reply.endpoints.query else None
     knocks = {
-        name: begin(partial(ports.look_at_port, host if one.host == address.host else one.host, one.port))
+        name: begin(ports.look_at_port, host if one.host == address.host else one.host, one.port)
         for name, one in named.items()
     }
     answers = {name: seen_by(deadline_s, knock) or PortSeen(Answer.SILENT) for name, knock in knocks.items()}
     silent = [one.port for name, one in named.items() if answers[name].answer is Answer.SILENT]
     owners = listeners(silent) if silent and ports.is_here(address) else {}
-    can_watch = "watch" in answers and answers["watch"].answer is Answer.ZEROMQ
-    can_ask = queries is not None and answers["queries"].answer is Answer.ZEROMQ
+    reached = {name for name, seen in answers.items() if seen.answer is Answer.ZEROMQ}
     clock_seen = seen_by(deadline_s, clock)
-    live_seen = seen_by(deadline_s if can_watch else time.monotonic() + _REFUSAL_S, live)
+    live_seen = seen_by(deadline_s if "watch" in reached else time.monotonic() + _REFUSAL_S, live)
     is_refused = live_seen is not None and live_seen.refusal
     return [
         broker.judge_version(status),
         ports.judge_ports(address, {name: one.port for name, one in named.items()}, answers, owners),
         service.judge_store(address, status, reply.endpoints, holder),
-        service.judge_queries(address, seen_by(deadline_s, queries)) if queries and can_ask else None,
+        service.judge_queries(address, seen_by(deadline_s, queries)) if queries and "queries" in reached else None,
         service.judge_quarantine(address, status),
-        service.judge_live(address, live_seen) if can_watch or is_refused else None,
+        service.judge_live(address, live_seen) if "watch" in reached or is_refused else None,
         *service.judge_clock(address, clock_seen),
         streams.judge_worker_clocks(status),
         *streams.judge_streams(address, status, holder),

@@ -120,7 +120,8 @@ def look_for_spools(root: Path) -> SpoolsSeen:
         return SpoolsSeen([], 0, str(error))
     for spool in candidates:
         try:
-            left += [_bytes(spool)] * _is_left(spool)
+            if _is_left(spool):
+                left.append(sum(entry.stat().st_blocks * 512 for entry in spool.iterdir()))
         except PermissionError:
             closed += 1
         except FileNotFoundError:  # its worker ended meanwhile, or somebody delivered it
@@ -136,10 +137,6 @@ def _is_left(spool: Path) -> bool:
         return False
     lock.release()
     return True
-
-
-def _bytes(folder: Path) -> int:
-    return sum(entry.stat().st_blocks * 512 for entry in folder.iterdir())
 
 
 def file_system_of(path: Path, mounts: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
@@ -29,12 +30,6 @@ QUERY_SLOW_S = 1.0
 _PROTOCOLS = re.compile(r"speaks protocol (\d+)")
 
 
-class QuerySeen(NamedTuple):
-    took_s: float | None
-    """None when no answer came."""
-    error: str = ""
-
-
 class LiveSeen(NamedTuple):
     """A live subscription to no run at all: the broker sends it a tick each second."""
 
@@ -54,15 +49,15 @@ def ports_named(address: Address, endpoints: control.Endpoints) -> dict[str, Add
     return {name: Address.parse(address.resolve(url)) for name, url in named.items() if url}
 
 
-def look_at_queries(address: Address) -> QuerySeen:
-    """How long the store takes for its newest event."""
+def look_at_queries(address: Address) -> float | str:
+    """The seconds that the store takes for its newest event, or why no answer came."""
     try:
         with RemoteReader(address, timeout_s=ASK_S) as reader:
             begun_s = time.monotonic()
             reader.newest(1)
-            return QuerySeen(time.monotonic() - begun_s)
+            return time.monotonic() - begun_s
     except (StoreError, Unreachable) as error:
-        return QuerySeen(None, str(error))
+        return str(error)
 
 
 def look_at_live(address: Address) -> LiveSeen:
@@ -79,17 +74,14 @@ def look_at_live(address: Address) -> LiveSeen:
 def look_at_clock(address: Address) -> Clock | None:
     """Measured by the quickest of some round trips; None without an answer."""
     found: list[Clock] = []
-    with Requests(address.url, "check the address") as asked:
+    with Requests(address.url, "check the address") as asked, suppress(WireError):
         for _ in range(_CLOCK_TRIES):
             asked.send(control.encode(control.Beat(time.monotonic_ns(), [])))
             frames = asked.receive(time.monotonic() + ASK_S)
             if frames is None:
                 break
             now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-            try:
-                message = control.decode(frames[-1])
-            except WireError:
-                break
+            message = control.decode(frames[-1])
             clock = clock_of(message, now_ns, wall_ns) if isinstance(message, control.Alive) else None
             if clock is not None:
                 found.append(clock)
@@ -118,12 +110,12 @@ def judge_quarantine(address: Address, status: Mapping[str, Any]) -> Finding | N
     return say("quarantine", "some", events=counted(events, "event"), address=address) if events else None
 
 
-def judge_queries(address: Address, seen: QuerySeen | None) -> Finding:
+def judge_queries(address: Address, seen: float | str | None) -> Finding:
     """`seen` is None when the answer did not come in time."""
-    if seen is None or seen.took_s is None:
-        why = f": {seen.error}" if seen and seen.error else " in time"
-        return say("queries", "none", why=why, address=address, there=_there(address))
-    return say("queries", "slow" if seen.took_s > QUERY_SLOW_S else "fine", s=seen.took_s, ms=seen.took_s * 1000)
+    if isinstance(seen, float):
+        return say("queries", "slow" if seen > QUERY_SLOW_S else "fine", s=seen, ms=seen * 1000)
+    why = f": {seen}" if seen else " in time"
+    return say("queries", "none", why=why, address=address, there=_there(address))
 
 
 def judge_live(address: Address, seen: LiveSeen | None) -> Finding:

@@ -11,7 +11,7 @@ from telefabric.doctor.finding import Finding, say
 from telefabric.errors import UsageError
 from telefabric.settings import FILE_NAME, SETTINGS, resolve
 
-_VARIABLES = {one.variable for one in SETTINGS.values()}
+_VARIABLES = [one.variable for one in SETTINGS.values()]
 
 
 class SettingsSeen(NamedTuple):

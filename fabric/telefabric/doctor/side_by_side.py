@@ -17,13 +17,13 @@ def in_time(looks: Sequence[Callable[[], Seen]], timeout_s: float) -> list[Seen 
     return [seen_by(deadline_s, future) for future in list(map(begin, looks))]
 
 
-def begin(look: Callable[[], Seen]) -> Future[Seen]:
+def begin(look: Callable[..., Seen], *given: object) -> Future[Seen]:
     """Look on a thread of its own. It is a daemon: what hangs (a dead network disk) ends with the process."""
     future: Future[Seen] = Future()
 
     def run() -> None:
         try:
-            future.set_result(look())
+            future.set_result(look(*given))
         except BaseException as error:  # noqa: BLE001  (a thread's boundary: `seen_by` raises it)
             future.set_exception(error)
 
