@@ -119,16 +119,15 @@ def find(
     """
     run_id = episode[0]
     known = {each.stream_id: each for each in reader.streams(run_id)}
-    pages = [reader.steps_for_episode(*episode, limit=1, voided=voided)]
+    chosen: list[bytes | None] = [None]
     if stream is not None or worker_id is not None:
-        newest_first = sorted(known.values(), key=lambda one: (one.attempt, one.started_ns), reverse=True)
         chosen = [
-            one
-            for one in newest_first
+            one.stream_id
+            for one in sorted(known.values(), key=lambda one: (one.attempt, one.started_ns), reverse=True)
             if one.stream_id.hex().startswith((stream or "").lower()) and worker_id in (None, one.worker_id)
         ]
-        pages = [reader.steps_for_episode(*episode, limit=1, stream_id=one.stream_id, voided=voided) for one in chosen]
-    for page in pages:
+    for stream_id in chosen:
+        page = reader.steps_for_episode(*episode, limit=1, stream_id=stream_id, voided=voided)
         if page.rows:
             others = (known[each] for each in page.others if each in known)
             told = [f"attempt {one.attempt}, worker {one.worker_id}, --stream {one.stream_id.hex()}" for one in others]

@@ -58,18 +58,13 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
         _say(report, root)
     left = report["left_spools"] - len(report["unreadable"])
     problems = [] if complete else [f"{counted(left, 'spool')} in {root} not delivered: {draining.obstacle()}"]
-    if unreadable:
-        problems.append(_unreadable(unreadable))
+    if unreadable:  # the log has the fault of each folder
+        problems.append(
+            f"{counted(len(unreadable), 'spool')} cannot be read: {few_of(unreadable, _NAMED_MAX)}: "
+            "correct the rights of such a folder, or move it away"
+        )
     if problems:
         raise EnvironmentProblem("; ".join(problems))
-
-
-def _unreadable(folders: list[str]) -> str:
-    """A phrase with the remedy. The log has the fault of each folder."""
-    return (
-        f"{counted(len(folders), 'spool')} cannot be read: {few_of(folders, _NAMED_MAX)}: "
-        "correct the rights of such a folder, or move it away"
-    )
 
 
 def _say(report: DrainReport, root: Path) -> None:

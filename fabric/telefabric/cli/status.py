@@ -19,8 +19,8 @@ from telefabric.address import Address
 from telefabric.broker.core.hops import Hop
 from telefabric.cli.options import setting
 from telefabric.cli.plain import clean
-from telefabric.doctor.absent import remedy
 from telefabric.doctor.finding import counted
+from telefabric.doctor.streams import remedy
 from telefabric.errors import StoreError, Unreachable
 from telefabric.peer.status_request import ask_status
 from telefabric.settings import resolve

@@ -13,7 +13,6 @@ import zmq
 
 from telefabric.address import Address
 from telefabric.doctor import broker, installation, machine, ports, service, settings, storefile, streams
-from telefabric.doctor.absent import STORE
 from telefabric.doctor.finding import Finding, say
 from telefabric.doctor.ports import Answer, PortSeen
 from telefabric.doctor.processes import listeners
@@ -75,7 +74,7 @@ def about_broker(address: Address, data: Path) -> Rows:
     attached, is_alone = None, True
     if seen.reply is not None:
         status = seen.reply.status
-        attached = any(one.get("name") == STORE for one in status.get("durable", ()))
+        attached = any(one.get("name") == streams.STORE for one in status.get("durable", ()))
         hosts = {one["host"] for one in status.get("streams", ()) if one.get("host")}
         is_alone = ports.is_here(address) and len(hosts) < 2
         holder = storefile.judge_holder(path, opened) if ports.is_here(address) else ""

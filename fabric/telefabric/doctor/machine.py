@@ -144,8 +144,6 @@ def file_system_of(path: Path, mounts: str) -> str:
     found = (-1, "")
     for line in mounts.splitlines():
         words = line.split()
-        if len(words) < 3:
-            continue
         point = Path(words[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
         if path.is_relative_to(point) and len(point.parts) >= found[0]:  # a later mount covers an earlier one
             found = (len(point.parts), words[2])

@@ -133,12 +133,12 @@ def free_base(beside: int, given_away: tuple[int, int]) -> int | None:
 
 
 def _are_free(base: int, top: int) -> bool:
-    for port in range(base, top + 1):
-        with socket.socket() as probe:
-            try:
+    try:
+        for port in range(base, top + 1):
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                return False
+    except OSError:
+        return False
     return True
 
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
-from telefabric.doctor.absent import STORE, remedy
 from telefabric.doctor.broker import ASK_S
 from telefabric.doctor.finding import Finding, counted, say
 from telefabric.doctor.ports import is_here
+from telefabric.doctor.streams import CLOCK_OFF_S, ROUND_TRIP_SLOW_S, STORE, remedy
 from telefabric.errors import StoreError, Unreachable, WireError
 from telefabric.peer.core.clock import Clock, clock_of
 from telefabric.peer.requests import Requests
@@ -23,9 +23,6 @@ from telefabric.wire import control
 LIVE_S = 3.0
 """Ticks come each second."""
 _CLOCK_TRIES = 5
-CLOCK_OFF_S = 1.0
-ROUND_TRIP_SLOW_S = 0.25
-"""Live is late by at least half of that, and a stream's credit covers that much less of a second."""
 QUERY_SLOW_S = 1.0
 _PROTOCOLS = re.compile(r"speaks protocol (\d+)")
 

@@ -6,16 +6,19 @@ The names in a status are not part of the protocol: what a broker of another ver
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from telefabric.address import Address
 from telefabric.broker.core.hops import Hop
 from telefabric.broker.core.status import BROKER, LIVE, WORKER
-from telefabric.doctor.absent import remedy
 from telefabric.doctor.finding import SAYINGS, Finding, counted, few_of, say
-from telefabric.doctor.service import CLOCK_OFF_S, ROUND_TRIP_SLOW_S
 
+CLOCK_OFF_S = 1.0
+ROUND_TRIP_SLOW_S = 0.25
+"""Live is late by at least half of that, and a stream's credit covers that much less of a second."""
+STORE = "store"
+"""The name by which `telefabric store` attaches."""
 USUAL: dict[str, str] = {
     "stale": "batches of before a restart or a rewind",
     "repeated": "batches that came twice",
@@ -27,6 +30,16 @@ USUAL: dict[str, str] = {
     "nack_not_required": "complaints of subscribers that are not required",
 }
 """Refusals that restarts, rewinds and ended peers cause: nothing is lost by them."""
+
+
+def remedy(address: Address, absent: Iterable[str], store: str = "") -> str:
+    """The remedies for required subscribers that are not attached. `store`: that for a store that does not answer."""
+    start = store or f"telefabric store --connect {address.url}"
+    return "; ".join(
+        start if name == STORE
+        else f"start the program that subscribes as {name}, or leave {name} out of the broker's --required"
+        for name in absent
+    )  # fmt: skip
 
 
 def judge_streams(address: Address, status: Mapping[str, Any], holder: str = "") -> list[Finding]:
@@ -45,7 +58,8 @@ def judge_streams(address: Address, status: Mapping[str, Any], holder: str = "")
 
 
 def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], total: int) -> Finding:
-    lacks = [row for one in found for row in _hops(one) if row.name == hop and row.is_behind]
+    hops = [Hop(*row[: len(Hop._fields)]) for one in found for row in one.get("hops", ())]  # a newer broker has more
+    lacks = [one for one in hops if one.name == hop and one.is_behind]
     what = hop if hop in (WORKER, BROKER) else "live" if any(row.path == LIVE for row in lacks) else "durable"
     return say(
         "streams", what, address=address, hop=hop, many=f"{len(found)} of {counted(total, 'stream')}",
@@ -55,11 +69,6 @@ def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], tota
         for_s=max((row.behind_s for row in lacks), default=0.0),
         events=counted(sum(row.behind for row in lacks), "event"),
     )._replace(check=f"streams: {hop}")  # fmt: skip
-
-
-def _hops(stream: Mapping[str, Any]) -> list[Hop]:
-    """A newer broker may tell more of each."""
-    return [Hop(*row[: len(Hop._fields)]) for row in stream.get("hops", ())]
 
 
 def judge_worker_clocks(status: Mapping[str, Any]) -> Finding | None:
