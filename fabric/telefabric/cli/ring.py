@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.table import Table
 
@@ -72,15 +73,12 @@ def gc(ring: str | None, grace_s: float, as_json: bool) -> None:
 
 
 def _row(info: RingInfo) -> dict[str, Any]:
-    name = info.manifest.name
     reader = RingReader(info.folder)
     frame = reader.latest()
     newest = reader.newest
     reader.close()
     return {
-        "run_id": name.run_id,
-        "agent_id": name.agent_id,
-        "worker_id": name.worker_id,
+        **asdict(info.manifest.name),
         "pid": info.manifest.pid,
         "state": info.state,
         "published": newest,
