@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from telefabric.errors import WireError
 from telefabric.store.tables import seeds
 from telefabric.store.tables.columns import COLUMNS
-from telefabric.store.tables.overview import Key, Overview
+from telefabric.store.tables.overview import Overview
 from telefabric.store.tables.places import Span, spans
 from telefabric.wire import records
 from telefabric.wire.batch import Header, check_body, decode_body
@@ -21,12 +22,17 @@ from telefabric_schemas.decoding import Decoder, decode_event
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
 
 _STEP_WIDTH = len(COLUMNS["steps"])
-_SEQ, _AGENT, _GLOBAL_STEP, _REWARD = map(COLUMNS["steps"].index, ("seq", "agent_id", "global_step", "reward"))
+_STREAM, _SEQ, _AGENT, _GLOBAL_STEP, _REWARD = map(
+    COLUMNS["steps"].index, ("stream", "seq", "agent_id", "global_step", "reward")
+)
+_NAME = COLUMNS["metrics"].index("name")
+
+_VALUES = {"steps": "reward", "episodes": "total_reward", "metrics": "value"}
+"""The tables with a numeric series, and its column."""
+_SERIES = {table: (COLUMNS[table].index("global_step"), COLUMNS[table].index(_VALUES[table])) for table in _VALUES}
 
 UNREADABLE = "unreadable"
 """The reason of a gap whose own cannot be read."""
-
-Row = tuple[Any, ...]
 
 
 class Place(NamedTuple):
@@ -136,21 +142,18 @@ class Rows:
             except msgspec.DecodeError as error:
                 self.quarantine(number, place, seq, "undecodable", str(error), raw)
                 return
-        if event.seq != seq:
-            self.quarantine(number, place, seq, "wrong_seq", f"the event says seq {event.seq}", raw)
+        if (fault := _fault(event, seq, place)) is not None:
+            self.quarantine(number, place, seq, *fault, raw)
             return
-        maker = _MAKERS.get(type(event))
-        if maker is None:
-            is_gap = type(event) is events.Gap
-            detail = "a gap comes in a batch of its own" if is_gap else f"kind {event.kind} is never stored"
-            self.quarantine(number, place, seq, "not_durable", detail, raw)
-            return
-        if type(event) is events.RunStarted and event.run_id != place.run_id:
-            detail = f"the event names run {event.run_id!r}, its stream belongs to {place.run_id!r}"
-            self.quarantine(number, place, seq, "wrong_run", detail, raw)
-            return
-        table, row = maker(self, number, place, event, raw)
+        table = _TABLES[type(event)]
+        row = [number, place.run, place.stream, *_FIELDS[table](event), raw]
+        for column, convert in _CONVERTED[table]:
+            row[column] = convert(row[column])
         self.table(table).extend(row)
+        if table == "lifecycle":
+            self.lifecycle.append(Lifecycle(place, event))  # type: ignore[arg-type]  # by its table
+        elif table in _SERIES and table != "steps":  # `_sum_up` has those
+            _add_value(self.overview, table, row)
 
     def _add_gap(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         """Raises `WireError` when the event is of other seqs than its batch."""
@@ -192,10 +195,10 @@ class Rows:
         self.step_spans += [Span(stream, agent, row, len(agents))] if one_agent else spans("steps", steps, row)
         consecutive = first is not None and numbers == list(range(first, first + len(numbers)))
         if consecutive and one_agent and None not in rewards:
-            self.overview.add_run(Key(stream, agent, "reward"), first, rewards)
+            self.overview.add_run((stream, agent, "reward"), first, rewards)
             return
         for seq, agent, number, reward in zip(seqs, agents, numbers, rewards, strict=True):
-            self.overview.add(Key(stream, agent, "reward"), seq if number is None else number, reward)
+            self.overview.add((stream, agent, "reward"), seq if number is None else number, reward)
 
     def spans(self, table: str) -> Iterable[Span]:
         """The rows of a table by stream and agent."""
@@ -222,6 +225,19 @@ class Rows:
         return self.next_id > self.first_id or bool(self.lost or self.revived)
 
 
+def _fault(event: events.AnyEvent, seq: int, place: Place) -> tuple[str, str] | None:
+    """Reason and detail of an event that cannot be a row."""
+    if event.seq != seq:
+        return "wrong_seq", f"the event says seq {event.seq}"
+    if type(event) is events.Gap:
+        return "not_durable", "a gap comes in a batch of its own"
+    if type(event) not in _TABLES:
+        return "not_durable", f"kind {event.kind} is never stored"
+    if type(event) is events.RunStarted and event.run_id != place.run_id:
+        return "wrong_run", f"the event names run {event.run_id!r}, its stream belongs to {place.run_id!r}"
+    return None
+
+
 def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[Any]]:
     """The table and the row that an event's bytes lead to, by themselves."""
     rows = Rows(number)
@@ -233,90 +249,42 @@ def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[A
 def _overview_of(tables: dict[str, list[Any]]) -> Overview:
     """Collects the rows' contribution to the overview, row by row."""
     found = Overview()
-    for table, series, value in (("steps", "reward", "reward"), ("episodes", "return", "total_reward"),
-                                 ("metrics", "", "value")):  # fmt: skip
-        columns, values = COLUMNS[table], tables.get(table, ())
-        for at in range(0, len(values), len(columns)):
-            row = dict(zip(columns, values[at : at + len(columns)], strict=True))
-            step = row["seq"] if row["global_step"] is None else row["global_step"]
-            found.add(Key(row["stream"], row["agent_id"], series or f"metric/{row['name']}"), step, row[value])
+    for table in _SERIES.keys() & tables.keys():
+        values, width = tables[table], len(COLUMNS[table])
+        for at in range(0, len(values), width):
+            _add_value(found, table, values[at : at + width])
     return found
 
 
-def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "steps", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.step_index, event.global_step, event.reward, event.terminated, event.truncated, event.time_ns,
-        known_mode(event.control_mode), raw,
-    )  # fmt: skip
+def _add_value(overview: Overview, table: str, row: list[Any]) -> None:
+    """Add a row's value to its series, at the agent's own count of steps, or else at the seq."""
+    step, value = _SERIES[table]
+    series = f"metric/{row[_NAME]}" if table == "metrics" else "return" if table == "episodes" else "reward"
+    overview.add((row[_STREAM], row[_AGENT], series), row[_SEQ] if row[step] is None else row[step], row[value])
 
 
 def known_mode(value: str | None) -> str:
     return _MODES.get(value, "unknown")
 
 
-def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    step = event.seq if event.global_step is None else event.global_step
-    rows.overview.add(Key(place.stream, event.agent_id, "return"), step, event.total_reward)
-    return "episodes", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.total_reward, event.length, event.global_step, event.end_reason, event.game_id, event.time_ns,
-        known_mode(event.control_mode), seeds.column(event.seed), raw,
-    )  # fmt: skip
-
-
-def _reset(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "resets", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        seeds.column(event.seed), event.time_ns, known_mode(event.control_mode), raw,
-    )  # fmt: skip
-
-
-def _void(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "voids", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.reason, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _metric(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    step = event.seq if event.global_step is None else event.global_step
-    rows.overview.add(Key(place.stream, event.agent_id, f"metric/{event.name}"), step, event.value)
-    return "metrics", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.name, event.value, event.unit,
-        event.global_step, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _log(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "logs", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.level, event.message, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _frame(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "frames", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.step_index, event.frame_ref, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _lifecycle(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    rows.lifecycle.append(Lifecycle(place, event))
-    return "lifecycle", (number, place.run, place.stream, event.seq, event.kind, event.time_ns, raw)
-
-
-_Maker = Callable[[Rows, int, Place, Any, bytes], tuple[str, Row]]
-_MAKERS: dict[type[events.Event], _Maker] = {
-    events.Step: _step,
-    events.Episode: _episode,
-    events.Reset: _reset,
-    events.EpisodeVoided: _void,
-    events.Metric: _metric,
-    events.Log: _log,
-    events.Frame: _frame,
-    events.RunStarted: _lifecycle,
-    events.RunMetadata: _lifecycle,
-    events.RunCompleted: _lifecycle,
+_TABLES: dict[type[events.Event], str] = {
+    events.Step: "steps",
+    events.Episode: "episodes",
+    events.Reset: "resets",
+    events.EpisodeVoided: "voids",
+    events.Metric: "metrics",
+    events.Log: "logs",
+    events.Frame: "frames",
+    events.RunStarted: "lifecycle",
+    events.RunMetadata: "lifecycle",
+    events.RunCompleted: "lifecycle",
 }
+_FIELDS = {table: attrgetter(*COLUMNS[table][3:-1]) for table in _TABLES.values()}
+"""The columns from seq on are fields of the event that have the same name; the last one is the event itself."""
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"control_mode": known_mode, "seed": seeds.column}
+_CONVERTED = {
+    table: [(at, _CONVERSIONS[column]) for at, column in enumerate(COLUMNS[table]) if column in _CONVERSIONS]
+    for table in _FIELDS
+}
+"""The columns whose values are not the field's, and the function between them."""
 _gaps: Decoder[events.Gap] = Decoder(events.Gap)
