@@ -31,7 +31,7 @@ from telefabric.service.logs import set_up_logs
 from telefabric.service.supervisor import ready, stop_with_parent
 from telefabric.settings import OFF, metrics_endpoint
 from telefabric.store.read.file_reader import FileReader
-from telefabric.store.read.query import FAILED, NUMBER_BYTES, OK, USAGE, AnyQuestion, decode_question
+from telefabric.store.read.query import FAILED, NUMBER_BYTES, OK, USAGE, decode_question
 
 HWM = 4
 """Messages per peer and direction: a peer that does not read its answers holds this many pages and gets no more."""
@@ -115,7 +115,7 @@ class QueryService:
         began_s, kind = time.monotonic(), _UNREADABLE
         try:
             question = decode_question(data)
-            kind = _kind(question)
+            kind = question.name_on_wire
             status, body = OK, _encoder.encode(self._reader.answer(question))
         except UsageError as error:
             status, body = USAGE, str(error).encode()
@@ -171,11 +171,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
     service.run()
-
-
-def _kind(question: AnyQuestion) -> str:
-    """Its tag on the wire."""
-    return str(question.__struct_config__.tag)
 
 
 _encoder = msgspec.msgpack.Encoder()

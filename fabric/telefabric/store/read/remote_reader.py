@@ -38,11 +38,11 @@ class RemoteReader(Reader):
     def close(self) -> None:
         self._requests.close()
 
-    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
+    def answer(self, question: query.Question[T]) -> Page[T]:
         status, body = self._request(msgspec.msgpack.encode(question))
         if status != query.OK:
             raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
-        return self._decode(body, answer)
+        return self._decode(body, question.answer)
 
     def _request(self, request: bytes) -> tuple[bytes, bytes]:
         """Status and body of the reply. When it takes long, the broker is asked whether the store has moved."""
