@@ -194,6 +194,12 @@ def unreadable(path: Path, error: Exception) -> StoreError:
     return explain(path, error) if isinstance(error, DAMAGE) else StoreError(f"{path} cannot be read: {error}")
 
 
+def unwritable(path: Path, error: Exception) -> StoreError:
+    """The sentence for a store that could be opened, and cannot be written on."""
+    known = isinstance(error, (apsw.FullError, *DAMAGE))
+    return explain(path, error) if known else StoreError(f"{path} cannot be written: {error}")
+
+
 def _plain(error: Exception) -> str:
     """SQLite quotes the schema, of several lines and with whatever damage made of it."""
     return printable(str(error), " ")[:_QUOTED_MAX]

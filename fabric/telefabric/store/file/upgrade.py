@@ -7,7 +7,7 @@ through at once. The result is what the writer would have written.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -70,8 +70,8 @@ def finish(db: apsw.Connection, path: Path, progress: Progress) -> None:
     if not unfinished(db):
         return
     db.execute("PRAGMA temp_store = DEFAULT").fetchall()  # sorting for an index, in files when it is much
-    _in_pieces(db, path, "events", _newest_id(db), limits.UPGRADE_IDS, _fill_events, progress)
-    _in_pieces(db, path, "runs", int(db.execute("SELECT coalesce(max(run), 0) FROM runs").get), _RUNS_A_PIECE,
+    _in_pieces(db, path, "events", newest(db, "id", COLUMNS), limits.UPGRADE_IDS, _fill_events, progress)
+    _in_pieces(db, path, "runs", newest(db, "run", ("runs",)), _RUNS_A_PIECE,
                _fill_runs, progress)  # fmt: skip
     for done, (name, columns) in enumerate(_INDEXES.items()):
         with telling(db, partial(progress, "indexes", done, len(_INDEXES))):
@@ -95,8 +95,9 @@ def telling(db: apsw.Connection, tell: Callable[[], None]) -> Iterator[None]:
         db.set_progress_handler(None)
 
 
-def _newest_id(db: apsw.Connection) -> int:
-    return max(int(db.execute(f"SELECT coalesce(max(id), 0) FROM {table}").get) for table in COLUMNS)
+def newest(db: apsw.Connection, number: str, tables: Iterable[str]) -> int:
+    """The largest `number` in these tables; 0 without rows."""
+    return max(int(db.execute(f"SELECT coalesce(max({number}), 0) FROM {table}").get) for table in tables)
 
 
 def _in_pieces(
