@@ -109,7 +109,8 @@ def store(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from telefabric.store.file.database import FILE_NAME, log_bytes
+    from telefabric.store.file.access import log_bytes
+    from telefabric.store.file.database import FILE_NAME
     from telefabric.store.metrics import FAMILIES
     from telefabric.store.service import Store
 
@@ -143,7 +144,7 @@ def store(
         queries = Part("query service", lambda: [*_query_command(queries.url or listen.url, path), *options])
         helpers = Supervisor([queries])
         helpers.start()
-        service.query = f"*:{Address.parse(queries.url).port}"
+        service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(service.stop)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()

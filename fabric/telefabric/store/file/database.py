@@ -181,14 +181,6 @@ def _migrate(connection: apsw.Connection, path: Path, progress: upgrade.Progress
     upgrade.finish(connection, path, progress)
 
 
-def log_bytes(path: Path) -> int:
-    """The length of a store's write-ahead log, which may be longer than what is in use of it."""
-    try:
-        return os.stat(f"{path}-wal").st_size
-    except OSError:
-        return 0
-
-
 def unreadable(path: Path, error: Exception) -> StoreError:
     """The sentence for a store that could be opened, and cannot be read on."""
     return explain(path, error) if isinstance(error, DAMAGE) else StoreError(f"{path} cannot be read: {error}")
@@ -216,7 +208,7 @@ def explain(path: Path, error: Exception) -> StoreError:
             f"{path} is damaged ({_plain(error)}): move it, its -wal and its -shm aside together, and restore a backup"
         )
     if isinstance(error, apsw.FullError):
-        log_mib = -(-log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
+        log_mib = -(-access.log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
         return StoreError(f"the disk of {path} is full: make room" + (f", {log_mib} MiB or more" if log_mib else ""))
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, PermissionError)):
         return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")

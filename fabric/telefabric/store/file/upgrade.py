@@ -19,6 +19,7 @@ import structlog
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.store.core.outcomes import known_outcome
+from telefabric.store.file.access import log_bytes
 from telefabric.store.tables import places, runs, seeds
 from telefabric.store.tables.columns import COLUMNS
 from telefabric_schemas import Episode, RunCompleted
@@ -116,11 +117,11 @@ def _in_pieces(
 
 
 def _require_short_log(path: Path) -> None:
-    log = Path(f"{path}-wal")
-    if log.exists() and log.stat().st_size > limits.LOG_BYTES_MAX:
+    size = log_bytes(path)
+    if size > limits.LOG_BYTES_MAX:
         raise StoreError(
-            f"{log} has grown to {log.stat().st_size / 2**20:,.0f} MiB because another process reads {path}: end that "
-            "process; the migration goes on where it is when the store is started again"
+            f"{path}-wal has grown to {size / 2**20:,.0f} MiB because another process reads {path}: end that process; "
+            "the migration goes on where it is when the store is started again"
         )
 
 

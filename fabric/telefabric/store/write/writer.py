@@ -20,7 +20,7 @@ from telefabric.errors import StoreError, StoreReplaced
 from telefabric.files.lock import FileLock
 from telefabric.store.core.outcomes import known_outcome
 from telefabric.store.file import access
-from telefabric.store.file.database import BUSY_TIMEOUT_MS, explain, log_bytes, open_writer, unreadable, unwritable
+from telefabric.store.file.database import BUSY_TIMEOUT_MS, explain, open_writer, unreadable, unwritable
 from telefabric.store.file.upgrade import Announcer, newest
 from telefabric.store.tables import overview, places, runs
 from telefabric.store.tables.columns import COLUMNS
@@ -434,7 +434,7 @@ class Writer:
 
     @property
     def log_bytes(self) -> int:
-        return log_bytes(self.path)
+        return access.log_bytes(self.path)
 
     def require_short_log(self) -> None:
         """Raises `StoreError` when somebody reads on and on, and the log has become as long as it may."""
