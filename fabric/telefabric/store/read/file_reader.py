@@ -13,6 +13,7 @@ from sys import getsizeof
 from typing import Any, NamedTuple, TypeVar, cast
 
 import apsw
+import msgspec
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
@@ -32,7 +33,7 @@ Row = tuple[Any, ...]
 
 _EVENT = ("id", "kind", "stream", "seq", "last_seq", "agent_id", "time_ns", "reason", "detail", "event")
 """The columns of a row of any table, read as an event."""
-_SEQ, _LAST_SEQ = _EVENT.index("seq"), _EVENT.index("last_seq")
+_ID, _SEQ = _EVENT.index("id"), _EVENT.index("seq")
 _COVERING = " AND reason <> 'conflict'"
 """A conflict contradicts stored rows, so it does not count as its seq."""
 
@@ -43,22 +44,14 @@ class _Table(NamedTuple):
     name: str
     kinds: frozenset[str]
     columns: str
-    agent: str
-    """Condition for rows of one agent."""
 
 
 def _table(name: str) -> _Table:
-    kinds = {**places.KINDS, "gaps": "gap", "quarantine": QUARANTINE}
+    kind = {**places.KINDS, "gaps": "gap", "quarantine": QUARANTINE}.get(name)
+    kinds = frozenset({kind} if kind else {"run_started", "run_metadata", "run_completed"})
     of_file = set(COLUMNS[name]) if name in RANGES else {*COLUMNS[name]} - {"reason"}  # a void's is not of its row
-    otherwise = {"kind": f"'{kinds.get(name)}'", "last_seq": "seq"}
-    columns = ", ".join(column if column in of_file else otherwise.get(column, "NULL") for column in _EVENT)
-    named = "agent_id = :agent_id"
-    return _Table(
-        name,
-        frozenset({kinds[name]} if name in kinds else {"run_started", "run_metadata", "run_completed"}),
-        columns,
-        named if "agent_id" in of_file else f"stream IN (SELECT stream FROM streams WHERE {named})",
-    )
+    otherwise = {"kind": f"'{kind}'", "last_seq": "seq"}
+    return _Table(name, kinds, ", ".join(each if each in of_file else otherwise.get(each, "NULL") for each in _EVENT))
 
 
 _TABLES = tuple(map(_table, COLUMNS))
@@ -74,39 +67,27 @@ _ROW_BYTES = 128
 _PROGRESS_STEPS = 10_000
 """SQLite's virtual machine takes well under a millisecond for these."""
 
-_RUNS = (
-    "SELECT run, run_id, status, reason, created_ns, started_ns, finished_ns, control_mode, metadata, tags, notes,"
-    " (SELECT coalesce(max(attempt), 1) FROM streams WHERE run = runs.run),"
-    " (SELECT count(*) FROM streams WHERE run = runs.run AND role = 'helper'),"
-    " (SELECT count(*) FROM streams WHERE run = runs.run AND role = 'superseded')"
-    " FROM runs WHERE run > :after"
+
+def _select(row: type[msgspec.Struct], **otherwise: str) -> str:
+    """The columns of a row are its fields, but for those that are computed or ambiguous."""
+    return "SELECT " + ", ".join(otherwise.get(field, field) for field in row.__struct_fields__)
+
+
+_STREAMS_OF_RUN = "FROM streams WHERE run = runs.run"
+_RUNS = _select(
+    Run,
+    attempts=f"(SELECT coalesce(max(attempt), 1) {_STREAMS_OF_RUN})",
+    helpers=f"(SELECT count(*) {_STREAMS_OF_RUN} AND role = 'helper')",
+    superseded=f"(SELECT count(*) {_STREAMS_OF_RUN} AND role = 'superseded')",
 )
-_STREAMS = (
-    "SELECT stream, stream_id, run_id, worker_id, agent_id, streams.started_ns, host, pid, sdk_version, outcome,"
-    " coalesce(stored_seq, 0), parent, attempt, role, outcome_reason, last_ns"
-    " FROM streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream) WHERE stream > :after"
-)
-_MARKS = "SELECT stream, stream_id, coalesce(stored_seq, 0) FROM streams LEFT JOIN watermarks USING (stream)"
-_EPISODES = (
-    "SELECT id, stream_id, seq, episodes.agent_id, env_index, episode_index, total_reward, length, global_step,"
-    " end_reason, game_id, time_ns, control_mode, seed FROM episodes JOIN streams USING (stream)"
-)
-_BUCKETS = (
-    "SELECT stream, stream_id, bucket, min, max, first, last, total, count FROM streams JOIN overview USING (stream)"
-)
+_STORED_SEQ = "coalesce(stored_seq, 0)"
+_STREAMS = _select(Stream, started_ns="streams.started_ns", stored_seq=_STORED_SEQ)
+_MARKS = f"{_select(Mark, stored_seq=_STORED_SEQ)} FROM streams LEFT JOIN watermarks USING (stream)"
+_EPISODES = f"{_select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream)"
 _OF_STREAM = "stream = (SELECT stream FROM streams WHERE stream_id = :stream_id)"
 _OF_PLACE = f"{OF_EPISODE} AND +stream = :meant AND +seq > :voided_below"
 """The rows of an episode in the stream that is meant. The plus keeps SQLite on the index by episode, in whose order the
 rows are wanted."""
-
-
-class _Place(NamedTuple):
-    """The stream's data, which rows have only by the stream's number."""
-
-    run_id: str
-    worker_id: str
-    stream_id: bytes
-    agent_id: str
 
 
 class FileReader(Reader):
@@ -125,7 +106,8 @@ class FileReader(Reader):
         self._db = open_reader(path)
         self._deadline_s = deadline_s
         self._cancelled = cancelled
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Row] = {}
+        """Run, worker, id and agent of a stream by its number."""
         self._cursors: list[apsw.Cursor] = []
 
     def close(self) -> None:
@@ -177,11 +159,14 @@ class FileReader(Reader):
 
     def _runs(self, question: query.Runs) -> Page[Run]:
         one = _given(question, run_id="run_id = :run_id")
-        return self._numbered(Run, f"{_RUNS}{one} ORDER BY run", question)
+        return self._numbered(Run, f"{_RUNS} FROM runs WHERE run > :after{one} ORDER BY run", question)
 
     def _streams(self, question: query.Streams) -> Page[Stream]:
         of_run = _given(question, run_id=f"streams.{OF_RUN}")
-        return self._numbered(Stream, f"{_STREAMS}{of_run} ORDER BY stream", question)
+        tables = "streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)"
+        return self._numbered(
+            Stream, f"{_STREAMS} FROM {tables} WHERE stream > :after{of_run} ORDER BY stream", question
+        )
 
     def _marks(self, question: query.Marks) -> Page[Mark]:
         of_run = _given(question, run_id=f"streams.{OF_RUN}")
@@ -191,21 +176,19 @@ class FileReader(Reader):
         found, more = _cut(self._query(sql, question), question.limit)
         return Page([kind(*row) for row in found], more, found[-1][0] if found else question.after)
 
-    def _place(self, stream: int) -> _Place:
-        place = self._places.get(stream)
-        if place is None:
-            select = "SELECT run_id, worker_id, stream_id, agent_id FROM streams JOIN runs USING (run) WHERE stream = ?"
-            row = self._db.execute(select, (stream,)).fetchone()
-            place = self._places[stream] = _Place(*row) if row else _Place("", "", b"", "")
+    def _place(self, stream: int) -> Row:
+        select = "SELECT run_id, worker_id, stream_id, agent_id FROM streams JOIN runs USING (run) WHERE stream = ?"
+        place = self._places[stream] = self._db.execute(select, (stream,)).fetchone() or ("", "", b"", "")
         return place
 
     def _event(self, row: Row) -> StoredEvent:
-        number, kind, stream, seq, last_seq, agent_id, time_ns, reason, detail, event = row
-        place = self._places.get(stream) or self._place(stream)
+        number, kind, stream, seq, last_seq, agent, time_ns, reason, detail, event = row
+        run_id, worker_id, stream_id, agent_of_stream = self._places.get(stream) or self._place(stream)
+        if agent is None:
+            agent = agent_of_stream
         return StoredEvent(
-            number, kind, place.run_id, place.worker_id, place.stream_id, seq, last_seq,
-            place.agent_id if agent_id is None else agent_id, time_ns, reason, detail, event,
-        )  # fmt: skip
+            number, kind, run_id, worker_id, stream_id, seq, last_seq, agent, time_ns, reason, detail, event
+        )
 
     def _page(self, rows: Iterable[Row], limit: int, others: list[bytes] | None = None) -> Page[StoredEvent]:
         found, more = _cut(rows, limit, _event_bytes)
@@ -217,14 +200,14 @@ class FileReader(Reader):
         until = time.monotonic() + min(_PAGE_S, self._deadline_s / 2)
         newest = self._newest_id()
         first, last = self._bounds(question, newest)
-        parts = _parts(question, _given(question, name="name = :name"))
+        statements = _searches(question, "ASC", _given(question, name="name = :name"))
         at = max(question.since_id, first - 1)
 
         def found() -> Iterator[Row]:
             nonlocal at
             while at < last:
                 end = min(at + _WINDOW_IDS, last)
-                yield from self._window(question, parts, at, end)
+                yield from self._merged(statements, question, _ID, above=at, until=end)
                 at = end
                 if time.monotonic() > until:
                     break
@@ -241,13 +224,13 @@ class FileReader(Reader):
         until = time.monotonic() + self._deadline_s / 2
         newest = self._newest_id()
         first, last = self._bounds(question, newest)
-        parts = _parts(question)
+        statements = _searches(question, "DESC")
 
         def found() -> Iterator[Row]:
             at = last
             while at >= first and time.monotonic() < until:
                 start = max(at - _WINDOW_IDS, first - 1)
-                yield from self._window(question, parts, start, at, newest_first=True)
+                yield from self._merged(statements, question, _ID, reverse=True, above=start, until=at)
                 at = start
 
         page = self._page(found(), question.limit)
@@ -273,31 +256,12 @@ class FileReader(Reader):
         )
         return (newest + 1, newest) if first is None else (first, last)
 
-    def _window(
-        self,
-        question: query.Events | query.Newest,
-        parts: _Parts,
-        after: int,
-        until: int,
-        *,
-        newest_first: bool = False,
+    def _merged(
+        self, statements: list[str], question: query.Question[Any], by: int, *, reverse: bool = False, **values: int
     ) -> Iterable[Row]:
-        """Rows with an id in (after, until] that fit, of all tables, by id."""
-        order = "DESC" if newest_first else "ASC"
-        cursors = [
-            self._query(
-                # By id whatever else there is an index for: that is the order which is wanted, and the range is short.
-                f"SELECT {table.columns} FROM {table.name} NOT INDEXED"
-                f" WHERE id > :above AND id <= :until{conditions} ORDER BY id {order}",
-                question,
-                above=after,
-                until=until,
-            )
-            for table, conditions in parts
-        ]
-        if len(cursors) == 1:
-            return cursors[0]
-        return heapq.merge(*cursors, key=itemgetter(0), reverse=newest_first)
+        """The rows of all statements, each of which has them in this order, by a column."""
+        cursors = [self._query(sql, question, **values) for sql in statements]
+        return cursors[0] if len(cursors) == 1 else heapq.merge(*cursors, key=itemgetter(by), reverse=reverse)
 
     # -- events by other keys ------------------------------------------------------------------------------------
 
@@ -313,18 +277,13 @@ class FileReader(Reader):
         """Bounded by the watermark, so that tables that are read one after the other agree."""
         found = self._query(f"{_MARKS} WHERE stream_id = :stream_id", question)
         stream, _, stored = next(iter(found), (0, b"", 0))
-        cursors = [
-            self._query(
-                f"SELECT {table.columns} FROM {table.name}"
-                f" WHERE stream = :stream AND {'last_seq' if table.name in RANGES else 'seq'} > :seq AND seq <= :stored"
-                f"{_COVERING if table.name == 'quarantine' else ''} ORDER BY seq",
-                question,
-                stream=stream,
-                stored=stored,
-            )
+        statements = [
+            f"SELECT {table.columns} FROM {table.name}"
+            f" WHERE stream = :stream AND {'last_seq' if table.name in RANGES else 'seq'} > :seq AND seq <= :stored"
+            f"{_COVERING if table.name == 'quarantine' else ''} ORDER BY seq"
             for table in _TABLES
         ]
-        page = self._page(heapq.merge(*cursors, key=itemgetter(_SEQ)), question.limit)
+        page = self._page(self._merged(statements, question, _SEQ, stream=stream, stored=stored), question.limit)
         if page.more:
             page.last = page.rows[-1].last_seq if page.rows else question.seq
         else:
@@ -416,40 +375,40 @@ class FileReader(Reader):
             where += f" AND {attempts.newest_attempt('overview', ('agent_id', 'series', 'level', 'bucket'))}"
         where += _given(question, after="(stream, bucket) > (:after_stream, :after_bucket)")
         sql = (
-            f"{_BUCKETS} WHERE {where} AND overview.agent_id = :agent_id AND series = :series AND level = :level"
+            f"{_select(Bucket)} FROM streams JOIN overview USING (stream) WHERE {where}"
+            " AND overview.agent_id = :agent_id AND series = :series AND level = :level"
             " AND bucket BETWEEN :first_bucket AND :last_bucket ORDER BY stream, bucket"
         )
         return self._rows(Bucket, sql, question, others)
 
-    def _rows(
-        self,
-        kind: Callable[..., T],
-        sql: str,
-        question: query.EpisodesOf | query.SeriesOf | query.Buckets,
-        others: list[bytes] | None = None,
-    ) -> Page[T]:
+    def _rows(self, kind: Callable[..., T], sql: str, question: Any, others: list[bytes] | None = None) -> Page[T]:
         found, more = _cut(self._query(sql, question), question.limit)
         return Page([kind(*row) for row in found], more, others=others or [])
 
 
-_Parts = list[tuple[_Table, str]]
-"""Tables to search, and the conditions for their rows."""
+def _searches(question: query.Events | query.Newest, order: str, of_metrics: str = "") -> list[str]:
+    """The statements for ids above :above and until :until. Raises `UsageError` for a kind that there is not.
 
-
-def _parts(question: query.Events | query.Newest, of_metrics: str = "") -> _Parts:
-    """Raises `UsageError` for a kind that there is not."""
+    They go by id whatever else there is an index for: that is the order which is wanted, and the range is short.
+    """
     wanted = frozenset(KINDS if question.kinds is None else question.kinds)
     if unknown := sorted(wanted - set(KINDS)):
         raise UsageError(f"{unknown[0]!r} is not a kind of stored event; the kinds are: {', '.join(KINDS)}")
-    parts = []
-    for table in _TABLES:
-        if kinds := table.kinds & wanted:
-            conditions = _given(question, run_id=OF_RUN, agent_id=table.agent)
-            if kinds < table.kinds:
-                named = ", ".join(f"'{kind}'" for kind in sorted(kinds))
-                conditions += f" AND kind IN ({named})"
-            parts.append((table, conditions + (of_metrics if table.name == "metrics" else "")))
-    return parts
+    statements = []
+    for name, kinds, columns in _TABLES:
+        of_agent = "agent_id = :agent_id"
+        if "agent_id" not in COLUMNS[name]:
+            of_agent = f"stream IN (SELECT stream FROM streams WHERE {of_agent})"
+        conditions = _given(question, run_id=OF_RUN, agent_id=of_agent)
+        if not kinds <= wanted:
+            named = ", ".join(f"'{kind}'" for kind in sorted(kinds & wanted))
+            conditions += f" AND kind IN ({named})"
+        if name == "metrics":
+            conditions += of_metrics
+        if kinds & wanted:
+            ids = f"id > :above AND id <= :until{conditions} ORDER BY id {order}"
+            statements.append(f"SELECT {columns} FROM {name} NOT INDEXED WHERE {ids}")
+    return statements
 
 
 def _given(question: query.Question[Any], **conditions: str) -> str:

@@ -175,18 +175,18 @@ class Question(msgspec.Struct, Generic[T], array_like=True):
     def name_on_wire(self) -> str:
         return str(self.__struct_config__.tag)
 
-    @property
-    def answer(self) -> type[Page[T]]:
-        """The type of the page that answers it."""
-        (row,) = get_args(cast("Any", type(self)).__orig_bases__[0])
-        return Page[row]  # type: ignore[valid-type]
-
     def values(self) -> dict[str, Any]:
         """Its items by name, and those of the key behind which it goes on as ``after_…``."""
         found = msgspec.structs.asdict(self)
         if isinstance(after := found.get("after"), msgspec.Struct):
             found |= {f"after_{name}": value for name, value in msgspec.structs.asdict(after).items()}
         return found
+
+
+def answer_of(question: type[Question[T]]) -> type[Page[T]]:
+    """The type of the page that answers a question."""
+    (row,) = get_args(cast("Any", question).__orig_bases__[0])
+    return Page[row]  # type: ignore[valid-type]
 
 
 class EpisodeKey(msgspec.Struct, array_like=True, frozen=True):

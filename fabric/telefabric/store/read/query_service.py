@@ -40,19 +40,15 @@ _NO_REQUEST = f"a request is two frames: a number of {NUMBER_BYTES} bytes, and t
 _UNREADABLE = "unreadable"
 """The kind of a message that is not a question."""
 _BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_P = "telefabric_query_"
 FAMILIES = (
     Family(
-        "telefabric_query_questions_total", COUNTER, "Questions by their kind and how they ended.", ("kind", "outcome"),
-        "questions",
+        _P + "questions_total", COUNTER, "Questions by their kind and how they ended.", ("kind", "outcome"), "questions"
     ),
-    Family(
-        "telefabric_query_bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"
-    ),
-    Family(
-        "telefabric_query_unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"
-    ),
-    Family("telefabric_query_seconds", HISTOGRAM, "Time from a question to its answer."),
-)  # fmt: skip
+    Family(_P + "bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"),
+    Family(_P + "unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"),
+    Family(_P + "seconds", HISTOGRAM, "Time from a question to its answer."),
+)
 
 
 class QueryService:
@@ -136,10 +132,10 @@ class QueryService:
 
     def _figures(self, now_ns: int) -> Figures:
         return {
-            "telefabric_query_questions_total": dict(self._questions),
-            "telefabric_query_bad_requests_total": {(): self.counts["bad_request"]},
-            "telefabric_query_unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
-            "telefabric_query_seconds": {(): self._seconds.distribution()},
+            _P + "questions_total": dict(self._questions),
+            _P + "bad_requests_total": {(): self.counts["bad_request"]},
+            _P + "unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
+            _P + "seconds": {(): self._seconds.distribution()},
         }
 
     def _close(self) -> None:

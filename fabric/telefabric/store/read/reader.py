@@ -16,18 +16,7 @@ from typing import Any, Self, TypeVar
 from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric.store.read import query
-from telefabric.store.read.query import (
-    Bucket,
-    BucketKey,
-    EpisodeKey,
-    EpisodeRow,
-    Page,
-    Run,
-    Series,
-    StepKey,
-    StoredEvent,
-    Stream,
-)
+from telefabric.store.read.query import Bucket, EpisodeRow, Page, Run, Series, StoredEvent, Stream
 from telefabric.wire.control import StreamSeq
 from telefabric_schemas import DURABLE_KINDS
 
@@ -156,7 +145,7 @@ class Reader(ABC):
         env_index: int,
         episode_index: int,
         *,
-        after: StepKey | None = None,
+        after: query.StepKey | None = None,
         limit: int = _ROWS,
         stream_id: bytes | None = None,
         voided: bool = False,
@@ -201,7 +190,7 @@ class Reader(ABC):
         self,
         run_id: str,
         agent_id: str | None = None,
-        after: EpisodeKey | None = None,
+        after: query.EpisodeKey | None = None,
         limit: int = _ROWS,
         *,
         stream_id: bytes | None = None,
@@ -221,7 +210,7 @@ class Reader(ABC):
         agent_id: str,
         env_index: int,
         episode_index: int,
-        after: StepKey | None = None,
+        after: query.StepKey | None = None,
         limit: int = _ROWS,
         *,
         stream_id: bytes | None = None,
@@ -256,7 +245,7 @@ class Reader(ABC):
         stream_id: bytes | None = None,
         first_bucket: int = FIRST_BUCKET,
         last_bucket: int = LAST_BUCKET,
-        after: BucketKey | None = None,
+        after: query.BucketKey | None = None,
         limit: int = _ROWS,
     ) -> Page[Bucket]:
         """Buckets of a series of one stream, or of all streams of a run: by stream, then bucket.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -31,7 +32,6 @@ class RemoteReader(Reader):
         self.where = address.url
         self._address = address
         self._timeout_s = timeout_s
-        self._decoders: dict[Any, Decoder[Any]] = {}
         self._endpoint = self._find()
         self._requests = self._connect()
 
@@ -42,7 +42,13 @@ class RemoteReader(Reader):
         status, body = self._request(msgspec.msgpack.encode(question))
         if status != query.OK:
             raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
-        return self._decode(body, question.answer)
+        try:
+            return cast("Page[T]", _decoder(type(question)).decode(body))
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"the store behind {self.where} answers in the protocol of another version ({error}): "
+                "pip install -U telefabric on both sides"
+            ) from None
 
     def _request(self, request: bytes) -> tuple[bytes, bytes]:
         """Status and body of the reply. When it takes long, the broker is asked whether the store has moved."""
@@ -61,18 +67,6 @@ class RemoteReader(Reader):
                 f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric doctor"
             )
         return reply
-
-    def _decode(self, body: bytes, answer: type[Page[T]]) -> Page[T]:
-        decoder = self._decoders.get(answer)
-        if decoder is None:
-            decoder = self._decoders[answer] = Decoder(answer)
-        try:
-            return cast("Page[T]", decoder.decode(body))
-        except msgspec.DecodeError as error:
-            raise StoreError(
-                f"the store behind {self.where} answers in the protocol of another version ({error}): "
-                "pip install -U telefabric on both sides"
-            ) from None
 
     def _send(self, request: bytes) -> bytes:
         number = os.urandom(query.NUMBER_BYTES)
@@ -101,3 +95,8 @@ class RemoteReader(Reader):
 
     def _connect(self) -> Requests:
         return Requests(self._endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)
+
+
+@cache
+def _decoder(question: type[query.Question[Any]]) -> Decoder[Page[Any]]:
+    return Decoder(query.answer_of(question))
