@@ -25,7 +25,7 @@ from telefabric.metrics.figures import Figures, Histogram
 from telefabric.metrics.summary import Health
 from telefabric.peer.core.backoff import Backoff
 from telefabric.store.core.lost_streams import Vigil
-from telefabric.store.file.access import log_bytes
+from telefabric.store.file.access import file_bytes, log_bytes
 from telefabric.store.metrics import COMMIT_BOUNDS_S, FAMILIES, figures, log_frames
 from telefabric.store.tables.rows import Place, Rows
 from telefabric.store.write.checkpoints import Checkpoints
@@ -259,7 +259,7 @@ class Store(Owner):
                 "quarantined_events_total": self.subscription.quarantined_events,
                 "refused_batches_total": self.subscription.refused,
                 "commit_seconds": self._commits.distribution(),
-                "file_bytes": _size(self.path),
+                "file_bytes": file_bytes(self.path),
                 "log_bytes": size,
                 "log_frames": log_frames(size, self._writer.page_bytes),
                 "log_held_seconds": self._checkpoints.held_s(now_ns),
@@ -274,10 +274,3 @@ class Store(Owner):
                 "failures_total": self._failures,
             }
         )
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # removed under us: `Writer.require_file` tells
-        return 0

@@ -62,7 +62,12 @@ def cannot_be_opened(path: Path) -> str:
 
 def log_bytes(path: Path) -> int:
     """The length of a store's write-ahead log, which may be longer than what is in use of it."""
+    return file_bytes(f"{path}-wal")
+
+
+def file_bytes(path: Path | str) -> int:
+    """The length of a file; 0 if it is not there."""
     try:
-        return os.stat(f"{path}-wal").st_size
+        return os.stat(path).st_size
     except OSError:
         return 0

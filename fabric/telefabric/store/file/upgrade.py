@@ -18,7 +18,6 @@ import structlog
 
 from telefabric import limits
 from telefabric.errors import StoreError
-from telefabric.store.core.outcomes import known_outcome
 from telefabric.store.file.access import log_bytes
 from telefabric.store.tables import places, runs, seeds
 from telefabric.store.tables.columns import COLUMNS
@@ -71,9 +70,18 @@ def finish(db: apsw.Connection, path: Path, progress: Progress) -> None:
     if not unfinished(db):
         return
     db.execute("PRAGMA temp_store = DEFAULT").fetchall()  # sorting for an index, in files when it is much
-    _in_pieces(db, path, "events", newest(db, "id", COLUMNS), limits.UPGRADE_IDS, _fill_events, progress)
-    _in_pieces(db, path, "runs", newest(db, "run", ("runs",)), _RUNS_A_PIECE,
-               _fill_runs, progress)  # fmt: skip
+    for piece, total, size, fill in (
+        ("events", newest(db, "id", COLUMNS), limits.UPGRADE_IDS, _fill_events),
+        ("runs", newest(db, "run", ("runs",)), _RUNS_A_PIECE, _fill_runs),
+    ):
+        done = int(db.execute("SELECT done FROM upgrade WHERE piece = ?", (piece,)).get or 0)
+        while done < total:
+            progress(piece, done, total)
+            after, done = done, min(done + size, total)
+            with db:
+                fill(db, after, done)
+                db.execute("UPDATE upgrade SET done = ? WHERE piece = ?", (done, piece))
+            _require_short_log(path)
     for done, (name, columns) in enumerate(_INDEXES.items()):
         with telling(db, partial(progress, "indexes", done, len(_INDEXES))):
             db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
@@ -99,21 +107,6 @@ def telling(db: apsw.Connection, tell: Callable[[], None]) -> Iterator[None]:
 def newest(db: apsw.Connection, number: str, tables: Iterable[str]) -> int:
     """The largest `number` in these tables; 0 without rows."""
     return max(int(db.execute(f"SELECT coalesce(max({number}), 0) FROM {table}").get) for table in tables)
-
-
-def _in_pieces(
-    db: apsw.Connection, path: Path, piece: str, total: int, size: int,
-    fill: Callable[[apsw.Connection, int, int], None], progress: Progress,
-) -> None:  # fmt: skip
-    done = int(db.execute("SELECT done FROM upgrade WHERE piece = ?", (piece,)).get or 0)
-    while done < total:
-        progress(piece, done, total)
-        until = min(done + size, total)
-        with db:
-            fill(db, done, until)
-            db.execute("UPDATE upgrade SET done = ? WHERE piece = ?", (until, piece))
-        done = until
-        _require_short_log(path)
 
 
 def _require_short_log(path: Path) -> None:
@@ -157,10 +150,7 @@ def _fill_stream(db: apsw.Connection, stream: int, outcome: str) -> None:
             (stream,),
         )
         return
-    end = _completed.decode(told)
-    word, reason = known_outcome(end.outcome, end.reason)
-    db.execute("UPDATE streams SET outcome = ?, outcome_reason = ?, last_ns = ? WHERE stream = ?",
-               (word, reason, end.time_ns, stream))  # fmt: skip
+    runs.end(db, stream, _completed.decode(told))
 
 
 _episode: Decoder[Episode] = Decoder(Episode)

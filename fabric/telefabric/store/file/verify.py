@@ -145,14 +145,8 @@ class _Places:
 
     def compare(self, db: apsw.Connection, stream: int, name: str, last_seq: int) -> Iterator[Finding]:
         """Compare the recount with the file's counts, without what a running store has added since."""
-        told = {
-            row[:3]: row[3:]
-            for row in _all(
-                db,
-                f"SELECT kind, agent_id, n, {', '.join(PICKED)} FROM places WHERE stream = ? AND seq <= ?",
-                (stream, last_seq),
-            )
-        }
+        placed = f"SELECT kind, agent_id, n, {', '.join(PICKED)} FROM places WHERE stream = ? AND seq <= ?"
+        told = {row[:3]: row[3:] for row in _all(db, placed, (stream, last_seq))}
         for key in sorted(self._places.keys() | told.keys()):
             if told.get(key) != self._places.get(key):
                 seq = (self._places.get(key) or told[key])[0]

@@ -94,11 +94,7 @@ class FileReader(Reader):
     """Reads the file itself, over a connection that cannot write. Raises `StoreError` when it is not a store."""
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        deadline_s: float = limits.QUERY_DEADLINE_S,
-        cancelled: Callable[[], bool] = lambda: False,
+        self, path: Path, *, deadline_s: float = limits.QUERY_DEADLINE_S, cancelled: Callable[[], bool] = lambda: False
     ) -> None:
         """`cancelled` is asked while a question is in work; when it says so the question fails."""
         path = path.absolute()

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ import structlog
 from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.files.lock import FileLock
-from telefabric.store.core.outcomes import known_outcome
 from telefabric.store.file import access
 from telefabric.store.file.database import BUSY_TIMEOUT_MS, explain, open_writer, unreadable, unwritable
 from telefabric.store.file.upgrade import Announcer, newest
@@ -185,10 +184,8 @@ class Writer:
         """
         if _identity(self.path) == self._file:
             return
-        try:
+        with suppress(StoreError):  # what is in the log was to go with the file
             self.checkpoint()
-        except StoreError:
-            pass  # what is in the log was to go with the file
         raise StoreReplaced(
             f"{self.path} was removed or replaced while the store wrote it: "
             "nothing more is acknowledged; put it back or leave it, and start the store again"
@@ -351,18 +348,19 @@ class Writer:
     def _apply(self, change: Lifecycle) -> None:
         """Apply a lifecycle event to its run and stream."""
         place, event = change
-        match event:
-            case events.RunStarted():
-                self._db.execute(
-                    "UPDATE runs SET started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode)"
-                    " WHERE run = ?",
-                    (event.time_ns, None if event.control_mode is None else known_mode(event.control_mode), place.run),
-                )
-                self._merge_metadata(place, event.metadata)
-            case events.RunMetadata():
-                self._merge_metadata(place, event.metadata)
-            case events.RunCompleted():
-                self._end(place, event)
+        if isinstance(event, events.RunCompleted):
+            self._revive(place.stream_id)
+            runs.end(self._db, place.stream, event)
+            self._changed_runs.add(place.run)
+            return
+        if isinstance(event, events.RunStarted):
+            mode = None if event.control_mode is None else known_mode(event.control_mode)
+            self._db.execute(
+                "UPDATE runs SET started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode)"
+                " WHERE run = ?",
+                (event.time_ns, mode, place.run),
+            )
+        self._merge_metadata(place, event.metadata)
 
     def _merge_metadata(self, place: Place, metadata: msgspec.Raw) -> None:
         """Later values replace earlier ones of the same name; they stay encoded.
@@ -374,15 +372,6 @@ class Writer:
         merged = msgspec.msgpack.encode({**_names(stored), **_names(metadata)})
         if len(merged) <= limits.EVENT_BYTES_MAX:
             self._db.execute("UPDATE runs SET metadata = ? WHERE run = ?", (merged, place.run))
-
-    def _end(self, place: Place, event: events.RunCompleted) -> None:
-        self._revive(place.stream_id)
-        outcome, reason = known_outcome(event.outcome, event.reason)
-        self._db.execute(
-            "UPDATE streams SET outcome = ?, outcome_reason = ?, last_ns = ? WHERE stream = ?",
-            (outcome, reason, event.time_ns, place.stream),
-        )
-        self._changed_runs.add(place.run)
 
     def _lose(self, stream: bytes) -> list[str]:
         """No word of it comes any more: unless it is over, it is lost. Its worker; none when it was over."""
