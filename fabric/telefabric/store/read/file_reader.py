@@ -23,8 +23,7 @@ from telefabric.store.read import attempts, query
 from telefabric.store.read.attempts import OF_EPISODE, OF_RUN
 from telefabric.store.read.query import Bucket, EpisodeRow, Mark, Page, Run, Series, StoredEvent, Stream
 from telefabric.store.read.reader import KINDS, QUARANTINE, Reader
-from telefabric.store.tables import places
-from telefabric.store.tables.columns import COLUMNS, RANGES
+from telefabric.store.tables.columns import COLUMNS, KINDS_OF, RANGES
 from telefabric_schemas import EXPIRED, Frame
 from telefabric_schemas.decoding import Decoder
 
@@ -47,11 +46,11 @@ class _Table(NamedTuple):
 
 
 def _table(name: str) -> _Table:
-    kind = {**places.KINDS, "gaps": "gap", "quarantine": QUARANTINE}.get(name)
-    kinds = frozenset({kind} if kind else {"run_started", "run_metadata", "run_completed"})
+    kinds = KINDS_OF[name] or (QUARANTINE,)
     of_file = set(COLUMNS[name]) if name in RANGES else {*COLUMNS[name]} - {"reason"}  # a void's is not of its row
-    otherwise = {"kind": f"'{kind}'", "last_seq": "seq"}
-    return _Table(name, kinds, ", ".join(each if each in of_file else otherwise.get(each, "NULL") for each in _EVENT))
+    otherwise = {"kind": f"'{kinds[0]}'", "last_seq": "seq"}
+    columns = ", ".join(each if each in of_file else otherwise.get(each, "NULL") for each in _EVENT)
+    return _Table(name, frozenset(kinds), columns)
 
 
 _TABLES = tuple(map(_table, COLUMNS))
@@ -88,6 +87,9 @@ _OF_STREAM = "stream = (SELECT stream FROM streams WHERE stream_id = :stream_id)
 _OF_PLACE = f"{OF_EPISODE} AND +stream = :meant AND +seq > :voided_below"
 """The rows of an episode in the stream that is meant. The plus keeps SQLite on the index by episode, in whose order the
 rows are wanted."""
+
+
+_Search = query.Events | query.Newest
 
 
 class FileReader(Reader):
@@ -193,50 +195,41 @@ class FileReader(Reader):
     # -- events by id --------------------------------------------------------------------------------------------
 
     def _events(self, question: query.Events) -> Page[StoredEvent]:
-        until = time.monotonic() + min(_PAGE_S, self._deadline_s / 2)
         newest = self._newest_id()
         first, last = self._bounds(question, newest)
-        statements = _searches(question, "ASC", _given(question, name="name = :name"))
-        at = max(question.since_id, first - 1)
-
-        def found() -> Iterator[Row]:
-            nonlocal at
-            while at < last:
-                end = min(at + _WINDOW_IDS, last)
-                yield from self._merged(statements, question, _ID, above=at, until=end)
-                at = end
-                if time.monotonic() > until:
-                    break
-
-        page = self._page(found(), question.limit)
+        starts = range(max(question.since_id, first - 1), last, _WINDOW_IDS)
+        windows = iter([(at, min(at + _WINDOW_IDS, last)) for at in starts])
+        page = self._page(self._search(question, windows, min(_PAGE_S, self._deadline_s / 2)), question.limit)
         if page.more:
             page.last = page.rows[-1].id if page.rows else question.since_id
         else:
-            page.more = at < last
-            page.last = at if page.more else max(newest, question.since_id)
+            left = next(windows, None)
+            page.more, page.last = (True, left[0]) if left else (False, max(newest, question.since_id))
         return page
 
     def _newest(self, question: query.Newest) -> Page[StoredEvent]:
-        until = time.monotonic() + self._deadline_s / 2
         newest = self._newest_id()
         first, last = self._bounds(question, newest)
-        statements = _searches(question, "DESC")
-
-        def found() -> Iterator[Row]:
-            at = last
-            while at >= first and time.monotonic() < until:
-                start = max(at - _WINDOW_IDS, first - 1)
-                yield from self._merged(statements, question, _ID, reverse=True, above=start, until=at)
-                at = start
-
-        page = self._page(found(), question.limit)
+        windows = iter([(max(at - _WINDOW_IDS, first - 1), at) for at in range(last, first - 1, -_WINDOW_IDS)])
+        page = self._page(self._search(question, windows, self._deadline_s / 2, newest_first=True), question.limit)
         return Page(page.rows[::-1], False, newest)
+
+    def _search(
+        self, question: _Search, windows: Iterator[tuple[int, int]], time_s: float, *, newest_first: bool = False
+    ) -> Iterator[Row]:
+        """Rows of one window of ids after the other, by id; when the time is over, the other windows are left."""
+        until = time.monotonic() + time_s
+        statements = _searches(question, "DESC" if newest_first else "ASC")
+        for above, last in windows:
+            yield from self._merged(statements, question, _ID, reverse=newest_first, above=above, until=last)
+            if time.monotonic() > until:
+                return
 
     def _newest_id(self) -> int:
         union = " UNION ALL ".join(f"SELECT max(id) AS id FROM {table.name}" for table in _TABLES)
         return self._db.execute(f"SELECT coalesce(max(id), 0) FROM ({union})").get  # type: ignore[no-any-return]
 
-    def _bounds(self, question: query.Events | query.Newest, newest: int) -> tuple[int, int]:
+    def _bounds(self, question: _Search, newest: int) -> tuple[int, int]:
         """The first and last id that can be of a run; all ids without one.
 
         A batch in conflict with what is stored goes to quarantine without moving a watermark.
@@ -382,7 +375,7 @@ class FileReader(Reader):
         return Page([kind(*row) for row in found], more, others=others or [])
 
 
-def _searches(question: query.Events | query.Newest, order: str, of_metrics: str = "") -> list[str]:
+def _searches(question: _Search, order: str) -> list[str]:
     """The statements for ids above :above and until :until. Raises `UsageError` for a kind that there is not.
 
     They go by id whatever else there is an index for: that is the order which is wanted, and the range is short.
@@ -399,8 +392,8 @@ def _searches(question: query.Events | query.Newest, order: str, of_metrics: str
         if not kinds <= wanted:
             named = ", ".join(f"'{kind}'" for kind in sorted(kinds & wanted))
             conditions += f" AND kind IN ({named})"
-        if name == "metrics":
-            conditions += of_metrics
+        if name == "metrics" and isinstance(question, query.Events):
+            conditions += _given(question, name="name = :name")
         if kinds & wanted:
             ids = f"id > :above AND id <= :until{conditions} ORDER BY id {order}"
             statements.append(f"SELECT {columns} FROM {name} NOT INDEXED WHERE {ids}")

@@ -13,13 +13,10 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from telefabric.store.tables.columns import COLUMNS
+from telefabric.store.tables.columns import COLUMNS, KINDS_OF
 
 EVERY = 1_024
-KINDS = {
-    "steps": "step", "episodes": "episode", "resets": "reset", "voids": "episode_voided", "metrics": "metric",
-    "logs": "log", "frames": "frame",
-}  # fmt: skip
+KINDS = {table: kinds[0] for table, kinds in KINDS_OF.items() if "agent_id" in COLUMNS[table]}
 """The tables whose rows name an agent, and their kinds."""
 
 PICKED = ("seq", "id", "global_step", "time_ns")

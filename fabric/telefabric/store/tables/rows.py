@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import msgspec
 
 from telefabric.errors import WireError
 from telefabric.store.tables import seeds
-from telefabric.store.tables.columns import COLUMNS
+from telefabric.store.tables.columns import COLUMNS, EVENTS, RANGES
 from telefabric.store.tables.overview import Overview
 from telefabric.store.tables.places import Span, spans
 from telefabric.wire import records
@@ -59,7 +60,7 @@ class Rows:
     """The rows of one transaction, by table, and the watermarks they lead to."""
 
     def __init__(self, first_id: int) -> None:
-        self.tables: dict[str, list[Any]] = {}
+        self.tables: defaultdict[str, list[Any]] = defaultdict(list)
         """The values of a table's rows, one row after the other: tuples cost a quarter more to make and bind."""
         self.marks: dict[bytes, tuple[int, int, int]] = {}
         """Stream id → (stored_seq, first id, last id)."""
@@ -81,7 +82,7 @@ class Rows:
         So does a batch that is not `whole`, all of it: nobody can tell what of it is right.
         """
         first_id = self.next_id
-        steps = self.table("steps")
+        steps = self.tables["steps"]
         before = len(steps)
         try:
             if not whole:
@@ -106,7 +107,7 @@ class Rows:
             return
         if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
             raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
-        steps = self.table("steps")
+        steps = self.tables["steps"]
         run, stream = place.run, place.stream
         number, seq, end = self.next_id, header.first_seq - 1, 0
         for record in decoded:
@@ -149,7 +150,7 @@ class Rows:
         row = [number, place.run, place.stream, *_FIELDS[table](event), raw]
         for column, convert in _CONVERTED[table]:
             row[column] = convert(row[column])
-        self.table(table).extend(row)
+        self.tables[table].extend(row)
         if table == "lifecycle":
             self.lifecycle.append(Lifecycle(place, event))  # type: ignore[arg-type]  # by its table
         elif table in _SERIES and table != "steps":  # `_sum_up` has those
@@ -168,18 +169,18 @@ class Rows:
                 raise WireError("wrong_seq", f"the gap says seqs {gap.seq} to {gap.last_seq}")
         number, self.next_id = self.next_id, self.next_id + 1
         first = header.first_seq + skip
-        self.table("gaps").extend((number, place.run, place.stream, first, header.last_seq, reason, time_ns, raw))
+        self.tables["gaps"].extend((number, place.run, place.stream, first, header.last_seq, reason, time_ns, raw))
 
     def quarantine(self, number: int, place: Place, seq: int, reason: str, detail: str, raw: bytes) -> None:
         row = (number, place.run, place.stream, seq, seq, reason, detail, time.time_ns(), raw)
-        self.table("quarantine").extend(row)
+        self.tables["quarantine"].extend(row)
         self.quarantined += 1
 
     def quarantine_batch(self, place: Place, header: Header, body: bytes, reason: str, detail: str) -> None:
         """Keep a whole batch that contradicts what is stored; the watermark does not move."""
         number, self.next_id = self.next_id, self.next_id + 1
         row = (number, place.run, place.stream, header.first_seq, header.last_seq, reason, detail, time.time_ns(), body)
-        self.table("quarantine").extend(row)
+        self.tables["quarantine"].extend(row)
         self.quarantined += header.events
 
     def _sum_up(self, stream: int, steps: list[Any], before: int) -> None:
@@ -210,12 +211,6 @@ class Rows:
         if table == "steps":
             self.step_spans = list(spans(table, values))
         self.overview = _overview_of(self.tables)
-
-    def table(self, name: str) -> list[Any]:
-        rows = self.tables.get(name)
-        if rows is None:
-            rows = self.tables[name] = []
-        return rows
 
     @property
     def events(self) -> int:
@@ -267,18 +262,7 @@ def known_mode(value: str | None) -> str:
     return _MODES.get(value, "unknown")
 
 
-_TABLES: dict[type[events.Event], str] = {
-    events.Step: "steps",
-    events.Episode: "episodes",
-    events.Reset: "resets",
-    events.EpisodeVoided: "voids",
-    events.Metric: "metrics",
-    events.Log: "logs",
-    events.Frame: "frames",
-    events.RunStarted: "lifecycle",
-    events.RunMetadata: "lifecycle",
-    events.RunCompleted: "lifecycle",
-}
+_TABLES = {event: table for table, found in EVENTS.items() for event in found if table not in RANGES}
 _FIELDS = {table: attrgetter(*COLUMNS[table][3:-1]) for table in _TABLES.values()}
 """The columns from seq on are fields of the event that have the same name; the last one is the event itself."""
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {"control_mode": known_mode, "seed": seeds.column}
