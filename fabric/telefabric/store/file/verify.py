@@ -65,24 +65,20 @@ class Report(NamedTuple):
 
 def verify(path: Path, progress: Progress = lambda done, total: None) -> Report:
     """Look at all of a store file. Raises `telefabric.errors.StoreError` when it cannot be read to its end."""
-    with closing(open_reader(path)) as connection:
+    with closing(open_reader(path)) as db:
         try:
-            report = _verify(connection, progress)
-            if connection.still:
+            damage = [Finding("damaged", "", 0, 0, str(said)) for (said,) in _all(db, "PRAGMA integrity_check")]
+            damage = [finding for finding in damage if finding.detail != "ok"]
+            try:
+                report = _count(db, progress)
+            except TypeError:
+                if not damage:
+                    raise
+                report = Report(0, 0, [])  # SQLite has named the column whose value is of another type
+            if db.still:
                 access.require_still(path)
-            return report
         except (apsw.Error, *DAMAGE) as error:
             raise explain(path, error) from None
-
-
-def _verify(db: apsw.Connection, progress: Progress) -> Report:
-    damage = [Finding("damaged", "", 0, 0, str(told)) for (told,) in _all(db, "PRAGMA integrity_check") if told != "ok"]
-    try:
-        report = _count(db, progress)
-    except TypeError:
-        if not damage:
-            raise
-        return Report(0, 0, damage)  # SQLite has named the column whose value is of another type
     return report._replace(findings=damage + report.findings)
 
 

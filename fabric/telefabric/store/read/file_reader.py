@@ -80,8 +80,12 @@ _RUNS = _select(
     superseded=f"(SELECT count(*) {_STREAMS_OF_RUN} AND role = 'superseded')",
 )
 _STORED_SEQ = "coalesce(stored_seq, 0)"
-_STREAMS = _select(Stream, started_ns="streams.started_ns", stored_seq=_STORED_SEQ)
-_MARKS = f"{_select(Mark, stored_seq=_STORED_SEQ)} FROM streams LEFT JOIN watermarks USING (stream)"
+_WITH_MARKS = "LEFT JOIN watermarks USING (stream)"
+_MARKS = f"{_select(Mark, stored_seq=_STORED_SEQ)} FROM streams {_WITH_MARKS}"
+_STREAMS = (
+    _select(Stream, started_ns="streams.started_ns", stored_seq=_STORED_SEQ)
+    + f" FROM streams JOIN runs USING (run) {_WITH_MARKS}"
+)
 _EPISODES = f"{_select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream)"
 _OF_STREAM = "stream = (SELECT stream FROM streams WHERE stream_id = :stream_id)"
 _OF_PLACE = f"{OF_EPISODE} AND +stream = :meant AND +seq > :voided_below"
@@ -156,22 +160,19 @@ class FileReader(Reader):
     # -- runs and streams ----------------------------------------------------------------------------------------
 
     def _runs(self, question: query.Runs) -> Page[Run]:
-        one = _given(question, run_id="run_id = :run_id")
-        return self._numbered(Run, f"{_RUNS} FROM runs WHERE run > :after{one} ORDER BY run", question)
+        return self._numbered(question, Run, f"{_RUNS} FROM runs", "run", of_run="run_id = :run_id")
 
     def _streams(self, question: query.Streams) -> Page[Stream]:
-        of_run = _given(question, run_id=f"streams.{OF_RUN}")
-        tables = "streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)"
-        return self._numbered(
-            Stream, f"{_STREAMS} FROM {tables} WHERE stream > :after{of_run} ORDER BY stream", question
-        )
+        return self._numbered(question, Stream, _STREAMS, "stream", of_run=f"streams.{OF_RUN}")
 
     def _marks(self, question: query.Marks) -> Page[Mark]:
-        of_run = _given(question, run_id=f"streams.{OF_RUN}")
-        return self._numbered(Mark, f"{_MARKS} WHERE stream > :after{of_run} ORDER BY stream", question)
+        return self._numbered(question, Mark, _MARKS, "stream", of_run=f"streams.{OF_RUN}")
 
-    def _numbered(self, kind: Callable[..., T], sql: str, question: query.Numbered[T]) -> Page[T]:
-        found, more = _cut(self._query(sql, question), question.limit)
+    def _numbered(
+        self, question: query.Numbered[T], kind: Callable[..., T], select: str, number: str, of_run: str
+    ) -> Page[T]:
+        where = f"{number} > :after{_given(question, run_id=of_run)}"
+        found, more = _cut(self._query(f"{select} WHERE {where} ORDER BY {number}", question), question.limit)
         return Page([kind(*row) for row in found], more, found[-1][0] if found else question.after)
 
     def _place(self, stream: int) -> Row:

@@ -9,9 +9,12 @@ checkpoints, and within a page all tables show the same moment: an event that is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import msgspec
 
 from telefabric import limits
 from telefabric.errors import UsageError
@@ -71,12 +74,12 @@ class Reader(ABC):
         """Stream id → the highest seq up to which all of the stream is stored, quarantined or a gap."""
         return {mark.stream_id: mark.stored_seq for mark in self._all(query.Marks(run_id, 0, _ROWS))}
 
-    def _all(self, question: query.Numbered[T]) -> list[T]:
+    def _all(self, question: query.Question[T], behind: Callable[[Page[T]], object] = attrgetter("last")) -> list[T]:
+        """The rows of all pages; `behind` says from where to ask on."""
         page = self.answer(question)
         rows = page.rows
         while page.more:
-            question.after = page.last
-            page = self.answer(question)
+            page = self.answer(msgspec.structs.replace(question, after=behind(page)))
             rows += page.rows
         return rows
 
@@ -228,12 +231,7 @@ class Reader(ABC):
 
     def series(self, run_id: str) -> list[Series]:
         """The numeric series of a run that have an overview."""
-        page = self.answer(query.SeriesOf(run_id))
-        rows = page.rows
-        while page.more:
-            page = self.answer(query.SeriesOf(run_id, rows[-1]))
-            rows += page.rows
-        return rows
+        return self._all(query.SeriesOf(run_id), behind=lambda page: page.rows[-1])
 
     def overview(
         self,

@@ -32,8 +32,7 @@ class RemoteReader(Reader):
         self.where = address.url
         self._address = address
         self._timeout_s = timeout_s
-        self._endpoint = self._find()
-        self._requests = self._connect()
+        self._connect(self._find())
 
     def close(self) -> None:
         self._requests.close()
@@ -57,9 +56,8 @@ class RemoteReader(Reader):
         if reply is None:
             endpoint = self._find()
             if endpoint != self._endpoint:
-                self._endpoint = endpoint
                 self._requests.close()
-                self._requests = self._connect()
+                self._connect(endpoint)
                 number = self._send(request)
             reply = self._await(number, limits.QUERY_DEADLINE_S)
         if reply is None:
@@ -93,8 +91,9 @@ class RemoteReader(Reader):
         except WireError as error:
             raise Unreachable(str(error)) from None
 
-    def _connect(self) -> Requests:
-        return Requests(self._endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)
+    def _connect(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._requests = Requests(endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)
 
 
 @cache

@@ -23,10 +23,9 @@ from telefabric_schemas.decoding import Decoder, decode_event
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
 
 _STEP_WIDTH = len(COLUMNS["steps"])
-_STREAM, _SEQ, _AGENT, _GLOBAL_STEP, _REWARD = map(
-    COLUMNS["steps"].index, ("stream", "seq", "agent_id", "global_step", "reward")
-)
-_NAME = COLUMNS["metrics"].index("name")
+# The first columns of all tables with a series are the same.
+_STREAM, _SEQ, _AGENT, _NAME = map(COLUMNS["metrics"].index, ("stream", "seq", "agent_id", "name"))
+_GLOBAL_STEP, _REWARD = map(COLUMNS["steps"].index, ("global_step", "reward"))
 
 _VALUES = {"steps": "reward", "episodes": "total_reward", "metrics": "value"}
 """The tables with a numeric series, and its column."""
