@@ -39,7 +39,7 @@ def log_frames(log_bytes: int, page_bytes: int) -> int:
     return max(log_bytes - _LOG_HEADER_BYTES, 0) // (page_bytes + _FRAME_HEADER_BYTES)
 
 
-def figures(values: Mapping[str, float | Distribution | Mapping[str, float]]) -> Figures:
+def figures(**values: float | Distribution | Mapping[str, float]) -> Figures:
     """Values by the names of `FAMILIES` without their prefix; those of a family with a label by the label's value."""
     return {
         _P + name: {(label,): count for label, count in value.items()} if isinstance(value, Mapping) else {(): value}

@@ -32,12 +32,8 @@ log = structlog.get_logger("telefabric.store")
 _RUNS_A_PIECE = 100
 _STEPS_A_LOOK = 1_000_000
 """Steps of SQLite's virtual machine between two reports of a long statement: some hundredths of a second."""
-_INDEXES = {
-    "episodes_by_return": "episodes (run, total_reward)",
-    "episodes_by_length": "episodes (run, length)",
-    "episodes_by_seed": "episodes (run, seed)",
-    "episodes_by_time": "episodes (run, time_ns)",
-}
+_INDEXED = {"return": "total_reward", "length": "length", "seed": "seed", "time": "time_ns"}
+"""The columns of episodes by which runs are sorted, by the names of their indexes."""
 
 
 class Announcer:
@@ -82,9 +78,9 @@ def finish(db: apsw.Connection, path: Path, progress: Progress) -> None:
                 fill(db, after, done)
                 db.execute("UPDATE upgrade SET done = ? WHERE piece = ?", (done, piece))
             _require_short_log(path)
-    for done, (name, columns) in enumerate(_INDEXES.items()):
-        with telling(db, partial(progress, "indexes", done, len(_INDEXES))):
-            db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+    for done, (name, column) in enumerate(_INDEXED.items()):
+        with telling(db, partial(progress, "indexes", done, len(_INDEXED))):
+            db.execute(f"CREATE INDEX IF NOT EXISTS episodes_by_{name} ON episodes (run, {column})")
     db.execute("DELETE FROM upgrade")
     db.execute("PRAGMA temp_store = MEMORY").fetchall()
 

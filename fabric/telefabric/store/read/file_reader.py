@@ -10,7 +10,7 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from sys import getsizeof
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import apsw
 import msgspec
@@ -22,7 +22,7 @@ from telefabric.store.file.database import DAMAGE, open_reader, unreadable
 from telefabric.store.read import attempts, query
 from telefabric.store.read.attempts import OF_EPISODE, OF_RUN
 from telefabric.store.read.query import Bucket, EpisodeRow, Mark, Page, Run, Series, StoredEvent, Stream
-from telefabric.store.read.reader import KINDS, QUARANTINE, Reader
+from telefabric.store.read.reader import KINDS, Reader
 from telefabric.store.tables.columns import COLUMNS, KINDS_OF, RANGES
 from telefabric_schemas import EXPIRED, Frame
 from telefabric_schemas.decoding import Decoder
@@ -37,25 +37,16 @@ _COVERING = " AND reason <> 'conflict'"
 """A conflict contradicts stored rows, so it does not count as its seq."""
 
 
-class _Table(NamedTuple):
-    """How rows of a table are read as events."""
-
-    name: str
-    kinds: frozenset[str]
-    columns: str
-
-
-def _table(name: str) -> _Table:
-    kinds = KINDS_OF[name] or (QUARANTINE,)
-    of_file = set(COLUMNS[name]) if name in RANGES else {*COLUMNS[name]} - {"reason"}  # a void's is not of its row
-    otherwise = {"kind": f"'{kinds[0]}'", "last_seq": "seq"}
-    columns = ", ".join(each if each in of_file else otherwise.get(each, "NULL") for each in _EVENT)
-    return _Table(name, frozenset(kinds), columns)
+def _select_events(table: str) -> str:
+    stored = set(COLUMNS[table]) if table in RANGES else {*COLUMNS[table]} - {"reason"}  # a void's is not of its row
+    otherwise = {"kind": f"'{KINDS_OF[table][0]}'", "last_seq": "seq"}
+    columns = ", ".join(column if column in stored else otherwise.get(column, "NULL") for column in _EVENT)
+    return f"SELECT {columns} FROM {table}"
 
 
-_TABLES = tuple(map(_table, COLUMNS))
-_BY_KIND = {kind: table for table in _TABLES for kind in table.kinds}
-assert set(_BY_KIND) == set(KINDS)
+_SELECT = {table: _select_events(table) for table in COLUMNS}
+"""How rows of each table are read as events."""
+assert {kind for kinds in KINDS_OF.values() for kind in kinds} == set(KINDS)
 
 _WINDOW_IDS = 50_000
 """Ids that are searched between two looks at the clock."""
@@ -227,7 +218,7 @@ class FileReader(Reader):
                 return
 
     def _newest_id(self) -> int:
-        union = " UNION ALL ".join(f"SELECT max(id) AS id FROM {table.name}" for table in _TABLES)
+        union = " UNION ALL ".join(f"SELECT max(id) AS id FROM {table}" for table in COLUMNS)
         return self._db.execute(f"SELECT coalesce(max(id), 0) FROM ({union})").get  # type: ignore[no-any-return]
 
     def _bounds(self, question: _Search, newest: int) -> tuple[int, int]:
@@ -258,8 +249,7 @@ class FileReader(Reader):
     def _since(self, question: query.Since) -> Page[StoredEvent]:
         if question.kind not in ("step", "episode"):
             raise UsageError(f"{question.kind!r} cannot be asked for by seq: step and episode can")
-        table = _BY_KIND[question.kind]
-        sql = f"SELECT {table.columns} FROM {table.name} WHERE {_OF_STREAM} AND seq > :seq ORDER BY seq"
+        sql = f"{_SELECT[f'{question.kind}s']} WHERE {_OF_STREAM} AND seq > :seq ORDER BY seq"
         of_streams = (self._query(sql, stream_id=mark.stream, seq=mark.seq) for mark in question.marks)
         return self._page(chain.from_iterable(of_streams), question.limit)
 
@@ -268,10 +258,9 @@ class FileReader(Reader):
         found = self._query(f"{_MARKS} WHERE stream_id = :stream_id", question)
         stream, _, stored = next(iter(found), (0, b"", 0))
         statements = [
-            f"SELECT {table.columns} FROM {table.name}"
-            f" WHERE stream = :stream AND {'last_seq' if table.name in RANGES else 'seq'} > :seq AND seq <= :stored"
-            f"{_COVERING if table.name == 'quarantine' else ''} ORDER BY seq"
-            for table in _TABLES
+            f"{select} WHERE stream = :stream AND {'last_seq' if table in RANGES else 'seq'} > :seq AND seq <= :stored"
+            f"{_COVERING if table == 'quarantine' else ''} ORDER BY seq"
+            for table, select in _SELECT.items()
         ]
         page = self._page(self._merged(statements, question, _SEQ, stream=stream, stored=stored), question.limit)
         if page.more:
@@ -298,24 +287,24 @@ class FileReader(Reader):
         return self._rows(EpisodeRow, f"{_EPISODES} WHERE {where} ORDER BY {key[1:-1]}", question, others)
 
     def _steps_of(self, question: query.StepsOf) -> Page[StoredEvent]:
-        table = _BY_KIND["frame" if isinstance(question, query.FramesOf) else "step"]
+        table = "frames" if isinstance(question, query.FramesOf) else "steps"
         after = _given(question, after="(step_index, id) > (:after_step_index, :after_id)")
-        sql = f"SELECT {table.columns} FROM {table.name} WHERE {_OF_PLACE}{after} ORDER BY step_index, id"
+        sql = f"{_SELECT[table]} WHERE {_OF_PLACE}{after} ORDER BY step_index, id"
         meant, others = self._meant(table, question)
         return self._page(self._query(sql, question, **meant), question.limit, others)
 
     _frames_of = _steps_of
 
-    def _meant(self, table: _Table, question: query.StepsOf | query.FrameAt) -> tuple[dict[str, int], list[bytes]]:
+    def _meant(self, table: str, question: query.StepsOf | query.FrameAt) -> tuple[dict[str, int], list[bytes]]:
         """The values of `_OF_PLACE` for the stream that is meant; the streams that have the episode, too."""
-        streams = attempts.streams_at(self._query, table.name, question)
+        streams = attempts.streams_at(self._query, table, question)
         meant = streams[0][0] if streams else 0
         below = attempts.voided_below(self._query, meant, question)
         return {"meant": meant, "voided_below": below}, [bytes(row[1]) for row in streams[1:]]
 
     def _frame_of(self, question: query.FrameOf) -> Page[StoredEvent]:
         rows = self._query(
-            f"SELECT {_BY_KIND['frame'].columns} FROM frames WHERE {OF_RUN} AND frame_ref = :frame_ref"
+            f"{_SELECT['frames']} WHERE {OF_RUN} AND frame_ref = :frame_ref"
             f"{_given(question, stream_id=_OF_STREAM)}"
             " ORDER BY (SELECT attempt FROM streams WHERE streams.stream = frames.stream) DESC, id DESC LIMIT 1",
             question,
@@ -323,28 +312,27 @@ class FileReader(Reader):
         return Page([self._event(row) for row in rows], False)
 
     def _frame_at(self, question: query.FrameAt) -> Page[StoredEvent]:
-        meant, others = self._meant(_BY_KIND["frame"], question)
+        meant, others = self._meant("frames", question)
         sides = (("<=", "DESC"), (">", "ASC"))
-        near = [row for side in sides for row in self._frames_beside(question, meant, *side)]
-        nearest = min(near, key=lambda row: (row[-1], abs(row[-2] - question.step_index)), default=None)
-        return Page([] if nearest is None else [self._event(nearest[:-2])], False, others=others)
+        near = [found for side in sides for found in self._frames_beside(question, meant, *side)]
+        near.sort(key=lambda found: (_expired(found[1]), abs(found[1].step_index - question.step_index)))
+        return Page([event for event, _ in near[:1]], False, others=others)
 
-    def _frames_beside(self, question: query.FrameAt, meant: dict[str, int], side: str, order: str) -> Iterator[Row]:
-        """The nearest frame on one side, and the nearest with a picture; then step, and whether that has expired.
+    def _frames_beside(
+        self, question: query.FrameAt, meant: dict[str, int], side: str, order: str
+    ) -> Iterator[tuple[StoredEvent, Frame]]:
+        """The nearest frame on one side, and the nearest with a picture.
 
         Over a long run of expired ones: they are small.
         """
-        rows = self._query(
-            f"SELECT {_BY_KIND['frame'].columns}, step_index FROM frames WHERE {_OF_PLACE}"
-            f" AND step_index {side} :step_index ORDER BY step_index {order}, id DESC",
-            question,
-            **meant,
-        )
+        nearest = f"step_index {side} :step_index ORDER BY step_index {order}, id DESC"
+        rows = self._query(f"{_SELECT['frames']} WHERE {_OF_PLACE} AND {nearest}", question, **meant)
         for place, row in enumerate(rows):
-            expired = _frames.decode(self._event(row[:-1]).event).encoding == EXPIRED
-            if not expired or place == 0:
-                yield *row, expired
-            if not expired:
+            event = self._event(row)
+            frame = _frames.decode(event.event)
+            if not _expired(frame) or place == 0:
+                yield event, frame
+            if not _expired(frame):
                 return
 
     # -- overview ------------------------------------------------------------------------------------------------
@@ -385,20 +373,24 @@ def _searches(question: _Search, order: str) -> list[str]:
     if unknown := sorted(wanted - set(KINDS)):
         raise UsageError(f"{unknown[0]!r} is not a kind of stored event; the kinds are: {', '.join(KINDS)}")
     statements = []
-    for name, kinds, columns in _TABLES:
+    for table, kinds in KINDS_OF.items():
         of_agent = "agent_id = :agent_id"
-        if "agent_id" not in COLUMNS[name]:
+        if "agent_id" not in COLUMNS[table]:
             of_agent = f"stream IN (SELECT stream FROM streams WHERE {of_agent})"
         conditions = _given(question, run_id=OF_RUN, agent_id=of_agent)
-        if not kinds <= wanted:
-            named = ", ".join(f"'{kind}'" for kind in sorted(kinds & wanted))
+        if not wanted.issuperset(kinds):
+            named = ", ".join(f"'{kind}'" for kind in kinds if kind in wanted)
             conditions += f" AND kind IN ({named})"
-        if name == "metrics" and isinstance(question, query.Events):
+        if table == "metrics" and isinstance(question, query.Events):
             conditions += _given(question, name="name = :name")
-        if kinds & wanted:
+        if not wanted.isdisjoint(kinds):
             ids = f"id > :above AND id <= :until{conditions} ORDER BY id {order}"
-            statements.append(f"SELECT {columns} FROM {name} NOT INDEXED WHERE {ids}")
+            statements.append(f"{_SELECT[table]} NOT INDEXED WHERE {ids}")
     return statements
+
+
+def _expired(frame: Frame) -> bool:
+    return frame.encoding == EXPIRED
 
 
 def _given(question: query.Question[Any], **conditions: str) -> str:

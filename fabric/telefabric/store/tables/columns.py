@@ -36,5 +36,7 @@ EVENTS: dict[str, tuple[type[events.Event], ...]] = {
     "metrics": (events.Metric,), "logs": (events.Log,), "frames": (events.Frame,), "gaps": (events.Gap,),
     "quarantine": (),
 }  # fmt: skip
-"""The events of each table; those in quarantine cannot be read."""
-KINDS_OF = {table: tuple(str(event.__struct_config__.tag) for event in found) for table, found in EVENTS.items()}
+"""The events of each table; those in quarantine cannot be read, and are a kind of their own."""
+KINDS_OF = {
+    table: tuple(str(event.__struct_config__.tag) for event in found) or (table,) for table, found in EVENTS.items()
+}
