@@ -33,6 +33,7 @@ from telefabric.store.write.retention import Retention
 from telefabric.store.write.writer import Writer
 from telefabric.subscribe import DurableBatch, DurableSubscription, Owner
 from telefabric.wire.names import end_of
+from telefabric_schemas import RunCompleted
 
 log = structlog.get_logger("telefabric.store")
 
@@ -228,7 +229,7 @@ class Store(Owner):
         self._changes.update(self._writer.changes)
         self.subscription.stored_events += rows.events
         self.subscription.quarantined_events += rows.quarantined
-        self._vigil.ended(change.place.stream_id for change in rows.lifecycle if change.ends)
+        self._vigil.ended(place.stream_id for place, event in rows.lifecycle if isinstance(event, RunCompleted))
         self._checkpoints.written(time.monotonic_ns())
         self._backoff.reset()
         return marks

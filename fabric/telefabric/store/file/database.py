@@ -79,10 +79,10 @@ def open_writer(
         connection = apsw.Connection(str(path), vfs=vfs)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         try:
-            _check_identity(connection, path)
+            version = _check_identity(connection, path)
             for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
-            _migrate(connection, path, progress)
+            _migrate(connection, path, version, progress)
         except BaseException:
             with suppress(apsw.Error):  # a disk that failed fails again here: the first error is the one to tell
                 connection.close()
@@ -169,8 +169,7 @@ def _check_identity(connection: apsw.Connection, path: Path) -> int:
     return version
 
 
-def _migrate(connection: apsw.Connection, path: Path, progress: upgrade.Progress) -> None:
-    version = int(connection.pragma("user_version"))
+def _migrate(connection: apsw.Connection, path: Path, version: int, progress: upgrade.Progress) -> None:
     if version < VERSION:
         with upgrade.telling(connection, lambda: progress("schema", version, VERSION)), connection:
             for target in range(version + 1, VERSION + 1):

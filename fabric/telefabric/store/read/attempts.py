@@ -51,12 +51,9 @@ def voided_below(ask: Ask, stream: int, question: query.StepsOf | query.FrameAt)
 
 def older(ask: Ask, question: query.EpisodesOf | query.Buckets) -> list[bytes]:
     """The streams of all attempts at a run but the newest, the newer first."""
-    found = ask(
-        f"SELECT stream_id FROM streams WHERE {OF_RUN}"
-        f" AND attempt < (SELECT max(attempt) FROM streams WHERE {OF_RUN}) ORDER BY attempt DESC, stream DESC",
-        question,
-    )
-    return [bytes(row[0]) for row in found]
+    of_run = f"FROM streams WHERE {OF_RUN}"
+    before = f"SELECT stream_id {of_run} AND attempt < (SELECT max(attempt) {of_run})"
+    return [bytes(row[0]) for row in ask(f"{before} ORDER BY attempt DESC, stream DESC", question)]
 
 
 def newest_attempt(table: str, place: Iterable[str], counting: str = "") -> str:

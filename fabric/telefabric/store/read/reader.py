@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -53,7 +52,7 @@ class Reader(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     # -- runs and streams ----------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ not finite are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from math import isfinite
+from typing import Any
 
 FACTOR_BITS = 8
 LEVELS = (1, 2, 3)
@@ -85,17 +86,13 @@ class Overview:
             _merge(self._buckets, (series, bucket), _Bucket(values[start:end]))
             start = end
 
-    def rows(self) -> list[tuple[int, str, str, int, int, float, float, float, float, float, int]]:
+    def rows(self) -> Iterator[tuple[Any, ...]]:
         """Rows for `UPSERT`, all levels."""
-        levels = dict(self._buckets)
-        found = []
+        buckets = self._buckets
         for level in LEVELS:
-            found += [
-                (*series, level, place, one.min, one.max, one.first, one.last, one.total, one.count)
-                for (series, place), one in levels.items()
-            ]
-            levels = _coarser(levels)
-        return found
+            for (series, place), one in buckets.items():
+                yield (*series, level, place, one.min, one.max, one.first, one.last, one.total, one.count)
+            buckets = _coarser(buckets)
 
 
 def _merge(buckets: dict[_Place, _Bucket], place: _Place, later: _Bucket) -> None:

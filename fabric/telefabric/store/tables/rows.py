@@ -50,10 +50,6 @@ class Lifecycle(NamedTuple):
     place: Place
     event: events.RunStarted | events.RunMetadata | events.RunCompleted
 
-    @property
-    def ends(self) -> bool:
-        return type(self.event) is events.RunCompleted
-
 
 class Rows:
     """The rows of one transaction, by table, and the watermarks they lead to."""
