@@ -498,7 +498,7 @@ class Absent(FileReader):
         super().__init__(path)
         self.left = times
 
-    def answer(self, question: Question) -> Page[Any]:
+    def answer(self, question: Question[Any]) -> Page[Any]:
         self.left -= 1
         if self.left >= 0:
             raise Unreachable("nobody answers at tcp://host:7750")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import msgspec
@@ -469,7 +470,7 @@ def test_streams_that_say_odd_things_of_themselves_are_stored(fabric: Fabric) ->
 
 
 # -- questions ---------------------------------------------------------------------------------------------------
-def questions() -> list[query.Question]:
+def questions() -> list[query.Question[Any]]:
     huge = 2**63 - 1
     return [
         query.Runs(None, huge, 2_000), query.Streams("x" * 255, 0, 0), query.Marks(None, 0, 1),

@@ -92,7 +92,7 @@ def store(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from telefabric.store.file.database import log_bytes
+    from telefabric.store.file.access import log_bytes
     from telefabric.store.metrics import FAMILIES
     from telefabric.store.service import Store
 
@@ -126,7 +126,7 @@ def store(
         queries = Part("query service", query_service)
         helpers = Supervisor([queries])
         helpers.start()
-        service.query = f"*:{Address.parse(queries.url).port}"
+        service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(service.stop)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()
