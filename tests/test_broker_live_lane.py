@@ -15,6 +15,7 @@ from telefabric.broker.core import recent as recent_window
 from telefabric.broker.core.live_lane import NS, LiveCore, LiveLane, grant
 from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.errors import WireError
+from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.wire import batch, control, records
 from telefabric.wire.live import (
     DROP_OLDEST,
@@ -553,8 +554,8 @@ class Watchers:
         )
         self.now_ns = 0
 
-    def say(self, peer: bytes, message: control.Message) -> list[control.Message]:
-        return self.core.receive(peer, message, self.now_ns, 0)
+    def say(self, routing_id: bytes, message: control.Message) -> list[control.Message]:
+        return self.core.receive(Peer(routing_id, LOCAL_USERS), message, self.now_ns, 0)
 
     def token(self, peer: bytes, message: control.Watch) -> bytes:
         watching = self.say(peer, message)[0]

@@ -22,7 +22,7 @@ from telefabric.broker.pipes import Pipe
 from telefabric.errors import TelefabricError, WireError
 from telefabric.metrics.figures import Figures, by_reason
 from telefabric.metrics.summary import Health
-from telefabric.peer.listener import bind, listener
+from telefabric.peer.listener import Heard, bind, hear, listener
 from telefabric.peer.sockets import receive, send_frames
 from telefabric.wire import control
 
@@ -155,26 +155,25 @@ class Broker:
     def _read_control(self, now_ns: int) -> None:
         until_ns = time.monotonic_ns() + _CONTROL_TURN_NS
         for _ in range(limits.CONTROL_A_TURN):
-            try:
-                frames = self._control.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
+            heard = hear(self._control)
+            if heard is None:
                 return
-            self._hear(frames, now_ns)
+            self._read_message(heard, now_ns)
             self._answer()
             if time.monotonic_ns() > until_ns:
                 return
 
-    def _hear(self, frames: list[zmq.Frame], now_ns: int) -> None:
-        peer, unread = frames[0].bytes, 0
+    def _read_message(self, heard: Heard, now_ns: int) -> None:
+        (peer, frames), unread = heard, 0
         try:
-            if len(frames) != 2:
-                raise WireError("frames", f"a control message is one frame, not {len(frames) - 1}")
-            message = control.decode(frames[1].bytes)
+            if len(frames) != 1:
+                raise WireError("frames", f"a control message is one frame, not {len(frames)}")
+            message = control.decode(frames[0].bytes)
         except WireError as error:
             self.core.mistaken(peer, error, now_ns)
             return
         if isinstance(message, _LONG_ANSWERED):
-            unread = self._unsent_bytes(peer) + unread_bytes(frames[1])
+            unread = self._unsent_bytes(peer.id) + unread_bytes(frames[0])
         self.core.receive(peer, message, now_ns, time.time_ns(), unread_bytes=unread)
 
     def _read_data(self, now_ns: int) -> None:
@@ -207,7 +206,7 @@ class Broker:
     def _answer(self) -> None:
         for peer, message in self.core.take():
             try:
-                if not self._send(peer, message):
+                if not self._send(peer.id, message):
                     self.core.dropped["control_full"] += 1
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:

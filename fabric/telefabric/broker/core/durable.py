@@ -32,6 +32,7 @@ from telefabric.broker.core.status import emitted_of, left_spools
 from telefabric.errors import UsageError, WireError
 from telefabric.metrics.figures import Figures
 from telefabric.peer.core.mistakes import Mistakes
+from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header, parse_header
 
@@ -46,7 +47,7 @@ _INFO_BYTES_MAX = 2 * limits.KIB
 class Send(NamedTuple):
     """A control message to one peer."""
 
-    peer: bytes
+    peer: Peer
     message: control.Message
 
 
@@ -89,7 +90,7 @@ class BrokerCore:
         self._out: list[Send] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
-        self._long_answers: Counter[bytes] = Counter()
+        self._long_answers: Counter[Peer] = Counter()
         """Peer → long answers in this second."""
         self._answers_counted_ns = 0
         self._interval_told_ms = 0
@@ -123,12 +124,12 @@ class BrokerCore:
 
     # -- what peers say wrong ------------------------------------------------------------------------------------
 
-    def mistaken(self, peer: bytes, error: WireError, now_ns: int) -> None:
+    def mistaken(self, peer: Peer, error: WireError, now_ns: int) -> None:
         """A message of a peer that cannot be used: counted, and answered if that is not too often."""
         self.dropped[error.reason] += 1
         self._correct(peer, error, now_ns)
 
-    def _correct(self, peer: bytes, error: WireError, now_ns: int) -> None:
+    def _correct(self, peer: Peer | None, error: WireError, now_ns: int) -> None:
         if self._mistakes.grants(peer, now_ns):
             answer = self._mistakes.note(peer, self._name_of(peer), error, now_ns)
             if peer:
@@ -137,20 +138,20 @@ class BrokerCore:
     def _mistaken_batch(self, stream: bytes, error: WireError, now_ns: int) -> None:
         """Answer the peer that said HELLO for the stream, on control: sockets for batches go one way."""
         state = self._streams.get(stream)
-        self._correct(state.peer if state else b"", error, now_ns)
+        self._correct(state.peer if state else None, error, now_ns)
 
-    def _name_of(self, peer: bytes) -> str:
+    def _name_of(self, peer: Peer | None) -> str:
         """The name that the peer gave itself; empty for an unknown peer."""
         for state in self._streams.values():
             if state.peer == peer:
                 return f"{state.info.run_id}/{state.info.worker_id}"
         durable = next((one.name for one in self._durable.values() if one.peer == peer), "")
-        return durable or self.live.name_of(peer)
+        return durable or (self.live.name_of(peer) if peer else "")
 
     # -- from workers --------------------------------------------------------------------------------------------
 
     def receive(
-        self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int, *, unread_bytes: int = 0
+        self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int, *, unread_bytes: int = 0
     ) -> None:
         """Any control message of any peer, and how much it has not read of what it was sent.
 
@@ -188,11 +189,11 @@ class BrokerCore:
                 error = WireError("unexpected_control", f"{about} is what a broker says: leave it out", about=about)
                 self.mistaken(peer, error, now_ns)
 
-    def _grants_long_answer(self, peer: bytes, unread_bytes: int) -> bool:
+    def _grants_long_answer(self, peer: Peer, unread_bytes: int) -> bool:
         self._long_answers[peer] += 1
         return self._long_answers[peer] <= limits.STATUSES_A_SECOND and unread_bytes <= limits.UNREAD_BYTES_MAX
 
-    def _hello(self, peer: bytes, message: control.Hello, now_ns: int) -> None:
+    def _hello(self, peer: Peer, message: control.Hello, now_ns: int) -> None:
         if message.protocol != control.PROTOCOL:
             self._refuse(peer, message.protocol)
             return
@@ -212,7 +213,7 @@ class BrokerCore:
         for durable in self._durable.values():
             self._send(durable.peer, control.Ask(self.instance, [state.info]))
 
-    def _beat(self, peer: bytes, message: control.Beat, now_ns: int, wall_ns: int) -> None:
+    def _beat(self, peer: Peer, message: control.Beat, now_ns: int, wall_ns: int) -> None:
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
         for beat in message.streams:
             state = self._streams.get(beat.stream)
@@ -252,7 +253,7 @@ class BrokerCore:
             state.live_lag = Lag()
             self._send(state.peer, control.Unheard(self.instance, state.info.stream))
 
-    def _bye(self, peer: bytes, message: control.Bye) -> None:
+    def _bye(self, peer: Peer, message: control.Bye) -> None:
         state = self._streams.get(message.stream)
         if state is not None and state.peer == peer:
             self._forget(message.stream)
@@ -311,7 +312,7 @@ class BrokerCore:
 
     # -- from durable subscribers --------------------------------------------------------------------------------
 
-    def _attach(self, peer: bytes, message: control.Attach, now_ns: int) -> None:
+    def _attach(self, peer: Peer, message: control.Attach, now_ns: int) -> None:
         if message.protocol != control.PROTOCOL:
             self._refuse(peer, message.protocol)
             return
@@ -352,7 +353,7 @@ class BrokerCore:
             if durable.token == token:
                 durable.subscribed = True
 
-    def _marks(self, peer: bytes, message: control.Marks, now_ns: int) -> None:
+    def _marks(self, peer: Peer, message: control.Marks, now_ns: int) -> None:
         durable = self._durable_of(peer, message.instance, now_ns)
         if durable is None:
             return
@@ -365,7 +366,7 @@ class BrokerCore:
             if not state.open and all(name in state.marks for name in self._required):
                 self._open(state, now_ns)
 
-    def _stored(self, peer: bytes, message: control.Stored, now_ns: int) -> None:
+    def _stored(self, peer: Peer, message: control.Stored, now_ns: int) -> None:
         durable = self._durable_of(peer, message.instance, now_ns)
         if durable is None:
             return
@@ -395,7 +396,7 @@ class BrokerCore:
             error = WireError("beyond_head", f"{why}: report what is committed", about=about, field="marks")
             self.mistaken(durable.peer, error, now_ns)
 
-    def _nack(self, peer: bytes, message: control.Nack, now_ns: int) -> None:
+    def _nack(self, peer: Peer, message: control.Nack, now_ns: int) -> None:
         durable = self._durable_of(peer, message.instance, now_ns)
         state = self._streams.get(message.stream)
         if durable is None or state is None or not state.open or state.epoch != message.epoch:
@@ -408,7 +409,7 @@ class BrokerCore:
         others = [mark + 1 for name, mark in state.marks.items() if name in self._required and name != durable.name]
         self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
 
-    def _durable_beat(self, peer: bytes, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
+    def _durable_beat(self, peer: Peer, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
         durable = self._durable_of(peer, self.instance, now_ns)
         sent = self.lane.sent_batches(durable.name) if durable is not None else 0
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns, sent))
@@ -537,7 +538,7 @@ class BrokerCore:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _send(self, peer: bytes, message: control.Message) -> None:
+    def _send(self, peer: Peer, message: control.Message) -> None:
         self._out.append(Send(peer, message))
 
     def _ask(self, durable: DurableSubscriber, states: Iterable[StreamState]) -> None:
@@ -556,12 +557,12 @@ class BrokerCore:
         credit = control.Credit(self.instance, stream, state.epoch, grant, self._interval_ms(), self._credits_told)
         self._send(state.peer, credit)
 
-    def _refuse(self, peer: bytes, protocol: int) -> None:
+    def _refuse(self, peer: Peer, protocol: int) -> None:
         reason = f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install one version on both sides"
         self.dropped["protocol"] += 1
         self._send(peer, control.Refused(self.instance, reason))
 
-    def _wait(self, peer: bytes, stream: bytes, reason: str) -> None:
+    def _wait(self, peer: Peer, stream: bytes, reason: str) -> None:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
     def _why_wait(self, state: StreamState) -> str:
@@ -639,7 +640,7 @@ class BrokerCore:
                 self._hold(state)
                 self._wait(state.peer, state.info.stream, self._why_wait(state))
 
-    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> DurableSubscriber | None:
+    def _durable_of(self, peer: Peer, instance: bytes, now_ns: int) -> DurableSubscriber | None:
         """The attached subscriber behind a peer; an unknown one gets WHO, so that it attaches."""
         for durable in self._durable.values():
             if durable.peer == peer:

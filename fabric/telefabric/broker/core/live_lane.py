@@ -19,6 +19,7 @@ from telefabric.broker.core.live_queue import Flow, LiveSubscriber
 from telefabric.broker.core.recent import RecentWindow
 from telefabric.broker.core.sampling import LiveBatch
 from telefabric.errors import WireError
+from telefabric.peer.core.principal import Peer
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header
@@ -153,7 +154,7 @@ class LiveLane:
 
 @dataclass(slots=True)
 class _Watcher:
-    peer: bytes
+    peer: Peer
     token: bytes
     heard_ns: int
     ticked_ns: int
@@ -179,7 +180,7 @@ class LiveCore:
         self._endpoints = endpoints
         self._new_token = new_token
         self._watchers_max = watchers_max
-        self._watchers: dict[bytes, _Watcher] = {}
+        self._watchers: dict[Peer, _Watcher] = {}
         self._settled_ns = 0
         self._mistakes: list[tuple[bytes, WireError]] = []
 
@@ -194,11 +195,11 @@ class LiveCore:
         taken, self._mistakes = self._mistakes, []
         return taken
 
-    def name_of(self, peer: bytes) -> str:
+    def name_of(self, peer: Peer) -> str:
         watcher = self._watchers.get(peer)
         return watcher.subscriber.name if watcher else ""
 
-    def receive(self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int) -> list[control.Message]:
+    def receive(self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int) -> list[control.Message]:
         """A live subscriber's control message; what to answer it."""
         match message:
             case control.Watch():
@@ -234,7 +235,7 @@ class LiveCore:
         """The stream is gone."""
         self.lane.forget(stream)
 
-    def _watch(self, peer: bytes, message: control.Watch, now_ns: int) -> list[control.Message]:
+    def _watch(self, peer: Peer, message: control.Watch, now_ns: int) -> list[control.Message]:
         if message.protocol != control.PROTOCOL:
             reason = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}: install one version"
             return [control.Refused(self._instance, reason)]
@@ -257,7 +258,7 @@ class LiveCore:
         recent = self.lane.recent.batches(lambda run, kind: run not in known and subscriber.takes(run, kind))
         return [watching, control.Recent(self._instance, recent)] if recent else [watching]
 
-    def _beat(self, peer: bytes, message: control.WatchBeat, now_ns: int, wall_ns: int) -> list[control.Message]:
+    def _beat(self, peer: Peer, message: control.WatchBeat, now_ns: int, wall_ns: int) -> list[control.Message]:
         watcher = self._watchers.get(peer)
         if watcher is None:
             return [control.Who(self._instance, bytes(16))]
@@ -265,7 +266,7 @@ class LiveCore:
         watcher.received, watcher.lost = message.received, message.lost
         return [control.Alive(self._instance, message.sent_ns, wall_ns)]
 
-    def _remove(self, peer: bytes) -> None:
+    def _remove(self, peer: Peer) -> None:
         watcher = self._watchers.pop(peer, None)
         if watcher is not None:
             self.lane.remove(watcher.token)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from telefabric import limits
 from telefabric.broker.core.hops import Lag
+from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 
 NS = 1_000_000_000
@@ -18,7 +19,7 @@ class StreamState:
     """One stream, from its HELLO until it is forgotten. Times are monotonic nanoseconds."""
 
     info: control.StreamInfo
-    peer: bytes
+    peer: Peer
     oldest: int
     head: int
     heard_ns: int
@@ -82,7 +83,7 @@ class DurableSubscriber:
     """One attached durable subscriber."""
 
     name: str
-    peer: bytes
+    peer: Peer
     token: bytes
     heard_ns: int
     told_ns: int
