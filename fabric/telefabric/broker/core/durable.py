@@ -14,6 +14,7 @@ Nothing here survives a restart, and nothing has to: streams say HELLO again, su
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -28,10 +29,9 @@ from telefabric.broker.core.durable_lane import DurableLane
 from telefabric.broker.core.hops import Lag
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
-from telefabric.broker.core.status import emitted_of, left_spools
 from telefabric.errors import UsageError, WireError
 from telefabric.metrics.figures import Figures
-from telefabric.peer.core.mistakes import Mistakes
+from telefabric.peer.core.mistakes import Mistakes, Quota
 from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header, parse_header
@@ -80,19 +80,15 @@ class BrokerCore:
         if durable_bytes_max < least:
             raise UsageError(f"{streams_max} streams need {least} bytes for the durable path, not {durable_bytes_max}")
         self._credit = CreditBook(
-            total=durable_bytes_max,
-            base=limits.CREDIT_BASE_BYTES,
-            streams_max=streams_max,
+            total=durable_bytes_max, base=limits.CREDIT_BASE_BYTES, streams_max=streams_max,
             stream_bytes_max=limits.CREDIT_STREAM_BYTES_MAX,
-        )
+        )  # fmt: skip
         self._streams: dict[bytes, StreamState] = {}
         self._durable: dict[str, DurableSubscriber] = {}
         self._out: list[Send] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
-        self._long_answers: Counter[Peer] = Counter()
-        """Peer → long answers in this second."""
-        self._answers_counted_ns = 0
+        self._long_answers = Quota(each=limits.STATUSES_A_SECOND, together=math.inf)
         self._interval_told_ms = 0
         self._credits_told = 0
         self._mistakes = Mistakes(instance)
@@ -111,12 +107,12 @@ class BrokerCore:
     @property
     def endpoints(self) -> control.Endpoints:
         """Queries go to a store that is waited for: any other may hold a part."""
-        return replace(self._endpoints, query=next((one.query for one in self._stores() if one.query), None))
+        return replace(self._endpoints, query=next((one.said.query for one in self._stores() if one.said.query), None))
 
     @property
     def fabric(self) -> bytes | None:
         """The id of the store that is attached to this broker; None without one."""
-        return next((one.fabric for one in self._stores() if one.fabric), None)
+        return next((one.said.fabric for one in self._stores() if one.said.fabric), None)
 
     def _stores(self) -> Iterator[DurableSubscriber]:
         """The attached subscribers that are waited for."""
@@ -158,30 +154,34 @@ class BrokerCore:
         Messages that only a broker sends are counted and ignored.
         """
         match message:
+            case control.Hello(protocol=other) | control.Attach(protocol=other) if other != control.PROTOCOL:
+                known = f"this broker speaks protocol {control.PROTOCOL}, not {other}"
+                self._refuse(peer, "protocol", f"{known}: install one version on both sides")
             case control.Beat():
                 self._beat(peer, message, now_ns, wall_ns)
-            case control.Stored():
-                self._stored(peer, message, now_ns)
             case control.Hello():
                 self._hello(peer, message, now_ns)
-            case control.Marks():
-                self._marks(peer, message, now_ns)
-            case control.Nack():
-                self._nack(peer, message, now_ns)
-            case control.DurableBeat():
-                self._durable_beat(peer, message, now_ns, wall_ns)
             case control.Bye():
                 self._bye(peer, message)
             case control.Attach():
                 self._attach(peer, message, now_ns)
+            case control.Stored() | control.Marks() | control.Nack():
+                durable = self._durable_of(peer)
+                if durable is not None and message.instance == self.instance:
+                    durable.heard_ns = now_ns
+                    self._reported(durable, message, now_ns)
+            case control.DurableBeat():
+                self._durable_beat(peer, message, now_ns, wall_ns)
             case control.Watch() | control.WatchBeat() | control.Unwatch():
                 for answer in self.live.receive(peer, message, now_ns, wall_ns):
-                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes):
+                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
                         self._send(peer, answer)
-            case control.StatusRequest() if not self._grants_long_answer(peer, unread_bytes):
-                self.dropped["status_too_often" if unread_bytes <= limits.UNREAD_BYTES_MAX else "status_unread"] += 1
             case control.StatusRequest():
-                self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+                if self._grants_long_answer(peer, unread_bytes, now_ns):
+                    self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+                else:
+                    too_often = unread_bytes <= limits.UNREAD_BYTES_MAX
+                    self.dropped["status_too_often" if too_often else "status_unread"] += 1
             case control.Error():
                 self.dropped["unexpected_control"] += 1  # never answered: two that correct each other would not end
             case _:
@@ -189,14 +189,10 @@ class BrokerCore:
                 error = WireError("unexpected_control", f"{about} is what a broker says: leave it out", about=about)
                 self.mistaken(peer, error, now_ns)
 
-    def _grants_long_answer(self, peer: Peer, unread_bytes: int) -> bool:
-        self._long_answers[peer] += 1
-        return self._long_answers[peer] <= limits.STATUSES_A_SECOND and unread_bytes <= limits.UNREAD_BYTES_MAX
+    def _grants_long_answer(self, peer: Peer, unread_bytes: int, now_ns: int) -> bool:
+        return self._long_answers.grants(peer, now_ns) and unread_bytes <= limits.UNREAD_BYTES_MAX
 
     def _hello(self, peer: Peer, message: control.Hello, now_ns: int) -> None:
-        if message.protocol != control.PROTOCOL:
-            self._refuse(peer, message.protocol)
-            return
         stream = message.info.stream
         state = self._streams.get(stream)
         if state is None:
@@ -313,38 +309,27 @@ class BrokerCore:
     # -- from durable subscribers --------------------------------------------------------------------------------
 
     def _attach(self, peer: Peer, message: control.Attach, now_ns: int) -> None:
-        if message.protocol != control.PROTOCOL:
-            self._refuse(peer, message.protocol)
+        name, required = message.name, message.name in self._required
+        other = self._durable.get(name)
+        if other is None and not required and len(self._durable) >= limits.DURABLES_MAX:
+            limit = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers"
+            self._refuse(peer, "too_many_durables", f"{limit}: stop one")
             return
-        known = message.name in self._durable or message.name in self._required
-        if not known and len(self._durable) >= limits.DURABLES_MAX:
-            self.dropped["too_many_durables"] += 1
-            reason = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers: stop one"
-            self._send(peer, control.Refused(self.instance, reason))
+        if other is not None and other.said.keeps != message.keeps and now_ns - other.heard_ns < _ALIVE_NS:
+            holder = f"{other.said.keeps or 'another process'} is attached to this broker as {name!r} already"
+            self._refuse(peer, "second_durable", f"{holder}: stop that one, or give this one a broker of its own")
             return
-        other = self._durable.get(message.name)
-        if other is not None and other.keeps != message.keeps and now_ns - other.heard_ns < _ALIVE_NS:
-            self.dropped["second_durable"] += 1
-            reason = (
-                f"{other.keeps or 'another process'} is attached to this broker as {message.name!r} already: "
-                "stop that one, or give this one a broker of its own"
-            )
-            self._send(peer, control.Refused(self.instance, reason))
-            return
-        durable = DurableSubscriber(
-            message.name, peer, self._new_token(), now_ns, now_ns,
-            query=message.query, fabric=message.fabric, keeps=message.keeps,
-        )  # fmt: skip
-        self._durable[message.name] = durable
-        self.lane.attach(message.name, required=message.name in self._required)
+        cursor = self.lane.attach(name, required=required)
+        durable = DurableSubscriber(message, peer, self._new_token(), required, cursor, now_ns, now_ns)
+        self._durable[name] = durable
         self._tell_attached(durable)
         for state in self._streams.values():
-            state.marks.pop(message.name, None)
+            state.marks.pop(name, None)
             state.asked_ns = now_ns
-            if message.name in self._required:
+            if required:
                 self._hold(state)
             elif state.open:
-                self.lane.skip(message.name, state.info.stream, state.next_seq - 1)
+                cursor.skip(state.info.stream, state.next_seq - 1)
         self._ask(durable, self._streams.values())
 
     def subscribed(self, token: bytes) -> None:
@@ -353,55 +338,47 @@ class BrokerCore:
             if durable.token == token:
                 durable.subscribed = True
 
-    def _marks(self, peer: Peer, message: control.Marks, now_ns: int) -> None:
-        durable = self._durable_of(peer, message.instance, now_ns)
-        if durable is None:
+    def _reported(
+        self, durable: DurableSubscriber, message: control.Marks | control.Stored | control.Nack, now_ns: int
+    ) -> None:
+        if isinstance(message, control.Nack):
+            self._nack(durable, message, now_ns)
             return
-        for mark in self._credible(durable, "marks", message.marks, now_ns):
-            self.lane.reported(durable.name, mark.stream, mark.seq)
+        answers = isinstance(message, control.Marks)
+        for mark in self._credible(durable, message, now_ns):
+            durable.cursor.reported(mark.stream, mark.seq)
             state = self._streams.get(mark.stream)
-            if state is None:
+            if state is None or not (answers or durable.name in state.marks):
                 continue
             state.marks[durable.name] = mark.seq
-            if not state.open and all(name in state.marks for name in self._required):
+            if state.open and not answers:
+                self._acknowledge(state)
+            elif not state.open and all(name in state.marks for name in self._required):
                 self._open(state, now_ns)
 
-    def _stored(self, peer: Peer, message: control.Stored, now_ns: int) -> None:
-        durable = self._durable_of(peer, message.instance, now_ns)
-        if durable is None:
-            return
-        for mark in self._credible(durable, "stored", message.marks, now_ns):
-            self.lane.reported(durable.name, mark.stream, mark.seq)
-            state = self._streams.get(mark.stream)
-            if state is None or durable.name not in state.marks:
-                continue
-            state.marks[durable.name] = mark.seq
-            if state.open:
-                self._acknowledge(state)
-
     def _credible(
-        self, durable: DurableSubscriber, about: str, marks: Iterable[control.StreamSeq], now_ns: int
+        self, durable: DurableSubscriber, message: control.Marks | control.Stored, now_ns: int
     ) -> Iterator[control.StreamSeq]:
         """The marks that can be true: nobody stores what was not emitted.
 
         But the store may hold more than a worker whose machine lost its power still has: what it answers to ASK counts.
         """
-        trusted = about == "marks" and durable.name in self._required
-        for mark in marks:
+        trusted = isinstance(message, control.Marks) and durable.required
+        for mark in message.marks:
             state = self._streams.get(mark.stream)
-            if state is None or trusted or mark.seq <= max(emitted_of(state), state.marks.get(durable.name, 0)):
+            if state is None or trusted or mark.seq <= max(state.emitted, state.marks.get(durable.name, 0)):
                 yield mark
                 continue
-            why = f"seq {mark.seq} of stream {mark.stream.hex()} is beyond the {emitted_of(state)} that were emitted"
+            why = f"seq {mark.seq} of stream {mark.stream.hex()} is beyond the {state.emitted} that were emitted"
+            about = str(message.__struct_config__.tag)
             error = WireError("beyond_head", f"{why}: report what is committed", about=about, field="marks")
             self.mistaken(durable.peer, error, now_ns)
 
-    def _nack(self, peer: Peer, message: control.Nack, now_ns: int) -> None:
-        durable = self._durable_of(peer, message.instance, now_ns)
+    def _nack(self, durable: DurableSubscriber, message: control.Nack, now_ns: int) -> None:
         state = self._streams.get(message.stream)
-        if durable is None or state is None or not state.open or state.epoch != message.epoch:
+        if state is None or not state.open or state.epoch != message.epoch:
             return
-        if durable.name not in self._required:
+        if not durable.required:
             self.dropped["nack_not_required"] += 1  # it reads what it missed from the store
             return
         if message.reason == control.DAMAGED:
@@ -410,10 +387,11 @@ class BrokerCore:
         self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
 
     def _durable_beat(self, peer: Peer, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
-        durable = self._durable_of(peer, self.instance, now_ns)
-        sent = self.lane.sent_batches(durable.name) if durable is not None else 0
+        durable = self._durable_of(peer)
+        sent = durable.cursor.sent if durable is not None else 0
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns, sent))
         if durable is not None:
+            durable.heard_ns = now_ns
             durable.stored_events, durable.quarantined_events = message.stored_events, message.quarantined_events
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -423,17 +401,12 @@ class BrokerCore:
         if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
             return
         self._reviewed_ns = now_ns
-        if now_ns - self._answers_counted_ns > NS:
-            self._answers_counted_ns = now_ns
-            self._long_answers.clear()
         for name, durable in list(self._durable.items()):
             if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * NS:
                 self._detach(name)
-        silent = [
-            stream for stream, state in self._streams.items() if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS
-        ]
-        for stream in silent:
-            self._forget(stream)
+        for stream, state in list(self._streams.items()):
+            if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS:
+                self._forget(stream)
         for stream, error in self.live.take_mistakes():
             self._mistaken_batch(stream, error, now_ns)
         self._attach_again(now_ns)
@@ -461,10 +434,9 @@ class BrokerCore:
             if now_ns - durable.looked_ns > limits.ACK_STALL_S * NS:
                 durable.looked_ns = now_ns
                 self._notice_lost(durable)
-            skipped = self.lane.skipped(durable.name)
-            if skipped and _long_ago(durable.told_skipped_ns, now_ns):
+            if durable.cursor.skipped and _long_ago(durable.told_skipped_ns, now_ns):
                 durable.told_skipped_ns = now_ns
-                marks = [control.StreamSeq(stream, seq) for stream, seq in skipped.items()]
+                marks = [control.StreamSeq(stream, seq) for stream, seq in durable.cursor.skipped.items()]
                 self._send(durable.peer, control.Skipped(self.instance, marks))
 
     def _tell_living(self, now_ns: int) -> None:
@@ -483,7 +455,7 @@ class BrokerCore:
         }
         for stream, mark in behind.items():
             if durable.behind.get(stream) == mark:
-                self.lane.skip(durable.name, stream, self._streams[stream].acked)
+                durable.cursor.skip(stream, self._streams[stream].acked)
         durable.behind = behind
 
     def _review_credit(self, now_ns: int) -> None:
@@ -501,15 +473,12 @@ class BrokerCore:
         return {
             "streams": [
                 standing.stream_status(
-                    state, self._credit_of(state), self._required, self.live, accounts.get(stream, ()), now_ns
+                    state, self._credit.granted(stream), self._required, self.live, accounts.get(stream, ()), now_ns
                 )
                 for stream, state in self._streams.items()
             ],
             "durable": [
-                standing.durable_status(
-                    durable, required=durable.name in self._required, pending=self.lane.pending(durable.name),
-                    missed=self.lane.missed(durable.name), now_ns=now_ns,
-                )
+                standing.durable_status(durable, self.lane.pending(durable.name), now_ns)
                 for durable in self._durable.values()
             ],
             "live": self.live.status(now_ns),
@@ -521,8 +490,8 @@ class BrokerCore:
             "dropped": dict(self.dropped),
             "live_dropped": dict(self.live.lane.dropped),
             "mistakes": self._mistakes.status(now_ns),
-            "left_spools": left_spools(self._streams.values(), now_ns),
-        }  # fmt: skip
+            "left_spools": standing.left_spools(self._streams.values(), now_ns),
+        }
 
     def figures(self, now_ns: int) -> Figures:
         """The figures of metrics and summary: see `FAMILIES`."""
@@ -532,9 +501,6 @@ class BrokerCore:
             **census.of_live(self.live, now_ns),
             **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
         }
-
-    def _credit_of(self, state: StreamState) -> int:
-        return self._credit.granted(state.info.stream) if state.open else 0
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -546,8 +512,7 @@ class BrokerCore:
             self._send(durable.peer, control.Ask(self.instance, chunk))
 
     def _tell_attached(self, durable: DurableSubscriber) -> None:
-        required = durable.name in self._required
-        attached = control.Attached(self.instance, durable.token, self.endpoints, required, self.fabric)
+        attached = control.Attached(self.instance, durable.token, self.endpoints, durable.required, self.fabric)
         self._send(durable.peer, attached)
 
     def _tell_credit(self, state: StreamState, now_ns: int) -> None:
@@ -557,9 +522,8 @@ class BrokerCore:
         credit = control.Credit(self.instance, stream, state.epoch, grant, self._interval_ms(), self._credits_told)
         self._send(state.peer, credit)
 
-    def _refuse(self, peer: Peer, protocol: int) -> None:
-        reason = f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install one version on both sides"
-        self.dropped["protocol"] += 1
+    def _refuse(self, peer: Peer, counted: str, reason: str) -> None:
+        self.dropped[counted] += 1
         self._send(peer, control.Refused(self.instance, reason))
 
     def _wait(self, peer: Peer, stream: bytes, reason: str) -> None:
@@ -591,7 +555,7 @@ class BrokerCore:
         state.opened_ns = state.told_ns = now_ns
         state.acked = min(state.marks[name] for name in self._required)
         for durable in self._optional():
-            self.lane.skip(durable.name, state.info.stream, state.acked)
+            durable.cursor.skip(state.info.stream, state.acked)
         self._new_epoch(state, state.acked + 1)
         grant = self._credit.open(state.info.stream)
         self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
@@ -626,10 +590,10 @@ class BrokerCore:
         state = self._streams.pop(stream)
         for durable in self._optional():
             if state.marks.get(durable.name, 0) < state.acked:  # it may be on the way, and nobody would notice
-                self.lane.skip(durable.name, stream, state.acked)
+                durable.cursor.skip(stream, state.acked)
 
     def _optional(self) -> list[DurableSubscriber]:
-        return [durable for durable in self._durable.values() if durable.name not in self._required]
+        return [durable for durable in self._durable.values() if not durable.required]
 
     def _detach(self, name: str) -> None:
         del self._durable[name]
@@ -640,17 +604,13 @@ class BrokerCore:
                 self._hold(state)
                 self._wait(state.peer, state.info.stream, self._why_wait(state))
 
-    def _durable_of(self, peer: Peer, instance: bytes, now_ns: int) -> DurableSubscriber | None:
+    def _durable_of(self, peer: Peer) -> DurableSubscriber | None:
         """The attached subscriber behind a peer; an unknown one gets WHO, so that it attaches."""
-        for durable in self._durable.values():
-            if durable.peer == peer:
-                if instance != self.instance:
-                    return None
-                durable.heard_ns = now_ns
-                return durable
-        self.dropped["unknown_durable"] += 1
-        self._send(peer, control.Who(self.instance, bytes(16)))
-        return None
+        found = next((one for one in self._durable.values() if one.peer == peer), None)
+        if found is None:
+            self.dropped["unknown_durable"] += 1
+            self._send(peer, control.Who(self.instance, bytes(16)))
+        return found
 
     def _interval_ms(self) -> int:
         seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S

@@ -9,7 +9,7 @@ from telefabric.broker.core.durable_lane import DurableLane
 from telefabric.broker.core.hops import first_hop_behind
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
-from telefabric.broker.core.status import BROKER, LIVE, WORKER, durable_hops, emitted_of, hops
+from telefabric.broker.core.status import BROKER, LIVE, WORKER, durable_hops, hops
 from telefabric.metrics.figures import COUNTER, GAUGE, Family, Figures, by_reason, label
 
 STATES = ("running", "idle", "waiting", "stalled", "revived")
@@ -90,7 +90,7 @@ def of_streams(streams: Collection[StreamState], required: Sequence[str], now_ns
     emitted = acked = in_flight = backlog_bytes = rewinds = over_credit = 0
     largest = largest_bytes = offset_ns = trip_ns = silent_ns = 0
     for stream in streams:
-        head = emitted_of(stream)
+        head = stream.emitted
         states[stream.liveness(now_ns)] += 1
         hop = _place_of_silent(stream, required, now_ns) if stream.silent(now_ns) else stream.behind
         if hop:
@@ -150,7 +150,7 @@ def of_durables(
     return {
         _P + "required_absent": {(label(name),): int(label(name) not in found) for name in required},
         _P + "durable_queued_batches": {(name,): lane.pending(one.name) for name, one in found.items()},
-        _P + "durable_missed_batches_total": {(name,): lane.missed(one.name) for name, one in found.items()},
+        _P + "durable_missed_batches_total": {(name,): one.cursor.missed for name, one in found.items()},
         _P + "durable_stored_events_total": {(name,): one.stored_events for name, one in found.items()},
         _P + "durable_quarantined_events_total": {(name,): one.quarantined_events for name, one in found.items()},
         _P + "durable_heard_seconds": {(name,): (now_ns - one.heard_ns) / NS for name, one in found.items()},

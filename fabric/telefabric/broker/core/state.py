@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from telefabric import limits
+from telefabric.broker.core.durable_lane import Cursor
 from telefabric.broker.core.hops import Lag
 from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
@@ -55,6 +56,11 @@ class StreamState:
     live_lag: Lag = field(default_factory=Lag)
     """The lag of its live batches on the way to the broker."""
 
+    @property
+    def emitted(self) -> int:
+        """The newest seq that is known: batches come more often than heartbeats."""
+        return max(self.head, self.acked, self.newest_seq)
+
     def heard(self, now_ns: int, oldest: int, head: int) -> None:
         """A HELLO or a heartbeat."""
         if self.silent(now_ns):
@@ -80,11 +86,13 @@ class StreamState:
 
 @dataclass(slots=True)
 class DurableSubscriber:
-    """One attached durable subscriber."""
+    """One attached durable subscriber. Times are monotonic nanoseconds."""
 
-    name: str
+    said: control.Attach
     peer: Peer
     token: bytes
+    required: bool
+    cursor: Cursor
     heard_ns: int
     told_ns: int
     """When ATTACHED was sent."""
@@ -93,10 +101,10 @@ class DurableSubscriber:
     looked_ns: int = 0
     behind: dict[bytes, int] = field(default_factory=dict)
     """For a subscriber that is not required: stream → the seq it had reported, if more was acknowledged."""
-    query: str | None = None
-    fabric: bytes | None = None
-    """How its store names itself."""
     subscribed: bool = False
-    keeps: str = ""
     stored_events: int = 0
     quarantined_events: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.said.name

@@ -31,7 +31,7 @@ def hops(stream: StreamState, required: Sequence[str], live: LiveCore, now_ns: i
 
 def durable_hops(stream: StreamState, required: Sequence[str], now_ns: int) -> list[Hop]:
     """The hops of a stream that do not depend on live subscribers."""
-    emitted = emitted_of(stream)
+    emitted = stream.emitted
     taken = max(stream.next_seq - 1, stream.acked)
     silent_s = (now_ns - stream.heard_ns) / NS if stream.silent(now_ns) else 0.0
     found = [
@@ -45,11 +45,6 @@ def durable_hops(stream: StreamState, required: Sequence[str], now_ns: int) -> l
     return found
 
 
-def emitted_of(stream: StreamState) -> int:
-    """Batches come more often than heartbeats."""
-    return max(stream.head, stream.acked, stream.newest_seq)
-
-
 def stream_status(
     stream: StreamState,
     credit_bytes: int,
@@ -59,7 +54,7 @@ def stream_status(
     now_ns: int,
 ) -> dict[str, Any]:
     """One stream and its whole way. `hops` are the values of `Hop` without names: a thousand fit into one reply."""
-    emitted, way = emitted_of(stream), hops(stream, required, live, now_ns)
+    emitted, way = stream.emitted, hops(stream, required, live, now_ns)
     return {
         "stream_id": stream.info.stream.hex(),
         "run_id": stream.info.run_id,
@@ -86,14 +81,12 @@ def stream_status(
     }
 
 
-def durable_status(
-    durable: DurableSubscriber, *, required: bool, pending: int, missed: int, now_ns: int
-) -> dict[str, Any]:
+def durable_status(durable: DurableSubscriber, pending: int, now_ns: int) -> dict[str, Any]:
     return {
         "name": durable.name,
-        "required": required,
+        "required": durable.required,
         "queued": pending,
-        "missed": missed,
+        "missed": durable.cursor.missed,
         "stored_events": durable.stored_events,
         "quarantined_events": durable.quarantined_events,
         "heard_s": round((now_ns - durable.heard_ns) / NS, 3),

@@ -22,9 +22,10 @@ _WORD_BYTES_MAX = 64
 
 
 class Quota:
-    """So many answers a second to one peer, and to all together."""
+    """At most this many answers a second to each peer, and to all together."""
 
-    def __init__(self) -> None:
+    def __init__(self, each: int = limits.ERRORS_A_SECOND, together: float = limits.ERRORS_OF_ALL_A_SECOND) -> None:
+        self._each, self._together = each, together
         self._given: Counter[Hashable] = Counter()
         self._since_ns = 0
 
@@ -33,7 +34,7 @@ class Quota:
         if now_ns - self._since_ns >= NS:
             self._since_ns = now_ns
             self._given.clear()
-        if self._given[peer] >= limits.ERRORS_A_SECOND or self._given.total() >= limits.ERRORS_OF_ALL_A_SECOND:
+        if self._given[peer] >= self._each or self._given.total() >= self._together:
             return False
         self._given[peer] += 1
         return True
