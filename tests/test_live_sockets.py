@@ -10,9 +10,10 @@ from processes import free_ports, wait_for
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.broker import sockets
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.live_queue import LiveSubscriber
-from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH, LiveSockets
+from telefabric.broker.live_sockets import LiveSockets
 from telefabric.peer.sockets import common_options, receive
 from telefabric.wire import batch, control
 from telefabric.wire.live import topic_of
@@ -48,7 +49,7 @@ class Broker:
         one = LiveSubscriber()
         one.want(control.Watch(control.PROTOCOL, "slow", None, None))
         self.core.lane.add(token, one)
-        socket = self.peer(OFFSET_WATCH, token)
+        socket = self.peer(sockets.WATCH.offset, token)
         self.push(bytes(10))
         wait_for(lambda: self.turn() or socket.poll(0), "the subscription has come")
         receive(socket)
@@ -65,7 +66,7 @@ class Broker:
     def worker(self) -> zmq.Socket[bytes]:
         """Connected, and asked for all that it has."""
         socket = self._socket(zmq.XPUB)
-        socket.connect(self.listen.beside(OFFSET_LIVE).url)
+        socket.connect(self.listen.beside(sockets.LIVE.offset).url)
         wait_for(lambda: self.turn() or socket.poll(0), "the broker asks for what it has")
         return socket
 
@@ -138,7 +139,7 @@ def test_each_subscriber_has_its_share_and_room_for_one(broker: Broker, monkeypa
 
 
 def test_the_tap_holds_so_much_and_counts_the_rest(broker: Broker) -> None:
-    listener = broker.peer(OFFSET_TAP, b"")
+    listener = broker.peer(sockets.TAP.offset, b"")
     worker = broker.worker()
     message = live_batch(bytes(LARGE))
     for sent in range(1, BATCHES + 1):

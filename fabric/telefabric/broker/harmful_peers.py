@@ -10,8 +10,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
 import zmq
 
@@ -22,16 +20,6 @@ try:
     import termios
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-
-def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[zmq.Frame]:
-    """Read messages from an XPUB, the last frame of each, up to the limit of a turn."""
-    for _ in range(limits.CONTROL_A_TURN):
-        try:
-            frames = publisher.recv_multipart(zmq.DONTWAIT, copy=False)
-        except zmq.Again:
-            return
-        yield frames[-1]
 
 
 class HarmfulPeers:

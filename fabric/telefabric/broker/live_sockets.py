@@ -14,15 +14,14 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.live_queue import LiveSubscriber
-from telefabric.broker.harmful_peers import HarmfulPeers, subscriptions
+from telefabric.broker.harmful_peers import HarmfulPeers
 from telefabric.broker.pipes import Pipe
+from telefabric.broker.sockets import LIVE, SUBSCRIBE, TAP, UNSUBSCRIBE, WATCH, Tokens, opened, subscriptions
 from telefabric.errors import WireError
-from telefabric.peer.listener import bind, listener
-from telefabric.peer.sockets import receive, send_frames
+from telefabric.peer.sockets import send_frames, waiting
 from telefabric.wire.batch import ABOUT, parse_header
 from telefabric.wire.live import encode_delivery
 
-OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
 _MESSAGES_A_TURN = 200
 _DELIVERIES_A_TURN = 64
 """Deliveries to one subscriber before the others have their turn."""
@@ -30,7 +29,6 @@ _LARGE_BYTES = 64 * limits.KIB
 """Larger batches wait in the pipes of all subscribers as one copy, up to a limit in bytes."""
 _A_TOPIC_NS = 50_000
 """Time between two new topics that the workers are asked for."""
-_SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"
 
 
 class Waits(IntEnum):
@@ -46,22 +44,10 @@ class LiveSockets:
     """Binds on construction. The broker's thread."""
 
     def __init__(self, context: zmq.Context[Any], listen: Address) -> None:
-        self._live = listener(context, zmq.SUB)
-        self._watch = listener(context, zmq.XPUB)
-        self._tap = listener(context, zmq.XPUB)
-        self._live.set(zmq.RCVHWM, limits.LIVE_WORKERS_HWM)
-        self._watch.set(zmq.XPUB_MANUAL, 1)
-        self._watch.set(zmq.XPUB_NODROP, 1)
-        for socket in (self._watch, self._tap):
-            socket.set(zmq.SNDHWM, limits.LIVE_HWM)
-            socket.set(zmq.SNDBUF, limits.LIVE_SOCKET_BYTES)
-            socket.set(zmq.RCVHWM, limits.SUBSCRIPTIONS_HWM)
-            socket.set(zmq.MAXMSGSIZE, limits.SUBSCRIPTION_BYTES_MAX)
-        self._watch.set(zmq.MAXMSGSIZE, limits.TOKEN_SUBSCRIPTION_BYTES_MAX)
-        self._tap.set(zmq.SNDHWM, limits.TAP_HWM)
-        self.live = bind(self._live, listen.beside(OFFSET_LIVE))
-        self.tap = bind(self._tap, listen.beside(OFFSET_TAP))
-        self.watch = bind(self._watch, listen.beside(OFFSET_WATCH))
+        self._live, self.live = opened(context, LIVE, listen)
+        self._tap, self.tap = opened(context, TAP, listen)
+        self._watch, self.watch = opened(context, WATCH, listen)
+        self._tokens = Tokens(self._watch, nonsense="unknown_token")
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()
         self._tap_pipe = Pipe()
@@ -79,7 +65,8 @@ class LiveSockets:
     def read(self, core: LiveCore, readable: set[Any], now_ns: int) -> None:
         """Subscriptions first, then what workers publish."""
         if self._watch in readable:
-            self._read_tokens(core)
+            for token in self._tokens.enter(core.lane.subscribers, core.lane.dropped):
+                self._pipes.setdefault(token, Pipe())
         if self._tap in readable:
             self._read_tap(core)
         if self._live in readable:
@@ -119,25 +106,11 @@ class LiveSockets:
             return False
         return pipe.send(self._watch, token, said, message)
 
-    def _read_tokens(self, core: LiveCore) -> None:
-        """Enter only subscriptions to a token that was issued."""
-        for frame in subscriptions(self._watch):
-            wish = frame.bytes
-            if wish[:1] == _UNSUBSCRIBE:
-                continue  # a subscriber that is gone stops its heartbeats
-            if wish[:1] == _SUBSCRIBE and wish[1:] in core.lane.subscribers:
-                self._watch.set(zmq.SUBSCRIBE, wish[1:])
-                self._pipes.setdefault(wish[1:], Pipe())
-            else:
-                core.lane.dropped["unknown_token"] += 1
-                self._harmful.count(frame)
-
     def _read_tap(self, core: LiveCore) -> None:
-        for frame in subscriptions(self._tap):
-            wish, topic = frame.bytes[:1], frame.bytes[1:]
-            if wish == _UNSUBSCRIBE:
+        for wish, topic, frame in subscriptions(self._tap):
+            if wish == UNSUBSCRIBE:
                 self._tapped.discard(topic)
-            elif wish == _SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
+            elif wish == SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
                 self._tapped.add(topic)
             else:
                 core.lane.dropped["tap_full"] += 1
@@ -145,10 +118,7 @@ class LiveSockets:
             self._wishes = -1
 
     def _read_batches(self, core: LiveCore, now_ns: int) -> None:
-        for _ in range(_MESSAGES_A_TURN):
-            frames = receive(self._live)
-            if frames is None:
-                return
+        for frames in waiting(self._live, _MESSAGES_A_TURN):
             try:
                 topic, message = self._take(core, frames, now_ns)
             except WireError as error:
