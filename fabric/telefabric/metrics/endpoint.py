@@ -76,7 +76,7 @@ class _Shown(Collector):
         self._look = look
 
     def collect(self) -> Iterator[Metric]:
-        figures = self.latest if self._look is None else {**self.latest, **self._look()}
+        figures = {**self.latest, **self._look()} if self._look else self.latest
         for family in self._families:
             if family.name in figures:
                 yield _metric(family, figures)
@@ -88,14 +88,10 @@ def _metric(family: Family, figures: Figures) -> Metric:
     add: Any = metric.add_metric  # type: ignore[attr-defined]
     for labels, value in figures[family.name].items():
         if isinstance(value, Distribution):
-            add(labels, [(_bound(bound), count) for bound, count in value.counts], value.sum)
+            add(labels, [(str(bound).replace("inf", "+Inf"), count) for bound, count in value.counts], value.sum)
         else:
             add(labels, value)
     return metric
-
-
-def _bound(seconds: float) -> str:
-    return "+Inf" if seconds == float("inf") else str(seconds)
 
 
 class _Server(ThreadingHTTPServer):
@@ -109,6 +105,7 @@ class _Server(ThreadingHTTPServer):
         self._connected: dict[socket.socket, None] = {}
         """Oldest first. `_lock` guards it, and that none of them is closed meanwhile."""
         self._lock = threading.Lock()
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -125,7 +122,8 @@ class _Server(ThreadingHTTPServer):
             if len(self._connected) >= CONNECTIONS_MAX:
                 oldest = next(iter(self._connected))
                 del self._connected[oldest]
-                _hang_up(oldest)
+                with suppress(OSError):  # the peer was faster
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread, which waits for it, closes it then
             self._connected[request] = None
         super().process_request(request, client_address)
 
@@ -149,10 +147,6 @@ def _peer(client: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
 class _Handler(BaseHTTPRequestHandler):
     timeout = _SILENT_S
     server: _Server
@@ -170,17 +164,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing for a scrape."""
 
 
-def _hang_up(connection: socket.socket) -> None:
-    """Its thread, which waits for it, closes it then."""
-    with suppress(OSError):  # the peer was faster
-        connection.shutdown(socket.SHUT_RDWR)
-
-
 def _listen(listen: Address, registry: CollectorRegistry) -> _Server:
-    host = listen.host.removeprefix("[").removesuffix("]")
-    kind = _Server6 if ":" in host else _Server
     try:
-        return kind((host, listen.port), registry)
+        return _Server((listen.host.strip("[]"), listen.port), registry)
     except OSError as error:
         raise EnvironmentProblem(
             f"metrics cannot be served on {listen.url}: {error.strerror}: choose another port with --metrics"

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Self
 
 import structlog
 
@@ -34,6 +35,8 @@ _SETTLED_S = 10.0
 """The back-off of a part that has lived this long begins again."""
 _TELL_S = 5.0
 """So often a start that goes on is logged."""
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of our parts at an interrupt."""
 
 
 class _Child:
@@ -110,11 +113,6 @@ class Part:
     def pid(self) -> int | None:
         return self._child.process.pid if self._child else None
 
-    def start(self) -> None:
-        """Start it and wait until it is ready. Raises `EnvironmentProblem` as `is_up` does."""
-        while not self.is_up():
-            time.sleep(_POLL_S)
-
     def is_up(self) -> bool:
         """Whether it has been ready; tends it until then. Raises `EnvironmentProblem` when it will not come up."""
         child = self._child
@@ -125,9 +123,9 @@ class Part:
                 raise EnvironmentProblem(
                     f"the {self.name} did not start: it did nothing for {self._silence_s:g} s: see what it logged"
                 )
-            if code is not None and not _by_signal(code):
+            if code is not None and code >= 0 and code != _INTERRUPTED:
                 self.stop()
-                raise _ended(self.name, code)
+                raise self._ended(code)
         self.tend()
         return bool(self.url)
 
@@ -155,6 +153,14 @@ class Part:
         if child is not None:
             child.stop()
 
+    def _ended(self, code: int) -> EnvironmentProblem:
+        """The error for a part that ended by itself before it was ready."""
+        if code not in (1, 2):
+            return EnvironmentProblem(f"the {self.name} ended with {code} before it was ready: see what it logged")
+        problem = PartFailed(f"the {self.name} did not start: see its message above")
+        problem.exit_code = code
+        return problem
+
     def _has_died(self, child: _Child, now: float) -> None:
         if now - child.started_s > _SETTLED_S:
             self._backoff.reset()
@@ -163,19 +169,6 @@ class Part:
         child.let_go()
         self._child = None
         self._due_s = now + wait_s
-
-
-def _by_signal(code: int) -> bool:
-    return code < 0 or code == 128 + signal.SIGINT  # ours end with this one at an interrupt
-
-
-def _ended(name: str, code: int) -> EnvironmentProblem:
-    """The error for a part that ended by itself before it was ready."""
-    if code not in (1, 2):
-        return EnvironmentProblem(f"the {name} ended with {code} before it was ready: see what it logged")
-    problem = PartFailed(f"the {name} did not start: see its message above")
-    problem.exit_code = code
-    return problem
 
 
 def _work_of(pid: int) -> tuple[object, ...]:
@@ -190,11 +183,21 @@ def _work_of(pid: int) -> tuple[object, ...]:
 
 
 class Supervisor:
-    """Parts in their order of start; stopped in the reverse one."""
+    """Parts in their order of start; stopped in the reverse one. As a context manager it tends them in a thread."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = list(parts)
         self._stop = threading.Event()
+        self._tending = threading.Thread(target=self.run, name="supervisor")
+
+    def __enter__(self) -> Self:
+        self.start()
+        self._tending.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self._tending.join()
 
     def start(self) -> bool:
         """Start all, each when those before it are up; False when `stop` came first.
