@@ -12,8 +12,8 @@ from telefabric import limits
 from telefabric.broker.core import live_lane as live
 from telefabric.broker.core import live_queue as queue
 from telefabric.broker.core import recent as recent_window
-from telefabric.broker.core.live_lane import NS, LiveCore, LiveLane, grant
-from telefabric.broker.core.live_queue import LiveSubscriber
+from telefabric.broker.core.live_lane import NS, LiveCore, LiveLane
+from telefabric.broker.core.live_queue import LiveSubscriber, grant
 from telefabric.errors import WireError
 from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.wire import batch, control, records

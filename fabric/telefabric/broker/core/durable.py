@@ -498,7 +498,7 @@ class BrokerCore:
         return {
             **census.of_streams(self._streams.values(), self._required, now_ns),
             **census.of_durables(self._durable.values(), self._required, self.lane, now_ns),
-            **census.of_live(self.live, now_ns),
+            **census.of_live(self.live),
             **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
         }
 
@@ -586,7 +586,7 @@ class BrokerCore:
 
     def _forget(self, stream: bytes) -> None:
         self._credit.close(stream)
-        self.live.forget(stream)
+        self.live.lane.forget(stream)
         state = self._streams.pop(stream)
         for durable in self._optional():
             if state.marks.get(durable.name, 0) < state.acked:  # it may be on the way, and nobody would notice

@@ -125,25 +125,25 @@ def of_durables(
     }
 
 
-def of_live(live: LiveCore, now_ns: int) -> Figures:
+def of_live(live: LiveCore) -> Figures:
     """The figures of live subscribers; those of one name are added up."""
     found: dict[str, Counter[Labels]] = {_P + name: Counter() for name in (*_OF_A_SUBSCRIBER.values(), _LIVE_DROPPED)}
-    for one in live.status(now_ns):
-        name = label(one["name"])
-        for key, family in _OF_A_SUBSCRIBER.items():
-            found[_P + family][name,] += one[key]
-        found[_P + _LIVE_DROPPED].update({(name, reason): events for reason, events in one["dropped"].items()})
+    for one in live.lane.subscribers.values():
+        name = label(one.name)
+        for attribute, family in _OF_A_SUBSCRIBER.items():
+            found[_P + family][name,] += getattr(one, attribute)
+        found[_P + _LIVE_DROPPED].update({(name, reason): events for reason, events in one.dropped.items()})
     return {**found, **_of_sources(live)}
 
 
 _LIVE_DROPPED = "live_dropped_events_total"
 _OF_A_SUBSCRIBER = {
-    "numbered": "live_numbered_events_total",
+    "number": "live_numbered_events_total",
     "delivered": "live_delivered_events_total",
-    "queued": "live_queued_events",
+    "queued_events": "live_queued_events",
     "queued_bytes": "live_queued_bytes",
     "received": "live_received_events_total",
-    "lost_in_transit": "live_lost_in_transit_events_total",
+    "lost": "live_lost_in_transit_events_total",
 }
 
 
