@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import Counter
+from contextlib import suppress
 
 import zmq
 
@@ -36,7 +37,8 @@ class HarmfulPeers:
         self._leading_nowhere[descriptor] += 1
         if self._leading_nowhere[descriptor] > limits.SUBSCRIPTIONS_NOWHERE_MAX:
             del self._leading_nowhere[descriptor]
-            _hang_up(descriptor)
+            with suppress(OSError), socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as connection:
+                connection.shutdown(socket.SHUT_RDWR)  # unless it has gone by itself
 
 
 def unread_bytes(frame: zmq.Frame) -> int:
@@ -57,11 +59,3 @@ def _descriptor(frame: zmq.Frame) -> int | None:
         return int(frame.get(zmq.SRCFD))
     except zmq.ZMQError:
         return None
-
-
-def _hang_up(descriptor: int) -> None:
-    try:
-        with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as connection:
-            connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # it has gone by itself

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any
 
 import zmq
@@ -22,6 +21,9 @@ from telefabric.peer.sockets import send_frames, waiting
 from telefabric.wire.batch import ABOUT, parse_header
 from telefabric.wire.live import encode_delivery
 
+POLL_MS = 20
+_ROOM_MS = 5
+"""While a live subscriber's pipe is full: it cannot tell, and the others' messages wake the loop anyway."""
 _MESSAGES_A_TURN = 200
 _DELIVERIES_A_TURN = 64
 """Deliveries to one subscriber before the others have their turn."""
@@ -29,15 +31,6 @@ _LARGE_BYTES = 64 * limits.KIB
 """Larger batches wait in the pipes of all subscribers as one copy, up to a limit in bytes."""
 _A_TOPIC_NS = 50_000
 """Time between two new topics that the workers are asked for."""
-
-
-class Waits(IntEnum):
-    """The moment for which the live subscribers' queues wait, if any."""
-
-    NOTHING = 0
-    FOR_ROOM = 1
-    """In a pipe, which cannot tell when there is."""
-    FOR_A_TURN = 2
 
 
 class LiveSockets:
@@ -73,29 +66,32 @@ class LiveSockets:
             self._read_batches(core, now_ns)
         self._ask_workers(core, now_ns)
 
-    def forward(self, core: LiveCore, now_ns: int) -> Waits:
-        """Give each subscriber what waits for it, until its pipe is full, or the others have their turn."""
-        found = Waits.NOTHING
+    def forward(self, core: LiveCore, now_ns: int) -> int:
+        """Give each subscriber what waits for it, until its pipe is full, or the others have their turn.
+
+        Returns how many milliseconds later it has to be called again.
+        """
+        wait_ms = POLL_MS
         due = core.tick(now_ns)
         for token in self._pipes.keys() - core.lane.subscribers.keys():
             del self._pipes[token]
         for token in self._pipes:
             subscriber = core.lane.subscribers[token]
-            found = max(found, self._deliver(token, subscriber, now_ns))
+            wait_ms = min(wait_ms, self._deliver(token, subscriber, now_ns))
             tick = subscriber.tick() if token in due else None
             if tick is not None and send_frames(self._watch, token, encode_delivery(tick), b""):
                 subscriber.ticked()
-        return found
+        return wait_ms
 
-    def _deliver(self, token: bytes, subscriber: LiveSubscriber, now_ns: int) -> Waits:
+    def _deliver(self, token: bytes, subscriber: LiveSubscriber, now_ns: int) -> int:
         for _ in range(_DELIVERIES_A_TURN):
             item = subscriber.peek(now_ns)
             if item is None:
-                return Waits.NOTHING
+                return POLL_MS
             if not self._send(token, encode_delivery(subscriber.delivery(item)), item.message):
-                return Waits.FOR_ROOM
+                return _ROOM_MS
             subscriber.sent(item)
-        return Waits.FOR_A_TURN
+        return 0
 
     def _send(self, token: bytes, said: bytes, message: bytes) -> bool:
         """False when the subscriber's pipe has no room for it."""

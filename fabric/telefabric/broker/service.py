@@ -19,7 +19,7 @@ from telefabric.address import Address
 from telefabric.broker.core.durable import BrokerCore
 from telefabric.broker.core.metrics import FAMILIES
 from telefabric.broker.harmful_peers import unread_bytes
-from telefabric.broker.live_sockets import LiveSockets, Waits
+from telefabric.broker.live_sockets import LiveSockets
 from telefabric.broker.pipes import Pipe
 from telefabric.broker.sockets import CONTROL, DATA, DURABLE, Tokens, opened
 from telefabric.errors import TelefabricError, WireError
@@ -32,10 +32,7 @@ from telefabric.wire import control
 log = structlog.get_logger("telefabric.broker")
 
 NS = 1_000_000_000
-_POLL_MS = 20
 _RETRY_MS = 1
-_RETRY_LIVE_MS = {Waits.NOTHING: _POLL_MS, Waits.FOR_ROOM: 5, Waits.FOR_A_TURN: 0}
-"""While a live subscriber's pipe is full: it cannot tell, and the others' messages wake the loop anyway."""
 _CONTROL_TURN_NS = 5_000_000
 """Long messages cost milliseconds each: then the live path has its turn again."""
 _BATCHES_A_TURN = 32
@@ -118,7 +115,7 @@ class Broker:
     def _turn(self, readable: set[Any], now_ns: int) -> int:
         """How long the next turn may wait. The live path comes first: nobody waits there for what can wait."""
         self._live.read(self.core.live, readable, now_ns)
-        live_waits = self._live.forward(self.core.live, now_ns)
+        wait_ms = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
             for token in self._tokens.enter(self.core.tokens().values(), self.core.dropped):
                 self._subscribed.add(token)
@@ -128,11 +125,12 @@ class Broker:
         if self._data in readable:
             self._read_data(now_ns)
         self.core.tick(now_ns)
-        full = self._forward()
+        if self._forward():
+            wait_ms = min(wait_ms, _RETRY_MS)
         self._answer()
         self._tidy(now_ns)
         self._health.tend(self.core.figures, now_ns)
-        return min(_RETRY_MS if full else _POLL_MS, _RETRY_LIVE_MS[live_waits])
+        return wait_ms
 
     # -- in ------------------------------------------------------------------------------------------------------
 

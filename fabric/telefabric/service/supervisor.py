@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -115,17 +116,10 @@ class Part:
 
     def is_up(self) -> bool:
         """Whether it has been ready; tends it until then. Raises `EnvironmentProblem` when it will not come up."""
-        child = self._child
-        if child is not None and not self.url:
-            code = child.process.poll()
-            if code is None and child.is_stuck(time.monotonic()):
-                self.stop()
-                raise EnvironmentProblem(
-                    f"the {self.name} did not start: it did nothing for {self._silence_s:g} s: see what it logged"
-                )
-            if code is not None and code >= 0 and code != _INTERRUPTED:
-                self.stop()
-                raise self._ended(code)
+        problem = self._failed_start()
+        if problem is not None:
+            self.stop()
+            raise problem
         self.tend()
         return bool(self.url)
 
@@ -153,8 +147,17 @@ class Part:
         if child is not None:
             child.stop()
 
-    def _ended(self, code: int) -> EnvironmentProblem:
-        """The error for a part that ended by itself before it was ready."""
+    def _failed_start(self) -> EnvironmentProblem | None:
+        """Why it will not come up; None while it may, and for one that a signal ended."""
+        child = self._child
+        if child is None or self.url:
+            return None
+        code = child.process.poll()
+        if code is None and child.is_stuck(time.monotonic()):
+            silence = f"it did nothing for {self._silence_s:g} s"
+            return EnvironmentProblem(f"the {self.name} did not start: {silence}: see what it logged")
+        if code is None or code < 0 or code == _INTERRUPTED:
+            return None
         if code not in (1, 2):
             return EnvironmentProblem(f"the {self.name} ended with {code} before it was ready: see what it logged")
         problem = PartFailed(f"the {self.name} did not start: see its message above")
@@ -204,15 +207,12 @@ class Supervisor:
 
         When one does not come up, or ^C comes first, all are stopped. Raises `EnvironmentProblem`.
         """
-        try:
-            for count in range(1, len(self._parts) + 1):
-                while not all(part.is_up() for part in self._parts[:count]):  # earlier ones are tended by it
-                    if self._stop.wait(_POLL_S):
-                        self._stop_all()
-                        return False
-        except BaseException:
-            self._stop_all()
-            raise
+        with ExitStack() as undo:
+            undo.callback(self._stop_all)
+            while not all(part.is_up() for part in self._parts):  # the earlier ones are tended by it
+                if self._stop.wait(_POLL_S):
+                    return False
+            undo.pop_all()
         return True
 
     def run(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -42,13 +42,6 @@ _BACKLOG_GROWTH = 2
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
 _INFO_BYTES_MAX = 2 * limits.KIB
 """A stream's info without its metadata: six texts, with room to spare."""
-
-
-class Send(NamedTuple):
-    """A control message to one peer."""
-
-    peer: Peer
-    message: control.Message
 
 
 class BrokerCore:
@@ -85,7 +78,7 @@ class BrokerCore:
         )  # fmt: skip
         self._streams: dict[bytes, StreamState] = {}
         self._durable: dict[str, DurableSubscriber] = {}
-        self._out: list[Send] = []
+        self._out: list[tuple[Peer, control.Message]] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
         self._long_answers = Quota(each=limits.STATUSES_A_SECOND, together=math.inf)
@@ -95,8 +88,8 @@ class BrokerCore:
 
     # -- outputs -------------------------------------------------------------------------------------------------
 
-    def take(self) -> list[Send]:
-        """The control messages to send, in order."""
+    def take(self) -> list[tuple[Peer, control.Message]]:
+        """The control messages to send, each to its peer, in order."""
         out, self._out = self._out, []
         return out
 
@@ -120,7 +113,7 @@ class BrokerCore:
 
     # -- what peers say wrong ------------------------------------------------------------------------------------
 
-    def mistaken(self, peer: Peer, error: WireError, now_ns: int) -> None:
+    def mistaken(self, peer: Peer | None, error: WireError, now_ns: int) -> None:
         """A message of a peer that cannot be used: counted, and answered if that is not too often."""
         self.dropped[error.reason] += 1
         self._correct(peer, error, now_ns)
@@ -131,10 +124,10 @@ class BrokerCore:
             if peer:
                 self._send(peer, answer)
 
-    def _mistaken_batch(self, stream: bytes, error: WireError, now_ns: int) -> None:
-        """Answer the peer that said HELLO for the stream, on control: sockets for batches go one way."""
+    def _carrier(self, stream: bytes) -> Peer | None:
+        """Whom to answer on control about a batch: sockets for batches go one way."""
         state = self._streams.get(stream)
-        self._correct(state.peer if state else None, error, now_ns)
+        return state.peer if state else None
 
     def _name_of(self, peer: Peer | None) -> str:
         """The name that the peer gave itself; empty for an unknown peer."""
@@ -275,8 +268,7 @@ class BrokerCore:
 
     def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
         """Count a batch of the data socket that cannot be used, and answer its sender."""
-        self.dropped[error.reason] += 1
-        self._mistaken_batch(error.stream or topic, error, now_ns)
+        self.mistaken(self._carrier(error.stream or topic), error, now_ns)
 
     def _correct_stale(self, state: StreamState, header: Header, now_ns: int) -> None:
         """Whether a batch of the old epoch may still come: for a short time after the new epoch began."""
@@ -408,7 +400,7 @@ class BrokerCore:
             if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS:
                 self._forget(stream)
         for stream, error in self.live.take_mistakes():
-            self._mistaken_batch(stream, error, now_ns)
+            self._correct(self._carrier(stream), error, now_ns)
         self._attach_again(now_ns)
         self._ask_again(now_ns)
         self._tell_skipped(now_ns)
@@ -505,10 +497,20 @@ class BrokerCore:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _send(self, peer: Peer, message: control.Message) -> None:
-        self._out.append(Send(peer, message))
+        self._out.append((peer, message))
 
     def _ask(self, durable: DurableSubscriber, states: Iterable[StreamState]) -> None:
-        for chunk in _chunks([state.info for state in states]):
+        """In messages that each stay within the limit."""
+        chunks: list[list[control.StreamInfo]] = []
+        room = 0
+        for info in (state.info for state in states):
+            weight = len(info.metadata) + _INFO_BYTES_MAX
+            if weight > room:
+                chunks.append([])
+                room = ASK_CHUNK_BYTES
+            room -= weight
+            chunks[-1].append(info)
+        for chunk in chunks:
             self._send(durable.peer, control.Ask(self.instance, chunk))
 
     def _tell_attached(self, durable: DurableSubscriber) -> None:
@@ -625,18 +627,3 @@ def _damaged_body(message: control.Nack) -> WireError:
 def _long_ago(then_ns: int, now_ns: int) -> bool:
     """Longer than an answer may take."""
     return now_ns - then_ns > limits.HEARTBEAT_S * NS
-
-
-def _chunks(infos: list[control.StreamInfo]) -> Iterable[list[control.StreamInfo]]:
-    """Lists that each fit into one control message."""
-    chunk: list[control.StreamInfo] = []
-    size = 0
-    for info in infos:
-        weight = len(info.metadata) + _INFO_BYTES_MAX
-        if chunk and size + weight > ASK_CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(info)
-        size += weight
-    if chunk:
-        yield chunk

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from telefabric.broker.core.durable_lane import DurableLane
-from telefabric.broker.core.hops import first_behind, first_hop_behind
+from telefabric.broker.core.hops import first_behind
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
 from telefabric.broker.core.status import BROKER, LIVE, WORKER, durable_hops, hops
@@ -102,13 +102,14 @@ def of_streams(streams: Collection[StreamState], required: Sequence[str], now_ns
 
 def place_behind(stream: StreamState, required: Sequence[str], live: LiveCore, now_ns: int) -> str:
     """Where a stream waits: a hop of the durable path by name, ``live`` for any live subscriber, or nothing."""
-    hop = first_hop_behind(hops(stream, required, live, now_ns))
+    hop = first_behind(hops(stream, required, live, now_ns))
     return NOWHERE if hop is None else LIVE if hop.path == LIVE else hop.name
 
 
 def _place_of_silent(stream: StreamState, required: Sequence[str], now_ns: int) -> str:
     """Like `place_behind`, but without live subscribers, because there may be many: a silent worker comes first."""
-    return first_behind(durable_hops(stream, required, now_ns)) or NOWHERE
+    hop = first_behind(durable_hops(stream, required, now_ns))
+    return hop.name if hop else NOWHERE
 
 
 def of_durables(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 from telefabric import limits
@@ -49,7 +49,7 @@ class StreamState:
     round_trip_ns: int | None = None
     left_spools: int = 0
     """Spools of ended workers on the machine of this stream's worker."""
-    lags: dict[str, Lag] = field(default_factory=dict)
+    lags: defaultdict[str, Lag] = field(default_factory=lambda: defaultdict(Lag))
     """Hop → lag."""
     behind: str = ""
     """Where it waited at its last heartbeat: a hop of the durable path, ``live``, or nowhere."""
