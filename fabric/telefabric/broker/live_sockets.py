@@ -11,11 +11,10 @@ import zmq
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.broker import sockets
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.live_queue import LiveSubscriber
-from telefabric.broker.harmful_peers import HarmfulPeers
 from telefabric.broker.pipes import Pipe
-from telefabric.broker.sockets import LIVE, SUBSCRIBE, TAP, UNSUBSCRIBE, WATCH, Tokens, opened, subscriptions
 from telefabric.errors import WireError
 from telefabric.peer.sockets import send_frames, waiting
 from telefabric.wire.batch import ABOUT, parse_header
@@ -37,10 +36,11 @@ class LiveSockets:
     """Binds on construction. The broker's thread."""
 
     def __init__(self, context: zmq.Context[Any], listen: Address) -> None:
-        self._live, self.live = opened(context, LIVE, listen)
-        self._tap, self.tap = opened(context, TAP, listen)
-        self._watch, self.watch = opened(context, WATCH, listen)
-        self._tokens = Tokens(self._watch, nonsense="unknown_token")
+        self._live, live = sockets.opened(context, sockets.LIVE, listen)
+        self._tap, tap = sockets.opened(context, sockets.TAP, listen)
+        self._watch, watch = sockets.opened(context, sockets.WATCH, listen)
+        self.addresses = {"live": live, "tap": tap, "watch": watch}
+        self._tokens = sockets.Tokens(self._watch, nonsense="unknown_token")
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()
         self._tap_pipe = Pipe()
@@ -49,7 +49,7 @@ class LiveSockets:
         self._wishes = -1
         """Version of the lane's wishes when the workers were last asked."""
         self._ask_due_ns = 0
-        self._harmful = HarmfulPeers()
+        self._harmful = sockets.HarmfulPeers()
 
     def register(self, poller: zmq.Poller) -> None:
         for socket in (self._live, self._watch, self._tap):
@@ -103,10 +103,10 @@ class LiveSockets:
         return pipe.send(self._watch, token, said, message)
 
     def _read_tap(self, core: LiveCore) -> None:
-        for wish, topic, frame in subscriptions(self._tap):
-            if wish == UNSUBSCRIBE:
+        for wish, topic, frame in sockets.subscriptions(self._tap):
+            if wish == sockets.UNSUBSCRIBE:
                 self._tapped.discard(topic)
-            elif wish == SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
+            elif wish == sockets.SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
                 self._tapped.add(topic)
             else:
                 core.lane.dropped["tap_full"] += 1

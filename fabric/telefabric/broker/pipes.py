@@ -1,13 +1,23 @@
-"""How much waits inside ZeroMQ, in bytes: its own marks count messages, and 128 of 8 MiB are a gigabyte."""
+"""How much waits for a peer, in bytes: inside ZeroMQ, whose own marks count messages, and in the system.
+
+128 messages of 8 MiB are a gigabyte.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import Any
 
 import zmq
 
 from telefabric.peer.sockets import send_frames
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 class Pipe:
@@ -39,3 +49,23 @@ class Pipe:
         self._sent.append((frame.tracker, len(message)))
         self._bytes += len(message)
         return True
+
+
+def unread_bytes(frame: zmq.Frame) -> int:
+    """Bytes that the system holds because the sender of this frame has not read them; 0 if unknown."""
+    descriptor = descriptor_of(frame)
+    if fcntl is None or descriptor is None:
+        return 0
+    try:
+        held: bytes = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0  # it has gone
+    return int(struct.unpack("i", held)[0])
+
+
+def descriptor_of(frame: zmq.Frame) -> int | None:
+    """Descriptor of the connection over which the frame came; None if that is not TCP, or is gone."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None

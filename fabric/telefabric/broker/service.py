@@ -18,9 +18,8 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.core.durable import BrokerCore
 from telefabric.broker.core.metrics import FAMILIES
-from telefabric.broker.harmful_peers import unread_bytes
 from telefabric.broker.live_sockets import LiveSockets
-from telefabric.broker.pipes import Pipe
+from telefabric.broker.pipes import Pipe, unread_bytes
 from telefabric.broker.sockets import CONTROL, DATA, DURABLE, Tokens, opened
 from telefabric.errors import TelefabricError, WireError
 from telefabric.metrics.figures import Figures, by_reason
@@ -69,20 +68,12 @@ class Broker:
             self._context.destroy(linger=0)
             raise
         self.instance = os.urandom(16)
+        addresses = {"data": data, "durable": durable, **self._live.addresses}
         self.core = BrokerCore(
             instance=self.instance,
-            endpoints=control.Endpoints(
-                data=f"*:{data.port}",
-                durable=f"*:{durable.port}",
-                live=f"*:{self._live.live.port}",
-                watch=f"*:{self._live.watch.port}",
-                tap=f"*:{self._live.tap.port}",
-            ),
-            new_token=lambda: os.urandom(16),
-            required=required,
-            streams_max=streams_max,
-        )
-        self._subscribed: set[bytes] = set()
+            endpoints=control.Endpoints(**{name: f"*:{address.port}" for name, address in addresses.items()}),
+            new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
+        )  # fmt: skip
         self._tokens = Tokens(self._durable, nonsense="bad_subscription")
         self._long_answers: defaultdict[bytes, Pipe] = defaultdict(Pipe)
         """Peer → the pipe of long answers to it, while some of them may not have been sent."""
@@ -118,7 +109,6 @@ class Broker:
         wait_ms = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
             for token in self._tokens.enter(self.core.tokens().values(), self.core.dropped):
-                self._subscribed.add(token)
                 self.core.subscribed(token)
         if self._control in readable:
             self._read_control(now_ns)
@@ -168,13 +158,9 @@ class Broker:
     def _forward(self) -> bool:
         """Give each durable subscriber what follows its cursor, until its pipe is full; whether one is."""
         full = False
-        tokens = self.core.tokens()
-        self._subscribed.intersection_update(tokens.values())
-        for name, token in tokens.items():
-            if token not in self._subscribed:
-                continue
-            while (message := self.core.lane.peek(name)) is not None:
-                if not send_frames(self._durable, token, message):
+        for name, durable in self.core.durables.items():
+            while durable.subscribed and (message := self.core.lane.peek(name)) is not None:
+                if not send_frames(self._durable, durable.token, message):
                     full = True
                     break
                 self.core.lane.sent(name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket as system
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.broker.harmful_peers import HarmfulPeers
+from telefabric.broker.pipes import descriptor_of
 from telefabric.peer.listener import bind, listener
 
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
@@ -58,6 +60,29 @@ def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[tuple[bytes, bytes, zm
         except zmq.Again:
             return
         yield frame.bytes[:1], frame.bytes[1:], frame
+
+
+class HarmfulPeers:
+    """Peers whose subscriptions lead nowhere.
+
+    libzmq keeps each subscription of each connection, also those that are not entered: 14 kB for a long one. It has no
+    way to part with one peer of a bound socket, but it tells over which file descriptor a message came. A descriptor
+    that is used again inherits a count: its new owner connects once more.
+    """
+
+    def __init__(self) -> None:
+        self._leading_nowhere: Counter[int] = Counter()
+
+    def count(self, frame: zmq.Frame) -> None:
+        """A subscription that leads nowhere: after too many its connection is closed, and libzmq forgets them all."""
+        descriptor = descriptor_of(frame)
+        if descriptor is None:
+            return
+        self._leading_nowhere[descriptor] += 1
+        if self._leading_nowhere[descriptor] > limits.SUBSCRIPTIONS_NOWHERE_MAX:
+            del self._leading_nowhere[descriptor]
+            with suppress(OSError), system.fromfd(descriptor, system.AF_INET, system.SOCK_STREAM) as connection:
+                connection.shutdown(system.SHUT_RDWR)  # unless it has gone by itself
 
 
 class Tokens:

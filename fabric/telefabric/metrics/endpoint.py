@@ -37,8 +37,8 @@ CONNECTIONS_MAX = 8
 """At a time; Prometheus needs one."""
 
 
-class Endpoint:
-    """Listens on construction, serves until `close`.
+class Endpoint(Collector):
+    """Listens on construction, serves until `close`: the latest figures, and those that `look` gives at each scrape.
 
     Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use.
     """
@@ -47,9 +47,11 @@ class Endpoint:
         self, service: str, listen: Address, families: Sequence[Family], look: Callable[[], Figures] | None = None
     ) -> None:
         listen.require_loopback()
-        self._figures = _Shown((*COMMON, *families), look)
+        self._latest: Figures = {}
+        self._families = (*COMMON, *families)
+        self._look = look
         registry = CollectorRegistry()
-        registry.register(self._figures)
+        registry.register(self)
         ProcessCollector(registry=registry)
         self._server = _listen(listen, registry)
         self.url = f"http://{listen.host}:{self._server.server_port}/metrics"
@@ -59,27 +61,17 @@ class Endpoint:
 
     def show(self, figures: Figures) -> None:
         """From now on these are what is scraped. They must not change any more."""
-        self._figures.latest = figures
+        self._latest = figures
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
-
-class _Shown(Collector):
-    """Renders the latest figures; before there are any, none. And what a look gives at each scrape."""
-
-    def __init__(self, families: Sequence[Family], look: Callable[[], Figures] | None) -> None:
-        self.latest: Figures = {}
-        self._families = families
-        self._look = look
-
     def collect(self) -> Iterator[Metric]:
-        figures = {**self.latest, **self._look()} if self._look else self.latest
-        for family in self._families:
-            if family.name in figures:
-                yield _metric(family, figures)
+        """The figures of a scrape; before there are any, none."""
+        figures = {**self._latest, **self._look()} if self._look else self._latest
+        return (_metric(family, figures) for family in self._families if family.name in figures)
 
 
 def _metric(family: Family, figures: Figures) -> Metric:

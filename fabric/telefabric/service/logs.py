@@ -24,10 +24,7 @@ def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> 
     """Structured logs to stderr: for people, or one JSON object a line. Raises `UsageError` for a malformed setting."""
     level = logging.getLevelNamesMapping()[resolve("log_level", log_level).value.upper()]
     as_json = resolve("log_format", log_format).value == "json"
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     structlog.configure(
         processors=[*shared, LimitEvents(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -115,29 +115,31 @@ class Part:
         return self._child.process.pid if self._child else None
 
     def is_up(self) -> bool:
-        """Whether it has been ready; tends it until then. Raises `EnvironmentProblem` when it will not come up."""
-        problem = self._failed_start()
-        if problem is not None:
-            self.stop()
-            raise problem
+        """Whether it has been ready; tends it. Raises as `tend` does."""
         self.tend()
         return bool(self.url)
 
     def tend(self) -> None:
-        """Start it when it does not run and its wait is over; kill it when its start is stuck. Call it often."""
+        """Start it when it does not run and its wait is over; kill it when its start is stuck. Call it often.
+
+        Raises `EnvironmentProblem` for a part that was never ready and will not come up by itself.
+        """
         now = time.monotonic()
         child = self._child
         if child is None:
             if now >= self._due_s:
                 self.restarts += self._due_s > 0
                 self._child = _Child(self.name, self._command(), self._silence_s)
-        elif child.process.poll() is not None:
-            self._has_died(child, now)
+        elif (code := child.process.poll()) is not None:
+            self._has_died(child, code, now)
         elif child.url:
             self.url = child.url
         else:
             child.watch_start(now)
             if child.is_stuck(now):
+                if not self.url:
+                    silence = f"it did nothing for {self._silence_s:g} s"
+                    raise EnvironmentProblem(f"the {self.name} did not start: {silence}: see what it logged")
                 log.error("part.stuck", part=self.name, after_s=self._silence_s)
                 child.process.kill()
 
@@ -147,31 +149,25 @@ class Part:
         if child is not None:
             child.stop()
 
-    def _failed_start(self) -> EnvironmentProblem | None:
-        """Why it will not come up; None while it may, and for one that a signal ended."""
-        child = self._child
-        if child is None or self.url:
-            return None
-        code = child.process.poll()
-        if code is None and child.is_stuck(time.monotonic()):
-            silence = f"it did nothing for {self._silence_s:g} s"
-            return EnvironmentProblem(f"the {self.name} did not start: {silence}: see what it logged")
-        if code is None or code < 0 or code == _INTERRUPTED:
-            return None
-        if code not in (1, 2):
-            return EnvironmentProblem(f"the {self.name} ended with {code} before it was ready: see what it logged")
-        problem = PartFailed(f"the {self.name} did not start: see its message above")
-        problem.exit_code = code
-        return problem
-
-    def _has_died(self, child: _Child, now: float) -> None:
+    def _has_died(self, child: _Child, code: int, now: float) -> None:
+        if not self.url and code >= 0 and code != _INTERRUPTED:
+            raise _ended(self.name, code)
         if now - child.started_s > _SETTLED_S:
             self._backoff.reset()
         wait_s = self._backoff.next_s()
-        log.warning("part.died", part=self.name, exit_code=child.process.returncode, restart_s=round(wait_s, 2))
+        log.warning("part.died", part=self.name, exit_code=code, restart_s=round(wait_s, 2))
         child.let_go()
         self._child = None
         self._due_s = now + wait_s
+
+
+def _ended(name: str, code: int) -> EnvironmentProblem:
+    """The error for a part that ended by itself before it was ready."""
+    if code not in (1, 2):
+        return EnvironmentProblem(f"the {name} ended with {code} before it was ready: see what it logged")
+    problem = PartFailed(f"the {name} did not start: see its message above")
+    problem.exit_code = code
+    return problem
 
 
 def _work_of(pid: int) -> tuple[object, ...]:

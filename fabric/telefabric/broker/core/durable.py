@@ -22,8 +22,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from telefabric import __version__, limits
-from telefabric.broker.core import metrics as census
-from telefabric.broker.core import status as standing
+from telefabric.broker.core import metrics, status
 from telefabric.broker.core.credit import CreditBook
 from telefabric.broker.core.durable_lane import DurableLane
 from telefabric.broker.core.hops import Lag
@@ -77,7 +76,7 @@ class BrokerCore:
             stream_bytes_max=limits.CREDIT_STREAM_BYTES_MAX,
         )  # fmt: skip
         self._streams: dict[bytes, StreamState] = {}
-        self._durable: dict[str, DurableSubscriber] = {}
+        self.durables: dict[str, DurableSubscriber] = {}
         self._out: list[tuple[Peer, control.Message]] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
@@ -95,7 +94,7 @@ class BrokerCore:
 
     def tokens(self) -> dict[str, bytes]:
         """The token of each attached durable subscriber."""
-        return {name: durable.token for name, durable in self._durable.items()}
+        return {name: durable.token for name, durable in self.durables.items()}
 
     @property
     def endpoints(self) -> control.Endpoints:
@@ -109,7 +108,7 @@ class BrokerCore:
 
     def _stores(self) -> Iterator[DurableSubscriber]:
         """The attached subscribers that are waited for."""
-        return (self._durable[name] for name in self._required if name in self._durable)
+        return (self.durables[name] for name in self._required if name in self.durables)
 
     # -- what peers say wrong ------------------------------------------------------------------------------------
 
@@ -134,7 +133,7 @@ class BrokerCore:
         for state in self._streams.values():
             if state.peer == peer:
                 return f"{state.info.run_id}/{state.info.worker_id}"
-        durable = next((one.name for one in self._durable.values() if one.peer == peer), "")
+        durable = next((one.name for one in self.durables.values() if one.peer == peer), "")
         return durable or (self.live.name_of(peer) if peer else "")
 
     # -- from workers --------------------------------------------------------------------------------------------
@@ -199,7 +198,7 @@ class BrokerCore:
         state.marks.clear()
         state.asked_ns = now_ns
         self._wait(peer, stream, self._why_wait(state))
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             self._send(durable.peer, control.Ask(self.instance, [state.info]))
 
     def _beat(self, peer: Peer, message: control.Beat, now_ns: int, wall_ns: int) -> None:
@@ -213,7 +212,7 @@ class BrokerCore:
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
             state.left_spools = message.left_spools
-            state.behind = census.place_behind(state, self._required, self.live, now_ns)
+            state.behind = metrics.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
                 continue
@@ -302,8 +301,8 @@ class BrokerCore:
 
     def _attach(self, peer: Peer, message: control.Attach, now_ns: int) -> None:
         name, required = message.name, message.name in self._required
-        other = self._durable.get(name)
-        if other is None and not required and len(self._durable) >= limits.DURABLES_MAX:
+        other = self.durables.get(name)
+        if other is None and not required and len(self.durables) >= limits.DURABLES_MAX:
             limit = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers"
             self._refuse(peer, "too_many_durables", f"{limit}: stop one")
             return
@@ -312,8 +311,8 @@ class BrokerCore:
             self._refuse(peer, "second_durable", f"{holder}: stop that one, or give this one a broker of its own")
             return
         cursor = self.lane.attach(name, required=required)
-        durable = DurableSubscriber(message, peer, self._new_token(), required, cursor, now_ns, now_ns)
-        self._durable[name] = durable
+        durable = DurableSubscriber(name, message, peer, self._new_token(), required, cursor, now_ns, now_ns)
+        self.durables[name] = durable
         self._tell_attached(durable)
         for state in self._streams.values():
             state.marks.pop(name, None)
@@ -326,7 +325,7 @@ class BrokerCore:
 
     def subscribed(self, token: bytes) -> None:
         """The socket towards the durable subscribers has entered a subscription to this token."""
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             if durable.token == token:
                 durable.subscribed = True
 
@@ -393,7 +392,7 @@ class BrokerCore:
         if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
             return
         self._reviewed_ns = now_ns
-        for name, durable in list(self._durable.items()):
+        for name, durable in list(self.durables.items()):
             if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * NS:
                 self._detach(name)
         for stream, state in list(self._streams.items()):
@@ -409,14 +408,14 @@ class BrokerCore:
 
     def _attach_again(self, now_ns: int) -> None:
         """A subscriber that holds the token of an earlier ATTACHED is alive, reports, and would never hear a batch."""
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             if not durable.subscribed and now_ns - durable.told_ns > limits.ACK_STALL_S * NS:
                 durable.told_ns = now_ns
                 self._tell_attached(durable)
 
     def _ask_again(self, now_ns: int) -> None:
         due = [state for state in self._streams.values() if now_ns - state.asked_ns > limits.ACK_STALL_S * NS]
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             self._ask(durable, [state for state in due if durable.name not in state.marks])
         for state in due:
             state.asked_ns = now_ns
@@ -432,7 +431,7 @@ class BrokerCore:
                 self._send(durable.peer, control.Skipped(self.instance, marks))
 
     def _tell_living(self, now_ns: int) -> None:
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             if now_ns - durable.told_living_ns > limits.LIVING_S * NS:
                 durable.told_living_ns = now_ns
                 living = [stream for stream, state in self._streams.items() if not state.silent(now_ns)]
@@ -464,17 +463,17 @@ class BrokerCore:
         accounts = self.live.lane.ledger.by_stream()
         return {
             "streams": [
-                standing.stream_status(
+                status.stream_status(
                     state, self._credit.granted(stream), self._required, self.live, accounts.get(stream, ()), now_ns
                 )
                 for stream, state in self._streams.items()
             ],
             "durable": [
-                standing.durable_status(durable, self.lane.pending(durable.name), now_ns)
-                for durable in self._durable.values()
+                status.durable_status(durable, self.lane.pending(durable.name), now_ns)
+                for durable in self.durables.values()
             ],
             "live": self.live.status(now_ns),
-            "absent": [name for name in self._required if name not in self._durable],
+            "absent": [name for name in self._required if name not in self.durables],
             "version": __version__,
             "lane_bytes": self.lane.bytes,
             "tail_bytes": self.lane.tail_bytes,
@@ -482,16 +481,16 @@ class BrokerCore:
             "dropped": dict(self.dropped),
             "live_dropped": dict(self.live.lane.dropped),
             "mistakes": self._mistakes.status(now_ns),
-            "left_spools": standing.left_spools(self._streams.values(), now_ns),
+            "left_spools": status.left_spools(self._streams.values(), now_ns),
         }
 
     def figures(self, now_ns: int) -> Figures:
         """The figures of metrics and summary: see `FAMILIES`."""
         return {
-            **census.of_streams(self._streams.values(), self._required, now_ns),
-            **census.of_durables(self._durable.values(), self._required, self.lane, now_ns),
-            **census.of_live(self.live),
-            **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
+            **metrics.of_streams(self._streams.values(), self._required, now_ns),
+            **metrics.of_durables(self.durables.values(), self._required, self.lane, now_ns),
+            **metrics.of_live(self.live),
+            **metrics.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
         }
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -532,7 +531,7 @@ class BrokerCore:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
     def _why_wait(self, state: StreamState) -> str:
-        absent = [name for name in self._required if name not in self._durable]
+        absent = [name for name in self._required if name not in self.durables]
         if absent:
             return f"no {' and no '.join(absent)} is attached to the broker"
         return "the store has not reported this stream yet"
@@ -595,10 +594,10 @@ class BrokerCore:
                 durable.cursor.skip(stream, state.acked)
 
     def _optional(self) -> list[DurableSubscriber]:
-        return [durable for durable in self._durable.values() if not durable.required]
+        return [durable for durable in self.durables.values() if not durable.required]
 
     def _detach(self, name: str) -> None:
-        del self._durable[name]
+        del self.durables[name]
         self.lane.detach(name)
         for state in self._streams.values():
             state.marks.pop(name, None)
@@ -608,7 +607,7 @@ class BrokerCore:
 
     def _durable_of(self, peer: Peer) -> DurableSubscriber | None:
         """The attached subscriber behind a peer; an unknown one gets WHO, so that it attaches."""
-        found = next((one for one in self._durable.values() if one.peer == peer), None)
+        found = next((one for one in self.durables.values() if one.peer == peer), None)
         if found is None:
             self.dropped["unknown_durable"] += 1
             self._send(peer, control.Who(self.instance, bytes(16)))

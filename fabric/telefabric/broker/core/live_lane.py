@@ -86,7 +86,7 @@ class LiveLane:
         self._account(live)
         for subscriber in self.subscribers.values():
             if subscriber.takes(run, kind):
-                subscriber.push(kind, header, message, now_ns, live)
+                subscriber.push(live, now_ns)
         if self.watched(run):
             self.recent.push(run, kind, message)
 
@@ -140,13 +140,11 @@ class LiveCore:
         instance: bytes,
         endpoints: Callable[[], control.Endpoints],
         new_token: Callable[[], bytes],
-        watchers_max: int = limits.WATCHERS_MAX,
     ) -> None:
         self.lane = LiveLane()
         self._instance = instance
         self._endpoints = endpoints
         self._new_token = new_token
-        self._watchers_max = watchers_max
         self._watchers: dict[Peer, LiveSubscriber] = {}
         self._settled_ns = 0
         self._mistakes: list[tuple[bytes, WireError]] = []
@@ -204,8 +202,8 @@ class LiveCore:
             return [control.Refused(self._instance, reason)]
         watcher = self._watchers.get(peer)
         if watcher is None:
-            if len(self._watchers) >= self._watchers_max:
-                reason = f"this broker serves its limit of {self._watchers_max} live subscribers: close one"
+            if len(self._watchers) >= limits.WATCHERS_MAX:
+                reason = f"this broker serves its limit of {limits.WATCHERS_MAX} live subscribers: close one"
                 return [control.Refused(self._instance, reason)]
             watcher = self._watchers[peer] = LiveSubscriber(token=self._new_token(), ticked_ns=now_ns)
             self.lane.add(watcher.token, watcher)

@@ -21,7 +21,6 @@ import msgspec
 from telefabric import limits
 from telefabric.broker.core.sampling import LiveBatch, SubBatch, choose
 from telefabric.wire import control
-from telefabric.wire.batch import Header
 from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, Delivery, Drop, QueuePolicy
 from telefabric_schemas import TOPICS
 
@@ -117,12 +116,10 @@ class LiveSubscriber:
     def takes(self, run: str, kind: str) -> bool:
         return (self.runs is None or run in self.runs) and (self.kinds is None or kind in self.kinds)
 
-    def push(self, kind: str, header: Header, message: bytes, now_ns: int, opened: LiveBatch | None = None) -> None:
-        """Number a batch and queue what is wanted of it; over the limit, drop what is worth least.
-
-        `opened` is the same batch for all subscribers, so that it is read once.
-        """
-        parts, left_out = choose(opened or LiveBatch(kind, header, message), self.agents, self.policy)
+    def push(self, live: LiveBatch, now_ns: int) -> None:
+        """Number a batch and queue what is wanted of it; over the limit, drop what is worth least."""
+        parts, left_out = choose(live, self.agents, self.policy)
+        kind, header = live.kind, live.header
         flow = self._flow(header.stream)
         flow.numbered += header.events
         counter = header.counter - header.events

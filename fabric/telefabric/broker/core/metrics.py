@@ -74,7 +74,7 @@ def of_streams(streams: Collection[StreamState], required: Sequence[str], now_ns
     lag = Counter(dict.fromkeys(required, 0))
     for one in streams:
         states[one.liveness(now_ns)] += 1
-        behind[_place_of_silent(one, required, now_ns) if one.silent(now_ns) else one.behind] += 1
+        behind[place_behind(one, required, None, now_ns) if one.silent(now_ns) else one.behind] += 1
         for name in {*required, *one.marks}:  # one that has not reported lacks all
             lag[name] += max(one.emitted - one.marks.get(name, 0), 0)
     del behind[NOWHERE]
@@ -100,16 +100,14 @@ def of_streams(streams: Collection[StreamState], required: Sequence[str], now_ns
     }
 
 
-def place_behind(stream: StreamState, required: Sequence[str], live: LiveCore, now_ns: int) -> str:
-    """Where a stream waits: a hop of the durable path by name, ``live`` for any live subscriber, or nothing."""
-    hop = first_behind(hops(stream, required, live, now_ns))
+def place_behind(stream: StreamState, required: Sequence[str], live: LiveCore | None, now_ns: int) -> str:
+    """Where a stream waits: a hop of the durable path by name, ``live`` for any live subscriber, or nowhere.
+
+    None leaves out live subscribers, of which there may be many.
+    """
+    way = hops(stream, required, live, now_ns) if live is not None else durable_hops(stream, required, now_ns)
+    hop = first_behind(way)
     return NOWHERE if hop is None else LIVE if hop.path == LIVE else hop.name
-
-
-def _place_of_silent(stream: StreamState, required: Sequence[str], now_ns: int) -> str:
-    """Like `place_behind`, but without live subscribers, because there may be many: a silent worker comes first."""
-    hop = first_behind(durable_hops(stream, required, now_ns))
-    return hop.name if hop else NOWHERE
 
 
 def of_durables(

@@ -88,6 +88,7 @@ class StreamState:
 class DurableSubscriber:
     """One attached durable subscriber. Times are monotonic nanoseconds."""
 
+    name: str
     said: control.Attach
     peer: Peer
     token: bytes
@@ -104,7 +105,3 @@ class DurableSubscriber:
     subscribed: bool = False
     stored_events: int = 0
     quarantined_events: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.said.name
