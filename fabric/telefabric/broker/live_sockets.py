@@ -26,8 +26,6 @@ _ROOM_MS = 5
 _MESSAGES_A_TURN = 200
 _DELIVERIES_A_TURN = 64
 """Deliveries to one subscriber before the others have their turn."""
-_LARGE_BYTES = 64 * limits.KIB
-"""Larger batches wait in the pipes of all subscribers as one copy, up to a limit in bytes."""
 _A_TOPIC_NS = 50_000
 """Time between two new topics that the workers are asked for."""
 
@@ -84,23 +82,16 @@ class LiveSockets:
         return wait_ms
 
     def _deliver(self, token: bytes, subscriber: LiveSubscriber, now_ns: int) -> int:
+        pipe_bytes_max = limits.LIVE_PIPES_BYTES_MAX // len(self._pipes)
         for _ in range(_DELIVERIES_A_TURN):
             item = subscriber.peek(now_ns)
             if item is None:
                 return POLL_MS
-            if not self._send(token, encode_delivery(subscriber.delivery(item)), item.message):
+            head = encode_delivery(subscriber.delivery(item))
+            if not self._pipes[token].send_within(pipe_bytes_max, self._watch, token, head, item.message):
                 return _ROOM_MS
             subscriber.sent(item)
         return 0
-
-    def _send(self, token: bytes, said: bytes, message: bytes) -> bool:
-        """False when the subscriber's pipe has no room for it."""
-        if len(message) < _LARGE_BYTES:
-            return send_frames(self._watch, token, said, message)
-        pipe = self._pipes[token]
-        if not pipe.has_room(len(message), limits.LIVE_PIPES_BYTES_MAX // len(self._pipes)):
-            return False
-        return pipe.send(self._watch, token, said, message)
 
     def _read_tap(self, core: LiveCore) -> None:
         for wish, topic, frame in sockets.subscriptions(self._tap):
@@ -120,7 +111,9 @@ class LiveSockets:
             except WireError as error:
                 core.mistaken(error.stream, error)
                 continue
-            if self._tapped and not self._tap_on(topic, message):
+            # A listener whose pipe is full misses it; a large batch that does not fit beside others, all of them.
+            pipe, most = self._tap_pipe, limits.TAP_PIPES_BYTES_MAX
+            if self._tapped and not pipe.send_within(most, self._tap, topic, message):
                 core.lane.dropped["tap_behind"] += 1
 
     @staticmethod
@@ -135,13 +128,6 @@ class LiveSockets:
             raise WireError("not_live", why, about=ABOUT, field="flags", stream=header.stream)
         core.lane.push(topic, header, message, now_ns)
         return frames
-
-    def _tap_on(self, topic: bytes, message: bytes) -> bool:
-        """A listener whose pipe is full misses it; a large batch that does not fit beside others, all of them."""
-        if len(message) < _LARGE_BYTES:
-            return send_frames(self._tap, topic, message)
-        fits = self._tap_pipe.has_room(len(message), limits.TAP_PIPES_BYTES_MAX)
-        return fits and self._tap_pipe.send(self._tap, topic, message)
 
     def _ask_workers(self, core: LiveCore, now_ns: int) -> None:
         """Subscribe to what is wanted and nothing else, so that an unwatched run costs its worker nothing.

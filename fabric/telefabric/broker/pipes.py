@@ -11,6 +11,7 @@ from typing import Any
 
 import zmq
 
+from telefabric import limits
 from telefabric.peer.sockets import send_frames
 
 try:
@@ -18,6 +19,10 @@ try:
     import termios
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+_LARGE_BYTES = 64 * limits.KIB
+"""Larger messages wait in the pipes of all peers as one copy."""
 
 
 class Pipe:
@@ -34,10 +39,13 @@ class Pipe:
             self._bytes -= self._sent.popleft()[1]
         return self._bytes
 
-    def has_room(self, size: int, bytes_max: int) -> bool:
-        """Whether a message may follow; one always may where no other is on its way."""
+    def send_within(self, bytes_max: int, socket: zmq.Socket[Any], first: bytes, *others: bytes) -> bool:
+        """Send, unless more than that would wait; one message always may. Small ones are copied, and do not count."""
+        size = len(others[-1])
+        if size < _LARGE_BYTES:
+            return send_frames(socket, first, *others)
         unsent = self.unsent_bytes
-        return not unsent or unsent + size <= bytes_max
+        return (not unsent or unsent + size <= bytes_max) and self.send(socket, first, *others)
 
     def send(self, socket: zmq.Socket[Any], first: bytes, *others: bytes) -> bool:
         """Send like `send_frames`, but without a copy of the last frame, and count its bytes until it is sent."""

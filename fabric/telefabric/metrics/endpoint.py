@@ -38,7 +38,9 @@ CONNECTIONS_MAX = 8
 
 
 class Endpoint(Collector):
-    """Listens on construction, serves until `close`: the latest figures, and those that `look` gives at each scrape.
+    """Listens and serves from construction on, as long as the process lives.
+
+    A scrape gets the latest figures, and those that `look` gives then.
 
     Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use.
     """
@@ -53,20 +55,14 @@ class Endpoint(Collector):
         registry = CollectorRegistry()
         registry.register(self)
         ProcessCollector(registry=registry)
-        self._server = _listen(listen, registry)
-        self.url = f"http://{listen.host}:{self._server.server_port}/metrics"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
+        self.server = _listen(listen, registry)
+        self.url = f"http://{listen.host}:{self.server.server_port}/metrics"
+        threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
         log.info("metrics.serving", service=service, url=self.url)
 
     def show(self, figures: Figures) -> None:
         """From now on these are what is scraped. They must not change any more."""
         self._latest = figures
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def collect(self) -> Iterator[Metric]:
         """The figures of a scrape; before there are any, none."""

@@ -43,29 +43,26 @@ _INTERRUPTED = 128 + signal.SIGINT
 class _Child:
     """One process of a part, and how its start goes."""
 
-    def __init__(self, name: str, command: Sequence[str], silence_s: float) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.url = ""
         """The name in the part's ready line."""
         self.started_s = time.monotonic()
         self._name = name
-        self._silence_s = silence_s
         self._doing = self._told = "not ready yet"
         self._told_s = self._sign_s = self.started_s
         self._sign: tuple[object, ...] = ()
         threading.Thread(target=self._listen, name=f"start-of-{name}", daemon=True).start()
 
-    def watch_start(self, now_s: float) -> None:
-        """Log what it does, when that is new or takes long. Call it often until it is ready."""
+    def silent_s(self, now_s: float) -> float:
+        """How long its start has shown no progress. Logs what it does, when that is new or takes long."""
         if self._doing != self._told or now_s - self._told_s > _TELL_S:
             self._told, self._told_s = self._doing, now_s
             log.info("part.starting", part=self._name, doing=self._doing, for_s=round(now_s - self.started_s, 1))
         sign = (self._doing, *_work_of(self.process.pid))
         if sign != self._sign:
             self._sign, self._sign_s = sign, now_s
-
-    def is_stuck(self, now_s: float) -> bool:
-        return not self.url and now_s - self._sign_s > self._silence_s
+        return now_s - self._sign_s
 
     def stop(self) -> None:
         """Close its pipe, which ends it; kill it when that takes too long."""
@@ -129,19 +126,17 @@ class Part:
         if child is None:
             if now >= self._due_s:
                 self.restarts += self._due_s > 0
-                self._child = _Child(self.name, self._command(), self._silence_s)
+                self._child = _Child(self.name, self._command())
         elif (code := child.process.poll()) is not None:
             self._has_died(child, code, now)
         elif child.url:
             self.url = child.url
-        else:
-            child.watch_start(now)
-            if child.is_stuck(now):
-                if not self.url:
-                    silence = f"it did nothing for {self._silence_s:g} s"
-                    raise EnvironmentProblem(f"the {self.name} did not start: {silence}: see what it logged")
-                log.error("part.stuck", part=self.name, after_s=self._silence_s)
-                child.process.kill()
+        elif child.silent_s(now) > self._silence_s:
+            if not self.url:
+                silence = f"it did nothing for {self._silence_s:g} s"
+                raise EnvironmentProblem(f"the {self.name} did not start: {silence}: see what it logged")
+            log.error("part.stuck", part=self.name, after_s=self._silence_s)
+            child.process.kill()
 
     def stop(self) -> None:
         """End it, if it runs."""

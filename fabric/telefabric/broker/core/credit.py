@@ -79,7 +79,7 @@ class CreditBook:
     def reserved(self, stream: bytes) -> int:
         return self._accounts.get(stream, _NONE).reserved
 
-    def report(self, stream: bytes, *, backlog: int, next_bytes: int, confirmed: int) -> None:
+    def report(self, stream: bytes, backlog: int, next_bytes: int, confirmed: int) -> None:
         """Note a worker's heartbeat; its credit is `confirmed` once it equals the grant."""
         account = self._accounts.get(stream)
         if account is None:

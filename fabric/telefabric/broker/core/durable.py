@@ -217,12 +217,8 @@ class BrokerCore:
             if not state.open:
                 continue
             if beat.epoch == state.epoch:
-                self._credit.report(
-                    beat.stream,
-                    backlog=_BACKLOG_GROWTH * beat.backlog_bytes,
-                    next_bytes=beat.next_bytes,
-                    confirmed=beat.credit_bytes,
-                )
+                backlog = _BACKLOG_GROWTH * beat.backlog_bytes
+                self._credit.report(beat.stream, backlog, beat.next_bytes, beat.credit_bytes)
                 if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
                     self._tell_credit(state, now_ns)
             elif _long_ago(state.opened_ns, now_ns):

@@ -135,11 +135,7 @@ class LiveCore:
     """The control side of the live lane: subscribers and their selections. Times are monotonic nanoseconds."""
 
     def __init__(
-        self,
-        *,
-        instance: bytes,
-        endpoints: Callable[[], control.Endpoints],
-        new_token: Callable[[], bytes],
+        self, *, instance: bytes, endpoints: Callable[[], control.Endpoints], new_token: Callable[[], bytes]
     ) -> None:
         self.lane = LiveLane()
         self._instance = instance
