@@ -59,9 +59,9 @@ class World:
     def attach(self, peer=STORE, name="store", query=None, keeps="", fabric=None):
         return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps, fabric))
 
-    def hello(self, stream=A, peer=WORKER, *, oldest=1, head=100, protocol=control.PROTOCOL, metadata=b"\x80"):
+    def hello(self, stream=A, peer=WORKER, *, oldest=1, head=100, metadata=b"\x80"):
         info = control.StreamInfo(stream, "run", "worker", "agent", 0, metadata=metadata)
-        return self.tell(peer, control.Hello(protocol, info, oldest, head))
+        return self.tell(peer, control.Hello(control.PROTOCOL, info, oldest, head))
 
     def marks(self, stream=A, seq=0, peer=STORE, instance=INSTANCE):
         return self.tell(peer, control.Marks(instance, [control.StreamSeq(stream, seq)]))
@@ -214,10 +214,16 @@ def test_the_query_endpoint_is_that_of_a_store_that_is_waited_for(world):
     assert world.core.endpoints.query == "*:7754"
 
 
-def test_a_worker_of_another_protocol_is_refused_with_the_remedy(world):
-    refused = only(world.hello(protocol=99), control.Refused)
-    assert "99" in refused.reason
-    assert world.core.dropped["protocol"] == 1
+INFO = control.StreamInfo(A, "run", "worker", "agent", 0)
+
+
+@pytest.mark.parametrize(
+    "message", [control.Hello(99, INFO, 1, 1), control.Attach(99, "store"), control.Watch(99, "v")]
+)
+def test_another_protocol_is_refused_with_the_remedy_and_counted(world, message):
+    refused = only(world.tell(WORKER, message), control.Refused)
+    assert refused.reason == "this broker speaks protocol 1, not 99: install one version on both sides"
+    assert world.core.dropped == {"protocol": 1}
 
 
 def test_a_hello_beyond_the_limit_of_streams_is_told_to_wait():
@@ -418,7 +424,7 @@ def test_a_bad_batch_is_answered_to_its_worker_by_name(open_world):
 def test_counts_that_contradict_each_other_are_answered_from_either_socket(open_world):
     wrong = WireError("inconsistent", "counts", about="batch", field="events", stream=A)
     open_world.core.bad_batch(b"", wrong, open_world.now_ns)
-    open_world.core.live.mistaken(A, wrong)
+    open_world.core.bad_live_batch(wrong, open_world.now_ns)
     told = [*open_world.core.take(), *open_world.wait(1, alive=[STORE])]
     assert [peer for peer, message in told if isinstance(message, control.Error)] == [WORKER, WORKER]
 

@@ -11,7 +11,7 @@ from processes import free_ports, wait_for
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker import sockets
-from telefabric.broker.core.live_lane import LiveCore
+from telefabric.broker.core.durable import BrokerCore
 from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.live_sockets import LiveSockets
 from telefabric.peer.sockets import common_options, receive
@@ -33,7 +33,7 @@ class Broker:
         self._held: list[zmq.Socket[bytes]] = []
         """Until the context closes them."""
         self.listen = Address("127.0.0.1", free_ports())
-        self.core = LiveCore(instance=bytes(16), endpoints=lambda: control.Endpoints("", ""), new_token=lambda: TOKEN)
+        self.core = BrokerCore(instance=bytes(16), endpoints=control.Endpoints("", ""), new_token=lambda: TOKEN)
         self.sockets = LiveSockets(self._context, self.listen)
         self.poller = zmq.Poller()
         self.sockets.register(self.poller)
@@ -42,13 +42,13 @@ class Broker:
         """Always false, for who waits for something else."""
         readable = {socket for socket, _ in self.poller.poll(0)}
         self.sockets.read(self.core, readable, 0)
-        self.sockets.forward(self.core, 0)
+        self.sockets.forward(self.core.live, 0)
         return False
 
     def subscriber(self, token: bytes) -> tuple[LiveSubscriber, zmq.Socket[bytes]]:
         one = LiveSubscriber()
         one.want(control.Watch(control.PROTOCOL, "slow", None, None))
-        self.core.lane.add(token, one)
+        self.core.live.lane.add(token, one)
         socket = self.peer(sockets.WATCH.offset, token)
         self.push(bytes(10))
         wait_for(lambda: self.turn() or socket.poll(0), "the subscription has come")
@@ -72,7 +72,7 @@ class Broker:
 
     def push(self, body: bytes) -> None:
         message = live_batch(body)
-        self.core.lane.push(TOPIC, batch.parse_header(message)[0], message, 0)
+        self.core.live.lane.push(TOPIC, batch.parse_header(message)[0], message, 0)
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -145,11 +145,11 @@ def test_the_tap_holds_so_much_and_counts_the_rest(broker: Broker) -> None:
     for sent in range(1, BATCHES + 1):
         worker.send_multipart((TOPIC, message))
         wait_for(lambda sent=sent: broker.turn() or taken_in(broker) == sent, "it was taken in")
-    behind = broker.core.lane.dropped["tap_behind"]
+    behind = broker.core.live.lane.dropped["tap_behind"]
     fits = limits.TAP_PIPES_BYTES_MAX // LARGE
     assert BATCHES - fits - AT_THE_PEER <= behind <= BATCHES - fits + 1
     assert read_until(broker, listener, lambda found: found == BATCHES - behind)
 
 
 def taken_in(broker: Broker) -> int:
-    return sum(account.received for account in broker.core.lane.ledger.sources.values())
+    return sum(account.received for account in broker.core.live.lane.ledger.sources.values())

@@ -12,7 +12,8 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker import sockets
-from telefabric.broker.core.live_lane import LiveCore
+from telefabric.broker.core.durable import BrokerCore
+from telefabric.broker.core.live_lane import LiveCore, LiveLane
 from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.pipes import Pipe
 from telefabric.errors import WireError
@@ -53,16 +54,16 @@ class LiveSockets:
         for socket in (self._live, self._watch, self._tap):
             poller.register(socket, zmq.POLLIN)
 
-    def read(self, core: LiveCore, readable: set[Any], now_ns: int) -> None:
+    def read(self, core: BrokerCore, readable: set[Any], now_ns: int) -> None:
         """Subscriptions first, then what workers publish."""
         if self._watch in readable:
-            for token in self._tokens.enter(core.lane.subscribers, core.lane.dropped):
+            for token in self._tokens.enter(core.live.lane.subscribers, core.live.lane.dropped):
                 self._pipes.setdefault(token, Pipe())
         if self._tap in readable:
-            self._read_tap(core)
+            self._read_tap(core.live.lane)
         if self._live in readable:
             self._read_batches(core, now_ns)
-        self._ask_workers(core, now_ns)
+        self._ask_workers(core.live.lane, now_ns)
 
     def forward(self, core: LiveCore, now_ns: int) -> int:
         """Give each subscriber what waits for it, until its pipe is full, or the others have their turn.
@@ -93,31 +94,31 @@ class LiveSockets:
             subscriber.sent(item)
         return 0
 
-    def _read_tap(self, core: LiveCore) -> None:
+    def _read_tap(self, lane: LiveLane) -> None:
         for wish, topic, frame in sockets.subscriptions(self._tap):
             if wish == sockets.UNSUBSCRIBE:
                 self._tapped.discard(topic)
             elif wish == sockets.SUBSCRIBE and len(self._tapped) < limits.TAP_TOPICS_MAX:
                 self._tapped.add(topic)
             else:
-                core.lane.dropped["tap_full"] += 1
+                lane.dropped["tap_full"] += 1
                 self._harmful.count(frame)
             self._wishes = -1
 
-    def _read_batches(self, core: LiveCore, now_ns: int) -> None:
+    def _read_batches(self, core: BrokerCore, now_ns: int) -> None:
         for frames in waiting(self._live, _MESSAGES_A_TURN):
             try:
-                topic, message = self._take(core, frames, now_ns)
+                topic, message = self._take(core.live.lane, frames, now_ns)
             except WireError as error:
-                core.mistaken(error.stream, error)
+                core.bad_live_batch(error, now_ns)
                 continue
             # A listener whose pipe is full misses it; a large batch that does not fit beside others, all of them.
             pipe, most = self._tap_pipe, limits.TAP_PIPES_BYTES_MAX
             if self._tapped and not pipe.send_within(most, self._tap, topic, message):
-                core.lane.dropped["tap_behind"] += 1
+                core.live.lane.dropped["tap_behind"] += 1
 
     @staticmethod
-    def _take(core: LiveCore, frames: list[bytes], now_ns: int) -> list[bytes]:
+    def _take(lane: LiveLane, frames: list[bytes], now_ns: int) -> list[bytes]:
         """Topic and batch, when that is what it is."""
         if len(frames) != 2:
             raise WireError("bad_live", f"a live batch comes in two frames, not {len(frames)}", about=ABOUT)
@@ -126,23 +127,23 @@ class LiveSockets:
         if not header.is_live:
             why = "a batch on the live socket has no live flag: send durable ones on the data socket"
             raise WireError("not_live", why, about=ABOUT, field="flags", stream=header.stream)
-        core.lane.push(topic, header, message, now_ns)
+        lane.push(topic, header, message, now_ns)
         return frames
 
-    def _ask_workers(self, core: LiveCore, now_ns: int) -> None:
+    def _ask_workers(self, lane: LiveLane, now_ns: int) -> None:
         """Subscribe to what is wanted and nothing else, so that an unwatched run costs its worker nothing.
 
         So many topics a second: what one worker has not read of them waits here, without a limit. Whoever wants other
         runs again and again is asked for with the newest of its wishes.
         """
-        if self._wishes == core.lane.wishes or now_ns < self._ask_due_ns:
+        if self._wishes == lane.wishes or now_ns < self._ask_due_ns:
             return
-        self._wishes = core.lane.wishes
-        wanted = core.lane.wanted(self._tapped)
+        self._wishes = lane.wishes
+        wanted = lane.wanted(self._tapped)
         for topic in wanted - self._asked:
             self._live.subscribe(topic)
         for topic in self._asked - wanted:
             self._live.unsubscribe(topic)
-        core.lane.asked(self._asked, wanted)
+        lane.asked(self._asked, wanted)
         self._ask_due_ns = now_ns + len(wanted ^ self._asked) * _A_TOPIC_NS
         self._asked = wanted

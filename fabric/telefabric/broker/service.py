@@ -67,12 +67,10 @@ class Broker:
         except TelefabricError:
             self._context.destroy(linger=0)
             raise
-        self.instance = os.urandom(16)
         addresses = {"data": data, "durable": durable, **self._live.addresses}
         self.core = BrokerCore(
-            instance=self.instance,
             endpoints=control.Endpoints(**{name: f"*:{address.port}" for name, address in addresses.items()}),
-            new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
+            instance=os.urandom(16), new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
         )  # fmt: skip
         self._tokens = Tokens(self._durable, nonsense="bad_subscription")
         self._long_answers: defaultdict[bytes, Pipe] = defaultdict(Pipe)
@@ -93,7 +91,7 @@ class Broker:
         for socket in (self._control, self._data, self._durable):
             poller.register(socket, zmq.POLLIN)
         self._live.register(poller)
-        log.info("broker.started", address=self.address.url, instance=self.instance.hex())
+        log.info("broker.started", address=self.address.url, instance=self.core.instance.hex())
         wait_ms = 0
         try:
             while not self._stop.is_set():
@@ -105,7 +103,7 @@ class Broker:
 
     def _turn(self, readable: set[Any], now_ns: int) -> int:
         """How long the next turn may wait. The live path comes first: nobody waits there for what can wait."""
-        self._live.read(self.core.live, readable, now_ns)
+        self._live.read(self.core, readable, now_ns)
         wait_ms = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
             for token in self._tokens.enter(self.core.tokens().values(), self.core.dropped):

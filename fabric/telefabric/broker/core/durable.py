@@ -146,22 +146,22 @@ class BrokerCore:
         Messages that only a broker sends are counted and ignored.
         """
         match message:
-            case control.Hello(protocol=other) | control.Attach(protocol=other) if other != control.PROTOCOL:
-                known = f"this broker speaks protocol {control.PROTOCOL}, not {other}"
-                self._refuse(peer, "protocol", f"{known}: install one version on both sides")
             case control.Beat():
                 self._beat(peer, message, now_ns, wall_ns)
+            case control.Stored() | control.Marks() | control.Nack():
+                durable = self._durable_of(peer)
+                if durable is not None and message.instance == self.instance:
+                    durable.heard_ns = now_ns
+                    self._reported(durable, message, now_ns)
+            case control.Hello() | control.Attach() | control.Watch() if message.protocol != control.PROTOCOL:
+                known = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}"
+                self._refuse(peer, "protocol", f"{known}: install one version on both sides")
             case control.Hello():
                 self._hello(peer, message, now_ns)
             case control.Bye():
                 self._bye(peer, message)
             case control.Attach():
                 self._attach(peer, message, now_ns)
-            case control.Stored() | control.Marks() | control.Nack():
-                durable = self._durable_of(peer)
-                if durable is not None and message.instance == self.instance:
-                    durable.heard_ns = now_ns
-                    self._reported(durable, message, now_ns)
             case control.DurableBeat():
                 self._durable_beat(peer, message, now_ns, wall_ns)
             case control.Watch() | control.WatchBeat() | control.Unwatch():
@@ -264,6 +264,11 @@ class BrokerCore:
     def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
         """Count a batch of the data socket that cannot be used, and answer its sender."""
         self.mistaken(self._carrier(error.stream or topic), error, now_ns)
+
+    def bad_live_batch(self, error: WireError, now_ns: int) -> None:
+        """The same for a batch of the live socket."""
+        self.live.lane.dropped[error.reason] += 1
+        self._correct(self._carrier(error.stream), error, now_ns)
 
     def _correct_stale(self, state: StreamState, header: Header, now_ns: int) -> None:
         """Whether a batch of the old epoch may still come: for a short time after the new epoch began."""
@@ -394,8 +399,6 @@ class BrokerCore:
         for stream, state in list(self._streams.items()):
             if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS:
                 self._forget(stream)
-        for stream, error in self.live.take_mistakes():
-            self._correct(self._carrier(stream), error, now_ns)
         self._attach_again(now_ns)
         self._ask_again(now_ns)
         self._tell_skipped(now_ns)

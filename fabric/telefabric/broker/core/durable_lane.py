@@ -130,12 +130,11 @@ class DurableLane:
 
     def _let_go(self, batch: _Batch | None) -> None:
         """Of the first place: without a batch if it was withdrawn."""
-        passed = [cursor for cursor in self.cursors.values() if cursor.position == self._first]
+        self.tail_bytes -= len(batch.message) if batch is not None else 0
+        for cursor in self.cursors.values():
+            if cursor.position == self._first:
+                cursor.position += 1
+                if batch is not None:
+                    cursor.missed += 1
+                    cursor.skip(batch.stream, batch.last_seq)
         self._first += 1
-        for cursor in passed:
-            cursor.position += 1
-        if batch is not None:
-            self.tail_bytes -= len(batch.message)
-            for cursor in passed:
-                cursor.missed += 1
-                cursor.skip(batch.stream, batch.last_seq)

@@ -143,18 +143,6 @@ class LiveCore:
         self._new_token = new_token
         self._watchers: dict[Peer, LiveSubscriber] = {}
         self._settled_ns = 0
-        self._mistakes: list[tuple[bytes, WireError]] = []
-
-    def mistaken(self, stream: bytes, error: WireError) -> None:
-        """Note a message at the live socket that cannot be used; the stream is empty if it is unknown."""
-        self.lane.dropped[error.reason] += 1
-        if len(self._mistakes) < limits.MISTAKES_KEPT:
-            self._mistakes.append((stream, error))
-
-    def take_mistakes(self) -> list[tuple[bytes, WireError]]:
-        """The mistakes since the last call, for the caller, which knows the peers of streams."""
-        taken, self._mistakes = self._mistakes, []
-        return taken
 
     def name_of(self, peer: Peer) -> str:
         watcher = self._watchers.get(peer)
@@ -193,9 +181,6 @@ class LiveCore:
         ]
 
     def _watch(self, peer: Peer, message: control.Watch, now_ns: int) -> list[control.Message]:
-        if message.protocol != control.PROTOCOL:
-            reason = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}: install one version"
-            return [control.Refused(self._instance, reason)]
         watcher = self._watchers.get(peer)
         if watcher is None:
             if len(self._watchers) >= limits.WATCHERS_MAX:

@@ -59,10 +59,6 @@ class Flow:
     delivered: int = 0
     dropped: int = 0
 
-    @property
-    def queued(self) -> int:
-        return self.numbered - self.delivered - self.dropped
-
 
 @dataclass(slots=True)
 class LiveSubscriber:

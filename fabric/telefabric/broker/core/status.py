@@ -23,8 +23,9 @@ def hops(stream: StreamState, required: Sequence[str], live: LiveCore, now_ns: i
     for gone in stream.lags.keys() - flows.keys() - {hop.name for hop in found}:
         del stream.lags[gone]
     for token, (name, flow) in flows.items():
-        lag_s = stream.lags[token].look(flow.delivered + flow.dropped, flow.numbered, now_ns)
-        found.append(Hop(name, LIVE, flow.delivered, max(flow.queued, 0), lag_s, flow.dropped))
+        done = flow.delivered + flow.dropped
+        lag_s = stream.lags[token].look(done, flow.numbered, now_ns)
+        found.append(Hop(name, LIVE, flow.delivered, max(flow.numbered - done, 0), lag_s, flow.dropped))
     return found
 
 
