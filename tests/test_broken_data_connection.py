@@ -167,7 +167,7 @@ def watching(service: Broker, *, tapped: bool) -> Iterator[Callable[[], list[byt
         return
     with zmq.Context() as context, context.socket(zmq.SUB) as listener:
         listener.subscribe(b"run\0")
-        listener.connect(f"tcp://127.0.0.1:{service._live.tap.port}")
+        listener.connect(service.address.resolve(service.core.endpoints.tap or ""))
         yield lambda: listener.recv_multipart() if listener.poll(20) else []
 
 

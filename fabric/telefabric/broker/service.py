@@ -166,18 +166,14 @@ class Broker:
 
     def _answer(self) -> None:
         for peer, message in self.core.take():
+            send = self._long_answers[peer.id].send if isinstance(message, _LONG_ANSWERS) else send_frames
             try:
-                if not self._send(peer.id, message):
+                if not send(self._control, peer.id, control.encode(message)):
                     self.core.dropped["control_full"] += 1
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
                 self.core.dropped["control_unreachable"] += 1
-
-    def _send(self, peer: bytes, message: control.Message) -> bool:
-        if isinstance(message, _LONG_ANSWERS):
-            return self._long_answers[peer].send(self._control, peer, control.encode(message))
-        return send_frames(self._control, peer, control.encode(message))
 
     def _tidy(self, now_ns: int) -> None:
         """Once a second: say what was refused since, by reason, and forget the pipes of long answers that were sent."""

@@ -25,9 +25,9 @@ from telefabric import __version__, limits
 from telefabric.broker.core import metrics, status
 from telefabric.broker.core.credit import CreditBook
 from telefabric.broker.core.durable_lane import DurableLane
-from telefabric.broker.core.hops import Lag
+from telefabric.broker.core.hops import NS, Lag
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
+from telefabric.broker.core.state import SILENT_NS, DurableSubscriber, StreamState
 from telefabric.errors import UsageError, WireError
 from telefabric.metrics.figures import Figures
 from telefabric.peer.core.mistakes import Mistakes, Quota
@@ -35,10 +35,10 @@ from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header, parse_header
 
-_ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 _BACKLOG_GROWTH = 2
 """Factor for the bytes that a fast stream gathers until a grant reaches it, besides those it reported."""
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
+_Report = control.Marks | control.Stored
 _INFO_BYTES_MAX = 2 * limits.KIB
 """A stream's info without its metadata: six texts, with room to spare."""
 
@@ -124,7 +124,7 @@ class BrokerCore:
                 self._send(peer, answer)
 
     def _carrier(self, stream: bytes) -> Peer | None:
-        """Whom to answer on control about a batch: sockets for batches go one way."""
+        """The peer that said HELLO for a stream. It is answered about batches: their own sockets go one way."""
         state = self._streams.get(stream)
         return state.peer if state else None
 
@@ -138,9 +138,7 @@ class BrokerCore:
 
     # -- from workers --------------------------------------------------------------------------------------------
 
-    def receive(
-        self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int, *, unread_bytes: int = 0
-    ) -> None:
+    def receive(self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int, unread_bytes: int = 0) -> None:
         """Any control message of any peer, and how much it has not read of what it was sent.
 
         Messages that only a broker sends are counted and ignored.
@@ -159,7 +157,8 @@ class BrokerCore:
             case control.Hello():
                 self._hello(peer, message, now_ns)
             case control.Bye():
-                self._bye(peer, message)
+                if self._carrier(message.stream) == peer:
+                    self._forget(message.stream)
             case control.Attach():
                 self._attach(peer, message, now_ns)
             case control.DurableBeat():
@@ -197,7 +196,7 @@ class BrokerCore:
         self._hold(state)
         state.marks.clear()
         state.asked_ns = now_ns
-        self._wait(peer, stream, self._why_wait(state))
+        self._wait(peer, stream, self._why_wait())
         for durable in self.durables.values():
             self._send(durable.peer, control.Ask(self.instance, [state.info]))
 
@@ -236,11 +235,6 @@ class BrokerCore:
         elif state.live_lag.look(seen, numbered or seen + 1, now_ns) > limits.LIVE_STUCK_S:
             state.live_lag = Lag()
             self._send(state.peer, control.Unheard(self.instance, state.info.stream))
-
-    def _bye(self, peer: Peer, message: control.Bye) -> None:
-        state = self._streams.get(message.stream)
-        if state is not None and state.peer == peer:
-            self._forget(message.stream)
 
     def batch(self, message: bytes, now_ns: int = 0, *, topic: bytes = b"") -> None:
         """A message of the data socket. Whatever is not a batch of an open stream within its credit is counted.
@@ -307,7 +301,7 @@ class BrokerCore:
             limit = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers"
             self._refuse(peer, "too_many_durables", f"{limit}: stop one")
             return
-        if other is not None and other.said.keeps != message.keeps and now_ns - other.heard_ns < _ALIVE_NS:
+        if other is not None and other.said.keeps != message.keeps and now_ns - other.heard_ns < SILENT_NS:
             holder = f"{other.said.keeps or 'another process'} is attached to this broker as {name!r} already"
             self._refuse(peer, "second_durable", f"{holder}: stop that one, or give this one a broker of its own")
             return
@@ -330,9 +324,7 @@ class BrokerCore:
             if durable.token == token:
                 durable.subscribed = True
 
-    def _reported(
-        self, durable: DurableSubscriber, message: control.Marks | control.Stored | control.Nack, now_ns: int
-    ) -> None:
+    def _reported(self, durable: DurableSubscriber, message: _Report | control.Nack, now_ns: int) -> None:
         if isinstance(message, control.Nack):
             self._nack(durable, message, now_ns)
             return
@@ -348,9 +340,7 @@ class BrokerCore:
             elif not state.open and all(name in state.marks for name in self._required):
                 self._open(state, now_ns)
 
-    def _credible(
-        self, durable: DurableSubscriber, message: control.Marks | control.Stored, now_ns: int
-    ) -> Iterator[control.StreamSeq]:
+    def _credible(self, durable: DurableSubscriber, message: _Report, now_ns: int) -> Iterator[control.StreamSeq]:
         """The marks that can be true: nobody stores what was not emitted.
 
         But the store may hold more than a worker whose machine lost its power still has: what it answers to ASK counts.
@@ -529,7 +519,7 @@ class BrokerCore:
     def _wait(self, peer: Peer, stream: bytes, reason: str) -> None:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
-    def _why_wait(self, state: StreamState) -> str:
+    def _why_wait(self) -> str:
         absent = [name for name in self._required if name not in self.durables]
         if absent:
             return f"no {' and no '.join(absent)} is attached to the broker"
@@ -602,7 +592,7 @@ class BrokerCore:
             state.marks.pop(name, None)
             if name in self._required:
                 self._hold(state)
-                self._wait(state.peer, state.info.stream, self._why_wait(state))
+                self._wait(state.peer, state.info.stream, self._why_wait())
 
     def _durable_of(self, peer: Peer) -> DurableSubscriber | None:
         """The attached subscriber behind a peer; an unknown one gets WHO, so that it attaches."""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from telefabric.broker.core.durable_lane import DurableLane
-from telefabric.broker.core.hops import first_behind
+from telefabric.broker.core.hops import NS, first_behind
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
+from telefabric.broker.core.state import DurableSubscriber, StreamState
 from telefabric.broker.core.status import BROKER, LIVE, WORKER, durable_hops, hops
 from telefabric.metrics.figures import COUNTER, GAUGE, Family, Figures, Labels, by_reason, label
 
@@ -125,14 +125,28 @@ def of_durables(
 
 
 def of_live(live: LiveCore) -> Figures:
-    """The figures of live subscribers; those of one name are added up."""
+    """The figures of live subscribers; those of one name are added up. And what sources numbered."""
     found: dict[str, Counter[Labels]] = {_P + name: Counter() for name in (*_OF_A_SUBSCRIBER.values(), _LIVE_DROPPED)}
     for one in live.lane.subscribers.values():
         name = label(one.name)
         for attribute, family in _OF_A_SUBSCRIBER.items():
             found[_P + family][name,] += getattr(one, attribute)
         found[_P + _LIVE_DROPPED].update({(name, reason): events for reason, events in one.dropped.items()})
-    return {**found, **_of_sources(live)}
+    accounts = live.lane.ledger.sources.values()
+    numbered, received = sum(one.newest for one in accounts), sum(one.received for one in accounts)
+    dropped = Counter[str]()
+    for account in accounts:
+        if account.dropped:
+            dropped.update(account.dropped)
+    return {
+        **found,
+        _P + "sources_dropped_events": {(reason,): count for reason, count in by_reason(dropped).items()},
+        **_alone(
+            sources_numbered_events=numbered,
+            sources_received_events=received,
+            sources_lost_in_transit_events=numbered - received - dropped.total(),
+        ),
+    }
 
 
 _LIVE_DROPPED = "live_dropped_events_total"
@@ -144,23 +158,6 @@ _OF_A_SUBSCRIBER = {
     "received": "live_received_events_total",
     "lost": "live_lost_in_transit_events_total",
 }
-
-
-def _of_sources(live: LiveCore) -> Figures:
-    accounts = live.lane.ledger.sources.values()
-    numbered, received = sum(one.newest for one in accounts), sum(one.received for one in accounts)
-    dropped = Counter[str]()
-    for one in accounts:
-        if one.dropped:
-            dropped.update(one.dropped)
-    return {
-        _P + "sources_dropped_events": {(reason,): count for reason, count in by_reason(dropped).items()},
-        **_alone(
-            sources_numbered_events=numbered,
-            sources_received_events=received,
-            sources_lost_in_transit_events=numbered - received - dropped.total(),
-        ),
-    }
 
 
 def of_lanes(lane: DurableLane, credit_lent_bytes: int, dropped: Counter[str], live: LiveCore) -> Figures:

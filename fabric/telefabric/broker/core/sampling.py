@@ -90,10 +90,9 @@ def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) 
 
     The source's numbers only count, so what is left out takes the first ones of the batch, and the parts those behind.
     """
-    whole: Choice = [SubBatch(live.header.events, live.message)], Counter()
     thinned = live.kind in TOPICS and TOPICS[live.kind].thinned and policy.mode in (SAMPLE, LATEST_PER_KEY)
     if (agents is None and not thinned) or live.spans is None:
-        return whole
+        return [SubBatch(live.header.events, live.message)], Counter()
     left_out: Counter[str] = Counter()
     places: Sequence[int] = range(live.header.events)
     if agents is not None and live.keys is not None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from telefabric import limits
 from telefabric.broker.core.durable_lane import Cursor
-from telefabric.broker.core.hops import Lag
+from telefabric.broker.core.hops import NS, Lag
 from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 
-NS = 1_000_000_000
-_SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
+SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class StreamState:
 
     def silent(self, now_ns: int) -> bool:
         """Three heartbeats were missed."""
-        return now_ns - self.heard_ns > _SILENT_NS
+        return now_ns - self.heard_ns > SILENT_NS
 
     def liveness(self, now_ns: int) -> str:
         """stalled, waiting (for a store), revived, idle or running."""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from telefabric.broker.core.hops import Hop, first_behind
+from telefabric.broker.core.hops import NS, Hop, first_behind
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
+from telefabric.broker.core.state import DurableSubscriber, StreamState
 from telefabric.subscribe.core.accounting import Account
 from telefabric.wire import control
 
@@ -46,12 +46,7 @@ def durable_hops(stream: StreamState, required: Sequence[str], now_ns: int) -> l
 
 
 def stream_status(
-    stream: StreamState,
-    credit_bytes: int,
-    required: Sequence[str],
-    live: LiveCore,
-    accounts: Sequence[Account],
-    now_ns: int,
+    stream: StreamState, credit: int, required: Sequence[str], live: LiveCore, accounts: Sequence[Account], now_ns: int
 ) -> dict[str, Any]:
     """One stream and its whole way. `hops` are the values of `Hop` without names: a thousand fit into one reply."""
     emitted, way = stream.emitted, hops(stream, required, live, now_ns)
@@ -69,7 +64,7 @@ def stream_status(
         "stored": min((stream.marks.get(name, 0) for name in required), default=0),
         "backlog": emitted - stream.acked,
         "backlog_bytes": stream.backlog_bytes,
-        "credit_bytes": credit_bytes,
+        "credit_bytes": credit,
         "in_flight_bytes": stream.outstanding_bytes,
         "rewinds": stream.rewinds,
         "over_credit": stream.over_credit,
