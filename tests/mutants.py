@@ -152,7 +152,7 @@ note_property(
     "require_who_is_connected",
     BrokerCore,
     "_required",
-    lambda core: tuple(getattr(core, "_durable", ())) or ("store",),
+    lambda core: tuple(getattr(core, "durables", ())) or ("store",),
 )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from telefabric import limits
 from telefabric.broker.core.durable import NS, BrokerCore
+from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.spool.spool import Dropped, why_lost
 from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.uplink.core.stream import Phase, SendGap, StreamSession
@@ -246,7 +247,7 @@ class Worker:
 
     def connect(self) -> None:
         """New sockets, under a name that the broker has not seen."""
-        self.peer = f"{self.name} {self.world.next_number()}".encode()
+        self.peer = Peer(f"{self.name} {self.world.next_number()}".encode(), LOCAL_USERS)
         self.up, self.down, self.data = Wire(self.world), Wire(self.world), Wire(self.world)
         self.heard_ns = self.world.now_ns
         self.connected_ns = self.world.now_ns + self.world.random.randrange(NS)
@@ -370,7 +371,7 @@ class Store:
         self.connect()
 
     def connect(self) -> None:
-        self.peer = f"{self.name} {self.world.next_number()}".encode()
+        self.peer = Peer(f"{self.name} {self.world.next_number()}".encode(), LOCAL_USERS)
         self.up, self.down, self.data = Wire(self.world), Wire(self.world), Wire(self.world)
         self.instance: bytes | None = None
         self.token: bytes | None = None

@@ -11,8 +11,7 @@ import pytest
 import telefabric
 from telefabric import __version__
 from telefabric.address import DEFAULT, Address
-from telefabric.broker import live_sockets as livesockets
-from telefabric.broker import service as broker_service
+from telefabric.broker import sockets
 from telefabric.broker.core.hops import Hop
 from telefabric.doctor import broker as on_broker
 from telefabric.doctor import installation, machine, ports, service, settings, storefile, streams
@@ -122,10 +121,8 @@ def told(finding: Finding | None) -> Finding:
 
 def test_ports_and_the_store_are_named_as_the_services_have_them() -> None:
     assert (storefile.APPLICATION_ID, storefile.VERSION) == (database.APPLICATION_ID, database.VERSION)
-    offsets = {
-        broker_service.OFFSET_DATA: "data", livesockets.OFFSET_LIVE: "live", broker_service.OFFSET_DURABLE: "durable",
-        livesockets.OFFSET_TAP: "tap", livesockets.OFFSET_WATCH: "watch",
-    }  # fmt: skip
+    names = ("data", "live", "durable", "tap", "watch")
+    offsets = {getattr(sockets, name.upper()).offset: name for name in names}
     assert offsets.items() <= ports.PORTS.items()
 
 
@@ -380,7 +377,7 @@ def test_every_reason_that_a_broker_counts_has_its_words() -> None:
     for folder in ("broker", "wire"):
         for file in (FABRIC / folder).rglob("*.py"):
             text = file.read_text()
-            reasons.update(re.findall(r'(?:core|self|lane)\.dropped\["(\w+)"', text))
+            reasons.update(re.findall(r'(?:\bdropped\[|_refuse\(peer, |nonsense=)"(\w+)"', text))
             reasons.update(re.findall(r'WireError\("(\w+)"', text))
-    assert {"over_credit", "unknown_token", "damaged"} <= reasons
+    assert {"over_credit", "unknown_token", "damaged", "bad_subscription", "protocol"} <= reasons
     assert reasons - {"bad_delivery"} <= set(SAYINGS["refused"]) | set(streams.USUAL)

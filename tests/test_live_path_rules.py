@@ -14,6 +14,7 @@ import pytest
 
 from telefabric import limits
 from telefabric.broker.core.live_lane import NS, LiveCore
+from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.core.handover import InOrder, Numbered, StreamHandover
 from telefabric.uplink.core.live_feed import KindBatch, LiveFeed
@@ -130,6 +131,7 @@ class Client:
     def __init__(self, world: "World", name: bytes, policy: QueuePolicy) -> None:
         self.world = world
         self.name = name
+        self.peer = Peer(name, LOCAL_USERS)
         self.policy = policy
         self.pipe = Pipe(world.random, world.loses)
         self.token = b""
@@ -156,7 +158,7 @@ class Client:
 
     def say_watch(self) -> None:
         message = control.Watch(control.PROTOCOL, "viewer", self.runs, None, self.policy)
-        for answer in self.world.core.receive(self.name, message, self.world.now_ns, 0):
+        for answer in self.world.core.receive(self.peer, message, self.world.now_ns, 0):
             match answer:
                 case control.Watching(token=token) if token != self.token:
                     self.token = token
@@ -167,7 +169,7 @@ class Client:
 
     def turn(self) -> None:
         core, now_ns = self.world.core, self.world.now_ns
-        answers = core.receive(self.name, control.WatchBeat(now_ns), now_ns, 0)
+        answers = core.receive(self.peer, control.WatchBeat(now_ns), now_ns, 0)
         if any(isinstance(answer, control.Who) for answer in answers):
             self.say_watch()
         for delivery, message, told in self.pipe.receive():
@@ -345,7 +347,7 @@ class World:
             if random.random() < 0.02:
                 client.restart(random.choice(self.workers).stream)
             if self.loses and random.random() < 0.02:
-                self.core.receive(client.name, control.Unwatch(), self.now_ns, 0)
+                self.core.receive(client.peer, control.Unwatch(), self.now_ns, 0)
         if self.loses and random.random() < 0.01:
             self.start_broker()
 

@@ -235,9 +235,9 @@ def test_the_process_that_cannot_start_says_why(path: Path, service: QueryServic
 
 PARENT = """
 import sys, time
-from telefabric.service.supervisor import Part
+from telefabric.service.supervisor import Part, Supervisor
 part = Part("query service", lambda: sys.argv[1:])
-part.start()
+Supervisor([part]).start()
 print(part.url, part.pid, flush=True)
 time.sleep(600)
 """

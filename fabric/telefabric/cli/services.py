@@ -173,4 +173,4 @@ def up(
         stop_with_parent(services.stop)
     if services.start():
         ready(services.address.url)
-        services.tend()
+        services.run()

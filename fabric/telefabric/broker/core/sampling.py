@@ -31,10 +31,8 @@ class SubBatch(NamedTuple):
     """A newer part with the same key replaces this one; None: it is never replaced."""
 
 
-class Choice(NamedTuple):
-    parts: Sequence[SubBatch]
-    left_out: Counter[str]
-    """Events by reason."""
+Choice = tuple[Sequence[SubBatch], Counter[str]]
+"""The parts, and the events that were left out, by reason."""
 
 
 class LiveBatch:
@@ -92,10 +90,9 @@ def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) 
 
     The source's numbers only count, so what is left out takes the first ones of the batch, and the parts those behind.
     """
-    whole = Choice([SubBatch(live.header.events, live.message)], Counter())
     thinned = live.kind in TOPICS and TOPICS[live.kind].thinned and policy.mode in (SAMPLE, LATEST_PER_KEY)
     if (agents is None and not thinned) or live.spans is None:
-        return whole
+        return [SubBatch(live.header.events, live.message)], Counter()
     left_out: Counter[str] = Counter()
     places: Sequence[int] = range(live.header.events)
     if agents is not None and live.keys is not None:
@@ -107,7 +104,7 @@ def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) 
         left_out["sampled"] = wanted - len(places)
     if thinned and policy.mode == LATEST_PER_KEY:
         return _latest(live, places, left_out)
-    return Choice([live.part(places, live.header.counter)] if places else [], +left_out)
+    return [live.part(places, live.header.counter)] if places else [], +left_out
 
 
 def _sampled(header: batch.Header, every: int) -> frozenset[int]:
@@ -131,4 +128,4 @@ def _latest(live: LiveBatch, places: Sequence[int], left_out: Counter[str]) -> C
         live.part([place], before + number, (live.header.stream, live.kind, key))
         for number, (key, place) in enumerate(newest.items(), start=1)
     ]
-    return Choice(parts, +left_out)
+    return parts, +left_out
