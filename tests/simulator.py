@@ -333,10 +333,10 @@ class Worker:
                 return False
             body = bytes(size)
         assert session.instance is not None
-        message = batch.pack(
-            body, session=session.instance, stream=self.stream, epoch=session.epoch, first_seq=first, last_seq=last,
-            count=events, time_ns=0, flags=flags,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=session.instance, stream=self.stream, epoch=session.epoch, first_seq=first, last_seq=last,
+            events=events, time_ns=0, flags=flags, counter=0,
+        ), body)  # fmt: skip
         session.sent(last, len(message), world.now_ns)
         world.log(self.name, "sends", first, last, "gap" if flags else "")
         world.require(session.in_flight_bytes <= session.credit, "sent beyond the credit", self.name)

@@ -347,10 +347,11 @@ class Liar:
         self.welcome = found
 
     def send(self, body: bytes, first: int, last: int, **changes: int) -> None:
-        message = batch.pack(
-            body, session=self.welcome.instance, stream=self.stream, epoch=self.welcome.epoch, first_seq=first,
-            last_seq=last, time_ns=1, **{"count": last - first + 1, **changes},
+        header = batch.Header(
+            flags=0, session=self.welcome.instance, stream=self.stream, epoch=self.welcome.epoch, first_seq=first,
+            last_seq=last, events=last - first + 1, counter=0, time_ns=1,
         )  # fmt: skip
+        message = batch.pack(header._replace(**changes), body)
         self._data.send_multipart([self.stream, message])
 
     def send_raw(self, message: bytes) -> None:
@@ -421,7 +422,7 @@ def test_batches_that_lie(fabric: Fabric) -> None:
             liar.await_ack(1)
             liar.send(body, 2, 4_097)
             liar.await_ack(4_097)
-            liar.send(body, 4_098, 2**63 - 1, count=2**31)
+            liar.send(body, 4_098, 2**63 - 1, events=2**31)
         gap = next(more)
         gap.send(one, 1, 1, flags=batch.FLAG_GAP)
         gap.await_ack(1)
@@ -435,10 +436,10 @@ def test_batches_that_lie(fabric: Fabric) -> None:
             large.send(dice.randbytes(limits.BATCH_BYTES_MAX), 1, 1)  # beyond its credit
         wild = next(more)
         for _ in range(300):
-            wild.send_raw(mutated(dice, batch.pack(
-                one, session=wild.welcome.instance, stream=wild.stream, epoch=wild.welcome.epoch, first_seq=1,
-                last_seq=1, count=1, time_ns=2**64 - 1,
-            )))  # fmt: skip
+            wild.send_raw(mutated(dice, batch.pack(batch.Header(
+                flags=0, session=wild.welcome.instance, stream=wild.stream, epoch=wild.welcome.epoch, first_seq=1,
+                last_seq=1, events=1, time_ns=2**64 - 1, counter=0,
+            ), one)))  # fmt: skip
         wait_for(lambda: sum(fabric.dropped().get(name, 0) for name in ("damaged", "not_ours")) > 100, "all is read")
         dropped = fabric.dropped()
         assert dropped["inconsistent"] > 0

@@ -117,10 +117,10 @@ class Worker:
         return KindBatch(event.kind, 0, 0, 1, self.feed.next_number(event.kind), body)
 
     def publish(self, one: KindBatch) -> bool:
-        message = batch.pack(
-            one.body, session=bytes(16), stream=self.stream, epoch=0, first_seq=one.first_seq, last_seq=one.last_seq,
-            count=one.events, counter=one.counter, time_ns=1, flags=batch.FLAG_LIVE,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=bytes(16), stream=self.stream, epoch=0, first_seq=one.first_seq, last_seq=one.last_seq,
+            events=one.events, counter=one.counter, time_ns=1, flags=batch.FLAG_LIVE,
+        ), one.body)  # fmt: skip
         return self.pipe.send(topic_of(self.run, one.kind), message)
 
 

@@ -175,11 +175,7 @@ def test_our_reader_reads_a_batch(name):
 def test_our_writer_writes_the_same_batch(name):
     data, _ = VECTORS[name]
     header, start = batch.parse_header(data)
-    again = batch.pack(
-        data[start:], session=header.session, stream=header.stream, epoch=header.epoch, first_seq=header.first_seq,
-        last_seq=header.last_seq, count=header.events, time_ns=header.time_ns, flags=header.flags,
-        counter=header.counter,
-    )  # fmt: skip
+    again = batch.pack(header._replace(body_crc=0), data[start:])
     assert again == data
 
 

@@ -50,10 +50,11 @@ def _carry_out(linked: LinkedStream, sockets: Sockets, decision: SendBatch | Sen
             return False
         body, first, last, count, flags = chunk.body, chunk.first_seq, chunk.last_seq, chunk.events, 0
     assert session.instance is not None
-    message = batch.pack(
-        body, session=session.instance, stream=spool.info.stream, epoch=session.epoch, first_seq=first,
-        last_seq=last, count=count, time_ns=time.time_ns(), flags=flags,
+    header = batch.Header(
+        flags=flags, session=session.instance, stream=spool.info.stream, epoch=session.epoch, first_seq=first,
+        last_seq=last, events=count, counter=0, time_ns=time.time_ns(),
     )  # fmt: skip
+    message = batch.pack(header, body)
     if not sockets.send_data(spool.info.stream, message):
         return False
     session.sent(last, len(message), now_ns)

@@ -106,12 +106,12 @@ class LiveSender:
         return KindBatch(event.kind, 0, 0, 1, number, records.frame(_encoder.encode(event)))
 
     def _publish(self, linked: LinkedStream, one: KindBatch) -> bool:
-        message = batch.pack(
-            one.body, session=self._instance, stream=linked.spool.info.stream, epoch=0,
-            first_seq=one.first_seq, last_seq=one.last_seq, count=one.events, counter=one.counter,
-            time_ns=time.time_ns() + self._clock_offset_ns, flags=batch.FLAG_LIVE,
+        header = batch.Header(
+            flags=batch.FLAG_LIVE, session=self._instance, stream=linked.spool.info.stream, epoch=0,
+            first_seq=one.first_seq, last_seq=one.last_seq, events=one.events, counter=one.counter,
+            time_ns=time.time_ns() + self._clock_offset_ns,
         )  # fmt: skip
-        return self._sockets.send_live(topic_of(linked.spool.info.run_id, one.kind), message)
+        return self._sockets.send_live(topic_of(linked.spool.info.run_id, one.kind), batch.pack(header, one.body))
 
 
 def _kinds_and_records(chunk: Chunk) -> Iterator[tuple[str, bytes]]:
