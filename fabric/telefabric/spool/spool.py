@@ -31,6 +31,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.files import private as privatefile
 from telefabric.files.lock import FileLock
-from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, sync_file
+from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, spool_error, sync_file
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas.decoding import Decoder
@@ -147,28 +148,24 @@ class Spool:
         if policy.bytes_max < least:
             raise UsageError(f"a spool of {policy.bytes_max} bytes is too small: give it {least} or more")
         directory = root / info.stream.hex()
-        owner = None
-        try:
+        with spool_error(
+            f"the spool {root} cannot be written", "make room or set TELEFABRIC_SPOOL to a folder that can"
+        ):
             privatefile.make_folder(root)
             directory.mkdir(mode=0o700)
             owner = FileLock.take(directory / "lock")
             if owner is None:
                 raise SpoolError(f"another process took the new spool {directory}: check what else writes there")
-            privatefile.write(directory / "stream", msgspec.msgpack.encode(info))
-            spool = cls(directory, info, owner, policy)
-            spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
-            if policy.fsync != "off":
-                for path in (directory / "stream", directory, root):
-                    sync_file(path)
-        except (OSError, SpoolError) as error:
-            if owner is not None:
+            try:
+                privatefile.write(directory / "stream", msgspec.msgpack.encode(info))
+                spool = cls(directory, info, owner, policy)
+                spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
+                if policy.fsync != "off":
+                    for path in (directory / "stream", directory, root):
+                        sync_file(path)
+            except (OSError, SpoolError):
                 _remove(directory, owner)
-            if isinstance(error, SpoolError):
                 raise
-            raise SpoolError(
-                f"the spool {root} cannot be written: {error.strerror}: "
-                "make room or set TELEFABRIC_SPOOL to a folder that can"
-            ) from None
         return spool
 
     @classmethod
@@ -179,43 +176,30 @@ class Spool:
         """
         if _is_being_made(directory):
             return None
-        try:
+        with spool_error(f"the spool {directory} cannot be opened", "check its rights"):
             owner = FileLock.take(directory / "lock")
-        except OSError as error:
-            raise SpoolError(f"the spool {directory} cannot be opened: {error.strerror}: check its rights") from None
         if owner is None:
             return None
-        if (directory / "closed").exists():
-            _remove(directory, owner)
+        described = (directory / "stream").exists()
+        if (directory / "closed").exists() or not (described or any(directory.glob(f"*{SUFFIX}"))):
+            _remove(directory, owner)  # delivered, or killed while it was made: no event can be in it
             return None
+        if not described:
+            owner.release()
+            raise SpoolError(
+                f"the spool {directory} has events and no file that says whose they are: it is left as it is"
+            )
         try:
-            info = _infos.decode((directory / "stream").read_bytes())
-        except FileNotFoundError:
-            if any(directory.glob(f"*{SUFFIX}")):
-                owner.release()
-                raise SpoolError(
-                    f"the spool {directory} has events and no file that says whose they are: it is left as it is"
-                ) from None
-            _remove(directory, owner)  # killed while it was made: no event can be in it
-            return None
-        except OSError as error:
+            spool = cls(directory, _infos.decode((directory / "stream").read_bytes()), owner, _DEFAULT)
+            spool._find_segments()
+        except (OSError, SpoolError, msgspec.DecodeError) as error:
             owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error.strerror}: it is left as it is") from None
-        except msgspec.DecodeError as error:
-            owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error}: move it away or remove it") from None
-        spool = cls(directory, info, owner, SpoolPolicy())
-        try:
-            spool._recover()
-        except SpoolError as error:
-            owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error}: it is left as it is") from None
-        except OSError as error:
-            owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error.strerror}: it is left as it is") from None
+            why = error.strerror if isinstance(error, OSError) else error
+            remedy = "move it away or remove it" if isinstance(error, msgspec.DecodeError) else "it is left as it is"
+            raise SpoolError(f"the spool {directory} cannot be read: {why}: {remedy}") from None
         return spool
 
-    def _recover(self) -> None:
+    def _find_segments(self) -> None:
         """Find the segments by their names. Only the last is examined now, each other one when its turn comes."""
         self.acked = self.head = self._adopted_at = _read_position(self.directory / "position")
         paths = sorted(path for path in self.directory.glob(f"*{SUFFIX}") if path.stem.isdecimal())
@@ -225,10 +209,11 @@ class Spool:
                 self._segments.append(segment)
                 self._written = segment.records_end
         while self._segments:
-            self._segments[-1].look_through(self.info.stream)
-            if not self._segments[-1].empty:
-                self._written = self._segments[-1].records_end
-                self.head = max(self.head, self._segments[-1].last_seq)
+            newest = self._segments[-1]
+            newest.look_through(self.info.stream)
+            if newest.last_seq >= newest.first_seq:
+                self._written = newest.records_end
+                self.head = max(self.head, newest.last_seq)
                 return
             self._segments.pop()
 
@@ -296,10 +281,8 @@ class Spool:
         if spare.exists():
             return
         making = self._allocate(limits.SEGMENT_BYTES)
-        try:
+        with spool_error(f"the spool {self.directory} cannot be written"):
             os.replace(making, spare)
-        except OSError as error:
-            raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
 
     def _allocate(self, size: int) -> Path:
         making = self.directory / f"{_SPARE}.{threading.get_ident()}"
@@ -370,10 +353,8 @@ class Spool:
         else:
             self._make_spare()
             spare = self.directory / _SPARE
-        try:
+        with spool_error(f"the spool {self.directory} cannot be written"):
             segment = Segment.start(spare, self.directory, self.info.stream, first_seq, self._written)
-        except OSError as error:
-            raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
         while self._segments and self._segments[-1].first_seq == first_seq:
             self._segments.pop()  # begun before, when a signal handler raised; its file is this one's now
         self._segments.append(segment)
@@ -460,18 +441,15 @@ class Spool:
         held = self._segments[0].first_seq if self._segments else 0
         if reader and reader.seq == seq and reader.segment.last_seq >= seq and reader.segment.first_seq >= held > 0:
             return reader
-        for segment in self._segments:
-            if segment.first_seq <= seq <= segment.last_seq:
-                try:
-                    segment.look_through(self.info.stream)
-                    if seq > segment.last_seq:
-                        return None
-                    return _Position(seq, segment, segment.offset_of(seq))
-                except FileNotFoundError:
-                    self._forget(segment)
-                    return None
-                except OSError:
-                    return None
+        segment = next((one for one in self._segments if one.first_seq <= seq <= one.last_seq), None)
+        if segment is not None:
+            try:
+                segment.look_through(self.info.stream)
+                return _Position(seq, segment, segment.offset_of(seq)) if seq <= segment.last_seq else None
+            except FileNotFoundError:
+                self._forget(segment)
+            except OSError:
+                pass  # no descriptor is free at the moment, say; the next turn tries again
         return None
 
     def lost(self, first_seq: int, last_seq: int) -> Dropped:
@@ -489,10 +467,8 @@ class Spool:
             done = [segment for segment in self._segments if segment.last_seq <= seq and segment is not self._active]
         if not done:
             return
-        try:
+        with suppress(OSError):  # a full disk: only removing makes room, and the store knows the position as well
             _write_position(self.directory / "position", seq)
-        except OSError:
-            pass  # a full disk: only removing makes room, and the store knows the position as well
         with self.lock:
             while self._segments and self._segments[0] in done:
                 segment = self._segments.popleft()
@@ -534,10 +510,8 @@ class Spool:
             self._segments.clear()
             self._active = self._reader = None
         if self.complete:
-            try:
+            with suppress(OSError):  # a full disk, or the folder is gone: the rest goes, or is drained for nothing
                 privatefile.write(self.directory / "closed", b"")
-            except OSError:
-                pass  # a full disk, or the folder is gone: what is left is removed, or drained once more for nothing
             _remove(self.directory, self._owner)
         else:
             (self.directory / _SPARE).unlink(missing_ok=True)
@@ -558,15 +532,11 @@ _infos: Decoder[StreamInfo] = Decoder(StreamInfo)
 def _remove(directory: Path, owner: FileLock) -> None:
     """Remove what is a spool's, and the folder if nothing else is in it. What marks it as done goes last."""
     for pattern in (f"*{SUFFIX}", f"{_SPARE}*", "position*", "stream", "closed", "lock"):
-        for path in directory.glob(pattern):
-            try:
+        with suppress(OSError):  # the next drain removes the rest
+            for path in directory.glob(pattern):
                 path.unlink(missing_ok=True)
-            except OSError:
-                break  # the next drain removes the rest
-    try:
+    with suppress(OSError):  # somebody's own files are in it, or somebody else was quicker
         directory.rmdir()
-    except OSError:
-        pass  # somebody's own files are in it, or somebody else was quicker
     owner.release()
 
 
