@@ -298,7 +298,7 @@ class Worker:
             case control.Ack():
                 session.acknowledged(message, now_ns)
             case control.Who():
-                session.who(message, now_ns)
+                session.who(now_ns)
             case control.Alive():
                 session.alive(message, now_ns)
 

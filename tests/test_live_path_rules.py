@@ -217,7 +217,7 @@ class Client:
         """One page of the store for each stream that misses something."""
         for worker in self.world.workers:
             handover = self.handovers[worker.stream]
-            handover.stored_up_to(self.world.stored[worker.stream])
+            handover.watermark = self.world.stored[worker.stream]
             missing = handover.ask()
             if missing is not None:
                 last = min(missing.first + 49, self.world.stored[worker.stream])

@@ -28,10 +28,8 @@ class FileLock:
     def take(cls, path: Path) -> FileLock | None:
         """The lock, or None when somebody holds it or its folder is gone. Any thread. Raises `OSError`."""
         path = path.absolute()
-        with _guard:
-            if path in _held:
-                return None
-            _held.add(path)
+        if not _reserve(path):
+            return None
         lock = None
         try:
             lock = cls._open(path)
@@ -43,7 +41,7 @@ class FileLock:
     @classmethod
     def _open(cls, path: Path) -> FileLock | None:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
             return None
         if _lock(descriptor):
@@ -55,10 +53,8 @@ class FileLock:
     def is_elsewhere(path: Path) -> bool:
         """Another process holds this lock. Any thread."""
         path = path.absolute()
-        with _guard:
-            if path in _held:
-                return False
-            _held.add(path)  # a lock belongs to the process: nobody here may take it, and lose it by the look below
+        if not _reserve(path):  # a lock belongs to the process: nobody here may take it, and lose it by the look below
+            return False
         try:
             return _is_locked(path)
         finally:
@@ -90,9 +86,17 @@ else:
         return True
 
 
+def _reserve(path: Path) -> bool:
+    """Keep the other threads from a lock; False when this process has it already."""
+    with _guard:
+        free = path not in _held
+        _held.add(path)
+        return free
+
+
 def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, os.O_RDWR)
     except OSError:
         return False  # gone, or somebody else's
     try:

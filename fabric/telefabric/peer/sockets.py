@@ -38,20 +38,14 @@ def receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
     return frames
 
 
-def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
-    """The last frame of the next message, or None without one."""
-    frames = receive(socket)
-    return None if frames is None else frames[-1]
-
-
 def receive_some(socket: zmq.Socket[Any], readable: Container[object], most: int) -> Iterator[bytes]:
     """The last frames of waiting messages, up to a limit; none if the socket is not among the `readable`."""
     if socket in readable:
         for _ in range(most):
-            data = receive_last(socket)
-            if data is None:
+            frames = receive(socket)
+            if frames is None:
                 return
-            yield data
+            yield frames[-1]
 
 
 def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes | zmq.Frame) -> bool:

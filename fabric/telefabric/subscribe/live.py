@@ -197,7 +197,7 @@ class LiveSubscription:
                 self._granted(sockets, message)
             case control.Recent():
                 for one in message.batches:
-                    self._take(one, found, account=False)
+                    self._take(one, found)
             case control.StatusReply() if isinstance(message.status.get("streams"), list):
                 self.status = message.status
             case control.Who():
@@ -234,26 +234,29 @@ class LiveSubscription:
         if not frames[2]:
             self.ledger.delivered(delivery, 0)
             return
-        self._take(frames[2], found, account=True, number=delivery)
+        self._take(frames[2], found, delivery)
 
-    def _take(self, message: bytes, found: list[LiveEvent], *, account: bool, number: Delivery | None = None) -> None:
-        """The events of a live batch. A damaged one is logged, and its events count as received all the same."""
+    def _take(self, message: bytes, found: list[LiveEvent], delivery: Delivery | None = None) -> None:
+        """The events of a live batch; without a delivery it is from before the subscription, and not accounted for.
+
+        A damaged one is logged, and its events count as received all the same.
+        """
         try:
             header, start = batch.parse_header(message)
-            if number is not None:
+            if delivery is not None:
                 self.received += header.events
-                self.ledger.delivered(number, header.events)
+                self.ledger.delivered(delivery, header.events)
             body = message[start:]
             batch.check_body(header, body)
             kind = records.kind_of(body[records.PREFIX_BYTES : records.PREFIX_BYTES + 32])
-            if account:
+            if delivery is not None:
                 self.ledger.batch(header.stream, kind, header.counter, header.events)
                 self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
-            events = _decode(kind, header, body, recent=not account)
+            events = _decode(kind, header, body, recent=delivery is None)
         except WireError as error:
             log.warning("live.bad_batch: %s", error)
             return
-        if account and not header.last_seq:
+        if delivery is not None and not header.last_seq:
             self._listen(header.stream, events)
         found += events
 

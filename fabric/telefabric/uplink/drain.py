@@ -56,13 +56,13 @@ class Drain:
     def hopeless(self) -> bool:
         """Nobody answers, or the broker refuses."""
         silent_s = time.monotonic() - self._started_s
-        return self._link.refusal is not None or (not self._link.connected and silent_s > _PATIENCE_S)
+        return self._link.refusal is not None or (self._link.instance is None and silent_s > _PATIENCE_S)
 
     def obstacle(self) -> str:
         """Why it does not go on: a phrase with the remedy."""
         if self._link.refusal is not None:
             return self._link.refusal
-        if not self._link.connected:
+        if self._link.instance is None:
             return f"no broker answers at {self._address.url}: start one with telefabric up, or name it with --connect"
         reasons = {linked.session.wait_reason for linked in self._link.streams.values()} - {None}
         return ", ".join(sorted(map(str, reasons))) or "the time is up"

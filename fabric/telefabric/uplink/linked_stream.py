@@ -49,11 +49,6 @@ class LinkedStream:
         return self.session.phase is Phase.STREAMING
 
     @property
-    def waiting_bytes(self) -> int:
-        """The `backlog_bytes` when the link last looked."""
-        return self.session.in_flight_bytes + self.unsent_bytes
-
-    @property
     def backlog_bytes(self) -> int:
         """Bytes of events that are not acknowledged."""
         return self.session.in_flight_bytes + self.spool.unsent_bytes(self.session.cursor)

@@ -20,12 +20,7 @@ _ADVICE = {"Expected `bytes`, got `str`": "send bytes (bin), not text such as he
 
 
 def unreadable(
-    about: str,
-    why: str,
-    kinds: Mapping[str, type[msgspec.Struct]],
-    *,
-    what: str = "message",
-    page: str = "WIRE.md",
+    about: str, why: str, kinds: Mapping[str, type[msgspec.Struct]], *, what: str = "message", page: str = "WIRE.md"
 ) -> WireError:
     """`why` is what msgspec says of a message of this name, `kinds` are the messages that `page` describes."""
     kind = kinds.get(about)
