@@ -26,6 +26,7 @@ from telefabric.address import Address
 from telefabric.subscribe import LiveSubscription
 from telefabric.wire import batch, control, records
 from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.seal import seal
 from telefabric_schemas import Log, Metric, Overflow, RunHeartbeat, Step
 from telefabric_schemas.events import Event
 
@@ -273,7 +274,7 @@ class Fuzz:
         dice = self.dice
         odd = dice.choice(["x" * 60_000, "\U0001f3ae" * 9_000, dice.randbytes(20), [[[]]] * 9, HUGE, None])
         name = dice.choice(["hello", "beat", "stored", "attach", "watch", "error", "x" * 30, odd])
-        whole = control.seal(msgspec.msgpack.encode([name, odd, *[odd] * dice.randrange(4)]))
+        whole = seal(msgspec.msgpack.encode([name, odd, *[odd] * dice.randrange(4)]))
         return dice.choice([[whole], [whole], [whole, b""], [mutated(dice, whole)], [b""], [b"\x91" * 3_000]])
 
     # -- connections ---------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
 from telefabric.store.read import query
 from telefabric.wire import batch, control, records
+from telefabric.wire.seal import seal
 from telefabric_schemas import Episode, Gap, Log, Metric, Step
 from telefabric_schemas.events import Event
 
@@ -318,11 +319,11 @@ def test_control_messages_that_are_damaged_or_lie(fabric: Fabric) -> None:
             with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
                 say(peer, [whole])
                 for _ in range(100):
-                    say(peer, [control.seal(mutated(dice, body))])
+                    say(peer, [seal(mutated(dice, body))])
                     say(peer, [mutated(dice, whole)])
     with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
         for _ in range(500):
-            say(peer, [control.seal(dice.randbytes(dice.randrange(60)))])
+            say(peer, [seal(dice.randbytes(dice.randrange(60)))])
     wait_for(lambda: fabric.dropped().get("bad_control", 0) > 1_500, "the broker has read all of it")
     dropped = fabric.dropped()
     assert dropped["damaged"] > 1_500
@@ -451,7 +452,7 @@ def test_a_stream_that_no_row_could_hold_is_no_hello(field: str) -> None:
     values = {"pid": 2**64 - 1, "metadata": bytes(limits.METADATA_BYTES_MAX + 1)}
     who = msgspec.structs.asdict(info(bytes(16))) | {field: values.get(field, "x" * 100_000)}
     with pytest.raises(WireError, match=field):
-        control.decode(control.seal(msgspec.msgpack.encode(["hello", control.PROTOCOL, [*who.values()], 1, 0])))
+        control.decode(seal(msgspec.msgpack.encode(["hello", control.PROTOCOL, [*who.values()], 1, 0])))
 
 
 def test_streams_that_say_odd_things_of_themselves_are_stored(fabric: Fabric) -> None:

@@ -15,6 +15,7 @@ from telefabric import limits
 from telefabric.errors import WireError
 from telefabric.wire import batch, control, records
 from telefabric.wire.live import QueuePolicy
+from telefabric.wire.seal import seal
 from telefabric_schemas import Metric
 
 SESSION, STREAM = b"i" * 16, b"s" * 16
@@ -319,7 +320,7 @@ def test_plain_msgpack_reads_a_control_message_as_its_name_and_fields(message):
 @given(MESSAGES, st.lists(st.none() | st.text() | COUNTS, min_size=1, max_size=3))
 def test_unknown_trailing_fields_of_a_control_message_are_skipped(message, more):
     longer = msgpack.packb([*msgpack.unpackb(array_of(message)), *more])
-    assert control.decode(control.seal(longer)) == message
+    assert control.decode(seal(longer)) == message
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_unknown_trailing_fields_of_a_control_message_are_skipped(message, more)
     ],
 )
 def test_what_is_no_control_message_of_this_protocol_is_refused(data):
-    assert refusal(control.decode, control.seal(data)) == "bad_control"
+    assert refusal(control.decode, seal(data)) == "bad_control"
     assert refusal(control.decode, data) == "damaged"
 
 
@@ -361,7 +362,7 @@ def test_metadata_over_the_limit_is_refused():
 @settings(max_examples=500)
 def test_any_bytes_are_a_control_message_or_a_wire_error(data):
     try:
-        control.decode(control.seal(data))
+        control.decode(seal(data))
     except WireError:
         pass
 

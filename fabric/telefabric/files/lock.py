@@ -30,24 +30,15 @@ class FileLock:
         path = path.absolute()
         if not _reserve(path):
             return None
-        lock = None
+        descriptor = None
         try:
-            lock = cls._open(path)
-        finally:
-            if lock is None:
-                _held.discard(path)
-        return lock
-
-    @classmethod
-    def _open(cls, path: Path) -> FileLock | None:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = _open_locked(path, os.O_CREAT)
         except FileNotFoundError:
-            return None
-        if _lock(descriptor):
-            return cls(path, descriptor)
-        os.close(descriptor)
-        return None
+            pass
+        finally:
+            if descriptor is None:
+                _held.discard(path)
+        return None if descriptor is None else cls(path, descriptor)
 
     @staticmethod
     def is_elsewhere(path: Path) -> bool:
@@ -56,7 +47,12 @@ class FileLock:
         if not _reserve(path):  # a lock belongs to the process: nobody here may take it, and lose it by the look below
             return False
         try:
-            return _is_locked(path)
+            descriptor = _open_locked(path)
+            if descriptor is not None:
+                os.close(descriptor)
+            return descriptor is None
+        except OSError:
+            return False  # gone, or somebody else's
         finally:
             _held.discard(path)
 
@@ -94,15 +90,16 @@ def _reserve(path: Path) -> bool:
         return free
 
 
-def _is_locked(path: Path) -> bool:
+def _open_locked(path: Path, flags: int = 0) -> int | None:
+    """A descriptor that holds the lock; None when another process does. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDWR | flags, 0o600)
+    taken = False
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return False  # gone, or somebody else's
-    try:
-        return not _lock(descriptor)  # one that is taken here goes with the descriptor
+        taken = _lock(descriptor)
     finally:
-        os.close(descriptor)
+        if not taken:
+            os.close(descriptor)
+    return descriptor if taken else None
 
 
 def _forget_after_fork() -> None:

@@ -15,16 +15,15 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from zlib import crc32
 
 from telefabric.errors import SpoolError
 from telefabric.wire import records
+from telefabric.wire.seal import CHECK_BYTES, seal, unseal
 
 _HEADER = struct.Struct(">8sI16sQ24x")
-_CHECK = struct.Struct(">I")
 _MAGIC = b"TFSPOOL\n"
 _VERSION = 1
-HEADER_BYTES = _HEADER.size + _CHECK.size
+HEADER_BYTES = _HEADER.size + CHECK_BYTES
 SUFFIX = ".seg"
 MARK_SEQS = 64
 SPOOL_ELSEWHERE = "make room or set TELEFABRIC_SPOOL to a folder that has some"
@@ -99,8 +98,7 @@ class Segment:
         path = segment_path(directory, first_seq)
         os.replace(spare, path)
         segment = cls(path, first_seq, base, writable=True)
-        head = _HEADER.pack(_MAGIC, _VERSION, stream, first_seq)
-        segment.mapped()[:HEADER_BYTES] = head + _CHECK.pack(crc32(head))
+        segment.mapped()[:HEADER_BYTES] = seal(_HEADER.pack(_MAGIC, _VERSION, stream, first_seq))
         return segment
 
     @classmethod
@@ -154,11 +152,10 @@ class Segment:
 
         Raises `SpoolError` for a format that this version cannot read.
         """
-        head = self.mapped()[: _HEADER.size]
-        (check,) = _CHECK.unpack_from(self.mapped(), _HEADER.size)
-        magic, version, owner, first_seq = _HEADER.unpack(head)
-        if crc32(head) != check:
-            return any(head)
+        head = self.mapped()[:HEADER_BYTES]
+        magic, version, owner, first_seq = _HEADER.unpack_from(head)
+        if unseal(head) is None:
+            return any(head[: _HEADER.size])
         if magic == _MAGIC and version != _VERSION:
             raise SpoolError(
                 f"{self.path} has the spool format {version} and this version reads {_VERSION}: "

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import threading
 import time
 from collections import deque
@@ -35,7 +34,6 @@ from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
-from zlib import crc32
 
 import msgspec
 
@@ -46,9 +44,9 @@ from telefabric.files.lock import FileLock
 from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, spool_error, sync_file
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
+from telefabric.wire.seal import seal, unseal
 from telefabric_schemas.decoding import Decoder
 
-_POSITION = struct.Struct(">QI")
 _SPARE = "spare.tmp"
 _MAKING_S = 60.0
 """A folder without its description that is older than this was left by a worker that died while it made it."""
@@ -552,15 +550,15 @@ def _is_being_made(directory: Path) -> bool:
 
 def _read_position(path: Path) -> int:
     try:
-        seq, check = _POSITION.unpack(path.read_bytes())
-    except (OSError, struct.error):
-        return 0  # not written yet, or torn: only costs sending what is held again
-    return int(seq) if check == crc32(seq.to_bytes(8, "big")) else 0
+        seq = unseal(path.read_bytes())
+    except OSError:
+        return 0  # not written yet: only costs sending what is held again, as a torn one does
+    return 0 if seq is None else int.from_bytes(seq, "big")
 
 
 def _write_position(path: Path, seq: int) -> None:
     """Replace the position and sync it, so that no segment is removed before its acknowledgement is on the disk."""
     making = path.with_suffix(".tmp")
-    privatefile.write(making, _POSITION.pack(seq, crc32(seq.to_bytes(8, "big"))), sync=True)
+    privatefile.write(making, seal(seq.to_bytes(8, "big")), sync=True)
     os.replace(making, path)
     sync_file(path.parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TypedDict
 
 from telefabric import limits
@@ -35,22 +34,20 @@ class Drain:
         self._address = address
         self._root = root = root.absolute()
         orphan_candidates(root)
-        self._link = Link(address, spool_root=root, drain_orphans=True)
+        self._link = Link(address, root)
         self._started_s = time.monotonic()
 
     def __enter__(self) -> Drain:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._link.stop()
 
     @property
     def finished(self) -> bool:
         """Every spool was looked at, and none that could be drained is left."""
         orphans = self._link.orphans
-        return orphans is not None and orphans.scanned and not orphans.waiting and not self._link.streams
+        return orphans.scanned and not orphans.waiting and not self._link.streams
 
     @property
     def hopeless(self) -> bool:
@@ -69,7 +66,6 @@ class Drain:
 
     def report(self) -> DrainReport:
         orphans = self._link.orphans
-        assert orphans is not None
         streams = list(self._link.streams.values())
         return DrainReport(
             delivered_spools=orphans.drained_spools,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from random import Random
 
@@ -49,12 +50,12 @@ _DROP_REMEDIES = {
 
 
 class Link:
-    """Carries streams to the broker at `address`. Started by its first stream, stopped by `stop`.
+    """Carries streams to the broker at `address`, and drains the spools under a root whose owners are gone.
 
     `add`, `stop` and the looks at a `LinkedStream` are for any thread; all else happens on the link's own.
     """
 
-    def __init__(self, address: Address, *, spool_root: Path | None = None, drain_orphans: bool = False) -> None:
+    def __init__(self, address: Address, spool_root: Path) -> None:
         self.address = address
         self.instance: bytes | None = None
         self.refusal: str | None = None
@@ -64,10 +65,9 @@ class Link:
         self.streams: dict[bytes, LinkedStream] = {}
         self._live_renewed_ns = 0
         self._random = Random(os.urandom(8))
-        self._arriving: list[LinkedStream] = []
-        self._guard = threading.Lock()
+        self._arriving: deque[LinkedStream] = deque()
         self._stop = threading.Event()
-        self.orphans = Orphans(spool_root) if drain_orphans and spool_root else None
+        self.orphans = Orphans(spool_root)
         self._sockets: Sockets | None = None
         self._rebuild = Backoff(self._random)
         self._data_well_ns = 0
@@ -85,8 +85,7 @@ class Link:
     def add(self, spool: Spool) -> LinkedStream:
         """Carry a stream from now on."""
         linked = LinkedStream(spool, StreamSession(spool.info, self._random))
-        with self._guard:
-            self._arriving.append(linked)
+        self._arriving.append(linked)
         return linked
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -123,7 +122,7 @@ class Link:
 
     def _turn(self) -> None:
         now_ns = time.monotonic_ns()
-        self._take_arrivals(now_ns)
+        self._take_arrivals()
         if now_ns >= self._tend_due_ns:
             self._tend_due_ns = now_ns + _POLL_ACTIVE_MS * 1_000_000
             for linked in list(self.streams.values()):
@@ -132,9 +131,9 @@ class Link:
             if self._rebuild.left_s(now_ns):
                 self._stop.wait(_POLL_IDLE_MS / 1000)
                 return
-            self._connect(now_ns)
+            self._sockets = Sockets(self.address)
+            self._data_well_ns = now_ns
         sockets = self._sockets
-        assert sockets is not None
         sockets.wait(self._patience_ms())
         now_ns = time.monotonic_ns()
         look, beat = now_ns >= self._look_due_ns, sockets.beat_due(now_ns)
@@ -159,10 +158,9 @@ class Link:
             self._look_due_ns = now_ns + self._look_ms() * 1_000_000
         if beat or ((look or messages) and self._beat_urgent(sockets, now_ns)):
             self._beat(sockets, now_ns)
-        if self.orphans is not None:
-            for spool in self.orphans.next(self.streams, now_ns):
-                self._adopt(spool, now_ns)
-            self.orphans.scanned = True
+        for spool in self.orphans.next(self.streams, now_ns):
+            self._adopt(spool)
+        self.orphans.scanned = True
 
     def _mind_data(self, sockets: Sockets, now_ns: int) -> None:
         """A connection can be broken without a word, either way: control is well, and no data gets across."""
@@ -211,18 +209,15 @@ class Link:
             return _POLL_IDLE_MS
         return min(max(min(gathering) // _LOOKS_AN_INTERVAL, _POLL_ACTIVE_MS), _LOOK_MAX_MS)
 
-    def _take_arrivals(self, now_ns: int) -> None:
-        with self._guard:
-            arriving, self._arriving = self._arriving, []
-        for linked in arriving:
+    def _take_arrivals(self) -> None:
+        while self._arriving:
+            linked = self._arriving.popleft()
             self.streams[linked.spool.info.stream] = linked
-            linked.session.reconnected(now_ns)
             if self._sockets is not None:
                 self._watch(self._sockets, linked, 0)  # from its first event on
 
-    def _adopt(self, spool: Spool, now_ns: int) -> None:
+    def _adopt(self, spool: Spool) -> None:
         linked = LinkedStream(spool, StreamSession(spool.info, self._random), adopted=True, closing=True, hurry=True)
-        linked.session.reconnected(now_ns)
         self.streams[spool.info.stream] = linked
         log.info("spool.adopted: stream %s of run %s", spool.info.stream.hex(), spool.info.run_id)
 
@@ -237,12 +232,6 @@ class Link:
             self._sockets.close()
 
     # -- connection ----------------------------------------------------------------------------------------------
-
-    def _connect(self, now_ns: int) -> None:
-        self._sockets = Sockets(self.address)
-        self._data_well_ns = now_ns
-        for linked in self.streams.values():
-            linked.session.reconnected(now_ns)
 
     def _disconnect(self, now_ns: int) -> None:
         """The broker is silent: close all sockets, and try again after a growing wait."""
@@ -319,19 +308,10 @@ class Link:
         return False
 
     def _beat(self, sockets: Sockets, now_ns: int) -> None:
-        beats = [
-            linked.session.beat(
-                oldest=linked.spool.first_held(linked.session.acked + 1),
-                head=linked.spool.head,
-                backlog_bytes=linked.backlog_bytes,
-                live=None if linked.adopted else linked.feed.numbered,
-            )
-            for linked in self.streams.values()
-            if linked.session.phase is not Phase.GREETING
-        ]
-        left = 0 if self.orphans is None else self.orphans.left(self.streams)
+        beats = [linked.beat() for linked in self.streams.values() if linked.session.phase is not Phase.GREETING]
         offset_ns, round_trip_ns = self._clock or (None, None)
-        sockets.beat(control.Beat(now_ns, beats, offset_ns, round_trip_ns, left), now_ns)
+        left_spools = self.orphans.left(self.streams)
+        sockets.beat(control.Beat(now_ns, beats, offset_ns, round_trip_ns, left_spools), now_ns)
 
     def _watch(self, sockets: Sockets, linked: LinkedStream, head: int) -> None:
         """Feed the stream of a watched run from now on, and no other."""
@@ -394,7 +374,7 @@ class Link:
         if self._sockets is not None and linked.session.phase is not Phase.GREETING:
             self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
         del self.streams[linked.spool.info.stream]
-        if linked.adopted and self.orphans is not None:
+        if linked.adopted:
             self.orphans.drained(linked.spool)
             stream = linked.spool.info.stream.hex()
             log.info("spool.drained: stream %s, %d events", stream, linked.spool.delivered_events)

@@ -24,16 +24,12 @@ _BATCHES_A_TURN = 4
 
 def send_durable(linked: LinkedStream, sockets: Sockets, now_ns: int) -> bool:
     """Send what the session allows; True if that is more than one turn's worth, so that the rest has to wait."""
-    session, spool = linked.session, linked.spool
+    session, spool, hurry = linked.session, linked.spool, linked.hurry or linked.closing
     for _ in range(_BATCHES_A_TURN):
         cursor = session.cursor
-        linked.unsent_bytes = spool.unsent_bytes(cursor)
+        oldest, linked.unsent_bytes = spool.first_held(cursor), spool.unsent_bytes(cursor)
         decision = session.next_send(
-            oldest=spool.first_held(cursor),
-            head=spool.head,
-            unsent_bytes=linked.unsent_bytes,
-            now_ns=now_ns,
-            hurry=linked.hurry or linked.closing,
+            oldest=oldest, head=spool.head, unsent_bytes=linked.unsent_bytes, now_ns=now_ns, hurry=hurry
         )
         if decision is None or not _carry_out(linked, sockets, decision, now_ns):
             return False

@@ -10,6 +10,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric.wire.seal import CHECK_BYTES, seal, unseal
 from telefabric_schemas import AnyEvent
 from telefabric_schemas.decoding import Decoder
 
@@ -25,8 +26,7 @@ FLAG_GAP = 0x0002
 
 _HEADER = struct.Struct(">2sBBH16s16sIQQIQQI")
 _CRC_BYTES = 5 * 1024
-_CHECK = struct.Struct(">I")
-HEADER_BYTES = _HEADER.size + _CHECK.size
+HEADER_BYTES = _HEADER.size + CHECK_BYTES
 _SIZE_AT = 3
 """Where the header says its own size, in a byte."""
 
@@ -85,7 +85,7 @@ class BodyDecoder(Generic[E]):
 def pack(header: Header, body: bytes) -> bytes:
     """Header and body as one message; the CRC-32 of the body is computed here."""
     head = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, *header[:-1], _crc32(body))
-    return b"".join((head, _CHECK.pack(crc32(head)), body))
+    return seal(head) + body
 
 
 def _crc32(body: bytes) -> int:
@@ -111,8 +111,7 @@ def parse_header(message: bytes) -> tuple[Header, int]:
         raise _bad("version", f"a batch has wire version {version}; this side reads {VERSION}: update it", "version")
     if size < HEADER_BYTES or size > len(message):
         raise _bad("inconsistent", f"a batch header claims {size} bytes", "header size")
-    check = size - _CHECK.size
-    if _CHECK.unpack_from(message, check)[0] != crc32(memoryview(message)[:check]):
+    if unseal(message[:size]) is None:
         raise _bad("damaged", "a batch header fails its CRC-32, which is of all header bytes before it", "header CRC")
     header = Header._make(fields)
     _check_ranges(header)

@@ -5,9 +5,7 @@ Unknown trailing fields are skipped; an unknown name is an error of that one mes
 
 from __future__ import annotations
 
-import struct
 from typing import Annotated, Any, Union, get_args
-from zlib import crc32
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +15,7 @@ from telefabric.errors import WireError
 from telefabric.wire.live import QueuePolicy
 from telefabric.wire.names import fits
 from telefabric.wire.records import kind_of
+from telefabric.wire.seal import seal, unseal
 from telefabric.wire.unreadable import unreadable
 from telefabric_schemas.decoding import Decoder
 
@@ -352,16 +351,10 @@ AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged t
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyMessage)}
 _decoder: Decoder[AnyMessage] = Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()
-_CHECK = struct.Struct(">I")
 
 
 def encode(message: Message) -> bytes:
     return seal(_encoder.encode(message))
-
-
-def seal(body: bytes) -> bytes:
-    """A MessagePack array with the check behind it."""
-    return body + _CHECK.pack(crc32(body))
 
 
 def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage:
@@ -371,12 +364,11 @@ def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage
     """
     if len(data) > bytes_max:
         raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
-    body, check = data[: -_CHECK.size], data[-_CHECK.size :]
-    if check != _CHECK.pack(crc32(body)):
-        about = kind_of(body) or "a control message"
-        raise WireError(
-            "damaged", f"{about} fails its check: end it with the CRC-32 of its bytes, 4 bytes, big-endian", about=about
-        )
+    body = unseal(data)
+    if body is None:
+        about = kind_of(data) or "a control message"
+        why = f"{about} fails its check: end it with the CRC-32 of its bytes, 4 bytes, big-endian"
+        raise WireError("damaged", why, about=about)
     try:
         return _decoder.decode(body)
     except msgspec.DecodeError as error:

@@ -124,7 +124,7 @@ class LiveLane:
         """The workers were asked for other prefixes: what they number until they have heard of it is for nobody."""
         self._asked = now
         self.ledger.resume(
-            stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))
+            {stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))}
         )
 
     def forget_unwatched(self) -> None:
