@@ -124,8 +124,6 @@ class Spool:
         """The last events of a run are taken over the limit rather than refused: nobody could emit them again."""
         self.policy = policy
         self._owner = owner
-        self._unsynced: list[Segment] = []
-        """Segments that were appended to since the last sync; among them always the active one."""
         self._synced = 0
         """The seq up to which all is on the disk."""
         self._new_entries = True
@@ -249,7 +247,8 @@ class Spool:
         with self.lock:
             if self.head == self._synced:
                 return
-            head, pending, entries = self.head, list(self._unsynced), self._new_entries
+            head, entries = self.head, self._new_entries
+            pending = [segment for segment in self._segments if segment.last_seq > self._synced]
             self._new_entries = False
         try:
             for segment in pending:
@@ -261,8 +260,6 @@ class Spool:
             self._new_entries |= entries
             return
         self._synced = head
-        with self.lock:
-            self._unsynced = [one for one in self._unsynced if one is self._active or one not in pending]
 
     def prepare(self) -> None:
         """Allocate the next segment ahead of time, so that `append` need not. Any thread. Raises `SpoolError`."""
@@ -356,8 +353,6 @@ class Spool:
         while self._segments and self._segments[-1].first_seq == first_seq:
             self._segments.pop()  # begun before, when a signal handler raised; its file is this one's now
         self._segments.append(segment)
-        if self.policy.fsync != "off":
-            self._unsynced.append(segment)
         self._new_entries = True
         self._prepared = False
         return segment

@@ -66,14 +66,12 @@ class Drain:
 
     def report(self) -> DrainReport:
         orphans = self._link.orphans
-        streams = list(self._link.streams.values())
+        spools = [linked.spool for linked in self._link.streams.values()]
         return DrainReport(
             delivered_spools=orphans.drained_spools,
-            delivered_events=orphans.drained_events + sum(linked.spool.delivered_events for linked in streams),
-            lost_events=orphans.lost_events + sum(linked.spool.lost_events for linked in streams),
-            known_events=orphans.drained_events
-            + orphans.lost_events
-            + sum(linked.spool.known_events for linked in streams),
-            left_spools=len(streams) + len(orphans.waiting) + len(orphans.unreadable),
+            delivered_events=orphans.drained_events + sum(spool.delivered_events for spool in spools),
+            lost_events=orphans.lost_events + sum(spool.lost_events for spool in spools),
+            known_events=orphans.drained_events + orphans.lost_events + sum(spool.known_events for spool in spools),
+            left_spools=len(spools) + len(orphans.waiting) + len(orphans.unreadable),
             unreadable=[str(path) for path in sorted(orphans.unreadable)],
         )

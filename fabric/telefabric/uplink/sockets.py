@@ -14,7 +14,7 @@ from telefabric.wire import control
 
 log = library_logger("telefabric.link")
 
-_SUBSCRIBED = 1
+_SUBSCRIBED = b"\x01"
 
 
 class Sockets(Connection):
@@ -77,14 +77,13 @@ class Sockets(Connection):
     def receive(self, now_ns: int) -> list[control.Message]:
         """All control messages that are here, and whether the data socket is heard."""
         for subscription in receive_some(self._data, self._readable, limits.CONTROL_A_TURN):
-            self.subscribed = subscription[:1] == bytes([_SUBSCRIBED])
+            self.subscribed = subscription.startswith(_SUBSCRIBED)
         for wish in receive_some(self._live, self._readable, limits.CONTROL_A_TURN):
-            if wish[:1] == bytes([_SUBSCRIBED]):
-                if len(self.watched) < limits.WATCHED_TOPICS_MAX:
-                    self.watched.add(wish[1:])
-            else:
-                self.watched.discard(wish[1:])
             self.watched_changed = True
+            if not wish.startswith(_SUBSCRIBED):
+                self.watched.discard(wish[1:])
+            elif len(self.watched) < limits.WATCHED_TOPICS_MAX:
+                self.watched.add(wish[1:])
         return self.receive_control(now_ns)
 
     def send_data(self, topic: bytes, message: bytes) -> bool:
