@@ -25,7 +25,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.subscribe import LiveSubscription
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric.wire.seal import seal
 from telefabric_schemas import Log, Metric, Overflow, RunHeartbeat, Step
 from telefabric_schemas.events import Event

@@ -9,7 +9,7 @@ from telefabric.feed.failures import Failures
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
 from telefabric.wire.batch import parse_header
-from telefabric.wire.live import decode_delivery
+from telefabric.wire.delivery import decode_delivery
 
 plain = LiveSubscription._delivered
 """What `install` wraps."""

@@ -16,17 +16,8 @@ from telefabric.broker.core.live_lane import NS, LiveCore, LiveLane, grant
 from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.errors import WireError
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import (
-    DROP_OLDEST,
-    LATEST_PER_KEY,
-    SAMPLE,
-    Delivery,
-    QueuePolicy,
-    pictures_wish,
-    topic_of,
-    topic_parts,
-    wishes_pictures,
-)
+from telefabric.wire.delivery import Delivery, pictures_wish, topic_of, topic_parts, wishes_pictures
+from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS, Episode, Log, Metric, RunCompleted, Step
 
 INSTANCE = bytes(16)

@@ -18,7 +18,8 @@ from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.core.handover import InOrder, Numbered, StreamHandover
 from telefabric.uplink.core.live_feed import KindBatch, LiveFeed
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery, encode_delivery, topic_of
+from telefabric.wire.delivery import Delivery, decode_delivery, encode_delivery, topic_of
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import Overflow, RunHeartbeat
 
 TURN_NS = 50_000_000

@@ -15,7 +15,7 @@ from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH, LiveSockets
 from telefabric.peer.sockets import common_options, receive
 from telefabric.wire import batch, control
-from telefabric.wire.live import topic_of
+from telefabric.wire.delivery import topic_of
 
 TOKEN, LATER = b"t" * 16, b"u" * 16
 TOPIC = topic_of("run", "log")

@@ -30,7 +30,8 @@ from telefabric.errors import WireError
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import batch, control
-from telefabric.wire.live import Delivery, Drop, QueuePolicy, encode_delivery
+from telefabric.wire.delivery import Delivery, Drop, encode_delivery
+from telefabric.wire.policy import QueuePolicy
 
 LIVE, WATCH = 2, 6
 

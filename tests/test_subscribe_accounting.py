@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telefabric.subscribe.core.accounting import Ledger
-from telefabric.wire.live import Delivery, Drop
+from telefabric.wire.delivery import Delivery, Drop
 
 A, B = b"a" * 16, b"b" * 16
 

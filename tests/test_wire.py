@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from telefabric import limits
 from telefabric.errors import WireError
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import QueuePolicy
+from telefabric.wire.policy import QueuePolicy
 from telefabric.wire.seal import seal
 from telefabric_schemas import Metric
 

@@ -13,7 +13,7 @@ from telefabric import limits
 from telefabric.store.read import query_service as queryservice
 from telefabric.uplink.core.stream import Phase
 from telefabric.wire import batch, control
-from telefabric.wire.live import QueuePolicy
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import TOPICS
 
 DEFAULT_HWM = "1000"

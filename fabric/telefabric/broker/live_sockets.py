@@ -20,7 +20,7 @@ from telefabric.errors import WireError
 from telefabric.peer.listener import bind, listener
 from telefabric.peer.sockets import receive, send_frames
 from telefabric.wire.batch import ABOUT, parse_header
-from telefabric.wire.live import encode_delivery
+from telefabric.wire.delivery import encode_delivery
 
 OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH = 2, 5, 6
 _MESSAGES_A_TURN = 200

@@ -11,7 +11,8 @@ import click
 from telefabric.address import Address
 from telefabric.store.read.query import StoredEvent
 from telefabric.subscribe import LiveEvent, LiveSubscription
-from telefabric.wire.live import AS_WISHED, QueuePolicy
+from telefabric.wire.delivery import AS_WISHED
+from telefabric.wire.policy import QueuePolicy
 
 _POLL_S = 0.05
 _TELL_S = 1.0

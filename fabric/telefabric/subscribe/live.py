@@ -18,8 +18,9 @@ from telefabric.peer.core.backoff import Backoff
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.sockets import WatchSockets
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery
+from telefabric.wire.delivery import Delivery, decode_delivery
 from telefabric.wire.names import require_short
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import AnyEvent, Overflow, RunHeartbeat
 from telefabric_schemas.decoding import event_of
 

@@ -29,7 +29,7 @@ from telefabric.uplink.orphans import Orphans
 from telefabric.uplink.senders import LiveSender, send_durable
 from telefabric.uplink.sockets import Sockets
 from telefabric.wire import control
-from telefabric.wire.live import topic_of, wishes_pictures
+from telefabric.wire.delivery import topic_of, wishes_pictures
 
 log = library_logger("telefabric.link")
 

@@ -14,7 +14,7 @@ from telefabric.uplink.core.stream import NS, SendBatch, SendGap
 from telefabric.uplink.linked_stream import LinkedStream
 from telefabric.uplink.sockets import Sockets
 from telefabric.wire import batch, records
-from telefabric.wire.live import topic_of
+from telefabric.wire.delivery import topic_of
 from telefabric_schemas import STORED, Control, Frame, Gap, Overflow, RunHeartbeat
 from telefabric_schemas.decoding import Decoder
 

@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import WireError
-from telefabric.wire.live import QueuePolicy
 from telefabric.wire.names import fits
+from telefabric.wire.policy import QueuePolicy
 from telefabric.wire.records import kind_of
 from telefabric.wire.seal import seal, unseal
 from telefabric.wire.unreadable import unreadable

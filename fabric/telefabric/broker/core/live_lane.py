@@ -22,17 +22,8 @@ from telefabric.errors import WireError
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header
-from telefabric.wire.live import (
-    DROP_OLDEST,
-    LATEST_PER_KEY,
-    SAMPLE,
-    QueuePolicy,
-    has_batches,
-    has_frames,
-    pictures_wish,
-    topic_of,
-    topic_parts,
-)
+from telefabric.wire.delivery import has_batches, has_frames, pictures_wish, topic_of, topic_parts
+from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS, Overflow, RunHeartbeat
 
 NS = 1_000_000_000

@@ -22,7 +22,8 @@ from telefabric import limits
 from telefabric.broker.core.sampling import LiveBatch, SubBatch, choose
 from telefabric.wire import control
 from telefabric.wire.batch import Header
-from telefabric.wire.live import Delivery, Drop, QueuePolicy
+from telefabric.wire.delivery import Delivery, Drop
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import TOPICS
 
 UNREPORTED_MAX = 10_000

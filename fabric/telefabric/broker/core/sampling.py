@@ -15,7 +15,7 @@ import msgspec
 
 from telefabric.errors import WireError
 from telefabric.wire import batch, keys, records
-from telefabric.wire.live import LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.policy import LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS, AnyEvent
 
 _SCATTER = 2_654_435_761

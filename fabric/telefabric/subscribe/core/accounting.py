@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.wire.batch import SEQ_MAX
-from telefabric.wire.live import Delivery
+from telefabric.wire.delivery import Delivery
 from telefabric_schemas import TOPICS
 
 SOURCES_MAX = limits.STREAMS_KNOWN_MAX * len(TOPICS)
