@@ -38,6 +38,7 @@ from telefabric.files.lock import FileLock
 from telefabric.peer.status_request import ask_status
 from telefabric.store.file.database import FILE_NAME, VERSION, open_writer
 from telefabric.wire import control
+from telefabric.wire.seal import seal
 
 Speak = Callable[[socket.socket], None]
 
@@ -259,7 +260,7 @@ def test_what_the_broker_refused_is_told_in_words(fabric_service: FabricService,
         stranger.linger = 0
         stranger.connect(address.url)
         stranger.send(b"good morning")
-        stranger.send(control.seal(msgspec.msgpack.encode(["no such message"])))
+        stranger.send(seal(msgspec.msgpack.encode(["no such message"])))
         wait_for(lambda: len(ask_status(address).status["dropped"]) == 2, "both are refused")
     found = rows_of(address, tmp_path)
     assert found["refusals: damaged"].sentence.startswith("Refused once since the broker's start: a message failed")

@@ -197,7 +197,7 @@ class Spooled(Outbox):
         """Their spools, which the link drains next."""
         orphans = self._link.orphans
         now = time.monotonic()
-        if orphans is None or now < self._helpers_due_s:
+        if now < self._helpers_due_s:
             return self._helpers
         self._helpers_due_s = now + _HELPERS_S
         self._helpers = orphans.left_by_helpers(self.spool.info.stream)
@@ -291,7 +291,7 @@ def _acquire(address: Address, root: Path) -> Link:
     with _guard:
         link, users = _links.get((address, root), (None, 0))
         if link is None or not link.alive:
-            link, users = Link(address, spool_root=root, drain_orphans=True), 0
+            link, users = Link(address, root), 0
         _links[address, root] = (link, users + 1)
         return link
 

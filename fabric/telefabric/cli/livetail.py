@@ -14,7 +14,8 @@ from telefabric.feed.interface import FeedEvent
 from telefabric.store.read.query import StoredEvent
 from telefabric.store.read.reader import QUARANTINE
 from telefabric.subscribe import LiveEvent, LiveSubscription
-from telefabric.wire.live import AS_WISHED, QueuePolicy
+from telefabric.wire.delivery import AS_WISHED
+from telefabric.wire.policy import QueuePolicy
 
 _POLL_S = 0.05
 _TELL_S = 1.0
