@@ -31,7 +31,7 @@ if THERE:
     from PySide6.QtGui import QImage
 
     from telefabric_gui import theme
-    from telefabric_gui.track import Track, TrackKey
+    from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.views import frames
     from telefabric_gui.views.page import AgentPage
 
@@ -56,11 +56,10 @@ def writer() -> Iterator[RingWriter]:
 def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     """In sight, following one step."""
     theme.use(qapp, "dark")
-    track = Track(TrackKey("run", "agent_0"))
-    track.pending.append(told(step(1)))
-    track.new_streams()
-    track.apply({})
-    shown = AgentPage(track)
+    stream = AgentStream(AgentKey("run", "agent_0"))
+    stream.pending.append(told(step(1)))
+    stream.apply()
+    shown = AgentPage(stream)
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()

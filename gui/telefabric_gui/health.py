@@ -170,7 +170,7 @@ def _store(connection: Connection, run: RunView | None) -> HealthRow:
 def _client(controller: Controller) -> HealthRow:
     shown = f"{count(controller.shown_events)} taken in"
     dropped = controller.connection.missed
-    skipped = sum(controller.skipped.values())
+    skipped = controller.skipped
     if failed := controller.failures.number:
         told = f"{plural(failed, 'time')} something could not be shown, last {controller.failures.last}"
         return HealthRow("This client", shown, told, "error")

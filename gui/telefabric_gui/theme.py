@@ -12,6 +12,9 @@ from PySide6.QtWidgets import QApplication
 
 TEXT_PX = 13
 CAPTION_PX = 12
+LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+CENTRED = int(Qt.AlignmentFlag.AlignCenter)
 CONTRAST_MIN = 4.5
 """Least contrast of text to its ground (WCAG 2 AA)."""
 

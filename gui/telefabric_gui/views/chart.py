@@ -12,9 +12,9 @@ from PySide6.QtGui import QColor, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
+from telefabric_gui.agent_stream import Points
 from telefabric_gui.formatting import count, real
 from telefabric_gui.reduction import Floats, extremes, means, smoothed, unit_of
-from telefabric_gui.track import Points
 from telefabric_gui.views.painting import reported
 
 _RAW_OPACITY = 0.28

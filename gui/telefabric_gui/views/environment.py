@@ -1,4 +1,4 @@
-"""The environment of a track as a picture, with the figures of the step under it."""
+"""The environment of a stream as a picture, with the figures of the step under it."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from telefabric.feed import Failures, RunView
+from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
-from telefabric_gui.models.steps import StepTable, end_of, step_of
+from telefabric_gui.models.steps import StepTable, end_of, number_of, step_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import EVENT, NO_STEP, EventRows
-from telefabric_gui.track import FRAME_OLD_NS, Track, return_so_far
 from telefabric_gui.views.banner import Banner
 from telefabric_gui.views.card import Card, label, restyle
 from telefabric_gui.views.chart import SeriesChart
@@ -48,16 +48,16 @@ class AgentPage(QWidget):
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
 
-    def __init__(self, track: Track, parent: QWidget | None = None, views: Views | None = None) -> None:
+    def __init__(self, stream: AgentStream, parent: QWidget | None = None, views: Views | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("page")
-        self.setAccessibleName(f"{track.key.agent_id} of {track.key.run_id}")
-        self.track = track
+        self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
+        self.stream = stream
         self._views = views or Views(Failures())
         self.details: Details = []
         """The step that is shown, for the details dock."""
-        self.step_table = StepTable(track.steps, self)
-        self.episode_table = EpisodeTable(track.episodes, self)
+        self.step_table = StepTable(stream.steps, self)
+        self.episode_table = EpisodeTable(stream.episodes, self)
         self.steps = TableView(self.step_table)
         self.episodes = TableView(self.episode_table)
         self.steps.setAccessibleName("Steps")
@@ -67,7 +67,7 @@ class AgentPage(QWidget):
         self.chart = SeriesChart()
         self.chart.setAccessibleName("Chart")
         self.banner = Banner()
-        self.streams = StreamsBar()
+        self.streams_bar = StreamsBar()
         self._name = _RETURN
         """The series in the chart."""
         self._series = QPushButton("series \u25be")
@@ -76,7 +76,7 @@ class AgentPage(QWidget):
         self._series.setToolTip("Show another series of this agent")
         self._series.clicked.connect(self._offer_series)
         self._ticks = 0
-        self.lane = Lane(track, self)
+        self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
             lambda: self._views.update(self.environment, self._show_lane, self.lane.frame and self.lane.frame.number)
@@ -102,7 +102,7 @@ class AgentPage(QWidget):
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
         picked = self.steps.picked_position()
-        given = self.track.version, picked, paused, self._name
+        given = self.stream.version, picked, paused, self._name
         for view, show in (
             (self.environment, partial(self._refresh_environment, run, paused=paused)),
             (self.steps, partial(self._say_steps, pinned=picked is not None, paused=paused)),
@@ -138,7 +138,7 @@ class AgentPage(QWidget):
         """Age of the newest live picture; None without one."""
         if self._lane_shown:
             return self.lane.age_s
-        frame = self.track.frame
+        frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
 
     def set_paused(self, paused: bool) -> None:
@@ -196,14 +196,14 @@ class AgentPage(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self.banner)
-        layout.addWidget(self.streams)
+        layout.addWidget(self.streams_bar)
         layout.addLayout(grid, 1)
 
     def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
         """The picture of a step, if there is one; for a chosen or paused step only its own."""
-        exact = pinned or rows is not self.track.steps
+        exact = pinned or rows is not self.stream.steps
         row = rows.row(position)
-        frame = self.track.frame_of(row, exact=exact)
+        frame = self.stream.frame_of(row, exact=exact)
         if exact and (frame is None or frame.step_index != row["step"]):
             self._ask_for(row)
         self._say_distance(frame, row, exact=exact)
@@ -221,7 +221,7 @@ class AgentPage(QWidget):
             said = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
         elif exact and frame is not None:
             said = "frame of this step"
-        elif exact and (answer := self.track.answer(row)):
+        elif exact and (answer := self.stream.answer(row)):
             said = answer.problem or (
                 "its frames have expired" if answer.frame else "no frame of this episode is stored"
             )
@@ -232,7 +232,7 @@ class AgentPage(QWidget):
 
     def _ask_for(self, row: Any) -> None:
         """Ask the store for the frame of the shown step; again after a while, because it may not be stored yet."""
-        place, now_s = self.track.place_of(row), time.monotonic()
+        place, now_s = self.stream.place_of(row), time.monotonic()
         if place != self._asked[0] or now_s - self._asked[1] > _ASK_AGAIN_S:
             self._asked = place, now_s
             self.frame_wanted.emit(place)
@@ -240,7 +240,7 @@ class AgentPage(QWidget):
     @property
     def _lane_shown(self) -> bool:
         """Whether the ring's frame is shown: unless a newer one of another worker came over the network."""
-        frame, other = self.lane.frame, self.track.frame
+        frame, other = self.lane.frame, self.stream.frame
         if frame is None or not self._lane_wanted:
             return False
         return other is None or self.lane.state == "live" or other.time_ns - frame.time_ns < FRAME_OLD_NS
@@ -281,7 +281,7 @@ class AgentPage(QWidget):
 
     def _ask_where(self) -> None:
         picture = self.environment.picture().copy()  # as it is now, however long the choice takes
-        name = f"{self.track.key.agent_id}.png"
+        name = f"{self.stream.key.agent_id}.png"
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", name, "Pictures (*.png *.jpg)")
         if path and not picture.save(path):
             self.banner.say(f"The picture could not be saved as {path}: choose another folder, or end it in .png.")
@@ -296,11 +296,11 @@ class AgentPage(QWidget):
 
     def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any], frame: FrameScene | None) -> None:
         row = rows.row(position)
-        rate = self.track.steps_per_s()
-        key = (int(row["stream"]), int(row["seq"]), rate, len(metadata), frame, self._lane_shown)
+        rate = self.stream.steps_per_s()
+        key = (int(row["seq"]), rate, len(metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
-        step = step_of(rows.raw(position))
+        step = step_of(rows.raw(row))
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
         name = self.step_table.name_of(value)
@@ -310,7 +310,7 @@ class AgentPage(QWidget):
             ("reward", real(float(row["reward"]))),
             ("return", real(return_so_far(rows, position))),
             ("episode", count(int(row["episode"]))),
-            ("step", "reset" if row["reset"] else count(int(row["step"]))),
+            ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
         if not self._lane_shown:
@@ -320,7 +320,7 @@ class AgentPage(QWidget):
             ("observation", short(observation, 200) if step else "not in memory any more; the store has it"),
             ("reward", real(float(row["reward"]), 4)),
             ("episode", count(int(row["episode"]))),
-            ("step", "reset" if row["reset"] else count(int(row["step"]))),
+            ("step", number_of(row)),
             ("global step", NONE if row["global_step"] == NO_STEP else count(int(row["global_step"]))),
             ("ended", end_of(row) or "no"),
             ("policy", short((step.policy_label if step else None) or NONE)),
@@ -350,7 +350,7 @@ class AgentPage(QWidget):
         self._newest.setVisible(not paused and (pinned or not self.steps.following))
 
     def _say_episodes(self) -> None:
-        voided = len(self.track.voided)
+        voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
         self._episodes_card.caption.setText(count(self.episode_table.rows.events) + said)
 
@@ -366,7 +366,7 @@ class AgentPage(QWidget):
 
     def _say_path(self) -> None:
         """Show the way of the shown step or frame, and the frames per second."""
-        lane, live = self.lane, self.track.live
+        lane, live = self.lane, self.stream.live
         tips = {
             "fast lane": f"This frame came through shared memory; {plural(lane.skipped, 'frame')} skipped.",
             "network": "This picture came over the live path.",
@@ -405,14 +405,14 @@ class AgentPage(QWidget):
 
     def _draw_chart(self) -> None:
         name = self._name
-        self._series.setVisible(bool(self.track.metrics))
-        if self._drawn == (name, self.track.version):
+        self._series.setVisible(bool(self.stream.metrics))
+        if self._drawn == (name, self.stream.version):
             return
-        points = self.track.returns() if name == _RETURN else self.track.metric(name)
+        points = self.stream.returns() if name == _RETURN else self.stream.metric(name)
         left_out = f" · {plural(points.infinite, 'value')} beyond all numbers not drawn" if points.infinite else ""
         self._chart_card.caption.setText(f"EMA {EMA} · by step{left_out}")
         self.chart.show_points(points)
-        self._drawn = (name, self.track.version)
+        self._drawn = (name, self.stream.version)
 
     def show_series(self, name: str) -> None:
         """Chart the episode returns, or a metric."""
@@ -424,7 +424,7 @@ class AgentPage(QWidget):
     def _offer_series(self) -> None:
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        for name in (_RETURN, *sorted(self.track.metrics)):
+        for name in (_RETURN, *sorted(self.stream.metrics)):
             menu.addAction(short(name), partial(self.show_series, name))
         menu.popup(self._series.mapToGlobal(self._series.rect().bottomLeft()))
 
@@ -436,31 +436,31 @@ class Tab(QWidget):
     everything in them painted again.
     """
 
-    def __init__(self, track: Track) -> None:
+    def __init__(self, stream: AgentStream) -> None:
         super().__init__()
-        self.track = track
+        self.stream = stream
         """The stream that is shown."""
-        self.chosen: Track | None = None
+        self.chosen: AgentStream | None = None
         """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
         self.page: AgentPage | None = None
 
-    def show_track(self, track: Track) -> None:
+    def show_stream(self, stream: AgentStream) -> None:
         """Change to the page of another stream; it is built when it comes to the front."""
-        if track is not self.track:
+        if stream is not self.stream:
             self.let_go()
-            self.track = track
+            self.stream = stream
 
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for rows in (self.track.steps, self.track.episodes):
+            for rows in (self.stream.steps, self.stream.episodes):
                 rows.listener = None
             self.page.hide()
             self.page.deleteLater()
             self.page = None
 
     def build(self, views: Views) -> AgentPage:
-        self.page = AgentPage(self.track, self, views)
+        self.page = AgentPage(self.stream, self, views)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
         return self.page

@@ -8,8 +8,8 @@ from functools import partial
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QMenu, QPushButton, QSizePolicy, QWidget
 
+from telefabric_gui.agent_stream import AgentStream
 from telefabric_gui.formatting import count, plural, short
-from telefabric_gui.track import Track
 from telefabric_gui.views.card import label
 
 _LISTED_MAX = 3
@@ -17,12 +17,12 @@ _LISTED_MAX = 3
 
 class StreamsBar(QFrame):
     chosen = Signal(object)
-    """A track; None for the newest attempt, whichever that is."""
+    """A stream; None for the newest attempt, whichever that is."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("streams")
-        self._tracks: Sequence[Track] = ()
+        self._streams: Sequence[AgentStream] = ()
         self._text = label(role="caption")
         self._text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._choose = QPushButton("another stream \u25be")
@@ -39,10 +39,10 @@ class StreamsBar(QFrame):
     def sentence(self) -> str:
         return self._text.text()
 
-    def show_tracks(self, shown: Track, tracks: Sequence[Track], left_out: int) -> None:
+    def show_streams(self, shown: AgentStream, streams: Sequence[AgentStream], left_out: int) -> None:
         """One of these is shown; `left_out` events are of streams for which there was no room."""
-        self._tracks = tracks
-        others = [one for one in tracks if one is not shown]
+        self._streams = streams
+        others = [one for one in streams if one is not shown]
         self.setVisible(bool(others or left_out))
         if self.isHidden():
             return
@@ -57,14 +57,14 @@ class StreamsBar(QFrame):
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.addAction("The newest attempt", partial(self.chosen.emit, None))
-        for one in self._tracks:
+        for one in self._streams:
             menu.addAction(f"{_name(one)}, {plural(one.steps.events, 'step')}", partial(self.chosen.emit, one))
         menu.popup(self._choose.mapToGlobal(self._choose.rect().bottomLeft()))
 
 
-def _name(track: Track) -> str:
-    source = track.source
+def _name(stream: AgentStream) -> str:
+    source = stream.source
     if source is None:
-        return f"stream {track.stream_id.hex()[:8]}"
+        return f"stream {stream.stream_id.hex()[:8]}"
     role = "" if source.role == "counts" else f" ({source.role})"
     return f"attempt {source.attempt} of {short(source.worker_id, 30)}{role}"

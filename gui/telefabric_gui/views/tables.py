@@ -12,8 +12,7 @@ from PySide6.QtWidgets import (
 )
 
 from telefabric_gui import theme
-from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable
-from telefabric_gui.rows import EVENT, GAP
+from telefabric_gui.models.table import EventTable
 from telefabric_gui.views.painting import painting
 
 ROW_PX = 24
@@ -124,21 +123,16 @@ class TableView(QTableView):
 
     def _paint_missing(self, painter: QPainter, row: int, top: int) -> None:
         """Hatched, with one sentence over all columns."""
-        colours, width = theme.active(), self.viewport().width()
-        index = self._events.index(row, 0)
-        colour = colours.error if index.data(MARK_ROLE) == GAP else colours.warning
-        painter.fillRect(QRect(0, top, width, ROW_PX), QColor(colours.tinted(colour)))
-        hatch = QColor(colour)
+        width, cell = self.viewport().width(), self._events.cell(row, 0)
+        painter.fillRect(QRect(0, top, width, ROW_PX), QColor(theme.active().tinted(cell.colour)))
+        hatch = QColor(cell.colour)
         hatch.setAlphaF(0.35)
         painter.setBrushOrigin(0, top)
         for edge in (top, top + ROW_PX - 3):
             painter.fillRect(QRect(0, edge, width, 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
-        painter.setPen(QColor(colour))
+        painter.setPen(QColor(cell.colour))
         painter.setFont(theme.text_font(theme.CAPTION_PX))
-        line = QRect(_PAD_PX + 8, top, width - 2 * _PAD_PX, ROW_PX)
-        painter.drawText(
-            line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE)
-        )
+        painter.drawText(QRect(_PAD_PX + 8, top, width - 2 * _PAD_PX, ROW_PX), theme.LEFT, cell.text)
 
     def _hide_what_does_not_fit(self) -> None:
         """Hide columns that have no room. They are in order of importance: the last ones go first."""
@@ -169,16 +163,12 @@ class TableView(QTableView):
             self.verticalScrollBar().setValue(self._top_before + last - first + 1)
 
     def _on_selection(self, *what: object) -> None:
-        chosen = self.selectionModel().selectedRows()
-        row = chosen[0].row() if chosen else -1
-        if row < 0 or self._events.index(row, 0).data(MARK_ROLE) != EVENT:
-            self.picked.emit(-1)
-        else:
-            self.picked.emit(self._events.position(row))
+        position = self.picked_position()
+        self.picked.emit(-1 if position is None else position)
 
     def picked_position(self) -> int | None:
         """Position of the chosen row now; rows that came since may have moved it."""
         chosen = self.selectionModel().selectedRows()
-        if not chosen or self._events.index(chosen[0].row(), 0).data(MARK_ROLE) != EVENT:
+        if not chosen or self._events.key(chosen[0].row()) is None:
             return None
         return self._events.position(chosen[0].row())
