@@ -17,6 +17,7 @@ from skips import requires
 from store_fixtures import step
 from test_gui_feed import told
 
+from telefabric.feed import Failures
 from telefabric.ring import Hud, Name, PixelFormat, RingWriter, TileHud
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -33,6 +34,7 @@ if THERE:
     from telefabric_gui import theme
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.views import frames
+    from telefabric_gui.views.isolation import Views
     from telefabric_gui.views.page import AgentPage
 
 NAME = Name("run", "agent_0", "worker")
@@ -59,7 +61,7 @@ def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     stream = AgentStream(AgentKey("run", "agent_0"))
     stream.pending.append(told(step(1)))
     stream.apply()
-    shown = AgentPage(stream)
+    shown = AgentPage(stream, Views(Failures()))
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()
@@ -89,7 +91,7 @@ def shown_value(page: AgentPage) -> int:
 
 def texts(page: AgentPage) -> tuple[str, str]:
     page.refresh(None, paused=False)
-    return page._path.text(), page._standing.text()
+    return page._path.text(), page._lane_badge.text()
 
 
 def test_a_frame_is_shown_when_the_writer_rings_with_its_own_figures(page: AgentPage, writer: RingWriter) -> None:

@@ -10,14 +10,12 @@ from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
-    QHBoxLayout,
     QMainWindow,
     QMessageBox,
     QStackedWidget,
     QTabWidget,
-    QVBoxLayout,
     QWidget,
-)  # fmt: skip
+)
 
 from telefabric.feed import LinkState
 from telefabric_gui import health, theme
@@ -25,13 +23,14 @@ from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.models.runs import RunList, RunRow, spark
-from telefabric_gui.views.banner import Banner
+from telefabric_gui.views.card import Banner
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage, Tab
 from telefabric_gui.views.runs import RunsDock
 from telefabric_gui.views.status import StatusBar
+from telefabric_gui.views.styled import column, laid_out, row
 from telefabric_gui.views.topbar import TopBar
 
 DETAILS_FROM_PX = 1280
@@ -89,34 +88,16 @@ class MainWindow(QMainWindow):
             view.setAccessibleName(name)
         self.banner = Banner()
         self.empty = EmptyView()
-        self.tabs = QTabWidget()
+        self.tabs = QTabWidget(documentMode=True, movable=True, elideMode=Qt.TextElideMode.ElideMiddle)
         self.tabs.setObjectName("tabs")
-        self.tabs.setDocumentMode(True)
-        self.tabs.setMovable(True)
-        self.tabs.setElideMode(Qt.TextElideMode.ElideMiddle)
         self.tabs.tabBar().setExpanding(False)
         self.tabs.tabBar().setDrawBase(False)
         self.stack = QStackedWidget()
         self.stack.addWidget(self.empty)
         self.stack.addWidget(self.tabs)
-        centre = QWidget()
-        centre.setObjectName("centre")
-        column = QVBoxLayout(centre)
-        middle = QHBoxLayout()
-        root = QWidget()
-        rows = QVBoxLayout(root)
-        for layout in (column, middle, rows):
-            layout.setContentsMargins(0, 0, 0, 0)
-            layout.setSpacing(0)
-        column.addWidget(self.banner)
-        column.addWidget(self.stack, 1)
-        middle.addWidget(self.runs)
-        middle.addWidget(centre, 1)
-        middle.addWidget(self.details)
-        rows.addWidget(self.top)
-        rows.addLayout(middle, 1)
-        rows.addWidget(self.status)
-        self.setCentralWidget(root)
+        centre = laid_out(column(self.banner, (self.stack, 1)), "centre")
+        middle = row(self.runs, (centre, 1), self.details)
+        self.setCentralWidget(laid_out(column(self.top, (middle, 1), self.status)))
 
     def _connect(self) -> None:
         controller = self.controller

@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QFont, QFontMetrics, QImage, QMouseEvent, QPai
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from telefabric_gui import theme
-from telefabric_gui.views.painting import painting
+from telefabric_gui.views.painting import painting, write
 from telefabric_gui.views.scenes import Scene
 
 _FIGURES_PX = 44
@@ -21,8 +21,8 @@ _ZOOM_MAX = 32.0
 class EnvironmentView(QWidget):
     """Shows a scene, with (name, value) pairs in columns below it. The wheel zooms, a double click ends that."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._scene: Scene | None = None
         self._figures: tuple[tuple[str, str], ...] = ()
         self._zoom, self._shift = 1.0, QPointF()
@@ -123,12 +123,8 @@ class EnvironmentView(QWidget):
         spare = max(0.0, width - sum(needs)) / max(1, len(needs))
         left, top = float(_MARGIN_PX), self.height() - _FIGURES_PX
         for need, (name, value) in zip(needs, self._figures, strict=False):
-            painter.setFont(caption)
-            painter.setPen(QColor(colours.dim))
-            painter.drawText(QRectF(left, top + 6, need, 18), name)
-            painter.setFont(figure)
-            painter.setPen(QColor(colours.text))
-            painter.drawText(QRectF(left, top + 24, need, 18), value)
+            write(painter, QRectF(left, top + 6, need, 18), name, colours.dim, caption, 0)
+            write(painter, QRectF(left, top + 24, need, 18), value, colours.text, figure, 0)
             left += need + spare
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from PySide6.QtCore import QPoint, QSize, Qt, Signal
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QWidget
 
-from telefabric.feed import Failures, RunView
+from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
@@ -19,14 +19,14 @@ from telefabric_gui.models.episodes import EpisodeTable
 from telefabric_gui.models.steps import StepTable, end_of, number_of, step_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import EVENT, NO_STEP, EventRows
-from telefabric_gui.views.banner import Banner
-from telefabric_gui.views.card import Card, label, restyle
+from telefabric_gui.views.card import Banner, Card
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
+from telefabric_gui.views.styled import button, column, drop_menu, label, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 
@@ -48,20 +48,18 @@ class AgentPage(QWidget):
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
 
-    def __init__(self, stream: AgentStream, parent: QWidget | None = None, views: Views | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, stream: AgentStream, views: Views) -> None:
+        super().__init__()
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
         self.stream = stream
-        self._views = views or Views(Failures())
+        self._views = views
         self.details: Details = []
         """The step that is shown, for the details dock."""
         self.step_table = StepTable(stream.steps, self)
         self.episode_table = EpisodeTable(stream.episodes, self)
-        self.steps = TableView(self.step_table)
-        self.episodes = TableView(self.episode_table)
-        self.steps.setAccessibleName("Steps")
-        self.episodes.setAccessibleName("Episodes")
+        self.steps = TableView(self.step_table, "Steps")
+        self.episodes = TableView(self.episode_table, "Episodes")
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.chart = SeriesChart()
@@ -70,11 +68,7 @@ class AgentPage(QWidget):
         self.streams_bar = StreamsBar()
         self._name = _RETURN
         """The series in the chart."""
-        self._series = QPushButton("series \u25be")
-        self._series.setProperty("role", "link")
-        self._series.setCursor(Qt.CursorShape.PointingHandCursor)
-        self._series.setToolTip("Show another series of this agent")
-        self._series.clicked.connect(self._offer_series)
+        self._series = button("series \u25be", self._offer_series, "link", "Show another series of this agent")
         self._ticks = 0
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
@@ -168,36 +162,22 @@ class AgentPage(QWidget):
         self._episodes_card = Card("Episodes", self.episodes)
         self._steps_card = Card("Steps", self.steps)
         self._path = label(badge="dim")
-        self._environment_card.badges.addWidget(self._path)
-        self._standing = label(badge="dim")
-        self._standing.hide()
-        self._environment_card.badges.addWidget(self._standing)
+        self._lane_badge = label(badge="dim")
+        self._lane_badge.hide()
+        for badge in (self._path, self._lane_badge):
+            self._environment_card.badges.addWidget(badge)
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
+        self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
+        self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
         self._chart_card.corner.addWidget(self._series)
-        self._newest = QPushButton("to the newest")
-        self._newest.setProperty("role", "link")
-        self._newest.setCursor(Qt.CursorShape.PointingHandCursor)
-        self._newest.setToolTip("Back to the newest step (End)")
-        self._newest.clicked.connect(self.let_go)
-        self._newest.hide()
         self._steps_card.corner.addWidget(self._newest)
-        grid = QGridLayout()
-        grid.setContentsMargins(12, 12, 12, 12)
-        grid.setSpacing(12)
-        for place, card in enumerate((self._environment_card, self._chart_card, self._episodes_card, self._steps_card)):
-            grid.addWidget(card, place // 2, place % 2)
-        for stretch in (grid.setRowStretch, grid.setColumnStretch):
-            stretch(0, 1)
-            stretch(1, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self.banner)
-        layout.addWidget(self.streams_bar)
-        layout.addLayout(grid, 1)
+        upper = row((self._environment_card, 1), (self._chart_card, 1), spacing=12)
+        lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
+        cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
+        self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
     def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
         """The picture of a step, if there is one; for a chosen or paused step only its own."""
@@ -260,12 +240,10 @@ class AgentPage(QWidget):
 
     def _offer_picture(self, at: QPoint) -> None:
         """The context menu of the picture."""
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu = menu_of(self)
         menu.addAction("Save picture…", self._ask_where)
-        menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0)).setEnabled(
-            self.environment.zoom > 1
-        )
+        whole = menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0))
+        whole.setEnabled(self.environment.zoom > 1)
         if self._lane_shown and self.lane.frame is not None and self.lane.frame.tiles:
             menu.addSeparator()
             for order in ORDERS:
@@ -381,9 +359,9 @@ class AgentPage(QWidget):
         restyle(self._path, "badge", "accent" if path == "fast lane" else "dim")
         tone = {"live": "dim", "stalled": "warning", "died": "error"}.get(lane.state, "dim")
         said = f"{lane.fps:.0f} fps" if lane.state == "live" and lane.fps is not None else lane.state
-        self._standing.setText(said)
-        self._standing.setVisible(self._lane_shown and not (lane.state == "live" and lane.fps is None))
-        restyle(self._standing, "badge", tone)
+        self._lane_badge.setText(said)
+        self._lane_badge.setVisible(self._lane_shown and not (lane.state == "live" and lane.fps is None))
+        restyle(self._lane_badge, "badge", tone)
 
     def _warn(self, run: RunView | None) -> None:
         sentence = ""
@@ -422,11 +400,8 @@ class AgentPage(QWidget):
         self._ticks = 0
 
     def _offer_series(self) -> None:
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        for name in (_RETURN, *sorted(self.stream.metrics)):
-            menu.addAction(short(name), partial(self.show_series, name))
-        menu.popup(self._series.mapToGlobal(self._series.rect().bottomLeft()))
+        names = _RETURN, *sorted(self.stream.metrics)
+        drop_menu(self._series, [(short(name), partial(self.show_series, name)) for name in names])
 
 
 class Tab(QWidget):
@@ -460,7 +435,8 @@ class Tab(QWidget):
             self.page = None
 
     def build(self, views: Views) -> AgentPage:
-        self.page = AgentPage(self.stream, self, views)
+        self.page = AgentPage(self.stream, views)
+        self.page.setParent(self)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
         return self.page

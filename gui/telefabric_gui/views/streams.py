@@ -5,34 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QMenu, QPushButton, QSizePolicy, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QSizePolicy
 
 from telefabric_gui.agent_stream import AgentStream
 from telefabric_gui.formatting import count, plural, short
-from telefabric_gui.views.card import label
+from telefabric_gui.views.styled import Panel, button, drop_menu, label, row
 
 _LISTED_MAX = 3
 
 
-class StreamsBar(QFrame):
+class StreamsBar(Panel):
     chosen = Signal(object)
     """A stream; None for the newest attempt, whichever that is."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("streams")
+    def __init__(self) -> None:
+        super().__init__("streams")
         self._streams: Sequence[AgentStream] = ()
         self._text = label(role="caption")
         self._text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self._choose = QPushButton("another stream \u25be")
-        self._choose.setProperty("role", "link")
-        self._choose.setCursor(Qt.CursorShape.PointingHandCursor)
-        self._choose.clicked.connect(self._offer)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(16, 6, 16, 0)
-        layout.addWidget(self._text, 1)
-        layout.addWidget(self._choose)
+        self._choose = button("another stream \u25be", self._offer, "link")
+        self.setLayout(row((self._text, 1), self._choose, margins=(16, 6, 16, 0), spacing=6))
         self.hide()
 
     @property
@@ -46,7 +39,7 @@ class StreamsBar(QFrame):
         self.setVisible(bool(others or left_out))
         if self.isHidden():
             return
-        listed = "; ".join(f"{_name(one)}, {plural(one.steps.events, 'step')}" for one in others[:_LISTED_MAX])
+        listed = "; ".join(map(_steps_of, others[:_LISTED_MAX]))
         more = f"; {count(len(others) - _LISTED_MAX)} more" if len(others) > _LISTED_MAX else ""
         more += f"; {plural(left_out, 'event')} of older ones, in the store" if left_out else ""
         said = f"{_name(shown).capitalize()} is shown. Not shown: {(listed + more).removeprefix('; ')}."
@@ -54,12 +47,12 @@ class StreamsBar(QFrame):
         self._text.setToolTip(said)
 
     def _offer(self) -> None:
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.addAction("The newest attempt", partial(self.chosen.emit, None))
-        for one in self._streams:
-            menu.addAction(f"{_name(one)}, {plural(one.steps.events, 'step')}", partial(self.chosen.emit, one))
-        menu.popup(self._choose.mapToGlobal(self._choose.rect().bottomLeft()))
+        streams = [(_steps_of(one), partial(self.chosen.emit, one)) for one in self._streams]
+        drop_menu(self._choose, [("The newest attempt", partial(self.chosen.emit, None)), *streams])
+
+
+def _steps_of(stream: AgentStream) -> str:
+    return f"{_name(stream)}, {plural(stream.steps.events, 'step')}"
 
 
 def _name(stream: AgentStream) -> str:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from PySide6.QtCore import QModelIndex, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QPaintEvent, QPixmap, QResizeEvent
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QHeaderView,
-    QTableView,
-    QWidget,
-)
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from telefabric_gui import theme
 from telefabric_gui.models.table import EventTable
-from telefabric_gui.views.painting import painting
+from telefabric_gui.views.painting import painting, write
 
 ROW_PX = 24
 _PAD_PX = 6
@@ -31,8 +26,9 @@ class TableView(QTableView):
     picked = Signal(int)
     """Position of the row under the cursor in the model's rows; -1 when none is."""
 
-    def __init__(self, model: EventTable, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, model: EventTable, name: str) -> None:
+        super().__init__()
+        self.setAccessibleName(name)
         self._events = model
         self.setModel(model)
         self._pictures: dict[tuple[object, ...], QPixmap] = {}
@@ -115,10 +111,8 @@ class TableView(QTableView):
             for column, left, width in spans:
                 cell = self._events.cell(row, column)
                 painter.setPen(QColor(cell.colour or colours.text))
-                room = width - 2 * _PAD_PX
-                painter.drawText(
-                    QRect(left + _PAD_PX, 0, room, ROW_PX), cell.alignment | _PLAIN, theme.fitting(cell.text, room)
-                )
+                room = QRect(left + _PAD_PX, 0, width - 2 * _PAD_PX, ROW_PX)
+                painter.drawText(room, cell.alignment | _PLAIN, theme.fitting(cell.text, room.width()))
         return picture
 
     def _paint_missing(self, painter: QPainter, row: int, top: int) -> None:
@@ -130,9 +124,8 @@ class TableView(QTableView):
         painter.setBrushOrigin(0, top)
         for edge in (top, top + ROW_PX - 3):
             painter.fillRect(QRect(0, edge, width, 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
-        painter.setPen(QColor(cell.colour))
-        painter.setFont(theme.text_font(theme.CAPTION_PX))
-        painter.drawText(QRect(_PAD_PX + 8, top, width - 2 * _PAD_PX, ROW_PX), theme.LEFT, cell.text)
+        line = QRect(_PAD_PX + 8, top, width - 2 * _PAD_PX, ROW_PX)
+        write(painter, line, cell.text, cell.colour, theme.text_font(theme.CAPTION_PX))
 
     def _hide_what_does_not_fit(self) -> None:
         """Hide columns that have no room. They are in order of importance: the last ones go first."""
