@@ -264,16 +264,15 @@ class MainWindow(QMainWindow):
 
     def _show_top(self) -> None:
         connection = self.controller.connection
-        told = f"{health.words_of(connection)}: {connection.address}"
-        told += f"\n{connection.sentence}" if connection.sentence else ""
-        tone, live = health.tone_of(connection.link), connection.link is LinkState.LIVE
-        self.top.show_connection(tone, health.place_of(connection), told, pulse=live)
+        tone, words = health.LINKS[connection.link]
+        told = f"{words}: {connection.address}\n{connection.sentence}".rstrip()
+        self.top.show_connection(tone, health.place_of(connection), told, pulse=connection.link is LinkState.LIVE)
         self._show_paused()
 
     def _show_figures(self) -> None:
         connection = self.controller.connection
         live = connection.link is LinkState.LIVE
-        self.status.show_state(health.tone_of(connection.link), health.words_of(connection), pulse=live)
+        self.status.show_state(*health.LINKS[connection.link], pulse=live)
         if self._ticks % _SLOW_TICKS == 0:
             self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
@@ -331,12 +330,8 @@ class MainWindow(QMainWindow):
             self._choose_stream(tab)
             if key.run_id not in lines:
                 lines[key.run_id] = spark(tab.stream.returns().y)
-        self.run_list.show(
-            [
-                RunRow(run, run.run_id in controller.watched, lines.get(run.run_id, ()))
-                for run in controller.runs.values()
-            ]
-        )
+        rows = [RunRow(run, lines.get(run.run_id, ())) for run in controller.runs.values()]
+        self.run_list.show(rows)
         if page := self.page:
             self.runs.select(page.stream.key.run_id)
 

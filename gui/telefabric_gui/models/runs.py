@@ -20,7 +20,6 @@ _SPARK_POINTS = 48
 
 class RunRow(NamedTuple):
     run: RunView
-    watched: bool
     spark: tuple[float, ...]
 
     @property
