@@ -244,4 +244,5 @@ def test_the_picture_is_saved_with_the_pixels_that_it_has(
     assert (saved.width(), saved.height(), saved.pixelColor(3, 3).red()) == (32, 24, 77)
     path = str(tmp_path / "nowhere" / "picture.png")
     page._ask_where()
-    assert "could not be saved" in page.banner._text.text()
+    page.refresh(None, paused=False)
+    assert "could not be saved" in page.banner._text.text(), "also after the next tick"

@@ -371,7 +371,7 @@ def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) 
     assert page.step_table.rows.held == page.step_table.rows.events == demo["steps"]
     assert page.step_table.rowCount() == demo["steps"] + demo["episodes"], "and a row for each reset"
     assert page.episode_table.rowCount() == demo["episodes"]
-    assert isinstance(page.environment._scene, scenes.GridScene)
+    assert isinstance(page.environment.scene, scenes.GridScene)
     qtbot.waitUntil(lambda: main.details._verdict.text() == "all accounted for", timeout=patience(20_000))
     assert len(page.stream.returns().x) == demo["episodes"]
     main.close()
@@ -419,17 +419,17 @@ def test_a_live_picture_is_shown_with_its_step_and_not_with_another(window: Call
     for event in (frame(29, picture(8, 4)), frame(29, bytes(8 * 4 * 3), "raw")):
         feed.updates.append(update(event))
         tick(main)
-        assert isinstance(page.environment._scene, scenes.FrameScene)
+        assert isinstance(page.environment.scene, scenes.FrameScene)
         assert not page.environment.grab().isNull()
     page.steps.selectRow(5)
     tick(main)
-    assert not isinstance(page.environment._scene, scenes.FrameScene)
+    assert not isinstance(page.environment.scene, scenes.FrameScene)
     page.steps.selectRow(0)
     tick(main)
-    assert isinstance(page.environment._scene, scenes.FrameScene)
+    assert isinstance(page.environment.scene, scenes.FrameScene)
     feed.updates.append(update(frame(29, b"no picture")))
     tick(main)
-    assert not isinstance(page.environment._scene, scenes.FrameScene)
+    assert not isinstance(page.environment.scene, scenes.FrameScene)
 
 
 # -- scenes ------------------------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_each_observation_has_its_picture(
     main = window(ScriptedFeed(update(runs=(view(metadata=bytes(raw(metadata))),)), update(event)))
     tick(main, 2)
     assert main.page is not None
-    scene = main.page.environment._scene
+    scene = main.page.environment.scene
     assert type(scene).__name__ == kind
     assert scene is not None
     assert scene.words

@@ -68,7 +68,6 @@ class MainWindow(QMainWindow):
         self._ticks = 0
         self._painted_s = 0.0
         self._started = False
-        self._sized = False
         self._build()
         self._connect()
         self._add_keys()
@@ -284,7 +283,7 @@ class MainWindow(QMainWindow):
         controller, waiting = self.controller, ""
         if controller.paused and (page := self.page):
             behind = duration(time.monotonic() - controller.paused_since_s)
-            waiting = f"{plural(page.waiting, 'new step')}, {behind} behind"
+            waiting = f"{plural(page.step_table.waiting, 'new step')}, {behind} behind"
         self.top.show_paused(controller.paused, waiting)
 
     def _show_centre(self) -> None:
@@ -347,11 +346,9 @@ class MainWindow(QMainWindow):
 
     def showEvent(self, event: object) -> None:
         super().showEvent(event)  # type: ignore[arg-type]
-        if not self._sized:
-            self._sized = True
-            self.details.setVisible(self.width() >= DETAILS_FROM_PX)
         if not self._started:
             self._started = True
+            self.details.setVisible(self.width() >= DETAILS_FROM_PX)
             self.controller.start()
 
     def closeEvent(self, event: QCloseEvent) -> None:

@@ -16,7 +16,7 @@ _FLAT_PX = 90
 
 
 class Cover(Panel):
-    """A cover as large as its view. Call `lift` when the view can show something again."""
+    """A cover as large as its view. Hide it when the view can show something again."""
 
     def __init__(self, view: QWidget) -> None:
         super().__init__("cover", view)
@@ -50,10 +50,7 @@ class Cover(Panel):
 
     def due(self, given: object) -> bool:
         """Whether there is something else to show, and the pause is over."""
-        return not self.isHidden() and given != self._given and time.monotonic() - self._failed_s >= self._pause_s
-
-    def lift(self) -> None:
-        self.hide()
+        return given != self._given and time.monotonic() - self._failed_s >= self._pause_s
 
     def _fit(self) -> None:
         view = self.parentWidget()

@@ -16,6 +16,7 @@ from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
+from telefabric_gui.models.runs import warning_of
 from telefabric_gui.models.steps import StepTable, end_of, number_of, step_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import EVENT, NO_STEP, EventRows
@@ -34,11 +35,8 @@ CHART_TICKS = 4
 """The chart is drawn once per this many ticks."""
 _RETURN = "Episode return"
 _ASK_AGAIN_S = 2.0
-_REASON_MAX = 300
 _VALUES_MAX = 3
 """Named numbers of a frame that are shown under it."""
-
-Details = list[tuple[str, str]]
 
 
 class AgentPage(QWidget):
@@ -54,7 +52,7 @@ class AgentPage(QWidget):
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
         self.stream = stream
         self._views = views
-        self.details: Details = []
+        self.details: list[tuple[str, str]] = []
         """The step that is shown, for the details dock."""
         self.step_table = StepTable(stream.steps, self)
         self.episode_table = EpisodeTable(stream.episodes, self)
@@ -80,11 +78,13 @@ class AgentPage(QWidget):
         self._lane_state = ""
         """The lane's state when the frame was shown."""
         self._order = "environment"
+        self._not_saved = ""
+        """Why the last picture could not be saved."""
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
         self._still = False
         """Paused while the newest step was in sight: the picture stays, whichever way it came."""
-        self._decoded: tuple[Frame | None, FrameScene | None] = (None, None)
+        self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
         self._drawn: tuple[str, int] = ("", -1)
         self._asked: tuple[object, float] = (None, 0.0)
@@ -120,7 +120,7 @@ class AgentPage(QWidget):
         self._lane_wanted = not pinned and not paused
         self._still = self._still and not pinned
         if position is not None and not self._still:
-            self._show_step(rows, position, metadata, self._frame(rows, position, pinned=pinned))
+            self._show_step(rows, position, self._frame(rows, position, pinned=pinned))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -148,11 +148,6 @@ class AgentPage(QWidget):
         self.episodes.follow()
         self.chart.follow()
         self._ticks = 0
-
-    @property
-    def waiting(self) -> int:
-        """Steps that came since the pause began."""
-        return self.step_table.waiting
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -189,22 +184,20 @@ class AgentPage(QWidget):
         self._say_distance(frame, row, exact=exact)
         if frame is None:
             return None
-        if frame is not self._decoded[0]:
-            self._decoded = frame, FrameScene(frame)
-        scene = self._decoded[1]
-        return scene if scene is not None and scene.readable else None
+        if self._decoded is None or self._decoded.frame is not frame:
+            self._decoded = FrameScene(frame)
+        return None if self._decoded.image.isNull() else self._decoded
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
         """How far the picture is from the chosen step, in words."""
         said = ""
-        if exact and frame is not None and (off := frame.step_index - int(row["step"])):
-            said = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
-        elif exact and frame is not None:
-            said = "frame of this step"
+        if exact and frame is not None:
+            off = frame.step_index - int(row["step"])
+            away = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
+            said = away if off else "frame of this step"
         elif exact and (answer := self.stream.answer(row)):
-            said = answer.problem or (
-                "its frames have expired" if answer.frame else "no frame of this episode is stored"
-            )
+            none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
+            said = answer.problem or none
         elif exact:
             said = "looking for its frame"
         self._environment_card.caption.setText(said)
@@ -258,11 +251,13 @@ class AgentPage(QWidget):
         self._show_lane()
 
     def _ask_where(self) -> None:
+        self._not_saved = ""
         picture = self.environment.picture().copy()  # as it is now, however long the choice takes
         name = f"{self.stream.key.agent_id}.png"
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", name, "Pictures (*.png *.jpg)")
         if path and not picture.save(path):
-            self.banner.say(f"The picture could not be saved as {path}: choose another folder, or end it in .png.")
+            self._not_saved = f"The picture could not be saved as {path}: choose another folder, or end it in .png."
+            self.banner.say(self._not_saved)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -272,10 +267,10 @@ class AgentPage(QWidget):
         super().hideEvent(event)
         self.lane.stop()
 
-    def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any], frame: FrameScene | None) -> None:
+    def _show_step(self, rows: EventRows, position: int, frame: FrameScene | None) -> None:
         row = rows.row(position)
         rate = self.stream.steps_per_s()
-        key = (int(row["seq"]), rate, len(metadata), frame, self._lane_shown)
+        key = (int(row["seq"]), rate, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
         step = step_of(rows.raw(row))
@@ -292,7 +287,7 @@ class AgentPage(QWidget):
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
         if not self._lane_shown:
-            self.environment.show_step(frame or scene_of(observation, hint, metadata), figures)
+            self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
         self.details = [
             ("action", action),
             ("observation", short(observation, 200) if step else "not in memory any more; the store has it"),
@@ -313,19 +308,11 @@ class AgentPage(QWidget):
         self._step_shown = key
 
     def _say_steps(self, *, pinned: bool, paused: bool) -> None:
-        steps = self.step_table.rows
-        of = (
-            count(steps.events)
-            if steps.held == steps.events
-            else f"the newest {count(steps.held)} of {count(steps.events)}"
-        )
-        standing = (
-            "paused" if paused else "following the tail" if self.steps.following and not pinned else "scrolled back"
-        )
-        if pinned and not paused:
-            standing = "one step chosen"
-        self._steps_card.caption.setText(f"{standing} · {of}")
-        self._newest.setVisible(not paused and (pinned or not self.steps.following))
+        steps, following = self.step_table.rows, self.steps.following and not pinned
+        some = "" if steps.held == steps.events else f"the newest {count(steps.held)} of "
+        shown = "one step chosen" if pinned else "following the tail" if following else "scrolled back"
+        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {some}{count(steps.events)}")
+        self._newest.setVisible(not paused and not following)
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
@@ -352,8 +339,8 @@ class AgentPage(QWidget):
             "stored": "This step was read from the store.",
         }
         path = "fast lane" if self._lane_shown else "live" if live else "stored"
-        if path != "fast lane" and isinstance(self.environment.scene, FrameScene):
-            path = "stored" if self._decoded[0] is not None and self._decoded[0].seq else "network"
+        if path != "fast lane" and isinstance(scene := self.environment.scene, FrameScene):
+            path = "stored" if scene.frame.seq else "network"
         self._path.setText(path)
         self._path.setToolTip(tips[path])
         restyle(self._path, "badge", "accent" if path == "fast lane" else "dim")
@@ -364,22 +351,7 @@ class AgentPage(QWidget):
         restyle(self._lane_badge, "badge", tone)
 
     def _warn(self, run: RunView | None) -> None:
-        sentence = ""
-        if run is not None and run.state == "stalled":
-            silent = f" for {duration(run.silent_s)}" if run.silent_s is not None else ""
-            kept = (
-                f"{plural(run.backlog, 'event')} of it wait to be stored."
-                if run.backlog
-                else "Its last step is stored."
-            )
-            sentence = f"Stalled: nothing from {run.run_id}{silent}. {kept}"
-        elif run is not None and run.state == "failed":
-            why = short(run.reason or "the worker gave no reason", _REASON_MAX)
-            sentence = f"Failed: {why}. All received events are kept."
-        elif run is not None and run.state == "lost":
-            why = short(run.reason or "its worker has been silent for too long", _REASON_MAX)
-            sentence = f"Lost: {why}. The run continues here if the worker is heard again."
-        self.banner.say(sentence)
+        self.banner.say(self._not_saved or (warning_of(run) if run else ""))
 
     def _draw_chart(self) -> None:
         name = self._name

@@ -156,6 +156,7 @@ class FrameScene:
     """A picture that the worker sent: jpeg, png, or raw RGB of 8 bits."""
 
     def __init__(self, frame: Frame) -> None:
+        self.frame = frame
         self.words = f"Picture of episode {frame.episode_index}, step {frame.step_index}."
         if frame.encoding == "raw":
             row_bytes = 3 * frame.width
@@ -164,10 +165,6 @@ class FrameScene:
             self.image = QImage(frame.data, frame.width, frame.height, row_bytes, rgb).copy() if whole else QImage()
         else:
             self.image = QImage.fromData(frame.data)
-
-    @property
-    def readable(self) -> bool:
-        return not self.image.isNull()
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
         paint_image(painter, area, self.image)
