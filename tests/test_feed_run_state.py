@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from telefabric import limits
 from telefabric.broker.core.hops import NS, Hop, Lag, first_behind
-from telefabric.feed.run_state import run_state
+from telefabric.feed.run_views import run_state
 
 
 @pytest.mark.parametrize(
