@@ -16,7 +16,7 @@ from processes import PORTS
 
 from telefabric.broker import sockets
 from telefabric.wire.batch import parse_header
-from telefabric.wire.live import decode_delivery, topic_parts
+from telefabric.wire.delivery import decode_delivery, topic_parts
 
 _BROKER = "127.0.0.1"
 

@@ -299,7 +299,7 @@ class Worker:
             case control.Ack():
                 session.acknowledged(message, now_ns)
             case control.Who():
-                session.who(message, now_ns)
+                session.who(now_ns)
             case control.Alive():
                 session.alive(message, now_ns)
 
@@ -334,10 +334,10 @@ class Worker:
                 return False
             body = bytes(size)
         assert session.instance is not None
-        message = batch.pack(
-            body, session=session.instance, stream=self.stream, epoch=session.epoch, first_seq=first, last_seq=last,
-            count=events, time_ns=0, flags=flags,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=session.instance, stream=self.stream, epoch=session.epoch, first_seq=first, last_seq=last,
+            events=events, time_ns=0, flags=flags, counter=0,
+        ), body)  # fmt: skip
         session.sent(last, len(message), world.now_ns)
         world.log(self.name, "sends", first, last, "gap" if flags else "")
         world.require(session.in_flight_bytes <= session.credit, "sent beyond the credit", self.name)

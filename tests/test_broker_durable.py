@@ -84,10 +84,10 @@ class World:
         """A batch on the data socket; the message, whatever became of it."""
         epoch = self.epoch(stream) if epoch is None else epoch
         events = 1 if flags & batch.FLAG_GAP else last - first + 1
-        message = batch.pack(
-            bytes(size), session=session, stream=stream, epoch=epoch, first_seq=first, last_seq=last, count=events,
-            time_ns=0, flags=flags,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=session, stream=stream, epoch=epoch, first_seq=first, last_seq=last, events=events, time_ns=0,
+            flags=flags, counter=0,
+        ), bytes(size))  # fmt: skip
         self.core.batch(message, self.now_ns)
         return message
 
@@ -842,8 +842,10 @@ def test_a_status_is_for_peers_that_do_not_ask_too_often_and_read_the_answers(wo
 def test_recent_batches_too_are_for_peers_that_read(world):
     world.core.live.receive(local(b"first"), control.Watch(control.PROTOCOL, "v", None), 0, 0)
     body = records.frame(msgspec.msgpack.encode(Log(1, "info", "line", "agent", 0, 0)))
-    message = batch.pack(body, session=INSTANCE, stream=A, epoch=0, first_seq=1, last_seq=1, count=1, counter=1,
-                         time_ns=0, flags=batch.FLAG_LIVE)  # fmt: skip
+    message = batch.pack(batch.Header(
+        session=INSTANCE, stream=A, epoch=0, first_seq=1, last_seq=1, events=1, counter=1, time_ns=0,
+        flags=batch.FLAG_LIVE,
+    ), body)  # fmt: skip
     world.core.live.lane.push(b"run\0log", batch.parse_header(message)[0], message, 0)
     watch = control.Watch(control.PROTOCOL, "v", ["run"])
     assert kinds(world.tell(local(b"slow"), watch, unread_bytes=limits.UNREAD_BYTES_MAX + 1)) == ["Watching"]

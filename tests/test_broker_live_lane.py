@@ -18,17 +18,8 @@ from telefabric.broker.core.sampling import LiveBatch
 from telefabric.errors import WireError
 from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import (
-    DROP_OLDEST,
-    LATEST_PER_KEY,
-    SAMPLE,
-    Delivery,
-    QueuePolicy,
-    pictures_wish,
-    topic_of,
-    topic_parts,
-    wishes_pictures,
-)
+from telefabric.wire.delivery import Delivery, pictures_wish, topic_of, topic_parts, wishes_pictures
+from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS, Episode, Log, Metric, RunCompleted, Step
 
 INSTANCE = bytes(16)
@@ -92,10 +83,10 @@ def event(kind: str, seq: int, agent: str = "a", env: int = 0, name: str = "loss
 
 
 def live_batch(kind: str, events: list[bytes], counter: int = 0, stream: bytes = STREAM) -> tuple[batch.Header, bytes]:
-    message = batch.pack(
-        b"".join(map(records.frame, events)), session=INSTANCE, stream=stream, epoch=0, first_seq=1,
-        last_seq=10_000, count=len(events), counter=counter or len(events), time_ns=0, flags=batch.FLAG_LIVE,
-    )  # fmt: skip
+    message = batch.pack(batch.Header(
+        session=INSTANCE, stream=stream, epoch=0, first_seq=1, last_seq=10_000, events=len(events),
+        counter=counter or len(events), time_ns=0, flags=batch.FLAG_LIVE,
+    ), b"".join(map(records.frame, events)))  # fmt: skip
     return batch.parse_header(message)[0], message
 
 
@@ -625,8 +616,10 @@ def test_what_workers_number_while_nobody_wants_it_is_not_lost():
     for run, stream in (("r1", b"1" * 16), ("r2", b"2" * 16)):
         body = records.frame(msgspec.msgpack.encode(Log(1, "info", "line", "agent", 0, 0)))
         for counter in (1, 5):
-            message = batch.pack(body, session=INSTANCE, stream=stream, epoch=0, first_seq=1, last_seq=1, count=1,
-                                 counter=counter, time_ns=0, flags=batch.FLAG_LIVE)  # fmt: skip
+            message = batch.pack(batch.Header(
+                session=INSTANCE, stream=stream, epoch=0, first_seq=1, last_seq=1, events=1, counter=counter,
+                time_ns=0, flags=batch.FLAG_LIVE,
+            ), body)  # fmt: skip
             lane.push(topic_of(run, "log"), batch.parse_header(message)[0], message, 0)
             lane.asked({topic_of("r1", ""), topic_of("r2", "")}, {topic_of("r2", "")})
     assert lane.ledger.sources[b"1" * 16, "log"].lost_in_transit == 0

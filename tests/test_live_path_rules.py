@@ -19,7 +19,8 @@ from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.core.handover import InOrder, Numbered, StreamHandover
 from telefabric.uplink.core.live_feed import KindBatch, LiveFeed
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery, encode_delivery, topic_of
+from telefabric.wire.delivery import Delivery, decode_delivery, encode_delivery, topic_of
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import Overflow, RunHeartbeat
 
 TURN_NS = 50_000_000
@@ -118,10 +119,10 @@ class Worker:
         return KindBatch(event.kind, 0, 0, 1, self.feed.next_number(event.kind), body)
 
     def publish(self, one: KindBatch) -> bool:
-        message = batch.pack(
-            one.body, session=bytes(16), stream=self.stream, epoch=0, first_seq=one.first_seq, last_seq=one.last_seq,
-            count=one.events, counter=one.counter, time_ns=1, flags=batch.FLAG_LIVE,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=bytes(16), stream=self.stream, epoch=0, first_seq=one.first_seq, last_seq=one.last_seq,
+            events=one.events, counter=one.counter, time_ns=1, flags=batch.FLAG_LIVE,
+        ), one.body)  # fmt: skip
         return self.pipe.send(topic_of(self.run, one.kind), message)
 
 
@@ -219,7 +220,7 @@ class Client:
         """One page of the store for each stream that misses something."""
         for worker in self.world.workers:
             handover = self.handovers[worker.stream]
-            handover.stored_up_to(self.world.stored[worker.stream])
+            handover.watermark = self.world.stored[worker.stream]
             missing = handover.ask()
             if missing is not None:
                 last = min(missing.first + 49, self.world.stored[worker.stream])

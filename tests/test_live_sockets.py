@@ -16,7 +16,7 @@ from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.live_sockets import LiveSockets
 from telefabric.peer.sockets import common_options, receive
 from telefabric.wire import batch, control
-from telefabric.wire.live import topic_of
+from telefabric.wire.delivery import topic_of
 
 TOKEN, LATER = b"t" * 16, b"u" * 16
 TOPIC = topic_of("run", "log")
@@ -91,10 +91,10 @@ def broker() -> Iterator[Broker]:
 
 
 def live_batch(body: bytes) -> bytes:
-    return batch.pack(
-        body, session=bytes(16), stream=b"s" * 16, epoch=0, first_seq=1, last_seq=1, count=1, counter=1, time_ns=1,
+    return batch.pack(batch.Header(
+        session=bytes(16), stream=b"s" * 16, epoch=0, first_seq=1, last_seq=1, events=1, counter=1, time_ns=1,
         flags=batch.FLAG_LIVE,
-    )  # fmt: skip
+    ), body)  # fmt: skip
 
 
 def read_until(broker: Broker, socket: zmq.Socket[bytes], enough: Callable[[int], bool]) -> int:

@@ -19,7 +19,7 @@ from telefabric.broker.pipes import Pipe
 from telefabric.errors import WireError
 from telefabric.peer.sockets import send_frames, waiting
 from telefabric.wire.batch import ABOUT, parse_header
-from telefabric.wire.live import encode_delivery
+from telefabric.wire.delivery import encode_delivery
 
 POLL_MS = 20
 _ROOM_MS = 5

@@ -13,7 +13,7 @@ from telefabric.feed.live_thread import LiveThread
 from telefabric.feed.merged import HISTORY_EVENTS, MergedStreams
 from telefabric.feed.run_state import run_state
 from telefabric.store.read.query import Run
-from telefabric.wire.live import QueuePolicy
+from telefabric.wire.policy import QueuePolicy
 
 _UNREACHABLE_S = 4.0
 _RATE_S = 1.0

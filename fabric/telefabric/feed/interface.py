@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from telefabric.subscribe.core.handover import Range
-from telefabric.wire.live import AS_WISHED
+from telefabric.wire.delivery import AS_WISHED
 from telefabric_schemas import AnyEvent, Frame
 
 

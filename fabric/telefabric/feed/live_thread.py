@@ -11,8 +11,8 @@ from telefabric.feed.failures import Failures
 from telefabric.feed.merged import MergedStreams, Seen
 from telefabric.subscribe.core.handover import Numbered
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
-from telefabric.wire.live import QueuePolicy
 from telefabric.wire.names import fits
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import Frame
 
 _POLL_S = 0.05

@@ -62,7 +62,7 @@ class _MergedStream:
             self._begun = True
             begin = 0 if history_events is None else max(stored - history_events, 0)
             self.handover.since = begin if self._first is None else min(begin, self._first - 1)
-        self.handover.stored_up_to(stored)
+        self.handover.watermark = stored
 
 
 class MergedStreams:

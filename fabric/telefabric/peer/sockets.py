@@ -40,12 +40,6 @@ def receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
     return frames
 
 
-def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
-    """The last frame of the next message, or None without one."""
-    frames = receive(socket)
-    return None if frames is None else frames[-1]
-
-
 def waiting(socket: zmq.Socket[bytes], most: int) -> Iterator[list[bytes]]:
     """The frames of each waiting message, up to a limit."""
     return islice(iter(partial(receive, socket), None), most)

@@ -22,7 +22,8 @@ from telefabric.peer.core.principal import Peer
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header
-from telefabric.wire.live import QueuePolicy, has_batches, has_frames, pictures_wish, topic_of, topic_parts
+from telefabric.wire.delivery import has_batches, has_frames, pictures_wish, topic_of, topic_parts
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import TOPICS, Overflow, RunHeartbeat
 
 NS = 1_000_000_000
@@ -104,7 +105,7 @@ class LiveLane:
         """The workers were asked for other prefixes: what they number until they have heard of it is for nobody."""
         self._asked = now
         self.ledger.resume(
-            stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))
+            {stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))}
         )
 
     def forget_unwatched(self) -> None:

@@ -21,7 +21,8 @@ import msgspec
 from telefabric import limits
 from telefabric.broker.core.sampling import LiveBatch, SubBatch, choose
 from telefabric.wire import control
-from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, Delivery, Drop, QueuePolicy
+from telefabric.wire.delivery import Delivery, Drop
+from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS
 
 UNREPORTED_MAX = 10_000

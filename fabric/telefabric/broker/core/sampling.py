@@ -15,7 +15,7 @@ import msgspec
 
 from telefabric.errors import WireError
 from telefabric.wire import batch, keys, records
-from telefabric.wire.live import LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.policy import LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS, AnyEvent
 
 _SCATTER = 2_654_435_761
@@ -77,12 +77,8 @@ class LiveBatch:
             return SubBatch(self.header.events, self.message, key)
         found = (self.spans[place] for place in places)
         body = b"".join(self.body[start - records.PREFIX_BYTES : end] for start, end in found)
-        one = self.header
-        message = batch.pack(
-            body, session=one.session, stream=one.stream, epoch=one.epoch, first_seq=one.first_seq,
-            last_seq=one.last_seq, count=len(places), time_ns=one.time_ns, flags=one.flags, counter=counter,
-        )  # fmt: skip
-        return SubBatch(len(places), message, key)
+        header = self.header._replace(events=len(places), counter=counter)
+        return SubBatch(len(places), batch.pack(header, body), key)
 
 
 def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) -> Choice:

@@ -15,6 +15,7 @@ from telefabric import limits
 from telefabric.errors import WireError
 from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
+from telefabric.wire.names import cut
 
 NS = 1_000_000_000
 _SENTENCE_BYTES_MAX = limits.ERROR_BYTES_MAX // 2
@@ -87,7 +88,3 @@ class Mistakes:
             }
             for (peer, name, reason, field, about), kept in reversed(self._kept.items())
         ]
-
-
-def cut(text: str, bytes_max: int) -> str:
-    return text.encode("utf-8", "replace")[:bytes_max].decode(errors="ignore")
