@@ -203,14 +203,14 @@ class MainWindow(QMainWindow):
             self.tabs.setCurrentWidget(tab)
 
     def _built(self, tab: Tab) -> AgentPage:
-        if tab.page is None:
-            page = tab.build(self.views)
-            page.let_go.connect(self.follow)
-            page.frame_wanted.connect(self.controller.feed.ask_frame)
-            page.streams_bar.chosen.connect(partial(self._on_stream, tab))
-            page.set_paused(self.controller.paused)
-        assert tab.page is not None
-        return tab.page
+        if tab.page is not None:
+            return tab.page
+        page = tab.build(self.views)
+        page.let_go.connect(self.follow)
+        page.frame_wanted.connect(self.controller.feed.ask_frame)
+        page.streams_bar.chosen.connect(partial(self._on_stream, tab))
+        page.set_paused(self.controller.paused)
+        return page
 
     def _close_page(self, stream: AgentStream) -> None:
         tab = self._tabs[stream.key]
