@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from telefabric.errors import TelefabricError, UsageError
 from telefabric_schemas.events import CONTROL_MODES, ControlMode
-from telefabric_workers import lineage
-from telefabric_workers.cells import current_cell
+from telefabric_workers import parent_stream
 from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.lifetime import Terms, close_earlier
+from telefabric_workers.notebook import current_cell
 from telefabric_workers.worker import Worker, open_worker
 
 log = logging.getLogger("telefabric.worker")
@@ -75,7 +75,7 @@ def connect(
     _check("on_fork", on_fork, ["new", "off"])
     _check("on_error", on_error, ["raise", "off"])
 
-    def opened() -> Worker:
+    try:
         _require_threads()
         environment = WorkerEnvironment.read(
             connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full,
@@ -84,13 +84,8 @@ def connect(
         cell = current_cell()
         if cell is not None:
             close_earlier(cell, environment)
-        terms = Terms(
-            environment, {}, control_mode, strict, on_fork, on_error, lineage.parent_of(environment.run_id), cell
-        )
-        return open_worker(terms, metadata)
-
-    try:
-        return opened()
+        helps = parent_stream.parent_of(environment.run_id)
+        return open_worker(Terms(environment, {}, control_mode, strict, on_fork, on_error, helps, cell), metadata)
     except TelefabricError as error:
         if on_error == "raise":
             raise
