@@ -26,7 +26,7 @@ from telefabric.keys.core.registry import Key, TicketRecord
 from telefabric.keys.core.roles import INVITED, Domain, Role, may_enter
 from telefabric.keys.core.ticket import Ticket
 from telefabric.keys.curve import as_client
-from telefabric.keys.enrol_desk import EnrolDesk, enrol_socket
+from telefabric.keys.enrol_desk import EnrolDesk
 from telefabric.keys.gate import Gate, Refused, now, read_seen
 from telefabric.keys.handshake import Handshake, HandshakeMonitor, why_not
 from telefabric.keys.join import join, join_and_save
@@ -66,7 +66,9 @@ class Locked:
                 socket.set(zmq.XPUB_MANUAL, 1)
         self.sockets[Domain.DATA].subscribe(b"")
         self.sockets[Domain.LIVE].subscribe(b"")
-        self.desk = EnrolDesk(enrol_socket(self.context, self.gate), self.gate, registry)
+        desk = self.context.socket(zmq.ROUTER)
+        self.gate.protect(desk, Domain.ENROL)
+        self.desk = EnrolDesk(desk, self.gate, registry)
         self._bind(Domain.ENROL, self.desk.socket)
         self.port = int(self.urls[Domain.ENROL].rpartition(":")[2])
         self._stop = threading.Event()
@@ -298,7 +300,10 @@ def test_a_join_that_died_before_it_saved_goes_on_with_the_same_key(
     assert saved.name == "ada"
     assert saved_connections.load("ada") == saved.connection
     assert [path.name for path in saved_connections.folder().iterdir()] == ["ada.json"]
-    assert saved_connections.at("tcp://127.0.0.1:7750") == ("ada", saved.connection)
+    assert saved_connections.at("tcp://127.0.0.1:7750") == "ada"
+    assert saved_connections.address_of("tcp://127.0.0.1:7750").keys == keys_of(saved.connection)
+    assert saved_connections.address_of("ada") == saved.connection.dialled
+    assert saved_connections.address_of("tcp://127.0.0.1:7760").keys is None
 
 
 def test_the_name_of_a_saved_connection_is_never_overwritten(locked: Locked) -> None:

@@ -229,6 +229,14 @@ def test_to_revoke_a_reusable_ticket_revokes_what_came_with_it():
         registry.revoke("eve", NOW)
 
 
+def test_a_brief_key_ends_with_its_work_and_no_other_does():
+    registry = with_ticket(reusable=True)
+    brief, lasting = enrolled(registry, "A" * 40, brief=True), enrolled(registry, "B" * 40)
+    assert brief.registry.end_brief("ada-1", NOW).keys["A" * 40].is_live(NOW) is False
+    assert lasting.registry.end_brief("ada-1", NOW) is lasting.registry
+    assert brief.registry.end_brief("eve", NOW) is brief.registry
+
+
 def test_what_ended_long_ago_is_forgotten_and_the_registry_has_a_limit(monkeypatch):
     registry = enrolled(with_ticket()).registry.revoke("ada", NOW)
     later = NOW + timedelta(days=limits.KEYS_KEPT_DAYS, hours=2)

@@ -78,8 +78,8 @@ class Address(NamedTuple):
         """Raises `UsageError` unless only this machine can reach the address."""
         if not _is_loopback(self.host):
             raise UsageError(
-                f"{self.url} can be reached from other machines, and this version has no keys to protect it: "
-                f"listen on tcp://127.0.0.1:{self.port}"
+                f"{self.url} can be reached from other machines, and there are no keys to protect it: make them with "
+                f"telefabric keys init, or listen on tcp://127.0.0.1:{self.port}"
             )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
+from telefabric.keys.core.ticket import Ticket
+from telefabric.keys.saved_connections import address_of
 from telefabric.settings import captured_of, resolve, spool_folder, storing_of
 from telefabric.spool import SpoolPolicy
 
@@ -30,6 +32,8 @@ class WorkerEnvironment(NamedTuple):
     """Settings of one worker, from arguments, environment, file and defaults in this order."""
 
     address: Address
+    ticket: Ticket | None
+    """With which the worker gets itself a key, at this address."""
     run_id: str
     run_named: bool
     """The run's id was given, not made up."""
@@ -68,6 +72,8 @@ class WorkerEnvironment(NamedTuple):
         def value(name: str, given: object = None) -> Any:
             return resolve(name, given, environ=environ, file=file).value
 
+        line = (os.environ if environ is None else environ).get("TELEFABRIC_TICKET") if connect is None else None
+        ticket = Ticket.decode(line) if line else None
         run_id = value("run_id", run)
         mode = value("mode", mode)
         recorded = mode in ("dual", "durable")
@@ -82,7 +88,8 @@ class WorkerEnvironment(NamedTuple):
             value("fsync", fsync),
         )
         return cls(
-            address=Address.parse(value("connect", connect)),
+            address=Address.parse(ticket.address) if ticket else address_of(value("connect", connect)),
+            ticket=ticket,
             run_id=run_id or new_run_id(),
             run_named=run_id is not None,
             agent_id=value("agent_id", agent),

@@ -10,7 +10,6 @@ import zmq
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, WireError
 from telefabric.keys.core.registry import Enrolled, Key, Refusal, Registry
-from telefabric.keys.core.roles import Domain
 from telefabric.keys.gate import Gate, now
 from telefabric.keys.registry_file import RegistryFile
 from telefabric.wire import control
@@ -74,13 +73,3 @@ class EnrolDesk:
 def _enrol(registry: Registry, ticket: str, message: control.Join) -> tuple[Registry, Key | Refusal]:
     found = registry.enrol(ticket, message.public, message.holder, now(), brief=message.brief)
     return (found.registry, found.key) if isinstance(found, Enrolled) else (registry, found)
-
-
-def enrol_socket(context: zmq.Context[Any], gate: Gate) -> zmq.Socket[Any]:
-    """The socket of a desk, which is to be bound."""
-    socket: zmq.Socket[Any] = context.socket(zmq.ROUTER)
-    socket.set(zmq.LINGER, 0)
-    socket.set(zmq.ROUTER_MANDATORY, 1)
-    socket.set(zmq.MAXMSGSIZE, limits.JOIN_BYTES_MAX)
-    gate.protect(socket, Domain.ENROL)
-    return socket

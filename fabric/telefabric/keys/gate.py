@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import msgspec
 import zmq
 from zmq.utils import z85
-from zmq.utils.monitor import parse_monitor_message
 
 from telefabric import limits
 from telefabric.files import private
 from telefabric.keys.core.registry import Key, Refusal, Registry
 from telefabric.keys.core.roles import Domain
 from telefabric.keys.curve import as_server
-from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE
+from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE, monitored
 from telefabric.keys.open_connections import OpenConnections
 from telefabric.keys.registry_file import RegistryFile
 
@@ -182,9 +181,8 @@ class Gate:
     def _count_failed(self) -> None:
         """Handshakes that came to nothing before a key was shown: without keys, or for another server's key."""
         for domain, (_, monitor) in self._bound.items():
-            while monitor.poll(0):
-                event = parse_monitor_message(monitor.recv_multipart())
-                other = event["value"] == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
+            for _, value in monitored(monitor):
+                other = value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
                 self._count("wrong_server_key" if other else "no_keys", domain, "")
 
     def _note_seen(self, now_s: float) -> None:

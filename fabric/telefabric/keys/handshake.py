@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from telefabric.address import ClientKeys
 
@@ -31,7 +32,7 @@ class Handshake(Enum):
     @property
     def is_final(self) -> bool:
         """ZeroMQ does not try again: only another socket will."""
-        return self in (Handshake.UNKNOWN, Handshake.REFUSED)
+        return self in (Handshake.UNKNOWN, Handshake.REFUSED, Handshake.WANTS_KEYS)
 
 
 UNKNOWN_CODE, REFUSED_CODE = 400, 500
@@ -45,6 +46,15 @@ _EVENTS = (
 )
 
 
+_EVENT = struct.Struct("=HI")
+
+
+def monitored(monitor: zmq.Socket[bytes]) -> Iterator[tuple[int, int]]:
+    """Events and their values that a socket's monitor has now. (What pyzmq has for it imports asyncio.)"""
+    while monitor.poll(0):
+        yield _EVENT.unpack_from(monitor.recv_multipart()[0])
+
+
 class HandshakeMonitor:
     """Watches one socket, from before it is connected. The socket's thread."""
 
@@ -55,9 +65,8 @@ class HandshakeMonitor:
         self._last = Handshake.NOBODY
 
     def look(self) -> Handshake:
-        while self._monitor.poll(0):
-            event = parse_monitor_message(self._monitor.recv_multipart())
-            self._last = self._after(event["event"], event["value"])
+        for event, value in monitored(self._monitor):
+            self._last = self._after(event, value)
         return self._last
 
     def close(self) -> None:
@@ -79,6 +88,11 @@ class HandshakeMonitor:
                 return Handshake.MUTE if self._last is Handshake.NOBODY else self._last
 
 
+def is_refusal(last: Handshake) -> bool:
+    """The handshake itself tells why nothing comes; otherwise other signs tell more."""
+    return last not in (Handshake.NOBODY, Handshake.MUTE, Handshake.DONE)
+
+
 def why_not(last: Handshake, url: str, shown: str) -> str:
     """Why nothing has come of a connection, with the remedy. `shown` is with what it was opened: the key NAME."""
     ask = "ask for a new ticket (telefabric keys invite)"
@@ -93,7 +107,10 @@ def why_not(last: Handshake, url: str, shown: str) -> str:
         case Handshake.WANTS_KEYS if shown:
             return f"the broker at {url} has no keys, and {shown} is for one that has: check the address"
         case Handshake.WANTS_KEYS:
-            return f"the broker at {url} asks for a key: {ask}, and use it with telefabric join"
+            return (
+                f"the broker at {url} asks for a key: get a ticket (telefabric keys invite, on its machine), and hand "
+                "it in here with telefabric join"
+            )
         case Handshake.OTHER_SERVER:
             return f"the broker at {url} has another server key than {shown} names: check the address, or {ask}"
         case Handshake.UNKNOWN:

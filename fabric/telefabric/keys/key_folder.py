@@ -40,6 +40,7 @@ class KeyFolder:
     """`DATA/keys`; it need not be there."""
 
     def __init__(self, data: Path) -> None:
+        self.data = data
         self.path = data / "keys"
 
     @property
@@ -50,6 +51,10 @@ class KeyFolder:
     def exists(self) -> bool:
         """The services of the data folder use keys."""
         return (self.path / _SERVER).exists()
+
+    def if_any(self) -> KeyFolder | None:
+        """This folder, if there are keys in it."""
+        return self if self.exists else None
 
     def init(self, address: str) -> SavedConnection:
         """Make the server key, an empty registry, and the owner's key; `address` is where its services listen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime
 from itertools import chain, count
@@ -38,9 +39,13 @@ class SavedConnection(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"SavedConnection(name={self.name!r}, role={self.role.value!r}, address={self.address!r})"
 
     @property
+    def keys(self) -> ClientKeys:
+        return ClientKeys(self.server, self.public, self.secret)
+
+    @property
     def dialled(self) -> Address:
         """The address with its keys."""
-        return Address.parse(self.address)._replace(keys=ClientKeys(self.server, self.public, self.secret))
+        return Address.parse(self.address)._replace(keys=self.keys)
 
 
 def require_name(name: str) -> str:
@@ -55,12 +60,14 @@ def require_name(name: str) -> str:
 
 def folder() -> Path:
     """Where this user's are. Raises `UsageError` without a home folder."""
-    import platformdirs  # takes 30 ms, and most programs have no saved connection
-
-    found = platformdirs.user_config_path("telefabric", appauthor=False)
-    if found.parts[0] == "~":
-        raise UsageError("this user has no home folder for saved connections: set HOME or XDG_CONFIG_HOME")
-    return found / "connections"
+    given = os.environ.get("XDG_CONFIG_HOME", "").strip()
+    try:
+        found = Path(given) if given else Path.home() / ".config"  # as platformdirs says, which takes 30 ms
+    except RuntimeError:
+        raise UsageError("this user has no home folder for saved connections: set XDG_CONFIG_HOME") from None
+    if os.name == "nt":
+        found = Path(os.environ.get("LOCALAPPDATA", found))
+    return found / "telefabric" / "connections"
 
 
 def names() -> list[str]:
@@ -92,11 +99,30 @@ def load(name: str) -> SavedConnection:
     return read(path)
 
 
-def at(url: str) -> tuple[str, SavedConnection] | None:
-    """The connection to an address that was joined last, and its name."""
-    found = [(name, load(name)) for name in names()]
-    fitting = [(name, one) for name, one in found if one.address == url]
-    return max(fitting, key=lambda one: one[1].joined, default=None)
+def is_saved(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and (folder() / (name + _SUFFIX)).exists()
+
+
+def address_of(broker: str) -> Address:
+    """A broker by its address, or by the name of a saved connection, with the keys for it where one is saved.
+
+    Raises `UsageError` for what is neither, `EnvironmentProblem` for a saved connection that cannot be used.
+    """
+    if "://" not in broker:
+        return load(broker).dialled
+    address = Address.parse(broker)
+    found = at(address.url)
+    return load(found).dialled if found else address
+
+
+def at(url: str) -> str | None:
+    """The name of the connection to an address that was joined last. Those that cannot be read are left out."""
+    try:
+        files = [path for path in folder().glob("*" + _SUFFIX) if f'"{url}"' in path.read_text("utf-8", "replace")]
+        newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    except (OSError, UsageError):
+        return None  # no folder, or no home: nothing is saved
+    return newest.name.removesuffix(_SUFFIX) if newest else None
 
 
 def save(name: str, connection: SavedConnection) -> Path:

@@ -7,7 +7,8 @@ import time
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import Foreign, Unreachable, WireError
+from telefabric.errors import Foreign, NotAdmitted, Unreachable, WireError
+from telefabric.keys.handshake import is_refusal, why_not
 from telefabric.peer.requests import Requests
 from telefabric.wire import control
 
@@ -26,7 +27,7 @@ def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.Statu
             f"{address.url} is an IPv6 address, and brokers serve IPv4 only: write 127.0.0.1 for this machine, or the "
             "IPv4 address or name of another one"
         )
-    with Requests(address.url, "check the address") as asked:
+    with Requests(address.url, "check the address", keys=address.keys) as asked:
         asked.send(control.encode(control.StatusRequest()))
         return _await_reply(asked, address, time.monotonic() + timeout_s)
 
@@ -41,6 +42,8 @@ def _await_reply(asked: Requests, address: Address, deadline_s: float) -> contro
             ) from None
         if isinstance(message, control.StatusReply):
             return message
+    if is_refusal(asked.handshake):
+        raise NotAdmitted(why_not(asked.handshake, address.url, "this key" if address.keys else ""))
     if _listens(address):
         raise Unreachable(
             f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"

@@ -190,9 +190,14 @@ class Registry(msgspec.Struct, frozen=True):
             },
         )
 
-    def end(self, public: str, now: datetime) -> Registry:
-        """Without a key that has done what it was made for."""
-        return replace(self, keys={**self.keys, public: replace(self.keys[public], expires=now)})
+    def end_brief(self, name: str, now: datetime) -> Registry:
+        """Without the key of that name, if it was to end with its work, which is done."""
+        done = {
+            public: replace(one, expires=now)
+            for public, one in self.keys.items()
+            if one.name == name and one.ticket and one.expires is not None and one.is_live(now)
+        }
+        return replace(self, keys={**self.keys, **done}) if done else self
 
     def tidied(self, now: datetime) -> Registry:
         """Without what ended long ago."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem
+from telefabric.keys.saved_connections import address_of
 from telefabric.store.read.reader import Reader
 from telefabric.store.read.remote_reader import RemoteReader
 
@@ -17,7 +17,7 @@ def open_store(where: str | Path) -> Reader:
     no broker answers or it has no store, and `EnvironmentProblem` when a file is named and apsw is not installed.
     """
     if isinstance(where, str) and "://" in where:
-        return RemoteReader(Address.parse(where))
+        return RemoteReader(address_of(where))
     try:  # apsw comes with an extra, and a store behind a broker is read without it
         from telefabric.store.file.database import store_file
         from telefabric.store.read.file_reader import FileReader

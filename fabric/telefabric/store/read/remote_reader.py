@@ -11,7 +11,8 @@ import msgspec
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import StoreError, Unreachable, UsageError, WireError
+from telefabric.errors import NotAdmitted, StoreError, Unreachable, UsageError, WireError
+from telefabric.keys.handshake import is_refusal, why_not
 from telefabric.peer.requests import Requests
 from telefabric.peer.status_request import PATIENCE_S, ask_status
 from telefabric.store.read import query
@@ -60,6 +61,9 @@ class RemoteReader(Reader):
                 self._connect(endpoint)
                 number = self._send(request)
             reply = self._await(number, limits.QUERY_DEADLINE_S)
+        if reply is None and is_refusal(self._requests.handshake):
+            shown = "this key" if self._address.keys else ""
+            raise NotAdmitted(why_not(self._requests.handshake, self._endpoint, shown))
         if reply is None:
             raise Unreachable(
                 f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric doctor"
@@ -93,7 +97,9 @@ class RemoteReader(Reader):
 
     def _connect(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._requests = Requests(endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)
+        self._requests = Requests(
+            endpoint, "see telefabric doctor", keys=self._address.keys, reply_bytes_max=query.REPLY_BYTES_MAX
+        )
 
 
 @cache
