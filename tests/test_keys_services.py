@@ -25,7 +25,7 @@ from telefabric.keys.gate import now
 from telefabric.keys.join import join_and_save
 from telefabric.keys.key_folder import KeyFolder
 from telefabric.peer.connection import dial
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe import LiveSubscription
 from telefabric.wire import batch, control
