@@ -439,6 +439,25 @@ def test_what_an_administrator_writes_belongs_to_the_owner_of_the_folder(tmp_pat
         assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456), path
 
 
+@requires("another user to be", hasattr(os, "geteuid") and os.geteuid() == 0)
+def test_another_user_hears_in_a_sentence_that_the_keys_are_not_his(locked: Locked) -> None:
+    for place in locked.folder.path.parents[:-1]:
+        place.chmod(place.stat().st_mode | 0o055)
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom telefabric.errors import EnvironmentProblem\n"
+        "from telefabric.keys.key_folder import KeyFolder\nfrom telefabric.keys import saved_connections\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(saved_connections.is_saved('local'), saved_connections.at('tcp://127.0.0.1:7750'))\n"
+        "try: KeyFolder(Path(sys.argv[1])).exists\n"
+        "except EnvironmentProblem as error: print(error)\n"
+    )
+    home = {**os.environ, "XDG_CONFIG_HOME": str(locked.folder.path)}
+    words = [sys.executable, "-c", program, str(locked.folder.path.parent)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=home)
+    assert done.stdout.startswith("False None\n"), done.stderr
+    assert "run this as the user that it belongs to" in done.stdout
+
+
 def test_a_damaged_registry_keeps_the_last_good_one_and_lets_nobody_new_in(locked: Locked) -> None:
     keys, ticket = locked.join("ada"), locked.invite("bob")
     path = locked.folder.path / "registry.json"

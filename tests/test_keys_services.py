@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import zmq
 from processes import TELEFABRIC, Service, free_ports, wait_for
 from slowness import patience
 
-from telefabric.address import Address
+from telefabric.address import Address, ClientKeys
 from telefabric.errors import NotAdmitted
 from telefabric.keys import saved_connections
 from telefabric.keys.core.registry import TicketRecord
@@ -24,6 +25,7 @@ from telefabric.keys.core.roles import Role
 from telefabric.keys.gate import now
 from telefabric.keys.join import join_and_save
 from telefabric.keys.key_folder import KeyFolder
+from telefabric.keys.pairs import make_pair
 from telefabric.peer.connection import dial
 from telefabric.peer.requests import ask_status
 from telefabric.store.read.remote_reader import RemoteReader
@@ -171,6 +173,45 @@ def test_a_revoked_client_is_shown_out_within_a_second_and_told_why(lab: Lab) ->
     with pytest.raises(NotAdmitted, match="refuses this key, which was revoked"):
         ask_status(client, patience(3))
     wait_for(lambda: "revoked at control by eve" in lab.log.read_text(), "it is logged with its name")
+
+
+def test_a_revoked_client_s_questions_are_not_answered_any_more(lab: Lab) -> None:
+    with RemoteReader(lab.join("eve", Role.CLIENT), timeout_s=patience(3)) as reader:
+        assert reader.runs() == []
+        lab.revoke("eve")
+        began_s = time.monotonic()
+        with pytest.raises(NotAdmitted, match="refuses this key, which was revoked"):
+            wait_for(lambda: reader.runs() != [], "it is refused")
+        assert time.monotonic() - began_s < patience(3)
+
+
+def test_connections_that_say_nothing_and_keys_that_nobody_knows_hold_up_nobody(lab: Lab) -> None:
+    idle = [socket.create_connection(("127.0.0.1", lab.port)) for _ in range(1_000)]
+    strangers = [
+        Dealer(Address.parse(lab.url)._replace(keys=ClientKeys(lab.owner.server, *make_pair()))) for _ in range(50)
+    ]
+    took_s = []
+    with Dealer(lab.owner.dialled) as dealer:
+        for _ in range(200):
+            began_s = time.monotonic()
+            assert isinstance(dealer.ask(control.Beat(1, [])), control.Alive)
+            took_s.append(time.monotonic() - began_s)
+    for one in idle:
+        one.close()
+    for stranger in strangers:
+        stranger.context.destroy(linger=0)
+    assert sorted(took_s)[197] < patience(0.1), "the 99th percentile"
+    wait_for(lambda: "unknown_key at control by a stranger" in lab.log.read_text(), "they are counted and logged")
+
+
+def test_a_server_key_that_others_may_read_is_not_used(lab: Lab) -> None:
+    server = lab.keys.path / "server.json"
+    server.chmod(0o644)
+    words = [*TELEFABRIC, "broker", "--listen", f"tcp://127.0.0.1:{free_ports()}", "--data", str(lab.data)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=patience(20), check=False)
+    assert done.returncode == 1
+    assert f"others may read {server}" in done.stderr
+    assert f"chmod 600 {server}" in done.stderr
 
 
 def test_the_spool_of_a_revoked_key_is_delivered_by_another_that_covers_its_run(lab: Lab) -> None:

@@ -139,6 +139,6 @@ def _holder() -> str:
     """For people who read the list of keys."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
+    except (OSError, KeyError, ImportError):  # a container's user without a name
         user = "?"
     return f"{user}@{system.gethostname()}"[: limits.NAME_BYTES_MAX // 4]

@@ -49,8 +49,13 @@ class KeyFolder:
 
     @property
     def exists(self) -> bool:
-        """The services of the data folder use keys."""
-        return (self.path / _SERVER).exists()
+        """The services of the data folder use keys. Raises `EnvironmentProblem` when this user may not know."""
+        try:
+            return (self.path / _SERVER).exists()
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{self.path} cannot be looked at: {error.strerror}: run this as the user that it belongs to"
+            ) from None
 
     def if_any(self) -> KeyFolder | None:
         """This folder, if there are keys in it."""

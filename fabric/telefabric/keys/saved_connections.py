@@ -93,14 +93,14 @@ def free_name(wanted: str) -> str:
 def load(name: str) -> SavedConnection:
     """Raises `UsageError` for a name that is not saved, `EnvironmentProblem` for a file that cannot be used."""
     path = folder() / (require_name(name) + _SUFFIX)
-    if not path.exists():
+    if not os.path.exists(path):
         known = f"saved are {', '.join(names())}" if names() else "none is saved yet (telefabric join)"
         raise UsageError(f"{name!r} is neither an address such as tcp://HOST:PORT nor a saved connection: {known}")
     return read(path)
 
 
 def is_saved(name: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and (folder() / (name + _SUFFIX)).exists()
+    return bool(_NAME.fullmatch(name)) and os.path.exists(folder() / (name + _SUFFIX))
 
 
 def address_of(broker: str) -> Address:
