@@ -16,7 +16,8 @@ from telefabric.wire import control
 
 OFFSET_ENROL = 7
 """Of the port where a broker takes joins, above its own."""
-_JOINS_A_TURN = 20
+_JOINS_A_TURN = 2
+"""Each reads the registry and may write it: milliseconds, in which nothing else is served."""
 _WAIT_S = 0.2
 """For another process that changes the registry: a service has other things to do, and the other side asks again."""
 

@@ -54,7 +54,8 @@ class KeyFolder:
             return (self.path / _SERVER).exists()
         except OSError as error:
             raise EnvironmentProblem(
-                f"{self.path} cannot be looked at: {error.strerror}: run this as the user that it belongs to"
+                f"{self.path} cannot be looked at: {error.strerror}: run this as the user that it belongs to, or name "
+                "another folder with --data"
             ) from None
 
     def if_any(self) -> KeyFolder | None:
