@@ -54,8 +54,7 @@ class Locked:
         self.heard: list[tuple[Domain, str, bytes]] = []
         self.ended: set[Key] = set()
         self.context = zmq.Context()
-        registry = self.folder.registry()
-        self.gate = Gate(self.context, registry, self.folder.server().secret, seen_file=self.folder.seen)
+        self.gate = Gate(self.context, self.folder, remember=True)
         self.sockets: dict[Domain, Any] = {}
         self.urls: dict[Domain, str] = {}
         for domain, (kind, _) in KINDS.items():
@@ -68,7 +67,7 @@ class Locked:
         self.sockets[Domain.LIVE].subscribe(b"")
         desk = self.context.socket(zmq.ROUTER)
         self.gate.protect(desk, Domain.ENROL)
-        self.desk = EnrolDesk(desk, self.gate, registry)
+        self.desk = EnrolDesk(desk, self.gate)
         self._bind(Domain.ENROL, self.desk.socket)
         self.port = int(self.urls[Domain.ENROL].rpartition(":")[2])
         self._stop = threading.Event()
@@ -461,7 +460,7 @@ def test_another_user_hears_in_a_sentence_that_the_keys_are_not_his(locked: Lock
 def test_a_damaged_registry_keeps_the_last_good_one_and_lets_nobody_new_in(locked: Locked) -> None:
     keys, ticket = locked.join("ada"), locked.invite("bob")
     path = locked.folder.path / "registry.json"
-    wait_for(lambda: len(locked.gate._file.current().tickets) == 2, "the ticket is known")
+    wait_for(lambda: len(locked.gate.registry.current().tickets) == 2, "the ticket is known")
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
     wait_for(lambda: "is damaged" in locked.gate.problem, "it is noticed")

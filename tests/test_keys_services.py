@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import zmq
+from msgspec.structs import replace
 from processes import TELEFABRIC, Service, free_ports, wait_for
 from slowness import patience
 
@@ -254,6 +255,31 @@ def test_all_goes_on_by_itself_when_the_broker_was_killed(lab: Lab) -> None:
         assert lab.work("ada", "run") == ""
         wait_for(lambda: (subscription.poll(0.05), subscription.instance not in (None, instance))[1], "it is back")
     assert lab.stored("run") == 12
+
+
+def test_a_new_server_key_is_learnt_by_those_who_are_there_and_nothing_is_lost(lab: Lab) -> None:
+    client, away = lab.join("bob", Role.CLIENT), lab.join("zoe", Role.CLIENT)
+    lab.join("ada", Role.WORKER)
+    saved_connections.save("zoe-away", replace(saved_connections.load("zoe"), public="z" * 40))  # nobody tells it
+    with LiveSubscription(client, name="bob") as subscription, RemoteReader(client, timeout_s=patience(5)) as reader:
+        wait_for(lambda: (subscription.poll(0.05), subscription.deliveries)[1], "the broker's ticks come")
+        instance = subscription.instance
+        lab.keys.rotate(now() + timedelta(seconds=3))
+        running = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.replace("0.1", "0.6"), "ada", "run", str(lab.spool), str(patience(20))]
+        )
+        wait_for(lambda: (subscription.poll(0.05), saved_connections.load("bob").next_server)[1], "it is learnt", 10)
+        wait_for(lambda: (subscription.poll(0.05), subscription.instance not in (None, instance))[1], "it goes on", 30)
+        assert running.wait(patience(60)) == 0
+        wait_for(lambda: lab.stored("run") == 12, "all is stored")
+        wait_for(lambda: {one.run_id for one in reader.runs()} == {"run"}, "questions are answered again")
+    words = [*TELEFABRIC, "status", "--connect"]
+    assert subprocess.run([*words, "bob"], check=False, timeout=patience(30)).returncode == 0
+    told = subprocess.run([*words, "zoe-away"], check=False, timeout=patience(30), capture_output=True, text=True)
+    assert "has another server key than this key names" in told.stderr
+    assert "ask for a new ticket" in told.stderr
+    assert lab.keys.server().public != away.keys.server
+    assert lab.join("eve", Role.CLIENT).keys.server == lab.keys.server().public
 
 
 def test_beyond_loopback_nothing_listens_without_keys(tmp_path: Path) -> None:

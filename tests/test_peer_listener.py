@@ -54,7 +54,7 @@ def test_the_principal_is_the_owner_of_the_key(tmp_path: Path) -> None:
     folder.init("tcp://127.0.0.1:7750")
     folder.registry().change(lambda one: (one.add(pair.public, Key("alice", Role.WORKER, now(), "a*")), None))
     with zmq.Context() as context, zmq.Context() as other:
-        gate = Gate(context, folder.registry(), folder.server().secret)
+        gate = Gate(context, folder)
         guard = Guard(gate, Domain.CONTROL)
         with listener(context, zmq.ROUTER, guard) as router:
             keys = ClientKeys(folder.server().public, *pair)

@@ -27,9 +27,8 @@ class Door:
     """Binds the socket `enrol` on construction; construct it before any other socket is bound. The broker's thread."""
 
     def __init__(self, context: zmq.Context[Any], listen: Address, keys: KeyFolder) -> None:
-        self._registry = registry = keys.registry()
-        self.gate = Gate(context, registry, keys.server().secret, seen_file=keys.seen)
-        self._desk = EnrolDesk(opened(context, ENROL, listen, self.gate).socket, self.gate, registry)
+        self.gate = Gate(context, keys, remember=True)
+        self._desk = EnrolDesk(opened(context, ENROL, listen, self.gate).socket, self.gate)
         self.ended: frozenset[Key] = frozenset()
         """The keys that were found to have ended at the last look."""
         self._told: Counter[Refused] = Counter()
@@ -47,7 +46,7 @@ class Door:
     def end_brief(self, name: str) -> None:
         """End the key of that name, if it was to end with its work."""
         try:
-            self._registry.change(lambda registry: (registry.end_brief(name, now()), None), limits.REGISTRY_LOOK_S)
+            self.gate.registry.change(lambda registry: (registry.end_brief(name, now()), None), limits.REGISTRY_LOOK_S)
         except EnvironmentProblem as error:  # it ends with its ticket, then
             log.warning("keys.unended", name=name, problem=str(error))
 

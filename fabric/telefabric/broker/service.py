@@ -85,6 +85,8 @@ class Broker:
         self._tokens = Tokens(self._durable, guard, nonsense="bad_subscription")
         self._long_answers: defaultdict[bytes, Pipe] = defaultdict(Pipe)
         """Peer → the pipe of long answers to it, while some of them may not have been sent."""
+        self.rotated = False
+        """`run` has ended because the server's key has changed: make another broker."""
         self._stop = threading.Event()
         self._health = Health("broker", FAMILIES, show, time.monotonic_ns())
         self._refused_told: Counter[str] = Counter()
@@ -216,6 +218,12 @@ class Broker:
         refused = self.core.dropped + self.core.live.lane.dropped
         if self._door is not None:
             self._door.tell_refused()
+            following = self._door.gate.next_key
+            self.core.next_key = control.NextKey(*following) if following else None
+            if self._door.gate.is_old:
+                log.info("keys.rotated", address=self.address.url)
+                self.rotated = True
+                self.stop()
         for reason in _UNSENT:
             del refused[reason]
         new = refused - self._refused_told

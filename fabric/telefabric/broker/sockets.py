@@ -14,8 +14,8 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.pipes import descriptor_of
 from telefabric.keys.core.roles import Domain
-from telefabric.keys.enrol_desk import OFFSET_ENROL
 from telefabric.keys.gate import Gate
+from telefabric.keys.key_folder import OFFSET_ENROL
 from telefabric.peer.listener import Guard, bind, listener
 
 _JOINS_HWM = 4

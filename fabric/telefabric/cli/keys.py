@@ -132,11 +132,11 @@ def _is(host: str, what: str) -> bool:
         return False
 
 
-def _duration(text: str) -> timedelta:
+def _duration(text: str, flag: str = "--expires") -> timedelta:
     found = re.fullmatch(r"([0-9]{1,8})([smhd])", text)
     seconds = int(found[1]) * _UNITS[found[2]] if found else 0
     if not 0 < seconds <= _DAYS_MAX * _UNITS["d"]:
-        raise UsageError(f"--expires is {text!r} and should be a time such as 90s, 30m, 1h or 7d")
+        raise UsageError(f"{flag} is {text!r} and should be a time such as 90s, 30m, 1h or 7d")
     return timedelta(seconds=seconds)
 
 
@@ -197,6 +197,22 @@ def _show(rows: list[dict[str, Any]]) -> None:
         rest[3:5] = [moment[:16].replace("T", " ") for moment in rest[3:5]]
         table.add_row(*map(clean, (name, *rest)))
     Console(markup=False, emoji=False).print(table)  # a name may look like markup of rich
+
+
+@keys.command("rotate-server")
+@click.option("--at", "after", metavar="TIME", default="1d", show_default=True, help="In how long it is taken.")
+@setting("data")
+def rotate_server(after: str, data: str | None) -> None:
+    """Make the server's next key. Running services tell everybody who is connected until then.
+
+    \b
+    Example:
+      telefabric keys rotate-server --at 7d
+    """
+    at = now() + _duration(after, "--at")
+    KeyFolder(data_folder(data)).rotate(at)
+    click.echo(f"The services take another key at {at.astimezone():%Y-%m-%d %H:%M}, and connect again.")
+    click.echo("Programs that are connected until then learn it; who is away, or has a ticket unused, needs a new one.")
 
 
 @keys.command()

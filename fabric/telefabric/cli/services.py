@@ -63,10 +63,15 @@ def broker(
     families = (*FAMILIES, *rings.FAMILIES)
     endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)
     keys = KeyFolder(data_folder(data)).if_any()
-    service = Broker(address, required=names, streams_max=streams, show=endpoint.show if endpoint else None, keys=keys)
+    show = endpoint.show if endpoint else None
+    service = Broker(address, required=names, streams_max=streams, show=show, keys=keys)
     on_signals(service.stop)
     ready(service.address.url)
     service.run()
+    while service.rotated:
+        service = Broker(service.address, required=names, streams_max=streams, show=show, keys=keys)
+        on_signals(service.stop)
+        service.run()
 
 
 @click.group(invoke_without_command=True)

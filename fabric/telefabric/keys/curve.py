@@ -8,12 +8,13 @@ import zmq
 
 from telefabric.address import ClientKeys
 from telefabric.keys.core.roles import Domain
+from telefabric.keys.next_keys import newest
 
 
 def as_client(socket: zmq.Socket[Any], keys: ClientKeys | None) -> None:
     """A socket that is to be connected."""
     if keys is not None:
-        socket.set(zmq.CURVE_SERVERKEY, keys.server.encode())
+        socket.set(zmq.CURVE_SERVERKEY, newest(keys.server).encode())
         socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
         socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
 

@@ -11,11 +11,8 @@ from telefabric import limits
 from telefabric.errors import EnvironmentProblem, WireError
 from telefabric.keys.core.registry import Enrolled, Key, Refusal, Registry
 from telefabric.keys.gate import Gate, now
-from telefabric.keys.registry_file import RegistryFile
 from telefabric.wire import control
 
-OFFSET_ENROL = 7
-"""Of the port where a broker takes joins, above its own."""
 _JOINS_A_TURN = 2
 """Each reads the registry and may write it: milliseconds, in which nothing else is served."""
 _WAIT_S = 0.2
@@ -25,10 +22,9 @@ _WAIT_S = 0.2
 class EnrolDesk:
     """Serves one socket, which its maker binds. The service's thread."""
 
-    def __init__(self, socket: zmq.Socket[Any], gate: Gate, registry: RegistryFile) -> None:
+    def __init__(self, socket: zmq.Socket[Any], gate: Gate) -> None:
         self.socket = socket
         self._gate = gate
-        self._registry = registry
         self.answers: Counter[str] = Counter()
         """Joined, and refusals by reason."""
 
@@ -61,7 +57,7 @@ class EnrolDesk:
             why = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}: install one version"
             return control.NotJoined("protocol", why), None
         try:
-            found = self._registry.change(lambda registry: _enrol(registry, ticket, message), _WAIT_S)
+            found = self._gate.registry.change(lambda registry: _enrol(registry, ticket, message), _WAIT_S)
         except EnvironmentProblem:
             why = "the broker cannot write its registry of keys: telefabric doctor on its machine says why"
             return control.NotJoined("registry", why), None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +18,14 @@ import zmq
 from zmq.utils import z85
 
 from telefabric import limits
+from telefabric.errors import TelefabricError
 from telefabric.files import private
 from telefabric.keys.core.registry import Key, Refusal, Registry
 from telefabric.keys.core.roles import Domain
 from telefabric.keys.curve import as_server
 from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE, monitored
+from telefabric.keys.key_folder import KeyFolder
 from telefabric.keys.open_connections import OpenConnections
-from telefabric.keys.registry_file import RegistryFile
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _UNKNOWN = ("unknown_key", "not_a_ticket")
@@ -33,7 +35,6 @@ _LOOK_S = 0.05
 """A monitor holds 2,000 events before it stops libzmq's thread: no one can fail so many handshakes in this time."""
 _REVIEW_S = 1.0
 """Keys expire by the clock."""
-SEEN_NAME = "seen.json"
 
 
 class Refused(NamedTuple):
@@ -55,16 +56,16 @@ class Seen(msgspec.Struct):
 class Gate:
     """Makes itself the context's authority: construct it before any socket of the context is bound.
 
-    `seen_file` keeps when each key was last heard; one service of a folder writes it.
+    One service of a folder is to `remember` when each key was last heard.
     """
 
-    def __init__(
-        self, context: zmq.Context[Any], registry: RegistryFile, secret: str, *, seen_file: Path | None = None
-    ) -> None:
-        self._file = registry
+    def __init__(self, context: zmq.Context[Any], keys: KeyFolder, *, remember: bool = False) -> None:
+        """Raises `UsageError` without keys, `EnvironmentProblem` when they cannot be read."""
+        self._keys = keys
+        self._server = self._newest = keys.server()
+        self.registry = keys.registry()
         self._reviewed: Registry | None = None
-        self._secret = secret
-        self._seen_file = seen_file
+        self._seen_file = keys.seen if remember else None
         self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self.socket.set(zmq.LINGER, 0)
         self.socket.bind(_ENDPOINT)
@@ -84,7 +85,7 @@ class Gate:
 
     def protect(self, socket: zmq.Socket[Any], domain: Domain) -> None:
         """Before it is bound: from now on only the keys that may enter this domain get in."""
-        as_server(socket, self._secret, domain)
+        as_server(socket, self._server.secret, domain)
         self._bound[domain] = socket, socket.get_monitor_socket(_FAILED)
 
     # -- at each turn --------------------------------------------------------------------------------------------
@@ -98,9 +99,11 @@ class Gate:
         self._look_due_s = now_s + _LOOK_S
         self._count_failed()
         self._note_seen(now_s)
-        registry = self._file.current()
+        registry = self.registry.current()
         if registry is self._reviewed and now_s < self._review_due_s:
             return frozenset()
+        with suppress(TelefabricError):  # what cannot be read now was read when this began
+            self._newest = self._keys.server()
         self._reviewed, self._review_due_s = registry, now_s + _REVIEW_S
         return self._cut_ended(registry)
 
@@ -115,9 +118,9 @@ class Gate:
 
     def _decide(self, domain: Domain, public: str, host: str) -> tuple[bytes, bytes, bytes]:
         """Status code, text and user id."""
-        found = self._file.current().admit(domain, public, now())
+        found = self.registry.current().admit(domain, public, now())
         if isinstance(found, Refusal) and found.reason in _UNKNOWN:  # it may have been written just now
-            found = self._file.current(look=True).admit(domain, public, now())
+            found = self.registry.current(look=True).admit(domain, public, now())
         if isinstance(found, Refusal):
             self._count(found.reason, domain, found.name)
             code = UNKNOWN_CODE if found.reason in _UNKNOWN else REFUSED_CODE
@@ -145,6 +148,17 @@ class Gate:
         endpoints = (socket.get_string(zmq.LAST_ENDPOINT) for socket, _ in self._bound.values())
         return {int(endpoint.rstrip("\x00").rpartition(":")[2]) for endpoint in endpoints if endpoint.strip("\x00")}
 
+    @property
+    def is_old(self) -> bool:
+        """The server's key has changed: all sockets have to be made again."""
+        return self._newest.public != self._server.public
+
+    @property
+    def next_key(self) -> tuple[str, int] | None:
+        """The next public key of the server, and when it is taken, in seconds since 1970."""
+        following, at = self._newest.following, self._newest.at
+        return (following.public, int(at.timestamp())) if following and at else None
+
     # -- for each message ----------------------------------------------------------------------------------------
 
     def key_of(self, frame: zmq.Frame, domain: Domain) -> Key | None:
@@ -155,7 +169,7 @@ class Gate:
             return None
         key = self._admitted.get(public)
         if key is None:
-            known = self._file.current().keys.get(public)
+            known = self.registry.current().keys.get(public)
             self._count("ended", domain, known.name if known else "")
             return None
         self._heard.add(public)
@@ -173,7 +187,7 @@ class Gate:
     @property
     def problem(self) -> str:
         """Why nobody new gets in: a sentence about the registry's file; empty while it is well."""
-        return self._file.problem
+        return self.registry.problem
 
     def _count(self, reason: str, domain: Domain, name: str) -> None:
         self.refused[Refused(reason, domain.value, name)] += 1
@@ -193,7 +207,7 @@ class Gate:
             self._seen[public].at = now()
         self._heard.clear()
         if self._seen:
-            known = self._file.current().keys
+            known = self.registry.current().keys
             _write_seen(self._seen_file, {one: seen for one, seen in self._seen.items() if one in known})
 
 

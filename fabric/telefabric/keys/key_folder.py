@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 from zmq.utils import z85
 
 from telefabric.address import Address
@@ -15,11 +16,12 @@ from telefabric.keys import registry_file, saved_connections
 from telefabric.keys.core.registry import Key, Registry, TicketRecord
 from telefabric.keys.core.roles import Role
 from telefabric.keys.core.ticket import Ticket
-from telefabric.keys.enrol_desk import OFFSET_ENROL
-from telefabric.keys.pairs import make_pair
+from telefabric.keys.pairs import Pair, make_pair
 from telefabric.keys.registry_file import RegistryFile
 from telefabric.keys.saved_connections import SavedConnection
 
+OFFSET_ENROL = 7
+"""Of the port where a broker takes joins, above its own."""
 _SERVER, _OWNER, _SEEN = "server.json", "owner.json", "seen.json"
 OWNER = "owner"
 
@@ -30,6 +32,16 @@ class ServerKey(msgspec.Struct, frozen=True):
     public: str
     secret: str
     created: datetime
+    following: Pair | None = None
+    """The next pair, and when it is taken."""
+    at: datetime | None = None
+
+    @property
+    def now(self) -> ServerKey:
+        """The key that is in force: this one, or the one that has followed it."""
+        if self.following is None or self.at is None or datetime.now(UTC) < self.at:
+            return self
+        return ServerKey(*self.following, self.at)
 
     def __repr__(self) -> str:
         """Without the secret."""
@@ -81,11 +93,22 @@ class KeyFolder:
             private.give_to_owner_of_parent(self.path)
             registry_file.write(self.path / registry_file.FILE_NAME, registry)
             saved_connections.write(self.path / _OWNER, owner)
-            server = msgspec.json.format(msgspec.json.encode(ServerKey(*pair, now)), indent=2)
-            private.replace(self.path / _SERVER, server + b"\n")  # last: it is what makes the services use keys
+            self._write_server(ServerKey(*pair, now))  # last: it is what makes the services use keys
         except OSError as error:
             raise EnvironmentProblem(f"{self.path} cannot be written: {error.strerror}") from None
         return owner
+
+    def rotate(self, at: datetime) -> None:
+        """Make the server's next key, which is taken at that time. Raises `EnvironmentProblem`."""
+        server, owner, pair = self.server(), self.owner(), make_pair()
+        try:
+            self._write_server(replace(server, following=pair, at=at))
+        except OSError as error:
+            raise EnvironmentProblem(f"{self.path} cannot be written: {error.strerror}") from None
+        saved_connections.write(self.path / _OWNER, saved_connections.with_next(owner, pair.public, at))
+
+    def _write_server(self, server: ServerKey) -> None:
+        private.replace(self.path / _SERVER, msgspec.json.format(msgspec.json.encode(server), indent=2) + b"\n")
 
     def invite(self, record: TicketRecord, address: Address) -> Ticket:
         """Make a ticket for those who dial this address. Raises `UsageError` when its name is taken."""
@@ -108,7 +131,7 @@ class KeyFolder:
                     f"others may read {path}, which holds the server's secret key: if nobody has, take it from them "
                     f"with chmod 600 {path}, else move {self.path} away and begin again with telefabric keys init"
                 )
-            return msgspec.json.decode(path.read_bytes(), type=ServerKey)
+            return msgspec.json.decode(path.read_bytes(), type=ServerKey).now
         except FileNotFoundError:
             raise UsageError(f"{self.path} has no keys yet: make them with telefabric keys init") from None
         except OSError as error:

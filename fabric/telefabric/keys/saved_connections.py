@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from telefabric.address import Address, ClientKeys
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.files import private
 from telefabric.keys.core.roles import Role
+from telefabric.keys.next_keys import learn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUFFIX = ".json"
@@ -33,6 +36,9 @@ class SavedConnection(msgspec.Struct, frozen=True, omit_defaults=True):
     joined: datetime
     runs: str = "*"
     expires: datetime | None = None
+    next_server: str = ""
+    """The broker's next public key, and when it takes it."""
+    next_at: datetime | None = None
 
     def __repr__(self) -> str:
         """Without the secret, which a log may not show."""
@@ -40,6 +46,8 @@ class SavedConnection(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def keys(self) -> ClientKeys:
+        if self.next_at is not None:
+            learn(self.server, self.next_server, self.next_at.timestamp())
         return ClientKeys(self.server, self.public, self.secret)
 
     @property
@@ -117,12 +125,13 @@ def address_of(broker: str) -> Address:
 
 def at(url: str) -> str | None:
     """The name of the connection to an address that was joined last. Those that cannot be read are left out."""
-    try:
-        files = [path for path in folder().glob("*" + _SUFFIX) if f'"{url}"' in path.read_text("utf-8", "replace")]
-        newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
-    except (OSError, UsageError):
-        return None  # no folder, or no home: nothing is saved
-    return newest.name.removesuffix(_SUFFIX) if newest else None
+    found: list[tuple[datetime, str]] = []
+    with suppress(UsageError, OSError):  # no home folder, or somebody else's: nothing is saved
+        for name in names():
+            with suppress(OSError, msgspec.DecodeError):
+                one = msgspec.json.decode((folder() / (name + _SUFFIX)).read_bytes(), type=SavedConnection)
+                found += [(one.joined, name)] if one.address == url else []
+    return max(found, default=(None, None))[1]
 
 
 def save(name: str, connection: SavedConnection) -> Path:
@@ -130,6 +139,23 @@ def save(name: str, connection: SavedConnection) -> Path:
     path = folder() / (require_name(name) + _SUFFIX)
     write(path, connection)
     return path
+
+
+def follow(keys: ClientKeys, following: str, at_s: float) -> None:
+    """The broker of these keys has named its next one: for this process, and for those that read the file later."""
+    if not learn(keys.server, following, at_s):
+        return
+    with suppress(EnvironmentProblem, UsageError):  # this process knows it, and the others will be told
+        for name in names():
+            one = load(name)
+            if one.public == keys.public:
+                save(name, with_next(one, following, datetime.fromtimestamp(at_s, UTC)))
+
+
+def with_next(one: SavedConnection, following: str, at: datetime) -> SavedConnection:
+    """Where the last change of the key is past, it goes on from there."""
+    server = one.next_server if one.next_at is not None and one.next_at <= datetime.now(UTC) else one.server
+    return replace(one, server=server, next_server=following, next_at=at)
 
 
 def read(path: Path) -> SavedConnection:

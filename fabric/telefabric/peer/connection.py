@@ -15,6 +15,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address, ClientKeys
 from telefabric.errors import WireError
+from telefabric.keys import saved_connections
 from telefabric.keys.curve import as_client
 from telefabric.keys.handshake import HandshakeMonitor, is_refusal, why_not
 from telefabric.peer.core.clock import Clock, clock_of
@@ -78,6 +79,8 @@ class Connection(ABC):
                 continue
             if isinstance(message, control.Alive):
                 self.clock = clock_of(message, now_ns, time.time_ns()) or self.clock
+            if isinstance(message, control.NextKey) and self.address.keys is not None:
+                saved_connections.follow(self.address.keys, message.public, message.at_s)
             messages.append(message)
         return messages
 

@@ -61,6 +61,7 @@ class BrokerCore:
         self.instance = instance
         self.lane = DurableLane(tail_bytes_max)
         self.dropped: Counter[str] = Counter()
+        self.next_key: control.NextKey | None = None
         self._endpoints = endpoints
         self._new_token = new_token
         self._required = tuple(required)
@@ -163,12 +164,16 @@ class BrokerCore:
     def receive(self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int, unread_bytes: int = 0) -> None:
         """Any control message of any peer, and how much it has not read of what it was sent.
 
+        Heartbeats are answered with the broker's next key, too, where there is one.
+
         Messages that only a broker sends are counted and ignored.
         """
         error = forbidden(peer.principal, message)
         if error is not None:
             self._forbid(peer, message, error, now_ns)
             return
+        if self.next_key is not None and isinstance(message, control.Beat | control.DurableBeat | control.WatchBeat):
+            self._send(peer, self.next_key)
         match message:
             case control.Beat():
                 self._beat(peer, message, now_ns, wall_ns)

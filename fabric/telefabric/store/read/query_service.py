@@ -78,7 +78,7 @@ class QueryService:
         self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._interrupted)
         self._context = zmq.Context()
         if keys is not None:
-            self._gate = Gate(self._context, keys.registry(), keys.server().secret)
+            self._gate = Gate(self._context, keys)
         self._guard = Guard(self._gate, Domain.QUERY)
         self._socket: zmq.Socket[bytes] = listener(self._context, zmq.ROUTER, self._guard)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -116,10 +116,13 @@ class QueryService:
             self._close()
 
     def _interrupted(self) -> bool:
-        """Whether to stop; asked also within a question, which may take seconds and must not hold up handshakes."""
+        """Whether to stop, also to begin again with another server key.
+
+        Asked within a question too, which may take seconds and must not hold up handshakes.
+        """
         if self._gate is not None:
             self._gate.tend()
-        return self._stop.is_set()
+        return self._stop.is_set() or (self._gate is not None and self._gate.is_old)
 
     def _turn(self, frames: list[bytes]) -> None:
         if len(frames) != 3 or len(frames[1]) != NUMBER_BYTES:

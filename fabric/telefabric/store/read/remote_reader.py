@@ -57,7 +57,7 @@ class RemoteReader(Reader):
         reply = self._await(number, self._timeout_s)
         if reply is None:
             endpoint = self._find()
-            if endpoint != self._endpoint:
+            if endpoint != self._endpoint or is_refusal(self._requests.handshake):
                 self._requests.close()
                 self._connect(endpoint)
                 number = self._send(request)
