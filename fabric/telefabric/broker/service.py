@@ -48,7 +48,7 @@ _UNSENT = ("control_unreachable", "control_full")
 class Broker:
     """Binds on construction, serves in `run` until `stop`. Raises `EnvironmentProblem` when a port is in use.
 
-    `show` is given the broker's figures once a second, on the broker's thread.
+    `show` is given the broker's figures once a second, on the broker's thread; `tend` the time in each turn of it.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Broker:
         required: Sequence[str] = ("store",),
         streams_max: int = limits.STREAMS_MAX,
         show: Callable[[Figures], None] | None = None,
+        tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         listen.require_loopback()
         self._context = zmq.Context()
@@ -90,6 +91,7 @@ class Broker:
         """Peer → the pipe of long answers to it, while some of them may not have been sent."""
         self._forget_due_ns = 0
         self._stop = threading.Event()
+        self._tend = tend
         self._full = False
         self._retry_ms = _POLL_MS
         self._health = Health("broker", FAMILIES, show, time.monotonic_ns())
@@ -133,6 +135,7 @@ class Broker:
         self._forget_sent(now_ns)
         self._tell_refused(now_ns)
         self._health.tend(self.core.figures, now_ns)
+        self._tend(now_ns)
 
     # -- in ------------------------------------------------------------------------------------------------------
 

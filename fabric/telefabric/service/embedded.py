@@ -6,7 +6,9 @@ import sys
 import threading
 from pathlib import Path
 
+from telefabric import limits
 from telefabric.address import Address
+from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor
 from telefabric.settings import OFF, STORE_FILE_NAME
 
@@ -24,17 +26,18 @@ class Services:
         log_format: str | None = None,
         log_level: str | None = None,
         metrics: str = OFF,
+        manager: Manager | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.broker = Part("broker", self._broker_command)
-        self.store = Part("store", self._store_command)
+        self.store = Part("store", self._store_command, stop_s=limits.STOP_STORE_S)
         self._listen = listen
         self._options = [
             *("--metrics", metrics),
             *(["--log-format", log_format] if log_format else []),
             *(["--log-level", log_level] if log_level else []),
         ]
-        self._supervisor = Supervisor([self.broker, self.store])
+        self._supervisor = Supervisor([self.broker, self.store], manager)
         self._tending: threading.Thread | None = None
 
     @property
@@ -53,6 +56,10 @@ class Services:
     def tend(self) -> None:
         """Keep them alive until `stop`; blocks."""
         self._supervisor.run()
+
+    def reload(self) -> None:
+        """Let the parts reread what they can."""
+        self._supervisor.reload()
 
     def stop(self) -> None:
         """End `start` or `tend` soon, which stops the parts. Any thread, and signal handlers."""

@@ -25,10 +25,10 @@ import structlog
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, PartFailed
 from telefabric.peer.core.backoff import Backoff
+from telefabric.service.notify import Manager
 
 log = structlog.get_logger("telefabric.supervisor")
 
-_STOP_S = 10.0
 _POLL_S = 0.05
 _SETTLED_S = 10.0
 """The back-off of a part that has lived this long begins again."""
@@ -46,34 +46,39 @@ class _Child:
         self.started_s = time.monotonic()
         self._name = name
         self._silence_s = silence_s
-        self._doing = self._told = "not ready yet"
+        self.doing = self._told = "not ready yet"
         self._told_s = self._sign_s = self.started_s
         self._sign: tuple[object, ...] = ()
         threading.Thread(target=self._listen, name=f"start-of-{name}", daemon=True).start()
 
     def watch_start(self, now_s: float) -> None:
         """Log what it does, when that is new or takes long. Call it often until it is ready."""
-        if self._doing != self._told or now_s - self._told_s > _TELL_S:
-            self._told, self._told_s = self._doing, now_s
-            log.info("part.starting", part=self._name, doing=self._doing, for_s=round(now_s - self.started_s, 1))
-        sign = (self._doing, *_work_of(self.process.pid))
+        if self.doing != self._told or now_s - self._told_s > _TELL_S:
+            self._told, self._told_s = self.doing, now_s
+            log.info("part.starting", part=self._name, doing=self.doing, for_s=round(now_s - self.started_s, 1))
+        sign = (self.doing, *_work_of(self.process.pid))
         if sign != self._sign:
             self._sign, self._sign_s = sign, now_s
 
     def is_stuck(self, now_s: float) -> bool:
         return not self.url and now_s - self._sign_s > self._silence_s
 
-    def stop(self) -> None:
-        """Close its pipe, which ends it; kill it when that takes too long."""
+    def stop(self, within_s: float, tell: Callable[[str, float], None]) -> None:
+        """Close its pipe, which ends it; kill it when that takes too long. `tell` hears how long it still may take."""
         self.let_go()
         if not self.url:
             self.process.terminate()  # it serves nobody yet, and may be long in a migration
-        try:
-            self.process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            log.error("part.killed", part=self._name, after_s=_STOP_S)
-            self.process.kill()
-            self.process.wait()
+        until_s = time.monotonic() + within_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            tell(f"waiting for the {self._name}", left_s)
+            try:
+                self.process.wait(min(left_s, _TELL_S))
+                return
+            except subprocess.TimeoutExpired:
+                log.info("part.stopping", part=self._name, at_most_s=round(left_s, 1))
+        log.error("part.killed", part=self._name, after_s=within_s)
+        self.process.kill()
+        self.process.wait()
 
     def let_go(self) -> None:
         if self.process.stdin:
@@ -87,14 +92,19 @@ class _Child:
                 if word == "ready":
                     self.url = rest
                 elif word == "starting":
-                    self._doing = rest
+                    self.doing = rest
 
 
 class Part:
     """One program. `command` is asked for at each start, so that it can name what is known by then."""
 
     def __init__(
-        self, name: str, command: Callable[[], Sequence[str]], *, silence_s: float = limits.START_SILENCE_S
+        self,
+        name: str,
+        command: Callable[[], Sequence[str]],
+        *,
+        silence_s: float = limits.START_SILENCE_S,
+        stop_s: float = limits.STOP_S,
     ) -> None:
         self.name = name
         self.url = ""
@@ -102,9 +112,15 @@ class Part:
         self.restarts = 0
         self._command = command
         self._silence_s = silence_s
+        self._stop_s = stop_s
         self._child: _Child | None = None
         self._backoff = Backoff(Random(os.urandom(8)))
         self._due_s = 0.0
+
+    @property
+    def doing(self) -> str:
+        """What it does until it is ready."""
+        return f"{self.name}: {self._child.doing if self._child else 'not started yet'}"
 
     @property
     def pid(self) -> int | None:
@@ -149,11 +165,16 @@ class Part:
                 log.error("part.stuck", part=self.name, after_s=self._silence_s)
                 child.process.kill()
 
-    def stop(self) -> None:
+    def stop(self, tell: Callable[[str, float], None] = lambda doing, needs_s: None) -> None:
         """End it, if it runs."""
         child, self._child = self._child, None
         if child is not None:
-            child.stop()
+            child.stop(self._stop_s, tell)
+
+    def reload(self) -> None:
+        """Let it reread what it can; while it starts it reads that anyway."""
+        if self._child is not None and self._child.url:
+            self._child.process.send_signal(signal.SIGHUP)
 
     def _has_died(self, child: _Child, now: float) -> None:
         if now - child.started_s > _SETTLED_S:
@@ -190,10 +211,11 @@ def _work_of(pid: int) -> tuple[object, ...]:
 
 
 class Supervisor:
-    """Parts in their order of start; stopped in the reverse one."""
+    """Parts in their order of start; stopped in the reverse one. `manager` is that of this process."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], manager: Manager | None = None) -> None:
         self._parts = list(parts)
+        self._manager = Manager(environ={}) if manager is None else manager
         self._stop = threading.Event()
 
     def start(self) -> bool:
@@ -204,6 +226,7 @@ class Supervisor:
         try:
             for count in range(1, len(self._parts) + 1):
                 while not all(part.is_up() for part in self._parts[:count]):  # earlier ones are tended by it
+                    self._manager.starting(self._parts[count - 1].doing)
                     if self._stop.wait(_POLL_S):
                         self._stop_all()
                         return False
@@ -216,6 +239,7 @@ class Supervisor:
         """Tend the parts until `stop`, then stop them."""
         try:
             while not self._stop.wait(_POLL_S):
+                self._manager.tend(time.monotonic_ns())
                 for part in self._parts:
                     part.tend()
         finally:
@@ -225,9 +249,13 @@ class Supervisor:
         """End `start` or `run` soon. Any thread, and signal handlers."""
         self._stop.set()
 
+    def reload(self) -> None:
+        for part in self._parts:
+            part.reload()
+
     def _stop_all(self) -> None:
         for part in reversed(self._parts):
-            part.stop()
+            part.stop(self._manager.stopping)
 
 
 def starting(words: str) -> None:

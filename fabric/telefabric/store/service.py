@@ -45,7 +45,7 @@ class Store(Owner):
 
     `run` raises `StoreReplaced` when the file is removed or replaced under it: its supervisor begins again with
     what is there then. Whatever else goes wrong with the file, it tries again until that is over. `show` is given the
-    store's figures once a second, on the thread that runs it.
+    store's figures once a second, on the thread that runs it, and `tend` the time in each turn.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Store(Owner):
         group_readable: bool = False,
         show: Callable[[Figures], None] | None = None,
         tell: Callable[[str], None] = lambda words: None,
+        tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         self.path = path = path.absolute()
         self._broker = broker
@@ -73,6 +74,7 @@ class Store(Owner):
         self.query = query
         self._lost_after_s = lost_after_s
         self._stop = threading.Event()
+        self._tend = tend
         self._backoff = Backoff(Random(os.urandom(8)))
         self._checkpoints = Checkpoints(time.monotonic_ns())
         self._retention = Retention(frame_bytes_max)
@@ -101,6 +103,11 @@ class Store(Owner):
     def query(self, endpoint: str | None) -> None:
         self._subscription.query = endpoint
 
+    def reload(self, *, lost_after_s: float, frame_bytes_max: int) -> None:
+        """Go on with other limits. On the thread that runs it, or before."""
+        self._lost_after_s = self._vigil.lost_after_s = lost_after_s
+        self._retention.bytes_max = frame_bytes_max
+
     def stop(self) -> None:
         """End `run` soon, after a last commit. Any thread, and signal handlers."""
         self._stop.set()
@@ -123,6 +130,7 @@ class Store(Owner):
                 except StoreError as error:
                     self._fail(error)
                 self._health.tend(self._figures, time.monotonic_ns())
+                self._tend(time.monotonic_ns())
             if self._writer is not None:
                 self._subscription.stored(self._end_commit())
                 self._begin_commit()
