@@ -9,14 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import confined
 import pytest
-from processes import run
+from processes import TELEFABRIC, free_ports, run
+from servicemanager import ServiceManager
 from skips import requires
+from slowness import patience
 
 from telefabric import limits
 from telefabric.cli import service as command
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.service import units
+from telefabric_workers import connect
 
 OLDEST = 252
 THERE = shutil.which("systemd-analyze") is not None
@@ -155,3 +159,29 @@ def test_a_step_that_fails_is_one_sentence(tmp_path: Path) -> None:
     assert without.stderr.startswith("telefabric: there is no systemctl here, so systemd does not run this machine: ")
     with pytest.raises(EnvironmentProblem, match=r"^sh -c 'echo no >&2; exit 3' failed: no$"):
         command._run(("sh", "-c", "echo no >&2; exit 3"))
+
+
+# -- as the unit confines it -------------------------------------------------------------------------------------
+needs_seccomp = requires(confined.why_not() or "systemd-analyze and libseccomp", not confined.why_not())
+
+
+@needs_seccomp
+def test_a_service_does_its_work_without_what_its_unit_forbids(tmp_path: Path) -> None:
+    port, data = free_ports(), tmp_path / "data"
+    up = [*TELEFABRIC, "up", "--listen", f"tcp://127.0.0.1:{port}", "--data", str(data)]
+    with ServiceManager(confined.inside(write(tmp_path, "up", user=False), up), tmp_path) as manager:
+        manager.start()
+        with connect(f"tcp://127.0.0.1:{port}", run="r", spool=tmp_path / "spool", exit_flush_s=patience(60)) as worker:
+            for step in range(100):
+                worker.step(episode=0, step=step, action=1, observation=step, reward=0.0)
+        counted = run("dump", "--connect", f"tcp://127.0.0.1:{port}", "--kind", "step")
+        assert len(counted.stdout.splitlines()) == 100, "queries are answered, too"
+        assert manager.stop() == 0, manager.log.read_text()
+
+
+@needs_seccomp
+@pytest.mark.parametrize("code", ["import os; os.setuid(1)", "import socket; socket.socket(socket.AF_PACKET)"])
+def test_what_is_forbidden_really_is(code: str, tmp_path: Path) -> None:
+    command_line = confined.inside(write(tmp_path, "up", user=False), [sys.executable, "-c", code])
+    ended = subprocess.run(command_line, capture_output=True, text=True, check=False)
+    assert "PermissionError" in ended.stderr

@@ -58,8 +58,9 @@ def require_reachable(service: str, used: Iterable[Path]) -> None:
         if folder is not None:
             raise UsageError(
                 f"{path} is in {folder}, which a service of the machine cannot read: make an environment in /opt "
-                "(sudo python3 -m venv /opt/telefabric; sudo /opt/telefabric/bin/pip install 'telefabric[cli,store]'), "
-                f"install from there (sudo /opt/telefabric/bin/telefabric service install {service}), or add --user"
+                "(sudo /usr/bin/python3 -m venv /opt/telefabric), install Telefabric there (sudo "
+                f"/opt/telefabric/bin/pip install 'telefabric[cli,store]') and from it the service (sudo "
+                f"/opt/telefabric/bin/telefabric service install {service}), or add --user"
             )
 
 
