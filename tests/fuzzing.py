@@ -25,7 +25,8 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.subscribe import LiveSubscription
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.seal import seal
 from telefabric_schemas import Log, Metric, Overflow, RunHeartbeat, Step
 from telefabric_schemas.events import Event
 
@@ -123,11 +124,11 @@ class Fuzz:
         kind, body, count = self._body()
         counter = dice.choice([0, count, count, dice.randrange(40, 10**6), HUGE, 2**63, 2**64 - 1, 2**63 - count])
         first, last = dice.choice([(0, 0)] * 3 + [(1, count), (1, 2**62), (2**62, HUGE), (5, 4)])
-        message = batch.pack(
-            body, session=dice.randbytes(16), stream=dice.choice([self.fabric.stream, dice.randbytes(16), bytes(16)]),
-            epoch=0, first_seq=first, last_seq=last, count=dice.choice([count] * 9 + [0, 1, 4_096, 2**31]),
+        message = batch.pack(batch.Header(
+            session=dice.randbytes(16), stream=dice.choice([self.fabric.stream, dice.randbytes(16), bytes(16)]),
+            epoch=0, first_seq=first, last_seq=last, events=dice.choice([count] * 9 + [0, 1, 4_096, 2**31]),
             counter=counter, time_ns=dice.choice([0, 1, time.time_ns(), 2**64 - 1]), flags=batch.FLAG_LIVE,
-        )  # fmt: skip
+        ), body)  # fmt: skip
         run = dice.choice([b"test", b"nobody", dice.randbytes(9), b"x" * 255, b"x" * 300, "\U0001f3ae".encode() * 60])
         of_kind = dice.choice(
             [kind.encode()] * 3 + [b"kind_of_nobody", b"\xff\xfe", b"k" * 400, dice.randbytes(6), b""]
@@ -273,7 +274,7 @@ class Fuzz:
         dice = self.dice
         odd = dice.choice(["x" * 60_000, "\U0001f3ae" * 9_000, dice.randbytes(20), [[[]]] * 9, HUGE, None])
         name = dice.choice(["hello", "beat", "stored", "attach", "watch", "error", "x" * 30, odd])
-        whole = control.seal(msgspec.msgpack.encode([name, odd, *[odd] * dice.randrange(4)]))
+        whole = seal(msgspec.msgpack.encode([name, odd, *[odd] * dice.randrange(4)]))
         return dice.choice([[whole], [whole], [whole, b""], [mutated(dice, whole)], [b""], [b"\x91" * 3_000]])
 
     # -- connections ---------------------------------------------------------------------------------------------

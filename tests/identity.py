@@ -9,7 +9,7 @@ from telefabric.feed.failures import Failures
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
 from telefabric.wire.batch import parse_header
-from telefabric.wire.live import decode_delivery
+from telefabric.wire.delivery import decode_delivery
 
 plain = LiveSubscription._delivered
 """What `install` wraps."""
@@ -22,6 +22,8 @@ class Recount:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.hop = ledger.broker_hop
+        """Of one subscription; the next has another."""
         self.received = 0
         self.dropped = 0
         self.newest = 0
@@ -47,7 +49,7 @@ def install() -> None:
     def checked(self: LiveSubscription, frames: list[bytes], found: list[LiveEvent]) -> None:
         global deliveries
         recount = self.__dict__.get("recount")
-        if recount is None or recount.ledger is not self.ledger:
+        if recount is None or recount.hop is not self.ledger.broker_hop:
             recount = self.__dict__["recount"] = Recount(self.ledger)
         plain(self, frames, found)
         if len(frames) == 3 and _is_readable(frames):

@@ -14,9 +14,9 @@ import zmq
 from faultproxy import FaultProxy
 from processes import PORTS
 
-from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_WATCH
+from telefabric.broker import sockets
 from telefabric.wire.batch import parse_header
-from telefabric.wire.live import decode_delivery, topic_parts
+from telefabric.wire.delivery import decode_delivery, topic_parts
 
 _BROKER = "127.0.0.1"
 
@@ -31,10 +31,10 @@ class LossyRelay:
         self.lost_to_client = 0
         """Events in lost deliveries, and those that these told as dropped."""
         self._random = Random(seed)
-        through = {port + OFFSET_LIVE, port + OFFSET_WATCH}
-        self._proxy = FaultProxy(host, [one for one in range(port, port + PORTS) if one not in through], seed)
+        live, watch = port + sockets.LIVE.offset, port + sockets.WATCH.offset
+        self._proxy = FaultProxy(host, [one for one in range(port, port + PORTS) if one not in (live, watch)], seed)
         self._context = zmq.Context()
-        self._legs = [self._leg(host, port + OFFSET_LIVE, up=True), self._leg(host, port + OFFSET_WATCH, up=False)]
+        self._legs = [self._leg(host, live, up=True), self._leg(host, watch, up=False)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lossy-relay")
 

@@ -80,7 +80,7 @@ def acknowledge_before_commit(real, store, stream, first, last, reason):
 def acknowledge_a_failed_commit(real, store):
     store.acknowledge({stream: last for stream, _, last, _ in store.database.transaction})
     store.fails = False
-    store.intake.forget_all()
+    store.intake.forget_oldest(0, ())
     store.database.roll_back()
 
 
@@ -152,7 +152,7 @@ note_property(
     "require_who_is_connected",
     BrokerCore,
     "_required",
-    lambda core: tuple(getattr(core, "_durable", ())) or ("store",),
+    lambda core: tuple(getattr(core, "durables", ())) or ("store",),
 )
 
 

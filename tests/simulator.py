@@ -21,6 +21,7 @@ from typing import Any
 
 from telefabric import limits
 from telefabric.broker.core.durable import NS, BrokerCore
+from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.spool.spool import Dropped, why_lost
 from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.uplink.core.stream import Phase, SendGap, StreamSession
@@ -246,7 +247,7 @@ class Worker:
 
     def connect(self) -> None:
         """New sockets, under a name that the broker has not seen."""
-        self.peer = f"{self.name} {self.world.next_number()}".encode()
+        self.peer = Peer(f"{self.name} {self.world.next_number()}".encode(), LOCAL_USERS)
         self.up, self.down, self.data = Wire(self.world), Wire(self.world), Wire(self.world)
         self.heard_ns = self.world.now_ns
         self.connected_ns = self.world.now_ns + self.world.random.randrange(NS)
@@ -298,7 +299,7 @@ class Worker:
             case control.Ack():
                 session.acknowledged(message, now_ns)
             case control.Who():
-                session.who(message, now_ns)
+                session.who(now_ns)
             case control.Alive():
                 session.alive(message, now_ns)
 
@@ -333,10 +334,10 @@ class Worker:
                 return False
             body = bytes(size)
         assert session.instance is not None
-        message = batch.pack(
-            body, session=session.instance, stream=self.stream, epoch=session.epoch, first_seq=first, last_seq=last,
-            count=events, time_ns=0, flags=flags,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=session.instance, stream=self.stream, epoch=session.epoch, first_seq=first, last_seq=last,
+            events=events, time_ns=0, flags=flags, counter=0,
+        ), body)  # fmt: skip
         session.sent(last, len(message), world.now_ns)
         world.log(self.name, "sends", first, last, "gap" if flags else "")
         world.require(session.in_flight_bytes <= session.credit, "sent beyond the credit", self.name)
@@ -370,7 +371,7 @@ class Store:
         self.connect()
 
     def connect(self) -> None:
-        self.peer = f"{self.name} {self.world.next_number()}".encode()
+        self.peer = Peer(f"{self.name} {self.world.next_number()}".encode(), LOCAL_USERS)
         self.up, self.down, self.data = Wire(self.world), Wire(self.world), Wire(self.world)
         self.instance: bytes | None = None
         self.token: bytes | None = None

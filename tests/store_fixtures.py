@@ -131,7 +131,8 @@ class Scribe:
         self.rows.quarantine_batch(self.writer.place(info), header, body, "conflict", "stored with other bytes")
 
     def commit(self) -> dict[bytes, int]:
-        marks = self.writer.commit(self.rows)
+        self.writer.begin_commit(self.rows)
+        marks = self.writer.end_commit()
         self.rows = self.writer.begin()
         return marks
 

@@ -30,7 +30,7 @@ from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
 from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import policy
-from telefabric.wire.live import LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.policy import LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import Metric, Step
 from telefabric_workers import connect
 

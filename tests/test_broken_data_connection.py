@@ -13,8 +13,8 @@ from faultproxy import FaultProxy, Garble
 from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wait_for
 
 from telefabric.address import Address
-from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_WATCH
-from telefabric.broker.service import OFFSET_DATA, OFFSET_DURABLE, Broker
+from telefabric.broker import sockets
+from telefabric.broker.service import Broker
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.interface import FeedEvent, LinkState
 from telefabric.subscribe import LiveSubscription
@@ -34,7 +34,7 @@ def linked(folder: Path, garble: Garble | None = None) -> Iterator[tuple[FaultPr
     with FaultProxy(HOST, range(port, port + PORTS), seed=1) as proxy, broker(port), store(port, folder):
         proxy.garble = garble
         with connect(f"tcp://{HOST}:{port}", run="run", spool=folder / "spool", exit_flush_s=1.0) as worker:
-            yield proxy, worker, port + OFFSET_DATA
+            yield proxy, worker, port + sockets.DATA.offset
 
 
 def swallow(proxy: FaultProxy, swallowed_port: int) -> None:
@@ -75,7 +75,7 @@ def test_a_store_that_hears_nothing_while_control_is_well_attaches_anew(tmp_path
         with connect(f"tcp://127.0.0.1:{port}", run="run", spool=tmp_path / "spool", exit_flush_s=1.0) as worker:
             worker.metric("loss", 0.5)
             assert worker.flush(RENEWED_S)
-            swallow(proxy, port + OFFSET_DURABLE)
+            swallow(proxy, port + sockets.DURABLE.offset)
             worker.metric("loss", 0.4)
             assert worker.flush(RENEWED_S)
         assert log.read_text().count("store.data_renewed") == 1
@@ -107,11 +107,11 @@ def comes_live_again(folder: Path, *, worker_at: str, client_at: str, swallowed:
 
 
 def test_a_client_that_gets_not_even_ticks_while_control_is_well_watches_anew(tmp_path: Path) -> None:
-    comes_live_again(tmp_path, worker_at="127.0.0.1", client_at=HOST, swallowed=OFFSET_WATCH)
+    comes_live_again(tmp_path, worker_at="127.0.0.1", client_at=HOST, swallowed=sockets.WATCH.offset)
 
 
 def test_a_worker_of_whom_nothing_live_arrives_connects_anew(tmp_path: Path) -> None:
-    comes_live_again(tmp_path, worker_at=HOST, client_at="127.0.0.1", swallowed=OFFSET_LIVE)
+    comes_live_again(tmp_path, worker_at=HOST, client_at="127.0.0.1", swallowed=sockets.LIVE.offset)
 
 
 class Overlong:
@@ -167,7 +167,7 @@ def watching(service: Broker, *, tapped: bool) -> Iterator[Callable[[], list[byt
         return
     with zmq.Context() as context, context.socket(zmq.SUB) as listener:
         listener.subscribe(b"run\0")
-        listener.connect(f"tcp://127.0.0.1:{service._live.tap.port}")
+        listener.connect(service.address.resolve(service.core.endpoints.tap or ""))
         yield lambda: listener.recv_multipart() if listener.poll(20) else []
 
 

@@ -8,13 +8,20 @@ import pytest
 from telefabric import limits
 from telefabric.broker.core.durable import NS, BrokerCore
 from telefabric.errors import UsageError, WireError
+from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal, Role
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Log
 
 INSTANCE = b"i" * 16
 OTHER = b"o" * 16
 A, B = b"a" * 16, b"b" * 16
-WORKER, WORKER_2, STORE, MIRROR, EXPORTER = b"worker", b"worker-2", b"store", b"mirror", b"exporter"
+
+
+def local(name: bytes) -> Peer:
+    return Peer(name, LOCAL_USERS)
+
+
+WORKER, WORKER_2, STORE, MIRROR, EXPORTER = map(local, (b"worker", b"worker-2", b"store", b"mirror", b"exporter"))
 BASE = limits.CREDIT_BASE_BYTES
 HEARTBEAT_NS = int(limits.HEARTBEAT_S * NS)
 
@@ -52,9 +59,9 @@ class World:
     def attach(self, peer=STORE, name="store", query=None, keeps="", fabric=None):
         return self.tell(peer, control.Attach(control.PROTOCOL, name, query, keeps, fabric))
 
-    def hello(self, stream=A, peer=WORKER, *, oldest=1, head=100, protocol=control.PROTOCOL, metadata=b"\x80"):
+    def hello(self, stream=A, peer=WORKER, *, oldest=1, head=100, metadata=b"\x80"):
         info = control.StreamInfo(stream, "run", "worker", "agent", 0, metadata=metadata)
-        return self.tell(peer, control.Hello(protocol, info, oldest, head))
+        return self.tell(peer, control.Hello(control.PROTOCOL, info, oldest, head))
 
     def marks(self, stream=A, seq=0, peer=STORE, instance=INSTANCE):
         return self.tell(peer, control.Marks(instance, [control.StreamSeq(stream, seq)]))
@@ -77,10 +84,10 @@ class World:
         """A batch on the data socket; the message, whatever became of it."""
         epoch = self.epoch(stream) if epoch is None else epoch
         events = 1 if flags & batch.FLAG_GAP else last - first + 1
-        message = batch.pack(
-            bytes(size), session=session, stream=stream, epoch=epoch, first_seq=first, last_seq=last, count=events,
-            time_ns=0, flags=flags,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=session, stream=stream, epoch=epoch, first_seq=first, last_seq=last, events=events, time_ns=0,
+            flags=flags, counter=0,
+        ), bytes(size))  # fmt: skip
         self.core.batch(message, self.now_ns)
         return message
 
@@ -124,11 +131,11 @@ def only(sent, kind):
 
 def test_the_name_of_the_store_goes_to_workers_and_subscribers_and_no_other_takes_its_place(world):
     name, other = b"f" * 16, b"o" * 16
-    assert only(world.attach(peer=b"x", name="exporter", fabric=other), control.Attached).fabric is None
+    assert only(world.attach(peer=local(b"x"), name="exporter", fabric=other), control.Attached).fabric is None
     assert only(world.attach(fabric=name), control.Attached).fabric == name
     assert only(world.hello(), control.Welcome).fabric == name
     assert only(world.marks(seq=0), control.Welcome).fabric == name
-    assert only(world.attach(peer=b"y", name="relay", fabric=other), control.Attached).fabric == name
+    assert only(world.attach(peer=local(b"y"), name="relay", fabric=other), control.Attached).fabric == name
 
 
 def test_without_the_required_store_a_stream_is_told_to_wait_and_why(world):
@@ -207,10 +214,16 @@ def test_the_query_endpoint_is_that_of_a_store_that_is_waited_for(world):
     assert world.core.endpoints.query == "*:7754"
 
 
-def test_a_worker_of_another_protocol_is_refused_with_the_remedy(world):
-    refused = only(world.hello(protocol=99), control.Refused)
-    assert "99" in refused.reason
-    assert world.core.dropped["protocol"] == 1
+INFO = control.StreamInfo(A, "run", "worker", "agent", 0)
+
+
+@pytest.mark.parametrize(
+    "message", [control.Hello(99, INFO, 1, 1), control.Attach(99, "store"), control.Watch(99, "v")]
+)
+def test_another_protocol_is_refused_with_the_remedy_and_counted(world, message):
+    refused = only(world.tell(WORKER, message), control.Refused)
+    assert refused.reason == "this broker speaks protocol 1, not 99: install one version on both sides"
+    assert world.core.dropped == {"protocol": 1}
 
 
 def test_a_hello_beyond_the_limit_of_streams_is_told_to_wait():
@@ -359,7 +372,7 @@ def test_nobody_is_believed_to_store_what_was_not_emitted(open_world, say):
     assert open_world.status() == before
     assert open_world.core.dropped == {"beyond_head": 1}
     (mistake,) = open_world.core.status(open_world.now_ns)["mistakes"]
-    assert (mistake["name"], mistake["peer"], mistake["field"]) == ("exporter", EXPORTER.hex(), "marks")
+    assert (mistake["name"], mistake["peer"], mistake["field"]) == ("exporter", EXPORTER.id.hex(), "marks")
 
 
 def test_what_was_taken_before_a_rewind_may_be_stored(open_world):
@@ -411,7 +424,7 @@ def test_a_bad_batch_is_answered_to_its_worker_by_name(open_world):
 def test_counts_that_contradict_each_other_are_answered_from_either_socket(open_world):
     wrong = WireError("inconsistent", "counts", about="batch", field="events", stream=A)
     open_world.core.bad_batch(b"", wrong, open_world.now_ns)
-    open_world.core.live.mistaken(A, wrong)
+    open_world.core.bad_live_batch(wrong, open_world.now_ns)
     told = [*open_world.core.take(), *open_world.wait(1, alive=[STORE])]
     assert [peer for peer, message in told if isinstance(message, control.Error)] == [WORKER, WORKER]
 
@@ -447,16 +460,16 @@ def test_answers_to_mistakes_are_few_and_short_however_many_there_are(world):
     wrong = WireError("w" * 999, "\u20ac" * 999, about="\u20ac" * 999, field="f" * 999)
     answers = []
     for number in range(1_000):
-        for peer in (b"same", b"%d" % number):
+        for peer in (local(b"same"), local(b"%d" % number)):
             world.core.mistaken(peer, wrong, world.now_ns)
             answers += world.core.take()
-    assert sum(peer == b"same" for peer, _ in answers) == limits.ERRORS_A_SECOND
+    assert sum(peer == local(b"same") for peer, _ in answers) == limits.ERRORS_A_SECOND
     assert len(answers) == limits.ERRORS_OF_ALL_A_SECOND
     assert max(len(control.encode(message)) for _, message in answers) <= limits.ERROR_BYTES_MAX
     assert all(control.decode(control.encode(message)) == message for _, message in answers)
     assert len(world.core.status(0)["mistakes"]) == limits.MISTAKES_KEPT
     world.now_ns += NS
-    world.core.mistaken(b"same", wrong, world.now_ns)
+    world.core.mistaken(local(b"same"), wrong, world.now_ns)
     assert len(world.core.take()) == 1
 
 
@@ -615,18 +628,18 @@ def test_a_store_that_attaches_again_is_asked_again_and_nothing_passes_until_it_
     world = open_world
     world.send(1, 5)
     epoch = world.epoch()
-    sent = world.attach(b"store-2")
+    sent = world.attach(local(b"store-2"))
     assert [info.stream for info in only(sent, control.Ask).streams] == [A]
     world.send(6, 9, epoch=epoch)
     assert world.core.dropped == {"stale": 1}
     assert world.queued() == [], "the new one asks for what it lacks"
-    welcome = only(world.marks(seq=3, peer=b"store-2"), control.Welcome)
+    welcome = only(world.marks(seq=3, peer=local(b"store-2")), control.Welcome)
     assert welcome.expected == 4
     assert welcome.epoch > epoch
 
 
 def test_the_report_of_the_store_before_does_not_count_after_it_attached_again(open_world):
-    open_world.attach(b"store-2")
+    open_world.attach(local(b"store-2"))
     assert open_world.marks(seq=3, peer=STORE)[0][1] == control.Who(INSTANCE, bytes(16))
     assert open_world.status()["state"] == "waiting"
 
@@ -776,7 +789,7 @@ def test_messages_that_only_a_broker_sends_are_counted_and_ignored(world):
 
 def test_status_is_plain_values_that_fit_one_control_message(open_world):
     open_world.send(1, 5)
-    reply = only(open_world.tell(b"cli", control.StatusRequest()), control.StatusReply)
+    reply = only(open_world.tell(local(b"cli"), control.StatusRequest()), control.StatusReply)
     assert control.decode(control.encode(reply)) == reply
     assert reply.status["streams"][0]["state"] == "running"
     assert reply.status["streams"][0]["in_flight_bytes"] > 0
@@ -817,25 +830,58 @@ def test_numbers_that_add_up_to_more_than_a_reply_can_hold_stop_no_status(open_w
 def test_a_status_is_for_peers_that_do_not_ask_too_often_and_read_the_answers(world):
     asked = control.StatusRequest()
     for _ in range(limits.STATUSES_A_SECOND):
-        only(world.tell(b"cli", asked), control.StatusReply)
-    assert world.tell(b"cli", asked) == []
-    assert world.tell(b"other", asked, unread_bytes=limits.UNREAD_BYTES_MAX + 1) == []
-    only(world.tell(b"other", asked, unread_bytes=limits.UNREAD_BYTES_MAX), control.StatusReply)
+        only(world.tell(local(b"cli"), asked), control.StatusReply)
+    assert world.tell(local(b"cli"), asked) == []
+    assert world.tell(local(b"other"), asked, unread_bytes=limits.UNREAD_BYTES_MAX + 1) == []
+    only(world.tell(local(b"other"), asked, unread_bytes=limits.UNREAD_BYTES_MAX), control.StatusReply)
     assert world.core.dropped == {"status_too_often": 1, "status_unread": 1}
     world.wait(2)
-    only(world.tell(b"cli", asked), control.StatusReply)
+    only(world.tell(local(b"cli"), asked), control.StatusReply)
 
 
 def test_recent_batches_too_are_for_peers_that_read(world):
-    world.core.live.receive(b"first", control.Watch(control.PROTOCOL, "v", None), 0, 0)
+    world.core.live.receive(local(b"first"), control.Watch(control.PROTOCOL, "v", None), 0, 0)
     body = records.frame(msgspec.msgpack.encode(Log(1, "info", "line", "agent", 0, 0)))
-    message = batch.pack(body, session=INSTANCE, stream=A, epoch=0, first_seq=1, last_seq=1, count=1, counter=1,
-                         time_ns=0, flags=batch.FLAG_LIVE)  # fmt: skip
+    message = batch.pack(batch.Header(
+        session=INSTANCE, stream=A, epoch=0, first_seq=1, last_seq=1, events=1, counter=1, time_ns=0,
+        flags=batch.FLAG_LIVE,
+    ), body)  # fmt: skip
     world.core.live.lane.push(b"run\0log", batch.parse_header(message)[0], message, 0)
     watch = control.Watch(control.PROTOCOL, "v", ["run"])
-    assert kinds(world.tell(b"slow", watch, unread_bytes=limits.UNREAD_BYTES_MAX + 1)) == ["Watching"]
-    assert kinds(world.tell(b"quick", watch)) == ["Watching", "Recent"]
+    assert kinds(world.tell(local(b"slow"), watch, unread_bytes=limits.UNREAD_BYTES_MAX + 1)) == ["Watching"]
+    assert kinds(world.tell(local(b"quick"), watch)) == ["Watching", "Recent"]
 
 
 def kinds(sent):
     return [type(message).__name__ for _, message in sent]
+
+
+# -- principals --------------------------------------------------------------------------------------------------
+
+
+def test_a_routing_id_is_worth_nothing_without_the_principal_that_introduced_itself_with_it(world):
+    """Whoever takes over the routing id of another principal is a stranger: to streams, to the store, to watchers."""
+    alice, bob = (Principal(name, Role.WORKER) for name in ("alice", "bob"))
+    anna, boris = (Peer(b"worker", principal) for principal in (alice, bob))
+    world.attach()
+    world.hello(peer=anna)
+    assert kinds(world.marks()) == ["Welcome"]
+    assert kinds(world.beat(peer=boris)) == ["Who"]
+    assert kinds(world.beat(peer=anna)) == []
+    world.tell(boris, control.Bye(A, complete=False))
+    assert world.status()["run_id"] == "run"
+    impostor = Peer(STORE.id, bob)
+    assert kinds(world.stored(seq=0, peer=impostor)) == ["Who"]
+    assert kinds(world.tell(impostor, control.DurableBeat(0))) == ["Who", "Alive"]
+    world.tell(anna, control.Watch(control.PROTOCOL, "viewer", ["run"]))
+    assert kinds(world.tell(boris, control.WatchBeat(0))) == ["Who"]
+    assert kinds(world.tell(anna, control.WatchBeat(0))) == ["Alive"]
+
+
+def test_what_is_sent_to_a_stream_goes_to_the_principal_that_said_hello_last(world):
+    carrier, later = (Peer(b"worker", Principal(name, Role.WORKER)) for name in ("alice", "bob"))
+    world.attach()
+    world.hello(peer=carrier)
+    assert [peer for peer, _ in world.marks()] == [carrier]
+    world.hello(peer=later)
+    assert [peer for peer, _ in world.marks()] == [later]

@@ -54,7 +54,7 @@ def test_one_that_is_not_required_gets_what_the_store_was_sent_before_it():
     assert drain(lane, "store") == [b"a", b"b"]
     assert (lane.bytes, lane.tail_bytes) == (0, 2), "what it is owed does not count as owed to the store"
     assert drain(lane, "exporter") == [b"a", b"b"]
-    assert (lane.tail_bytes, lane.missed("exporter"), dict(lane.skipped("exporter"))) == (0, 0, {})
+    assert (lane.tail_bytes, lane.cursors["exporter"].missed, dict(lane.cursors["exporter"].skipped)) == (0, 0, {})
 
 
 def test_one_that_is_not_required_and_falls_too_far_behind_is_moved_on_and_told_what_it_misses():
@@ -63,21 +63,21 @@ def test_one_that_is_not_required_and_falls_too_far_behind_is_moved_on_and_told_
     lane.attach("exporter", required=False)
     push(lane, b"a", b"b", b"c", b"d")
     drain(lane, "store")
-    assert (lane.missed("exporter"), dict(lane.skipped("exporter"))) == (2, {STREAM: 2})
+    assert (lane.cursors["exporter"].missed, dict(lane.cursors["exporter"].skipped)) == (2, {STREAM: 2})
     assert drain(lane, "exporter") == [b"c", b"d"]
-    lane.reported("exporter", STREAM, 1)
-    assert dict(lane.skipped("exporter")) == {STREAM: 2}
-    lane.reported("exporter", STREAM, 2)
-    assert dict(lane.skipped("exporter")) == {}
+    lane.cursors["exporter"].reported(STREAM, 1)
+    assert dict(lane.cursors["exporter"].skipped) == {STREAM: 2}
+    lane.cursors["exporter"].reported(STREAM, 2)
+    assert dict(lane.cursors["exporter"].skipped) == {}
 
 
 def test_what_a_subscriber_skips_is_remembered_for_a_limited_number_of_streams():
     lane = DurableLane()
     lane.attach("exporter", required=False)
     for number in range(limits.STREAMS_KNOWN_MAX + 10):
-        lane.skip("exporter", number.to_bytes(16, "big"), 5)
-    lane.skip("exporter", (20).to_bytes(16, "big"), 4)
-    skipped = lane.skipped("exporter")
+        lane.cursors["exporter"].skip(number.to_bytes(16, "big"), 5)
+    lane.cursors["exporter"].skip((20).to_bytes(16, "big"), 4)
+    skipped = lane.cursors["exporter"].skipped
     assert len(skipped) == limits.STREAMS_KNOWN_MAX
     assert set(skipped.values()) == {5}
     assert (9).to_bytes(16, "big") not in skipped
@@ -106,8 +106,8 @@ def test_what_comes_anew_is_withdrawn_from_those_who_were_not_sent_it():
     lane.withdraw(STREAM, 2)
     assert lane.bytes == len(b"other")
     assert drain(lane, "exporter") == [b"one", b"two", b"other"]
-    assert lane.skipped("exporter") == {STREAM: 3}
-    assert lane.missed("exporter") == 0
+    assert lane.cursors["exporter"].skipped == {STREAM: 3}
+    assert lane.cursors["exporter"].missed == 0
     assert drain(lane, "store") == [b"other"]
     assert (lane.bytes, lane.tail_bytes, lane._batches) == (0, 0, {})
     push(lane, b"again")
@@ -165,7 +165,7 @@ class Lanes(RuleBasedStateMachine):
             while owed[0] != message:
                 self.missed += 1
                 owed.popleft()
-            assert self.lane.missed("exporter") == self.missed
+            assert self.lane.cursors["exporter"].missed == self.missed
         assert owed.popleft() == message
         self.lane.sent(name)
 
@@ -185,7 +185,7 @@ class Lanes(RuleBasedStateMachine):
         for name, owed in self.owed.items():
             if name != "exporter":
                 assert self.lane.pending(name) == len(owed)
-                assert self.lane.missed(name) == 0
+                assert self.lane.cursors[name].missed == 0
 
 
 Lanes.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -18,7 +18,7 @@ def watched(world, watchers):
     for number in range(watchers):
         world.tell(b"watcher-%d" % number, control.Watch(control.PROTOCOL, f"watcher {number}"))
     for watcher in world.core.live._watchers.values():
-        watcher.subscriber.flows.update({stream: Flow(numbered=9) for stream in world.core._streams})
+        watcher.flows.update({stream: Flow(numbered=9) for stream in world.core._streams})
 
 
 def test_a_stream_that_fell_silent_waits_at_its_worker_or_at_the_store_and_never_at_who_watches():

@@ -183,7 +183,7 @@ def test_a_malformed_address_is_a_mistake_of_usage() -> None:
 
 def test_it_does_not_load_qt() -> None:
     code = (
-        "import sys; from telefabric.doctor.probes.installation import look_for_qt_libraries as look;"
+        "import sys; from telefabric.doctor.installation import look_for_qt_libraries as look;"
         "look(); print('PySide6' in sys.modules)"
     )
     with Service([sys.executable, "-c", "print('ready', flush=True);" + code]) as process:

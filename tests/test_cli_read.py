@@ -41,10 +41,12 @@ from store_fixtures import (
 )
 
 from telefabric.cli import read
+from telefabric.cli.livetail import live_row
 from telefabric.errors import Unreachable
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import Page, Question
 from telefabric.store.read.reader import KINDS
+from telefabric.subscribe import LiveEvent
 from telefabric_schemas import TOPICS, events
 
 WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = None; from telefabric.cli.main import main; main()"
@@ -401,6 +403,13 @@ def test_tail_shows_resets_and_voided_episodes(path: Path) -> None:
     assert set(read._COLOURS) == {*KINDS}
 
 
+def test_a_gap_of_the_live_path_has_its_range_and_reason() -> None:
+    gap = events.Gap(3, 9, "spool_full", 10**18)
+    event = LiveEvent(bytes(16), "gap", gap, b"", live_only=False, recent=False)
+    line = read.human_line(live_row(event, event.stream, "run", "worker", "agent"))
+    assert line.endswith(b" seq 3 to 9 spool_full\n")
+
+
 def test_tail_as_json_is_what_dump_writes_and_raw_is_what_was_sent(small: Path) -> None:
     lines = run("tail", "--store", small, "--no-follow", "--json", "-n", "5").stdout.splitlines()
     assert [json.loads(line) for line in lines] == dumped("--store", small)[-5:]
@@ -489,7 +498,7 @@ class Absent(FileReader):
         super().__init__(path)
         self.left = times
 
-    def answer(self, question: Question) -> Page[Any]:
+    def answer(self, question: Question[Any]) -> Page[Any]:
         self.left -= 1
         if self.left >= 0:
             raise Unreachable("nobody answers at tcp://host:7750")
@@ -501,8 +510,8 @@ def test_tail_waits_for_a_broker_that_went_away_and_says_so_once(
 ) -> None:
     monkeypatch.setattr(read, "_RETRY_S", 0.0)
     with Absent(small, 3) as reader:
-        assert [event.id for event in read.next_page(reader, 10, None, (), None, patient=True).rows] == [11, 12]
+        assert [event.id for event in read.next_page(reader, 10, read.Wanted(), patient=True).rows] == [11, 12]
         assert capsys.readouterr().err == "telefabric: nobody answers at tcp://host:7750 (waiting for it)\n"
         reader.left = 1
         with pytest.raises(Unreachable):
-            read.next_page(reader, 10, None, (), None, patient=False)
+            read.next_page(reader, 10, read.Wanted(), patient=False)

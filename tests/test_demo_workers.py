@@ -13,9 +13,9 @@ from slowness import patience
 
 from telefabric_schemas import Episode, Step
 from telefabric_workers import connect
-from telefabric_workers.demo import cartpole, frozenlake
+from telefabric_workers.demo import cartpole, frozenlake, rate
 from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.result import DemoResult
+from telefabric_workers.demo.training import Score
 
 LABELS = {frozenlake: "q-table", cartpole: "linear"}
 
@@ -23,24 +23,28 @@ LABELS = {frozenlake: "q-table", cartpole: "linear"}
 class FakeTime:
     """A clock that only sleeping and working move, each by a little more than asked for."""
 
-    def __init__(self, late_s: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.now_s = 1_000.0
         self.slept_s: list[float] = []
-        self._late_s = late_s
+        self.late_s = 0.0
 
-    def clock(self) -> float:
+    def monotonic(self) -> float:
         return self.now_s
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
         self.slept_s.append(seconds)
-        self.now_s += seconds + self._late_s
-
-    def rate(self, per_s: float | None) -> Rate:
-        return Rate(per_s, clock=self.clock, sleep=self.sleep)
+        self.now_s += seconds + self.late_s
 
 
-def record(task: Any, **options: Any) -> tuple[DemoResult, list[Step], list[Episode]]:
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(rate, "time", fake)
+    return fake
+
+
+def record(task: Any, **options: Any) -> tuple[Score, list[Step], list[Episode]]:
     steps: list[Step] = []
     episodes: list[Episode] = []
     with connect(mode="dry-run") as worker:
@@ -134,27 +138,25 @@ def test_metrics_and_log_lines_of_a_demo(fabric_service: Any) -> None:
 # -- rate --------------------------------------------------------------------------------------------------------
 
 
-def test_a_rate_is_held_without_drift() -> None:
-    time = FakeTime(late_s=0.002)  # what a real sleep is late by, and more
-    pace = time.rate(100)
+def test_a_rate_is_held_without_drift(time: FakeTime) -> None:
+    time.late_s = 0.002  # what a real sleep is late by, and more
+    pace = Rate(100)
     for _ in range(1_001):
         pace.wait()
         time.now_s += 0.003  # the work of a turn
     assert time.now_s == pytest.approx(1_000.0 + 10.0, abs=0.01)
 
 
-def test_a_slow_turn_is_made_up_for() -> None:
-    time = FakeTime()
-    pace = time.rate(10)
+def test_a_slow_turn_is_made_up_for(time: FakeTime) -> None:
+    pace = Rate(10)
     for turn in range(21):
         pace.wait()
         time.now_s += 0.45 if turn == 5 else 0.01
     assert time.now_s == pytest.approx(1_002.01)
 
 
-def test_a_suspended_program_does_not_hurry_for_long() -> None:
-    time = FakeTime()
-    pace = time.rate(10)
+def test_a_suspended_program_does_not_hurry_for_long(time: FakeTime) -> None:
+    pace = Rate(10)
     pace.wait()
     time.now_s += 3_600
     turns = 0
@@ -164,9 +166,8 @@ def test_a_suspended_program_does_not_hurry_for_long() -> None:
     assert turns <= 13, "a second's worth at most"
 
 
-def test_no_rate_never_sleeps() -> None:
-    time = FakeTime()
-    pace = time.rate(None)
+def test_no_rate_never_sleeps(time: FakeTime) -> None:
+    pace = Rate(None)
     for _ in range(100):
         pace.wait()
     assert not time.slept_s

@@ -27,20 +27,18 @@ from processes import broker, free_ports, store, wait_for
 from test_kills import emitter
 
 from telefabric.address import Address
-from telefabric.doctor.checks.ports import Answer
-from telefabric.doctor.checks.storefile import judge_store_open
+from telefabric.doctor import broker as at_broker
+from telefabric.doctor import ports as at_ports
 from telefabric.doctor.examine import about_broker, about_data, examine
 from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding
-from telefabric.doctor.probes import broker as at_broker
-from telefabric.doctor.probes import ports as at_ports
-from telefabric.doctor.probes.listeners import free_base
-from telefabric.doctor.probes.ports import look_at_port
-from telefabric.doctor.probes.side_by_side import in_time
-from telefabric.doctor.probes.storefile import look_at_store_open
+from telefabric.doctor.ports import Answer, free_base, look_at_port
+from telefabric.doctor.side_by_side import in_time
+from telefabric.doctor.storefile import judge_store_open, look_at_store_open
 from telefabric.files.lock import FileLock
 from telefabric.peer.status_request import ask_status
 from telefabric.store.file.database import FILE_NAME, VERSION, open_writer
 from telefabric.wire import control
+from telefabric.wire.seal import seal
 
 Speak = Callable[[socket.socket], None]
 
@@ -262,7 +260,7 @@ def test_what_the_broker_refused_is_told_in_words(fabric_service: FabricService,
         stranger.linger = 0
         stranger.connect(address.url)
         stranger.send(b"good morning")
-        stranger.send(control.seal(msgspec.msgpack.encode(["no such message"])))
+        stranger.send(seal(msgspec.msgpack.encode(["no such message"])))
         wait_for(lambda: len(ask_status(address).status["dropped"]) == 2, "both are refused")
     found = rows_of(address, tmp_path)
     assert found["refusals: damaged"].sentence.startswith("Refused once since the broker's start: a message failed")
@@ -337,6 +335,21 @@ def test_a_store_that_has_just_been_made_is_no_trouble(tmp_path: Path) -> None:
         assert sorted(entry.name for entry in tmp_path.iterdir()) == names
     finally:
         connection.close()
+
+
+def test_a_name_of_a_process_that_is_cut_within_a_character_is_a_name(tmp_path: Path) -> None:
+    file = tmp_path / FILE_NAME
+    file.write_bytes(b"")
+    code = (
+        "import sys; open('/proc/self/comm', 'wb').write(b'collecteur-\\xc3'); file = open(sys.argv[1], 'r+b');"
+        "print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert look_at_store_open(tmp_path).others == {str(other.pid): f"process {other.pid}, collecteur-\ufffd"}
 
 
 def test_who_writes_a_store_beside_it_is_named(tmp_path: Path) -> None:

@@ -11,18 +11,18 @@ import pytest
 import telefabric
 from telefabric import __version__
 from telefabric.address import DEFAULT, Address
-from telefabric.broker import live_sockets as livesockets
-from telefabric.broker import service as broker_service
+from telefabric.broker import sockets
 from telefabric.broker.core.hops import Hop
-from telefabric.doctor.checks import broker as on_broker
-from telefabric.doctor.checks import installation, machine, ports, service, settings, storefile, streams
-from telefabric.doctor.checks.broker import BrokerSeen
-from telefabric.doctor.checks.machine import FolderSeen
-from telefabric.doctor.checks.ports import Answer, NameSeen, PortSeen
-from telefabric.doctor.checks.service import ClockSeen, LiveSeen, QuerySeen
-from telefabric.doctor.checks.settings import SettingsSeen
-from telefabric.doctor.checks.storefile import StoreOpenSeen
-from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding
+from telefabric.doctor import broker as on_broker
+from telefabric.doctor import installation, machine, ports, service, settings, storefile, streams
+from telefabric.doctor.broker import BrokerSeen
+from telefabric.doctor.finding import OK, PROBLEM, SAYINGS, WARNING, Finding
+from telefabric.doctor.machine import FolderSeen
+from telefabric.doctor.ports import Answer, NameSeen, PortSeen
+from telefabric.doctor.service import LiveSeen
+from telefabric.doctor.settings import SettingsSeen
+from telefabric.doctor.storefile import StoreOpenSeen
+from telefabric.peer.core.clock import Clock
 from telefabric.store.file import database
 from telefabric.wire.control import Endpoints
 
@@ -120,19 +120,16 @@ def told(finding: Finding | None) -> Finding:
 
 
 def test_ports_and_the_store_are_named_as_the_services_have_them() -> None:
-    assert storefile.STORE == database.FILE_NAME
     assert (storefile.APPLICATION_ID, storefile.VERSION) == (database.APPLICATION_ID, database.VERSION)
-    offsets = {
-        broker_service.OFFSET_DATA: "data", livesockets.OFFSET_LIVE: "live", broker_service.OFFSET_DURABLE: "durable",
-        livesockets.OFFSET_TAP: "tap", livesockets.OFFSET_WATCH: "watch",
-    }  # fmt: skip
+    names = ("data", "live", "durable", "tap", "watch")
+    offsets = {getattr(sockets, name.upper()).offset: name for name in names}
     assert offsets.items() <= ports.PORTS.items()
 
 
 def test_whoever_holds_the_file_of_an_absent_store_is_to_go_on_or_to_end() -> None:
     path = Path("/data/telemetry.sqlite")
     running = StoreOpenSeen("process 12, telefabric", {})
-    assert storefile.judge_holder(path, None) == storefile.judge_holder(path, StoreOpenSeen(None, {})) == ""
+    assert storefile.judge_holder(path, StoreOpenSeen(None, {})) == ""
     assert "ps -fp 12 shows its broker" in storefile.judge_holder(path, running)
     assert storefile.judge_holder(path, running._replace(is_stopped=True)).startswith("kill -CONT 12 wakes the store")
     for attached in (True, False, None):
@@ -273,8 +270,8 @@ def test_a_store_that_is_absent_has_no_queries_or_is_slow() -> None:
     assert both.remedy.startswith("kill -CONT 12 wakes the store; start the program that subscribes as returns")
     assert "3 events" in told(service.judge_quarantine(HERE, without)).sentence
     assert service.judge_quarantine(HERE, {"durable": [{"name": "store"}]}) is None
-    assert told(service.judge_queries(HERE, QuerySeen(0.002))).state == OK
-    assert told(service.judge_queries(HERE, QuerySeen(2.0))).state == WARNING
+    assert told(service.judge_queries(HERE, 0.002)).state == OK
+    assert told(service.judge_queries(HERE, 2.0)).state == WARNING
     assert told(service.judge_queries(HERE, None)).state == PROBLEM
 
 
@@ -296,13 +293,15 @@ def test_the_live_path_by_its_tick_or_its_refusal() -> None:
 
 
 def test_clocks_and_round_trips_are_judged() -> None:
-    assert told(service.judge_clock(ClockSeen(0.002, 0.001))).state == OK
-    assert "2.5 s behind" in told(service.judge_clock(ClockSeen(2.5, 0.001))).sentence
-    assert "3.0 s ahead" in told(service.judge_clock(ClockSeen(-3.0, 0.001))).sentence
-    assert told(service.judge_clock(ClockSeen(1.5, 2.0))).state == OK, "a round trip of 2 s does not tell 1.5 s"
-    assert told(service.judge_clock(None)).state == WARNING
-    assert told(service.judge_round_trip(LAB, ClockSeen(0.0, 0.001))).state == OK
-    assert told(service.judge_round_trip(LAB, ClockSeen(0.0, 0.4))).state == WARNING
+    def rows(offset_ns: int, round_trip_ns: int) -> list[Finding]:
+        return [told(row) for row in service.judge_clock(LAB, Clock(offset_ns, round_trip_ns))]
+
+    assert [row.state for row in rows(2_000_000, 1_000_000)] == [OK, OK]
+    assert "2.5 s behind" in rows(2_500_000_000, 1_000_000)[0].sentence
+    assert "3.0 s ahead" in rows(-3_000_000_000, 1_000_000)[0].sentence
+    assert rows(1_500_000_000, 2_000_000_000)[0].state == OK, "a round trip of 2 s does not tell 1.5 s"
+    assert [row.state for row in rows(0, 400_000_000)] == [OK, WARNING]
+    assert told(*service.judge_clock(LAB, None)).state == WARNING
 
 
 def stream(**changes: Any) -> dict[str, Any]:
@@ -378,7 +377,7 @@ def test_every_reason_that_a_broker_counts_has_its_words() -> None:
     for folder in ("broker", "wire"):
         for file in (FABRIC / folder).rglob("*.py"):
             text = file.read_text()
-            reasons.update(re.findall(r'(?:core|self|lane)\.dropped\["(\w+)"', text))
+            reasons.update(re.findall(r'(?:\bdropped\[|_refuse\(peer, |nonsense=)"(\w+)"', text))
             reasons.update(re.findall(r'WireError\("(\w+)"', text))
-    assert {"over_credit", "unknown_token", "damaged"} <= reasons
-    assert reasons - {"bad_delivery"} <= set(streams.REFUSALS) | set(streams.USUAL)
+    assert {"over_credit", "unknown_token", "damaged", "bad_subscription", "protocol"} <= reasons
+    assert reasons - {"bad_delivery"} <= set(SAYINGS["refused"]) | set(streams.USUAL)

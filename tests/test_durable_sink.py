@@ -51,7 +51,7 @@ def test_a_sink_that_commits_late_is_given_each_event_once_whatever_is_sent_agai
             for step in range(300):
                 worker.step(episode=0, step=step)
             wait_for(lambda: sink.turn() or len(sink.got) >= 300, "the sink has been given some")
-            sink.subscription._hang_up()
+            sink.subscription._begin()
             wait_for(lambda: sink.turn() or sink.attachments == 2, "it is attached again, and holds nothing yet")
             for step in range(300, 600):
                 worker.step(episode=0, step=step)

@@ -52,7 +52,9 @@ class Exporter:
                     self.session.send(control.Marks(message.instance, marks))
                 case control.Skipped():
                     self.skipped = {mark.stream: mark.seq for mark in message.marks}
-        self.session.tell_stored(time.monotonic_ns(), 0, 0)
+        now_ns = time.monotonic_ns()
+        if self.session.beat_due(now_ns):
+            self.session.beat(control.DurableBeat(now_ns), now_ns)
 
     def read(self) -> Iterator[tuple[int, int]]:
         """First and last seq of each batch that has arrived."""

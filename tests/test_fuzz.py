@@ -17,7 +17,7 @@ from processes import free_ports, wait_for
 from test_garbage import Fabric
 
 from telefabric import limits
-from telefabric.broker.harmful_peers import unread_bytes
+from telefabric.broker.pipes import unread_bytes
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 

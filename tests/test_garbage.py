@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import msgspec
@@ -32,6 +33,7 @@ from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
 from telefabric.store.read import query
 from telefabric.wire import batch, control, records
+from telefabric.wire.seal import seal
 from telefabric_schemas import Episode, Gap, Log, Metric, Step
 from telefabric_schemas.events import Event
 
@@ -318,11 +320,11 @@ def test_control_messages_that_are_damaged_or_lie(fabric: Fabric) -> None:
             with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
                 say(peer, [whole])
                 for _ in range(100):
-                    say(peer, [control.seal(mutated(dice, body))])
+                    say(peer, [seal(mutated(dice, body))])
                     say(peer, [mutated(dice, whole)])
     with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
         for _ in range(500):
-            say(peer, [control.seal(dice.randbytes(dice.randrange(60)))])
+            say(peer, [seal(dice.randbytes(dice.randrange(60)))])
     wait_for(lambda: fabric.dropped().get("bad_control", 0) > 1_500, "the broker has read all of it")
     dropped = fabric.dropped()
     assert dropped["damaged"] > 1_500
@@ -347,10 +349,11 @@ class Liar:
         self.welcome = found
 
     def send(self, body: bytes, first: int, last: int, **changes: int) -> None:
-        message = batch.pack(
-            body, session=self.welcome.instance, stream=self.stream, epoch=self.welcome.epoch, first_seq=first,
-            last_seq=last, time_ns=1, **{"count": last - first + 1, **changes},
+        header = batch.Header(
+            flags=0, session=self.welcome.instance, stream=self.stream, epoch=self.welcome.epoch, first_seq=first,
+            last_seq=last, events=last - first + 1, counter=0, time_ns=1,
         )  # fmt: skip
+        message = batch.pack(header._replace(**changes), body)
         self._data.send_multipart([self.stream, message])
 
     def send_raw(self, message: bytes) -> None:
@@ -421,7 +424,7 @@ def test_batches_that_lie(fabric: Fabric) -> None:
             liar.await_ack(1)
             liar.send(body, 2, 4_097)
             liar.await_ack(4_097)
-            liar.send(body, 4_098, 2**63 - 1, count=2**31)
+            liar.send(body, 4_098, 2**63 - 1, events=2**31)
         gap = next(more)
         gap.send(one, 1, 1, flags=batch.FLAG_GAP)
         gap.await_ack(1)
@@ -435,10 +438,10 @@ def test_batches_that_lie(fabric: Fabric) -> None:
             large.send(dice.randbytes(limits.BATCH_BYTES_MAX), 1, 1)  # beyond its credit
         wild = next(more)
         for _ in range(300):
-            wild.send_raw(mutated(dice, batch.pack(
-                one, session=wild.welcome.instance, stream=wild.stream, epoch=wild.welcome.epoch, first_seq=1,
-                last_seq=1, count=1, time_ns=2**64 - 1,
-            )))  # fmt: skip
+            wild.send_raw(mutated(dice, batch.pack(batch.Header(
+                flags=0, session=wild.welcome.instance, stream=wild.stream, epoch=wild.welcome.epoch, first_seq=1,
+                last_seq=1, events=1, time_ns=2**64 - 1, counter=0,
+            ), one)))  # fmt: skip
         wait_for(lambda: sum(fabric.dropped().get(name, 0) for name in ("damaged", "not_ours")) > 100, "all is read")
         dropped = fabric.dropped()
         assert dropped["inconsistent"] > 0
@@ -450,7 +453,7 @@ def test_a_stream_that_no_row_could_hold_is_no_hello(field: str) -> None:
     values = {"pid": 2**64 - 1, "metadata": bytes(limits.METADATA_BYTES_MAX + 1)}
     who = msgspec.structs.asdict(info(bytes(16))) | {field: values.get(field, "x" * 100_000)}
     with pytest.raises(WireError, match=field):
-        control.decode(control.seal(msgspec.msgpack.encode(["hello", control.PROTOCOL, [*who.values()], 1, 0])))
+        control.decode(seal(msgspec.msgpack.encode(["hello", control.PROTOCOL, [*who.values()], 1, 0])))
 
 
 def test_streams_that_say_odd_things_of_themselves_are_stored(fabric: Fabric) -> None:
@@ -469,7 +472,7 @@ def test_streams_that_say_odd_things_of_themselves_are_stored(fabric: Fabric) ->
 
 
 # -- questions ---------------------------------------------------------------------------------------------------
-def questions() -> list[query.Question]:
+def questions() -> list[query.Question[Any]]:
     huge = 2**63 - 1
     return [
         query.Runs(None, huge, 2_000), query.Streams("x" * 255, 0, 0), query.Marks(None, 0, 1),

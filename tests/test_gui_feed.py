@@ -20,6 +20,7 @@ from processes import wait_for
 from skips import requires
 from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
 
+from telefabric.feed import file_feed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, FramePlace, LinkState, RunView, Update
 from telefabric.subscribe.core.handover import Range
@@ -120,11 +121,13 @@ def scribe(tmp_path: Path) -> Iterator[Scribe]:
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Iterator[Callable[..., Reading]]:
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Reading]]:
     feeds: list[FileFeed] = []
 
-    def start(**options: object) -> Reading:
-        feed = FileFeed(tmp_path / "telemetry.sqlite", **{"poll_s": 0.02, **options})  # type: ignore[arg-type]
+    def start(**limits: float) -> Reading:
+        for name, limit in {"POLL_S": 0.02, **limits}.items():
+            monkeypatch.setattr(file_feed, name, limit)
+        feed = FileFeed(tmp_path / "telemetry.sqlite")
         feeds.append(feed)
         feed.start()
         return Reading(feed)
@@ -182,7 +185,7 @@ def test_the_newest_window_comes_first_and_what_is_before_it_is_a_hole(
     info = stream()
     scribe.put(info, run_started(1, info))
     write(scribe, info, 2, 900)
-    reading = read(window_ids=300, history_ids=10_000)
+    reading = read(WINDOW_IDS=300, HISTORY_IDS=10_000)
     reading.feed.watch(frozenset({"run"}))
     reading.until(lambda one: one.events, "the first events")
     assert reading.seqs[0] == 601
@@ -196,7 +199,7 @@ def test_old_steps_are_left_out_counted_and_no_hole(scribe: Scribe, read: Callab
     info = stream()
     scribe.put(info, run_started(1, info))
     write(scribe, info, 2, 900)
-    reading = read(window_ids=100, history_ids=200)
+    reading = read(WINDOW_IDS=100, HISTORY_IDS=200)
     reading.feed.watch(frozenset({"run"}))
     reading.until(lambda one: one.skipped, "what was left out")
     came = set(reading.seqs)
@@ -212,7 +215,7 @@ def test_an_old_small_run_comes_whole_beside_a_large_one(scribe: Scribe, read: C
     write(scribe, small, 2, 50)
     scribe.put(large, run_started(1, large))
     write(scribe, large, 2, 900)
-    reading = read(window_ids=100, history_ids=200)
+    reading = read(WINDOW_IDS=100, HISTORY_IDS=200)
     reading.feed.watch(frozenset({"small"}))
     reading.until(lambda one: len(one.events) == 50, "the small run")
     assert reading.seqs == list(range(1, 51))
@@ -237,8 +240,9 @@ def test_a_client_that_does_not_drain_holds_a_bounded_number(scribe: Scribe, rea
     info = stream()
     scribe.put(info, run_started(1, info))
     write(scribe, info, 2, 3_000)
-    reading = read(buffered_max=100)
+    reading = read(BUFFERED_MAX=100)
     reading.feed.watch(frozenset({"run"}))
+    wait_for(lambda: reading.feed._waiting, "the first events")
     time.sleep(0.2)
     reading.drain()
     assert 0 < len(reading.events) <= 100
@@ -261,6 +265,19 @@ def test_a_run_that_is_watched_again_comes_again_from_its_history_on(
         time.sleep(pause_s)
         reading.feed.watch(frozenset({"run"}))
         reading.until(lambda one: one.seqs == [1, 2, 3], "the run again")
+
+
+def test_nothing_is_said_of_a_run_that_is_not_watched_any_more(scribe: Scribe, read: Callable[..., Reading]) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info), step(4))
+    scribe.put_gap(info, 2, 2, "spool_full")
+    scribe.commit()
+    reading = read()
+    reading.feed.watch(frozenset({"run"}))
+    wait_for(lambda: any(one.gaps for one in list(reading.feed._waiting.values())), "the gap")
+    reading.feed.watch(frozenset())
+    reading.drain()
+    assert (reading.events, reading.holes, reading.gaps, reading.skipped) == ([], {}, {}, {})
 
 
 def test_a_file_that_is_not_there_is_named_and_tried_again(tmp_path: Path, read: Callable[..., Reading]) -> None:

@@ -84,7 +84,7 @@ def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
 def tick(main: MainWindow, *events: Any) -> None:
     if events:
-        main.controller._feed.updates.append(update(*events))  # type: ignore[attr-defined]
+        main.controller.feed.updates.append(update(*events))  # type: ignore[attr-defined]
     main.controller.tick()
     QCoreApplication.processEvents()
 
@@ -214,7 +214,7 @@ def test_a_feed_that_fails_once_costs_one_tick(
 ) -> None:
     main = followed(show)
     with monkeypatch.context() as broken:
-        broken.setattr(main.controller._feed, "drain", Failing())
+        broken.setattr(main.controller.feed, "drain", Failing())
         tick(main)
     tick(main, told(step(11)))
     assert main.controller.failures.number == 1
@@ -225,7 +225,7 @@ def test_a_feed_that_fails_once_costs_one_tick(
 def test_what_the_feed_has_to_say_is_in_the_banner(show: Callable[..., MainWindow]) -> None:
     main = followed(show)
     said = LIVE._replace(notice="It is read as it is.")
-    main.controller._feed.updates.append(update(connection=said))  # type: ignore[attr-defined]
+    main.controller.feed.updates.append(update(connection=said))  # type: ignore[attr-defined]
     tick(main)
     assert main.banner.isVisible()
     assert main.banner._text.text() == said.notice
@@ -250,7 +250,7 @@ def test_the_thread_of_a_store_file_outlives_what_it_meets(tmp_path: Path, monke
         scribe.commit()
     feed = FileFeed(tmp_path / "telemetry.sqlite")
     with monkeypatch.context() as broken:
-        broken.setattr(filefeed, "_runs", Failing())
+        broken.setattr(filefeed, "run_views", Failing())
         feed.start()
         connection = drained(feed, lambda one: one.connection.failures, "word of the failure").connection
     assert connection.notice == "Reading the store file: ValueError: a value that nobody expected"

@@ -70,7 +70,7 @@ class Screen:
         """Of the events in the table of steps."""
         if self.window is None or (page := self.window.page) is None:
             return []
-        rows = page.track.steps
+        rows = page.stream.steps
         return sorted(rows.column("seq")[rows.column("mark") == EVENT].tolist())
 
 

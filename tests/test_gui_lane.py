@@ -17,6 +17,7 @@ from skips import requires
 from store_fixtures import step
 from test_gui_feed import told
 
+from telefabric.feed import Failures
 from telefabric.ring import Hud, Name, PixelFormat, RingWriter, TileHud
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -31,8 +32,9 @@ if THERE:
     from PySide6.QtGui import QImage
 
     from telefabric_gui import theme
-    from telefabric_gui.track import Track, TrackKey
+    from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.views import frames
+    from telefabric_gui.views.isolation import Views
     from telefabric_gui.views.page import AgentPage
 
 NAME = Name("run", "agent_0", "worker")
@@ -56,11 +58,10 @@ def writer() -> Iterator[RingWriter]:
 def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     """In sight, following one step."""
     theme.use(qapp, "dark")
-    track = Track(TrackKey("run", "agent_0"))
-    track.pending.append(told(step(1)))
-    track.new_streams()
-    track.apply({})
-    shown = AgentPage(track)
+    stream = AgentStream(AgentKey("run", "agent_0"))
+    stream.pending.append(told(step(1)))
+    stream.apply()
+    shown = AgentPage(stream, Views(Failures()))
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()
@@ -90,7 +91,7 @@ def shown_value(page: AgentPage) -> int:
 
 def texts(page: AgentPage) -> tuple[str, str]:
     page.refresh(None, paused=False)
-    return page._path.text(), page._standing.text()
+    return page._path.text(), page._lane_badge.text()
 
 
 def test_a_frame_is_shown_when_the_writer_rings_with_its_own_figures(page: AgentPage, writer: RingWriter) -> None:
@@ -243,4 +244,5 @@ def test_the_picture_is_saved_with_the_pixels_that_it_has(
     assert (saved.width(), saved.height(), saved.pixelColor(3, 3).red()) == (32, 24, 77)
     path = str(tmp_path / "nowhere" / "picture.png")
     page._ask_where()
-    assert "could not be saved" in page.banner._text.text()
+    page.refresh(None, paused=False)
+    assert "could not be saved" in page.banner._text.text(), "also after the next tick"

@@ -82,7 +82,7 @@ def look_everywhere(main: MainWindow) -> None:
         main.tabs.setCurrentIndex(at)
         page = main.page
         assert page is not None
-        for series in ("Episode return", *page.track.metrics):
+        for series in ("Episode return", *page.stream.metrics):
             page.show_series(series)
             tick(main)
             assert not page.chart.grab().isNull()
@@ -131,7 +131,7 @@ def metadata(odd: msgspec.Raw) -> bytes:
 
 
 def assert_only_one_cell_is_odd(main: MainWindow, odd: msgspec.Raw) -> None:
-    feed = main.controller._feed
+    feed = main.controller.feed
     assert isinstance(feed, ScriptedFeed)
     feed.updates += [update(runs=(view(metadata=metadata(odd)), view("other"))), update(*everywhere(odd))]
     feed.updates += [update(runs=(view(metadata=metadata(odd)), view("other", "completed")))]
@@ -242,7 +242,7 @@ def emit_all(worker: Any) -> int:
 def assert_shown(main: MainWindow, qtbot: Any, steps: int) -> None:
     def whole() -> bool:
         page = main.page
-        return page is not None and page.step_table.rows.held == steps and len(page.track.episodes) == len(REALS)
+        return page is not None and page.step_table.rows.held == steps and len(page.stream.episodes) == len(REALS)
 
     qtbot.waitUntil(whole, timeout=30_000)
     main.controller._timer.stop()
@@ -254,7 +254,7 @@ def assert_shown(main: MainWindow, qtbot: Any, steps: int) -> None:
         page.steps.selectRow(row)
         tick(main)
         assert not page.environment.grab().isNull()
-    for series in ("Episode return", *page.track.metrics):
+    for series in ("Episode return", *page.stream.metrics):
         page.show_series(series)
         tick(main)
         assert not page.chart.grab().isNull()

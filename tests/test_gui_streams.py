@@ -17,6 +17,7 @@ from store_fixtures import (
     Scribe,
     episode,
     frame,
+    log,
     metric,
     query_behind_broker,
     raw,
@@ -30,6 +31,7 @@ from test_gui_feed import ScriptedFeed, told, update, view
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import FeedEvent, FoundFrame, StreamView
+from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import EpisodeVoided, Reset
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -42,8 +44,8 @@ pytestmark = [
 if THERE:
     from PySide6.QtCore import QCoreApplication, QEvent
 
+    from telefabric_gui import agent_stream, health, theme
     from telefabric_gui import controller as controller_module
-    from telefabric_gui import health, theme
     from telefabric_gui import window as window_module
     from telefabric_gui.controller import Controller
     from telefabric_gui.formatting import NONE
@@ -88,7 +90,7 @@ def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
 def tick(main: MainWindow, *events: FeedEvent, **given: Any) -> None:
     if events or given:
-        main.controller._feed.updates.append(update(*events, **given))  # type: ignore[attr-defined]
+        main.controller.feed.updates.append(update(*events, **given))  # type: ignore[attr-defined]
     main.controller.tick()
     QCoreApplication.processEvents()
 
@@ -122,25 +124,25 @@ def test_two_attempts_of_one_agent_share_a_tab_and_do_not_mix(show: Callable[...
     page = main.page
     assert page is not None
     tick(main)
-    assert page.track.returns().y.tolist() == [9.0]
+    assert page.stream.returns().y.tolist() == [9.0]
     assert dict(page.environment._figures)["return"] == "9.00"
-    assert page.streams.isVisible()
+    assert page.streams_bar.isVisible()
     said = "Attempt 2 of lab-2 is shown. Not shown: attempt 1 of lab-1 (superseded), 19 steps."
-    assert page.streams.sentence == said
-    assert not page.streams.grab().isNull()
+    assert page.streams_bar.sentence == said
+    assert not page.streams_bar.grab().isNull()
 
 
 def test_another_stream_is_shown_when_it_is_chosen_and_stays(show: Callable[..., MainWindow]) -> None:
     main = two_attempts(show)
     page = main.page
     assert page is not None
-    page.streams.chosen.emit(next(one for one in main.controller.tracks.values() if one.stream_id == OLD))
+    page.streams_bar.chosen.emit(next(one for one in main.controller.streams.values() if one.stream_id == OLD))
     tick(main)
     assert texts(main, "REWARD") == ["\u22121.00"] * 19
     tick(main, *of(NEW, step(12)))
     assert len(texts(main, "REWARD")) == 19
     assert main.page is not None
-    main.page.streams.chosen.emit(None)
+    main.page.streams_bar.chosen.emit(None)
     tick(main)
     assert len(texts(main, "REWARD")) == 10
 
@@ -150,7 +152,7 @@ def test_a_new_attempt_takes_the_page_but_not_while_it_is_paused(show: Callable[
     tick(main)
     tick(main, *of(OLD, step(1)))
     assert main.page is not None
-    assert not main.page.streams.isVisible()
+    assert not main.page.streams_bar.isVisible()
     main.controller.set_paused(True)
     tick(main, *of(NEW, step(1), step(2)))
     assert len(texts(main, "SEQ")) == 1
@@ -166,7 +168,7 @@ def test_a_frame_belongs_to_the_step_of_its_own_stream(show: Callable[..., MainW
     tick(main, *of(OLD, frame(25)))
     page.steps.selectRow(0)
     tick(main)
-    place = main.controller._feed.asked[-1]  # type: ignore[attr-defined]
+    place = main.controller.feed.asked[-1]  # type: ignore[attr-defined]
     assert (place.stream_id, place.episode_index, place.step_index) == (NEW, 0, 9)
     assert page._environment_card.caption.text() == "looking for its frame"
     tick(main, frame=FoundFrame(place._replace(stream_id=OLD), None))
@@ -179,7 +181,7 @@ def test_a_frame_belongs_to_the_step_of_its_own_stream(show: Callable[..., MainW
 def test_older_streams_give_way_and_are_counted(
     show: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller_module, "TRACKS_MAX", 3)
+    monkeypatch.setattr(controller_module, "STREAMS_MAX", 3)
     ids = [bytes([number]) * 16 for number in range(6)]
     sources = tuple(StreamView(one, f"w{at}", at, at + 1) for at, one in enumerate(ids))
     main = show(ScriptedFeed(update(runs=(view(streams=sources),))))
@@ -187,9 +189,9 @@ def test_older_streams_give_way_and_are_counted(
     for one in (ids[0], ids[5], ids[3], ids[1], ids[4], ids[2]):
         tick(main, *of(one, step(1), step(2)))
     tick(main)
-    assert [track.stream_id for track in main.controller.tracks_of(main.page.track.key)] == [ids[5], ids[4], ids[3]]  # type: ignore[union-attr]
+    assert [stream.stream_id for stream in main.controller.streams_of(main.page.stream.key)] == [ids[5], ids[4], ids[3]]  # type: ignore[union-attr]
     assert main.page is not None
-    assert main.page.streams.sentence.endswith("6 events of older ones, in the store.")
+    assert main.page.streams_bar.sentence.endswith("6 events of older ones, in the store.")
     assert not main.controller.hidden_agents
 
 
@@ -234,16 +236,40 @@ def test_a_voided_episode_leaves_tables_charts_and_pictures_and_is_counted(show:
     tick(main)
     assert texts(main, "EP") == ["2"] * 5
     assert texts(main, "RETURN", "episode_table") == ["2.00"]
-    assert page.track.returns().y.tolist() == [2.0]
+    assert page.stream.returns().y.tolist() == [2.0]
     assert page._steps_card.caption.text().endswith("· 5")
     assert page._episodes_card.caption.text() == "1 · 1 episode voided, in the store alone"
-    assert not page.track._stored.get((0, 1))
+    assert not page.stream._stored.get((0, 1))
     again = [reset(31, at=1), step(32, episode_index=1, step_index=0), episode(33, episode_index=1, total_reward=3.0)]
     late = step(12)
     tick(main, *of(NEW, *again, late))
     seqs = ["20", "21", "22", "23", "24", "31", "32"]
     assert texts(main, "SEQ") == seqs, "what comes after the void counts; what comes late of before does not"
     assert texts(main, "RETURN", "episode_table") == ["2.00", "3.00"]
+
+
+def test_pictures_have_a_limit_after_an_episode_was_voided_too(
+    show: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = show(ScriptedFeed(update(runs=(view(),))))
+    tick(main)
+    pictures = [frame(12), *(frame(seq) for seq in range(21, 25))]
+    monkeypatch.setattr(agent_stream, "STORED_FRAME_BYTES_MAX", 2 * len(pictures[0].data))
+    tick(main, *of(NEW, step(11), pictures[0]))
+    tick(main, *of(NEW, void(14, of=1)))
+    tick(main, *of(NEW, *pictures[1:]))
+    assert main.page is not None
+    held = main.page.stream._stored
+    assert [picture.seq for episode in held.values() for picture in episode.values()] == [23, 24]
+
+
+def test_what_was_missing_of_a_closed_run_is_not_counted_any_more(show: Callable[..., MainWindow]) -> None:
+    main = show(ScriptedFeed(update(runs=(view(),))))
+    tick(main)
+    tick(main, *of(NEW, log(5)), holes={NEW: (Range(1, 4),)}, gaps={NEW: (Range(6, 7),)})
+    assert (main.controller.missing, main.controller.lost) == (4, 2)
+    main.controller.unwatch("run")
+    assert (main.controller.missing, main.controller.lost) == (0, 0)
 
 
 def test_two_attempts_in_a_store_file_are_told_apart(
@@ -261,10 +287,10 @@ def test_two_attempts_in_a_store_file_are_told_apart(
     main = show(FileFeed(tmp_path / "telemetry.sqlite"))
     main.controller._timer.start()
     qtbot.waitUntil(lambda: main.controller.shown_events == 17, timeout=20_000)
-    qtbot.waitUntil(lambda: main.page is not None and main.page.streams.isVisible(), timeout=20_000)
+    qtbot.waitUntil(lambda: main.page is not None and main.page.streams_bar.isVisible(), timeout=20_000)
     assert texts(main, "REWARD") == [NONE, *["1.00"] * 6]
     assert main.page is not None
-    assert "attempt 1 of lab-1 (superseded), 7 steps" in main.page.streams.sentence
+    assert "attempt 1 of lab-1 (superseded), 7 steps" in main.page.streams_bar.sentence
     assert ("attempts", "2") in health.run_details(main.controller.runs["run"])
 
 

@@ -41,7 +41,7 @@ if THERE:
     from telefabric_gui import app, theme
     from telefabric_gui import window as window_module
     from telefabric_gui.command import gui
-    from telefabric_gui.controller import TRACKS_MAX, Controller
+    from telefabric_gui.controller import STREAMS_MAX, Controller
     from telefabric_gui.views import scenes
     from telefabric_gui.views.status import FIGURES
     from telefabric_gui.window import MainWindow
@@ -101,17 +101,17 @@ def test_a_tab_for_each_agent_and_none_twice(window: Callable[..., MainWindow]) 
     main = window(ScriptedFeed(update(runs=(view(agents=("agent_0", "agent_1", "agent_2")),)), update(*events)))
     tick(main, 3)
     assert [main.tabs.tabText(at) for at in range(main.tabs.count())] == [f"agent_{n} · run" for n in (1, 2, 0)]
-    assert [len(track.steps) for track in main.controller.tracks.values()] == [10, 10, 10]
+    assert [len(stream.steps) for stream in main.controller.streams.values()] == [10, 10, 10]
     main.tabs.setCurrentIndex(2)
     assert main.page is not None
-    assert (main.page.track.key.agent_id, main.page.step_table.rowCount()) == ("agent_0", 10)
+    assert (main.page.stream.key.agent_id, main.page.step_table.rowCount()) == ("agent_0", 10)
 
 
 def test_more_agents_than_tabs_are_counted(window: Callable[..., MainWindow]) -> None:
-    events = [told(step(seq, agent=f"a{seq}")) for seq in range(1, TRACKS_MAX + 6)]
+    events = [told(step(seq, agent=f"a{seq}")) for seq in range(1, STREAMS_MAX + 6)]
     main = window(ScriptedFeed(update(runs=(view(),)), update(*events)))
     tick(main, 2)
-    assert main.tabs.count() == TRACKS_MAX
+    assert main.tabs.count() == STREAMS_MAX
     assert len(main.controller.hidden_agents) == 5
 
 
@@ -125,7 +125,7 @@ def test_choosing_a_run_opens_it_and_closing_it_forgets_it(window: Callable[...,
     tick(main)
     assert main.tabs.count() == 2
     assert main.page is not None
-    assert main.page.track.key.run_id == "other"
+    assert main.page.stream.key.run_id == "other"
     main._close_run()
     assert feed.watched == {"run"}
     assert main.tabs.count() == 1
@@ -302,7 +302,7 @@ def test_runs_are_filtered_by_any_of_their_words(window: Callable[..., MainWindo
         assert main.runs._proxy.rowCount() == left
     assert main.runs._hint.isVisible()
     main.runs.filter.clear()
-    main.controller._feed.updates.append(update(runs=(view("new"), *runs)))  # type: ignore[attr-defined]
+    main.controller.feed.updates.append(update(runs=(view("new"), *runs)))  # type: ignore[attr-defined]
     tick(main)
     assert main.run_list.rowCount() == 4
 
@@ -367,13 +367,13 @@ def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) 
     QCoreApplication.processEvents()
     page = main.page
     assert page is not None
-    assert page.track.key == (demo["run_id"], "agent_0")
+    assert page.stream.key == (demo["run_id"], "agent_0")
     assert page.step_table.rows.held == page.step_table.rows.events == demo["steps"]
     assert page.step_table.rowCount() == demo["steps"] + demo["episodes"], "and a row for each reset"
     assert page.episode_table.rowCount() == demo["episodes"]
-    assert isinstance(page.environment._scene, scenes.GridScene)
+    assert isinstance(page.environment.scene, scenes.GridScene)
     qtbot.waitUntil(lambda: main.details._verdict.text() == "all accounted for", timeout=patience(20_000))
-    assert len(page.track.returns().x) == demo["episodes"]
+    assert len(page.stream.returns().x) == demo["episodes"]
     main.close()
     main.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
@@ -419,17 +419,17 @@ def test_a_live_picture_is_shown_with_its_step_and_not_with_another(window: Call
     for event in (frame(29, picture(8, 4)), frame(29, bytes(8 * 4 * 3), "raw")):
         feed.updates.append(update(event))
         tick(main)
-        assert isinstance(page.environment._scene, scenes.FrameScene)
+        assert isinstance(page.environment.scene, scenes.FrameScene)
         assert not page.environment.grab().isNull()
     page.steps.selectRow(5)
     tick(main)
-    assert not isinstance(page.environment._scene, scenes.FrameScene)
+    assert not isinstance(page.environment.scene, scenes.FrameScene)
     page.steps.selectRow(0)
     tick(main)
-    assert isinstance(page.environment._scene, scenes.FrameScene)
+    assert isinstance(page.environment.scene, scenes.FrameScene)
     feed.updates.append(update(frame(29, b"no picture")))
     tick(main)
-    assert not isinstance(page.environment._scene, scenes.FrameScene)
+    assert not isinstance(page.environment.scene, scenes.FrameScene)
 
 
 # -- scenes ------------------------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_each_observation_has_its_picture(
     main = window(ScriptedFeed(update(runs=(view(metadata=bytes(raw(metadata))),)), update(event)))
     tick(main, 2)
     assert main.page is not None
-    scene = main.page.environment._scene
+    scene = main.page.environment.scene
     assert type(scene).__name__ == kind
     assert scene is not None
     assert scene.words
@@ -492,7 +492,7 @@ def test_a_sentence_in_the_chain_has_as_many_lines_as_it_needs(window: Callable[
     tick(main, 2)
     chain = main.details._chain
     before = chain.height()
-    main.controller._feed.updates.append(update(connection=connection))
+    main.controller.feed.updates.append(update(connection=connection))
     tick(main)
     assert chain.height() > before
 
@@ -531,7 +531,7 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
 
 def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., MainWindow]) -> None:
     main = window(ScriptedFeed(update(runs=(view(),)), update(*some(1, 29))))
-    feed = main.controller._feed
+    feed = main.controller.feed
     assert isinstance(feed, ScriptedFeed)
     tick(main, 2)
     assert not feed.asked, "nothing was chosen"
@@ -542,7 +542,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
     tick(main)
     position = page.steps.picked_position()
     assert position is not None
-    place = page.track.place_of(page.step_table.rows.row(position))
+    place = page.stream.place_of(page.step_table.rows.row(position))
     tick(main, 3)
     assert feed.asked == [place], "once"
 
@@ -569,7 +569,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
 def test_pictures_are_wanted_of_the_run_in_front_alone(window: Callable[..., MainWindow]) -> None:
     runs = (view("a"), view("b"))
     main = window(ScriptedFeed(update(runs=runs)))
-    feed = main.controller._feed
+    feed = main.controller.feed
     assert isinstance(feed, ScriptedFeed)
     tick(main)
     for run_id in ("a", "b"):

@@ -629,8 +629,9 @@ def test_global_step_counts_over_all_environments_of_an_agent(recorder: Recorder
     assert [(step.env_index, step.global_step) for step in recorder.steps] == [(0, 0), (1, 1), (0, 2), (1, 3)]
 
 
-def test_an_agent_for_each_environment(recorder: Recorder) -> None:
-    envs = vector(recorder, AutoresetMode.NEXT_STEP, [9], [9], agents=["left", "right"])
+@pytest.mark.parametrize("agents", [["left", "right"], np.array(["left", "right"])], ids=["list", "array"])
+def test_an_agent_for_each_environment(recorder: Recorder, agents: Any) -> None:
+    envs = vector(recorder, AutoresetMode.NEXT_STEP, [9], [9], agents=agents)
     envs.reset()
     envs.step(ACTIONS_2)
     envs.step(ACTIONS_2)

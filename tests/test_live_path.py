@@ -41,7 +41,7 @@ from telefabric.store.file.database import FILE_NAME
 from telefabric.subscribe import LiveEvent, LiveSubscription, live
 from telefabric.subscribe.core.handover import Numbered
 from telefabric.subscribe.sockets import WatchSockets
-from telefabric.wire.live import QueuePolicy
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import Step
 from telefabric_workers import connect
 

@@ -14,11 +14,13 @@ import pytest
 
 from telefabric import limits
 from telefabric.broker.core.live_lane import NS, LiveCore
+from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.core.handover import InOrder, Numbered, StreamHandover
 from telefabric.uplink.core.live_feed import KindBatch, LiveFeed
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery, encode_delivery, topic_of
+from telefabric.wire.delivery import Delivery, decode_delivery, encode_delivery, topic_of
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import Overflow, RunHeartbeat
 
 TURN_NS = 50_000_000
@@ -117,10 +119,10 @@ class Worker:
         return KindBatch(event.kind, 0, 0, 1, self.feed.next_number(event.kind), body)
 
     def publish(self, one: KindBatch) -> bool:
-        message = batch.pack(
-            one.body, session=bytes(16), stream=self.stream, epoch=0, first_seq=one.first_seq, last_seq=one.last_seq,
-            count=one.events, counter=one.counter, time_ns=1, flags=batch.FLAG_LIVE,
-        )  # fmt: skip
+        message = batch.pack(batch.Header(
+            session=bytes(16), stream=self.stream, epoch=0, first_seq=one.first_seq, last_seq=one.last_seq,
+            events=one.events, counter=one.counter, time_ns=1, flags=batch.FLAG_LIVE,
+        ), one.body)  # fmt: skip
         return self.pipe.send(topic_of(self.run, one.kind), message)
 
 
@@ -130,6 +132,7 @@ class Client:
     def __init__(self, world: "World", name: bytes, policy: QueuePolicy) -> None:
         self.world = world
         self.name = name
+        self.peer = Peer(name, LOCAL_USERS)
         self.policy = policy
         self.pipe = Pipe(world.random, world.loses)
         self.token = b""
@@ -156,7 +159,7 @@ class Client:
 
     def say_watch(self) -> None:
         message = control.Watch(control.PROTOCOL, "viewer", self.runs, None, self.policy)
-        for answer in self.world.core.receive(self.name, message, self.world.now_ns, 0):
+        for answer in self.world.core.receive(self.peer, message, self.world.now_ns, 0):
             match answer:
                 case control.Watching(token=token) if token != self.token:
                     self.token = token
@@ -167,7 +170,7 @@ class Client:
 
     def turn(self) -> None:
         core, now_ns = self.world.core, self.world.now_ns
-        answers = core.receive(self.name, control.WatchBeat(now_ns), now_ns, 0)
+        answers = core.receive(self.peer, control.WatchBeat(now_ns), now_ns, 0)
         if any(isinstance(answer, control.Who) for answer in answers):
             self.say_watch()
         for delivery, message, told in self.pipe.receive():
@@ -217,7 +220,7 @@ class Client:
         """One page of the store for each stream that misses something."""
         for worker in self.world.workers:
             handover = self.handovers[worker.stream]
-            handover.stored_up_to(self.world.stored[worker.stream])
+            handover.watermark = self.world.stored[worker.stream]
             missing = handover.ask()
             if missing is not None:
                 last = min(missing.first + 49, self.world.stored[worker.stream])
@@ -345,7 +348,7 @@ class World:
             if random.random() < 0.02:
                 client.restart(random.choice(self.workers).stream)
             if self.loses and random.random() < 0.02:
-                self.core.receive(client.name, control.Unwatch(), self.now_ns, 0)
+                self.core.receive(client.peer, control.Unwatch(), self.now_ns, 0)
         if self.loses and random.random() < 0.01:
             self.start_broker()
 

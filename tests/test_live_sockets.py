@@ -10,12 +10,13 @@ from processes import free_ports, wait_for
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.broker.core.live_lane import LiveCore
+from telefabric.broker import sockets
+from telefabric.broker.core.durable import BrokerCore
 from telefabric.broker.core.live_queue import LiveSubscriber
-from telefabric.broker.live_sockets import OFFSET_LIVE, OFFSET_TAP, OFFSET_WATCH, LiveSockets
+from telefabric.broker.live_sockets import LiveSockets
 from telefabric.peer.sockets import common_options, receive
 from telefabric.wire import batch, control
-from telefabric.wire.live import topic_of
+from telefabric.wire.delivery import topic_of
 
 TOKEN, LATER = b"t" * 16, b"u" * 16
 TOPIC = topic_of("run", "log")
@@ -32,7 +33,7 @@ class Broker:
         self._held: list[zmq.Socket[bytes]] = []
         """Until the context closes them."""
         self.listen = Address("127.0.0.1", free_ports())
-        self.core = LiveCore(instance=bytes(16), endpoints=lambda: control.Endpoints("", ""), new_token=lambda: TOKEN)
+        self.core = BrokerCore(instance=bytes(16), endpoints=control.Endpoints("", ""), new_token=lambda: TOKEN)
         self.sockets = LiveSockets(self._context, self.listen)
         self.poller = zmq.Poller()
         self.sockets.register(self.poller)
@@ -41,14 +42,14 @@ class Broker:
         """Always false, for who waits for something else."""
         readable = {socket for socket, _ in self.poller.poll(0)}
         self.sockets.read(self.core, readable, 0)
-        self.sockets.forward(self.core, 0)
+        self.sockets.forward(self.core.live, 0)
         return False
 
     def subscriber(self, token: bytes) -> tuple[LiveSubscriber, zmq.Socket[bytes]]:
         one = LiveSubscriber()
         one.want(control.Watch(control.PROTOCOL, "slow", None, None))
-        self.core.lane.add(token, one)
-        socket = self.peer(OFFSET_WATCH, token)
+        self.core.live.lane.add(token, one)
+        socket = self.peer(sockets.WATCH.offset, token)
         self.push(bytes(10))
         wait_for(lambda: self.turn() or socket.poll(0), "the subscription has come")
         receive(socket)
@@ -65,13 +66,13 @@ class Broker:
     def worker(self) -> zmq.Socket[bytes]:
         """Connected, and asked for all that it has."""
         socket = self._socket(zmq.XPUB)
-        socket.connect(self.listen.beside(OFFSET_LIVE).url)
+        socket.connect(self.listen.beside(sockets.LIVE.offset).url)
         wait_for(lambda: self.turn() or socket.poll(0), "the broker asks for what it has")
         return socket
 
     def push(self, body: bytes) -> None:
         message = live_batch(body)
-        self.core.lane.push(TOPIC, batch.parse_header(message)[0], message, 0)
+        self.core.live.lane.push(TOPIC, batch.parse_header(message)[0], message, 0)
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -90,10 +91,10 @@ def broker() -> Iterator[Broker]:
 
 
 def live_batch(body: bytes) -> bytes:
-    return batch.pack(
-        body, session=bytes(16), stream=b"s" * 16, epoch=0, first_seq=1, last_seq=1, count=1, counter=1, time_ns=1,
+    return batch.pack(batch.Header(
+        session=bytes(16), stream=b"s" * 16, epoch=0, first_seq=1, last_seq=1, events=1, counter=1, time_ns=1,
         flags=batch.FLAG_LIVE,
-    )  # fmt: skip
+    ), body)  # fmt: skip
 
 
 def read_until(broker: Broker, socket: zmq.Socket[bytes], enough: Callable[[int], bool]) -> int:
@@ -138,17 +139,17 @@ def test_each_subscriber_has_its_share_and_room_for_one(broker: Broker, monkeypa
 
 
 def test_the_tap_holds_so_much_and_counts_the_rest(broker: Broker) -> None:
-    listener = broker.peer(OFFSET_TAP, b"")
+    listener = broker.peer(sockets.TAP.offset, b"")
     worker = broker.worker()
     message = live_batch(bytes(LARGE))
     for sent in range(1, BATCHES + 1):
         worker.send_multipart((TOPIC, message))
         wait_for(lambda sent=sent: broker.turn() or taken_in(broker) == sent, "it was taken in")
-    behind = broker.core.lane.dropped["tap_behind"]
+    behind = broker.core.live.lane.dropped["tap_behind"]
     fits = limits.TAP_PIPES_BYTES_MAX // LARGE
     assert BATCHES - fits - AT_THE_PEER <= behind <= BATCHES - fits + 1
     assert read_until(broker, listener, lambda found: found == BATCHES - behind)
 
 
 def taken_in(broker: Broker) -> int:
-    return sum(account.received for account in broker.core.lane.ledger.sources.values())
+    return sum(account.received for account in broker.core.live.lane.ledger.sources.values())

@@ -13,6 +13,7 @@ from processes import Service, broker, free_ports, store, wait_for
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.core.state import NS, StreamState
+from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.peer.status_request import ask_status
 from telefabric.store.file.database import FILE_NAME, open_reader
 from telefabric.wire.control import StreamInfo
@@ -100,7 +101,9 @@ def test_the_clock_and_the_round_trip_of_each_worker_are_told(tmp_path: Path) ->
 
 
 def test_a_worker_that_emits_nothing_is_idle() -> None:
-    stream = StreamState(StreamInfo(bytes(16), "run", "worker", "agent_0", 0), b"peer", 1, 1, 0, open=True)
+    stream = StreamState(
+        StreamInfo(bytes(16), "run", "worker", "agent_0", 0), Peer(b"peer", LOCAL_USERS), 1, 1, 0, open=True
+    )
     idle_ns = int(limits.IDLE_AFTER_S * NS)
     for now_ns in range(NS, 2 * idle_ns, NS):
         stream.heard(now_ns, 1, 1)

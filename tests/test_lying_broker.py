@@ -30,7 +30,8 @@ from telefabric.errors import WireError
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import batch, control
-from telefabric.wire.live import Delivery, Drop, QueuePolicy, encode_delivery
+from telefabric.wire.delivery import Delivery, Drop, encode_delivery
+from telefabric.wire.policy import QueuePolicy
 
 LIVE, WATCH = 2, 6
 
@@ -138,12 +139,12 @@ class Liar:
         stream = dice.choice([*self.streams, dice.randbytes(16)])
         first = dice.choice([1, 2**62]) if stream not in self.streams else 2**40
         body = dice.randbytes(dice.choice([0, 9, 900]))
-        message = batch.pack(
-            body, session=dice.choice([self._instance, bytes(16)]), stream=stream, epoch=dice.choice([0, 1, 2**31]),
-            first_seq=first, last_seq=first + dice.choice([0, 9, 2**40]), count=dice.choice([0, 1, 10, 2**31]),
+        message = batch.pack(batch.Header(
+            session=dice.choice([self._instance, bytes(16)]), stream=stream, epoch=dice.choice([0, 1, 2**31]),
+            first_seq=first, last_seq=first + dice.choice([0, 9, 2**40]), events=dice.choice([0, 1, 10, 2**31]),
             counter=dice.choice([0, HUGE]), time_ns=dice.choice([0, 2**64 - 1]),
             flags=dice.choice([0, batch.FLAG_LIVE, batch.FLAG_GAP, 255]),
-        )  # fmt: skip
+        ), body)  # fmt: skip
         return mutated(dice, message) if dice.random() < 0.3 else message
 
     def _publish(self, sockets: dict[int, zmq.Socket[bytes]]) -> None:

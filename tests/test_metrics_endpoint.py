@@ -33,7 +33,8 @@ def endpoint() -> Iterator[Endpoint]:
     endpoint = Endpoint("broker", Address("127.0.0.1", 0), ())
     endpoint.show(common("broker", 7.0))
     yield endpoint
-    endpoint.close()
+    endpoint.server.shutdown()
+    endpoint.server.server_close()
 
 
 def connected(endpoint: Endpoint) -> socket.socket:

@@ -19,6 +19,7 @@ from telefabric.store.read import query
 from telefabric.subscribe import LiveSubscription
 from telefabric.subscribe.durable import DurableSubscription
 from telefabric.wire import control, names
+from telefabric.wire.seal import seal
 from telefabric_workers.repair import name_of
 
 ADDRESS = Address("127.0.0.1", 7750)
@@ -43,9 +44,9 @@ INFO = control.StreamInfo(bytes(16), "r", "w", "a", 1)
 def test_every_name_of_a_message_is_limited_in_bytes(message: control.Message) -> None:
     whole = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
     for place in _texts(whole):
-        assert control.decode(control.seal(msgspec.msgpack.encode(_with(whole, place, JUST))))
+        assert control.decode(seal(msgspec.msgpack.encode(_with(whole, place, JUST))))
         with pytest.raises(WireError, match="624 bytes"):
-            control.decode(control.seal(msgspec.msgpack.encode(_with(whole, place, LONG))))
+            control.decode(seal(msgspec.msgpack.encode(_with(whole, place, LONG))))
 
 
 def _texts(found: list[object], at: tuple[int, ...] = ()) -> list[tuple[int, ...]]:

@@ -40,7 +40,7 @@ from telefabric.store.file.database import FILE_NAME
 from telefabric.store.read import query_service as queryservice
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe import LiveSubscription
-from telefabric.wire.live import SAMPLE, QueuePolicy
+from telefabric.wire.policy import SAMPLE, QueuePolicy
 from telefabric_workers import connect
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -28,6 +28,7 @@ from telefabric.peer.status_request import ask_status
 from telefabric.service.embedded import Services
 from telefabric.store.read import file_reader as reader_module
 from telefabric.store.read import query
+from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query_service import QueryService
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_workers import connect
@@ -177,11 +178,11 @@ def test_a_stop_does_not_wait_for_the_question_in_work(path: Path, monkeypatch: 
     endless = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
     began = threading.Event()
 
-    def forever(question: query.Runs) -> Any:
+    def forever(reader: FileReader, question: query.Runs) -> Any:
         began.set()
-        return service._reader._query(endless).fetchall()
+        return reader._query(endless).fetchall()
 
-    service._reader._handlers[query.Runs] = forever
+    monkeypatch.setattr(FileReader, "_runs", forever)
     with running([service]), asker(service.address) as socket:
         socket.send_multipart((NUMBER, GOOD))
         assert began.wait(10)
@@ -234,9 +235,9 @@ def test_the_process_that_cannot_start_says_why(path: Path, service: QueryServic
 
 PARENT = """
 import sys, time
-from telefabric.service.supervisor import Part
+from telefabric.service.supervisor import Part, Supervisor
 part = Part("query service", lambda: sys.argv[1:])
-part.start()
+Supervisor([part]).start()
 print(part.url, part.pid, flush=True)
 time.sleep(600)
 """
@@ -348,10 +349,18 @@ def test_late_and_strange_replies_are_not_taken_for_the_answer(path: Path) -> No
         assert [event.seq for event in reader.events(limit=2).rows] == [1, 2]
 
 
+class RunsAsEvents(query.Question[query.StoredEvent], tag="runs"):
+    """Asks for runs and expects events."""
+
+    run_id: str | None = None
+    after: int = 0
+    limit: int = 1
+
+
 def test_an_answer_in_other_words_is_one_sentence(path: Path) -> None:
     with (
         query_behind_broker(path) as broker,
         RemoteReader(broker) as reader,
         pytest.raises(StoreError, match="answers in the protocol of another version"),
     ):
-        reader._ask(query.Runs(None, 0, 1), query.Page[query.StoredEvent])
+        reader.answer(RunsAsEvents())

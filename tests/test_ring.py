@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -274,7 +276,7 @@ def test_a_writer_that_is_killed_in_a_frame_leaves_no_part_of_it(tmp_path: Path,
         reader = RingReader(folder)
         reader._attached()
         whole = number - (step != "head")
-        reader._cursor = max(whole - 3, 0)
+        reader.read_to = max(whole - 3, 0)
         frames = list(iter(reader.next, None))
         assert [frame.number for frame in frames] == list(range(max(whole - 2, 1), whole + 1))
         for frame in frames:
@@ -490,6 +492,25 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
         RingWriter(NAME, base=tmp_path / "file")
 
 
+@pytest.mark.parametrize("part", ["manifest", "bell"])
+def test_a_writer_that_cannot_be_made_leaves_its_folder_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, part: str
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as broken:
+        if part == "manifest":
+            broken.setattr(places, "write_manifest", refuse)
+        else:
+            broken.setattr(socket, "socket", refuse)
+        with pytest.raises(EnvironmentProblem, match="Too many open files"):
+            RingWriter(NAME, base=tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert write().folder.name == next(places.folder_names(NAME))
+
+
 def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     writer = write()
     show(writer, 1)
@@ -531,6 +552,49 @@ def test_a_file_that_lost_its_name_is_made_anew_and_numbered_on(
     assert (reader.counters.received, reader.counters.skipped) == (3, 0)
     reader.close()
     late.close()
+
+
+WRITER = """
+import sys, numpy, pathlib
+from telefabric.ring import Hud, Name, RingWriter
+writer = RingWriter(Name("run", "agent", "worker"), base=pathlib.Path(sys.argv[1]))
+writer.publish(numpy.zeros((2, 2, 3), numpy.uint8), Hud())
+print(writer.folder.name, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_that_another_writer_has_by_now_is_left_to_it(tmp_path: Path, write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with writer._guard:  # no heartbeat in between
+        shutil.rmtree(writer.folder)
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == writer.folder.name
+    with other:
+        writer.beat()
+        show(writer, 2)
+        (found,) = discover(tmp_path)
+        assert found.manifest.pid == other.pid
+        other.communicate("")
+    writer.beat()
+    (found,) = discover(tmp_path)
+    assert found.manifest.pid == os.getpid(), "it is nobody's again"
+
+
+def test_a_file_whose_manifest_cannot_be_written_leaves_no_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = write()
+    with monkeypatch.context() as full:
+        full.setattr(places, "write_manifest", refuse)
+        assert not writer.publish(np.zeros((2, 2, 3), np.uint8), Hud())
+    assert not list(writer.folder.glob("ring.*"))
+    assert writer.counters.generations == 0
+    show(writer, 1)
 
 
 @pytest.mark.parametrize("size", [0, 100, layout.PAGE, layout.PAGE + 9_000])

@@ -322,8 +322,8 @@ def test_a_page_shows_one_moment_of_all_tables(path: Path, monkeypatch: pytest.M
         seqs = iter(range(2, 1_000_000, 2))
         plain = FileReader._query
 
-        def query_then_commit(self: FileReader, sql: str, given: Iterable[Any] = ()) -> Any:
-            cursor = plain(self, sql, given)
+        def query_then_commit(self: FileReader, sql: str, *given: Any, **more: Any) -> Any:
+            cursor = plain(self, sql, *given, **more)
             if " steps " in sql:
                 seq = next(seqs)
                 scribe.put(info, step(seq), log(seq + 1))
@@ -498,6 +498,31 @@ def test_steps_of_an_episode_come_by_index_page_by_page(path: Path, opener: Open
             last = page.rows[-1]
             after = StepKey(order[last.seq - 1], last.id)
     assert [event.seq for event in found] == [2, 4, 3, 5, 1]
+
+
+def test_a_page_of_episodes_stays_below_its_bytes_too(path: Path, opener: Open) -> None:
+    info, words = stream(), "w" * 1_000_000
+    with Scribe(path) as scribe:
+        for seq in range(1, 21):
+            scribe.put(info, episode(seq, episode_index=seq, end_reason=words))
+        scribe.commit()
+    with opener(path) as reader:
+        page = reader.episodes_for_run("run")
+        assert (page.more, 1 <= len(page.rows) <= limits.QUERY_BYTES_MAX // len(words)) == (True, True)
+        rows = page.rows
+        while page.more:
+            page = reader.episodes_for_run("run", after=rows[-1].key)
+            rows += page.rows
+        assert [row.episode_index for row in rows] == list(range(1, 21))
+
+
+def test_a_page_of_no_rows_goes_on_where_it_was_asked_from(books: Reader, library: Library) -> None:
+    stream_id = library.streams[0].stream
+    assert books.stream_since(stream_id, 1, limit=0) == Page([], True, 1)
+    assert books.events(3, limit=0) == Page([], True, 3)
+    assert books.steps_since({stream_id: 0}, limit=0).rows == books.newest(0).rows == []
+    assert books.episodes_for_run("a", limit=0).rows == books.overview("agent_0", "reward", 1, run_id="a", limit=0).rows
+    assert books.runs(), "it still answers"
 
 
 # -- runs, streams, overview -------------------------------------------------------------------------------------

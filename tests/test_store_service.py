@@ -27,17 +27,17 @@ def test_streams_of_long_ago_leave_the_memory_and_may_speak_again(
         with fabric_service.connect(run=f"run-{number}") as worker:
             worker.metric("loss", number)
     store = fabric_service.store
-    assert not store._subscription._intake.knows(first.stream_id)
-    assert len(store._subscription._intake._streams) <= limits.STREAMS_KNOWN_MAX
+    assert not store.subscription._intake.knows(first.stream_id)
+    assert len(store.subscription._intake._streams) <= limits.STREAMS_KNOWN_MAX
     assert store._writer is not None
     assert len(store._writer._places) <= limits.STREAMS_KNOWN_MAX
-    assert not store._subscription.infos, "metadata is not kept beside the file"
+    assert not store.subscription.infos, "metadata is not kept beside the file"
     for step in range(100):
         first.step(episode=0, step=step)
     assert first.close()
     assert fabric_service.rows("SELECT run_id, count(*) FROM steps JOIN runs USING (run)") == [("first", 100)]
     assert fabric_service.rows("SELECT count(*) FROM runs") == [(9,)]
-    assert not store._subscription.refused, "no batch was refused"
+    assert not store.subscription.refused, "no batch was refused"
 
 
 def test_streams_that_have_ended_are_not_watched_and_what_runs_is(fabric_service: FabricService) -> None:
@@ -58,7 +58,7 @@ def test_the_store_names_itself_to_all_who_come_to_its_broker_and_a_copy_keeps_t
 ) -> None:
     ((name,),) = fabric_service.rows("SELECT fabric_id FROM store")
     assert len(name) == 16
-    wait_for(lambda: fabric_service.store._subscription.attached, "the store is attached")
+    wait_for(lambda: fabric_service.store.subscription.attached, "the store is attached")
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.set(zmq.LINGER, 0)
         socket.connect(fabric_service.url)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telefabric.subscribe.core.accounting import Ledger
-from telefabric.wire.live import Delivery, Drop
+from telefabric.wire.delivery import Delivery, Drop
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -236,9 +236,9 @@ def test_what_is_numbered_while_other_runs_are_chosen_is_for_nobody():
 def test_that_ends_after_some_seconds_and_what_is_missing_then_is_lost():
     ledger = Ledger()
     ledger.batch(A, "step", 10, 10)
-    ledger.resume()
+    ledger.resume([A])
     ledger.settle()
-    ledger.resume()
+    ledger.resume([A])
     for _ in range(3):
         ledger.ticked(A, [("step", 1_000)])
         assert ledger.lost_in_transit == (0, 0)
@@ -252,12 +252,12 @@ def test_a_new_subscription_has_lost_what_was_under_way():
     ledger.delivered(Delivery(10, []), 10)
     ledger.batch(A, "step", 10, 10)
     ledger.delivered(Delivery(12, [Drop("queue_full", "step", A, 2, 12)]), 0)
-    later = ledger.renewed()
-    later.delivered(Delivery(5, []), 5)
-    later.batch(A, "step", 37, 5)
-    assert (later.broker_hop.newest, later.broker_hop.received) == (5, 5)
-    assert later.lost_in_transit == (20, 0)
-    assert later.dropped == {"queue_full": 2}
+    ledger.renew()
+    ledger.delivered(Delivery(5, []), 5)
+    ledger.batch(A, "step", 37, 5)
+    assert (ledger.broker_hop.newest, ledger.broker_hop.received) == (5, 5)
+    assert ledger.lost_in_transit == (20, 0)
+    assert ledger.dropped == {"queue_full": 2}
 
 
 @pytest.mark.parametrize(("events", "counter"), [(-5, 10), (11, 10), (1, 2**63), (2**64 - 1, 2**64 - 1)])

@@ -100,7 +100,7 @@ def test_a_reset_goes_back_to_what_the_database_holds(intake):
 
 
 def test_after_forgetting_nothing_is_accepted(intake):
-    intake.forget_all()
+    intake.forget_oldest(0, ())
     assert not intake.knows(STREAM)
     assert intake.judge(header(1, 1)).verdict is Verdict.UNKNOWN
 

@@ -32,6 +32,10 @@ def part(tmp_path: Path, program: str) -> Part:
     return Part("fake", lambda: [sys.executable, "-S", "-c", code], silence_s=SILENCE_S)
 
 
+def start(one: Part) -> None:
+    assert Supervisor([one]).start()
+
+
 @pytest.mark.parametrize(
     "getting_on",
     [
@@ -44,7 +48,7 @@ def part(tmp_path: Path, program: str) -> Part:
 def test_a_part_may_start_as_slowly_as_it_likes_while_it_gets_on(getting_on: str, tmp_path: Path) -> None:
     slow = part(tmp_path, f"for n in range({int(30 * SILENCE_S)}):\n    {getting_on}")
     try:
-        slow.start()
+        start(slow)
         assert (slow.url, slow.restarts) == ("tcp://127.0.0.1:1", 0)
     finally:
         slow.stop()
@@ -55,7 +59,7 @@ def test_a_start_tells_what_it_does(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         wait_for(lambda: slow.is_up() or [line for line in logs if line["event"] == "part.starting"], "it says so")
         (tmp_path / "been").touch()
-        slow.start()
+        start(slow)
         slow.stop()
     assert logs[0]["doing"] == "migrating, 43 %"
 
@@ -63,13 +67,13 @@ def test_a_start_tells_what_it_does(tmp_path: Path) -> None:
 def test_a_part_that_does_nothing_is_told_to_be_stuck(tmp_path: Path) -> None:
     stuck = part(tmp_path, "time.sleep(600)")
     with pytest.raises(EnvironmentProblem, match=r"the fake did not start: it did nothing for 1.5 s"):
-        stuck.start()
+        start(stuck)
     assert stuck.pid is None
 
 
 def test_one_that_is_stuck_when_it_was_started_again_is_killed(tmp_path: Path) -> None:
     again = part(tmp_path, "if been.exists(): been.unlink(); time.sleep(600)")
-    again.start()
+    start(again)
     first = again.pid
     assert first is not None
     (tmp_path / "been").touch()
@@ -84,7 +88,7 @@ def test_one_that_is_stuck_when_it_was_started_again_is_killed(tmp_path: Path) -
 def test_one_that_a_signal_ends_before_it_is_ready_is_started_again(number: int, tmp_path: Path) -> None:
     killed = part(tmp_path, f"if not been.exists(): been.touch(); os.kill(os.getpid(), {int(number)}); time.sleep(600)")
     try:
-        killed.start()
+        start(killed)
         assert killed.restarts == 1
     finally:
         killed.stop()
@@ -92,10 +96,10 @@ def test_one_that_a_signal_ends_before_it_is_ready_is_started_again(number: int,
 
 def test_one_that_ends_by_itself_is_not(tmp_path: Path) -> None:
     with pytest.raises(PartFailed) as caught:
-        part(tmp_path, "sys.exit(2)").start()
+        start(part(tmp_path, "sys.exit(2)"))
     assert caught.value.exit_code == 2
     with pytest.raises(EnvironmentProblem, match="ended with 3 before it was ready"):
-        part(tmp_path, "sys.exit(3)").start()
+        start(part(tmp_path, "sys.exit(3)"))
 
 
 def test_an_earlier_part_is_tended_while_a_later_one_starts(tmp_path: Path) -> None:
@@ -160,7 +164,7 @@ def test_a_store_on_a_slow_disk_recovers_its_log_in_peace(tmp_path: Path) -> Non
     )
     with broker(port):
         try:
-            slow.start()
+            start(slow)
             assert slow.restarts == 0
         finally:
             slow.stop()

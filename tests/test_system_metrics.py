@@ -94,6 +94,14 @@ def test_a_sample_costs_less_than_a_millisecond(tmp_path: Path) -> None:
     assert min(seconds() for _ in range(50)) < 0.001
 
 
+def test_a_gpu_library_that_is_broken_costs_the_metrics_and_is_logged(
+    watched: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", types.ModuleType("pynvml"))  # with nothing in it
+    with watched() as worker:
+        steps_until(worker, lambda: "worker.system_metrics_off" in caplog.text, "the warning")
+
+
 def test_a_source_that_is_missing_costs_its_own_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = system._read
 

@@ -93,7 +93,7 @@ def test_a_waiting_stream_claims_no_epoch_of_before(open_session):
 
 def test_who_makes_the_stream_greet_again_at_once(open_session):
     open_session.sent(5, 100, 0)
-    open_session.who(control.Who(BROKER, STREAM), 7)
+    open_session.who(7)
     assert open_session.hello_due(7)
     assert open_session.in_flight_bytes == 0
     assert decide(open_session) is None
@@ -101,7 +101,7 @@ def test_who_makes_the_stream_greet_again_at_once(open_session):
 
 def test_who_does_not_hurry_a_greeting_that_waits(session):
     assert session.hello_due(0)
-    session.who(control.Who(BROKER, STREAM), 1)
+    session.who(1)
     assert not session.hello_due(1)
 
 
@@ -336,7 +336,7 @@ def test_a_rewind_or_credit_of_an_earlier_epoch_is_ignored(open_session):
 
 def test_a_new_broker_counts_its_epochs_from_the_start(open_session):
     open_session.rewind(rewind(4, epoch=9), 0)
-    open_session.who(control.Who(OTHER, STREAM), 0)
+    open_session.who(0)
     open_session.welcome(welcome(3, instance=OTHER, epoch=1), 0)
     assert (open_session.instance, open_session.epoch, open_session.cursor) == (OTHER, 1, 3)
 
@@ -382,7 +382,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(instance=INSTANCES)
     def who(self, instance):
-        self.session.who(control.Who(instance, STREAM), self.now_ns)
+        self.session.who(self.now_ns)
 
     @rule(wait_s=st.floats(0, 10))
     def wait(self, wait_s):

@@ -14,7 +14,8 @@ import pytest
 
 from telefabric.errors import WireError
 from telefabric.store.read import query
-from telefabric.wire import batch, control, live, records
+from telefabric.wire import batch, control, records
+from telefabric.wire.delivery import decode_delivery, encode_delivery
 from telefabric_schemas import TOPICS, AnyEvent
 
 FOLDER = resources.files("telefabric_schemas").joinpath("vectors")
@@ -175,11 +176,7 @@ def test_our_reader_reads_a_batch(name):
 def test_our_writer_writes_the_same_batch(name):
     data, _ = VECTORS[name]
     header, start = batch.parse_header(data)
-    again = batch.pack(
-        data[start:], session=header.session, stream=header.stream, epoch=header.epoch, first_seq=header.first_seq,
-        last_seq=header.last_seq, count=header.events, time_ns=header.time_ns, flags=header.flags,
-        counter=header.counter,
-    )  # fmt: skip
+    again = batch.pack(header._replace(body_crc=0), data[start:])
     assert again == data
 
 
@@ -201,9 +198,9 @@ def test_our_writer_writes_the_same_control_message(name):
 @pytest.mark.parametrize("name", of_kind("delivery"))
 def test_our_reader_and_writer_agree_on_a_delivery(name):
     data, expected = VECTORS[name]
-    delivery = live.decode_delivery(data)
+    delivery = decode_delivery(data)
     assert fields_of(delivery) == expected["fields"]
-    assert live.encode_delivery(delivery) == data
+    assert encode_delivery(delivery) == data
 
 
 @pytest.mark.parametrize("name", of_kind("event"))

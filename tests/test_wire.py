@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from telefabric import limits
 from telefabric.errors import WireError
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import QueuePolicy
+from telefabric.wire.policy import QueuePolicy
+from telefabric.wire.seal import seal
 from telefabric_schemas import Metric
 
 SESSION, STREAM = b"i" * 16, b"s" * 16
@@ -30,11 +31,11 @@ def body_of(first, last):
 
 
 def message(first=1, last=3, body=None, **changes):
-    fields = {
-        "session": SESSION, "stream": STREAM, "epoch": 1, "first_seq": first, "last_seq": last,
-        "count": last - first + 1, "time_ns": 5,
-    }  # fmt: skip
-    return batch.pack(body_of(first, last) if body is None else body, **{**fields, **changes})
+    header = batch.Header(
+        flags=0, session=SESSION, stream=STREAM, epoch=1, first_seq=first, last_seq=last, events=last - first + 1,
+        counter=0, time_ns=5,
+    )  # fmt: skip
+    return batch.pack(header._replace(**changes), body_of(first, last) if body is None else body)
 
 
 def refusal(action, *arguments):
@@ -133,7 +134,7 @@ def test_a_cut_takes_whole_records_within_both_limits_and_at_least_one(sizes, by
 def test_a_header_comes_back_as_it_was_packed(session, epoch, first, count, time_ns, counter, body):
     last = first + count - 1
     data = message(
-        first, last, body, session=session, epoch=epoch, count=count, time_ns=time_ns, counter=counter
+        first, last, body, session=session, epoch=epoch, events=count, time_ns=time_ns, counter=counter
     )  # fmt: skip
     header, found = read(data)
     assert header == (0, session, STREAM, epoch, first, last, count, counter, time_ns, crc32(body))
@@ -176,17 +177,17 @@ def test_bytes_behind_a_batch_are_refused():
     "lie",
     [
         {"first_seq": 0},
-        {"first_seq": 0, "count": 4},
-        {"count": 2},
-        {"count": 4},
-        {"count": 0},
+        {"first_seq": 0, "events": 4},
+        {"events": 2},
+        {"events": 4},
+        {"events": 0},
         {"first_seq": 4},
-        {"first_seq": 4, "count": 0},
+        {"first_seq": 4, "events": 0},
         {"last_seq": 2**64 - 1},
         {"flags": batch.FLAG_GAP},
-        {"flags": batch.FLAG_GAP, "count": 0},
-        {"flags": batch.FLAG_GAP, "count": 1, "last_seq": 2**63},
-        {"flags": batch.FLAG_GAP, "count": 1, "first_seq": 9},
+        {"flags": batch.FLAG_GAP, "events": 0},
+        {"flags": batch.FLAG_GAP, "events": 1, "last_seq": 2**63},
+        {"flags": batch.FLAG_GAP, "events": 1, "first_seq": 9},
     ],
 )
 def test_a_header_whose_counts_contradict_each_other_is_refused(lie):
@@ -200,7 +201,7 @@ def test_a_batch_of_too_many_events_is_refused():
 
 
 def test_a_gap_batch_covers_more_seqs_than_it_has_events():
-    header, _ = read(message(1, 10**9, b"", flags=batch.FLAG_GAP, count=1))
+    header, _ = read(message(1, 10**9, b"", flags=batch.FLAG_GAP, events=1))
     assert header.is_gap
     assert (header.first_seq, header.last_seq, header.events) == (1, 10**9, 1)
 
@@ -319,7 +320,7 @@ def test_plain_msgpack_reads_a_control_message_as_its_name_and_fields(message):
 @given(MESSAGES, st.lists(st.none() | st.text() | COUNTS, min_size=1, max_size=3))
 def test_unknown_trailing_fields_of_a_control_message_are_skipped(message, more):
     longer = msgpack.packb([*msgpack.unpackb(array_of(message)), *more])
-    assert control.decode(control.seal(longer)) == message
+    assert control.decode(seal(longer)) == message
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_unknown_trailing_fields_of_a_control_message_are_skipped(message, more)
     ],
 )
 def test_what_is_no_control_message_of_this_protocol_is_refused(data):
-    assert refusal(control.decode, control.seal(data)) == "bad_control"
+    assert refusal(control.decode, seal(data)) == "bad_control"
     assert refusal(control.decode, data) == "damaged"
 
 
@@ -361,7 +362,7 @@ def test_metadata_over_the_limit_is_refused():
 @settings(max_examples=500)
 def test_any_bytes_are_a_control_message_or_a_wire_error(data):
     try:
-        control.decode(control.seal(data))
+        control.decode(seal(data))
     except WireError:
         pass
 

@@ -13,7 +13,7 @@ from telefabric import limits
 from telefabric.store.read import query_service as queryservice
 from telefabric.uplink.core.stream import Phase
 from telefabric.wire import batch, control
-from telefabric.wire.live import QueuePolicy
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import TOPICS
 
 DEFAULT_HWM = "1000"
@@ -110,10 +110,10 @@ def test_no_control_message_is_described_that_does_not_exist():
 
 def test_the_batch_header_by_its_offsets():
     """Read a packed header through the offsets and sizes of the table alone."""
-    data = batch.pack(
-        b"body", session=b"i" * 16, stream=b"s" * 16, epoch=2, first_seq=3, last_seq=4, count=2, time_ns=6, flags=9,
+    data = batch.pack(batch.Header(
+        session=b"i" * 16, stream=b"s" * 16, epoch=2, first_seq=3, last_seq=4, events=2, time_ns=6, flags=9,
         counter=5,
-    )  # fmt: skip
+    ), b"body")  # fmt: skip
     _, start = batch.parse_header(data)
     found = {}
     for offset, size, field, _ in rows("Batches")[:14]:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from telefabric.store.read.query import Page, StoredEvent
     from telefabric.store.read.reader import Reader
     from telefabric.subscribe import DurableBatch, DurableSubscription, LiveEvent, LiveSubscription
-    from telefabric.wire.live import QueuePolicy
-    from telefabric.wire.policy import parse_policy
+    from telefabric.wire.policy import QueuePolicy, parse_policy
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +34,7 @@ __all__ = [
     "TelefabricError", "Unreachable", "UsageError", "WireError", "open_store", "parse_policy",
 ]  # fmt: skip
 _MODULES = {
-    "Address": "address", "Page": "store.read.query", "QueuePolicy": "wire.live", "Reader": "store.read.reader",
+    "Address": "address", "Page": "store.read.query", "QueuePolicy": "wire.policy", "Reader": "store.read.reader",
     "StoredEvent": "store.read.query", "open_store": "store.read.open", "parse_policy": "wire.policy",
     **dict.fromkeys(("DurableBatch", "DurableSubscription", "LiveEvent", "LiveSubscription"), "subscribe"),
 }  # fmt: skip

@@ -8,13 +8,14 @@ one in a file at the folder of that file.
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from telefabric import address, limits
+from telefabric import limits
+from telefabric.address import DEFAULT, PORT_MAX, Address
 from telefabric.errors import UsageError
 from telefabric.wire import policy
 from telefabric.wire.names import DEMAND, is_name, is_printable
@@ -31,7 +32,6 @@ class Setting(NamedTuple):
     parse: Callable[[str], Any]
     default: Any
     help: str
-    unit: str = ""
 
     @property
     def variable(self) -> str:
@@ -51,56 +51,49 @@ class Resolved(NamedTuple):
     source: str
 
 
-def _text(value: str) -> str:
-    if not value.strip():
-        raise ValueError("some text")
-    return value
-
-
 def _name(value: str) -> str:
     if not is_name(value):
         raise ValueError(DEMAND)
     return value
 
 
-def _url(value: str) -> str:
+def _address(value: str, demand: str = f"an address such as {DEFAULT}") -> Address:
     try:
-        return address.Address.parse(value).url
+        return Address.parse(value)
     except UsageError:
-        raise ValueError(f"an address such as {address.DEFAULT}") from None
+        raise ValueError(demand) from None
+
+
+def _url(value: str) -> str:
+    return _address(value).url
 
 
 def _peer(value: str) -> str:
-    found = address.Address.parse(_url(value))
+    found = _address(value)
     if found.host == "*" or not found.port:
-        raise ValueError(f"the address of one broker, such as {address.DEFAULT}")
+        raise ValueError(f"the address of one broker, such as {DEFAULT}")
     return found.url
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
+def _number(convert: Callable[[str], float], low: float, high: float, demand: str) -> Callable[[str], float]:
+    def parse(value: str) -> float:
         try:
-            number = int(value)
+            number = convert(value)
         except ValueError:
-            number = low - 1
+            raise ValueError(demand) from None
         if not low <= number <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
+            raise ValueError(demand)
         return number
 
     return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], float]:
+    return _number(int, low, high, f"a whole number from {low} to {high}")
 
 
 def _seconds_from(low: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not (math.isfinite(number) and number >= low):
-            raise ValueError(f"a number of seconds, {low:g} or more")
-        return number
-
-    return parse
+    return _number(float, low, sys.float_info.max, f"a number of seconds, {low:g} or more")
 
 
 def _names(value: str) -> str:
@@ -120,13 +113,10 @@ def _endpoint(value: str) -> str:
     if value == OFF:
         return OFF
     url = f"tcp://127.0.0.1:{value}" if value.isdecimal() else value
-    try:
-        return address.Address.parse(url).url
-    except UsageError:
-        raise ValueError("off, a port such as 9464, or an address such as tcp://127.0.0.1:9464") from None
+    return _address(url, "off, a port such as 9464, or an address such as tcp://127.0.0.1:9464").url
 
 
-def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | None:
+def metrics_endpoint(given: Any = None, offset: int = 0) -> Address | None:
     """The address of a service's metrics, `offset` ports above the setting; None while metrics are off.
 
     Raises `UsageError` for an address beyond loopback, and for a port with no room above it.
@@ -134,12 +124,12 @@ def metrics_endpoint(given: Any = None, offset: int = 0) -> address.Address | No
     url = resolve("metrics", given).value
     if url == OFF:
         return None
-    found = address.Address.parse(url)
+    found = Address.parse(url)
     found.require_loopback()
-    if found.port + offset > address.PORT_MAX:
+    if found.port + offset > PORT_MAX:
         raise UsageError(
             f"metrics at port {found.port} leave no room for those of store and query service on the two ports above "
-            f"it: choose a port up to {address.PORT_MAX - 2} with --metrics"
+            f"it: choose a port up to {PORT_MAX - 2} with --metrics"
         )
     return found.beside(offset)
 
@@ -188,8 +178,10 @@ def _choice(*names: str) -> Callable[[str], str]:
 
 
 def _path(value: str) -> Path:
+    if not value.strip():
+        raise ValueError("some text")
     try:
-        if "\0" not in _text(value):
+        if "\0" not in value:
             return Path(value).expanduser()
     except RuntimeError:  # ~user without a home folder
         pass
@@ -199,149 +191,69 @@ def _path(value: str) -> Path:
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
-        Setting("connect", _peer, address.DEFAULT, "The broker that workers, stores and readers connect to."),
-        Setting(
-            "listen",
-            _url,
-            address.DEFAULT,
-            "Address at which the broker listens; its other sockets use the ports above it.",
-        ),
+        Setting("connect", _peer, DEFAULT, "The broker that workers, stores and readers connect to."),
+        Setting("listen", _url, DEFAULT,
+                "Address at which the broker listens; its other sockets use the ports above it."),
         Setting("data", _path, None, "Folder of the store; by default the user's data folder."),
         Setting("spool", _path, None, "Folder of the workers' spools; by default spool/ in the user's data folder."),
-        Setting(
-            "spool_bytes_max",
-            _whole(2 * limits.SEGMENT_BYTES, 2**62),
-            limits.SPOOL_BYTES_MAX,
-            "Largest size of one stream's spool; see when_full.",
-            "bytes",
-        ),
-        Setting(
-            "spool_free_bytes_min",
-            _whole(0, 2**62),
-            limits.SPOOL_FREE_BYTES_MIN,
-            "A spool does not grow while its file system has less free room than this; see when_full.",
-            "bytes",
-        ),
-        Setting(
-            "when_full",
-            _choice(*limits.WHEN_FULL),
-            "drop_oldest",
-            "What happens when a spool is full: drop_oldest drops the oldest events and records the loss, block waits "
-            "for room, error raises SpoolFull.",
-        ),
-        Setting(
-            "fsync",
-            _choice(*limits.FSYNC),
-            "off",
-            "When a spool is synced to disk. off: events survive a kill; interval: a power loss costs about a second "
-            "of events; always: a power loss costs nothing.",
-        ),
+        Setting("spool_bytes_max", _whole(2 * limits.SEGMENT_BYTES, 2**62), limits.SPOOL_BYTES_MAX,
+                "Largest size of one stream's spool; see when_full."),
+        Setting("spool_free_bytes_min", _whole(0, 2**62), limits.SPOOL_FREE_BYTES_MIN,
+                "A spool does not grow while its file system has less free room than this; see when_full."),
+        Setting("when_full", _choice(*limits.WHEN_FULL), "drop_oldest",
+                "What happens when a spool is full: drop_oldest drops the oldest events and records the loss, block "
+                "waits for room, error raises SpoolFull."),
+        Setting("fsync", _choice(*limits.FSYNC), "off",
+                "When a spool is synced to disk. off: events survive a kill; interval: a power loss costs about a "
+                "second of events; always: a power loss costs nothing."),
         Setting("run_id", _name, None, "The run that a worker belongs to; by default a name made from the time."),
         Setting("agent_id", _name, "agent_0", "The agent of all events that name no agent themselves."),
         Setting("worker_id", _name, None, "Name of the worker process; by default host-pid."),
-        Setting(
-            "mode",
-            _choice("dual", "durable", "fast-lane", "off", "dry-run"),
-            "dual",
-            "What a worker does: dual stores events and shows frames; durable stores events only; fast-lane only shows "
-            "frames on this machine; off does nothing; dry-run only validates and counts.",
-        ),
+        Setting("mode", _choice("dual", "durable", "fast-lane", "off", "dry-run"), "dual",
+                "What a worker does: dual stores events and shows frames; durable stores events only; fast-lane only "
+                "shows frames on this machine; off does nothing; dry-run only validates and counts."),
         Setting("ring", _path, None, "Folder of the frame rings; by default shared memory (/dev/shm)."),
-        Setting(
-            "video",
-            _choice("grid", "single", "off"),
-            "grid",
-            "Which environments' frames are shown: grid shows the first video_tiles environments, single the first "
-            "one, off none.",
-        ),
+        Setting("video", _choice("grid", "single", "off"), "grid",
+                "Which environments' frames are shown: grid shows the first video_tiles environments, single the "
+                "first one, off none."),
         Setting("video_tiles", _whole(1, 64), 16, "Number of environments of an agent that a grid shows."),
-        Setting("frame_fps", _whole(1, 1_000), 60, "Largest number of frames per second in an agent's ring.", "1/s"),
-        Setting(
-            "network_fps",
-            _whole(1, 1_000),
-            20,
-            "Largest number of frames per second that each environment sends over the network.",
-            "1/s",
-        ),
-        Setting(
-            "store_frames",
-            _storing,
-            "off",
-            "Which frames are stored: off; steps:N (every Nth step); episodes:N (all frames of every Nth episode); or "
-            "best (all frames of each episode whose return is the best so far).",
-        ),
+        Setting("frame_fps", _whole(1, 1_000), 60, "Largest number of frames per second in an agent's ring."),
+        Setting("network_fps", _whole(1, 1_000), 20,
+                "Largest number of frames per second that each environment sends over the network."),
+        Setting("store_frames", _storing, "off",
+                "Which frames are stored: off; steps:N (every Nth step); episodes:N (all frames of every Nth "
+                "episode); or best (all frames of each episode whose return is the best so far)."),
         Setting("jpeg_quality", _whole(1, 100), 85, "JPEG quality of frames that are stored or sent over the network."),
-        Setting(
-            "capture",
-            _captured,
-            "all",
-            "What a run's metadata record about its program: all, off, or some of versions (Python, system, "
-            "libraries), git (commit, uncommitted changes), command (without secrets) and environment (id, arguments, "
-            "spaces).",
-        ),
-        Setting(
-            "system_metrics_s",
-            _whole(0, 86_400),
-            10,
-            "Seconds between a worker's metrics of CPU, memory, disk and GPU while its program emits; 0: no metrics.",
-            "s",
-        ),
-        Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker that ends waits for acknowledgements.", "s"),
-        Setting(
-            "streams_max",
-            _whole(1, limits.STREAMS_MAX),
-            limits.STREAMS_MAX,
-            "How many streams the broker serves at once; further streams wait.",
-        ),
-        Setting(
-            "lost_after_s",
-            _seconds_from(3 * limits.LIVING_S),
-            limits.LOST_AFTER_S,
-            "How long a store hears nothing from a worker before it calls the worker's run lost.",
-            "s",
-        ),
-        Setting(
-            "frame_bytes_max",
-            _whole(0, 2**62),
-            limits.FRAME_BYTES_KEPT,
-            "Largest size of all frames in a store; above it the pictures of the oldest frames expire. 0: no limit.",
-            "bytes",
-        ),
-        Setting(
-            "group_readable",
-            _choice("on", "off"),
-            "off",
-            "on: the group of the store's files may read them and their backups; off: only their owner.",
-        ),
-        Setting(
-            "required",
-            _names,
-            "store",
-            "Names of the durable subscribers that must hold an event before it is acknowledged, separated by commas.",
-        ),
-        Setting(
-            "policy",
-            _policy,
-            "balanced",
-            f"How the broker's queue for a live client behaves: {policy.FORMS}.",
-        ),
-        Setting(
-            "metrics",
-            _endpoint,
-            OFF,
-            "Port for Prometheus: the broker's metrics; those of store and query service are on the next two ports.",
-        ),
-        Setting(
-            "log_level",
-            _choice("debug", "info", "warning", "error"),
-            "info",
-            "Lowest level of the lines that services log.",
-        ),
-        Setting(
-            "log_format", _choice("console", "json"), "console", "Format of the services' logs, which go to stderr."
-        ),
+        Setting("capture", _captured, "all",
+                "What a run's metadata record about its program: all, off, or some of versions (Python, system, "
+                "libraries), git (commit, uncommitted changes), command (without secrets) and environment (id, "
+                "arguments, spaces)."),
+        Setting("system_metrics_s", _whole(0, 86_400), 10,
+                "Seconds between a worker's metrics of CPU, memory, disk and GPU while its program emits; 0: no "
+                "metrics."),
+        Setting("exit_flush_s", _seconds_from(0), 5.0, "How long a worker that ends waits for acknowledgements."),
+        Setting("streams_max", _whole(1, limits.STREAMS_MAX), limits.STREAMS_MAX,
+                "How many streams the broker serves at once; further streams wait."),
+        Setting("lost_after_s", _seconds_from(3 * limits.LIVING_S), limits.LOST_AFTER_S,
+                "How long a store hears nothing from a worker before it calls the worker's run lost."),
+        Setting("frame_bytes_max", _whole(0, 2**62), limits.FRAME_BYTES_KEPT,
+                "Largest size of all frames in a store; above it the pictures of the oldest frames expire. 0: no "
+                "limit."),
+        Setting("group_readable", _choice("on", "off"), "off",
+                "on: the group of the store's files may read them and their backups; off: only their owner."),
+        Setting("required", _names, "store",
+                "Names of the durable subscribers that must hold an event before it is acknowledged, separated by "
+                "commas."),
+        Setting("policy", _policy, "balanced", f"How the broker's queue for a live client behaves: {policy.FORMS}."),
+        Setting("metrics", _endpoint, OFF,
+                "Port for Prometheus: the broker's metrics; those of store and query service are on the next two "
+                "ports."),
+        Setting("log_level", _choice("debug", "info", "warning", "error"), "info",
+                "Lowest level of the lines that services log."),
+        Setting("log_format", _choice("console", "json"), "console",
+                "Format of the services' logs, which go to stderr."),
     )
-}
+}  # fmt: skip
 
 
 def resolve(
@@ -355,13 +267,12 @@ def resolve(
     if setting.variable in environ:
         return Resolved(_parse(setting, environ[setting.variable], setting.variable), "environment")
     file = load_file(environ) if file is None else file
-    if name in file:
-        if type(file[name]) not in (str, int, float):
-            raise UsageError(f"{name} in {FILE_NAME} is {file[name]!r} and should be a text in quotes or a number")
-        return Resolved(
-            _parse(setting, file[name], f"{name} in {FILE_NAME}", absolute(_file_path(environ)).parent), "file"
-        )
-    return Resolved(setting.default, "default")
+    if name not in file:
+        return Resolved(setting.default, "default")
+    if type(file[name]) not in (str, int, float):
+        raise UsageError(f"{name} in {FILE_NAME} is {file[name]!r} and should be a text in quotes or a number")
+    folder = absolute(_file_path(environ)).parent
+    return Resolved(_parse(setting, file[name], f"{name} in {FILE_NAME}", folder), "file")
 
 
 def load_file(environ: Mapping[str, str]) -> Mapping[str, Any]:
@@ -407,14 +318,12 @@ def absolute(path: Path, folder: Path | None = None) -> Path:
 
 def data_folder(given: Any = None) -> Path:
     """The folder of the store."""
-    folder: Path | None = resolve("data", given).value
-    return folder or user_data()
+    return resolve("data", given).value or user_data()
 
 
 def spool_folder(given: Any = None) -> Path:
     """The folder of the workers' spools."""
-    folder: Path | None = resolve("spool", given).value
-    return folder or user_data() / "spool"
+    return resolve("spool", given).value or user_data() / "spool"
 
 
 def user_data() -> Path:

@@ -1,30 +1,20 @@
-"""Between the feed and the window: one timer drains the feed, tracks take the events, views update once a tick."""
+"""Between the feed and the window: one timer drains the feed, streams take the events, views update once a tick."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from telefabric.feed import (
-    Connection,
-    Failures,
-    Feed,
-    FeedEvent,
-    FramePlace,
-    LinkState,
-    Range,
-    RunView,
-    StreamView,
-    Update,
-)
+from telefabric.feed import Connection, Failures, Feed, FeedEvent, LinkState, Range, RunView, StreamView, Update
+from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.rows import GAP, HOLE, Mark
-from telefabric_gui.track import Track, TrackKey
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
 
 TICK_MS = 50
-TRACKS_MAX = 32
+STREAMS_MAX = 32
 """Open tabs; agents beyond are counted and not shown."""
 MARKS_MAX = 500
 """Missing ranges of one stream in a table, the newest."""
@@ -32,64 +22,78 @@ LATENCIES_MAX = 1_200
 """Samples of the live path's latency: a minute of ticks."""
 
 
-_OF_TRACKS = frozenset((Step, Episode, Metric, Reset, EpisodeVoided))
+_OF_AGENTS = frozenset((Step, Episode, Metric, Reset, EpisodeVoided))
 
 
-def _newness(track: Track) -> tuple[int, int, int]:
+@dataclass
+class Missing:
+    """What has not come of one stream, and its run."""
+
+    run_id: str = ""
+    holes: tuple[Range, ...] = ()
+    gaps: tuple[Range, ...] = ()
+    reasons: dict[int, str] = field(default_factory=dict)
+    """First seq of a gap → why it is lost."""
+    skipped: int = 0
+
+    def marks(self) -> list[Mark]:
+        """The newest ranges that tables show."""
+        holes = [Mark(*missing, HOLE) for missing in self.holes]
+        gaps = [Mark(*lost, GAP, self.reasons.get(lost.first, "")) for lost in self.gaps]
+        return sorted(holes + gaps)[-MARKS_MAX:]
+
+
+def _newness(stream: AgentStream) -> tuple[int, int, int]:
     """Streams that the store does not know yet are the newest; one that helps another comes after it."""
-    source = track.source
+    source = stream.source
     return (1, 0, 0) if source is None else (0, source.attempt, source.started_ns if source.role != "helper" else 0)
 
 
 class Controller(QObject):
-    """Owns the tracks. Everything on the GUI thread; the feed's own thread is behind `Feed.drain`."""
+    """Owns the streams of agents. Everything on the GUI thread; the feed's own thread is behind `Feed.drain`."""
 
     runs_changed = Signal()
-    track_opened = Signal(object)
-    track_closed = Signal(object)
+    stream_opened = Signal(object)
+    stream_closed = Signal(object)
     ticked = Signal()
     """After each tick; views read what they show."""
     paused_changed = Signal(bool)
 
-    def __init__(self, feed: Feed, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._feed = feed
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self.feed = feed
         self.connection = Connection(LinkState.CONNECTING, "")
         self.runs: dict[str, RunView] = {}
-        self.tracks: dict[tuple[str, str, bytes], Track] = {}
-        """Run, agent and stream → track."""
+        self.streams: dict[tuple[str, str, bytes], AgentStream] = {}
+        """By run, agent and stream."""
         self.left_out: dict[tuple[str, str, bytes], int] = {}
         """Events of streams that gave way to newer ones of their agent: the store has them."""
         self.watched: list[str] = []
         self.paused = False
         self.paused_since_s = 0.0
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
-        self.skipped: dict[bytes, int] = {}
         self.unknown_events = 0
         """Events of kinds or versions that this program does not know."""
-        self.hidden_agents: set[TrackKey] = set()
+        self.hidden_agents: set[AgentKey] = set()
         """Agents for which there was no tab left."""
         self.failures = Failures()
         """Events and views that failed."""
         self.shown_events = 0
         self.tick_s = 0.0
         self._chosen = False
-        self._run_of_stream: dict[bytes, str] = {}
-        self._holes: dict[bytes, tuple[Range, ...]] = {}
-        self._gaps: dict[bytes, tuple[Range, ...]] = {}
-        self._reasons: dict[tuple[bytes, int], str] = {}
+        self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
         self._timer = QTimer(self)
         self._timer.setInterval(TICK_MS)
         self._timer.timeout.connect(self.tick)
 
     def start(self) -> None:
-        self._feed.start()
+        self.feed.start()
         self._timer.start()
 
     def stop(self) -> None:
         """Ends the timer and the feed's thread."""
         self._timer.stop()
-        self._feed.stop()
+        self.feed.stop()
 
     # -- what the user asks for ----------------------------------------------------------------------------------
 
@@ -103,43 +107,41 @@ class Controller(QObject):
         if run_id not in self.watched:
             return
         self.watched.remove(run_id)
-        for key in [key for key in self.tracks if key[0] == run_id]:
-            self.track_closed.emit(self.tracks.pop(key))
+        for key in [key for key in self.streams if key[0] == run_id]:
+            self.stream_closed.emit(self.streams.pop(key))
         self.hidden_agents = {key for key in self.hidden_agents if key.run_id != run_id}
         self.left_out = {key: number for key, number in self.left_out.items() if key[0] != run_id}
-        for stream_id in [one for one, of in self._run_of_stream.items() if of == run_id]:
-            for table in (self._run_of_stream, self._holes, self._gaps, self.skipped):
-                table.pop(stream_id, None)
-            self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != stream_id}
-        self._feed.watch(frozenset(self.watched))
-
-    def want_pictures(self, run_ids: frozenset[str]) -> None:
-        """Live pictures of these runs are in sight."""
-        self._feed.want_pictures(run_ids)
-
-    def ask_frame(self, place: FramePlace) -> None:
-        """Ask the store for the frame of a step; the step's track gets the answer."""
-        self._feed.ask_frame(place)
+        for stream_id in [stream_id for stream_id, missing in self._missing.items() if missing.run_id == run_id]:
+            del self._missing[stream_id]
+        self.feed.watch(frozenset(self.watched))
 
     def set_paused(self, paused: bool) -> None:
-        """While paused, tables and charts do not change; the tracks still receive events."""
-        if paused == self.paused:
-            return
-        self.paused = paused
-        self.paused_since_s = time.monotonic()
-        self.paused_changed.emit(paused)
+        """While paused, tables and charts do not change; the streams still receive events."""
+        if paused != self.paused:
+            self.paused, self.paused_since_s = paused, time.monotonic()
+            self.paused_changed.emit(paused)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 
     @property
     def missing(self) -> int:
         """Events that have not come yet, or are being fetched."""
-        return sum(last - first + 1 for ranges in self._holes.values() for first, last in ranges)
+        return sum(last - first + 1 for one in self._missing.values() for first, last in one.holes)
 
     @property
     def lost(self) -> int:
         """Events that are known to be lost for good."""
-        return sum(last - first + 1 for ranges in self._gaps.values() for first, last in ranges)
+        return sum(last - first + 1 for one in self._missing.values() for first, last in one.gaps)
+
+    @property
+    def skipped(self) -> int:
+        """Events that the feed left out, because they are old or too many; the store has them."""
+        return sum(one.skipped for one in self._missing.values())
+
+    def streams_of(self, key: AgentKey) -> list[AgentStream]:
+        """The streams of one agent of a run: newest attempt first, within it newest stream first."""
+        found = [stream for stream in reversed(self.streams.values()) if stream.key == key]
+        return sorted(found, key=_newness, reverse=True)
 
     # -- the tick ------------------------------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class Controller(QObject):
         """Take all that came since the last one."""
         begun = time.perf_counter()
         with self.failures.outlived("The feed"):
-            self._take(self._feed.drain())
+            self._take(self.feed.drain())
         self.tick_s = time.perf_counter() - begun
         self.ticked.emit()
 
@@ -160,106 +162,91 @@ class Controller(QObject):
         self._take_events(update)
         if update.frame is not None:
             place = update.frame.place
-            if track := self.tracks.get((place.run_id, place.agent_id, place.stream_id or b"")):
-                track.found = update.frame
+            if stream := self.streams.get((place.run_id, place.agent_id, place.stream_id or b"")):
+                stream.found = update.frame
 
     def _take_runs(self, runs: tuple[RunView, ...]) -> None:
         self.runs = {run.run_id: run for run in runs}
         if not self._chosen and not self.watched and runs:
             self._watch(next((run.run_id for run in runs if run.state == "running"), runs[0].run_id))
-        for track in self.tracks.values():
-            track.source = self._source_of(track.key.run_id, track.stream_id) or track.source
+        for stream in self.streams.values():
+            stream.source = self._source_of(stream.key.run_id, stream.stream_id) or stream.source
         self.runs_changed.emit()
 
     def _watch(self, run_id: str) -> None:
         if run_id in self.watched:
             return
         agents = max(1, len(self.runs[run_id].agents)) if run_id in self.runs else 1
-        while self.watched and len(self.tracks) + agents > TRACKS_MAX:
+        while self.watched and len(self.streams) + agents > STREAMS_MAX:
             self.unwatch(self.watched[0])
         self.watched.append(run_id)
-        self._feed.watch(frozenset(self.watched))
+        self.feed.watch(frozenset(self.watched))
 
     def _take_events(self, update: Update) -> None:
-        tracks = self.tracks
         for event in update.events:
             inner = event.event
-            kind = type(inner)
-            if kind in _OF_TRACKS:
+            if type(inner) in _OF_AGENTS:
                 key = (event.run_id, inner.agent_id, event.stream_id)  # type: ignore[union-attr]
-                track = tracks.get(key) or self._open(*key)
-                if track is not None:
-                    track.pending.append(event)
+                stream = self.streams.get(key) or self._open(*key)
+                if stream is not None:
+                    stream.pending.append(event)
             else:
                 self._take_other(event)
+            self._missing[event.stream_id].run_id = event.run_id
         self.shown_events += len(update.events)
-        changed = self._take_missing(update)
-        for track in list(self.tracks.values()):
-            fresh = track.new_streams()
-            self._run_of_stream.update((stream_id, track.key.run_id) for stream_id in fresh)
-            streams = fresh | {stream_id for stream_id in changed if stream_id in track.streams}
-            if streams or track.pending:
-                with self.failures.outlived(f"Agent {track.key.agent_id} of {track.key.run_id}"):
-                    track.apply({stream_id: self._marks(stream_id) for stream_id in streams})
+        for stream_id, skipped in update.skipped.items():
+            self._missing[stream_id].skipped += skipped
+        for stream_id, holes in update.holes.items():
+            self._missing[stream_id].holes = holes
+        for stream_id, gaps in update.gaps.items():
+            self._missing[stream_id].gaps = gaps
+        changed = update.holes.keys() | update.gaps.keys()
+        for stream in list(self.streams.values()):
+            marks_wanted = stream.version == 0 or stream.stream_id in changed
+            if marks_wanted or stream.pending:
+                with self.failures.outlived(f"Agent {stream.key.agent_id} of {stream.key.run_id}"):
+                    stream.apply(self._missing[stream.stream_id].marks() if marks_wanted else None)
 
     def _take_other(self, event: FeedEvent) -> None:
         if event.event is None:
             self.unknown_events += 1
         elif isinstance(event.event, Frame):
-            if track := self.tracks.get((event.run_id, event.event.agent_id, event.stream_id)):
-                track.show_frame(event.event)
+            if stream := self.streams.get((event.run_id, event.event.agent_id, event.stream_id)):
+                stream.show_frame(event.event)
         elif isinstance(event.event, Gap):
-            self._reasons[event.stream_id, event.seq] = event.event.reason
+            self._missing[event.stream_id].reasons[event.seq] = event.event.reason
 
-    def _open(self, run_id: str, agent_id: str, stream_id: bytes) -> Track | None:
-        """A track for a stream's first event of an agent, unless nobody watches its run any more or no room is left."""
-        key, of_stream = TrackKey(run_id, agent_id), (run_id, agent_id, stream_id)
+    def _open(self, run_id: str, agent_id: str, stream_id: bytes) -> AgentStream | None:
+        """For a stream's first event of an agent, unless nobody watches its run any more or no room is left."""
+        key = run_id, agent_id, stream_id
         if run_id not in self.watched:
             return None
-        if of_stream in self.left_out:
-            self.left_out[of_stream] += 1
+        if key in self.left_out:
+            self.left_out[key] += 1
             return None
-        track = Track(key, stream_id)
-        track.source = self._source_of(run_id, stream_id)
-        if len(self.tracks) >= TRACKS_MAX and not self._make_room(track):
+        stream = AgentStream(AgentKey(run_id, agent_id), stream_id)
+        stream.source = self._source_of(run_id, stream_id)
+        if len(self.streams) >= STREAMS_MAX and not self._make_room(stream):
             return None
-        self.tracks[of_stream] = track
-        self.track_opened.emit(track)
-        return track
+        self.streams[key] = stream
+        self.stream_opened.emit(stream)
+        return stream
 
-    def tracks_of(self, key: TrackKey) -> list[Track]:
-        """The tracks of one agent of a run, one per stream: newest attempt first, within it newest stream first."""
-        found = [track for track in reversed(self.tracks.values()) if track.key == key]
-        return sorted(found, key=_newness, reverse=True)
-
-    def _make_room(self, track: Track) -> bool:
-        """Let an older stream of an agent go that has a newer one; if none has, the new track's agent is hidden."""
-        groups = [self.tracks_of(key) for key in {one.key for one in self.tracks.values()}]
-        oldest = [group[-1] for group in groups if len(group) > 1 or group[0].key == track.key]
+    def _make_room(self, stream: AgentStream) -> bool:
+        """Let an older stream of an agent go that has a newer one; if none has, the new stream's agent is hidden."""
+        groups = [self.streams_of(key) for key in {one.key for one in self.streams.values()}]
+        oldest = [group[-1] for group in groups if len(group) > 1 or group[0].key == stream.key]
         if not oldest:
-            self.hidden_agents.add(track.key)
+            self.hidden_agents.add(stream.key)
             return False
-        gone = min([*oldest, track], key=_newness)
-        self.left_out[*gone.key, gone.stream_id] = 1 if gone is track else gone.steps.events
-        if gone is not track:
-            self.track_closed.emit(self.tracks.pop((*gone.key, gone.stream_id)))
-        return gone is not track
+        gone = min([*oldest, stream], key=_newness)
+        key = (*gone.key, gone.stream_id)
+        self.left_out[key] = 1 if gone is stream else gone.steps.events
+        if gone is stream:
+            return False
+        self.stream_closed.emit(self.streams.pop(key))
+        return True
 
     def _source_of(self, run_id: str, stream_id: bytes) -> StreamView | None:
-        run = self.runs.get(run_id)
-        return next((one for one in run.streams if one.stream_id == stream_id), None) if run else None
-
-    def _take_missing(self, update: Update) -> set[bytes]:
-        for stream_id, skipped in update.skipped.items():
-            self.skipped[stream_id] = self.skipped.get(stream_id, 0) + skipped
-        self._holes.update(update.holes)
-        self._gaps.update(update.gaps)
-        return update.holes.keys() | update.gaps.keys()
-
-    def _marks(self, stream_id: bytes) -> list[Mark]:
-        holes = [Mark(first, last, HOLE) for first, last in self._holes.get(stream_id, ())]
-        gaps = [
-            Mark(first, last, GAP, self._reasons.get((stream_id, first), ""))
-            for first, last in self._gaps.get(stream_id, ())
-        ]
-        return sorted(holes + gaps)[-MARKS_MAX:]
+        streams = self.runs[run_id].streams if run_id in self.runs else ()
+        return next((one for one in streams if one.stream_id == stream_id), None)

@@ -15,26 +15,15 @@ BEHIND_MAX_S = 2.0
 """Live events older than this are not live any more."""
 _TOLD_MAX, _TOLD_CHARACTERS = 60, 200
 """The number of values of a run's metadata that are listed, and the characters of each."""
-_TONES = {
-    LinkState.CONNECTING: "warning", LinkState.LIVE: "good", LinkState.HISTORY: "warning", LinkState.FILE: "good",
-    LinkState.UNREACHABLE: "error", LinkState.REFUSED: "error",
-}  # fmt: skip
-
-
-def tone_of(link: LinkState) -> str:
-    return _TONES[link]
-
-
-def words_of(connection: Connection) -> str:
-    """The connection in a few words, for the status bar."""
-    return {
-        LinkState.CONNECTING: "Connecting",
-        LinkState.LIVE: "Connected, live",
-        LinkState.HISTORY: "Connected to the store only",
-        LinkState.FILE: "Reading a store file",
-        LinkState.UNREACHABLE: "Not reachable",
-        LinkState.REFUSED: "Refused",
-    }[connection.link]
+LINKS = {
+    LinkState.CONNECTING: ("warning", "Connecting"),
+    LinkState.LIVE: ("good", "Connected, live"),
+    LinkState.HISTORY: ("warning", "Connected to the store only"),
+    LinkState.FILE: ("good", "Reading a store file"),
+    LinkState.UNREACHABLE: ("error", "Not reachable"),
+    LinkState.REFUSED: ("error", "Refused"),
+}
+"""The tone of a connection, and its state in a few words."""
 
 
 def is_file(connection: Connection) -> bool:
@@ -53,22 +42,19 @@ def place_of(connection: Connection) -> str:
 def parts_of(controller: Controller, run: RunView | None) -> list[HealthRow]:
     """From worker to this client, as far as the feed knows them."""
     connection = controller.connection
+    (tone, _), live = LINKS[connection.link], connection.link is LinkState.LIVE
     parts = [_worker(connection, run)] if run else []
     if is_file(connection):
-        told = connection.sentence or connection.address
-        parts.append(HealthRow("Store file", "read-only", told, tone_of(connection.link)))
+        parts.append(HealthRow("Store file", "read-only", connection.sentence or connection.address, tone))
     elif connection.link is LinkState.HISTORY:
-        parts.append(HealthRow("Broker", "store alone", connection.sentence or "no live path", "warning"))
+        parts.append(HealthRow("Broker", "store alone", connection.sentence or "no live path", tone))
     else:
-        behind = connection.behind_s
-        figure = f"{duration(behind)} behind" if behind is not None else ""
-        live = connection.link is LinkState.LIVE
-        told = connection.sentence if connection.sentence and not live else connection.address
-        parts.append(HealthRow("Broker", figure, told, tone_of(connection.link)))
-        if live:
-            parts.append(_store(connection, run))
-    parts.append(_client(controller))
-    return parts
+        behind = "" if connection.behind_s is None else f"{duration(connection.behind_s)} behind"
+        told = connection.address if live else connection.sentence or connection.address
+        parts.append(HealthRow("Broker", behind, told, tone))
+    if live:
+        parts.append(_store(connection, run))
+    return [*parts, _client(controller)]
 
 
 def verdict_of(controller: Controller) -> tuple[str, str]:
@@ -119,11 +105,9 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
         pairs.append(("clock", f"{duration(abs(run.clock_offset_ms) / 1e3)} {way} the broker's"))
     counts = ("attempts", run.attempts, 2), ("helpers", run.helpers, 1), ("superseded", run.superseded, 1)
     pairs += [(name, count(number)) for name, number, least in counts if number >= least]
-    told = [
-        (name, short(value, _TOLD_CHARACTERS)) for name, value in metadata_of(run.metadata).items() if name != "grid"
-    ]
-    more = [("…", f"{count(len(told) - _TOLD_MAX)} more")] if len(told) > _TOLD_MAX else []
-    return pairs + [(name, short(value, _TOLD_CHARACTERS)) for name, value in told[:_TOLD_MAX]] + more
+    told = [(name, value) for name, value in metadata_of(run.metadata).items() if name != "grid"]
+    pairs += [(name, short(value, _TOLD_CHARACTERS)) for name, value in told[:_TOLD_MAX]]
+    return pairs + ([("…", f"{count(len(told) - _TOLD_MAX)} more")] if len(told) > _TOLD_MAX else [])
 
 
 def memory_bytes() -> int:
@@ -154,36 +138,28 @@ def _store(connection: Connection, run: RunView | None) -> HealthRow:
     stored = f"{count(run.emitted - run.backlog)} stored" if run and run.emitted else ""
     if connection.absent:
         words = "Not attached to the broker: events wait in the workers' spools. Start it: telefabric store"
-        return HealthRow("Store", stored, words, "warning")
-    if connection.sentence:
-        return HealthRow("Store", stored, connection.sentence, "warning")
-    if run and run.behind_at not in (None, "worker", "broker"):
-        return HealthRow(
-            "Store", stored, f"{run.behind_at} has not caught up: {plural(run.backlog, 'event')} wait", "warning"
-        )
-    waiting = run.backlog if run else 0
-    return HealthRow(
-        "Store", stored, f"{plural(waiting, 'event')} on the way" if waiting else "nothing is waiting", "good"
-    )
+    elif connection.sentence:
+        words = connection.sentence
+    elif run and run.behind_at not in (None, "worker", "broker"):
+        words = f"{run.behind_at} has not caught up: {plural(run.backlog, 'event')} wait"
+    else:
+        waiting = f"{plural(run.backlog, 'event')} on the way" if run and run.backlog else "nothing is waiting"
+        return HealthRow("Store", stored, waiting, "good")
+    return HealthRow("Store", stored, words, "warning")
 
 
 def _client(controller: Controller) -> HealthRow:
-    shown = f"{count(controller.shown_events)} taken in"
-    dropped = controller.connection.missed
-    skipped = sum(controller.skipped.values())
-    if failed := controller.failures.number:
-        told = f"{plural(failed, 'time')} something could not be shown, last {controller.failures.last}"
-        return HealthRow("This client", shown, told, "error")
-    if controller.hidden_agents:
-        return HealthRow(
-            "This client", shown, f"no tab left for {plural(len(controller.hidden_agents), 'agent')}", "warning"
-        )
-    if controller.unknown_events:
-        return HealthRow(
-            "This client", shown, f"{plural(controller.unknown_events, 'event')} of unknown kinds", "warning"
-        )
-    if dropped:
-        return HealthRow("This client", shown, f"{count(dropped)} dropped on the live path", "warning")
-    if skipped:
-        return HealthRow("This client", shown, f"{count(skipped)} older only in the store", "faint")
-    return HealthRow("This client", shown, "keeps up", "good")
+    """The gravest of what this client leaves out."""
+    failed, hidden = controller.failures.number, len(controller.hidden_agents)
+    unknown, dropped, skipped = controller.unknown_events, controller.connection.missed, controller.skipped
+    last = controller.failures.last
+    graded = (
+        (failed, f"{plural(failed, 'time')} something could not be shown, last {last}", "error"),
+        (hidden, f"no tab left for {plural(hidden, 'agent')}", "warning"),
+        (unknown, f"{plural(unknown, 'event')} of unknown kinds", "warning"),
+        (dropped, f"{count(dropped)} dropped on the live path", "warning"),
+        (skipped, f"{count(skipped)} older only in the store", "faint"),
+        (1, "keeps up", "good"),
+    )
+    words, tone = next((words, tone) for number, words, tone in graded if number)
+    return HealthRow("This client", f"{count(controller.shown_events)} taken in", words, tone)

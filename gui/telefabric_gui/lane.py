@@ -7,7 +7,7 @@ import time
 from PySide6.QtCore import QObject, QSocketNotifier, Qt, QTimer, Signal
 
 from telefabric.ring import RingFrame, RingReader, rings_of
-from telefabric_gui.track import Track
+from telefabric_gui.agent_stream import AgentStream
 
 FRAME_MS = 12
 """At most one frame is shown in this time: less than the time between two frames at 60 a second."""
@@ -22,9 +22,9 @@ class Lane(QObject):
     arrived = Signal()
     """There is another `frame`."""
 
-    def __init__(self, track: Track, parent: QObject | None = None) -> None:
+    def __init__(self, stream: AgentStream, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._track = track
+        self._stream = stream
         self.frame: RingFrame | None = None
         self.state = "absent"
         """One of the states of `RingReader.state`."""
@@ -65,8 +65,8 @@ class Lane(QObject):
     def _look(self) -> None:
         """Look for a ring, and at its state; if its writer has gone, also for a newer ring."""
         if self._reader is None or self._reader.state in ("closed", "died", "absent"):
-            source = self._track.source
-            folders = rings_of(*self._track.key, worker_id=source.worker_id if source is not None else None)
+            source = self._stream.source
+            folders = rings_of(*self._stream.key, worker_id=source.worker_id if source is not None else None)
             if folders and (self._reader is None or folders[0] != self._reader.folder):
                 self._let_go()
                 self._open(RingReader(folders[0]))

@@ -12,8 +12,9 @@ from PySide6.QtWidgets import QApplication
 
 TEXT_PX = 13
 CAPTION_PX = 12
-CONTRAST_MIN = 4.5
-"""Least contrast of text to its ground (WCAG 2 AA)."""
+LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+CENTRED = int(Qt.AlignmentFlag.AlignCenter)
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,6 @@ class Theme:
     good: str
     warning: str
     error: str
-    stored: str
-    live_only: str
-    missing: str
-    not_loaded: str
     human: str
     multi_agent: str
     series: tuple[str, ...]
@@ -61,12 +58,12 @@ class Theme:
 
 DARK = Theme(
     "dark", "#14171c", "#1a1e25", "#222833", "#2c333f", "#e6e9ef", "#aab4c3", "#8490a3", "#4c9ffe",
-    "#2fbf71", "#f0b429", "#f0616d", "#2f7f8f", "#c98a1b", "#f0616d", "#2c333f", "#2fbf71", "#b083f0",
+    "#2fbf71", "#f0b429", "#f0616d", "#2fbf71", "#b083f0",
     ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.12,
 )  # fmt: skip
 LIGHT = Theme(
     "light", "#f6f7f9", "#ffffff", "#eef1f5", "#dde2ea", "#1c2430", "#48525f", "#636d7b", "#1b62d1",
-    "#147a46", "#966000", "#c9303e", "#4fa3b3", "#d99a2b", "#d8404d", "#dde2ea", "#147a46", "#7b4fd0",
+    "#147a46", "#966000", "#c9303e", "#147a46", "#7b4fd0",
     ("#1b62d1", "#966000", "#147a46", "#7b4fd0", "#c9303e", "#11858a"), 0.10,
 )  # fmt: skip
 THEMES = {theme.name: theme for theme in (DARK, LIGHT)}
@@ -128,18 +125,6 @@ def mixed(colour: str, ground: str, share: float) -> str:
     return QColor(*(round(one * share + other * (1 - share)) for one, other in parts)).name()
 
 
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio of two colours, 1 to 21 (WCAG 2.1)."""
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    shares = (part / 255 for part in QColor(colour).getRgb()[:3])  # type: ignore[index]
-    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shares)
-    return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
-
-
 def _palette(theme: Theme) -> QPalette:
     role = QPalette.ColorRole
     palette = QPalette()
@@ -159,16 +144,8 @@ def _palette(theme: Theme) -> QPalette:
 def style_sheet(theme: Theme) -> str:
     """The whole application's style; widgets take part by object name or the property ``role``."""
     colours = {key: value for key, value in vars(theme).items() if isinstance(value, str)}
-    return _QSS.substitute(
-        colours,
-        text_px=TEXT_PX,
-        caption_px=CAPTION_PX,
-        good_tint=theme.tinted(theme.good),
-        warning_tint=theme.tinted(theme.warning),
-        error_tint=theme.tinted(theme.error),
-        accent_tint=theme.tinted(theme.accent),
-        dim_tint=theme.tinted(theme.dim),
-    )
+    tints = {f"{tone}_tint": theme.tinted(colours[tone]) for tone in ("good", "warning", "error", "accent", "dim")}
+    return _QSS.substitute(colours | tints, text_px=TEXT_PX, caption_px=CAPTION_PX)
 
 
 _QSS = Template("""

@@ -10,28 +10,27 @@ from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
-    QHBoxLayout,
     QMainWindow,
     QMessageBox,
     QStackedWidget,
     QTabWidget,
-    QVBoxLayout,
     QWidget,
-)  # fmt: skip
+)
 
 from telefabric.feed import LinkState
 from telefabric_gui import health, theme
+from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.models.runs import RunList, RunRow, spark
-from telefabric_gui.track import Track, TrackKey
-from telefabric_gui.views.banner import Banner
+from telefabric_gui.views.card import Banner
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage, Tab
 from telefabric_gui.views.runs import RunsDock
 from telefabric_gui.views.status import StatusBar
+from telefabric_gui.views.styled import column, laid_out, row
 from telefabric_gui.views.topbar import TopBar
 
 DETAILS_FROM_PX = 1280
@@ -65,11 +64,10 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
         self.run_list = RunList(self)
-        self._tabs: dict[TrackKey, Tab] = {}
+        self._tabs: dict[AgentKey, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
         self._started = False
-        self._sized = False
         self._build()
         self._connect()
         self._add_keys()
@@ -89,41 +87,23 @@ class MainWindow(QMainWindow):
             view.setAccessibleName(name)
         self.banner = Banner()
         self.empty = EmptyView()
-        self.tabs = QTabWidget()
+        self.tabs = QTabWidget(documentMode=True, movable=True, elideMode=Qt.TextElideMode.ElideMiddle)
         self.tabs.setObjectName("tabs")
-        self.tabs.setDocumentMode(True)
-        self.tabs.setMovable(True)
-        self.tabs.setElideMode(Qt.TextElideMode.ElideMiddle)
         self.tabs.tabBar().setExpanding(False)
         self.tabs.tabBar().setDrawBase(False)
         self.stack = QStackedWidget()
         self.stack.addWidget(self.empty)
         self.stack.addWidget(self.tabs)
-        centre = QWidget()
-        centre.setObjectName("centre")
-        column = QVBoxLayout(centre)
-        middle = QHBoxLayout()
-        root = QWidget()
-        rows = QVBoxLayout(root)
-        for layout in (column, middle, rows):
-            layout.setContentsMargins(0, 0, 0, 0)
-            layout.setSpacing(0)
-        column.addWidget(self.banner)
-        column.addWidget(self.stack, 1)
-        middle.addWidget(self.runs)
-        middle.addWidget(centre, 1)
-        middle.addWidget(self.details)
-        rows.addWidget(self.top)
-        rows.addLayout(middle, 1)
-        rows.addWidget(self.status)
-        self.setCentralWidget(root)
+        centre = laid_out(column(self.banner, (self.stack, 1)), "centre")
+        middle = row(self.runs, (centre, 1), self.details)
+        self.setCentralWidget(laid_out(column(self.top, (middle, 1), self.status)))
 
     def _connect(self) -> None:
         controller = self.controller
         controller.ticked.connect(self._on_tick)
         controller.runs_changed.connect(lambda: self.views.update(self.runs, self._show_runs, self._ticks))
-        controller.track_opened.connect(self._open_page)
-        controller.track_closed.connect(self._close_page)
+        controller.stream_opened.connect(self._open_page)
+        controller.stream_closed.connect(self._close_page)
         controller.paused_changed.connect(self._on_paused)
         self.runs.chosen.connect(self.open_run)
         self.tabs.currentChanged.connect(self._on_tab)
@@ -179,9 +159,9 @@ class MainWindow(QMainWindow):
         return self._built(found) if isinstance(found, Tab) else None
 
     @property
-    def pages(self) -> dict[Track, AgentPage]:
+    def pages(self) -> dict[AgentStream, AgentPage]:
         """The pages that were in front at some time."""
-        return {tab.track: tab.page for tab in self._tabs.values() if tab.page is not None}
+        return {tab.stream: tab.page for tab in self._tabs.values() if tab.page is not None}
 
     def _toggle_paused(self) -> None:
         focused = QApplication.focusWidget()
@@ -208,7 +188,7 @@ class MainWindow(QMainWindow):
 
     def _close_run(self) -> None:
         if page := self.page:
-            self.controller.unwatch(page.track.key.run_id)
+            self.controller.unwatch(page.stream.key.run_id)
 
     def _next_tab(self, step: int) -> None:
         if number := self.tabs.count():
@@ -216,49 +196,49 @@ class MainWindow(QMainWindow):
 
     # -- what the controller tells -------------------------------------------------------------------------------
 
-    def _open_page(self, track: Track) -> None:
-        if track.key in self._tabs:
-            self._choose_stream(self._tabs[track.key])
+    def _open_page(self, stream: AgentStream) -> None:
+        if stream.key in self._tabs:
+            self._choose_stream(self._tabs[stream.key])
             return
-        tab = self._tabs[track.key] = Tab(track)
-        at = self.tabs.addTab(tab, f"{track.key.agent_id} · {track.key.run_id}")
-        self.tabs.setTabToolTip(at, f"Agent {track.key.agent_id} of run {track.key.run_id}")
-        first = sum(other.run_id == track.key.run_id for other in self._tabs) == 1
-        if first and self.controller.watched and self.controller.watched[-1] == track.key.run_id:
+        tab = self._tabs[stream.key] = Tab(stream)
+        at = self.tabs.addTab(tab, f"{stream.key.agent_id} · {stream.key.run_id}")
+        self.tabs.setTabToolTip(at, f"Agent {stream.key.agent_id} of run {stream.key.run_id}")
+        first = sum(other.run_id == stream.key.run_id for other in self._tabs) == 1
+        if first and self.controller.watched and self.controller.watched[-1] == stream.key.run_id:
             self.tabs.setCurrentWidget(tab)
 
     def _built(self, tab: Tab) -> AgentPage:
         if tab.page is None:
             page = tab.build(self.views)
             page.let_go.connect(self.follow)
-            page.frame_wanted.connect(self.controller.ask_frame)
-            page.streams.chosen.connect(partial(self._on_stream, tab))
+            page.frame_wanted.connect(self.controller.feed.ask_frame)
+            page.streams_bar.chosen.connect(partial(self._on_stream, tab))
             page.set_paused(self.controller.paused)
         assert tab.page is not None
         return tab.page
 
-    def _close_page(self, track: Track) -> None:
-        tab = self._tabs[track.key]
-        if tab.chosen is track:
+    def _close_page(self, stream: AgentStream) -> None:
+        tab = self._tabs[stream.key]
+        if tab.chosen is stream:
             tab.chosen = None
-        if self.controller.tracks_of(track.key):
+        if self.controller.streams_of(stream.key):
             self._choose_stream(tab)
             return
-        del self._tabs[track.key]
+        del self._tabs[stream.key]
         tab.let_go()
         self.tabs.removeTab(self.tabs.indexOf(tab))
         tab.deleteLater()
 
-    def _on_stream(self, tab: Tab, track: Track | None) -> None:
-        tab.chosen = track
+    def _on_stream(self, tab: Tab, stream: AgentStream | None) -> None:
+        tab.chosen = stream
         self._choose_stream(tab)
         self._refresh_page()
 
     def _choose_stream(self, tab: Tab) -> None:
         """Show the chosen stream, else the newest; while paused, change only from a stream that is gone."""
-        tracks = self.controller.tracks_of(tab.track.key)
-        if not (self.controller.paused and tab.track in tracks and tab.chosen is None):
-            tab.show_track(tab.chosen or tracks[0])
+        streams = self.controller.streams_of(tab.stream.key)
+        if not (self.controller.paused and tab.stream in streams and tab.chosen is None):
+            tab.show_stream(tab.chosen or streams[0])
 
     def _on_paused(self, paused: bool) -> None:
         for page in self.pages.values():
@@ -267,7 +247,7 @@ class MainWindow(QMainWindow):
 
     def _on_tab(self) -> None:
         if page := self.page:
-            self.runs.select(page.track.key.run_id)
+            self.runs.select(page.stream.key.run_id)
             self._refresh_page()
 
     def _on_tick(self) -> None:
@@ -283,16 +263,15 @@ class MainWindow(QMainWindow):
 
     def _show_top(self) -> None:
         connection = self.controller.connection
-        told = f"{health.words_of(connection)}: {connection.address}"
-        told += f"\n{connection.sentence}" if connection.sentence else ""
-        tone, live = health.tone_of(connection.link), connection.link is LinkState.LIVE
-        self.top.show_connection(tone, health.place_of(connection), told, pulse=live)
+        tone, words = health.LINKS[connection.link]
+        told = f"{words}: {connection.address}\n{connection.sentence}".rstrip()
+        self.top.show_connection(tone, health.place_of(connection), told, pulse=connection.link is LinkState.LIVE)
         self._show_paused()
 
     def _show_figures(self) -> None:
         connection = self.controller.connection
         live = connection.link is LinkState.LIVE
-        self.status.show_state(health.tone_of(connection.link), health.words_of(connection), pulse=live)
+        self.status.show_state(*health.LINKS[connection.link], pulse=live)
         if self._ticks % _SLOW_TICKS == 0:
             self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
@@ -304,7 +283,7 @@ class MainWindow(QMainWindow):
         controller, waiting = self.controller, ""
         if controller.paused and (page := self.page):
             behind = duration(time.monotonic() - controller.paused_since_s)
-            waiting = f"{plural(page.waiting, 'new step')}, {behind} behind"
+            waiting = f"{plural(page.step_table.waiting, 'new step')}, {behind} behind"
         self.top.show_paused(controller.paused, waiting)
 
     def _show_centre(self) -> None:
@@ -322,17 +301,17 @@ class MainWindow(QMainWindow):
     def _refresh_page(self) -> None:
         page = self.page
         wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
-        self.controller.want_pictures(frozenset({page.track.key.run_id}) if page and wanted else frozenset())
+        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and wanted else frozenset())
         if page is not None:
-            left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.track.key)
-            page.streams.show_tracks(page.track, self.controller.tracks_of(page.track.key), left_out)
-            page.refresh(self.controller.runs.get(page.track.key.run_id), paused=self.controller.paused)
+            left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
+            page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
+            page.refresh(self.controller.runs.get(page.stream.key.run_id), paused=self.controller.paused)
 
     def _show_health(self) -> None:
         if not self.details.isVisible() or self._ticks % _DETAILS_TICKS:
             return
         controller, page = self.controller, self.page
-        run = controller.runs.get(page.track.key.run_id) if page else None
+        run = controller.runs.get(page.stream.key.run_id) if page else None
         self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
         if self._ticks % _SLOW_TICKS == 0:
             self.details.show_latency(controller.latencies)
@@ -349,15 +328,11 @@ class MainWindow(QMainWindow):
         for key, tab in self._tabs.items():
             self._choose_stream(tab)
             if key.run_id not in lines:
-                lines[key.run_id] = spark(tab.track.returns().y)
-        self.run_list.show(
-            [
-                RunRow(run, run.run_id in controller.watched, lines.get(run.run_id, ()))
-                for run in controller.runs.values()
-            ]
-        )
+                lines[key.run_id] = spark(tab.stream.returns().y)
+        rows = [RunRow(run, lines.get(run.run_id, ())) for run in controller.runs.values()]
+        self.run_list.show(rows)
         if page := self.page:
-            self.runs.select(page.track.key.run_id)
+            self.runs.select(page.stream.key.run_id)
 
     # -- as a widget ---------------------------------------------------------------------------------------------
 
@@ -371,11 +346,9 @@ class MainWindow(QMainWindow):
 
     def showEvent(self, event: object) -> None:
         super().showEvent(event)  # type: ignore[arg-type]
-        if not self._sized:
-            self._sized = True
-            self.details.setVisible(self.width() >= DETAILS_FROM_PX)
         if not self._started:
             self._started = True
+            self.details.setVisible(self.width() >= DETAILS_FROM_PX)
             self.controller.start()
 
     def closeEvent(self, event: QCloseEvent) -> None:

@@ -133,12 +133,10 @@ def _dirty(root: Path) -> bool | None:
 
     none = subprocess.DEVNULL
     try:
-        code = subprocess.run(
-            command, cwd=root, timeout=_GIT_S, check=False, stdin=none, stdout=none, stderr=none
-        ).returncode
+        ended = subprocess.run(command, cwd=root, timeout=_GIT_S, check=False, stdin=none, stdout=none, stderr=none)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return {0: False, 1: True}.get(code)
+    return {0: False, 1: True}.get(ended.returncode)
 
 
 def environment(env: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def connect(
     _check("on_fork", on_fork, ["new", "off"])
     _check("on_error", on_error, ["raise", "off"])
 
-    def opened() -> Worker:
+    try:
         _require_threads()
         environment = WorkerEnvironment.read(
             connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full,
@@ -84,13 +84,8 @@ def connect(
         cell = current_cell()
         if cell is not None:
             close_earlier(cell, environment)
-        terms = Terms(
-            environment, {}, control_mode, strict, on_fork, on_error, lineage.parent_of(environment.run_id), cell
-        )
-        return open_worker(terms, metadata)
-
-    try:
-        return opened()
+        helps = lineage.parent_of(environment.run_id)
+        return open_worker(Terms(environment, {}, control_mode, strict, on_fork, on_error, helps, cell), metadata)
     except TelefabricError as error:
         if on_error == "raise":
             raise

@@ -7,7 +7,7 @@ are numbered and appended, and no code of the caller runs: no conversion, no cal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ import msgspec
 from telefabric import limits
 from telefabric.wire.names import DEMAND
 from telefabric_schemas.events import Episode, Event, Metric, Step
-from telefabric_workers.outbox import Nowhere, Outbox
+from telefabric_workers.outbox import Outbox
 from telefabric_workers.problems import Problem, Problems
 from telefabric_workers.repair import coerce, described, name_of, text
 
@@ -37,6 +37,8 @@ class Emitter(ABC):
         self._on_step: list[StepCallback] = []
         self._on_episode: list[EpisodeCallback] = []
         self._problems = Problems(strict=strict)
+        self.problems = self._problems.counts
+        """Values that were not usable, by path (``step.info.bad``); as ``frame.thinned``, frames without room."""
         self._unsaid = self._problems.unsaid
         self._emitting = False
         """Looked at under the outbox's lock: true there means that this call interrupts another one of its thread."""
@@ -44,7 +46,7 @@ class Emitter(ABC):
         """Calls that came from inside another one: from a signal handler."""
         self._unusual = "unopened"
         """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
-        self._outbox: Outbox = Nowhere()
+        self._outbox = Outbox()
         self._next_seq = 1
         """The seq that a step is encoded with before the lock is taken; stale when another thread emits meanwhile."""
         self._steps: dict[str, int] = {}
@@ -52,11 +54,6 @@ class Emitter(ABC):
         self._episode_count = 0
         self._names: set[Any] = {agent_id}
         """Names of agents, as given, that are valid ids unchanged."""
-
-    @property
-    def problems(self) -> Counter[str]:
-        """Values that were not usable, by path (``step.info.bad``); as ``frame.thinned``, frames without room."""
-        return self._problems.counts
 
     @abstractmethod
     def _revive(self) -> bool:
@@ -75,14 +72,10 @@ class Emitter(ABC):
         self._problems.note(problems)
         self._problems.say()
 
-    def _make_plain(self, event: Event) -> None:
-        """Bring every field to an exact built-in type or raw MessagePack; leave out and report what cannot be."""
-        self._problems.note(coerce(event))
-
     def _send(self, event: Event) -> None:
         """Emit an event of the caller's values."""
         given = copy_of(event) if self._on_episode and event.__class__ is Episode else None
-        self._make_plain(event)
+        self._problems.note(coerce(event))
         self._emit(event, given)
 
     def _emit(self, event: Event, given: Step | Episode | None = None) -> None:
@@ -122,12 +115,11 @@ class Emitter(ABC):
                 outbox.append(event.seq, self._encode(event))
                 self._steps[event.agent_id] = event.global_step
                 self._step_count += 1
-                self._next_seq = event.seq + 1
-                return
-            if isinstance(event, (Episode, Metric)) and event.global_step is None:
-                event.global_step = self._steps.get(event.agent_id)
-            outbox.append(event.seq, self._encode(event))
-            self._episode_count += isinstance(event, Episode)
+            else:
+                if isinstance(event, (Episode, Metric)) and event.global_step is None:
+                    event.global_step = self._steps.get(event.agent_id)
+                outbox.append(event.seq, self._encode(event))
+                self._episode_count += isinstance(event, Episode)
             self._next_seq = event.seq + 1
         finally:
             self._emitting = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from telefabric.address import Address
 from telefabric.settings import captured_of, resolve, spool_folder, storing_of
@@ -65,41 +65,36 @@ class WorkerEnvironment(NamedTuple):
     ) -> WorkerEnvironment:
         """Raises `telefabric.errors.UsageError` for a malformed value, with the name of what holds it."""
 
-        def value(name: str, given: object = None) -> object:
+        def value(name: str, given: object = None) -> Any:
             return resolve(name, given, environ=environ, file=file).value
 
-        run_id = str(value("run_id", run) or "")
-        recorded = str(value("mode", mode)) in ("dual", "durable")
-        return cls(
-            address=Address.parse(str(value("connect", connect))),
-            run_id=run_id or new_run_id(),
-            run_named=bool(run_id),
-            agent_id=str(value("agent_id", agent)),
-            worker_id=str(value("worker_id", worker) or default_worker_id()),
-            mode=str(value("mode", mode)),
-            spool=spool_folder(spool).absolute(),  # a program may change its folder later
-            spool_policy=SpoolPolicy(
-                bytes_max=int(str(value("spool_bytes_max"))),
-                free_bytes_min=int(str(value("spool_free_bytes_min"))),
-                when_full=str(value("when_full", when_full)),
-                fsync=str(value("fsync", fsync)),
-            ),
-            exit_flush_s=float(str(value("exit_flush_s", exit_flush_s))),
-            frames=_frames(value, video, store_frames),
-            captured=captured_of(str(value("capture"))) if recorded else frozenset(),
-            system_metrics_s=int(str(value("system_metrics_s"))) if recorded else 0,
+        run_id = value("run_id", run)
+        mode = value("mode", mode)
+        recorded = mode in ("dual", "durable")
+        frames = FrameSettings(
+            value("video", video), value("video_tiles"), value("frame_fps"), value("network_fps"),
+            value("jpeg_quality"), *storing_of(value("store_frames", store_frames)),
+        )  # fmt: skip
+        policy = SpoolPolicy(
+            value("spool_bytes_max"),
+            value("spool_free_bytes_min"),
+            value("when_full", when_full),
+            value("fsync", fsync),
         )
-
-
-def _frames(value: Callable[..., object], video: str | None, store_frames: str | None) -> FrameSettings:
-    def number(name: str) -> int:
-        return int(str(value(name)))
-
-    stored, every = storing_of(str(value("store_frames", store_frames)))
-    return FrameSettings(
-        str(value("video", video)), number("video_tiles"), number("frame_fps"), number("network_fps"),
-        number("jpeg_quality"), stored, every,
-    )  # fmt: skip
+        return cls(
+            address=Address.parse(value("connect", connect)),
+            run_id=run_id or new_run_id(),
+            run_named=run_id is not None,
+            agent_id=value("agent_id", agent),
+            worker_id=value("worker_id", worker) or default_worker_id(),
+            mode=mode,
+            spool=spool_folder(spool).absolute(),  # a program may change its folder later
+            spool_policy=policy,
+            exit_flush_s=value("exit_flush_s", exit_flush_s),
+            frames=frames,
+            captured=captured_of(value("capture")) if recorded else frozenset(),
+            system_metrics_s=value("system_metrics_s") if recorded else 0,
+        )
 
 
 def new_run_id() -> str:
@@ -112,6 +107,4 @@ def default_worker_id() -> str:
 
 
 def hostname() -> str:
-    import socket  # not needed to import a worker
-
-    return socket.gethostname()
+    return os.uname().nodename

@@ -16,208 +16,25 @@ returns is passed on untouched.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, SupportsFloat, cast
+from typing import Any, SupportsFloat, cast
 
 import gymnasium
 import numpy as np
 from gymnasium.error import CustomSpaceError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import iterate
-from gymnasium.wrappers import Autoreset
+from gymnasium.wrappers import Autoreset as AutoresetWrapper
 
 from telefabric.errors import UsageError
-from telefabric_workers import capture
-from telefabric_workers.repair import real
+from telefabric_workers.episodes import Autoreset, EpisodeRecorder, EpisodeTracker, Final, Labels, Recording
 from telefabric_workers.worker import Worker
-
-_copies_told = False
-
-if TYPE_CHECKING:
-    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
-else:
-    _VectorWrapper = VectorWrapper  # takes no type parameters in older versions
-
 
 log = logging.getLogger("telefabric.worker")
 
-_FINAL_OBSERVATION = ("final_obs", "final_observation", "terminal_observation")
-"""Gymnasium's names from 1.1 on and before, and that of stable-baselines3."""
-_FINAL_INFO = "final_info"
 
-
-class _Track:
-    """Where one environment is in its episodes, and what it tells of them."""
-
-    def __init__(self, teller: _Teller, env_index: int, agent: str | None, episode: int = 0) -> None:
-        self._teller = teller
-        self._env_index = env_index
-        self._agent = agent
-        self.episode = episode
-        self.step = 0
-        self.ended = False
-        """The last step ended an episode, and no reset has followed."""
-        self.seed: Any = None
-        """The seed that was given to the last reset; the episode's."""
-        self.render: Callable[[], Any] | None = None
-        """Draws the environment; called only while its picture is wanted."""
-        self._total: float | None = 0.0
-
-    def begun(self, observation: Any, info: Any, seed: Any = None, options: Any = None) -> None:
-        """Emit a reset: what it returned, and what it was given."""
-        teller = self._teller
-        self.ended = False
-        self.seed = seed
-        teller.worker.reset(
-            episode=self.episode,
-            observation=observation if teller.observations else None,
-            info=info if teller.infos and info else None,
-            seed=seed,
-            options=options,
-            env_index=self._env_index,
-            agent=self._agent,
-            control_mode=teller.control_mode,
-        )
-
-    def stepped(
-        self,
-        action: Any,
-        observation: Any,
-        reward: Any,
-        terminated: Any,
-        truncated: Any,
-        info: Mapping[str, Any],
-        *,
-        drawn: bool = True,
-    ) -> None:
-        """Emit a step. `drawn`: what `render` draws now is what the step led to."""
-        teller = self._teller
-        if reward.__class__ is not float:
-            reward = _number(reward)
-        teller.worker.step(
-            episode=self.episode,
-            step=self.step,
-            action=action,
-            observation=observation if teller.observations else None,
-            reward=reward,
-            terminated=bool(terminated),
-            truncated=bool(truncated),
-            env_index=self._env_index,
-            agent=self._agent,
-            info=info if teller.infos and info else None,
-            control_mode=teller.control_mode,
-            policy_label=teller.policy_label,
-            backend="gymnasium",
-            frame=self.render if drawn else None,
-        )
-        self.step += 1
-        self._total = self._total + reward if self._total is not None and reward.__class__ is float else None
-
-    def finish(self, end_reason: str, info: Any = None) -> None:
-        """Emit the episode, unless it has no step, and begin the next. `info`: what its last step reported."""
-        if self.step:
-            teller = self._teller
-            teller.worker.episode(
-                episode=self.episode,
-                total_reward=self._total,
-                length=self.step,
-                env_index=self._env_index,
-                agent=self._agent,
-                end_reason=end_reason,
-                seed=self.seed,
-                game_id=teller.game_id,
-                control_mode=teller.control_mode,
-                policy_label=teller.policy_label,
-                metadata=_statistics(info) if teller.infos else None,
-            )
-            self.episode += 1
-        self.seed = None
-        self.step = 0
-        self._total = 0.0
-
-
-class _Nobody:
-    """In the place of a worker: records nothing."""
-
-    closed = False
-    captured: tuple[str, ...] = ()
-
-    def nothing(self, **_: Any) -> None:
-        return
-
-    step = episode = reset = nothing
-
-
-class _Teller:
-    """The settings of a wrapper, common to all its episodes."""
-
-    def __init__(
-        self,
-        worker: Worker,
-        game_id: str | None,
-        control_mode: str | None,
-        policy_label: str | None,
-        observations: bool,
-        infos: bool,
-    ) -> None:
-        if not isinstance(worker, Worker):
-            raise UsageError(f"a {type(worker).__name__} was given for the worker: give what connect() returned")
-        self.worker = worker
-        self.game_id = game_id
-        self.control_mode = control_mode
-        self.policy_label = policy_label
-        self.observations = observations
-        self.infos = infos
-
-    def __deepcopy__(self, memo: object) -> _Teller:
-        """A copy plays the same episodes on, such as a planner's: in the record they would be mixed with the others."""
-        global _copies_told
-        if not _copies_told:
-            _copies_told = True
-            log.warning(
-                "worker.copy_silent: a deep copy of a recorded environment records nothing: "
-                "wrap it again, with an env_index of its own, to record it too (logged once)"
-            )
-        teller = copy(self)
-        teller.worker = cast("Worker", _Nobody())
-        return teller
-
-    def tell_environment(self, env: Any) -> None:
-        """Add an environment to the metadata of the run, unless it is there or a setting leaves it out."""
-        worker = self.worker
-        if "environment" in worker.captured and not worker.closed:
-            more = capture.added(worker._metadata, "environment", capture.environment(env))
-            if more:
-                worker.set_metadata(more)
-
-
-class _Labels:
-    """The labels that a training program may change while it runs; they hold from the next step on."""
-
-    _teller: _Teller
-
-    @property
-    def policy_label(self) -> str | None:
-        """Which policy chooses the actions."""
-        return self._teller.policy_label
-
-    @policy_label.setter
-    def policy_label(self, label: str | None) -> None:
-        self._teller.policy_label = label
-
-    @property
-    def control_mode(self) -> str | None:
-        """The actor: human, agent, multi_agent, hybrid or replay; None for the worker's own setting."""
-        return self._teller.control_mode
-
-    @control_mode.setter
-    def control_mode(self, mode: str | None) -> None:
-        self._teller.control_mode = mode
-
-
-class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
+class TelemetryWrapper(Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
     """Emits a step for each `step` of the environment, and an episode at its end. One environment, one thread.
 
     The seed of an episode is the one given to its `reset`. Its metadata are the statistics that gymnasium's
@@ -252,42 +69,34 @@ class TelemetryWrapper(_Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         :param infos: whether steps carry what the environment reports in its info.
         """
         super().__init__(env)
-        game_id = game_id or getattr(capture.spec_of(env), "id", None)
-        self._teller = _Teller(worker, game_id, control_mode, policy_label, observations, infos)
-        self._teller.tell_environment(env)
-        self._track = _Track(self._teller, env_index, agent, first_episode)
+        self._recording = Recording(worker, "gymnasium", game_id, control_mode, policy_label, observations, infos)
+        self._recording.describe(env)
+        by_itself = any(isinstance(layer, AutoresetWrapper) for layer in _layers(env))
+        autoreset = Autoreset.NEXT_STEP if by_itself else Autoreset.SAME_STEP
+        self._recorder = EpisodeRecorder(self._recording, env_index, agent, EpisodeTracker(autoreset, first_episode))
         if frames or (frames is None and env.render_mode == "rgb_array"):
-            self._track.render = env.render
-        self._autoreset = any(isinstance(layer, Autoreset) for layer in _layers(env))
+            self._recorder.render = env.render
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self._track.finish("reset")
+        self._recorder.end("reset")
         given = None if options is None else dict(options)  # before anybody takes out what is meant for it
         result = self.env.reset(seed=seed, options=options)
-        self._track.begun(*result, seed, given)
+        self._recorder.reset(*result, seed, given)
         return result
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         result = self.env.step(action)
-        track = self._track
-        if track.ended and self._autoreset:
-            track.begun(result[0], result[4])
-            return result
-        track.stepped(action, *result)
-        _, _, terminated, truncated, info = result
-        if terminated or truncated:
-            track.ended = True
-            track.finish("terminated" if terminated else "truncated", info)
+        self._recorder.step(action, *result)
         return result
 
     def close(self) -> None:
         """Emits an episode that has begun; the worker stays open."""
-        if not self._teller.worker.closed:
-            self._track.finish("closed")
+        if not self._recording.worker.closed:
+            self._recorder.end("closed")
         self.env.close()
 
 
-class VectorTelemetryWrapper(_Labels, _VectorWrapper):
+class VectorTelemetryWrapper(Labels, VectorWrapper):
     """Emits the steps and episodes of each environment of a vector env, in all autoreset modes. One thread.
 
     - next step: the call that follows an end resets that environment; it ignores the action, and is not emitted.
@@ -333,21 +142,23 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         if agents is not None and len(agents) != env.num_envs:
             raise UsageError(f"{len(agents)} agents for {env.num_envs} environments: name one for each")
         super().__init__(env)
-        game_id = game_id or getattr(capture.spec_of(env), "id", None)
-        self._teller = _Teller(worker, game_id, control_mode, policy_label, observations, infos)
-        self._teller.tell_environment(env)
-        self._tracks = [_Track(self._teller, i, agents[i] if agents else None) for i in range(env.num_envs)]
-        mode = _autoreset_mode(env, autoreset)
-        self._mode = mode or AutoresetMode.NEXT_STEP
-        self._mode_is_known = mode is not None
+        self._recording = Recording(worker, "gymnasium", game_id, control_mode, policy_label, observations, infos)
+        self._recording.describe(env)
+        self._autoreset = _autoreset_of(env, autoreset)
+        """None until it is known."""
         self._warned = False
+        mode = self._autoreset or Autoreset.NEXT_STEP
+        self._recorders = [
+            EpisodeRecorder(self._recording, index, agent, EpisodeTracker(mode))
+            for index, agent in enumerate([None] * env.num_envs if agents is None else agents)
+        ]
         self._reset_keys: set[Any] = set()
         """The infos of resets."""
         self._pictures: Sequence[Any] | None = None
         """The pictures that the vector env rendered after this step."""
         if frames or (frames is None and env.render_mode == "rgb_array"):
-            for index, track in enumerate(self._tracks):
-                track.render = partial(self._render, index)
+            for index, recorder in enumerate(self._recorders):
+                recorder.render = partial(self._render, index)
 
     def reset(
         self,
@@ -358,7 +169,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         mask = None if options is None else options.get("reset_mask")
         chosen = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
         for index in chosen:
-            self._tracks[index].finish("reset")
+            self._recorders[index].end("reset")
         given = None if options is None else dict(options)  # before anybody takes out what is meant for it
         result = self.env.reset(seed=cast(Any, seed), options=options)
         observations, infos = result
@@ -366,7 +177,7 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         for index in chosen:
             info = _info_of(infos, index, self.num_envs)
             self._reset_keys.update(info)
-            self._tracks[index].begun(each_observation[index], info, self._given_seed(seed, index), given)
+            self._recorders[index].reset(each_observation[index], info, self._given_seed(seed, index), given)
         return result
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -376,55 +187,34 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         each_action = _each(self.env.action_space, actions, self.num_envs)
         each_observation = _each(self.env.observation_space, observations, self.num_envs)
         each_reward, each_terminated, each_truncated = _list(rewards), _list(terminations), _list(truncations)
-        for index, track in enumerate(self._tracks):
-            if track.ended:
-                if self._mode is AutoresetMode.NEXT_STEP:  # this call was the reset
-                    track.begun(each_observation[index], _info_of(infos, index, self.num_envs))
-                continue
-            terminated, truncated = each_terminated[index], each_truncated[index]
-            ends = bool(terminated or truncated)
-            observation = each_observation[index]
-            info = _info_of(infos, index, self.num_envs) if self._teller.infos or ends else {}
-            if ends and not self._mode_is_known:
+        for index, recorder in enumerate(self._recorders):
+            is_step = recorder.tracker.next_call == "step"
+            observation, terminated, truncated = each_observation[index], each_terminated[index], each_truncated[index]
+            ends = is_step and bool(terminated or truncated)
+            info = _info_of(infos, index, self.num_envs) if self._recording.infos or ends else {}
+            reset = None
+            if ends and self._autoreset is None:
                 self._look_for_the_mode(info)
-            begun = ends and self._mode is AutoresetMode.SAME_STEP
-            info_of_reset: dict[Any, Any] = {}
-            if begun:  # the rest, and what is drawn, is of the episode that has begun
-                observation, info, info_of_reset = self._final(info)
-            track.stepped(
-                each_action[index], observation, each_reward[index], terminated, truncated, info, drawn=not begun
-            )
-            if ends:
-                track.ended = True
-                track.finish("terminated" if terminated else "truncated", info)
-            if begun:
-                track.begun(each_observation[index], info_of_reset)
+            if ends and self._autoreset is Autoreset.SAME_STEP:
+                last = Final.of(info, self._reset_keys)
+                reset = observation, last.info_of_reset
+                observation, info = last.observation, last.info
+            recorder.step(each_action[index], observation, each_reward[index], terminated, truncated, info, reset)
         return result
 
     def close(self, **kwargs: Any) -> None:
         """Emits the episodes that have begun; the worker stays open."""
-        if not self._teller.worker.closed and not self.env.closed:
-            for index in range(self.num_envs):
-                self._tracks[index].finish("closed")
+        if not self._recording.worker.closed and not self.env.closed:
+            for recorder in self._recorders:
+                recorder.end("closed")
         self.env.close(**kwargs)
-
-    def _final(self, info: Mapping[Any, Any]) -> tuple[Any, dict[Any, Any], dict[Any, Any]]:
-        """Last observation and info of an environment that was reset in its last step, and the reset's info."""
-        last: dict[Any, Any] = {}
-        of_reset: dict[Any, Any] = {}
-        for key, value in info.items():
-            if key != _FINAL_INFO and key not in _FINAL_OBSERVATION:
-                (of_reset if key in self._reset_keys else last)[key] = value
-        last.update(info.get(_FINAL_INFO) or {})
-        return next((info[key] for key in _FINAL_OBSERVATION if key in info), None), last, of_reset
 
     def _look_for_the_mode(self, info: Mapping[Any, Any]) -> None:
         """An environment of a vector env that does not name its mode has ended: only a reset makes something final."""
-        if any(info.get(key) is not None for key in (*_FINAL_OBSERVATION, _FINAL_INFO)):
-            self._mode = AutoresetMode.SAME_STEP
-            self._mode_is_known = True
-            for track in self._tracks:
-                track.ended = False
+        if Final.is_in(info):
+            self._autoreset = Autoreset.SAME_STEP
+            for recorder in self._recorders:
+                recorder.tracker.autoreset = Autoreset.SAME_STEP
         elif not self._warned:
             self._warned = True
             log.warning(
@@ -451,20 +241,6 @@ class VectorTelemetryWrapper(_Labels, _VectorWrapper):
         return seed
 
 
-def _number(reward: Any) -> Any:
-    """A reward as a float; any other value unchanged, so that the worker reports it."""
-    try:
-        return real(reward)
-    except Exception:  # noqa: BLE001  whatever the environment's own object raises
-        return reward
-
-
-def _statistics(info: Any) -> Mapping[str, Any] | None:
-    """The statistics that gymnasium's `RecordEpisodeStatistics` adds to the info of a last step."""
-    found = info.get("episode") if isinstance(info, Mapping) else None
-    return found if isinstance(found, Mapping) else None
-
-
 def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
     """An environment, and those that it wraps."""
     yield env
@@ -473,18 +249,13 @@ def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
         yield env
 
 
-def _autoreset_mode(env: VectorEnv[Any, Any, Any], given: AutoresetMode | str | None) -> AutoresetMode | None:
+def _autoreset_of(env: VectorEnv[Any, Any, Any], given: AutoresetMode | str | None) -> Autoreset | None:
     """The vector env's own word before its metadata's, which several of a kind shared before gymnasium 1.2.
 
     None if neither names it. Raises `UsageError` for a word that is not a mode.
     """
     found = given or getattr(env.unwrapped, "autoreset_mode", None) or env.metadata.get("autoreset_mode")
-    if found is None or isinstance(found, AutoresetMode):
-        return found
-    for mode in AutoresetMode:
-        if str(found).lower() in (mode.name.lower(), mode.value.lower()):
-            return mode
-    raise UsageError(f"autoreset is {found!r} and should be one of next_step, same_step, disabled")
+    return None if found is None else Autoreset.named(found)
 
 
 def _each(space: gymnasium.Space[Any], batch: Any, count: int) -> Sequence[Any]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Literal, NamedTuple, Self, get_args
 
 import msgspec
@@ -58,7 +57,8 @@ class Lifetime(Emitter):
         self.run_id = environment.run_id
         self.worker_id = environment.worker_id or default_worker_id()
         self._terms = terms
-        self._helps = terms.helps
+        self.helps = terms.helps
+        """The stream of a parent process that this worker's stream helps; None for a stream of its own."""
         self._metadata = {name: msgspec.Raw(value) for name, value in terms.metadata.items()}
         self._revival = threading.RLock()
         self._system: SystemMetrics | None = None
@@ -66,14 +66,9 @@ class Lifetime(Emitter):
         self._error_before = 0
 
     @property
-    def helps(self) -> bytes | None:
-        """The stream of a parent process that this worker's stream helps; None for a stream of its own."""
-        return self._helps
-
-    @property
     def stream_id(self) -> bytes:
         """16 bytes. In a child process, until its first call, the stream of the parent's that it will help."""
-        return self._info.stream if self._info is not None else self._helps or b""
+        return self._info.stream if self._info is not None else self.helps or b""
 
     @property
     def closed(self) -> bool:
@@ -86,11 +81,11 @@ class Lifetime(Emitter):
         mode = self._terms.control_mode
         info = StreamInfo(
             os.urandom(16), self.run_id, self.worker_id, self.agent_id, started_ns, mode,
-            hostname(), os.getpid(), __version__, metadata, self._helps,
+            hostname(), os.getpid(), __version__, metadata, self.helps,
         )  # fmt: skip
         started = RunStarted(
             1, self.run_id, self.worker_id, self.agent_id, started_ns, time.monotonic_ns(), mode,
-            msgspec.Raw(metadata), info.host, info.pid, __version__, PAYLOAD_VERSION, self._helps,
+            msgspec.Raw(metadata), info.host, info.pid, __version__, PAYLOAD_VERSION, self.helps,
         )  # fmt: skip
         coerce(started)
         outbox = open_outbox(self._terms.environment, info)
@@ -181,7 +176,7 @@ class Lifetime(Emitter):
             self._problems.note([Problem("run_completed", "outcome", f"{text(outcome)!r} is not one of {words}")])
             outcome, reason = "failed", reason or f"ended as {text(outcome)!r}"
         event = RunCompleted(0, outcome, reason, time.time_ns(), time.monotonic_ns())
-        self._make_plain(event)
+        self._problems.note(coerce(event))
         return event
 
     def _end(self, event: RunCompleted) -> None:
@@ -208,9 +203,7 @@ class Lifetime(Emitter):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.close(*ending_of(error))
 
     def __reduce__(self) -> tuple[Callable[..., Lifetime], tuple[type[Lifetime], Terms, bytes, bool]]:
@@ -221,19 +214,18 @@ class Lifetime(Emitter):
         terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
         return _inherit, (type(self), terms, self.stream_id, self.closed)
 
-    def __copy__(self) -> Self:
+    def __deepcopy__(self, memo: object = None) -> Self:
         return self
 
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
+    __copy__ = __deepcopy__
 
     def _after_fork(self) -> None:
         """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
         self._problems.forked()
         if not self._unusual:
             self._unusual = "unopened"
-            self._helps = self.stream_id
-            _heirs[self._helps] = self
+            self.helps = self.stream_id
+            _heirs[self.helps] = self
             self._emitting = False
             self._deferred.clear()
             self._revival = threading.RLock()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,6 @@ from telefabric_workers.frames import Frames, Moment, StoredFrames
 from telefabric_workers.problems import Problem
 
 if TYPE_CHECKING:
-    from telefabric.ring import Name
     from telefabric.uplink import Link
 
 log = logging.getLogger("telefabric.worker")
@@ -40,36 +38,39 @@ _UNSTORED_S = 3.0
 """How long it waits for a broker that has answered and does not take events yet: its store may be starting."""
 
 
-class Outbox(ABC):
-    """The place to which a worker appends its events. `append` is called with `lock` held."""
+class Outbox:
+    """The place to which a worker appends its events. `append` is called with `lock` held.
 
-    lock: threading.RLock
+    This one keeps no event: mode off, or fast-lane when it has frames to show.
+    """
+
+    stored: StoredFrames | None = None
+    """The rule for frames that go into the spool; None without a spool, or if frames are not stored."""
+
+    def __init__(self, frames: Frames | None = None) -> None:
+        self.lock = threading.RLock()
+        self._frames = frames
 
     @property
-    @abstractmethod
     def head(self) -> int:
         """Newest seq."""
+        return 0
 
     @property
     def acked(self) -> int:
         return self.head
 
     @property
-    def complete(self) -> bool:
-        """Everything is stored that is for this process to store; also after `close`."""
-        return True
-
-    @property
     def stored_all(self) -> bool:
-        """Every event that was emitted is stored: none waits, and none was dropped."""
-        return self.complete and not self.dropped_events
+        """Every event that was emitted is stored: none waits, and none was dropped. Also after `close`."""
+        return True
 
     @property
     def dropped_events(self) -> int:
         return 0
 
-    @abstractmethod
-    def append(self, seq: int, event: bytes, /) -> None: ...
+    def append(self, seq: int, event: bytes, /) -> None:
+        return
 
     def end(self) -> None:
         """The run ends: no call waits or is refused any more. Any thread, without `lock`."""
@@ -81,6 +82,8 @@ class Outbox(ABC):
 
     def close(self, flush_s: float) -> bool:
         """Let go, after waiting at most `flush_s`; True when all that was ever emitted is stored."""
+        if self._frames is not None:
+            self._frames.close()
         return True
 
     def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
@@ -88,50 +91,18 @@ class Outbox(ABC):
 
         Raises `ValueError` and `ImportError`.
         """
-        return []
+        return [] if self._frames is None else self._frames.offer(moment, frame, values)
 
     def disown(self) -> None:
         """In a forked child: what the parent holds is the parent's."""
         return
-
-    stored: StoredFrames | None = None
-    """The rule for frames that go into the spool; None without a spool, or if frames are not stored."""
-
-
-class Nowhere(Outbox):
-    """Mode off."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-
-    @property
-    def head(self) -> int:
-        return 0
-
-    def append(self, seq: int, event: bytes, /) -> None:
-        pass
-
-
-class Shown(Nowhere):
-    """Mode fast-lane: frames on this machine, and nothing else."""
-
-    def __init__(self, frames: Frames) -> None:
-        super().__init__()
-        self._frames = frames
-
-    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
-        return self._frames.offer(moment, frame, values)
-
-    def close(self, flush_s: float) -> bool:
-        self._frames.close()
-        return True
 
 
 class DryRun(Outbox):
     """Mode dry-run: every event is decoded as the store would, and counted. No broker, no disk."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        super().__init__()
         self.counts: Counter[str] = Counter()
         self.bytes = 0
         self._head = 0
@@ -159,18 +130,14 @@ class DryRun(Outbox):
 class Spooled(Outbox):
     """The normal case: a spool on the disk, and the process's link to the broker that sends from it."""
 
-    def __init__(self, spool: Spool, link: Link, settings: FrameSettings, show: bool) -> None:
-        self.spool = spool
-        self.lock = spool.lock
-        if spool.policy.when_full == "block":
-            self.lock = threading.RLock()  # held by a call that waits for room, while the link takes the spool's
-        else:
-            self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
+    def __init__(self, spool: Spool, link: Link, settings: FrameSettings) -> None:
         self._link = link
         self._linked = link.add(spool)
-        self._frames = Frames(
-            settings if show else settings._replace(video="off"), _name(spool.info), self._linked
-        )  # fmt: skip
+        super().__init__(Frames(settings, spool.info, self._linked))
+        self.spool = spool
+        if spool.policy.when_full != "block":  # else a call that waits for room holds a lock of its own
+            self.lock = spool.lock
+            self.append = spool.append  # type: ignore[method-assign]  # one call less on the hot path
         self._disowned = False
         self._helpers: list[Path] = []
         self._helpers_due_s = 0.0
@@ -186,8 +153,9 @@ class Spooled(Outbox):
         return self.spool.acked
 
     @property
-    def complete(self) -> bool:
-        return self._disowned or (self.spool.complete and not self._helpers)
+    def stored_all(self) -> bool:
+        complete = self._disowned or (self.spool.complete and not self._helpers)
+        return complete and not self.dropped_events
 
     @property
     def dropped_events(self) -> int:
@@ -209,16 +177,14 @@ class Spooled(Outbox):
             self.spool.ending = True
             self.spool.room.notify_all()
 
-    def show(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
-        return self._frames.offer(moment, frame, values)
-
     def flush(self, timeout_s: float) -> bool:
         target = self.head
         deadline = time.monotonic() + timeout_s
         self._linked.hurry = True
         try:
-            while not self._is_stored(target) and time.monotonic() < deadline and self._still_sends:
-                time.sleep(0.005)
+            while not self._is_stored(target) and time.monotonic() < deadline:
+                if not self._link.alive or self._linked.done.wait(0.005):
+                    break
         finally:
             self._linked.hurry = False
         return self._is_stored(target) and not self.dropped_events
@@ -231,7 +197,7 @@ class Spooled(Outbox):
         """Their spools, which the link drains next."""
         orphans = self._link.orphans
         now = time.monotonic()
-        if orphans is None or now < self._helpers_due_s:
+        if now < self._helpers_due_s:
             return self._helpers
         self._helpers_due_s = now + _HELPERS_S
         self._helpers = orphans.left_by_helpers(self.spool.info.stream)
@@ -239,15 +205,11 @@ class Spooled(Outbox):
             orphans.hurry()
         return self._helpers
 
-    @property
-    def _still_sends(self) -> bool:
-        return self._link.alive and not self._linked.done.is_set()
-
     def close(self, flush_s: float) -> bool:
         """Raises nothing of its own: what is not stored in time stays in the spool, and one warning says so; also when
         a ^C ends the wait."""
         try:
-            self._frames.close()
+            super().close(flush_s)
             self._linked.closing = True
             self._wait(flush_s)
         finally:
@@ -298,8 +260,7 @@ class Spooled(Outbox):
 
     def disown(self) -> None:
         self._disowned = True
-        _inherited.append(self._link)
-        _inherited.append(self.spool)
+        _inherited.extend((self._link, self.spool))
         with _guard:
             _links.clear()
 
@@ -314,21 +275,14 @@ _inherited: list[object] = []
 def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
     """The outbox that the environment's mode asks for. Raises `telefabric.errors.SpoolError`."""
     if environment.mode == "off":
-        return Nowhere()
+        return Outbox()
     if environment.mode == "dry-run":
         return DryRun()
     if environment.mode == "fast-lane":
-        return Shown(Frames(environment.frames, _name(info), None))
+        return Outbox(Frames(environment.frames, info, None))
+    frames = environment.frames if environment.mode != "durable" else environment.frames._replace(video="off")
     spool = Spool.create(environment.spool, info, environment.spool_policy)
-    return Spooled(
-        spool, _acquire(environment.address, environment.spool), environment.frames, environment.mode != "durable"
-    )
-
-
-def _name(info: StreamInfo) -> Name:
-    from telefabric.ring.places import Name
-
-    return Name(info.run_id, info.agent_id, info.worker_id)
+    return Spooled(spool, _acquire(environment.address, environment.spool), frames)
 
 
 def _acquire(address: Address, root: Path) -> Link:
@@ -337,7 +291,7 @@ def _acquire(address: Address, root: Path) -> Link:
     with _guard:
         link, users = _links.get((address, root), (None, 0))
         if link is None or not link.alive:
-            link, users = Link(address, spool_root=root, drain_orphans=True), 0
+            link, users = Link(address, root), 0
         _links[address, root] = (link, users + 1)
         return link
 

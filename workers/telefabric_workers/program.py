@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from traceback import walk_stack
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -70,23 +71,17 @@ class Program:
         sys.exit = self._remembering(sys.exit)
         quitter = type(getattr(__import__("builtins"), "exit", None))
         if quitter.__module__ == "_sitebuiltins":
-            quitter.__call__ = self._remembering_method(quitter.__call__)  # type: ignore[method-assign]
+            quitter.__call__ = self._remembering(quitter.__call__, own=1)  # type: ignore[method-assign]
 
-    def _remembering(self, leave: Callable[..., Any]) -> Callable[..., Any]:
+    def _remembering(self, leave: Callable[..., Any], own: int = 0) -> Callable[..., Any]:
+        """`own`: how many arguments stand before the status."""
+
         @functools.wraps(leave)
-        def exit_(status: Any = None, /) -> Any:
-            self._status[:] = [status]
-            return leave(status)
+        def exit_(*given: Any, **named: Any) -> Any:
+            self._status[:] = (*given[own:], *named.values(), None)[:1]
+            return leave(*given, **named)
 
         return exit_
-
-    def _remembering_method(self, leave: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(leave)
-        def call(quitter: Any, code: Any = None) -> Any:
-            self._status[:] = [code]
-            return leave(quitter, code)
-
-        return call
 
     def ending(self, error_before: int) -> Ending:
         """At the interpreter's exit, or at that of a child of multiprocessing: how the program ends.
@@ -128,24 +123,18 @@ def last_error() -> int:
 
 def _main_frame() -> FrameType | None:
     """The frame of the main module, which the main thread is in, or None."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
     main = sys.modules.get("__main__")
     found = None
-    while frame is not None:
-        if main is not None and frame.f_globals is main.__dict__ and frame.f_code.co_name == "<module>":
-            found = frame
-        frame = frame.f_back
+    running = sys._current_frames().get(threading.main_thread().ident or 0)
+    if main is not None and running is not None:
+        for frame, _ in walk_stack(running):
+            if frame.f_globals is main.__dict__ and frame.f_code.co_name == "<module>":
+                found = frame
     return found
 
 
 def _is_running(frame: FrameType) -> bool:
-    for running in sys._current_frames().values():
-        here: FrameType | None = running
-        while here is not None:
-            if here is frame:
-                return True
-            here = here.f_back
-    return False
+    return any(one is frame for running in sys._current_frames().values() for one, _ in walk_stack(running))
 
 
 def _is_child() -> bool:
@@ -169,6 +158,4 @@ def at_end(close_all: Callable[[], None]) -> None:
         atexit.register(close_all)  # a forked child inherits it
     _watched = os.getpid()
     if _is_child():
-        sys.modules["multiprocessing.util"].Finalize(
-            None, close_all, exitpriority=0
-        )  # such a child ends without atexit
+        sys.modules["multiprocessing.util"].Finalize(None, close_all, exitpriority=0)  # it ends without atexit

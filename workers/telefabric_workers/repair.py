@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -49,12 +50,15 @@ def coerce(event: Event) -> list[Problem]:
     for name, kind in _field_kinds(type(event)).items():
         if kind == "payload":
             continue
+        optional = kind.endswith("?")
+        convert, left_out = _COERCE[kind.rstrip("?")]
+        value = getattr(event, name)
         try:
-            value = _COERCE[kind](getattr(event, name))
+            value = None if optional and value is None else convert(value)
         except Exception as error:  # noqa: BLE001  whatever the caller's own objects raise
             told = path_of(event.name) if name == "value" and isinstance(event, Metric) else name
             problems.append(Problem(event.kind, told, said(error)))
-            value = _LEFT_OUT[kind]
+            value = None if optional else left_out
         setattr(event, name, value)
     _shorten(event, problems)
     return problems
@@ -88,9 +92,8 @@ def _shorten(event: Event, problems: list[Problem]) -> None:
         name = max(names, key=size)
         problems.append(Problem(event.kind, name, f"it makes the event larger than {limits.EVENT_BYTES_MAX} bytes"))
         value = getattr(event, name)
-        setattr(
-            event, name, value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
-        )
+        shorter = value[:1_024] if isinstance(value, str) else NIL if isinstance(value, msgspec.Raw) else b""
+        setattr(event, name, shorter)
 
 
 def integer(value: Any) -> int:
@@ -109,6 +112,14 @@ def real(value: Any) -> float:
     if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
         raise TypeError("a complex number is not a real number")  # numpy's would lose its imaginary part without a word
     return float(value)
+
+
+def real_or_same(value: Any) -> Any:
+    """A number of any type as a float; any other value unchanged, so that `coerce` reports it."""
+    try:
+        return real(value)
+    except Exception:  # noqa: BLE001  whatever the caller's own object raises
+        return value
 
 
 def hud_numbers(given: Any) -> tuple[dict[str, float], list[Problem]]:
@@ -146,14 +157,6 @@ def path_of(key: Any) -> str:
         return f"a {type(key).__name__}"
 
 
-def _integer_or_none(value: Any) -> int | None:
-    return None if value is None else integer(value)
-
-
-def _number_or_none(value: Any) -> float | None:
-    return None if value is None else real(value)
-
-
 def _boolean(value: Any) -> bool:
     value = _single(value)
     if isinstance(value, (bool, int)) or type(value).__name__ in {"bool", "bool_"}:
@@ -178,44 +181,25 @@ def _mode(value: Any) -> str | None:
     raise ValueError(f"{value!r} is not one of {', '.join(sorted(CONTROL_MODES))}")
 
 
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else text(value)
-
-
-_COERCE: dict[str, Any] = {
-    "int": integer,
-    "int?": _integer_or_none,
-    "float?": _number_or_none,
-    "bool": _boolean,
-    "str": text,
-    "str?": _text_or_none,
-    "control_mode": _mode,
-    "bytes": bytes,
-    "bytes?": lambda value: None if value is None else bytes(value),
+_COERCE: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "int": (integer, _UNKNOWN_INDEX),
+    "float": (real, None),
+    "bool": (_boolean, False),
+    "str": (text, "?"),
+    "control_mode": (_mode, "unknown"),
+    "bytes": (bytes, b""),
 }
-_LEFT_OUT: dict[str, Any] = {
-    "int": _UNKNOWN_INDEX,
-    "int?": None,
-    "float?": None,
-    "bool": False,
-    "str": "?",
-    "str?": None,
-    "control_mode": "unknown",
-    "bytes": b"",
-    "bytes?": None,
-}
+"""Kind of value → its conversion, and what stands for a value that has none. A kind with ? may also be None."""
 
 
+@cache
 def _field_kinds(event_type: type[Event]) -> dict[str, str]:
     """Field → the type of its value, from the annotations of an event type."""
-    found = _known.get(event_type)
-    if found is None:
-        hints = get_type_hints(event_type)
-        found = _known[event_type] = {
-            name: "control_mode" if name == "control_mode" else _kind_of(hints[name])
-            for name in event_type.__struct_fields__
-        }
-    return found
+    hints = get_type_hints(event_type)
+    return {
+        name: "control_mode" if name == "control_mode" else _kind_of(hints[name])
+        for name in event_type.__struct_fields__
+    }
 
 
 def _kind_of(hint: Any) -> str:
@@ -227,13 +211,6 @@ def _kind_of(hint: Any) -> str:
     return f"{plain.__name__}{'?' if optional else ''}"
 
 
+@cache
 def _payloads(event_type: type[Event]) -> list[str]:
-    found = _known_payloads.get(event_type)
-    if found is None:
-        kinds = _field_kinds(event_type).items()
-        found = _known_payloads[event_type] = [name for name, kind in kinds if kind == "payload"]
-    return found
-
-
-_known: dict[type[Event], dict[str, str]] = {}
-_known_payloads: dict[type[Event], list[str]] = {}
+    return [name for name, kind in _field_kinds(event_type).items() if kind == "payload"]

@@ -46,21 +46,20 @@ class SystemMetrics:
         self._thread.join(_LEAVING_S)
 
     def _run(self) -> None:
-        self._sample.take()
         ours = theirs = 0
-        while not self._ending.wait(self._interval_s):
-            if self._emitted() - ours == theirs:
-                continue
-            theirs = self._emitted() - ours
-            try:
+        try:
+            self._sample.take()
+            while not self._ending.wait(self._interval_s):
+                if self._emitted() - ours == theirs:
+                    continue
+                theirs = self._emitted() - ours
                 found = self._sample.take()
                 if not self._ending.is_set():
                     self._emit(found)
-            except Exception as error:  # noqa: BLE001  a thread's boundary: the program goes on without these metrics
-                if not self._ending.is_set():
-                    log.warning("worker.system_metrics_off: no more system metrics: %s", error)
-                return
-            ours += len(found)
+                ours += len(found)
+        except Exception as error:  # noqa: BLE001  a thread's boundary: the program goes on without these metrics
+            if not self._ending.is_set():
+                log.warning("worker.system_metrics_off: no more system metrics: %s", error)
 
 
 class Sample:

@@ -10,20 +10,8 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import UsageError
-from telefabric_schemas import values
-from telefabric_schemas.decoding import Decoder
-from telefabric_schemas.events import (
-    CONTROL_MODES,
-    PAYLOAD_VERSION,
-    Episode,
-    EpisodeVoided,
-    Frame,
-    Log,
-    Metric,
-    Reset,
-    RunMetadata,
-    Step,
-)
+from telefabric_schemas import Decoder, Episode, EpisodeVoided, Frame, Log, Metric, Reset, RunMetadata, Step, values
+from telefabric_schemas.events import CONTROL_MODES, PAYLOAD_VERSION
 from telefabric_workers import capture
 from telefabric_workers.emitter import PLAIN, EpisodeCallback, StepCallback, copy_of
 from telefabric_workers.frames import Moment, StoredFrames
@@ -31,7 +19,7 @@ from telefabric_workers.frames.stored import BYTES_MAX
 from telefabric_workers.lifetime import Lifetime, Terms
 from telefabric_workers.metadata import as_mapping, encode_metadata
 from telefabric_workers.problems import Problem
-from telefabric_workers.repair import coerce, described, encode_payloads, real
+from telefabric_workers.repair import coerce, described, encode_payloads, real_or_same
 from telefabric_workers.system import SystemMetrics
 
 _EVENT_BYTES_MAX = limits.EVENT_BYTES_MAX
@@ -58,11 +46,9 @@ class Worker(Lifetime):
 
     def begin(self) -> None:
         super().begin()
-        environment = self._terms.environment
-        if environment.system_metrics_s and not self._unusual:
-            self._system = SystemMetrics(
-                self.metrics, lambda: self.emitted, environment.system_metrics_s, environment.spool
-            )
+        settings = self._terms.environment
+        if settings.system_metrics_s and not self._unusual:
+            self._system = SystemMetrics(self.metrics, lambda: self.emitted, settings.system_metrics_s, settings.spool)
 
     # -- what a loop emits ---------------------------------------------------------------------------------------
 
@@ -103,7 +89,7 @@ class Worker(Lifetime):
         elif agent.__class__ is not str or agent not in self._names:
             agent = self._named(agent)
         if reward.__class__ is not float:
-            reward = _float_or(reward)
+            reward = real_or_same(reward)
         outbox = self._outbox
         seq = self._next_seq  # looked at before the count of steps, and written after it
         number = self._steps.get(agent, -1) + 1 if global_step is None else global_step
@@ -130,21 +116,15 @@ class Worker(Lifetime):
         if not plain or frame is not None or outbox.stored is not None:
             self._step_slowly(event, event, global_step, frame, hud, plain=plain)
             return
-        try:
-            encoded = values.encode_quickly(
-                event
-            )  # with the next numbers: nearly always nobody else has them meanwhile
+        try:  # with the next numbers: nearly always nobody else has them meanwhile
+            encoded = values.encode_quickly(event)
         except Exception:  # noqa: BLE001  a value of another type than that knows: the slow way converts it
             encoded = b""
         appended = False
         try:
             with outbox.lock:
-                if (
-                    seq == outbox.head + 1
-                    and 0 < len(encoded) <= _EVENT_BYTES_MAX
-                    and not self._emitting
-                    and not self._unusual
-                ):
+                fits = 0 < len(encoded) <= _EVENT_BYTES_MAX
+                if fits and seq == outbox.head + 1 and not self._emitting and not self._unusual:
                     self._emitting = True
                     try:
                         outbox.append(seq, encoded)
@@ -203,12 +183,8 @@ class Worker(Lifetime):
         control_mode: str | None = None,
     ) -> None:
         """The beginning of an episode: what the environment's reset gave, and what it was given."""
-        if self._unusual and not self._revive():
-            return
-        self._send(Reset(
-            0, self._named(agent), env_index, episode, time.time_ns(), time.monotonic_ns(), observation, info, seed,
-            options, _or(control_mode, self._control_mode),
-        ))  # fmt: skip
+        mode = _or(control_mode, self._control_mode)
+        self._send_now(Reset(0, self._named(agent), env_index, episode, 0, 0, observation, info, seed, options, mode))
 
     def episode(
         self,
@@ -227,12 +203,9 @@ class Worker(Lifetime):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """The end of an episode. `global_step` is the agent's last step's unless it is given."""
-        if self._unusual and not self._revive():
-            return
-        self._send(Episode(
-            0, self._named(agent), env_index, episode, total_reward, length, global_step,
-            time.time_ns(), time.monotonic_ns(), end_reason, seed, _or(game_id, self._game_id),
-            _or(control_mode, self._control_mode), policy_label, metadata,
+        self._send_now(Episode(
+            0, self._named(agent), env_index, episode, total_reward, length, global_step, 0, 0, end_reason, seed,
+            _or(game_id, self._game_id), _or(control_mode, self._control_mode), policy_label, metadata,
         ))  # fmt: skip
 
     def void_episode(
@@ -240,10 +213,7 @@ class Worker(Lifetime):
     ) -> None:
         """An episode does not count, such as one that a person took back: all that this worker has emitted for it so
         far stays in the record, and out of tables and exports."""
-        if self._unusual and not self._revive():
-            return
-        now = time.time_ns(), time.monotonic_ns()
-        self._send(EpisodeVoided(0, self._named(agent), env_index, episode, *now, reason))
+        self._send_now(EpisodeVoided(0, self._named(agent), env_index, episode, 0, 0, reason))
 
     def metric(
         self,
@@ -258,7 +228,7 @@ class Worker(Lifetime):
         if self._unusual and not self._revive():
             return
         if value.__class__ is not float:
-            value = _float_or(value)
+            value = real_or_same(value)
         now = time.time_ns(), time.monotonic_ns()
         event = Metric(0, name, value, unit, global_step, self._named(agent), *now)
         if (
@@ -293,10 +263,7 @@ class Worker(Lifetime):
         agent: str | None = None,
     ) -> None:
         """One line of the run's log."""
-        if self._unusual and not self._revive():
-            return
-        now = time.time_ns(), time.monotonic_ns()
-        self._send(Log(0, level, message, self._named(agent), *now, logger, fields))
+        self._send_now(Log(0, level, message, self._named(agent), 0, 0, logger, fields))
 
     def set_metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Tell more about the run; values replace earlier ones of the same name."""
@@ -310,8 +277,7 @@ class Worker(Lifetime):
         usable, problems = encode_metadata(told)
         self._problems.note(problems)
         self._metadata.update(usable)
-        now = time.time_ns(), time.monotonic_ns()
-        self._send(RunMetadata(0, msgspec.Raw(PLAIN.encode(usable)), self.agent_id, *now))
+        self._send_now(RunMetadata(0, msgspec.Raw(PLAIN.encode(usable)), self.agent_id, 0, 0))
 
     def frame(
         self,
@@ -331,7 +297,7 @@ class Worker(Lifetime):
         if self._unusual and not self._revive():
             return
         place = Step(0, self._named(agent), env_index, episode, step, None, reward, False, False, 0, 0)
-        self._make_plain(place)
+        self._problems.note(coerce(place))
         self._show(_moment_of(place), frame, hud)
         self._problems.say()
 
@@ -373,6 +339,12 @@ class Worker(Lifetime):
         known = self._metadata.get("game_id")
         return None if known is None else values.decode(known)
 
+    def _send_now(self, event: Episode | EpisodeVoided | Log | Reset | RunMetadata) -> None:
+        """Emit an event of the caller's values, at this time."""
+        if not self._unusual or self._revive():
+            event.time_ns, event.mono_ns = time.time_ns(), time.monotonic_ns()
+            self._send(event)
+
     def _to_store(self, rule: StoredFrames, moment: Moment, frame: Any) -> tuple[Any, Frame | None]:
         """The picture, if it had to be rendered, and the frame as an event, if it is to be stored."""
         picture = frame
@@ -383,10 +355,8 @@ class Worker(Lifetime):
                 picture = None
                 picture = frame()
             return picture, None if picture is None else rule.encode(moment, picture)
-        except ImportError:
-            self._problems.note([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._problems.note([Problem("step", "frame", described(error))])
+            self._problems.note([_problem_of_frame(error)])
         return picture, None
 
     def _store(self, rule: StoredFrames, moment: Moment, frame: Frame | None) -> None:
@@ -401,12 +371,15 @@ class Worker(Lifetime):
         """Offer a frame; each kind of fault in it is logged once."""
         try:
             left = self._outbox.show(moment, frame, hud or {})
-        except ImportError:
-            self._problems.note([Problem("step", "frame", "frames need: pip install 'telefabric[frames]'")])
         except Exception as error:  # noqa: BLE001  whatever the caller's own render raises
-            self._problems.note([Problem("step", "frame", described(error))])
+            self._problems.note([_problem_of_frame(error)])
         else:
             self._problems.note(left)
+
+
+def _problem_of_frame(error: Exception) -> Problem:
+    missing = isinstance(error, ImportError)
+    return Problem("step", "frame", "frames need: pip install 'telefabric[frames]'" if missing else described(error))
 
 
 def _register(callbacks: list[Any], callback: Any) -> Callable[[], None]:
@@ -423,14 +396,6 @@ def _or(value: Any, default: Any) -> Any:
     """`value or default`, also for a value such as an array, which is neither true nor false."""
     try:
         return value or default
-    except Exception:  # noqa: BLE001  whatever the caller's own object raises
-        return value
-
-
-def _float_or(value: Any) -> Any:
-    """A number of any type as a float; any other value unchanged, so that `coerce` reports it."""
-    try:
-        return real(value)
     except Exception:  # noqa: BLE001  whatever the caller's own object raises
         return value
 

@@ -43,9 +43,6 @@ class Place(NamedTuple):
     stream_id: bytes
     voided: bool
 
-    def read(self, read: Callable[..., Page[StoredEvent]], after: StepKey | None) -> Page[StoredEvent]:
-        return read(*self[:4], after=after, stream_id=self.stream_id, voided=self.voided)
-
 
 class Shown(NamedTuple):
     """One picture of the video."""
@@ -122,25 +119,23 @@ def find(
     """
     run_id = episode[0]
     known = {each.stream_id: each for each in reader.streams(run_id)}
-    pages = [reader.steps_for_episode(*episode, limit=1, voided=voided)]
+    chosen: list[bytes | None] = [None]
     if stream is not None or worker_id is not None:
-        named = [
-            each
-            for each in sorted(known.values(), key=lambda each: (each.attempt, each.started_ns), reverse=True)
-            if each.stream_id.hex().startswith((stream or "").lower()) and worker_id in (None, each.worker_id)
+        chosen = [
+            one.stream_id
+            for one in sorted(known.values(), key=lambda one: (one.attempt, one.started_ns), reverse=True)
+            if one.stream_id.hex().startswith((stream or "").lower()) and worker_id in (None, one.worker_id)
         ]
-        pages = [reader.steps_for_episode(*episode, limit=1, stream_id=each.stream_id, voided=voided) for each in named]
-    for page in pages:
+    for stream_id in chosen:
+        page = reader.steps_for_episode(*episode, limit=1, stream_id=stream_id, voided=voided)
         if page.rows:
-            others = [known[each] for each in page.others if each in known]
-            told = [
-                f"attempt {each.attempt}, worker {each.worker_id}, --stream {each.stream_id.hex()}" for each in others
-            ]
+            others = (known[each] for each in page.others if each in known)
+            told = [f"attempt {one.attempt}, worker {one.worker_id}, --stream {one.stream_id.hex()}" for one in others]
             return Place(*episode, page.rows[0].stream_id, voided), told
-    there = f"{reader.where} has no steps of {_named(*episode)}"
-    if stream or worker_id:
-        there += " in the named stream"
-    raise UsageError(f"{there}: telefabric dump --run {run_id} --kind episode")
+    named = " in the named stream" if stream or worker_id else ""
+    raise UsageError(
+        f"{reader.where} has no steps of {_named(*episode)}{named}: telefabric dump --run {run_id} --kind episode"
+    )
 
 
 def _named(run_id: str, agent_id: str, env_index: int, episode: int) -> str:
@@ -159,7 +154,7 @@ def measure(reader: Reader, place: Place) -> tuple[int, tuple[int, int]]:
             f"no frames of {_named(*place[:4])} are stored, or they have expired: let the worker store them next time, "
             "for example with connect(store_frames='episodes:10')"
         )
-    width, height = max(width for width, _ in sides), max(height for _, height in sides)
+    width, height = map(max, zip(*sides, strict=True))
     return count, (width + width % 2, height + height % 2)
 
 
@@ -186,15 +181,15 @@ def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]
     """The steps or frames of an episode, in order. When a step has two, the later one."""
     after: StepKey | None = None
     last: Any = None
-    while True:
-        page = place.read(read, after)
+    more = True
+    while more:
+        page = read(*place[:4], after=after, stream_id=place.stream_id, voided=place.voided)
         for row in page.rows:
             event = _decoder.decode(row.event)
             if last is not None and last.step_index != event.step_index:
                 yield last
             last, after = event, StepKey(event.step_index, row.id)
-        if not page.more:
-            break
+        more = page.more
     if last is not None:
         yield last
 

@@ -30,9 +30,7 @@ class Commands(click.Group):
         return sorted(point.name for point in entry_points(group=GROUP))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for point in entry_points(group=GROUP, name=cmd_name):
-            return _load(point)
-        return None
+        return next(map(_load, entry_points(group=GROUP, name=cmd_name)), None)
 
 
 def _load(point: EntryPoint) -> click.Command:
@@ -42,19 +40,14 @@ def _load(point: EntryPoint) -> click.Command:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("telefabric"):
             raise
-        return _missing(
-            point.name, f"telefabric {point.name} needs: pip install 'telefabric[{','.join(point.extras)}]'"
-        )
+        sentence = f"telefabric {point.name} needs: pip install 'telefabric[{','.join(point.extras)}]'"
+
+        @click.command(point.name, help=sentence, context_settings={"ignore_unknown_options": True})
+        @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
+        def command(rest: tuple[str, ...]) -> None:
+            raise TelefabricError(sentence)
+
     assert isinstance(command, click.Command)
-    return command
-
-
-def _missing(name: str, sentence: str) -> click.Command:
-    @click.command(name, help=sentence, context_settings={"ignore_unknown_options": True})
-    @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
-    def command(rest: tuple[str, ...]) -> None:
-        raise TelefabricError(sentence)
-
     return command
 
 
@@ -76,47 +69,44 @@ def main() -> None:
     try:
         _run()
     finally:
-        _flush_at_last()
+        try:
+            sys.stdout.flush()  # after a failure has been reported; at the exit it would be a traceback
+        except OSError:
+            forget_output()
 
 
 def _run() -> None:
     try:
         telefabric.main(prog_name="telefabric", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # otherwise the interpreter does, and prints a traceback
+        sys.stdout.flush()  # otherwise the interpreter does, and prints a traceback
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except _NoCommand as error:
-        _complain(error.format_message())
-        sys.exit(error.exit_code)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "telefabric"
-        _complain(f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help")
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        _complain(f"telefabric: {error.format_message()}")
-        sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
-    except PartFailed as error:
+    except (click.ClickException, TelefabricError) as error:
+        if sentence := _sentence(error):
+            click.echo(sentence, err=True)
         sys.exit(error.exit_code)
-    except TelefabricError as error:
-        _complain(f"telefabric: {error}")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader has enough and is gone
-        forget_output()
-        sys.exit(TelefabricError.exit_code)
     except OSError as error:
         why = why_unwritable(error)
-        if not why:
+        if not why and not isinstance(error, BrokenPipeError):  # whose reader has enough and is gone
             raise
         forget_output()
-        _complain(f"telefabric: the output cannot be written: {why}: send it elsewhere")
+        if why:
+            click.echo(f"telefabric: the output cannot be written: {why}: send it elsewhere", err=True)
         sys.exit(TelefabricError.exit_code)
 
 
-def _complain(sentence: str) -> None:
-    click.echo(sentence, err=True)
+def _sentence(error: click.ClickException | TelefabricError) -> str:
+    """What is printed of an error; empty when it has been printed already."""
+    if isinstance(error, _NoCommand):
+        return str(error.format_message())
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "telefabric"
+        return f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help"
+    if isinstance(error, click.ClickException):
+        return f"telefabric: {error.format_message()}"
+    return "" if isinstance(error, PartFailed) else f"telefabric: {error}"
 
 
 def _without_hidden(error: click.UsageError) -> click.UsageError:
@@ -126,15 +116,6 @@ def _without_hidden(error: click.UsageError) -> click.UsageError:
     options = [one for one in error.ctx.command.get_params(error.ctx) if isinstance(one, click.Option)]
     shown = [name for one in options if not one.hidden for name in (*one.opts, *one.secondary_opts)]
     return click.NoSuchOption(error.option_name, possibilities=shown, ctx=error.ctx)
-
-
-def _flush_at_last() -> None:
-    """Flush after a failure has been reported; otherwise an output that fails is a traceback at the exit."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        forget_output()
 
 
 if __name__ == "__main__":

@@ -32,9 +32,8 @@ def setting(name: str, *, flag: str | None = None) -> Callable[[Command], Comman
     return click.option(flag or f"--{name.replace('_', '-')}", name, metavar=name.upper(), default=None, help=text)
 
 
-def tied() -> Callable[[Command], Command]:
-    """The option with which a supervisor starts a part: stop when standard input closes."""
-    return click.option("--tied", is_flag=True, hidden=True)
+tied = click.option("--tied", is_flag=True, hidden=True)
+"""The option with which a supervisor starts a part: stop when standard input closes."""
 
 
 def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:

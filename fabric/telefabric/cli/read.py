@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import msgspec
 from msgspec.msgpack import Ext
 from msgspec.structs import fields
 
-from telefabric import settings
+from telefabric import limits, settings
 from telefabric.address import Address
-from telefabric.cli.livetail import LiveTail
+from telefabric.cli.livetail import LiveTail, live_row
 from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
 from telefabric.cli.streams import forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
-from telefabric.feed.broker_feed import BrokerFeed, Source
-from telefabric.feed.interface import FeedEvent
+from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.peer.status_request import ask_status
-from telefabric.store.file.database import FILE_NAME
 from telefabric.store.read.open import open_store
 from telefabric.store.read.query import Page, StoredEvent
 from telefabric.store.read.reader import KINDS, QUARANTINE, Reader
@@ -44,6 +44,25 @@ _RETRY_S = 1.0
 _NO_JSON = (msgspec.DecodeError, TypeError, ValueError, RecursionError)
 _SHORT = 48
 """Most characters of a value in a line for people."""
+Render = Callable[[StoredEvent], bytes]
+Show = Callable[[Iterable[StoredEvent]], None]
+
+
+class Wanted(NamedTuple):
+    """The events that the user asked for: of one run and one agent or of all, and of some kinds or, empty, of all."""
+
+    run: str | None = None
+    kinds: tuple[str, ...] = ()
+    agent: str | None = None
+
+    def page(self, reader: Reader, after: int, limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+        return reader.events(after, self.run, self.kinds or None, self.agent, limit)
+
+    def newest(self, reader: Reader, limit: int) -> Page[StoredEvent]:
+        return reader.newest(limit, self.run, self.kinds or None, self.agent)
+
+    def has(self, row: StoredEvent) -> bool:
+        return (not self.kinds or row.kind in self.kinds) and self.agent in (None, row.agent_id)
 
 
 # -- where from --------------------------------------------------------------------------------------------------
@@ -54,7 +73,7 @@ def open_source(store: Path | None, connect: str | None) -> Reader:
     if store is not None:
         return open_store(store)
     address = settings.resolve("connect", connect)
-    file = settings.data_folder() / FILE_NAME
+    file = settings.data_folder() / settings.STORE_FILE_NAME
     named = address.source != "default" and settings.resolve("data").source == "default"
     if connect is None and not named and _is_there(file):
         return open_store(file)
@@ -74,28 +93,39 @@ def _is_there(file: Path) -> bool:
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(
-        (
-            click.option("--run", type=NAME, metavar="ID", help="Only this run."),
-            click.option(
-                "--kind", "kinds", multiple=True, type=click.Choice(KINDS), metavar="KIND",
-                help=f"Only this kind; may be given several times. One of {', '.join(KINDS)}.",
-            ),
-            click.option("--agent", type=NAME, metavar="ID", help="Only this agent."),
-            click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file."),
-            click.option("--connect", metavar="URL", help="Ask the store of the broker there."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    """The options of what is read, and from where. The command gets a `Wanted`, `store` and `connect`."""
+
+    @wraps(command)
+    def source_command(run: str | None, kinds: tuple[str, ...], agent: str | None, **others: Any) -> None:
+        command(Wanted(run, kinds, agent), **others)
+
+    options = (
+        click.option("--run", type=NAME, metavar="ID", help="Only this run."),
+        click.option(
+            "--kind", "kinds", multiple=True, type=click.Choice(KINDS), metavar="KIND",
+            help=f"Only this kind; may be given several times. One of {', '.join(KINDS)}.",
+        ),
+        click.option("--agent", type=NAME, metavar="ID", help="Only this agent."),
+        click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file."),
+        click.option("--connect", metavar="URL", help="Ask the store of the broker there."),
+    )  # fmt: skip
+    decorated: Callable[..., None] = source_command
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
 
 
 @contextmanager
-def _output() -> Iterator[Callable[[bytes], object]]:
-    """Write to standard output. When its reader goes away, as `head` does, the command is done."""
-    try:
-        yield sys.stdout.buffer.write
+def _output(render: Render) -> Iterator[Show]:
+    """Show rows on standard output. When its reader goes away, as `head` does, the command is done."""
+
+    def show(rows: Iterable[StoredEvent]) -> None:
+        for row in rows:
+            sys.stdout.buffer.write(render(row))
         sys.stdout.buffer.flush()
+
+    try:
+        yield show
     except BrokenPipeError:
         forget_output()
 
@@ -105,15 +135,7 @@ def _output() -> Iterator[Callable[[bytes], object]]:
 @_source_options
 @click.option("--since", type=click.IntRange(min=0), default=0, metavar="ID", help="Only events with a higher id.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N events.")
-def dump(
-    run: str | None,
-    kinds: tuple[str, ...],
-    agent: str | None,
-    store: Path | None,
-    connect: str | None,
-    since: int,
-    limit: int | None,
-) -> None:
+def dump(wanted: Wanted, store: Path | None, connect: str | None, since: int, limit: int | None) -> None:
     """Write stored events as JSON lines: one object per event, in order of arrival.
 
     \b
@@ -133,28 +155,16 @@ def dump(
     NaN, Infinity and -Infinity are written so, as in Python's json. A gap names the lost seqs and the reason;
     a quarantine holds bytes that could not be read, with the reason.
     """
-    with _output() as write, open_source(store, connect) as reader:
-        require_run(reader, run)
+    with _output(json_line) as show, open_source(store, connect) as reader:
+        require_run(reader, wanted.run)
         newest = reader.newest(0).last
         at = min(since, newest)
-        left = limit
-        while at < newest:
-            page = _page(reader, at, run, kinds, agent, left)
-            for event in page.rows:
-                if event.id > newest:
-                    break
-                write(json_line(event))
-            at = page.last
-            left = None if left is None else left - len(page.rows)
-            if left == 0 or not page.more:
-                break
-
-
-def _page(
-    reader: Reader, at: int, run: str | None, kinds: tuple[str, ...], agent: str | None, limit: int | None = None
-) -> Page[StoredEvent]:
-    wanted = {} if limit is None else {"limit": limit}
-    return reader.events(at, run, kinds or None, agent, **wanted)
+        left = limit or sys.maxsize
+        while at < newest and left:
+            page = wanted.page(reader, at, left)
+            show(row for row in page.rows if row.id <= newest)
+            at = page.last if page.more else newest
+            left -= len(page.rows)
 
 
 def require_run(reader: Reader, run: str | None) -> None:
@@ -170,38 +180,21 @@ def require_run(reader: Reader, run: str | None) -> None:
 @click.command()
 @_source_options
 @click.option("--since", type=click.IntRange(min=0), metavar="ID", help="Begin after this id, instead of -n.")
-@click.option(
-    "-n", "--lines", type=click.IntRange(0, 2_000), default=10, show_default=True, help="Begin with the last N events."
-)
+@click.option("-n", "--lines", type=click.IntRange(0, 2_000), default=10, show_default=True,
+              help="Begin with the last N events.")  # fmt: skip
 @click.option("--follow/--no-follow", default=True, show_default=True, help="Continue with events as they are stored.")
-@click.option(
-    "--from-start",
-    is_flag=True,
-    help="All of one run, --run or the newest: first its stored events, then its live ones.",
-)
-@click.option(
-    "--live", is_flag=True, help="Events as they are emitted from now on, without waiting for the store; counts drops."
-)
+@click.option("--from-start", is_flag=True,
+              help="All of one run, --run or the newest: first its stored events, then its live ones.")  # fmt: skip
+@click.option("--live", is_flag=True,
+              help="Events as they are emitted from now on, without waiting for the store; counts drops.")  # fmt: skip
 @setting("policy")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, as telefabric dump does.")
-@click.option(
-    "--raw", is_flag=True, help="Print each event's MessagePack array as a JSON array, without names of fields."
-)
+@click.option("--raw", is_flag=True,
+              help="Print each event's MessagePack array as a JSON array, without names of fields.")  # fmt: skip
 def tail(
-    run: str | None,
-    kinds: tuple[str, ...],
-    agent: str | None,
-    store: Path | None,
-    connect: str | None,
-    since: int | None,
-    lines: int,
-    follow: bool,
-    from_start: bool,
-    live: bool,
-    policy: str | None,
-    as_json: bool,
-    raw: bool,
-) -> None:
+    wanted: Wanted, store: Path | None, connect: str | None, since: int | None, lines: int, follow: bool,
+    from_start: bool, live: bool, policy: str | None, as_json: bool, raw: bool,
+) -> None:  # fmt: skip
     """Print events as they are stored, one line each.
 
     \b
@@ -223,58 +216,45 @@ def tail(
     if as_json and raw:
         raise UsageError("--json and --raw are two forms: give one of them")
     render = json_line if as_json else raw_line if raw else human_line
+    is_source_chosen = store is not None or since is not None or not follow
     if live:
-        if store is not None or since is not None or from_start or not follow:
+        if is_source_chosen or from_start:
             raise UsageError(
                 "--live shows the events of a broker: leave out --store, --since, --from-start, --no-follow"
             )
         address = Address.parse(settings.resolve("connect", connect).value)
         wish = parse_policy(settings.resolve("policy", policy).value)
         ask_status(address)  # an absent broker is an error at once
-        with _output() as write:
-            LiveTail(address, run, kinds, agent, wish).run(render, _flushed(write))
+        with _output(render) as show:
+            LiveTail(address, *wanted, wish).run(show)
         return
     if policy is not None:
         raise UsageError("--policy concerns the live path: give --live, too")
     if from_start:
-        if store is not None or since is not None or not follow:
+        if is_source_chosen:
             raise UsageError(
                 "--from-start follows a broker from the first event: leave out --store, --since and --no-follow "
                 "(tail --since 0 does the same for a file, dump without following)"
             )
-        address = Address.parse(settings.resolve("connect", connect).value)
-        with _output() as write:
-            _tail_from_start(address, run, kinds, agent, render, write)
+        with _output(render) as show:
+            _tail_from_start(Address.parse(settings.resolve("connect", connect).value), wanted, show)
         return
-    with _output() as write, open_source(store, connect) as reader:
-        if since is None:
-            page = reader.newest(lines, run, kinds or None, agent)
-        else:
-            page = _page(reader, since, run, kinds, agent)
-        _show(page.rows, render, write)
+    with _output(render) as show, open_source(store, connect) as reader:
+        page = wanted.newest(reader, lines) if since is None else wanted.page(reader, since)
+        show(page.rows)
         while page.more or follow:
             if not page.more:
                 time.sleep(_POLL_S)
-            page = next_page(reader, page.last, run, kinds, agent, follow)
-            _show(page.rows, render, write)
+            page = next_page(reader, page.last, wanted, follow)
+            show(page.rows)
 
 
-def _flushed(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    def flushed(line: bytes) -> None:
-        write(line)
-        sys.stdout.buffer.flush()
-
-    return flushed
-
-
-def next_page(
-    reader: Reader, at: int, run: str | None, kinds: tuple[str, ...], agent: str | None, patient: bool
-) -> Page[StoredEvent]:
-    """The page after `at`. With `patient`, wait for a broker that went away."""
+def next_page(reader: Reader, after: int, wanted: Wanted, patient: bool) -> Page[StoredEvent]:
+    """The page after that id. With `patient`, wait for a broker that went away."""
     told = False
     while True:
         try:
-            return _page(reader, at, run, kinds, agent)
+            return wanted.page(reader, after)
         except Unreachable as error:
             if not patient:
                 raise
@@ -285,17 +265,10 @@ def next_page(
 
 
 # -- tail from the start -----------------------------------------------------------------------------------------
-def _tail_from_start(
-    address: Address,
-    run: str | None,
-    kinds: tuple[str, ...],
-    agent: str | None,
-    render: Callable[[StoredEvent], bytes],
-    write: Callable[[bytes], object],
-) -> None:
+def _tail_from_start(address: Address, wanted: Wanted, show: Show) -> None:
     """Stored events, then live ones, without a break. Continues until interrupted, through restarts of the services."""
     follower = BrokerFeed(address, name="telefabric tail", history_events=None, in_order=True)
-    chosen = run or newest_run(address)
+    chosen = wanted.run or newest_run(address)
     require_short("--run", [chosen])
     follower.watch(frozenset({chosen}))
     follower.start()
@@ -304,9 +277,12 @@ def _tail_from_start(
         while True:
             update = follower.drain()
             sources = {stream: follower.source(stream) for stream in {event.stream_id for event in update.events}}
-            events = (event for event in update.events if event.seq)  # a live picture has no seq and is not stored
-            rows = (_as_row(event, sources[event.stream_id]) for event in events)
-            _show((row for row in rows if _wanted(row, kinds, agent)), render, write)
+            rows = (
+                live_row(event, event.stream_id, event.run_id, *sources[event.stream_id])
+                for event in update.events
+                if event.seq  # a live picture has no seq and is not stored
+            )
+            show(filter(wanted.has, rows))
             if update.connection.sentence not in ("", told):
                 told = update.connection.sentence
                 click.echo(f"telefabric: {told} (waiting for it)", err=True)
@@ -330,31 +306,6 @@ def newest_run(address: Address) -> str:
     return str(begun[-1])
 
 
-def _as_row(event: FeedEvent, source: Source) -> StoredEvent:
-    """An event of the feed in the form of a stored event. Its id is 0, which no stored event has."""
-    found = event.event
-    reason, detail = getattr(found, "reason", None), None
-    if event.kind == QUARANTINE:
-        reason, detail = "not readable", "telefabric dump has the reason"
-    last_seq, agent_id = getattr(found, "last_seq", event.seq), getattr(found, "agent_id", source.agent_id)
-    return StoredEvent(
-        0, event.kind, event.run_id, source.worker_id, event.stream_id, event.seq, last_seq, agent_id,
-        getattr(found, "time_ns", 0), reason, detail, event.raw,
-    )  # fmt: skip
-
-
-def _wanted(row: StoredEvent, kinds: tuple[str, ...], agent: str | None) -> bool:
-    return (not kinds or row.kind in kinds) and (agent is None or row.agent_id == agent)
-
-
-def _show(
-    rows: Iterable[StoredEvent], render: Callable[[StoredEvent], bytes], write: Callable[[bytes], object]
-) -> None:
-    for event in rows:
-        write(render(event))
-    sys.stdout.buffer.flush()
-
-
 # -- lines for people --------------------------------------------------------------------------------------------
 _COLOURS = {
     "run_started": "bright_green", "run_metadata": "bright_green", "run_completed": "bright_green", "reset": "cyan",
@@ -367,12 +318,11 @@ def human_line(stored: StoredEvent) -> bytes:
     """Time, run, agent, kind and the main values of the event; in colour on a terminal."""
     clock = datetime.fromtimestamp(stored.time_ns // 10**9 if 0 <= stored.time_ns < 10**19 else 0)
     moment = f"{clock:%H:%M:%S}.{stored.time_ns // 10**6 % 1000:03}"
-    plain = not sys.stdout.isatty()
-    kind = f"{stored.kind:<13}" if plain else click.style(f"{stored.kind:<13}", fg=_COLOURS.get(stored.kind))
-    run = clean(stored.run_id) if plain else click.style(clean(stored.run_id), fg="cyan")
-    return f"{moment} {run} {clean(stored.agent_id)} {kind} {clean(_essence(stored))}\n".encode(
-        sys.stdout.encoding, sys.stdout.errors or "strict"
-    )
+    run, kind = clean(stored.run_id), f"{stored.kind:<13}"
+    if sys.stdout.isatty():
+        run, kind = click.style(run, fg="cyan"), click.style(kind, fg=_COLOURS.get(stored.kind))
+    line = f"{moment} {run} {clean(stored.agent_id)} {kind} {clean(_essence(stored))}\n"
+    return line.encode(sys.stdout.encoding, sys.stdout.errors or "strict")
 
 
 def _essence(stored: StoredEvent) -> str:
@@ -383,55 +333,43 @@ def _essence(stored: StoredEvent) -> str:
         event = decode_event(stored.event)
     except msgspec.DecodeError as error:
         return f"seq {stored.seq} cannot be read here: {error}"
-    return " ".join(word for word in _words(event) if word)
+    return " ".join(filter(None, _words(event)))
 
 
-def _words(event: AnyEvent) -> Iterator[str]:
+def _words(event: AnyEvent) -> Iterator[str | None]:
+    if isinstance(event, (events.Reset, events.EpisodeVoided, events.Step, events.Episode, events.Frame)):
+        yield f"env {event.env_index}" if event.env_index else None
+        yield f"episode {event.episode_index}"
     match event:
         case events.Reset():
-            yield from _where(event)
-            yield f"seed {_short(event.seed)}" if event.seed != events.NIL else ""
+            yield f"seed {_short(event.seed)}" if event.seed != events.NIL else None
             yield f"observation {_short(event.observation)}"
         case events.EpisodeVoided():
-            yield from _where(event)
-            yield event.reason or ""
+            yield event.reason
         case events.Step():
-            yield from _where(event)
-            yield f"step {event.step_index}"
-            yield f"reward {_number(event.reward)}"
-            yield f"action {_short(event.action)}"
+            yield f"step {event.step_index} reward {_number(event.reward)} action {_short(event.action)}"
             yield "terminated" * event.terminated + "truncated" * (event.truncated and not event.terminated)
         case events.Episode():
-            yield from _where(event)
-            yield f"return {_number(event.total_reward)}"
-            yield f"length {event.length}"
-            yield event.end_reason or ""
+            yield f"return {_number(event.total_reward)} length {event.length}"
+            yield event.end_reason
         case events.Metric():
             yield f"{event.name} {_number(event.value)}"
-            yield event.unit or ""
-            yield "" if event.global_step is None else f"at step {event.global_step}"
+            yield event.unit
+            yield None if event.global_step is None else f"at step {event.global_step}"
         case events.Log():
             yield event.level.upper()
             yield event.message
         case events.RunStarted():
-            yield f"worker {event.worker_id}"
-            yield _short(event.metadata)
+            yield f"worker {event.worker_id} {_short(event.metadata)}"
         case events.RunMetadata():
             yield _short(event.metadata)
         case events.RunCompleted():
             yield event.outcome
-            yield event.reason or ""
+            yield event.reason
         case events.Frame():
-            yield from _where(event)
             yield f"step {event.step_index} {event.width}x{event.height} {event.encoding} {len(event.data)} bytes"
         case _:
             yield f"seq {event.seq}"
-
-
-def _where(event: events.Reset | events.EpisodeVoided | events.Step | events.Episode | events.Frame) -> Iterator[str]:
-    if event.env_index:
-        yield f"env {event.env_index}"
-    yield f"episode {event.episode_index}"
 
 
 def _number(value: float | None) -> str:
@@ -467,10 +405,16 @@ _array_decoder: Decoder[tuple[Any, tuple[int, ...], bytes]] = Decoder(tuple[Any,
 
 def json_line(stored: StoredEvent) -> bytes:
     """One event as a line of JSON. Never fails: a value that has no JSON form is written as bytes."""
+    row = {
+        "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
+        "stream_id": stored.stream_id.hex(), "seq": stored.seq,
+    }  # fmt: skip
+    if stored.id:
+        row = {"id": stored.id, **row}
     try:
-        text = _encode(json_object(stored))
+        text = _encode(row | _own_fields(stored) | row)  # where both have a field, the store's value counts
     except _NO_JSON:
-        text = _encode(_careful_object(stored))
+        text = _encode(row | _careful_fields(stored) | row)
     return text.encode() + b"\n"
 
 
@@ -483,48 +427,28 @@ def raw_line(stored: StoredEvent) -> bytes:
     return text.encode() + b"\n"
 
 
-def json_object(stored: StoredEvent) -> dict[str, Any]:
-    """The row's own fields and the event's. Raises the errors of decoding its values."""
-    found = _head(stored)
-    if stored.kind not in _FIELDS or stored.kind == "gap":
-        return _as_stored(found, stored)
-    items = _decoder.decode(stored.event)[2:]
-    return _name(found, _FIELDS[stored.kind], items)
+def _own_fields(stored: StoredEvent) -> dict[str, Any]:
+    """Of a gap and a quarantine the store's columns, else the event's fields. Raises the errors of decoding them."""
+    if stored.kind in _FIELDS and stored.kind != "gap":
+        return _named(stored.kind, _decoder.decode(stored.event)[2:])
+    found = {"last_seq": stored.last_seq, "reason": stored.reason, "time_ns": stored.time_ns}
+    return found | ({"detail": stored.detail, "event": stored.event} if stored.kind == QUARANTINE else {})
 
 
-def _careful_object(stored: StoredEvent) -> dict[str, Any]:
-    """The same, value by value: one without a JSON form stays as bytes, and the others are decoded."""
+def _careful_fields(stored: StoredEvent) -> dict[str, Any]:
+    """The event's fields, value by value: one without a JSON form stays as bytes, and the others are decoded."""
     try:
         items = _items.decode(stored.event)[2:]
     except msgspec.DecodeError as error:
-        return _head(stored) | _unreadable(stored.event, error)
-    return _name(_head(stored), _FIELDS[stored.kind], [_careful(item) for item in items])
+        return _unreadable(stored.event, error)
+    return _named(stored.kind, [_careful(item) for item in items])
 
 
-def _head(stored: StoredEvent) -> dict[str, Any]:
-    known = {"id": stored.id} if stored.id else {}
-    return {
-        **known, "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
-        "stream_id": stored.stream_id.hex(), "seq": stored.seq,
-    }  # fmt: skip
-
-
-def _as_stored(found: dict[str, Any], stored: StoredEvent) -> dict[str, Any]:
-    """A gap or a quarantine: the store's columns count, not the bytes of the event."""
-    found.update(last_seq=stored.last_seq, reason=stored.reason, time_ns=stored.time_ns)
-    if stored.kind == QUARANTINE:
-        found.update(detail=stored.detail, event=stored.event)
-    return found
-
-
-def _name(found: dict[str, Any], names: dict[str, Any], items: list[Any]) -> dict[str, Any]:
-    """`found` with the event's fields; where both have a field, the store's value counts."""
-    named = {**found, **names} if len(items) < len(names) else dict(found)
-    named.update(zip(names, items, strict=False))
-    if len(items) > len(names):  # of a newer version
-        named["unknown_fields"] = items[len(names) :]
-    named.update(found)
-    return named
+def _named(kind: str, items: list[Any]) -> dict[str, Any]:
+    names = _FIELDS[kind]
+    defaults = names if len(items) < len(names) else {}
+    newer = {"unknown_fields": items[len(names) :]} if len(items) > len(names) else {}
+    return defaults | dict(zip(names, items, strict=False)) | newer
 
 
 def _careful(raw: msgspec.Raw) -> Any:
@@ -544,11 +468,9 @@ def _unreadable(raw: bytes | msgspec.Raw, error: Exception) -> dict[str, Any]:
 def _string_keys(value: Any) -> Any:
     if isinstance(value, dict):
         found = {_key(key): _string_keys(item) for key, item in value.items()}
-        return (
-            found
-            if len(found) == len(value)
-            else {"map": [[_string_keys(each) for each in pair] for pair in value.items()]}
-        )
+        if len(found) < len(value):  # two keys have the same text
+            return {"map": [[_string_keys(each) for each in pair] for pair in value.items()]}
+        return found
     if isinstance(value, list):
         return [_string_keys(item) for item in value]
     return value
@@ -574,13 +496,11 @@ def _default(value: Any) -> Any:
 
 
 def _ext_hook(code: int, data: memoryview) -> Any:
-    if code == values.EXT_NDARRAY:
-        try:
-            return _array(*_array_decoder.decode(data))
-        except (msgspec.DecodeError, ValueError, struct.error):
-            return Ext(code, bytes(data))
     if code == values.EXT_BIGINT:
         return int.from_bytes(data, "big", signed=True)
+    if code == values.EXT_NDARRAY:
+        with suppress(msgspec.DecodeError, ValueError, struct.error):
+            return _array(*_array_decoder.decode(data))
     return Ext(code, bytes(data))
 
 
@@ -595,9 +515,7 @@ def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
     if code is None:
         return {**described, "data": data}
     dimensions = (*shape, 2) if letters in _PARTS else shape
-    count = 1
-    for size in dimensions:
-        count *= size
+    count = math.prod(dimensions)
     if any(size < 0 for size in dimensions) or count * struct.calcsize("<" + code) != len(data):
         raise ValueError(f"{len(data)} bytes are no {dtype} of shape {shape}")
     flat: Any = list(struct.unpack(f"{'>' if dtype[0] == '>' else '<'}{count}{code}", data))

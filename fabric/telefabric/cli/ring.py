@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,7 @@ def list_rings(ring: str | None, as_json: bool) -> None:
     Example:
       telefabric ring list --json
     """
-    rows = [_row(info) for info in discover(_folder(ring))]
+    rows = [_row(info) for info in discover(resolve("ring", ring).value)]
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -61,7 +62,7 @@ def gc(ring: str | None, grace_s: float, as_json: bool) -> None:
     Example:
       telefabric ring gc --grace 0
     """
-    cleared = collect_garbage(_folder(ring), grace_s=grace_s)
+    cleared = collect_garbage(resolve("ring", ring).value, grace_s=grace_s)
     for folder, size in cleared:
         if as_json:
             click.echo(json.dumps({"folder": str(folder), "bytes": size}))
@@ -71,21 +72,13 @@ def gc(ring: str | None, grace_s: float, as_json: bool) -> None:
         click.echo("Nothing to remove.")
 
 
-def _folder(given: str | None) -> Path | None:
-    found: Path | None = resolve("ring", given).value
-    return found
-
-
 def _row(info: RingInfo) -> dict[str, Any]:
-    name = info.manifest.name
     reader = RingReader(info.folder)
     frame = reader.latest()
     newest = reader.newest
     reader.close()
     return {
-        "run_id": name.run_id,
-        "agent_id": name.agent_id,
-        "worker_id": name.worker_id,
+        **asdict(info.manifest.name),
         "pid": info.manifest.pid,
         "state": info.state,
         "published": newest,

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,10 +20,10 @@ from telefabric.service.embedded import Services
 from telefabric.service.logs import set_up_logs
 from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
-from telefabric.settings import OFF, data_folder, metrics_endpoint, names_of, resolve
+from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, names_of, resolve
 
 OFFSET_QUERY = 4
-OFFSET_BROKER_METRICS, OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 0, 1, 2
+OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 1, 2
 _COLLECT_AFTER = 100_000
 """A transaction gathers some 100,000 values in lists, which the collector would scan again and again."""
 _LOG_BYTES_USUAL = 64 * limits.MIB
@@ -41,16 +40,11 @@ _NICE = 5
 @setting("required")
 @setting("metrics")
 @logging_options
-@tied()
+@tied
 def broker(
-    listen: str | None,
-    streams_max: str | None,
-    required: str | None,
-    metrics: str | None,
-    log_format: str | None,
-    log_level: str | None,
-    tied: bool,
-) -> None:
+    listen: str | None, streams_max: str | None, required: str | None, metrics: str | None, log_format: str | None,
+    log_level: str | None, tied: bool,
+) -> None:  # fmt: skip
     """Run the broker alone, until ^C or SIGTERM.
 
     \b
@@ -70,7 +64,7 @@ def broker(
     names = names_of(resolve("required", required).value)
     streams = resolve("streams_max", streams_max).value
     families = (*FAMILIES, *rings.FAMILIES)
-    endpoint = endpoint_of("broker", metrics_endpoint(metrics, OFFSET_BROKER_METRICS), families, rings.figures)
+    endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)
     manager = Manager(lambda: set_up_logs(log_format, log_level))
     show = endpoint.show if endpoint else None
     service = Broker(address, required=names, streams_max=streams, show=show, tend=manager.tend)
@@ -83,31 +77,20 @@ def broker(
 @click.group(invoke_without_command=True)
 @setting("connect")
 @setting("data")
-@click.option(
-    "--query",
-    metavar="URL",
-    help="Address at which the store answers queries; by default four ports above the broker's.",
-)
+@click.option("--query", metavar="URL",
+              help="Address at which the store answers queries; by default four ports above the broker's.")  # fmt: skip
 @setting("lost_after_s")
 @setting("frame_bytes_max")
 @setting("group_readable")
 @setting("metrics")
 @logging_options
-@tied()
+@tied
 @click.pass_context
 def store(
-    ctx: click.Context,
-    connect: str | None,
-    data: str | None,
-    query: str | None,
-    lost_after_s: str | None,
-    frame_bytes_max: str | None,
-    group_readable: str | None,
-    metrics: str | None,
-    log_format: str | None,
-    log_level: str | None,
-    tied: bool,
-) -> None:
+    ctx: click.Context, connect: str | None, data: str | None, query: str | None, lost_after_s: str | None,
+    frame_bytes_max: str | None, group_readable: str | None, metrics: str | None, log_format: str | None,
+    log_level: str | None, tied: bool,
+) -> None:  # fmt: skip
     """Run the store alone, until ^C or SIGTERM: it writes all events that the broker receives to SQLite.
 
     \b
@@ -116,7 +99,7 @@ def store(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from telefabric.store.file.database import FILE_NAME, log_bytes
+    from telefabric.store.file.access import log_bytes
     from telefabric.store.metrics import FAMILIES
     from telefabric.store.service import Store
 
@@ -126,7 +109,7 @@ def store(
     set_up_logs(log_format, log_level)
     broker_address = Address.parse(resolve("connect", connect).value)
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
-    path = data_folder(data) / FILE_NAME
+    path = data_folder(data) / STORE_FILE_NAME
 
     def limits_set() -> dict[str, Any]:
         given = {"lost_after_s": lost_after_s, "frame_bytes_max": frame_bytes_max}
@@ -138,11 +121,18 @@ def store(
         helpers.reload()
 
     manager = Manager(reload)
-    for_group = resolve("group_readable", group_readable).value == "on"
-    asked = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
-    options = _query_options(asked, log_format, log_level)
+    options = {**limits_set(), "group_readable": resolve("group_readable", group_readable).value == "on"}
+    query_metrics = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
     show = endpoint.show if endpoint else None
+
+    def query_service() -> list[str]:
+        return [
+            sys.executable, "-P", "-m", "telefabric.store.read.query_service",
+            "--listen", queries.url or listen.url, "--store", str(path),
+            "--metrics", query_metrics.url if query_metrics else OFF,
+            *(("--log-format", log_format) if log_format else ()), *(("--log-level", log_level) if log_level else ()),
+        ]  # fmt: skip
 
     def tell(doing: str) -> None:
         starting(doing)
@@ -150,21 +140,11 @@ def store(
 
     if log_bytes(path) > _LOG_BYTES_USUAL:
         tell(f"recovering a log of {log_bytes(path) >> 20} MiB")
-    with closing(
-        Store(
-            broker_address,
-            path,
-            **limits_set(),
-            group_readable=for_group,
-            show=show,
-            tell=tell,
-            tend=manager.tend,
-        )
-    ) as service:
-        queries = Part("query service", lambda: [*_query_command(queries.url or listen.url, path), *options])
+    with closing(Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)) as service:
+        queries = Part("query service", query_service)
         helpers = Supervisor([queries])
         helpers.start()
-        service.query = f"*:{Address.parse(queries.url).port}"
+        service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
         tending = threading.Thread(target=helpers.run, name="query-supervisor")
         tending.start()
@@ -188,31 +168,14 @@ store.add_command(storefile.backup)
 store.add_command(storefile.verify)
 
 
-def _query_command(listen: str, path: Path) -> list[str]:
-    return [sys.executable, "-P", "-m", "telefabric.store.read.query_service", "--listen", listen, "--store", str(path)]
-
-
-def _query_options(metrics: Address | None, log_format: str | None, log_level: str | None) -> list[str]:
-    return [
-        *("--metrics", metrics.url if metrics else OFF),
-        *(("--log-format", log_format) if log_format else ()),
-        *(("--log-level", log_level) if log_level else ()),
-    ]
-
-
 @click.command()
 @setting("listen")
 @setting("data")
 @setting("metrics")
 @logging_options
-@tied()
+@tied
 def up(
-    listen: str | None,
-    data: str | None,
-    metrics: str | None,
-    log_format: str | None,
-    log_level: str | None,
-    tied: bool,
+    listen: str | None, data: str | None, metrics: str | None, log_format: str | None, log_level: str | None, tied: bool
 ) -> None:
     """Run broker and store together, until ^C or SIGTERM, and restart a part that dies.
 
@@ -239,4 +202,4 @@ def up(
     if services.start():
         ready(services.address.url)
         manager.ready(f"listening at {services.address.url}, writing {services.file}")
-        services.tend()
+        services.run()

@@ -12,6 +12,7 @@ import click
 
 from telefabric.address import Address
 from telefabric.cli.options import setting
+from telefabric.doctor.finding import counted, few_of
 from telefabric.errors import EnvironmentProblem
 from telefabric.settings import resolve, spool_folder
 from telefabric.uplink.drain import Drain, DrainReport
@@ -32,9 +33,8 @@ def spool() -> None:
 @spool.command()
 @setting("connect")
 @setting("spool")
-@click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this time."
-)
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
+              help="Give up after this time.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_json: bool) -> None:
     """Deliver the events that dead workers on this machine left in their spools.
@@ -46,7 +46,7 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
       telefabric spool drain --connect tcp://127.0.0.1:7750
     """
     address = Address.parse(resolve("connect", connect).value)
-    root: Path = spool_folder(spool)
+    root = spool_folder(spool)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with Drain(address, root) as draining:
         complete = _watch(draining, deadline, quiet=as_json or not sys.stderr.isatty())
@@ -57,34 +57,24 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
     else:
         _say(report, root)
     left = report["left_spools"] - len(report["unreadable"])
-    problems = [] if complete else [f"{_count(left, 'spool')} in {root} not delivered: {draining.obstacle()}"]
-    if unreadable:
-        problems.append(_unreadable(unreadable))
+    problems = [] if complete else [f"{counted(left, 'spool')} in {root} not delivered: {draining.obstacle()}"]
+    if unreadable:  # the log has the fault of each folder
+        problems.append(
+            f"{counted(len(unreadable), 'spool')} cannot be read: {few_of(unreadable, _NAMED_MAX)}: "
+            "correct the rights of such a folder, or move it away"
+        )
     if problems:
         raise EnvironmentProblem("; ".join(problems))
-
-
-def _unreadable(folders: list[str]) -> str:
-    """A phrase with the remedy. The log has the fault of each folder."""
-    named, more = ", ".join(folders[:_NAMED_MAX]), len(folders) - _NAMED_MAX
-    return (
-        f"{_count(len(folders), 'spool')} cannot be read: {named}"
-        f"{f' and {more} more' if more > 0 else ''}: correct the rights of such a folder, or move it away"
-    )
 
 
 def _say(report: DrainReport, root: Path) -> None:
     spools, events, lost = report["delivered_spools"], report["delivered_events"], report["lost_events"]
     if spools:
-        click.echo(f"Delivered: {_count(events, 'event')} of {_count(spools, 'spool')}.")
+        click.echo(f"Delivered: {counted(events, 'event')} of {counted(spools, 'spool')}.")
         if lost:
-            click.echo(f"Not held any more: {_count(lost, 'event')}; telefabric store verify names each gap.")
+            click.echo(f"Not held any more: {counted(lost, 'event')}; telefabric store verify names each gap.")
     elif not report["left_spools"]:
         click.echo(f"Nothing to deliver: no dead worker left a spool in {root}.")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _watch(draining: Drain, deadline: float | None, *, quiet: bool) -> bool:

@@ -6,6 +6,7 @@ import json
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import click
@@ -16,17 +17,19 @@ from rich.text import Text
 
 from telefabric.address import Address
 from telefabric.broker.core.hops import Hop
-from telefabric.cli.attempts import remarkable_runs, sentence
 from telefabric.cli.options import setting
 from telefabric.cli.plain import clean
-from telefabric.doctor.absent import remedy
-from telefabric.errors import Unreachable
+from telefabric.doctor.finding import counted
+from telefabric.doctor.streams import remedy
+from telefabric.errors import StoreError, Unreachable
 from telefabric.peer.status_request import ask_status
 from telefabric.settings import resolve
 from telefabric.store.read.query import Run
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire.control import StatusReply
 
 _ASK_S = 3.0
+_STORE_S = 1.0
 _WATCH_S = 1.0
 _STREAMS_SHOWN = 40
 """Streams in the table for people; `--json` has all."""
@@ -65,11 +68,15 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
         while watch:
             time.sleep(_WATCH_S)
             _print_json(address)
-    elif watch:
-        _watch(address)
-    else:
-        console = _console()
-        console.print(_look(address, console.width))
+        return
+    console = Console(markup=False, emoji=False)  # prints `[b]` and `:smile:` in a name unchanged
+    looks = _looks(address, console.width)
+    if watch and console.is_terminal:
+        with Live(next(looks), console=console, auto_refresh=False) as live:
+            for shown in looks:
+                live.update(shown, refresh=True)
+    for shown in looks if watch else islice(looks, 1):  # output that cannot be overwritten
+        console.print(shown)
 
 
 def _print_json(address: Address) -> None:
@@ -83,17 +90,6 @@ def _print_json(address: Address) -> None:
         for run in _runs(address, reply)
     ]
     click.echo(json.dumps({"broker": address.url, "instance": reply.instance.hex(), **found}))
-
-
-def _watch(address: Address) -> None:
-    console = _console()
-    looks = _looks(address, console.width)
-    if console.is_terminal:
-        with Live(next(looks), console=console, auto_refresh=False, screen=False) as live:
-            for shown in looks:
-                live.update(shown, refresh=True)
-    for shown in looks:  # output that cannot be overwritten: print each below the one before
-        console.print(shown)
 
 
 def _looks(address: Address, width: int) -> Iterator[RenderableType]:
@@ -113,38 +109,48 @@ def _look(address: Address, width: int) -> Group:
 
 
 def _runs(address: Address, reply: StatusReply) -> list[Run]:
-    """The resumed runs and the runs with helpers among those of the shown streams."""
-    streams = _ordered(reply.status["streams"])[:_STREAMS_SHOWN]
-    names = dict.fromkeys(stream["run_id"] for stream in streams)
-    return remarkable_runs(address, names) if names and reply.endpoints.query else []
+    """The runs of the shown streams with several attempts, helpers or superseded streams, as the store knows them."""
+    names = dict.fromkeys(stream["run_id"] for stream in _ordered(reply.status["streams"])[:_STREAMS_SHOWN])
+    if not names or not reply.endpoints.query:
+        return []
+    try:
+        with RemoteReader(address, timeout_s=_STORE_S) as reader:
+            found = [reader.run(run_id) for run_id in names]
+    except (Unreachable, StoreError):  # the status shows a store that is absent or behind
+        return []
+    return [run for run in found if run is not None and (run.attempts > 1 or run.helpers or run.superseded)]
 
 
 # -- for people --------------------------------------------------------------------------------------------------
-def _console() -> Console:
-    """A console that prints `[b]` and `:smile:` in a name unchanged."""
-    return Console(markup=False, emoji=False)
-
-
 def _shown(address: Address, found: dict[str, Any], width: int, runs: Sequence[Run] = ()) -> Group:
-    parts: list[RenderableType] = [_told(_headline(address, found), width)]
+    """Sentences and tables, one below the other."""
+    wide = width >= _WIDE
+    parts: list[RenderableType] = [_headline(address, found)]
     if absent := [clean(name) for name in found["absent"]]:
-        parts.append(_told(_lacking(address, absent), width))
+        parts.append(
+            f"Nothing is acknowledged now: no {' and no '.join(absent)} is attached. "
+            f"Remedy: {remedy(address, absent)}. For one that runs: telefabric doctor"
+        )
     if found["streams"]:
-        parts.append(_streams(found["streams"], wide=width >= _WIDE))
-        parts += [_told(sentence(run), width) for run in runs]
+        parts += [_streams(found["streams"], wide=wide), *map(_attempt, runs)]
     if found["live"]:
-        parts += [Text(), _subscribers(found["live"], wide=width >= _WIDE)]
-        parts += _dropped(found["live"], width)
-    gone = "control_unreachable"  # answers to peers that had gone: nobody lacks them
-    refused = {
-        **{name: count for name, count in found["dropped"].items() if name != gone},
-        **{f"live {name}": count for name, count in found["live_dropped"].items()},
-    }
+        dropped = [one for one in found["live"] if one["dropped"]]  # the table has no room for these counts
+        parts += [Text(), _subscribers(found["live"], wide=wide)]
+        parts += [f"dropped for {clean(one['name'])}: {_counts(one['dropped'])}" for one in dropped]
+    refused = {**found["dropped"], **{f"live {name}": count for name, count in found["live_dropped"].items()}}
+    refused.pop("control_unreachable", None)  # answers to peers that had gone: nobody lacks them
     if refused:
-        parts += [Text(), _told("dropped by the broker: " + _counts(refused), width)]
-    parts += [_told(_mistake(one), width) for one in found.get("mistakes", ())[:_MISTAKES_SHOWN]]
-    parts += [_told(_left(host, spools), width) for host, spools in sorted(found.get("left_spools", {}).items())]
-    return Group(*parts)
+        parts += [Text(), f"dropped by the broker: {_counts(refused)}"]
+    parts += map(_mistake, found.get("mistakes", ())[:_MISTAKES_SHOWN])
+    parts += [_left(host, spools) for host, spools in sorted(found.get("left_spools", {}).items())]
+    return Group(*(_wrapped(part, width) if isinstance(part, str) else part for part in parts))
+
+
+def _attempt(run: Run) -> str:
+    """A line such as: run walker: attempt 2, 1 stream superseded, 3 helpers"""
+    superseded = f", {counted(run.superseded, 'stream')} superseded" if run.superseded else ""
+    helpers = f", {counted(run.helpers, 'helper')}" if run.helpers else ""
+    return f"run {clean(run.run_id)}: attempt {run.attempts}{superseded}{helpers}"
 
 
 def _mistake(one: dict[str, Any]) -> str:
@@ -159,12 +165,7 @@ def _left(host: str, spools: int) -> str:
     )
 
 
-def _lacking(address: Address, absent: list[str]) -> str:
-    sentence = f"Nothing is acknowledged now: no {' and no '.join(absent)} is attached."
-    return f"{sentence} Remedy: {remedy(address, absent)}. For one that runs: telefabric doctor"
-
-
-def _told(text: str, width: int) -> Text:
+def _wrapped(text: str, width: int) -> Text:
     """A sentence in lines of that width; numbers are never broken."""
     return Text(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False), no_wrap=True)
 
@@ -229,13 +230,6 @@ def _subscribers(live: list[dict[str, Any]], *, wide: bool) -> Table:
         figures = (one[key] for key in ("numbered", "delivered", "received", "queued", "lost_in_transit"))
         table.add_row(clean(one["name"]), _policy(one["policy"], wide=wide), *map(_number, figures))
     return table
-
-
-def _dropped(live: list[dict[str, Any]], width: int) -> Iterator[Text]:
-    """Lines below the table, which has no room for these counts."""
-    for one in live:
-        if one["dropped"]:
-            yield _told(f"dropped for {clean(one['name'])}: {_counts(one['dropped'])}", width)
 
 
 def _policy(policy: dict[str, Any], *, wide: bool) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -30,20 +31,9 @@ def say(check: str, what: str, /, **values: Any) -> Finding:
     return Finding(check, state, *(text.format(**values) for text in texts))
 
 
-def process_of(who: str) -> str:
-    """The number in "process 12, name", which is how looks name a process; empty when it is not known."""
-    number = who.removeprefix("process ").partition(",")[0]
-    return number if number.isdigit() else ""
-
-
 def numbers(text: str) -> tuple[int, ...]:
     """The leading numbers of a version."""
-    found: list[int] = []
-    for part in text.split("."):
-        if not part.isdigit():
-            break
-        found.append(int(part))
-    return tuple(found)
+    return tuple(map(int, takewhile(str.isdigit, text.split("."))))
 
 
 def dotted(parts: Iterable[int]) -> str:
@@ -57,6 +47,12 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1_000
     return f"{count:,.1f} TB"
+
+
+def few_of(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(number: int, what: str) -> str:

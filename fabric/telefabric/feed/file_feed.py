@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.feed.failures import Failures
-from telefabric.feed.frame_requests import FrameRequests, stream_view
-from telefabric.feed.interface import (
-    Connection,
-    FeedEvent,
-    FramePlace,
-    LinkState,
-    RunView,
-    StreamView,
-    Update,
-)
+from telefabric.feed.frame_requests import FrameRequests
+from telefabric.feed.interface import Connection, Delivery, FeedEvent, FramePlace, LinkState, Rate, RunView, Update
+from telefabric.feed.run_views import run_views
 from telefabric.store.file.database import store_file
 from telefabric.store.read.file_reader import FileReader
-from telefabric.store.read.query import Page, StoredEvent
+from telefabric.store.read.query import StoredEvent
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.subscribe.core.handover import Range, SeqSet
 from telefabric_schemas import DURABLE_KINDS
@@ -47,20 +39,8 @@ _SPARSE_KINDS = tuple(sorted(DURABLE_KINDS - _BULKY))
 class FileFeed:
     """A `telefabric.feed.Feed` of a store file or its folder. A thread opens it, and keeps trying when it cannot."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        poll_s: float = POLL_S,
-        buffered_max: int = BUFFERED_MAX,
-        window_ids: int = WINDOW_IDS,
-        history_ids: int = HISTORY_IDS,
-    ) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = store_file(path)
-        self._poll_s = poll_s
-        self._window_ids = window_ids
-        self._history_ids = history_ids
-        self._buffered_max = buffered_max
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store file feed", daemon=True)
         self._changed = threading.Condition()
@@ -69,13 +49,11 @@ class FileFeed:
         """Runs that were let go of since the thread last looked; watched again, they come from their beginning."""
         self._link, self._sentence = LinkState.CONNECTING, ""
         self._runs: tuple[RunView, ...] | None = None
-        self._events: list[FeedEvent] = []
-        self._holes: dict[bytes, tuple[Range, ...]] = {}
-        self._gaps: dict[bytes, tuple[Range, ...]] = {}
-        self._skipped: dict[bytes, int] = {}
+        self._waiting: dict[str, Delivery] = {}
+        """Run → what has come of it since the last `drain`."""
         self._frame_requests = FrameRequests()
         self._received = 0
-        self._rate = _Rate()
+        self._rate = Rate()
         self._failures = Failures()
         self._notice = ""
 
@@ -96,7 +74,7 @@ class FileFeed:
         with self._changed:
             gone = self._watched - run_ids
             self._forgotten |= gone
-            self._events = [event for event in self._events if event.run_id not in gone]
+            self._waiting = {run_id: one for run_id, one in self._waiting.items() if run_id not in gone}
             self._watched = run_ids
             self._changed.notify_all()
 
@@ -111,17 +89,17 @@ class FileFeed:
     def drain(self) -> Update:
         with self._changed:
             runs, self._runs = self._runs, None
-            events, self._events = self._events, []
-            holes, self._holes = self._holes, {}
-            gaps, self._gaps = self._gaps, {}
-            skipped, self._skipped = self._skipped, {}
-            if events:
+            waiting, self._waiting = self._waiting, {}
+            if waiting:
                 self._changed.notify_all()
             connection = Connection(
                 self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received,
                 failures=self._failures.number, notice=self._failures.last or self._notice,
             )  # fmt: skip
-        return Update(connection, runs, tuple(events), holes, gaps, skipped, self._frame_requests.take())
+        found = Delivery([], {}, {}, {})
+        for one in waiting.values():
+            found.add(one)
+        return Update(connection, runs, *found, self._frame_requests.take())
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -143,13 +121,13 @@ class FileFeed:
         """Page and poll until stopped. Raises `StoreError`."""
         known: tuple[RunView, ...] = ()
         while not self._stopped.is_set():
-            runs = _runs(reader)
+            runs = tuple(run_views(reversed(reader.runs()), reader.streams()))
             self._tell(LinkState.FILE, "")
             if runs != known:
                 known = runs
                 with self._changed:
                     self._runs = runs
-            until = time.monotonic() + self._poll_s
+            until = time.monotonic() + POLL_S
             self._frame_requests.answer(reader)
             while self._page_all(reader, pagers) and time.monotonic() < until:
                 self._frame_requests.answer(reader)
@@ -166,71 +144,60 @@ class FileFeed:
             self._forgotten.clear()
         found = False
         for run_id in sorted(watched):
-            pager = pagers.get(run_id) or _Pager(reader, run_id, self._window_ids, self._history_ids)
-            pagers[run_id] = pager
-            found = self._deliver(run_id, pager.next_page(reader)) or found
+            if run_id not in pagers:
+                pagers[run_id] = _Pager(reader, run_id)
+            if page := pagers[run_id].next_page(reader):
+                self._deliver(run_id, page)
+                found = True
         return found
 
-    def _deliver(self, run_id: str, page: _Delivery | None) -> bool:
-        """Hand a page over, in parts when the client is slow; whether there was one."""
-        if page is None:
-            return False
-        left = deque(page.events)
-        while left and not self._stopped.is_set():
+    def _deliver(self, run_id: str, page: Delivery) -> None:
+        """Hand a page over, in parts when the client is slow, unless the run is let go of meanwhile."""
+        left = page.events
+        while not self._stopped.is_set():
             with self._changed:
-                self._changed.wait_for(
-                    lambda: (
-                        self._stopped.is_set() or len(self._events) < self._buffered_max or run_id in self._forgotten
-                    )
-                )
+                self._changed.wait_for(lambda: self._room > 0 or self._stopped.is_set() or run_id in self._forgotten)
                 if run_id in self._forgotten:
-                    return True
-                room = self._buffered_max - len(self._events)
-                part = [left.popleft() for _ in range(min(room, len(left)))]
-                self._events += part
+                    return
+                part, left = left[: self._room], left[self._room :]
                 self._received += len(part)
-        with self._changed:
-            if run_id not in self._forgotten:
-                self._holes.update(page.holes)
-                self._gaps.update(page.gaps)
-                self._skipped.update(page.skipped)
-        return True
+                waiting = self._waiting.setdefault(run_id, Delivery([], {}, {}, {}))
+                waiting.add(page._replace(events=part) if not left else Delivery(part, {}, {}, {}))
+            if not left:
+                return
+
+    @property
+    def _room(self) -> int:
+        """How many events may still wait for `drain`."""
+        return BUFFERED_MAX - sum(len(one.events) for one in self._waiting.values())
 
     def _tell(self, link: LinkState, sentence: str) -> None:
         with self._changed:
             self._link, self._sentence = link, sentence
 
 
-class _Delivery(NamedTuple):
-    events: list[FeedEvent]
-    holes: dict[bytes, tuple[Range, ...]]
-    gaps: dict[bytes, tuple[Range, ...]]
-    skipped: dict[bytes, int]
-
-
 class _Pager:
     """Where the feed is in one run. Ids up to `_forward` have come from `_window` on; what is before comes later."""
 
-    def __init__(self, reader: Reader, run_id: str, window_ids: int, history_ids: int) -> None:
+    def __init__(self, reader: Reader, run_id: str) -> None:
         self._run_id = run_id
-        self._window_ids = window_ids
         last = reader.newest(1, run_id)
         newest = last.rows[-1].id if last.rows else last.last
         first = reader.events(0, run_id, limit=1).rows
         self._first = first[0].id - 1 if first else newest
         """All of the run comes after this id."""
-        self._forward = self._older_end = max(self._first, newest - window_ids)
+        self._forward = self._older_end = max(self._first, newest - WINDOW_IDS)
         self._older: tuple[int, int] | None = None
         """The older window in work: after which id to ask on, and its end."""
-        self._whole_from = max(self._first, newest - history_ids)
+        self._whole_from = max(self._first, newest - HISTORY_IDS)
         """Before this id, steps are left out."""
         self._done = self._older_end <= self._first
         self._caught_up = False
-        self._seen: dict[bytes, SeqSet] = {}
-        self._lost: dict[bytes, list[Range]] = {}
+        self._seen: defaultdict[bytes, SeqSet] = defaultdict(SeqSet)
+        self._gaps: dict[bytes, tuple[Range, ...]] = {}
         self._holes: dict[bytes, tuple[Range, ...]] = {}
 
-    def next_page(self, reader: Reader) -> _Delivery | None:
+    def next_page(self, reader: Reader) -> Delivery | None:
         """The next of the newest, else the next of the older ones; None when all has come by now."""
         page = reader.events(self._forward, self._run_id)
         moved = page.last > self._forward
@@ -244,13 +211,12 @@ class _Pager:
     def _older_page(self, reader: Reader) -> list[StoredEvent]:
         if self._older is None:
             sparse = self._older_end <= self._whole_from
-            start = self._first if sparse else max(self._whole_from, self._older_end - self._window_ids)
+            start = self._first if sparse else max(self._whole_from, self._older_end - WINDOW_IDS)
             self._older = (start, self._older_end)
             self._older_end = start
         after, end = self._older
-        page: Page[StoredEvent] = reader.events(
-            after, self._run_id, _SPARSE_KINDS if after < self._whole_from else None, limit=limits.QUERY_ROWS_MAX
-        )
+        kinds = _SPARSE_KINDS if after < self._whole_from else None
+        page = reader.events(after, self._run_id, kinds, limit=limits.QUERY_ROWS_MAX)
         rows = [row for row in page.rows if row.id <= end]
         self._older = (page.last, end)
         if page.last >= end or not page.more:
@@ -258,28 +224,28 @@ class _Pager:
             self._done = self._older_end <= self._first
         return rows
 
-    def _delivery(self, rows: list[StoredEvent]) -> _Delivery:
-        gaps: dict[bytes, tuple[Range, ...]] = {}
-        spans: dict[bytes, list[Range]] = {}
+    def _delivery(self, rows: list[StoredEvent]) -> Delivery:
+        spans: defaultdict[bytes, list[Range]] = defaultdict(list)
+        lost: defaultdict[bytes, list[Range]] = defaultdict(list)
         for row in rows:
             if row.kind == QUARANTINE and row.reason == "conflict":
                 continue
-            spans.setdefault(row.stream_id, []).append(Range(row.seq, row.last_seq))
+            spans[row.stream_id].append(Range(row.seq, row.last_seq))
             if row.kind == "gap":
-                lost = self._lost.setdefault(row.stream_id, [])
-                lost.append(Range(row.seq, row.last_seq))
-                gaps[row.stream_id] = tuple(sorted(lost))
+                lost[row.stream_id].append(Range(row.seq, row.last_seq))
         for stream_id, ranges in spans.items():
-            seen = self._seen.setdefault(stream_id, SeqSet())
             for first, last in _joined(ranges):
-                seen.add(first, last)
+                self._seen[stream_id].add(first, last)
+        for stream_id, ranges in lost.items():
+            self._gaps[stream_id] = tuple(sorted((*self._gaps.get(stream_id, ()), *ranges)))
+        gaps = {stream_id: self._gaps[stream_id] for stream_id in lost}
         skipped = self._give_up() if self._done else {}
         holes = {}
         for stream_id, seen in self._seen.items():
             missing = tuple(seen.missing(1, seen.newest)) if not self._sparse_now else self._holes.get(stream_id, ())
             if missing != self._holes.get(stream_id, ()):
                 holes[stream_id] = self._holes[stream_id] = missing
-        return _Delivery([_feed_event(row) for row in rows], holes, gaps, skipped)
+        return Delivery([_feed_event(row) for row in rows], holes, gaps, skipped)
 
     @property
     def _sparse_now(self) -> bool:
@@ -299,21 +265,6 @@ class _Pager:
         return skipped
 
 
-class _Rate:
-    """Events a second over the last one or two."""
-
-    def __init__(self) -> None:
-        self._marks: deque[tuple[float, int]] = deque()
-
-    def at(self, received: int) -> float:
-        now = time.monotonic()
-        self._marks.append((now, received))
-        while now - self._marks[0][0] > 2.0 and len(self._marks) > 2:
-            self._marks.popleft()
-        then, before = self._marks[0]
-        return (received - before) / (now - then) if now > then else 0.0
-
-
 def _joined(ranges: list[Range]) -> list[Range]:
     """Rising ranges with neighbours put together."""
     joined: list[Range] = []
@@ -328,31 +279,3 @@ def _joined(ranges: list[Range]) -> list[Range]:
 def _feed_event(row: StoredEvent) -> FeedEvent:
     event = None if row.kind == QUARANTINE else event_of(row.event)
     return FeedEvent(row.run_id, row.stream_id, row.seq, row.kind, event, row.event, False)
-
-
-def _runs(reader: Reader) -> tuple[RunView, ...]:
-    agents: dict[str, dict[str, None]] = {}
-    workers: dict[str, set[str]] = {}
-    streams: dict[str, list[StreamView]] = {}
-    for stream in reader.streams():
-        streams.setdefault(stream.run_id, []).append(stream_view(stream))
-        agents.setdefault(stream.run_id, {})[stream.agent_id] = None
-        workers.setdefault(stream.run_id, set()).add(stream.worker_id)
-    return tuple(
-        RunView(
-            run.run_id,
-            run.status,
-            run.control_mode,
-            tuple(agents.get(run.run_id, ())),
-            len(workers.get(run.run_id, ())),
-            run.started_ns,
-            run.finished_ns,
-            run.reason,
-            run.metadata,
-            streams=tuple(streams.get(run.run_id, ())),
-            attempts=run.attempts,
-            helpers=run.helpers,
-            superseded=run.superseded,
-        )
-        for run in reversed(reader.runs())
-    )

@@ -7,8 +7,7 @@ import threading
 import msgspec
 
 from telefabric.errors import TelefabricError, Unreachable
-from telefabric.feed.interface import FoundFrame, FramePlace, StreamView
-from telefabric.store.read.query import Stream
+from telefabric.feed.interface import FoundFrame, FramePlace
 from telefabric.store.read.reader import Reader
 from telefabric_schemas import Frame
 from telefabric_schemas.decoding import Decoder
@@ -42,10 +41,6 @@ class FrameRequests:
         with self._lock:
             found, self._found = self._found, None
             return found
-
-
-def stream_view(stream: Stream) -> StreamView:
-    return StreamView(stream.stream_id, stream.worker_id, stream.started_ns, stream.attempt, stream.role)
 
 
 def _look_up(reader: Reader, place: FramePlace) -> FoundFrame:

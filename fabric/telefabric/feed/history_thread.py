@@ -52,10 +52,8 @@ class HistoryThread:
         self._thread.join(10)
 
     def _run(self) -> None:
-        try:
-            self.failures.endure("Reading history", self._turn, self._stop)
-        finally:
-            self._close()
+        self.failures.endure("Reading history", self._turn, self._stop)
+        self._close()
 
     def _turn(self) -> None:
         """One look at the store, and the wait for the next."""
@@ -93,9 +91,8 @@ class HistoryThread:
         """One page of each stream that misses something; False when none does."""
         tasks = self._merged.tasks()
         for task in tasks:
-            if self._stop.is_set():
-                return False
-            self._fetch_one(reader, task)
+            if not self._stop.is_set():
+                self._fetch_one(reader, task)
         return bool(tasks)
 
     def _fetch_one(self, reader: Reader, task: Task) -> None:

@@ -7,11 +7,14 @@ stored events, and `FileFeed`, of a store file.
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
 from telefabric.subscribe.core.handover import Range
-from telefabric.wire.live import AS_WISHED
+from telefabric.wire.delivery import AS_WISHED
 from telefabric_schemas import AnyEvent, Frame
 
 
@@ -73,7 +76,7 @@ class RunView(NamedTuple):
 
     run_id: str
     state: str
-    """See `telefabric.feed.run_state.run_state`."""
+    """See `telefabric.feed.run_views.run_state`."""
     control_mode: str
     agents: tuple[str, ...]
     workers: int
@@ -137,13 +140,43 @@ class FoundFrame(NamedTuple):
     """Why the store could not tell: a sentence."""
 
 
+class Rate:
+    """Events a second over the last one or two."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def at(self, received: int) -> float:
+        now = time.monotonic()
+        self._marks.append((now, received))
+        while now - self._marks[0][0] > 2.0 and len(self._marks) > 2:
+            self._marks.popleft()
+        then, before = self._marks[0]
+        return (received - before) / (now - then) if now > then else 0.0
+
+
+class Delivery(NamedTuple):
+    """What came of streams: `Update` explains it."""
+
+    events: list[FeedEvent]
+    holes: dict[bytes, tuple[Range, ...]]
+    gaps: dict[bytes, tuple[Range, ...]]
+    skipped: dict[bytes, int]
+
+    def add(self, later: Delivery) -> None:
+        self.events.extend(later.events)
+        self.holes.update(later.holes)
+        self.gaps.update(later.gaps)
+        self.skipped.update(later.skipped)
+
+
 class Update(NamedTuple):
     """All that changed since the last `drain`."""
 
     connection: Connection
     runs: tuple[RunView, ...] | None
     """The whole list when something in it changed; newest first."""
-    events: tuple[FeedEvent, ...]
+    events: Sequence[FeedEvent]
     """Events; within a stream in rising seq, except those that fill a hole. A ``frame`` of seq 0 is a live picture: the
     newest of its agent and environment, not stored. A stored one that came live says ``stored`` and has no picture."""
     holes: dict[bytes, tuple[Range, ...]]

@@ -11,9 +11,8 @@ from telefabric.feed.failures import Failures
 from telefabric.feed.merged import MergedStreams, Seen
 from telefabric.subscribe.core.handover import Numbered
 from telefabric.subscribe.live import LiveEvent, LiveSubscription
-from telefabric.wire.live import QueuePolicy
 from telefabric.wire.names import fits
-from telefabric_schemas import Frame
+from telefabric.wire.policy import QueuePolicy
 
 _POLL_S = 0.05
 
@@ -80,8 +79,7 @@ class LiveThread:
         for one in events:
             seen = Seen(one.kind, one.event, one.raw)
             if one.live_only:
-                if isinstance(one.event, Frame):
-                    self._merged.frame(stream, seen)
+                self._merged.frame(stream, seen)
             else:
                 numbered.append(Numbered(one.seq, seen))
         if numbered:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from telefabric.feed.interface import FeedEvent
+from telefabric.feed.interface import Delivery, FeedEvent
 from telefabric.subscribe.core.handover import InOrder, Numbered, Range, StreamHandover
 from telefabric_schemas import AnyEvent, Frame
 
@@ -62,7 +62,7 @@ class _MergedStream:
             self._begun = True
             begin = 0 if history_events is None else max(stored - history_events, 0)
             self.handover.since = begin if self._first is None else min(begin, self._first - 1)
-        self.handover.stored_up_to(stored)
+        self.handover.watermark = stored
 
 
 class MergedStreams:
@@ -76,17 +76,13 @@ class MergedStreams:
         self._history_events = history_events
         self._in_order = in_order
         self._lock = threading.Lock()
-        self._watched: frozenset[str] = frozenset()
+        self.watched: frozenset[str] = frozenset()
         self._streams: dict[bytes, _MergedStream] = {}
         self._unknown: dict[bytes, list[Numbered[Seen]]] = {}
         self._unknown_events = 0
         self._pending: list[FeedEvent] = []
         self._changed: set[bytes] = set()
         self._frames: dict[tuple[bytes, str, int], FeedEvent] = {}
-
-    @property
-    def watched(self) -> frozenset[str]:
-        return self._watched
 
     @property
     def pending(self) -> int:
@@ -100,7 +96,7 @@ class MergedStreams:
     def watch(self, run_ids: frozenset[str]) -> None:
         """Follow these runs; what was gathered of others is forgotten."""
         with self._lock:
-            self._watched = run_ids
+            self.watched = run_ids
             self._streams = {stream: one for stream, one in self._streams.items() if one.run_id in run_ids}
             self._pending = [event for event in self._pending if event.run_id in run_ids]
             self._unknown.clear()
@@ -111,7 +107,7 @@ class MergedStreams:
         with self._lock:
             waiting = self._unknown.pop(stream, [])
             self._unknown_events -= len(waiting)
-            if run_id not in self._watched:
+            if run_id not in self.watched:
                 return
             followed = self._streams.get(stream)
             if followed is None:
@@ -175,7 +171,7 @@ class MergedStreams:
                     found.append(Task(stream, missing.first - 1))
             return found
 
-    def drain(self) -> Drained:
+    def drain(self) -> Delivery:
         """All that came since the last call."""
         with self._lock:
             pending, self._pending = [*self._pending, *self._frames.values()], []
@@ -185,12 +181,8 @@ class MergedStreams:
             skipped = {stream: one.skipped for stream, one in streams.items() if one.skipped}
             for stream in skipped:
                 streams[stream].skipped = 0
-            return Drained(
-                tuple(pending),
-                {stream: tuple(one.handover.holes()) for stream, one in streams.items()},
-                {stream: one.gaps for stream, one in streams.items()},
-                skipped,
-            )
+            holes = {stream: tuple(one.handover.holes()) for stream, one in streams.items()}
+            return Delivery(pending, holes, {stream: one.gaps for stream, one in streams.items()}, skipped)
 
     def _hold(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
         if self._unknown_events < _UNKNOWN_EVENTS_MAX:
@@ -207,12 +199,3 @@ class MergedStreams:
 
 def _feed_events(stream: bytes, run_id: str, events: list[Numbered[Seen]], *, live: bool) -> list[FeedEvent]:
     return [FeedEvent(run_id, stream, seq, seen.kind, seen.event, seen.raw, live) for seq, seen in events]
-
-
-class Drained(NamedTuple):
-    """The result of `drain`: see `telefabric.feed.Update`."""
-
-    events: tuple[FeedEvent, ...]
-    holes: dict[bytes, tuple[Range, ...]]
-    gaps: dict[bytes, tuple[Range, ...]]
-    skipped: dict[bytes, int]

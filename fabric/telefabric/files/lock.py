@@ -28,39 +28,31 @@ class FileLock:
     def take(cls, path: Path) -> FileLock | None:
         """The lock, or None when somebody holds it or its folder is gone. Any thread. Raises `OSError`."""
         path = path.absolute()
-        with _guard:
-            if path in _held:
-                return None
-            _held.add(path)
-        lock = None
-        try:
-            lock = cls._open(path)
-        finally:
-            if lock is None:
-                _held.discard(path)
-        return lock
-
-    @classmethod
-    def _open(cls, path: Path) -> FileLock | None:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        except FileNotFoundError:
+        if not _reserve(path):
             return None
-        if _lock(descriptor):
-            return cls(path, descriptor)
-        os.close(descriptor)
-        return None
+        descriptor = None
+        try:
+            descriptor = _open_locked(path, os.O_CREAT)
+        except FileNotFoundError:
+            pass
+        finally:
+            if descriptor is None:
+                _held.discard(path)
+        return None if descriptor is None else cls(path, descriptor)
 
     @staticmethod
     def is_elsewhere(path: Path) -> bool:
         """Another process holds this lock. Any thread."""
         path = path.absolute()
-        with _guard:
-            if path in _held:
-                return False
-            _held.add(path)  # a lock belongs to the process: nobody here may take it, and lose it by the look below
+        if not _reserve(path):  # a lock belongs to the process: nobody here may take it, and lose it by the look below
+            return False
         try:
-            return _is_locked(path)
+            descriptor = _open_locked(path)
+            if descriptor is not None:
+                os.close(descriptor)
+            return descriptor is None
+        except OSError:
+            return False  # gone, or somebody else's
         finally:
             _held.discard(path)
 
@@ -90,15 +82,24 @@ else:
         return True
 
 
-def _is_locked(path: Path) -> bool:
+def _reserve(path: Path) -> bool:
+    """Keep the other threads from a lock; False when this process has it already."""
+    with _guard:
+        free = path not in _held
+        _held.add(path)
+        return free
+
+
+def _open_locked(path: Path, flags: int = 0) -> int | None:
+    """A descriptor that holds the lock; None when another process does. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDWR | flags, 0o600)
+    taken = False
     try:
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-    except OSError:
-        return False  # gone, or somebody else's
-    try:
-        return not _lock(descriptor)  # one that is taken here goes with the descriptor
+        taken = _lock(descriptor)
     finally:
-        os.close(descriptor)
+        if not taken:
+            os.close(descriptor)
+    return descriptor if taken else None
 
 
 def _forget_after_fork() -> None:

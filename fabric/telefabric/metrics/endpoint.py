@@ -37,8 +37,10 @@ CONNECTIONS_MAX = 8
 """At a time; Prometheus needs one."""
 
 
-class Endpoint:
-    """Listens on construction, serves until `close`.
+class Endpoint(Collector):
+    """Listens and serves from construction on, as long as the process lives.
+
+    A scrape gets the latest figures, and those that `look` gives then.
 
     Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use.
     """
@@ -47,39 +49,25 @@ class Endpoint:
         self, service: str, listen: Address, families: Sequence[Family], look: Callable[[], Figures] | None = None
     ) -> None:
         listen.require_loopback()
-        self._figures = _Shown((*COMMON, *families), look)
+        self._latest: Figures = {}
+        self._families = (*COMMON, *families)
+        self._look = look
         registry = CollectorRegistry()
-        registry.register(self._figures)
+        registry.register(self)
         ProcessCollector(registry=registry)
-        self._server = _listen(listen, registry)
-        self.url = f"http://{listen.host}:{self._server.server_port}/metrics"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
+        self.server = _listen(listen, registry)
+        self.url = f"http://{listen.host}:{self.server.server_port}/metrics"
+        threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
         log.info("metrics.serving", service=service, url=self.url)
 
     def show(self, figures: Figures) -> None:
         """From now on these are what is scraped. They must not change any more."""
-        self._figures.latest = figures
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Shown(Collector):
-    """Renders the latest figures; before there are any, none. And what a look gives at each scrape."""
-
-    def __init__(self, families: Sequence[Family], look: Callable[[], Figures] | None) -> None:
-        self.latest: Figures = {}
-        self._families = families
-        self._look = look
+        self._latest = figures
 
     def collect(self) -> Iterator[Metric]:
-        figures = self.latest if self._look is None else {**self.latest, **self._look()}
-        for family in self._families:
-            if family.name in figures:
-                yield _metric(family, figures)
+        """The figures of a scrape; before there are any, none."""
+        figures = {**self._latest, **self._look()} if self._look else self._latest
+        return (_metric(family, figures) for family in self._families if family.name in figures)
 
 
 def _metric(family: Family, figures: Figures) -> Metric:
@@ -88,14 +76,10 @@ def _metric(family: Family, figures: Figures) -> Metric:
     add: Any = metric.add_metric  # type: ignore[attr-defined]
     for labels, value in figures[family.name].items():
         if isinstance(value, Distribution):
-            add(labels, [(_bound(bound), count) for bound, count in value.counts], value.sum)
+            add(labels, [(str(bound).replace("inf", "+Inf"), count) for bound, count in value.counts], value.sum)
         else:
             add(labels, value)
     return metric
-
-
-def _bound(seconds: float) -> str:
-    return "+Inf" if seconds == float("inf") else str(seconds)
 
 
 class _Server(ThreadingHTTPServer):
@@ -109,6 +93,7 @@ class _Server(ThreadingHTTPServer):
         self._connected: dict[socket.socket, None] = {}
         """Oldest first. `_lock` guards it, and that none of them is closed meanwhile."""
         self._lock = threading.Lock()
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -125,7 +110,8 @@ class _Server(ThreadingHTTPServer):
             if len(self._connected) >= CONNECTIONS_MAX:
                 oldest = next(iter(self._connected))
                 del self._connected[oldest]
-                _hang_up(oldest)
+                with suppress(OSError):  # the peer was faster
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread, which waits for it, closes it then
             self._connected[request] = None
         super().process_request(request, client_address)
 
@@ -149,10 +135,6 @@ def _peer(client: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
 class _Handler(BaseHTTPRequestHandler):
     timeout = _SILENT_S
     server: _Server
@@ -170,17 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing for a scrape."""
 
 
-def _hang_up(connection: socket.socket) -> None:
-    """Its thread, which waits for it, closes it then."""
-    with suppress(OSError):  # the peer was faster
-        connection.shutdown(socket.SHUT_RDWR)
-
-
 def _listen(listen: Address, registry: CollectorRegistry) -> _Server:
-    host = listen.host.removeprefix("[").removesuffix("]")
-    kind = _Server6 if ":" in host else _Server
     try:
-        return kind((host, listen.port), registry)
+        return _Server((listen.host.strip("[]"), listen.port), registry)
     except OSError as error:
         raise EnvironmentProblem(
             f"metrics cannot be served on {listen.url}: {error.strerror}: choose another port with --metrics"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from telefabric import __version__, limits
@@ -58,18 +59,11 @@ class Histogram:
         self._sum += seconds
 
     def distribution(self) -> Distribution:
-        total, counts = 0, []
-        for bound, count in zip(self._bounds, self._counts, strict=True):
-            total += count
-            counts.append((bound, total))
-        return Distribution(tuple(counts), self._sum)
+        return Distribution(tuple(zip(self._bounds, accumulate(self._counts), strict=True)), self._sum)
 
 
 def common(service: str, time_s: float) -> Figures:
-    return {
-        "telefabric_build_info": {(service, __version__): 1},
-        "telefabric_figures_time_seconds": {(): time_s},
-    }
+    return {"telefabric_build_info": {(service, __version__): 1}, "telefabric_figures_time_seconds": {(): time_s}}
 
 
 def by_reason(counts: Mapping[str, float]) -> dict[str, float]:

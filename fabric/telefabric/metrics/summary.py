@@ -57,15 +57,12 @@ class Health:
             self._show(figures)
         if now_ns >= self._summary_due_ns:
             self._summary_due_ns = now_ns + int(limits.SUMMARY_S * NS)
-            self._tell(figures)
+            told = summary(self._families, figures)
+            match self._service:
+                case "broker":
+                    log.info("broker.summary", **told)
+                case "store":
+                    log.info("store.summary", **told)
+                case _:
+                    log.info("query.summary", **told)
         self._due_ns = self._summary_due_ns if self._show is None else now_ns + int(limits.FIGURES_S * NS)
-
-    def _tell(self, figures: Figures) -> None:
-        told = summary(self._families, figures)
-        match self._service:
-            case "broker":
-                log.info("broker.summary", **told)
-            case "store":
-                log.info("store.summary", **told)
-            case _:
-                log.info("query.summary", **told)

@@ -16,12 +16,13 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.peer.core.clock import Clock, clock_of
-from telefabric.peer.core.corrections import Corrections
-from telefabric.peer.core.silence import Hearing
+from telefabric.peer.core.silence import Silence
 from telefabric.peer.sockets import common_options, receive_some
 from telefabric.wire import control
 
 NS = 1_000_000_000
+_MISTAKES_MAX = 32
+"""Kinds of mistakes that are logged, each once."""
 
 
 def dial(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
@@ -43,8 +44,9 @@ class Connection(ABC):
         self._context = zmq.Context()
         self._poller = zmq.Poller()
         self._readable: set[object] = set()
-        self._hearing = Hearing(time.monotonic_ns())
-        self._corrections = Corrections()
+        self._silence = Silence(time.monotonic_ns())
+        self._mistakes: set[tuple[str, str | None, str | None]] = set()
+        """Kinds of mistakes of this program that the broker has named."""
         self._beat_due_ns = 0
         self._control = self._open(zmq.DEALER)
         self._control.set(zmq.ROUTING_ID, peer + os.urandom(15))
@@ -59,14 +61,16 @@ class Connection(ABC):
         """Handle a message of the broker that is not about the connection itself."""
         messages: list[control.Message] = []
         for data in receive_some(self._control, self._readable, limits.CONTROL_A_TURN):
-            self._hearing.heard(now_ns)
+            self._silence.heard(now_ns)
             try:
                 message = control.decode(data, self._message_bytes_max)
             except WireError as error:
                 self._unreadable(error)
                 continue
             if isinstance(message, control.Error):
-                if self._corrections.is_new(message):
+                kind = (message.reason, message.about, message.field)
+                if kind not in self._mistakes and len(self._mistakes) < _MISTAKES_MAX:
+                    self._mistakes.add(kind)
                     self._corrected(message.message)
                 continue
             if isinstance(message, control.Alive):
@@ -87,12 +91,12 @@ class Connection(ABC):
     def beat(self, message: control.Message, now_ns: int) -> None:
         """A heartbeat, which the broker answers; the next is due a second later."""
         self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
-        self._hearing.asked()
+        self._silence.asked()
         self.send(message)
 
     def silent(self, now_ns: int) -> bool:
         """The broker does not answer any more: close this connection, and make another."""
-        return self._hearing.silent(now_ns)
+        return self._silence.too_long(now_ns)
 
     def close(self, linger_ms: int = 200) -> None:
         self._context.destroy(linger=linger_ms)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
 from telefabric.address import DEFAULT, Address
 from telefabric.errors import EnvironmentProblem
+from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal
 from telefabric.peer.sockets import common_options, why
 
 _BACKLOG = 1024
@@ -39,3 +40,26 @@ def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
         ) from None
     endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
     return Address(wanted.host, int(endpoint.rpartition(":")[2]))
+
+
+class Heard(NamedTuple):
+    """A message of a peer."""
+
+    peer: Peer
+    frames: list[zmq.Frame]
+
+
+def hear(router: zmq.Socket[Any]) -> Heard | None:
+    """The next message, or None without one. This is where a message gets its principal."""
+    try:
+        routing_id, *frames = router.recv_multipart(zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return None
+    return Heard(Peer(routing_id.bytes, _principal(routing_id)), frames)
+
+
+def _principal(frame: zmq.Frame) -> Principal:
+    try:
+        return Principal.of(str(frame.get("User-Id")))
+    except zmq.ZMQError:  # nothing was asked who that is: there are no keys
+        return LOCAL_USERS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import zmq
@@ -38,20 +40,16 @@ def receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
     return frames
 
 
-def receive_last(socket: zmq.Socket[bytes]) -> bytes | None:
-    """The last frame of the next message, or None without one."""
-    frames = receive(socket)
-    return None if frames is None else frames[-1]
+def waiting(socket: zmq.Socket[bytes], most: int) -> Iterator[list[bytes]]:
+    """The frames of each waiting message, up to a limit."""
+    return islice(iter(partial(receive, socket), None), most)
 
 
 def receive_some(socket: zmq.Socket[Any], readable: Container[object], most: int) -> Iterator[bytes]:
     """The last frames of waiting messages, up to a limit; none if the socket is not among the `readable`."""
     if socket in readable:
-        for _ in range(most):
-            data = receive_last(socket)
-            if data is None:
-                return
-            yield data
+        for frames in waiting(socket, most):
+            yield frames[-1]
 
 
 def send_frames(socket: zmq.Socket[bytes], first: bytes, *others: bytes | zmq.Frame) -> bool:

@@ -29,24 +29,18 @@ def collect_garbage(base: Path | None = None, *, grace_s: float = limits.RING_GR
     cleared = []
     for folder in places.ring_folders(base):
         with contextlib.suppress(OSError):
-            if time.time() - _changed_s(folder) >= grace_s and all(map(_is_ours, folder.iterdir())):
-                size = _remove(folder)
-                if size is not None:
-                    cleared.append(Cleared(folder, size))
+            if time.time() - _changed_s(folder) < grace_s or not all(map(_is_ours, folder.iterdir())):
+                continue
+            lock = FileLock.take(folder / places.LOCK)
+            if lock is None:
+                continue
+            try:
+                size = sum(path.stat().st_size for path in folder.glob("ring.*"))
+                shutil.rmtree(folder)
+                cleared.append(Cleared(folder, size))
+            finally:
+                lock.release()
     return cleared
-
-
-def _remove(folder: Path) -> int | None:
-    """Its bytes, or None when somebody has it."""
-    lock = FileLock.take(folder / places.LOCK)
-    if lock is None:
-        return None
-    try:
-        size = sum(path.stat().st_size for path in folder.glob("ring.*"))
-        shutil.rmtree(folder)
-    finally:
-        lock.release()
-    return size
 
 
 def _changed_s(folder: Path) -> float:

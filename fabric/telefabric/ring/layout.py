@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric.ring.owner import Owner
 
 MAGIC = b"TFRING\r\n"
 MAJOR, MINOR = 1, 0
@@ -59,11 +60,7 @@ class Superblock(NamedTuple):
     """Random; names the file."""
     base: int
     """Number of the last frame before this file: its first one is the next."""
-    pid: int
-    start_ticks: int
-    pid_namespace: int
-    boot: bytes
-    """16 bytes, of the machine's start."""
+    owner: Owner
     created_ns: int
     """Wall clock."""
 
@@ -76,7 +73,8 @@ assert _DESCRIPTOR.size + _CRC.size <= DESCRIPTOR_BYTES
 
 
 def pack_superblock(block: Superblock) -> bytes:
-    packed = _SUPERBLOCK.pack(MAGIC, MAJOR, MINOR, PAGE, *block).ljust(SUPERBLOCK_BYTES - _CRC.size, b"\0")
+    packed = _SUPERBLOCK.pack(MAGIC, MAJOR, MINOR, PAGE, *block[:7], *block.owner, block.created_ns)
+    packed = packed.ljust(SUPERBLOCK_BYTES - _CRC.size, b"\0")
     return packed + _CRC.pack(zlib.crc32(packed))
 
 
@@ -90,6 +88,7 @@ def parse_superblock(data: bytes, file_bytes: int) -> Superblock:
     body = data[: SUPERBLOCK_BYTES - _CRC.size]
     if _CRC.unpack_from(data, len(body))[0] != zlib.crc32(body):
         raise WireError("damaged", "the start of the ring fails its checksum")
+    fields[7:11] = [Owner(*fields[7:11])]
     block = Superblock(*fields)
     fits = (
         page == PAGE

@@ -16,6 +16,7 @@ class Owner(NamedTuple):
     """Field 22 of /proc/PID/stat: since the machine's start."""
     pid_namespace: int
     boot: bytes
+    """16 bytes, of the machine's start."""
 
     @classmethod
     def this_process(cls) -> Owner:

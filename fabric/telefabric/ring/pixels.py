@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,10 +31,8 @@ _TYPES = {
 _NAMES = {"u1": "uint8", "u2": "uint16", "f4": "float32"}
 """numpy's code without the byte order → name. numpy's own `name` takes as long as publishing a small frame."""
 _SIZES = {"uint8": 1, "uint16": 2, "float32": 4}
-_GUESSED = {
-    ("uint8", 3): PixelFormat.RGB8, ("uint8", 4): PixelFormat.RGBA8, ("uint8", 1): PixelFormat.GRAY8,
-    ("uint16", 1): PixelFormat.GRAY16, ("float32", 1): PixelFormat.DEPTH,
-}  # fmt: skip
+_GUESSED = {kind: found for found, kind in _TYPES.items() if found != PixelFormat.BGR8}
+"""What an array is taken for unless its format is given."""
 _FORMS = (
     "uint8 of (height, width[, 1, 3 or 4]), uint16 or float32 of (height, width), "
     f"each side from 1 to {limits.FRAME_SIDE_MAX}"
@@ -81,7 +80,4 @@ def shape_of(pixels: int, height: int, width: int, tiles: int) -> tuple[str, tup
 
 
 def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
-    size = _SIZES[dtype]
-    for side in shape:
-        size *= side
-    return size
+    return _SIZES[dtype] * math.prod(shape)

@@ -71,13 +71,17 @@ def make_folder(folder: Path) -> None:
             privatefile.make_folder(one)
         mine = folder.parent.stat()
     except OSError as error:
-        raise EnvironmentProblem(
-            f"no frame ring can be made in {folder}: {error.strerror}: name another folder with TELEFABRIC_RING"
-        ) from None
+        raise no_ring(folder, error) from None
     if hasattr(os, "getuid") and mine.st_uid != os.getuid():
         raise EnvironmentProblem(f"{folder.parent} belongs to another user: name another folder with TELEFABRIC_RING")
     if mine.st_mode & 0o077:
         folder.parent.chmod(0o700)  # versions before this one made it as the umask said
+
+
+def no_ring(folder: Path, error: OSError) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"no frame ring can be made in {folder}: {error.strerror}: name another folder with TELEFABRIC_RING"
+    )
 
 
 def folder_names(name: Name) -> Iterator[str]:

@@ -25,7 +25,6 @@ from telefabric.ring.bell import SUPPORTED, Bell
 from telefabric.ring.fence import fence
 from telefabric.ring.hud import Hud
 from telefabric.ring.layout import Descriptor, State
-from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import PixelFormat
 from telefabric.ring.ring_file import RingFile
 
@@ -82,7 +81,11 @@ class RingReader:
         self.folder = folder.absolute()
         self.counters = ReaderCounters()
         self._segment: RingFile | None = None
-        self._cursor = 0
+        self.read_to = 0
+        """Number of the newest frame that was read or skipped: received + skipped further than `start`.
+
+        When the writer restarts, its numbers begin again and so does this; counters continue.
+        """
         self.start = 0
         """Number of the last frame before this reader's account begins."""
         self._looked_ns = 0
@@ -100,33 +103,27 @@ class RingReader:
 
     def latest(self) -> RingFrame | None:
         """The newest frame, if it was not returned before; those between are skipped. None without a new frame."""
-        segment = self._attached()
-        if segment is None:
-            return None
-        for _ in range(_TRIES):
-            newest = segment.words[_HEAD]
-            if newest <= self._cursor:
-                return None
-            frame = self._read(segment, newest)
-            if frame is not None:
-                return self._give(frame)
-            self.counters.retries += 1
-        self.counters.starved += 1
-        return None
+        return self._take(each=False)
 
     def next(self) -> RingFrame | None:
         """The frame after the last one; when that is gone, the oldest that is safe from the writer. None: no more."""
+        return self._take(each=True)
+
+    def _take(self, *, each: bool) -> RingFrame | None:
         segment = self._attached()
         if segment is None:
             return None
         for _ in range(_TRIES):
-            newest = segment.words[_HEAD]
-            if newest <= self._cursor:
+            number = newest = segment.words[_HEAD]
+            if newest <= self.read_to:
                 return None
-            oldest = max(segment.block.base + 1, newest - segment.block.slots + 2)
-            frame = self._read(segment, max(self._cursor + 1, min(oldest, newest)))
+            if each:
+                oldest = max(segment.block.base + 1, newest - segment.block.slots + 2)
+                number = max(self.read_to + 1, min(oldest, newest))
+            frame = self._read(segment, number)
             if frame is not None:
-                return self._give(frame)
+                self._pass(frame.number, received=True)
+                return frame
             self.counters.retries += 1
         self.counters.starved += 1
         return None
@@ -136,22 +133,14 @@ class RingReader:
         """Number of the newest frame; 0 for none. Of a damaged file, of the last one that was read."""
         segment = self._segment
         if segment is None or not segment.whole():
-            return self._cursor
+            return self.read_to
         head: int = segment.words[_HEAD]
-        return head if head <= segment.words[_INTENT] else self._cursor
+        return head if head <= segment.words[_INTENT] else self.read_to
 
     @property
     def lag(self) -> int:
         """Frames that were published and neither read nor skipped."""
-        return max(self.newest - self._cursor, 0)
-
-    @property
-    def read_to(self) -> int:
-        """Number of the newest frame that was read or skipped: received + skipped further than `start`.
-
-        When the writer restarts, its numbers begin again and so does this; counters continue.
-        """
-        return self._cursor
+        return max(self.newest - self.read_to, 0)
 
     @property
     def state(self) -> str:
@@ -163,18 +152,14 @@ class RingReader:
             return "closed"
         now_ns = time.monotonic_ns()
         silent_ns = now_ns - segment.words[_HEARTBEAT]
-        alive = self._writer_alive(segment, now_ns)
-        if alive is False or (alive is None and silent_ns > limits.RING_DEAD_S * NS):
+        if now_ns - self._asked_ns >= _LOOK_NS:
+            self._asked_ns, self._alive = now_ns, segment.block.owner.alive()
+        if self._alive is False or (self._alive is None and silent_ns > limits.RING_DEAD_S * NS):
             return "died"
         if segment.words[_HEAD] != self._seen:
             self._seen, self._moved_ns = segment.words[_HEAD], now_ns
         stalled = now_ns - self._moved_ns > limits.RING_STALLED_S * NS
         return "stalled" if stalled or silent_ns > limits.RING_SUSPECT_S * NS else "live"
-
-    def _writer_alive(self, segment: RingFile, now_ns: int) -> bool | None:
-        if now_ns - self._asked_ns >= _LOOK_NS:
-            self._asked_ns, self._alive = now_ns, _owner_of(segment).alive()
-        return self._alive
 
     def bell(self) -> Bell | None:
         """The bell that the writer rings at each frame, made at the first call. None if that fails: then poll."""
@@ -212,7 +197,9 @@ class RingReader:
         if self._validate and words[(slot + layout.BEGIN) // 8] != number:  # 5
             return None
         if frame is None or (self._validate and frame.number != number):
-            self._damaged(number)
+            self.counters.damaged += 1
+            self._pass(number, received=False)  # it does not change any more
+            log.warning("fastlane.damaged: frame %d in %s contradicts itself", number, self.folder)
             return None
         return frame
 
@@ -242,18 +229,11 @@ class RingReader:
             descriptor.shown_ns, descriptor.time_ns,
         )  # fmt: skip
 
-    def _damaged(self, number: int) -> None:
-        """Count a frame that does not change any more and cannot be read."""
-        self.counters.damaged += 1
-        self.counters.skipped += max(number - self._cursor, 0)
-        self._cursor = max(number, self._cursor)
-        log.warning("fastlane.damaged: frame %d in %s contradicts itself", number, self.folder)
-
-    def _give(self, frame: RingFrame) -> RingFrame:
-        self.counters.received += 1
-        self.counters.skipped += max(frame.number - self._cursor - 1, 0)
-        self._cursor = max(frame.number, self._cursor)
-        return frame
+    def _pass(self, number: int, *, received: bool) -> None:
+        """Count a frame, and those before it that are skipped with it."""
+        self.counters.received += received
+        self.counters.skipped += max(number - self.read_to - received, 0)
+        self.read_to = max(number, self.read_to)
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -262,7 +242,7 @@ class RingReader:
         segment, now_ns = self._segment, time.monotonic_ns()
         if now_ns - self._told_ns > NS:
             self._tell(now_ns)
-        if self.newest > self._cursor:
+        if self.newest > self.read_to:
             return segment
         whole = segment is not None and segment.whole()
         waits = segment is not None and (not whole or segment.words[_STATE] != State.SUPERSEDED)
@@ -279,7 +259,7 @@ class RingReader:
     def _tell(self, now_ns: int) -> None:
         """The counters, for people and metrics, while the ring is there."""
         self._told_ns = now_ns
-        told = {"time_ns": time.time_ns(), "read_to": self._cursor, "lag": self.lag, **asdict(self.counters)}
+        told = {"time_ns": time.time_ns(), "read_to": self.read_to, "lag": self.lag, **asdict(self.counters)}
         with contextlib.suppress(OSError):
             self._stats.parent.mkdir(mode=0o700, exist_ok=True)
             places.write_json(self._stats, told)
@@ -302,13 +282,11 @@ class RingReader:
         before, base = self._segment, segment.block.base
         head = segment.words[_HEAD]
         if before is None:
-            self._cursor = self.start = max(head - 1, base)  # a late reader sees the newest at once
-        elif _owner_of(before) == _owner_of(segment) and base >= self._cursor:  # its frames are numbered on
-            self.counters.skipped += base - self._cursor
-            self._cursor = base
+            self.read_to = self.start = max(head - 1, base)  # a late reader sees the newest at once
         else:
-            self.counters.skipped += self.newest - self._cursor
-            self._cursor = base
+            numbered_on = before.block.owner == segment.block.owner and base >= self.read_to
+            self.counters.skipped += (base if numbered_on else self.newest) - self.read_to
+            self.read_to = base
         if before is not None:
             before.close()
         self._segment = segment
@@ -316,8 +294,3 @@ class RingReader:
         self._moved_ns, self._seen = time.monotonic_ns(), head
         self.counters.generations += 1
         log.debug("fastlane.attached: %s", segment.path)
-
-
-def _owner_of(segment: RingFile) -> Owner:
-    block = segment.block
-    return Owner(block.pid, block.start_ticks, block.pid_namespace, block.boot)

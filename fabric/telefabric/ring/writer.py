@@ -57,21 +57,18 @@ class RingWriter:
 
     def __init__(
         self, name: Name, *, base: Path | None = None, slots: int = 4, fps_max: float = limits.RING_FPS_MAX,
-        checksum: bool = CHECKSUM_NEEDED, host: str = "",
+        checksum: bool = CHECKSUM_NEEDED,
     ) -> None:  # fmt: skip
         if not 2 <= slots <= limits.RING_SLOTS_MAX:
             raise UsageError(f"a ring of {slots} slots: from 2 to {limits.RING_SLOTS_MAX} work")
         self.name = name
-        self._lock: FileLock | None
-        self.folder, self._lock = _take_folder(name, base)
-        self._slots, self._fps_max, self._host = slots, fps_max, host
+        self._slots, self._fps_max = slots, fps_max
         self._features = layout.FEATURE_CHECKSUM if checksum else 0
         self._pace = Pace(fps_max)
         self._owner = Owner.this_process()
         self._segment: RingFile | None = None
         self._head = 0
         self._rate_limited = self._left_out = self._generations = 0
-        self._ringer = Ringer(self.folder)
         self._guard = threading.Lock()
         """Between a frame and the heartbeat, which may have to make a new file."""
         self._at: Callable[[str], None] | None = None
@@ -79,7 +76,14 @@ class RingWriter:
         self.closed = False
         self._told = time.monotonic(), 0
         """When the counters were last written, and the number of frames by then."""
-        self._tell_where(0, 0)
+        with contextlib.ExitStack() as undo:  # one that cannot be made leaves the folder to the next
+            self.folder, lock = _take_folder(name, base)
+            undo.callback(lock.release)
+            self._lock: FileLock | None = lock
+            self._ringer = _ringer(self.folder)
+            undo.callback(self._ringer.close)
+            self._tell_where(0, 0)
+            undo.pop_all()
         _keeper.add(self)
 
     @property
@@ -89,9 +93,7 @@ class RingWriter:
 
     @property
     def counters(self) -> WriterCounters:
-        return WriterCounters(
-            self._head, self._rate_limited, self._left_out, self._generations, self._ringer.errors
-        )  # fmt: skip
+        return WriterCounters(self._head, self._rate_limited, self._left_out, self._generations, self._ringer.errors)
 
     def publish(
         self, frame: Any, hud: huds.Hud, *, pixel_format: PixelFormat | None = None, tiled: bool = False
@@ -185,29 +187,30 @@ class RingWriter:
         stride = layout.stride_of(capacity)
         block = layout.Superblock(
             self._features, self._slots, stride, capacity, layout.PAGE + self._slots * stride,
-            int.from_bytes(os.urandom(8), "little"), self._head, *self._owner, time.time_ns(),
+            int.from_bytes(os.urandom(8), "little"), self._head, self._owner, time.time_ns(),
         )  # fmt: skip
         segment = RingFile.create(self.folder, block)
         words = segment.words
         words[_HEAD] = words[_INTENT] = self._head
         words[_HEARTBEAT] = time.monotonic_ns()
         words[_STATE] = State.LIVE
-        self._generations += 1
         try:
             self._tell_where(block.generation, capacity)
         except EnvironmentProblem:
             segment.close()
+            segment.path.unlink(missing_ok=True)
             raise
-        self._leave()
+        self._generations += 1
+        if self._segment is not None:  # whose readers hear where to go on
+            self._segment.words[_STATE] = State.SUPERSEDED
+            self._segment.close()
         self._segment = segment
         log.debug("fastlane.ring_made: %s, %.1f MB", segment.path, block.total / 1e6)
         return segment
 
     def _tell_where(self, generation: int, capacity: int) -> None:
-        manifest = Manifest(
-            places.FORMAT, self.name, generation, self._slots, capacity, self._fps_max, self._owner.pid, self._host,
-            time.time_ns(),
-        )  # fmt: skip
+        shape = generation, self._slots, capacity, self._fps_max
+        manifest = Manifest(places.FORMAT, self.name, *shape, self._owner.pid, "", time.time_ns())
         try:
             places.write_manifest(self.folder, manifest)
         except OSError as error:
@@ -215,12 +218,6 @@ class RingWriter:
         for path in self.folder.glob("ring.*"):
             if path.name != manifest.file_name:
                 path.unlink(missing_ok=True)
-
-    def _leave(self) -> None:
-        """The file of before, whose readers hear where to go on."""
-        if self._segment is not None:
-            self._segment.words[_STATE] = State.SUPERSEDED
-            self._segment.close()
 
     # -- heartbeat -----------------------------------------------------------------------------------------------
 
@@ -233,13 +230,13 @@ class RingWriter:
             segment.words[_HEARTBEAT] = time.monotonic_ns()
             for place, value in enumerate(self.counters):
                 segment.words[_COUNTERS + place] = value
-            self._tell_stats()
             if not segment.linked():
                 log.warning(
                     "fastlane.unlinked: %s was removed; a new one is made (systemd removes it at the end of a login: "
                     "loginctl enable-linger)", segment.path,
                 )  # fmt: skip
                 self._make_again(segment.block.capacity)
+            self._tell_stats()
 
     def _make_again(self, capacity: int) -> None:
         try:
@@ -250,18 +247,17 @@ class RingWriter:
             log.warning("fastlane.no_room: %s", error)
 
     def _hold(self) -> None:
-        """The lock again, when its file went with the rest: without it the folder would be anybody's."""
-        path = self.folder / places.LOCK
-        if path.exists():
-            return
+        """The lock again, whose file may have gone with the rest: without it the folder is another writer's."""
         if self._lock is not None:
             self._lock.release()
-        self._lock = FileLock.take(path)
+        self._lock = FileLock.take(self.folder / places.LOCK)
         if self._lock is None:
             raise EnvironmentProblem(f"{self.folder} was removed, and another writer has it by now")
 
     def _tell_stats(self) -> None:
         """Write the counters beside the ring. A folder that is gone is noticed by the check of the ring's file."""
+        if self._lock is None:  # the folder is another writer's by now
+            return
         now_s, (before_s, before) = time.monotonic(), self._told
         self._told = now_s, self._head
         rate = (self._head - before) / (now_s - before_s) if now_s > before_s else 0.0
@@ -307,12 +303,17 @@ def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:
         try:
             lock = FileLock.take(folder / places.LOCK)
         except OSError as error:
-            raise EnvironmentProblem(
-                f"no frame ring can be made in {folder}: {error.strerror}: name another folder with TELEFABRIC_RING"
-            ) from None
+            raise places.no_ring(folder, error) from None
         if lock is not None:
             return folder, lock
     raise EnvironmentProblem(f"too many writers of frames for agent {name.agent_id} of run {name.run_id}")
+
+
+def _ringer(folder: Path) -> Ringer:
+    try:
+        return Ringer(folder)
+    except OSError as error:
+        raise places.no_ring(folder, error) from None
 
 
 class _Keeper:

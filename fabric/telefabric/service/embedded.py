@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from pathlib import Path
 
 from telefabric import limits
@@ -13,10 +12,11 @@ from telefabric.service.supervisor import Part, Supervisor
 from telefabric.settings import OFF, STORE_FILE_NAME
 
 
-class Services:
+class Services(Supervisor):
     """A broker that listens on `listen` (port 0: any free one) and a store in `folder`; `metrics` as in the settings.
 
-    Use `start` and `stop`, or it as a context manager; either raises `EnvironmentProblem` when a part does not come up.
+    Use `start`, `run` and `stop`, or it as a context manager; both raise `EnvironmentProblem` when a part does not come
+    up.
     """
 
     def __init__(
@@ -37,8 +37,7 @@ class Services:
             *(["--log-format", log_format] if log_format else []),
             *(["--log-level", log_level] if log_level else []),
         ]
-        self._supervisor = Supervisor([self.broker, self.store], manager)
-        self._tending: threading.Thread | None = None
+        super().__init__([self.broker, self.store], manager)
 
     @property
     def address(self) -> Address:
@@ -48,33 +47,6 @@ class Services:
     @property
     def file(self) -> Path:
         return self.folder / STORE_FILE_NAME
-
-    def start(self) -> bool:
-        """Start both; False when `stop` came first."""
-        return self._supervisor.start()
-
-    def tend(self) -> None:
-        """Keep them alive until `stop`; blocks."""
-        self._supervisor.run()
-
-    def reload(self) -> None:
-        """Let the parts reread what they can."""
-        self._supervisor.reload()
-
-    def stop(self) -> None:
-        """End `start` or `tend` soon, which stops the parts. Any thread, and signal handlers."""
-        self._supervisor.stop()
-
-    def __enter__(self) -> Services:
-        self.start()
-        self._tending = threading.Thread(target=self.tend, name="telefabric-services")
-        self._tending.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-        if self._tending is not None:
-            self._tending.join()
 
     def _broker_command(self) -> list[str]:
         return [*_TELEFABRIC, "broker", "--tied", "--listen", self.address.url, *self._options]

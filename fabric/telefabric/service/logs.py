@@ -27,10 +27,7 @@ def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> 
     """
     level = logging.getLevelNamesMapping()[resolve("log_level", log_level).value.upper()]
     as_json = resolve("log_format", log_format).value == "json"
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -46,7 +43,15 @@ def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> 
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(as_json)],
         foreign_pre_chain=[_split_name, *shared],
     )
-    _to_stderr(formatter, level)
+    _to_stderr.setStream(sys.stderr)
+    _to_stderr.setFormatter(formatter)
+    root = logging.getLogger()
+    root.addHandler(_to_stderr)
+    root.setLevel(level)
+
+
+_to_stderr = logging.StreamHandler()
+"""One for all calls: a root logger takes it once."""
 
 
 class LimitEvents:
@@ -58,17 +63,13 @@ class LimitEvents:
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         with self._lock:
-            left_out = self._limit.admit(_subject(event), time.monotonic_ns())
+            part = event.get("part", "")  # each has a limit of its own
+            left_out = self._limit.admit(f"{event['event']} {part}", time.monotonic_ns())
         if left_out is None:
             raise structlog.DropEvent
         if left_out:
             event["left_out"] = left_out
         return event
-
-
-def _subject(event: EventDict) -> str:
-    """The subject of a line: each part has a limit of its own."""
-    return f"{event['event']} {event.get('part', '')}"
 
 
 def _split_name(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -91,17 +92,3 @@ def _renderers(as_json: bool) -> list[Processor]:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     plain: Any = structlog.dev.plain_traceback
     return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-
-
-class _ToStderr(logging.StreamHandler[Any]):
-    """Ours, to be known among those that others added."""
-
-
-def _to_stderr(formatter: logging.Formatter, level: int) -> None:
-    handler = _ToStderr(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    for earlier in [one for one in root.handlers if isinstance(one, _ToStderr)]:
-        root.removeHandler(earlier)
-    root.addHandler(handler)
-    root.setLevel(level)

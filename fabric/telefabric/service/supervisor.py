@@ -17,8 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+from typing import Self
 
 import structlog
 
@@ -34,34 +36,33 @@ _SETTLED_S = 10.0
 """The back-off of a part that has lived this long begins again."""
 _TELL_S = 5.0
 """So often a start that goes on is logged."""
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of our parts at an interrupt."""
 
 
 class _Child:
     """One process of a part, and how its start goes."""
 
-    def __init__(self, name: str, command: Sequence[str], silence_s: float) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.url = ""
         """The name in the part's ready line."""
         self.started_s = time.monotonic()
         self._name = name
-        self._silence_s = silence_s
         self.doing = self._told = "not ready yet"
         self._told_s = self._sign_s = self.started_s
         self._sign: tuple[object, ...] = ()
         threading.Thread(target=self._listen, name=f"start-of-{name}", daemon=True).start()
 
-    def watch_start(self, now_s: float) -> None:
-        """Log what it does, when that is new or takes long. Call it often until it is ready."""
+    def silent_s(self, now_s: float) -> float:
+        """How long its start has shown no progress. Logs what it does, when that is new or takes long."""
         if self.doing != self._told or now_s - self._told_s > _TELL_S:
             self._told, self._told_s = self.doing, now_s
             log.info("part.starting", part=self._name, doing=self.doing, for_s=round(now_s - self.started_s, 1))
         sign = (self.doing, *_work_of(self.process.pid))
         if sign != self._sign:
             self._sign, self._sign_s = sign, now_s
-
-    def is_stuck(self, now_s: float) -> bool:
-        return not self.url and now_s - self._sign_s > self._silence_s
+        return now_s - self._sign_s
 
     def stop(self, within_s: float, tell: Callable[[str, float], None]) -> None:
         """Close its pipe, which ends it; kill it when that takes too long. `tell` hears how long it still may take."""
@@ -126,44 +127,32 @@ class Part:
     def pid(self) -> int | None:
         return self._child.process.pid if self._child else None
 
-    def start(self) -> None:
-        """Start it and wait until it is ready. Raises `EnvironmentProblem` as `is_up` does."""
-        while not self.is_up():
-            time.sleep(_POLL_S)
-
     def is_up(self) -> bool:
-        """Whether it has been ready; tends it until then. Raises `EnvironmentProblem` when it will not come up."""
-        child = self._child
-        if child is not None and not self.url:
-            code = child.process.poll()
-            if code is None and child.is_stuck(time.monotonic()):
-                self.stop()
-                raise EnvironmentProblem(
-                    f"the {self.name} did not start: it did nothing for {self._silence_s:g} s: see what it logged"
-                )
-            if code is not None and not _by_signal(code):
-                self.stop()
-                raise _ended(self.name, code)
+        """Whether it has been ready; tends it. Raises as `tend` does."""
         self.tend()
         return bool(self.url)
 
     def tend(self) -> None:
-        """Start it when it does not run and its wait is over; kill it when its start is stuck. Call it often."""
+        """Start it when it does not run and its wait is over; kill it when its start is stuck. Call it often.
+
+        Raises `EnvironmentProblem` for a part that was never ready and will not come up by itself.
+        """
         now = time.monotonic()
         child = self._child
         if child is None:
             if now >= self._due_s:
                 self.restarts += self._due_s > 0
-                self._child = _Child(self.name, self._command(), self._silence_s)
-        elif child.process.poll() is not None:
-            self._has_died(child, now)
+                self._child = _Child(self.name, self._command())
+        elif (code := child.process.poll()) is not None:
+            self._has_died(child, code, now)
         elif child.url:
             self.url = child.url
-        else:
-            child.watch_start(now)
-            if child.is_stuck(now):
-                log.error("part.stuck", part=self.name, after_s=self._silence_s)
-                child.process.kill()
+        elif child.silent_s(now) > self._silence_s:
+            if not self.url:
+                silence = f"it did nothing for {self._silence_s:g} s"
+                raise EnvironmentProblem(f"the {self.name} did not start: {silence}: see what it logged")
+            log.error("part.stuck", part=self.name, after_s=self._silence_s)
+            child.process.kill()
 
     def stop(self, tell: Callable[[str, float], None] = lambda doing, needs_s: None) -> None:
         """End it, if it runs."""
@@ -176,18 +165,16 @@ class Part:
         if self._child is not None and self._child.url:
             self._child.process.send_signal(signal.SIGHUP)
 
-    def _has_died(self, child: _Child, now: float) -> None:
+    def _has_died(self, child: _Child, code: int, now: float) -> None:
+        if not self.url and code >= 0 and code != _INTERRUPTED:
+            raise _ended(self.name, code)
         if now - child.started_s > _SETTLED_S:
             self._backoff.reset()
         wait_s = self._backoff.next_s()
-        log.warning("part.died", part=self.name, exit_code=child.process.returncode, restart_s=round(wait_s, 2))
+        log.warning("part.died", part=self.name, exit_code=code, restart_s=round(wait_s, 2))
         child.let_go()
         self._child = None
         self._due_s = now + wait_s
-
-
-def _by_signal(code: int) -> bool:
-    return code < 0 or code == 128 + signal.SIGINT  # ours end with this one at an interrupt
 
 
 def _ended(name: str, code: int) -> EnvironmentProblem:
@@ -211,28 +198,38 @@ def _work_of(pid: int) -> tuple[object, ...]:
 
 
 class Supervisor:
-    """Parts in their order of start; stopped in the reverse one. `manager` is that of this process."""
+    """Parts in their order of start; stopped in the reverse one. As a context manager it tends them in a thread.
+
+    `manager` is that of this process.
+    """
 
     def __init__(self, parts: Sequence[Part], manager: Manager | None = None) -> None:
         self._parts = list(parts)
         self._manager = Manager(environ={}) if manager is None else manager
         self._stop = threading.Event()
+        self._tending = threading.Thread(target=self.run, name="supervisor")
+
+    def __enter__(self) -> Self:
+        self.start()
+        self._tending.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self._tending.join()
 
     def start(self) -> bool:
         """Start all, each when those before it are up; False when `stop` came first.
 
         When one does not come up, or ^C comes first, all are stopped. Raises `EnvironmentProblem`.
         """
-        try:
-            for count in range(1, len(self._parts) + 1):
-                while not all(part.is_up() for part in self._parts[:count]):  # earlier ones are tended by it
-                    self._manager.starting(self._parts[count - 1].doing)
-                    if self._stop.wait(_POLL_S):
-                        self._stop_all()
-                        return False
-        except BaseException:
-            self._stop_all()
-            raise
+        with ExitStack() as undo:
+            undo.callback(self._stop_all)
+            while not all(part.is_up() for part in self._parts):  # the earlier ones are tended by it
+                self._manager.starting(next(part.doing for part in self._parts if not part.url))
+                if self._stop.wait(_POLL_S):
+                    return False
+            undo.pop_all()
         return True
 
     def run(self) -> None:

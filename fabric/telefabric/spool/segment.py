@@ -12,19 +12,30 @@ import mmap
 import os
 import struct
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from zlib import crc32
 
 from telefabric.errors import SpoolError
 from telefabric.wire import records
+from telefabric.wire.seal import CHECK_BYTES, seal, unseal
 
 _HEADER = struct.Struct(">8sI16sQ24x")
-_CHECK = struct.Struct(">I")
 _MAGIC = b"TFSPOOL\n"
 _VERSION = 1
-HEADER_BYTES = _HEADER.size + _CHECK.size
+HEADER_BYTES = _HEADER.size + CHECK_BYTES
 SUFFIX = ".seg"
 MARK_SEQS = 64
+SPOOL_ELSEWHERE = "make room or set TELEFABRIC_SPOOL to a folder that has some"
+
+
+@contextmanager
+def spool_error(what: str, remedy: str = "") -> Iterator[None]:
+    """Make a `SpoolError` of what the system refuses: what cannot be done, why, and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise SpoolError(": ".join(filter(None, (what, error.strerror, remedy)))) from None
 
 
 def segment_path(directory: Path, first_seq: int) -> Path:
@@ -33,23 +44,19 @@ def segment_path(directory: Path, first_seq: int) -> Path:
 
 def allocate(path: Path, size: int) -> None:
     """Make a file of `size` bytes whose space is really there. Raises `SpoolError` when it is not."""
+    with spool_error(f"a spool segment cannot be made in {path.parent}"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
-    except OSError as error:
-        raise SpoolError(f"a spool segment cannot be made in {path.parent}: {error.strerror}") from None
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:
-            zeros = bytes(1 << 20)
-            for offset in range(0, size, len(zeros)):
-                os.write(descriptor, zeros[: size - offset])
-    except OSError as error:
+        with spool_error(f"no room for a spool segment of {size} bytes in {path.parent}", SPOOL_ELSEWHERE):
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size)
+            else:
+                zeros = bytes(1 << 20)
+                for offset in range(0, size, len(zeros)):
+                    os.write(descriptor, zeros[: size - offset])
+    except SpoolError:
         path.unlink(missing_ok=True)
-        raise SpoolError(
-            f"no room for a spool segment of {size} bytes in {path.parent}: {error.strerror}: "
-            "make room or set TELEFABRIC_SPOOL to a folder that has some"
-        ) from None
+        raise
     finally:
         os.close(descriptor)
 
@@ -58,7 +65,7 @@ def sync_file(path: Path) -> None:
     """Bring a file, with what was written to its mappings, or a folder's entries to the disk. Raises `OSError`."""
     if os.name == "nt" and path.is_dir():
         return  # Windows cannot, and its file systems write entries in order
-    descriptor = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -91,8 +98,7 @@ class Segment:
         path = segment_path(directory, first_seq)
         os.replace(spare, path)
         segment = cls(path, first_seq, base, writable=True)
-        head = _HEADER.pack(_MAGIC, _VERSION, stream, first_seq)
-        segment.mapped()[:HEADER_BYTES] = head + _CHECK.pack(crc32(head))
+        segment.mapped()[:HEADER_BYTES] = seal(_HEADER.pack(_MAGIC, _VERSION, stream, first_seq))
         return segment
 
     @classmethod
@@ -130,10 +136,6 @@ class Segment:
                     self.marks.append(self.end)
         self.release()
 
-    @property
-    def empty(self) -> bool:
-        return self.last_seq < self.first_seq
-
     def mapped(self) -> mmap.mmap:
         """The mapping, opened again if need be. Raises `OSError`."""
         found = self.map
@@ -150,11 +152,10 @@ class Segment:
 
         Raises `SpoolError` for a format that this version cannot read.
         """
-        head = self.mapped()[: _HEADER.size]
-        (check,) = _CHECK.unpack_from(self.mapped(), _HEADER.size)
-        magic, version, owner, first_seq = _HEADER.unpack(head)
-        if crc32(head) != check:
-            return any(head)
+        head = self.mapped()[:HEADER_BYTES]
+        magic, version, owner, first_seq = _HEADER.unpack_from(head)
+        if unseal(head) is None:
+            return any(head[: _HEADER.size])
         if magic == _MAGIC and version != _VERSION:
             raise SpoolError(
                 f"{self.path} has the spool format {version} and this version reads {_VERSION}: "
@@ -176,11 +177,9 @@ class Segment:
         """Where the record of a held seq begins."""
         first_mark = -(-self.first_seq // MARK_SEQS)
         passed = (seq - 1) // MARK_SEQS - first_mark
-        offset, at = (
-            (self.marks[passed], (first_mark + passed) * MARK_SEQS + 1)
-            if passed >= 0
-            else (HEADER_BYTES, self.first_seq)
-        )
+        offset, at = HEADER_BYTES, self.first_seq
+        if passed >= 0:
+            offset, at = self.marks[passed], (first_mark + passed) * MARK_SEQS + 1
         return offset if at == seq else records.cut(self.mapped(), offset, self.end, self.size, seq - at)[0]
 
     @property
@@ -190,18 +189,14 @@ class Segment:
 
     def sync(self) -> None:
         """Bring what was appended to the disk. Raises `OSError`."""
-        try:
+        with suppress(FileNotFoundError):  # acknowledged meanwhile, and removed
             sync_file(self.path)
-        except FileNotFoundError:
-            pass  # acknowledged meanwhile, and removed
 
     def shorten(self) -> None:
         """Give back the space behind the last record. Nothing may be appended or read afterwards."""
         self.release()
-        try:
+        with suppress(OSError):  # Windows while somebody still has it mapped: delivery brings the space back
             os.truncate(self.path, self.end)
-        except OSError:
-            pass  # Windows while somebody still has it mapped: the space comes back when it is delivered
 
     def discard(self) -> None:
         """Remove the file. The mapping stays valid for its readers (not on Windows, which forbids the removal)."""
@@ -214,8 +209,7 @@ class Segment:
 
 
 def _open_map(path: Path, size: int, *, writable: bool) -> mmap.mmap:
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0))
     try:
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         return mmap.mmap(descriptor, size, access=access)  # keeps a descriptor of its own

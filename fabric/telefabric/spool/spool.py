@@ -26,15 +26,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
-from zlib import crc32
 
 import msgspec
 
@@ -42,12 +41,12 @@ from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.files import private as privatefile
 from telefabric.files.lock import FileLock
-from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, sync_file
+from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, spool_error, sync_file
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
+from telefabric.wire.seal import seal, unseal
 from telefabric_schemas.decoding import Decoder
 
-_POSITION = struct.Struct(">QI")
 _SPARE = "spare.tmp"
 _MAKING_S = 60.0
 """A folder without its description that is older than this was left by a worker that died while it made it."""
@@ -125,8 +124,6 @@ class Spool:
         """The last events of a run are taken over the limit rather than refused: nobody could emit them again."""
         self.policy = policy
         self._owner = owner
-        self._unsynced: list[Segment] = []
-        """Segments that were appended to since the last sync; among them always the active one."""
         self._synced = 0
         """The seq up to which all is on the disk."""
         self._new_entries = True
@@ -147,28 +144,24 @@ class Spool:
         if policy.bytes_max < least:
             raise UsageError(f"a spool of {policy.bytes_max} bytes is too small: give it {least} or more")
         directory = root / info.stream.hex()
-        owner = None
-        try:
+        with spool_error(
+            f"the spool {root} cannot be written", "make room or set TELEFABRIC_SPOOL to a folder that can"
+        ):
             privatefile.make_folder(root)
             directory.mkdir(mode=0o700)
             owner = FileLock.take(directory / "lock")
             if owner is None:
                 raise SpoolError(f"another process took the new spool {directory}: check what else writes there")
-            privatefile.write(directory / "stream", msgspec.msgpack.encode(info))
-            spool = cls(directory, info, owner, policy)
-            spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
-            if policy.fsync != "off":
-                for path in (directory / "stream", directory, root):
-                    sync_file(path)
-        except (OSError, SpoolError) as error:
-            if owner is not None:
+            try:
+                privatefile.write(directory / "stream", msgspec.msgpack.encode(info))
+                spool = cls(directory, info, owner, policy)
+                spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
+                if policy.fsync != "off":
+                    for path in (directory / "stream", directory, root):
+                        sync_file(path)
+            except (OSError, SpoolError):
                 _remove(directory, owner)
-            if isinstance(error, SpoolError):
                 raise
-            raise SpoolError(
-                f"the spool {root} cannot be written: {error.strerror}: "
-                "make room or set TELEFABRIC_SPOOL to a folder that can"
-            ) from None
         return spool
 
     @classmethod
@@ -179,43 +172,30 @@ class Spool:
         """
         if _is_being_made(directory):
             return None
-        try:
+        with spool_error(f"the spool {directory} cannot be opened", "check its rights"):
             owner = FileLock.take(directory / "lock")
-        except OSError as error:
-            raise SpoolError(f"the spool {directory} cannot be opened: {error.strerror}: check its rights") from None
         if owner is None:
             return None
-        if (directory / "closed").exists():
-            _remove(directory, owner)
+        described = (directory / "stream").exists()
+        if (directory / "closed").exists() or not (described or any(directory.glob(f"*{SUFFIX}"))):
+            _remove(directory, owner)  # delivered, or killed while it was made: no event can be in it
             return None
+        if not described:
+            owner.release()
+            raise SpoolError(
+                f"the spool {directory} has events and no file that says whose they are: it is left as it is"
+            )
         try:
-            info = _infos.decode((directory / "stream").read_bytes())
-        except FileNotFoundError:
-            if any(directory.glob(f"*{SUFFIX}")):
-                owner.release()
-                raise SpoolError(
-                    f"the spool {directory} has events and no file that says whose they are: it is left as it is"
-                ) from None
-            _remove(directory, owner)  # killed while it was made: no event can be in it
-            return None
-        except OSError as error:
+            spool = cls(directory, _infos.decode((directory / "stream").read_bytes()), owner, _DEFAULT)
+            spool._find_segments()
+        except (OSError, SpoolError, msgspec.DecodeError) as error:
             owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error.strerror}: it is left as it is") from None
-        except msgspec.DecodeError as error:
-            owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error}: move it away or remove it") from None
-        spool = cls(directory, info, owner, SpoolPolicy())
-        try:
-            spool._recover()
-        except SpoolError as error:
-            owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error}: it is left as it is") from None
-        except OSError as error:
-            owner.release()
-            raise SpoolError(f"the spool {directory} cannot be read: {error.strerror}: it is left as it is") from None
+            why = error.strerror if isinstance(error, OSError) else error
+            remedy = "move it away or remove it" if isinstance(error, msgspec.DecodeError) else "it is left as it is"
+            raise SpoolError(f"the spool {directory} cannot be read: {why}: {remedy}") from None
         return spool
 
-    def _recover(self) -> None:
+    def _find_segments(self) -> None:
         """Find the segments by their names. Only the last is examined now, each other one when its turn comes."""
         self.acked = self.head = self._adopted_at = _read_position(self.directory / "position")
         paths = sorted(path for path in self.directory.glob(f"*{SUFFIX}") if path.stem.isdecimal())
@@ -225,10 +205,11 @@ class Spool:
                 self._segments.append(segment)
                 self._written = segment.records_end
         while self._segments:
-            self._segments[-1].look_through(self.info.stream)
-            if not self._segments[-1].empty:
-                self._written = self._segments[-1].records_end
-                self.head = max(self.head, self._segments[-1].last_seq)
+            newest = self._segments[-1]
+            newest.look_through(self.info.stream)
+            if newest.last_seq >= newest.first_seq:
+                self._written = newest.records_end
+                self.head = max(self.head, newest.last_seq)
                 return
             self._segments.pop()
 
@@ -266,7 +247,8 @@ class Spool:
         with self.lock:
             if self.head == self._synced:
                 return
-            head, pending, entries = self.head, list(self._unsynced), self._new_entries
+            head, entries = self.head, self._new_entries
+            pending = [segment for segment in self._segments if segment.last_seq > self._synced]
             self._new_entries = False
         try:
             for segment in pending:
@@ -278,8 +260,6 @@ class Spool:
             self._new_entries |= entries
             return
         self._synced = head
-        with self.lock:
-            self._unsynced = [one for one in self._unsynced if one is self._active or one not in pending]
 
     def prepare(self) -> None:
         """Allocate the next segment ahead of time, so that `append` need not. Any thread. Raises `SpoolError`."""
@@ -296,10 +276,8 @@ class Spool:
         if spare.exists():
             return
         making = self._allocate(limits.SEGMENT_BYTES)
-        try:
+        with spool_error(f"the spool {self.directory} cannot be written"):
             os.replace(making, spare)
-        except OSError as error:
-            raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
 
     def _allocate(self, size: int) -> Path:
         making = self.directory / f"{_SPARE}.{threading.get_ident()}"
@@ -370,15 +348,11 @@ class Spool:
         else:
             self._make_spare()
             spare = self.directory / _SPARE
-        try:
+        with spool_error(f"the spool {self.directory} cannot be written"):
             segment = Segment.start(spare, self.directory, self.info.stream, first_seq, self._written)
-        except OSError as error:
-            raise SpoolError(f"the spool {self.directory} cannot be written: {error.strerror}") from None
         while self._segments and self._segments[-1].first_seq == first_seq:
             self._segments.pop()  # begun before, when a signal handler raised; its file is this one's now
         self._segments.append(segment)
-        if self.policy.fsync != "off":
-            self._unsynced.append(segment)
         self._new_entries = True
         self._prepared = False
         return segment
@@ -460,18 +434,15 @@ class Spool:
         held = self._segments[0].first_seq if self._segments else 0
         if reader and reader.seq == seq and reader.segment.last_seq >= seq and reader.segment.first_seq >= held > 0:
             return reader
-        for segment in self._segments:
-            if segment.first_seq <= seq <= segment.last_seq:
-                try:
-                    segment.look_through(self.info.stream)
-                    if seq > segment.last_seq:
-                        return None
-                    return _Position(seq, segment, segment.offset_of(seq))
-                except FileNotFoundError:
-                    self._forget(segment)
-                    return None
-                except OSError:
-                    return None
+        segment = next((one for one in self._segments if one.first_seq <= seq <= one.last_seq), None)
+        if segment is not None:
+            try:
+                segment.look_through(self.info.stream)
+                return _Position(seq, segment, segment.offset_of(seq)) if seq <= segment.last_seq else None
+            except FileNotFoundError:
+                self._forget(segment)
+            except OSError:
+                pass  # no descriptor is free at the moment, say; the next turn tries again
         return None
 
     def lost(self, first_seq: int, last_seq: int) -> Dropped:
@@ -489,10 +460,8 @@ class Spool:
             done = [segment for segment in self._segments if segment.last_seq <= seq and segment is not self._active]
         if not done:
             return
-        try:
+        with suppress(OSError):  # a full disk: only removing makes room, and the store knows the position as well
             _write_position(self.directory / "position", seq)
-        except OSError:
-            pass  # a full disk: only removing makes room, and the store knows the position as well
         with self.lock:
             while self._segments and self._segments[0] in done:
                 segment = self._segments.popleft()
@@ -534,10 +503,8 @@ class Spool:
             self._segments.clear()
             self._active = self._reader = None
         if self.complete:
-            try:
+            with suppress(OSError):  # a full disk, or the folder is gone: the rest goes, or is drained for nothing
                 privatefile.write(self.directory / "closed", b"")
-            except OSError:
-                pass  # a full disk, or the folder is gone: what is left is removed, or drained once more for nothing
             _remove(self.directory, self._owner)
         else:
             (self.directory / _SPARE).unlink(missing_ok=True)
@@ -558,15 +525,11 @@ _infos: Decoder[StreamInfo] = Decoder(StreamInfo)
 def _remove(directory: Path, owner: FileLock) -> None:
     """Remove what is a spool's, and the folder if nothing else is in it. What marks it as done goes last."""
     for pattern in (f"*{SUFFIX}", f"{_SPARE}*", "position*", "stream", "closed", "lock"):
-        for path in directory.glob(pattern):
-            try:
+        with suppress(OSError):  # the next drain removes the rest
+            for path in directory.glob(pattern):
                 path.unlink(missing_ok=True)
-            except OSError:
-                break  # the next drain removes the rest
-    try:
+    with suppress(OSError):  # somebody's own files are in it, or somebody else was quicker
         directory.rmdir()
-    except OSError:
-        pass  # somebody's own files are in it, or somebody else was quicker
     owner.release()
 
 
@@ -582,15 +545,15 @@ def _is_being_made(directory: Path) -> bool:
 
 def _read_position(path: Path) -> int:
     try:
-        seq, check = _POSITION.unpack(path.read_bytes())
-    except (OSError, struct.error):
-        return 0  # not written yet, or torn: only costs sending what is held again
-    return int(seq) if check == crc32(seq.to_bytes(8, "big")) else 0
+        seq = unseal(path.read_bytes())
+    except OSError:
+        return 0  # not written yet: only costs sending what is held again, as a torn one does
+    return 0 if seq is None else int.from_bytes(seq, "big")
 
 
 def _write_position(path: Path, seq: int) -> None:
     """Replace the position and sync it, so that no segment is removed before its acknowledgement is on the disk."""
     making = path.with_suffix(".tmp")
-    privatefile.write(making, _POSITION.pack(seq, crc32(seq.to_bytes(8, "big"))), sync=True)
+    privatefile.write(making, seal(seq.to_bytes(8, "big")), sync=True)
     os.replace(making, path)
     sync_file(path.parent)

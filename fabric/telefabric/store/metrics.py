@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from telefabric.metrics.figures import COUNTER, GAUGE, HISTOGRAM, Family, Figures, Histogram
+from telefabric.metrics.figures import COUNTER, GAUGE, HISTOGRAM, Distribution, Family, Figures
 
 _P = "telefabric_store_"
-_BOUNDS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+COMMIT_BOUNDS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 """The headers in SQLite's write-ahead log: https://www.sqlite.org/fileformat2.html#walformat"""
 
@@ -37,55 +34,14 @@ FAMILIES = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Tally:
-    """A store's counters since its start."""
-
-    stored_events: int = 0
-    quarantined_events: int = 0
-    commits: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
-    changes: Counter[str] = field(default_factory=Counter)
-    """Streams lost and revived."""
-    failures: int = 0
+def log_frames(log_bytes: int, page_bytes: int) -> int:
+    """How many pages a write-ahead log of this length has room for."""
+    return max(log_bytes - _LOG_HEADER_BYTES, 0) // (page_bytes + _FRAME_HEADER_BYTES)
 
 
-class Standing(NamedTuple):
-    """The state of a store at one moment."""
-
-    file_bytes: int
-    log_bytes: int
-    page_bytes: int
-    log_held_s: float
-    checkpoints: Mapping[str, int]
-    checkpointed_frames: int
-    refused: Mapping[str, int]
-    """Batches by verdict."""
-    streams_known: int
-    frames_expired: int
-    attached: bool
-    writing: bool
-
-
-def figures(tally: Tally, now: Standing) -> Figures:
-    values: dict[str, float] = {
-        "stored_events_total": tally.stored_events,
-        "quarantined_events_total": tally.quarantined_events,
-        "file_bytes": now.file_bytes,
-        "log_bytes": now.log_bytes,
-        "log_frames": max(now.log_bytes - _LOG_HEADER_BYTES, 0) // (now.page_bytes + _FRAME_HEADER_BYTES),
-        "log_held_seconds": now.log_held_s,
-        "checkpointed_frames_total": now.checkpointed_frames,
-        "streams_known": now.streams_known,
-        "expired_frames_total": now.frames_expired,
-        "streams_lost_total": tally.changes["lost"],
-        "streams_revived_total": tally.changes["revived"],
-        "attached": int(now.attached),
-        "writing": int(now.writing),
-        "failures_total": tally.failures,
-    }
+def figures(**values: float | Distribution | Mapping[str, float]) -> Figures:
+    """Values by the names of `FAMILIES` without their prefix; those of a family with a label by the label's value."""
     return {
-        _P + "refused_batches_total": {(verdict,): count for verdict, count in now.refused.items()},
-        _P + "commit_seconds": {(): tally.commits.distribution()},
-        _P + "checkpoints_total": {(outcome,): count for outcome, count in now.checkpoints.items()},
-        **{_P + name: {(): value} for name, value in values.items()},
+        _P + name: {(label,): count for label, count in value.items()} if isinstance(value, Mapping) else {(): value}
+        for name, value in values.items()
     }

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -20,18 +21,19 @@ import structlog
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced
-from telefabric.metrics.figures import Figures
+from telefabric.metrics.figures import Figures, Histogram
 from telefabric.metrics.summary import Health
 from telefabric.peer.core.backoff import Backoff
 from telefabric.store.core.lost_streams import Vigil
-from telefabric.store.file.database import log_bytes
-from telefabric.store.metrics import FAMILIES, Standing, Tally, figures
+from telefabric.store.file.access import file_bytes, log_bytes
+from telefabric.store.metrics import COMMIT_BOUNDS_S, FAMILIES, figures, log_frames
 from telefabric.store.tables.rows import Place, Rows
 from telefabric.store.write.checkpoints import Checkpoints
 from telefabric.store.write.retention import Retention
 from telefabric.store.write.writer import Writer
 from telefabric.subscribe import DurableBatch, DurableSubscription, Owner
 from telefabric.wire.names import end_of
+from telefabric_schemas import RunCompleted
 
 log = structlog.get_logger("telefabric.store")
 
@@ -53,8 +55,6 @@ class Store(Owner):
         broker: Address,
         path: Path,
         *,
-        name: str = "store",
-        query: str | None = None,
         lost_after_s: float = limits.LOST_AFTER_S,
         frame_bytes_max: int = limits.FRAME_BYTES_KEPT,
         group_readable: bool = False,
@@ -65,13 +65,13 @@ class Store(Owner):
         self.path = path = path.absolute()
         self._broker = broker
         self._group_readable = group_readable
-        self._writer: Writer | None = Writer(path, group_readable=group_readable, tell=tell)
-        self._page_bytes = self._writer.page_bytes
+        self._writer = Writer(path, group_readable=group_readable, tell=tell)
+        self._writing = True
+        """False after a failure, until the file is opened again."""
         keeps = end_of(f"{socket.gethostname()}:{path}")
-        self._subscription = DurableSubscription(
-            broker, name=name, held=self._held, keeps=keeps, required=True, owner=self
+        self.subscription = DurableSubscription(
+            broker, name="store", held=self._held, keeps=keeps, required=True, owner=self
         )
-        self.query = query
         self._lost_after_s = lost_after_s
         self._stop = threading.Event()
         self._tend = tend
@@ -81,27 +81,21 @@ class Store(Owner):
         self._told_silent = False
         self._look_due_ns = 0
         self._health = Health("store", FAMILIES, show, time.monotonic_ns())
-        self.tally = Tally()
-        self._begin(self._writer)
+        self._commits = Histogram(COMMIT_BOUNDS_S)
+        self._changes: Counter[str] = Counter()
+        """Streams lost and revived."""
+        self._failures = 0
+        self._begin()
 
-    def _begin(self, writer: Writer) -> None:
+    def _begin(self) -> None:
         """From what the database says."""
-        running, lost = writer.unfinished()
+        running, lost = self._writer.unfinished()
         self._vigil = Vigil(self._lost_after_s)
         self._vigil.expect(running, time.monotonic_ns())
         self._vigil.expect(lost, 0, lost=True)
-        self._rows: Rows = writer.begin()
+        self._rows: Rows = self._writer.begin()
         self._committing: Rows | None = None
-        self._subscription.fabric = writer.fabric_id
-
-    @property
-    def query(self) -> str | None:
-        """Where queries are answered, for the broker to tell."""
-        return self._subscription.query
-
-    @query.setter
-    def query(self, endpoint: str | None) -> None:
-        self._subscription.query = endpoint
+        self.subscription.fabric = self._writer.fabric_id
 
     def reload(self, *, lost_after_s: float, frame_bytes_max: int) -> None:
         """Go on with other limits. On the thread that runs it, or before."""
@@ -114,9 +108,9 @@ class Store(Owner):
 
     def close(self) -> None:
         """Let go of the file, when `run` has ended. It is whole without its log if nobody else has it open."""
-        if self._writer is not None:
+        if self._writing:
+            self._writing = False
             self._writer.close()
-            self._writer = None
 
     def run(self) -> None:
         """Serve until `stop`. The file stays open: `close` it."""
@@ -131,21 +125,25 @@ class Store(Owner):
                     self._fail(error)
                 self._health.tend(self._figures, time.monotonic_ns())
                 self._tend(time.monotonic_ns())
-            if self._writer is not None:
-                self._subscription.stored(self._end_commit())
+            if self._writing:
+                self.subscription.stored(self._end_commit())
                 self._begin_commit()
-                self._subscription.stored(self._end_commit())
+                self.subscription.stored(self._end_commit())
         finally:
-            self._subscription.close()
-            log.info("store.stopped", path=str(self.path), stored_events=self.tally.stored_events)
+            self.subscription.close()
+            log.info("store.stopped", path=str(self.path), stored_events=self.subscription.stored_events)
 
     def _turn(self) -> None:
-        now_ns = time.monotonic_ns()
-        if self._writer is None:
-            self._reopen(now_ns)
+        if not self._writing:
+            self._reopen()
             return
-        self._subscription.feed(self, self._patience_s(now_ns))
-        self._keep_house(time.monotonic_ns())
+        self.subscription.feed(self, self._patience_s(time.monotonic_ns()))
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._look_due_ns:
+            self._look_due_ns = now_ns + int(_LOOK_S * NS)
+            self._writer.require_file()
+            self._checkpoints.tend(self._writer, now_ns)
+            self._retention.tend(self._writer, now_ns)
 
     # -- what the subscription says ------------------------------------------------------------------------------
 
@@ -169,7 +167,6 @@ class Store(Owner):
         self._rows.revived += change.revived
 
     def forgotten(self, stream: bytes) -> None:
-        assert self._writer is not None
         self._writer.forget(stream)
 
     def conflict(self, batch: DurableBatch) -> None:
@@ -181,16 +178,14 @@ class Store(Owner):
 
     def _held(self, stream: bytes) -> int:
         """The committed watermark."""
-        assert self._writer is not None
         if not self._writer.over(stream) and self._vigil.heard(stream, time.monotonic_ns()):
             self._rows.revived.append(stream)
         if self._writer.find(stream) is not None:
-            self._subscription.infos.pop(stream, None)  # it is in the file
+            self.subscription.infos.pop(stream, None)  # it is in the file
         return self._writer.stored_seq(stream)
 
     def _place(self, stream: bytes) -> Place:
-        assert self._writer is not None
-        info = self._subscription.infos.pop(stream, None)
+        info = self.subscription.infos.pop(stream, None)
         place = self._writer.find(stream) if info is None else self._writer.place(info)
         assert place is not None, "a stream that is judged was asked about, or is in the file"
         return place
@@ -202,11 +197,10 @@ class Store(Owner):
 
         The disk works on one transaction while the next gathers. Watermarks are reported first: rows take a while.
         """
-        assert self._writer is not None
         rows = self._rows
         while rows.events < limits.COMMIT_EVENTS_MAX and (batch := next(batches, None)) is not None:
             rows.add(self._place(batch.header.stream), batch.header, batch.body, batch.skip, whole=batch.whole)
-        more = self._subscription.more
+        more = self.subscription.more
         due = self._due(time.monotonic_ns(), more)
         if self._committing is None:
             if due:
@@ -228,27 +222,22 @@ class Store(Owner):
 
     def _begin_commit(self) -> None:
         """Write what has gathered. Raises `StoreError` when the file cannot be written."""
-        assert self._writer is not None
         if self._rows:
             self._writer.begin_commit(self._rows)
             self._committing, self._rows = self._rows, self._writer.begin()
 
     def _end_commit(self) -> Mapping[bytes, int]:
         """When one is under way: wait for it; what it stored. Raises `StoreError` when it failed."""
-        writer, rows = self._writer, self._committing
+        rows = self._committing
         if rows is None:
             return {}
-        assert writer is not None
-        marks = writer.end_commit()
+        marks = self._writer.end_commit()
         self._committing = None
-        tally = self.tally
-        tally.stored_events += rows.events
-        tally.quarantined_events += rows.quarantined
-        tally.commits.observe(writer.commit_s)
-        tally.changes.update(writer.changes)
-        self._subscription.stored_events = tally.stored_events
-        self._subscription.quarantined_events = tally.quarantined_events
-        self._vigil.ended(change.place.stream_id for change in rows.lifecycle if change.ends)
+        self._commits.observe(self._writer.commit_s)
+        self._changes.update(self._writer.changes)
+        self.subscription.stored_events += rows.events
+        self.subscription.quarantined_events += rows.quarantined
+        self._vigil.ended(place.stream_id for place, event in rows.lifecycle if isinstance(event, RunCompleted))
         self._checkpoints.written(time.monotonic_ns())
         self._backoff.reset()
         return marks
@@ -256,49 +245,39 @@ class Store(Owner):
     def _fail(self, error: StoreError) -> None:
         """Nothing of the transaction is stored: forget it, let go of the broker, and begin again from the database."""
         wait_s = self._backoff.begin(time.monotonic_ns())
-        self.tally.failures += 1
+        self._failures += 1
         log.error("store.failed", reason=str(error), retry_s=round(wait_s, 1))
-        self._subscription.close()
+        self.subscription.close()
         self.close()
         self._committing = None
 
-    def _reopen(self, now_ns: int) -> None:
-        if self._backoff.left_s(now_ns):
+    def _reopen(self) -> None:
+        if self._backoff.left_s(time.monotonic_ns()):
             self._stop.wait(_POLL_S)
             return
         self._writer = Writer(self.path, group_readable=self._group_readable)
+        self._writing = True
         self._writer.require_short_log()
-        self._begin(self._writer)
-
-    def _keep_house(self, now_ns: int) -> None:
-        """See to the file and its log each second."""
-        if self._writer is None:
-            return
-        if now_ns >= self._look_due_ns:
-            self._look_due_ns = now_ns + int(_LOOK_S * NS)
-            self._writer.require_file()
-            self._checkpoints.tend(self._writer, now_ns)
-            self._retention.tend(self._writer, now_ns)
+        self._begin()
 
     def _figures(self, now_ns: int) -> Figures:
-        standing = Standing(
-            file_bytes=_size(self.path),
-            log_bytes=log_bytes(self.path),
-            page_bytes=self._page_bytes,
-            log_held_s=self._checkpoints.held_s(now_ns),
-            checkpoints=self._checkpoints.outcomes,
-            checkpointed_frames=self._checkpoints.frames,
-            refused=self._subscription.refused,
-            streams_known=self._subscription.streams_known,
-            frames_expired=self._retention.expired,
-            attached=self._subscription.attached,
-            writing=self._writer is not None,
+        size = log_bytes(self.path)
+        return figures(
+            stored_events_total=self.subscription.stored_events,
+            quarantined_events_total=self.subscription.quarantined_events,
+            refused_batches_total=self.subscription.refused,
+            commit_seconds=self._commits.distribution(),
+            file_bytes=file_bytes(self.path),
+            log_bytes=size,
+            log_frames=log_frames(size, self._writer.page_bytes),
+            log_held_seconds=self._checkpoints.held_s(now_ns),
+            checkpoints_total=self._checkpoints.outcomes,
+            checkpointed_frames_total=self._checkpoints.frames,
+            streams_known=self.subscription.streams_known,
+            streams_lost_total=self._changes["lost"],
+            streams_revived_total=self._changes["revived"],
+            expired_frames_total=self._retention.expired,
+            attached=int(self.subscription.attached),
+            writing=int(self._writing),
+            failures_total=self._failures,
         )
-        return figures(self.tally, standing)
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # removed under us: `Writer.require_file` tells
-        return 0

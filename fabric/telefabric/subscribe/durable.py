@@ -163,17 +163,15 @@ class DurableSubscription:
 
     def close(self) -> None:
         """End the subscription. Used again, it begins at what is held then: batches that are not held come again."""
-        self._hang_up()
-        self._intake.forget_all()
-        self._unstored.clear()
-
-    def _hang_up(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
+        self._intake = Intake()
+        self._unstored.clear()
 
     def _begin(self) -> DurableSockets:
-        self._hang_up()
+        if self._session is not None:
+            self._session.close()
         self._session = DurableSockets(self._address)
         self._attach(self._session)
         return self._session
@@ -185,8 +183,9 @@ class DurableSubscription:
         session = self._session or self._begin()
         session.wait(int(timeout_s * 1_000))
         self.more = True
-        for message in session.receive_control(time.monotonic_ns()):
-            self._dispatch(session, message)
+        now_ns = time.monotonic_ns()
+        for message in session.receive_control(now_ns):
+            self._dispatch(session, message, now_ns)
         return session
 
     def _arrivals(self, session: DurableSockets) -> Iterator[DurableBatch]:
@@ -202,13 +201,16 @@ class DurableSubscription:
 
     def _beat(self, session: DurableSockets) -> None:
         now_ns = time.monotonic_ns()
-        session.tell_stored(now_ns, self.stored_events, self.quarantined_events)
+        if session.beat_due(now_ns):
+            session.beat(control.DurableBeat(now_ns, self.stored_events, self.quarantined_events), now_ns)
         if session.silent(now_ns):
-            self._owner.silent(stuck=session.arrivals.stuck(now_ns))
+            self._owner.silent(stuck=session.stall.too_long(now_ns))
             self._begin()
 
-    def _dispatch(self, session: DurableSockets, message: control.Message) -> None:
+    def _dispatch(self, session: DurableSockets, message: control.Message, now_ns: int) -> None:
         match message:
+            case control.Alive() if message.instance == session.instance:
+                session.stall.was_sent(message.sent, now_ns)
             case control.Attached():
                 self._listen(session, message)
             case control.Ask() if message.instance == session.instance:

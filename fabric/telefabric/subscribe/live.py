@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable
 from random import Random
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from telefabric.address import Address
 from telefabric.errors import WireError
@@ -18,15 +18,16 @@ from telefabric.peer.core.backoff import Backoff
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.sockets import WatchSockets
 from telefabric.wire import batch, control, records
-from telefabric.wire.live import Delivery, QueuePolicy, decode_delivery
+from telefabric.wire.delivery import Delivery, decode_delivery
 from telefabric.wire.names import require_short
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import AnyEvent, Overflow, RunHeartbeat
 from telefabric_schemas.decoding import event_of
 
 log = library_logger("telefabric.subscribe")
 
 NS = 1_000_000_000
-_Names = Iterable[str] | None | msgspec.UnsetType
+_List = Iterable[str] | None | msgspec.UnsetType
 _ASK_STATUS_S = 1.0
 _ASK_STATUS_PER_STREAM_S = 0.003
 """A status names every stream of the broker: with a thousand it takes broker and client some ten milliseconds each."""
@@ -83,13 +84,13 @@ class LiveSubscription:
         self.begun = 0
         """How often it has begun: more than once when the broker was away, or this process did not poll for long."""
         self.received = 0
-        self.dropped: Counter[str] = Counter()
-        """Events by the reason that was reported."""
         self.lost_in_transit = 0
         """Events that were numbered and that no part reported as dropped."""
         self.behind_s: float | None = None
         """Age of the newest event when it came, by the broker's clock."""
         self.ledger = Ledger(kinds)
+        self.dropped = self.ledger.dropped
+        """Events by the reason that was reported."""
         self._address = address
         require_short("a live subscription", (name,))
         self._wish = control.Watch(
@@ -103,15 +104,15 @@ class LiveSubscription:
     def want(
         self,
         *,
-        runs: _Names = msgspec.UNSET,
-        agents: _Names = msgspec.UNSET,
-        pictures: _Names = msgspec.UNSET,
+        runs: _List = UNSET,
+        agents: _List = UNSET,
+        pictures: _List = UNSET,
         policy: QueuePolicy | None = None,
     ) -> None:
         """Other filters or another policy from now on; what is not given stays. Numbers and accounts go on."""
         before = self._wish
         named = {"runs": runs, "agents": agents, "pictures": pictures}
-        changed = {name: _listed(names) for name, names in named.items() if names is not msgspec.UNSET}
+        changed = {name: _listed(names) for name, names in named.items() if names is not UNSET}
         self._wish = msgspec.structs.replace(before, **changed, policy=policy or before.policy)
         self.ledger.resume(self._streams_begun_or_ended(before, self._wish))
         if self._sockets is not None:
@@ -127,7 +128,6 @@ class LiveSubscription:
             self._sockets = WatchSockets(self._address)
             self._sockets.send(self._wish)
         found = self._turn(self._sockets, timeout_s)
-        self.dropped = self.ledger.dropped
         self.lost_in_transit = sum(self.ledger.lost_in_transit)
         return found
 
@@ -155,7 +155,8 @@ class LiveSubscription:
             return set()
         streams = self.status.get("streams", ())
         runs = {bytes.fromhex(one["stream_id"]): one["run_id"] for one in streams}
-        stay = {stream for stream, run in runs.items() if _wanted(before, run) and _wanted(now, run)}
+        wanted = [set(runs.values()) if wish.runs is None else set(wish.runs) for wish in (before, now)]
+        stay = {stream for stream, run in runs.items() if run in wanted[0] & wanted[1]}
         return {stream for stream, _ in self.ledger.sources} - stay
 
     def _turn(self, sockets: WatchSockets, timeout_s: float) -> list[LiveEvent]:
@@ -186,7 +187,7 @@ class LiveSubscription:
         self._sockets = None
         self.instance = None
         self.behind_s = None
-        self.ledger = self.ledger.renewed()
+        self.ledger.renew()
         self._backoff.begin(time.monotonic_ns())
 
     # -- control -------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ class LiveSubscription:
                 self._granted(sockets, message)
             case control.Recent():
                 for one in message.batches:
-                    self._take(one, found, account=False)
+                    self._take(one, found)
             case control.StatusReply() if isinstance(message.status.get("streams"), list):
                 self.status = message.status
             case control.Who():
@@ -213,7 +214,7 @@ class LiveSubscription:
             return
         if renewed:
             self.begun += 1
-            self.ledger = self.ledger.renewed()
+            self.ledger.renew()
         self.instance = message.instance
         self.granted = message.policy
         self.refusal = ""
@@ -231,29 +232,32 @@ class LiveSubscription:
             log.warning("live.bad_delivery: %s", error)
             return
         self.deliveries += 1
-        if not frames[2]:
+        if frames[2]:
+            self._take(frames[2], found, delivery)
+        else:
             self.ledger.delivered(delivery, 0)
-            return
-        self._take(frames[2], found, account=True, number=delivery)
 
-    def _take(self, message: bytes, found: list[LiveEvent], *, account: bool, number: Delivery | None = None) -> None:
-        """The events of a live batch. A damaged one is logged, and its events count as received all the same."""
+    def _take(self, message: bytes, found: list[LiveEvent], delivery: Delivery | None = None) -> None:
+        """The events of a live batch; without a delivery it is from before the subscription, and not accounted for.
+
+        A damaged one is logged, and its events count as received all the same.
+        """
         try:
             header, start = batch.parse_header(message)
-            if number is not None:
+            if delivery is not None:
                 self.received += header.events
-                self.ledger.delivered(number, header.events)
+                self.ledger.delivered(delivery, header.events)
             body = message[start:]
             batch.check_body(header, body)
             kind = records.kind_of(body[records.PREFIX_BYTES : records.PREFIX_BYTES + 32])
-            if account:
+            if delivery is not None:
                 self.ledger.batch(header.stream, kind, header.counter, header.events)
                 self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
-            events = _decode(kind, header, body, recent=not account)
+            events = _decode(kind, header, body, recent=delivery is None)
         except WireError as error:
             log.warning("live.bad_batch: %s", error)
             return
-        if account and not header.last_seq:
+        if delivery is not None and not header.last_seq:
             self._listen(header.stream, events)
         found += events
 
@@ -280,11 +284,7 @@ def _decode(kind: str, header: batch.Header, body: bytes, *, recent: bool) -> li
     ]
 
 
-def _wanted(wish: control.Watch, run: str) -> bool:
-    return wish.runs is None or run in wish.runs
-
-
-def _listed(names: _Names) -> list[str] | None:
+def _listed(names: _List) -> list[str] | None:
     if not isinstance(names, Iterable):
         return None
     listed = sorted(names)

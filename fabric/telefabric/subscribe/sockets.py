@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 
 import zmq
 
@@ -11,8 +12,8 @@ from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
 from telefabric.peer.connection import Connection
-from telefabric.peer.sockets import receive, receive_last
-from telefabric.subscribe.core.stalls import Arrivals
+from telefabric.peer.core.silence import Stall
+from telefabric.peer.sockets import receive
 from telefabric.wire import control
 
 log = library_logger("telefabric.subscribe")
@@ -35,6 +36,10 @@ class _TokenSockets(Connection):
         self._data.subscribe(token)
         self._data.connect(url)
 
+    def _receive(self) -> list[bytes] | None:
+        """The frames of the next message that is here since the last `wait`, or None without one."""
+        return receive(self._data) if self._data is not None and self._data in self._readable else None
+
 
 class DurableSockets(_TokenSockets):
     """The sockets of a durable subscriber."""
@@ -42,38 +47,25 @@ class DurableSockets(_TokenSockets):
     def __init__(self, address: Address) -> None:
         super().__init__(address, b"d")
         self.instance: bytes | None = None
-        self.arrivals = Arrivals()
+        self.stall = Stall()
 
     def subscribe(self, message: control.Attached) -> None:
         """Listen under its token. Raises `WireError` when it names no place to listen at."""
         url = self.address.resolve(message.endpoints.durable)
         self._listen(url, message.token, messages=limits.DURABLE_HWM, buffer_bytes=limits.SOCKET_BUFFER_BYTES)
-        self.arrivals = Arrivals()
+        self.stall = Stall()
         self.instance = message.instance
 
     def silent(self, now_ns: int) -> bool:
         """The broker does not speak, or what it sends does not arrive."""
-        return self.arrivals.stuck(now_ns) or super().silent(now_ns)
-
-    def receive_control(self, now_ns: int) -> list[control.Message]:
-        messages = super().receive_control(now_ns)
-        for message in messages:
-            if isinstance(message, control.Alive) and message.instance == self.instance:
-                self.arrivals.told(message.sent, now_ns)
-        return messages
+        return self.stall.too_long(now_ns) or super().silent(now_ns)
 
     def receive_data(self) -> bytes | None:
-        if self._data is None or self._data not in self._readable:
+        frames = self._receive()
+        if frames is None:
             return None
-        data = receive_last(self._data)
-        if data is not None:
-            self.arrivals.arrived()
-        return data
-
-    def tell_stored(self, now_ns: int, stored_events: int, quarantined_events: int) -> None:
-        """Send a heartbeat when one is due."""
-        if self.beat_due(now_ns):
-            self.beat(control.DurableBeat(now_ns, stored_events, quarantined_events), now_ns)
+        self.stall.received()
+        return frames[-1]
 
     def _unreadable(self, error: WireError) -> None:
         log.warning("durable.bad_control: %s", error)
@@ -106,12 +98,7 @@ class WatchSockets(_TokenSockets):
 
     def receive_data(self) -> list[list[bytes]]:
         """The messages that are here now, at most as many as leave control its turn."""
-        found: list[list[bytes]] = []
-        while len(found) < limits.BATCHES_A_TURN and self._data in self._readable and self._data is not None:
-            frames = receive(self._data)
-            if frames is None:
-                break
-            found.append(frames)
+        found = list(islice(iter(self._receive, None), limits.BATCHES_A_TURN))
         if found:
             self._data_heard_ns = time.monotonic_ns()
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TypedDict
 
 from telefabric import limits
@@ -35,49 +34,44 @@ class Drain:
         self._address = address
         self._root = root = root.absolute()
         orphan_candidates(root)
-        self._link = Link(address, spool_root=root, drain_orphans=True)
+        self._link = Link(address, root)
         self._started_s = time.monotonic()
 
     def __enter__(self) -> Drain:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._link.stop()
 
     @property
     def finished(self) -> bool:
         """Every spool was looked at, and none that could be drained is left."""
         orphans = self._link.orphans
-        return orphans is not None and orphans.scanned and not orphans.waiting and not self._link.streams
+        return orphans.scanned and not orphans.waiting and not self._link.streams
 
     @property
     def hopeless(self) -> bool:
         """Nobody answers, or the broker refuses."""
         silent_s = time.monotonic() - self._started_s
-        return self._link.refusal is not None or (not self._link.connected and silent_s > _PATIENCE_S)
+        return self._link.refusal is not None or (self._link.instance is None and silent_s > _PATIENCE_S)
 
     def obstacle(self) -> str:
         """Why it does not go on: a phrase with the remedy."""
         if self._link.refusal is not None:
             return self._link.refusal
-        if not self._link.connected:
+        if self._link.instance is None:
             return f"no broker answers at {self._address.url}: start one with telefabric up, or name it with --connect"
         reasons = {linked.session.wait_reason for linked in self._link.streams.values()} - {None}
         return ", ".join(sorted(map(str, reasons))) or "the time is up"
 
     def report(self) -> DrainReport:
         orphans = self._link.orphans
-        assert orphans is not None
-        streams = list(self._link.streams.values())
+        spools = [linked.spool for linked in self._link.streams.values()]
         return DrainReport(
             delivered_spools=orphans.drained_spools,
-            delivered_events=orphans.drained_events + sum(linked.spool.delivered_events for linked in streams),
-            lost_events=orphans.lost_events + sum(linked.spool.lost_events for linked in streams),
-            known_events=orphans.drained_events
-            + orphans.lost_events
-            + sum(linked.spool.known_events for linked in streams),
-            left_spools=len(streams) + len(orphans.waiting) + len(orphans.unreadable),
+            delivered_events=orphans.drained_events + sum(spool.delivered_events for spool in spools),
+            lost_events=orphans.lost_events + sum(spool.lost_events for spool in spools),
+            known_events=orphans.drained_events + orphans.lost_events + sum(spool.known_events for spool in spools),
+            left_spools=len(spools) + len(orphans.waiting) + len(orphans.unreadable),
             unreadable=[str(path) for path in sorted(orphans.unreadable)],
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from random import Random
 
@@ -20,15 +21,15 @@ from telefabric.errors import SpoolError, WireError
 from telefabric.log.limit import library_logger
 from telefabric.log.thread import log_thread
 from telefabric.peer.core.backoff import Backoff
+from telefabric.peer.core.clock import Clock
 from telefabric.spool import Spool
 from telefabric.uplink.core.stream import NS, Phase, StreamSession, claimed
-from telefabric.uplink.durable_sender import send_durable
 from telefabric.uplink.linked_stream import LinkedStream
-from telefabric.uplink.live_sender import LiveSender
 from telefabric.uplink.orphans import Orphans
+from telefabric.uplink.senders import LiveSender, send_durable
 from telefabric.uplink.sockets import Sockets
 from telefabric.wire import control
-from telefabric.wire.live import topic_of, wishes_pictures
+from telefabric.wire.delivery import topic_of, wishes_pictures
 
 log = library_logger("telefabric.link")
 
@@ -49,25 +50,24 @@ _DROP_REMEDIES = {
 
 
 class Link:
-    """Carries streams to the broker at `address`. Started by its first stream, stopped by `stop`.
+    """Carries streams to the broker at `address`, and drains the spools under a root whose owners are gone.
 
     `add`, `stop` and the looks at a `LinkedStream` are for any thread; all else happens on the link's own.
     """
 
-    def __init__(self, address: Address, *, spool_root: Path | None = None, drain_orphans: bool = False) -> None:
+    def __init__(self, address: Address, spool_root: Path) -> None:
         self.address = address
         self.instance: bytes | None = None
         self.refusal: str | None = None
         """Why the broker will not serve this process, if it said so."""
-        self.clock_offset_ns: int | None = None
-        self.round_trip_ns: int | None = None
+        self._clock: Clock | None = None
+        """The broker's, as last measured."""
         self.streams: dict[bytes, LinkedStream] = {}
         self._live_renewed_ns = 0
         self._random = Random(os.urandom(8))
-        self._arriving: list[LinkedStream] = []
-        self._guard = threading.Lock()
+        self._arriving: deque[LinkedStream] = deque()
         self._stop = threading.Event()
-        self.orphans = Orphans(spool_root) if drain_orphans and spool_root else None
+        self.orphans = Orphans(spool_root)
         self._sockets: Sockets | None = None
         self._rebuild = Backoff(self._random)
         self._data_well_ns = 0
@@ -85,8 +85,7 @@ class Link:
     def add(self, spool: Spool) -> LinkedStream:
         """Carry a stream from now on."""
         linked = LinkedStream(spool, StreamSession(spool.info, self._random))
-        with self._guard:
-            self._arriving.append(linked)
+        self._arriving.append(linked)
         return linked
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -98,10 +97,6 @@ class Link:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
-
-    @property
-    def connected(self) -> bool:
-        return self.instance is not None
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -127,7 +122,7 @@ class Link:
 
     def _turn(self) -> None:
         now_ns = time.monotonic_ns()
-        self._take_arrivals(now_ns)
+        self._take_arrivals()
         if now_ns >= self._tend_due_ns:
             self._tend_due_ns = now_ns + _POLL_ACTIVE_MS * 1_000_000
             for linked in list(self.streams.values()):
@@ -136,9 +131,9 @@ class Link:
             if self._rebuild.left_s(now_ns):
                 self._stop.wait(_POLL_IDLE_MS / 1000)
                 return
-            self._connect(now_ns)
+            self._sockets = Sockets(self.address)
+            self._data_well_ns = now_ns
         sockets = self._sockets
-        assert sockets is not None
         sockets.wait(self._patience_ms())
         now_ns = time.monotonic_ns()
         look, beat = now_ns >= self._look_due_ns, sockets.beat_due(now_ns)
@@ -148,22 +143,24 @@ class Link:
             look = beat = True  # perhaps another instance: its WHO tells
             self._data_well_ns = now_ns
         for message in messages:
-            self._dispatch(message, now_ns)
+            self._dispatch(sockets, message, now_ns)
+        self._clock = sockets.clock or self._clock
         if sockets.silent(now_ns):
             self._disconnect(now_ns)
             return
         if sockets.watched_changed:
-            self._watch()
+            sockets.watched_changed = False
+            for linked in self.streams.values():
+                self._watch(sockets, linked, linked.spool.head)
         self._mind_data(sockets, now_ns)
         self._send(sockets, {getattr(message, "stream", b"") for message in messages}, look=look, now_ns=now_ns)
         if look:
             self._look_due_ns = now_ns + self._look_ms() * 1_000_000
         if beat or ((look or messages) and self._beat_urgent(sockets, now_ns)):
             self._beat(sockets, now_ns)
-        if self.orphans is not None:
-            for spool in self.orphans.next(self.streams, now_ns):
-                self._adopt(spool, now_ns)
-            self.orphans.scanned = True
+        for spool in self.orphans.next(self.streams, now_ns):
+            self._adopt(spool)
+        self.orphans.scanned = True
 
     def _mind_data(self, sockets: Sockets, now_ns: int) -> None:
         """A connection can be broken without a word, either way: control is well, and no data gets across."""
@@ -174,24 +171,24 @@ class Link:
             self._data_well_ns = now_ns
             sockets.renew_data()
 
-    def _renew_live(self, now_ns: int) -> None:
+    def _renew_live(self, sockets: Sockets, now_ns: int) -> None:
         """Every stream of the process gets this message, and one new connection is enough."""
-        if self._sockets is not None and now_ns - self._live_renewed_ns > limits.LIVE_STUCK_S * NS:
+        if now_ns - self._live_renewed_ns > limits.LIVE_STUCK_S * NS:
             self._live_renewed_ns = now_ns
             log.warning("link.live_renewed: live batches do not reach %s: connecting again", self.address.url)
-            self._sockets.renew_live()
+            sockets.renew_live()
 
     def _send(self, sockets: Sockets, heard: set[bytes], *, look: bool, now_ns: int) -> None:
         """Live events of watched streams at once; durable ones of all at a look, else of streams that heard something.
 
         With many streams in a process looks are what they cost, and most look at nothing new.
         """
-        live = LiveSender(sockets, self.instance or bytes(16), self.clock_offset_ns or 0)
+        live = LiveSender(sockets, self.instance or bytes(16), self._clock.offset_ns if self._clock else 0)
         for stream, linked in list(self.streams.items()):
             if linked.feed.watched:
                 live.feed(linked, now_ns)
             if look or linked.more or linked.hurry or linked.closing or stream in heard:
-                self._serve(linked, now_ns)
+                self._serve(sockets, linked, now_ns)
 
     def _patience_ms(self) -> int:
         """How long to sleep: live events wait two milliseconds at most; what did not fit the last turn, not at all."""
@@ -212,18 +209,15 @@ class Link:
             return _POLL_IDLE_MS
         return min(max(min(gathering) // _LOOKS_AN_INTERVAL, _POLL_ACTIVE_MS), _LOOK_MAX_MS)
 
-    def _take_arrivals(self, now_ns: int) -> None:
-        with self._guard:
-            arriving, self._arriving = self._arriving, []
-        for linked in arriving:
+    def _take_arrivals(self) -> None:
+        while self._arriving:
+            linked = self._arriving.popleft()
             self.streams[linked.spool.info.stream] = linked
-            linked.session.reconnected(now_ns)
             if self._sockets is not None:
-                self._watch_one(linked, 0)  # from its first event on
+                self._watch(self._sockets, linked, 0)  # from its first event on
 
-    def _adopt(self, spool: Spool, now_ns: int) -> None:
+    def _adopt(self, spool: Spool) -> None:
         linked = LinkedStream(spool, StreamSession(spool.info, self._random), adopted=True, closing=True, hurry=True)
-        linked.session.reconnected(now_ns)
         self.streams[spool.info.stream] = linked
         log.info("spool.adopted: stream %s of run %s", spool.info.stream.hex(), spool.info.run_id)
 
@@ -238,12 +232,6 @@ class Link:
             self._sockets.close()
 
     # -- connection ----------------------------------------------------------------------------------------------
-
-    def _connect(self, now_ns: int) -> None:
-        self._sockets = Sockets(self.address)
-        self._data_well_ns = now_ns
-        for linked in self.streams.values():
-            linked.session.reconnected(now_ns)
 
     def _disconnect(self, now_ns: int) -> None:
         """The broker is silent: close all sockets, and try again after a growing wait."""
@@ -260,15 +248,14 @@ class Link:
 
     # -- control -------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, message: control.Message, now_ns: int) -> None:
+    def _dispatch(self, sockets: Sockets, message: control.Message, now_ns: int) -> None:
         if isinstance(message, control.Alive):
-            self._read_clock()
             for each in self.streams.values():
                 each.session.alive(message, now_ns)
-            return
         if isinstance(message, control.Refused):
-            self._refused(message)
-            return
+            if message.reason != self.refusal:
+                log.warning("link.refused: %s", message.reason)
+            self.refusal = message.reason
         linked = self.streams.get(getattr(message, "stream", b""))
         if linked is None or self._is_absurd(message, linked):
             return
@@ -280,14 +267,14 @@ class Link:
             case control.Credit():
                 session.credited(message)
             case control.Welcome():
-                self._welcomed(message)
+                self._welcomed(sockets, message)
                 session.welcome(message, now_ns)
             case control.Rewind():
                 session.rewind(message, now_ns)
             case control.Who():
-                session.who(message, now_ns)
+                session.who(now_ns)
             case control.Unheard() if message.instance == self.instance:
-                self._renew_live(now_ns)
+                self._renew_live(sockets, now_ns)
 
     def _is_absurd(self, message: control.Message, linked: LinkedStream) -> bool:
         """Nobody can hold what a living process has not emitted yet: believed, it would never be sent.
@@ -301,61 +288,34 @@ class Link:
                         linked.spool.info.stream.hex(), linked.spool.head)  # fmt: skip
         return absurd
 
-    def _welcomed(self, message: control.Welcome) -> None:
+    def _welcomed(self, sockets: Sockets, message: control.Welcome) -> None:
         self.instance = message.instance
         self.cut_off_s = None
         self.refusal = None
         self._rebuild.reset()
-        assert self._sockets is not None
-        self._sockets.connect_data(self.address.resolve(message.endpoints.data))
+        sockets.connect_data(self.address.resolve(message.endpoints.data))
         if message.endpoints.live is not None:
-            self._sockets.connect_live(self.address.resolve(message.endpoints.live))
-
-    def _refused(self, message: control.Refused) -> None:
-        if message.reason != self.refusal:
-            log.warning("link.refused: %s", message.reason)
-        self.refusal = message.reason
-
-    def _read_clock(self) -> None:
-        if self._sockets is not None and self._sockets.clock is not None:
-            self.clock_offset_ns, self.round_trip_ns = self._sockets.clock
+            sockets.connect_live(self.address.resolve(message.endpoints.live))
 
     def _beat_urgent(self, sockets: Sockets, now_ns: int) -> bool:
         """A stream has more to send than its credit: do not let it wait a whole heartbeat for more."""
         if not sockets.beat_due(now_ns + int((limits.HEARTBEAT_S - limits.CREDIT_REVIEW_S) * NS)):
             return False
-        return any(
-            linked.session.phase is Phase.STREAMING
-            and (linked.session.next_bytes or linked.waiting_bytes > linked.session.credit)
-            for linked in self.streams.values()
-        )
+        for linked in self.streams.values():
+            session = linked.session
+            if linked.moving and (session.next_bytes or session.in_flight_bytes + linked.unsent_bytes > session.credit):
+                return True
+        return False
 
     def _beat(self, sockets: Sockets, now_ns: int) -> None:
-        beats = [
-            linked.session.beat(
-                oldest=linked.spool.first_held(linked.session.acked + 1),
-                head=linked.spool.head,
-                backlog_bytes=linked.backlog_bytes,
-                live=None if linked.adopted else linked.feed.numbered,
-            )
-            for linked in self.streams.values()
-            if linked.session.phase is not Phase.GREETING
-        ]
-        left = 0 if self.orphans is None else self.orphans.left(self.streams)
-        sockets.beat(control.Beat(now_ns, beats, self.clock_offset_ns, self.round_trip_ns, left), now_ns)
+        beats = [linked.beat() for linked in self.streams.values() if linked.session.phase is not Phase.GREETING]
+        offset_ns, round_trip_ns = self._clock or (None, None)
+        left_spools = self.orphans.left(self.streams)
+        sockets.beat(control.Beat(now_ns, beats, offset_ns, round_trip_ns, left_spools), now_ns)
 
-    # -- live ----------------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Feed the streams of watched runs from now on, and no others."""
-        assert self._sockets is not None
-        self._sockets.watched_changed = False
-        for linked in self.streams.values():
-            self._watch_one(linked, linked.spool.head)
-
-    def _watch_one(self, linked: LinkedStream, head: int) -> None:
-        assert self._sockets is not None
-        wishes, run_id = self._sockets.watched, linked.spool.info.run_id
+    def _watch(self, sockets: Sockets, linked: LinkedStream, head: int) -> None:
+        """Feed the stream of a watched run from now on, and no other."""
+        wishes, run_id = sockets.watched, linked.spool.info.run_id
         run = topic_of(run_id, "")
         watched = not linked.adopted and any(run.startswith(topic) or topic.startswith(run) for topic in wishes)
         linked.feed.watch(watched, head, pictures=watched and wishes_pictures(wishes, run_id))
@@ -368,15 +328,12 @@ class Link:
             self._finish(linked)
             return
         if not linked.closing:
-            self._prepare(linked.spool)
+            try:
+                linked.spool.prepare()
+            except SpoolError as error:
+                log.debug("spool.prepare: %s", error)  # append finds out by itself, and counts what it must drop
             self._sync(linked, now_ns)
         self._tell_drops(linked, now_ns)
-
-    def _prepare(self, spool: Spool) -> None:
-        try:
-            spool.prepare()
-        except SpoolError as error:
-            log.debug("spool.prepare: %s", error)  # append finds out by itself, and counts what it must drop
 
     def _sync(self, linked: LinkedStream, now_ns: int) -> None:
         spool = linked.spool
@@ -387,7 +344,7 @@ class Link:
             log.warning("spool.unsynced: %s cannot be synced: a power loss may cost its events", spool.directory)
         linked.told_sync_failures = spool.sync_failures
 
-    def _serve(self, linked: LinkedStream, now_ns: int) -> None:
+    def _serve(self, sockets: Sockets, linked: LinkedStream, now_ns: int) -> None:
         """Acknowledge, greet, send, finish: whatever the stream's session decides."""
         session, spool = linked.session, linked.spool
         linked.more = False
@@ -396,11 +353,10 @@ class Link:
         if linked.closing and spool.complete:
             self._finish(linked)
             return
-        assert self._sockets is not None
         if session.hello_due(now_ns):
-            self._sockets.send(session.hello(spool.first_held(spool.acked + 1), spool.head))
-        if session.phase is Phase.STREAMING and self._sockets.subscribed:
-            linked.more = send_durable(linked, self._sockets, now_ns)
+            sockets.send(session.hello(spool.first_held(spool.acked + 1), spool.head))
+        if session.phase is Phase.STREAMING and sockets.subscribed:
+            linked.more = send_durable(linked, sockets, now_ns)
 
     def _tell_drops(self, linked: LinkedStream, now_ns: int) -> None:
         """A full spool is loud: at once when it begins to drop, then each ten seconds while it goes on."""
@@ -410,21 +366,17 @@ class Link:
         dropped = linked.spool.dropped_events
         if dropped > linked.told_drops and now_ns - linked.told_ns > _TELL_DROPS_S * NS:
             reason = linked.spool.dropped[-1].reason
-            log.warning(
-                "spool.dropped: %d events of run %s so far (%s): each loss is recorded as a gap; "
-                "%s",
-                dropped, linked.spool.info.run_id, reason, _DROP_REMEDIES[reason],
-            )  # fmt: skip
+            log.warning("spool.dropped: %d events of run %s so far (%s): each loss is recorded as a gap; %s",
+                        dropped, linked.spool.info.run_id, reason, _DROP_REMEDIES[reason])  # fmt: skip
             linked.told_drops, linked.told_ns = dropped, now_ns
 
     def _finish(self, linked: LinkedStream) -> None:
         if self._sockets is not None and linked.session.phase is not Phase.GREETING:
             self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
         del self.streams[linked.spool.info.stream]
-        if linked.adopted and self.orphans is not None:
+        if linked.adopted:
             self.orphans.drained(linked.spool)
-            log.info(
-                "spool.drained: stream %s, %d events", linked.spool.info.stream.hex(), linked.spool.delivered_events
-            )
+            stream = linked.spool.info.stream.hex()
+            log.info("spool.drained: stream %s, %d events", stream, linked.spool.delivered_events)
         linked.spool.close()
         linked.done.set()

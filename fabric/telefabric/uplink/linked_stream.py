@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from telefabric.spool import Spool
 from telefabric.uplink.core.live_feed import LiveFeed
 from telefabric.uplink.core.stream import Phase, StreamSession
+from telefabric.wire.control import StreamBeat
 from telefabric_schemas import Frame
 
 
@@ -49,11 +50,12 @@ class LinkedStream:
         return self.session.phase is Phase.STREAMING
 
     @property
-    def waiting_bytes(self) -> int:
-        """The `backlog_bytes` when the link last looked."""
-        return self.session.in_flight_bytes + self.unsent_bytes
-
-    @property
     def backlog_bytes(self) -> int:
         """Bytes of events that are not acknowledged."""
         return self.session.in_flight_bytes + self.spool.unsent_bytes(self.session.cursor)
+
+    def beat(self) -> StreamBeat:
+        """Its part of a heartbeat."""
+        oldest = self.spool.first_held(self.session.acked + 1)
+        live = None if self.adopted else self.feed.numbered
+        return self.session.beat(oldest=oldest, head=self.spool.head, backlog_bytes=self.backlog_bytes, live=live)

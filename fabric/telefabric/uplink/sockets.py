@@ -14,7 +14,7 @@ from telefabric.wire import control
 
 log = library_logger("telefabric.link")
 
-_SUBSCRIBED = 1
+_SUBSCRIBED = b"\x01"
 
 
 class Sockets(Connection):
@@ -22,8 +22,8 @@ class Sockets(Connection):
 
     def __init__(self, address: Address) -> None:
         super().__init__(address, b"w")
-        self._data = self._new_data()
-        self._live = self._new_live()
+        self._data = self._publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES)
+        self._live = self._publisher(limits.LIVE_HWM, limits.LIVE_SOCKET_BYTES)
         self._data_url: str | None = None
         self._live_url: str | None = None
         self.watched: set[bytes] = set()
@@ -51,26 +51,18 @@ class Sockets(Connection):
         """A new data connection, in the place of one on which nothing gets across although control is well."""
         assert self._data_url is not None
         self._drop(self._data)
-        self._data = self._new_data()
-        self._data.connect(self._data_url)
+        self._data = self._publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES, self._data_url)
         self.subscribed = False
 
     def renew_live(self) -> None:
         """Open a new live connection; the broker subscribes again on it."""
         assert self._live_url is not None
         self._drop(self._live)
-        self._live = self._new_live()
-        self._live.connect(self._live_url)
+        self._live = self._publisher(limits.LIVE_HWM, limits.LIVE_SOCKET_BYTES, self._live_url)
         self.watched.clear()
         self.watched_changed = True
 
-    def _new_data(self) -> zmq.Socket[bytes]:
-        return self._new_publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES)
-
-    def _new_live(self) -> zmq.Socket[bytes]:
-        return self._new_publisher(limits.LIVE_HWM, limits.LIVE_SOCKET_BYTES)
-
-    def _new_publisher(self, messages: int, buffer_bytes: int) -> zmq.Socket[bytes]:
+    def _publisher(self, messages: int, buffer_bytes: int, url: str | None = None) -> zmq.Socket[bytes]:
         publisher = self._open(zmq.XPUB)
         publisher.set(zmq.MAXMSGSIZE, 2 * limits.SUBSCRIPTION_BYTES_MAX)
         publisher.set(zmq.RCVHWM, limits.SUBSCRIPTIONS_HWM)
@@ -78,19 +70,20 @@ class Sockets(Connection):
         publisher.set(zmq.SNDBUF, buffer_bytes)
         publisher.set(zmq.IMMEDIATE, 1)
         publisher.set(zmq.XPUB_NODROP, 1)
+        if url is not None:
+            publisher.connect(url)
         return publisher
 
     def receive(self, now_ns: int) -> list[control.Message]:
         """All control messages that are here, and whether the data socket is heard."""
         for subscription in receive_some(self._data, self._readable, limits.CONTROL_A_TURN):
-            self.subscribed = subscription[:1] == bytes([_SUBSCRIBED])
+            self.subscribed = subscription.startswith(_SUBSCRIBED)
         for wish in receive_some(self._live, self._readable, limits.CONTROL_A_TURN):
-            if wish[:1] == bytes([_SUBSCRIBED]):
-                if len(self.watched) < limits.WATCHED_TOPICS_MAX:
-                    self.watched.add(wish[1:])
-            else:
-                self.watched.discard(wish[1:])
             self.watched_changed = True
+            if not wish.startswith(_SUBSCRIBED):
+                self.watched.discard(wish[1:])
+            elif len(self.watched) < limits.WATCHED_TOPICS_MAX:
+                self.watched.add(wish[1:])
         return self.receive_control(now_ns)
 
     def send_data(self, topic: bytes, message: bytes) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
 import msgspec
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric.wire.seal import CHECK_BYTES, seal, unseal
 from telefabric_schemas import AnyEvent
 from telefabric_schemas.decoding import Decoder
 
@@ -25,10 +26,12 @@ FLAG_GAP = 0x0002
 
 _HEADER = struct.Struct(">2sBBH16s16sIQQIQQI")
 _CRC_BYTES = 5 * 1024
-_CHECK = struct.Struct(">I")
-HEADER_BYTES = _HEADER.size + _CHECK.size
+HEADER_BYTES = _HEADER.size + CHECK_BYTES
 _SIZE_AT = 3
 """Where the header says its own size, in a byte."""
+
+
+E = TypeVar("E")
 
 
 class Header(NamedTuple):
@@ -49,7 +52,7 @@ class Header(NamedTuple):
     """Live batches: newest number of this (stream, kind); 0 in durable ones."""
     time_ns: int
     """Wall clock when it was sent."""
-    body_crc: int
+    body_crc: int = 0
 
     @property
     def is_live(self) -> bool:
@@ -60,33 +63,29 @@ class Header(NamedTuple):
         return bool(self.flags & FLAG_GAP)
 
 
-class Record(msgspec.Struct, array_like=True, gc=False):
+class Record(msgspec.Struct, Generic[E], array_like=True, gc=False):
     """One record, decoded."""
 
     length: int
     crc: int
-    event: AnyEvent
+    event: E
 
 
-def pack(
-    body: bytes,
-    *,
-    session: bytes,
-    stream: bytes,
-    epoch: int,
-    first_seq: int,
-    last_seq: int,
-    count: int,
-    time_ns: int,
-    flags: int = 0,
-    counter: int = 0,
-) -> bytes:
-    """Header and body as one message."""
-    head = _HEADER.pack(
-        MAGIC, VERSION, HEADER_BYTES, flags, session, stream, epoch, first_seq, last_seq, count, counter, time_ns,
-        _crc32(body),
-    )  # fmt: skip
-    return b"".join((head, _CHECK.pack(crc32(head)), body))
+class BodyDecoder(Generic[E]):
+    """Decodes all records of a body in one call, their events as one type."""
+
+    def __init__(self, event: Any) -> None:
+        self._decoder: Decoder[list[Record[E]]] = Decoder(list[Record[event]])
+
+    def decode(self, body: bytes, count: int) -> list[Record[E]]:
+        """Raises `msgspec.DecodeError` when any of them is not of that type."""
+        return self._decoder.decode(b"\xdd" + count.to_bytes(4, "big") + body)
+
+
+def pack(header: Header, body: bytes) -> bytes:
+    """Header and body as one message; the CRC-32 of the body is computed here."""
+    head = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, *header[:-1], _crc32(body))
+    return seal(head) + body
 
 
 def _crc32(body: bytes) -> int:
@@ -104,25 +103,23 @@ def parse_header(message: bytes) -> tuple[Header, int]:
     Raises `WireError`: too_short, not_ours, version, damaged, inconsistent, too_large.
     """
     if len(message) < HEADER_BYTES:
-        why = f"a message of {len(message)} bytes is shorter than a batch header of {HEADER_BYTES}"
-        raise WireError("too_short", why, about=ABOUT)
-    magic, version, size, flags, session, stream, epoch, first, last, count, counter, time_ns, body_crc = (
-        _HEADER.unpack_from(message)
-    )
+        raise _bad("too_short", f"a message of {len(message)} bytes is shorter than a batch header of {HEADER_BYTES}")
+    magic, version, size, *fields = _HEADER.unpack_from(message)
     if magic != MAGIC:
-        raise WireError("not_ours", "a batch begins with the bytes TF", about=ABOUT, field="magic")
+        raise _bad("not_ours", "a batch begins with the bytes TF", "magic")
     if version != VERSION:
-        why = f"a batch has wire version {version}; this side reads {VERSION}: update it"
-        raise WireError("version", why, about=ABOUT, field="version")
+        raise _bad("version", f"a batch has wire version {version}; this side reads {VERSION}: update it", "version")
     if size < HEADER_BYTES or size > len(message):
-        raise WireError("inconsistent", f"a batch header claims {size} bytes", about=ABOUT, field="header size")
-    check = size - _CHECK.size
-    if _CHECK.unpack_from(message, check)[0] != crc32(memoryview(message)[:check]):
-        why = "a batch header fails its CRC-32, which is of all header bytes before it"
-        raise WireError("damaged", why, about=ABOUT, field="header CRC")
-    header = Header(flags, session, stream, epoch, first, last, count, counter, time_ns, body_crc)
+        raise _bad("inconsistent", f"a batch header claims {size} bytes", "header size")
+    if unseal(message[:size]) is None:
+        raise _bad("damaged", "a batch header fails its CRC-32, which is of all header bytes before it", "header CRC")
+    header = Header._make(fields)
     _check_ranges(header)
     return header, size
+
+
+def _bad(reason: str, message: str, field: str = "", stream: bytes = b"") -> WireError:
+    return WireError(reason, message, about=ABOUT, field=field, stream=stream)
 
 
 def body_of(message: bytes) -> bytes:
@@ -138,27 +135,23 @@ def _check_ranges(header: Header) -> None:
     else:
         fits = header.first_seq >= 1 and header.events == (1 if header.is_gap else covered)
     if not fits or covered < 1 or header.last_seq > SEQ_MAX:
-        why = f"a batch claims {header.events} events for seqs {header.first_seq} to {header.last_seq}"
-        told = f"{why}: see WIRE.md, Batches"
-        raise WireError("inconsistent", told, about=ABOUT, field="events", stream=header.stream)
+        seqs = f"seqs {header.first_seq} to {header.last_seq}"
+        why = f"a batch claims {header.events} events for {seqs}: see WIRE.md, Batches"
+        raise _bad("inconsistent", why, "events", header.stream)
     if header.events > limits.BATCH_EVENTS_MAX:
         why = f"a batch of {header.events} events is over {limits.BATCH_EVENTS_MAX}: send several"
-        raise WireError("too_large", why, about=ABOUT, field="events", stream=header.stream)
+        raise _bad("too_large", why, "events", header.stream)
 
 
 def check_body(header: Header, body: bytes) -> None:
     """Raises `WireError` when the body is not the one that the header was made for."""
     if not is_whole(header, body):
-        raise WireError("damaged", "a batch body fails its CRC-32", about=ABOUT, field="body CRC", stream=header.stream)
+        raise _bad("damaged", "a batch body fails its CRC-32", "body CRC", header.stream)
 
 
 def is_whole(header: Header, body: bytes) -> bool:
     return crc32(body) == header.body_crc
 
 
-def decode_body(body: bytes, count: int) -> list[Record]:
-    """All records of a body, in one call. Raises `msgspec.DecodeError` when any of them has no schema here."""
-    return _records.decode(b"\xdd" + count.to_bytes(4, "big") + body)
-
-
-_records: Decoder[list[Record]] = Decoder(list[Record])
+_events: BodyDecoder[AnyEvent] = BodyDecoder(AnyEvent)
+decode_body = _events.decode

@@ -5,18 +5,17 @@ Unknown trailing fields are skipped; an unknown name is an error of that one mes
 
 from __future__ import annotations
 
-import struct
 from typing import Annotated, Any, Union, get_args
-from zlib import crc32
 
 import msgspec
 from msgspec import Meta
 
 from telefabric import limits
 from telefabric.errors import WireError
-from telefabric.wire.live import QueuePolicy
 from telefabric.wire.names import fits
+from telefabric.wire.policy import QueuePolicy
 from telefabric.wire.records import kind_of
+from telefabric.wire.seal import seal, unseal
 from telefabric.wire.unreadable import unreadable
 from telefabric_schemas.decoding import Decoder
 
@@ -27,8 +26,6 @@ Name = Annotated[str, Meta(min_length=1)]
 """A name with a limit in bytes of UTF-8: msgspec counts characters, so messages with names check it (`_Named`)."""
 COUNT_MAX = 2**63 - 1
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
-
-
 Names = Annotated[list[Name], Meta(max_length=limits.WATCH_NAMES_MAX)]
 
 
@@ -91,6 +88,24 @@ class StreamSeq(msgspec.Struct, array_like=True, gc=False):
     seq: Count
 
 
+class OfInstance(Message):
+    """A message within what one broker instance began: another instance's changes nothing."""
+
+    instance: Id
+
+
+class OfStream(OfInstance):
+    """A message about one stream."""
+
+    stream: Id
+
+
+class OfMarks(OfInstance):
+    """A message about positions in several streams."""
+
+    marks: list[StreamSeq]
+
+
 # -- worker to broker --------------------------------------------------------------------------------------------
 class Hello(Message, tag="hello"):
     protocol: int
@@ -133,11 +148,9 @@ class Endpoints(_Named, array_like=True, gc=False):
     """Plain live batches for anybody on the broker's machine."""
 
 
-class Welcome(Message, tag="welcome"):
+class Welcome(OfStream, tag="welcome"):
     """The stream may send from `expected` on, or must wait (`expected` is null) and why."""
 
-    instance: Id
-    stream: Id
     epoch: Count
     expected: Count | None
     credit_bytes: Count
@@ -149,27 +162,22 @@ class Welcome(Message, tag="welcome"):
     """The store behind this broker, as it names itself; null while none is attached."""
 
 
-class Alive(Message, tag="alive"):
+class Alive(OfInstance, tag="alive"):
     """Answer to BEAT: the broker's instance and clock."""
 
-    instance: Id
     echo_ns: int
     broker_ns: int
     sent: Count = 0
     """For a durable subscriber: the number of batches that it was sent under its token."""
 
 
-class Ack(Message, tag="ack"):
+class Ack(OfStream, tag="ack"):
     """All events up to and including `seq` are in every required store."""
 
-    instance: Id
-    stream: Id
     seq: Count
 
 
-class Credit(Message, tag="credit"):
-    instance: Id
-    stream: Id
+class Credit(OfStream, tag="credit"):
     epoch: Count
     credit_bytes: Count
     interval_ms: Count
@@ -177,42 +185,32 @@ class Credit(Message, tag="credit"):
     """Ascends: one that arrives after a later one, which a connection that breaks may do, is old."""
 
 
-class Rewind(Message, tag="rewind"):
+class Rewind(OfStream, tag="rewind"):
     """NACK: go back to `expected`; batches of earlier epochs are ignored from now on."""
 
-    instance: Id
-    stream: Id
     epoch: Count
     expected: Count
     credit_bytes: Count
     reason: str
 
 
-class Who(Message, tag="who"):
+class Who(OfStream, tag="who"):
     """This broker does not know the stream: say HELLO."""
 
-    instance: Id
-    stream: Id
 
-
-class Unheard(Message, tag="unheard"):
+class Unheard(OfStream, tag="unheard"):
     """The stream is watched, and for a while nothing of it came to the live socket: connect that socket again."""
 
-    instance: Id
-    stream: Id
 
-
-class Refused(Message, tag="refused"):
+class Refused(OfInstance, tag="refused"):
     """The broker will not serve this peer; the reason is a sentence."""
 
-    instance: Id
     reason: str
 
 
-class Error(Message, tag="error"):
+class Error(OfInstance, tag="error"):
     """Something that the peer said cannot be used. Nothing has to follow from it; somebody should read it."""
 
-    instance: Id
     reason: str
     """One word, the same that is counted."""
     message: str
@@ -234,29 +232,21 @@ class Attach(_Named, Message, tag="attach"):
     """How a store names itself: made by chance with its file, and kept in it."""
 
 
-class Marks(Message, tag="marks"):
+class Marks(OfMarks, tag="marks"):
     """Answer to ASK: the last stored seq of each stream, 0 for none."""
 
-    instance: Id
-    marks: list[StreamSeq]
 
-
-class Stored(Message, tag="stored"):
+class Stored(OfMarks, tag="stored"):
     """Committed: the last stored seq of each stream that moved."""
-
-    instance: Id
-    marks: list[StreamSeq]
 
 
 MISSING, DAMAGED = "missing", "damaged"
 """Reasons of NACK and REWIND: there is a hole before a batch, or its body is not the one that its header names."""
 
 
-class Nack(Message, tag="nack"):
+class Nack(OfStream, tag="nack"):
     """A batch did not follow, or not whole; the subscriber expects `expected`."""
 
-    instance: Id
-    stream: Id
     epoch: Count
     expected: Count
     reason: str
@@ -269,10 +259,9 @@ class DurableBeat(Message, tag="durable_beat"):
 
 
 # -- broker to durable subscriber --------------------------------------------------------------------------------
-class Attached(Message, tag="attached"):
+class Attached(OfInstance, tag="attached"):
     """Subscribe to `token` on the durable endpoint."""
 
-    instance: Id
     token: bytes
     endpoints: Endpoints
     required: bool | None = None
@@ -281,24 +270,19 @@ class Attached(Message, tag="attached"):
     """The store behind this broker; null while none is attached."""
 
 
-class Skipped(Message, tag="skipped"):
+class Skipped(OfMarks, tag="skipped"):
     """A subscriber that is not required was not sent these streams up to these seqs; the store has them."""
 
-    instance: Id
-    marks: list[StreamSeq]
 
-
-class Living(Message, tag="living"):
+class Living(OfInstance, tag="living"):
     """The streams whose worker was heard within three heartbeats."""
 
-    instance: Id
     streams: list[Id]
 
 
-class Ask(Message, tag="ask"):
+class Ask(OfInstance, tag="ask"):
     """Report the watermark of each of these streams."""
 
-    instance: Id
     streams: list[StreamInfo]
 
 
@@ -334,19 +318,17 @@ class Unwatch(Message, tag="unwatch"):
 
 
 # -- broker to live subscriber -----------------------------------------------------------------------------------
-class Watching(Message, tag="watching"):
+class Watching(OfInstance, tag="watching"):
     """Subscribe to `token` on the watch endpoint; `policy` is what was granted."""
 
-    instance: Id
     token: bytes
     endpoints: Endpoints
     policy: QueuePolicy
 
 
-class Recent(Message, tag="recent"):
+class Recent(OfInstance, tag="recent"):
     """Live batches of before the subscription, oldest first; the store may hold them too."""
 
-    instance: Id
     batches: list[bytes]
 
 
@@ -355,8 +337,7 @@ class StatusRequest(Message, tag="status?"):
     pass
 
 
-class StatusReply(Message, tag="status"):
-    instance: Id
+class StatusReply(OfInstance, tag="status"):
     endpoints: Endpoints
     status: dict[str, Any]
 
@@ -370,16 +351,10 @@ AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged t
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyMessage)}
 _decoder: Decoder[AnyMessage] = Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()
-_CHECK = struct.Struct(">I")
 
 
 def encode(message: Message) -> bytes:
     return seal(_encoder.encode(message))
-
-
-def seal(body: bytes) -> bytes:
-    """A MessagePack array with the check behind it."""
-    return body + _CHECK.pack(crc32(body))
 
 
 def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage:
@@ -389,12 +364,11 @@ def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage
     """
     if len(data) > bytes_max:
         raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
-    body, check = data[: -_CHECK.size], data[-_CHECK.size :]
-    if check != _CHECK.pack(crc32(body)):
-        about = kind_of(body) or "a control message"
-        raise WireError(
-            "damaged", f"{about} fails its check: end it with the CRC-32 of its bytes, 4 bytes, big-endian", about=about
-        )
+    body = unseal(data)
+    if body is None:
+        about = kind_of(data) or "a control message"
+        why = f"{about} fails its check: end it with the CRC-32 of its bytes, 4 bytes, big-endian"
+        raise WireError("damaged", why, about=about)
     try:
         return _decoder.decode(body)
     except msgspec.DecodeError as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from telefabric_schemas.decoding import Decoder
+from telefabric.wire.batch import BodyDecoder
 from telefabric_schemas.events import Payload
 
 
@@ -53,40 +53,21 @@ class _Logged(msgspec.Struct, array_like=True, gc=False):
     agent_id: str
 
 
-class _ActedRecord(msgspec.Struct, array_like=True, gc=False):
-    length: int
-    crc: int
-    event: _Acted
-
-
-class _MeasuredRecord(msgspec.Struct, array_like=True, gc=False):
-    length: int
-    crc: int
-    event: _Measured
-
-
-class _LoggedRecord(msgspec.Struct, array_like=True, gc=False):
-    length: int
-    crc: int
-    event: _Logged
-
-
-_acted: Decoder[list[_ActedRecord]] = Decoder(list[_ActedRecord])
-_measured: Decoder[list[_MeasuredRecord]] = Decoder(list[_MeasuredRecord])
-_logged: Decoder[list[_LoggedRecord]] = Decoder(list[_LoggedRecord])
+_acted: BodyDecoder[_Acted] = BodyDecoder(_Acted)
+_measured: BodyDecoder[_Measured] = BodyDecoder(_Measured)
+_logged: BodyDecoder[_Logged] = BodyDecoder(_Logged)
 
 
 def keys_of(kind: str, body: bytes, count: int) -> list[Key] | None:
     """The key of each of `count` records of one kind; None for a kind without, or when they cannot be read."""
-    whole = b"\xdd" + count.to_bytes(4, "big") + body
     try:
         match kind:
             case "step" | "episode" | "frame":
-                return [Key(one.event.agent_id, one.event.env_index) for one in _acted.decode(whole)]
+                return [Key(one.event.agent_id, one.event.env_index) for one in _acted.decode(body, count)]
             case "metric":
-                return [Key(one.event.agent_id, 0, one.event.name) for one in _measured.decode(whole)]
+                return [Key(one.event.agent_id, 0, one.event.name) for one in _measured.decode(body, count)]
             case "log":
-                return [Key(one.event.agent_id) for one in _logged.decode(whole)]
+                return [Key(one.event.agent_id) for one in _logged.decode(body, count)]
     except msgspec.DecodeError:
-        return None
+        pass  # such as an agent that is not a text
     return None

@@ -39,9 +39,9 @@ def printable(text: str, instead: str) -> str:
     return text if text.isprintable() else "".join(each if _is_printable(each) else instead for each in text)
 
 
-def cut(text: str) -> str:
-    """The beginning of a text, short enough for a name."""
-    return text.encode("utf-8", "replace")[: limits.NAME_BYTES_MAX].decode(errors="ignore")
+def cut(text: str, bytes_max: int = limits.NAME_BYTES_MAX) -> str:
+    """The beginning of a text, short enough for a name unless another limit is given."""
+    return text.encode("utf-8", "replace")[:bytes_max].decode(errors="ignore")
 
 
 def end_of(text: str) -> str:

@@ -1,12 +1,34 @@
-"""Queue policies by name: what a user writes for one, and what it means.
+"""Queue policies: what a live subscriber asks for, and the names by which a user writes one.
 
 The presets weigh how old an event may be against how many are let go when a client falls behind.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
 from telefabric import limits
-from telefabric.wire.live import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
+
+DROP_OLDEST, LATEST_PER_KEY, SAMPLE = "drop_oldest", "latest_per_key", "sample"
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class QueuePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How a subscriber's queue in the broker behaves. Asked for in WATCH; WATCHING says what was granted.
+
+    In every mode the oldest goes first when there are too many, or when its age is over the limit.
+    """
+
+    events_max: Count = limits.LIVE_QUEUE_EVENTS
+    age_ms_max: Count = limits.LIVE_QUEUE_AGE_MS
+    mode: str = DROP_OLDEST
+    """Events that are left out before that: none (``drop_oldest``), all but the newest of each stream, kind, agent,
+    environment and series (``latest_per_key``), or all but one in `every` of each stream and kind (``sample``)."""
+    every: Count = 1
+
 
 PRESETS = {
     "low-latency": QueuePolicy(2_000, 500),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
-from typing import get_args, get_type_hints
 
-import msgspec
+import msgspec.inspect
 
 from telefabric.errors import WireError
 
@@ -20,12 +18,7 @@ _ADVICE = {"Expected `bytes`, got `str`": "send bytes (bin), not text such as he
 
 
 def unreadable(
-    about: str,
-    why: str,
-    kinds: Mapping[str, type[msgspec.Struct]],
-    *,
-    what: str = "message",
-    page: str = "WIRE.md",
+    about: str, why: str, kinds: Mapping[str, type[msgspec.Struct]], *, what: str = "message", page: str = "WIRE.md"
 ) -> WireError:
     """`why` is what msgspec says of a message of this name, `kinds` are the messages that `page` describes."""
     kind = kinds.get(about)
@@ -46,30 +39,17 @@ def _field(kind: type[msgspec.Struct], why: str) -> str:
     steps = [int(step) for step in re.findall(r"\[(\d+)\]", place[1])] if place else []
     steps += [int(found) for found in _SHORT.findall(why)]
     names: list[str] = []
-    inside: object = kind
+    inside = msgspec.inspect.type_info(kind)
     for step in steps:
-        if isinstance(inside, type) and issubclass(inside, msgspec.Struct):
-            number = step - (inside.__struct_config__.tag is not None)
-            if not 0 <= number < len(inside.__struct_fields__):
+        if isinstance(inside, msgspec.inspect.UnionType):  # of a type and null
+            inside = inside.types[0]
+        if isinstance(inside, msgspec.inspect.StructType):
+            number = step - (inside.tag is not None)
+            if not 0 <= number < len(inside.fields):
                 break
-            names.append(inside.__struct_fields__[number])
-            inside = _hints(inside)[names[-1]]
+            names.append(inside.fields[number].name)
+            inside = inside.fields[number].type
         else:
             names.append(str(step))
-            inside = _of_a_list(inside)
+            inside = getattr(inside, "item_type", inside)
     return ".".join(names + _LONG.findall(why))
-
-
-@cache
-def _hints(kind: type[msgspec.Struct]) -> dict[str, object]:
-    return {name: _or_none(hint) for name, hint in get_type_hints(kind).items()}
-
-
-def _or_none(hint: object) -> object:
-    """The type that a value has which is not null."""
-    found = [one for one in get_args(hint) if one is not type(None)]
-    return found[0] if len(found) == 1 and type(None) in get_args(hint) else hint
-
-
-def _of_a_list(hint: object) -> object:
-    return next(iter(get_args(hint)), None)

@@ -16,11 +16,16 @@ from telefabric_gui.reduction import thinned, unit_of
 ROW_ROLE = int(Qt.ItemDataRole.UserRole)
 """The `RunRow`."""
 _SPARK_POINTS = 48
+_REASON_MAX = 300
+_EXPLAINED = {
+    "lost": "All received events are kept. The run continues here if its worker is heard again.",
+    "revived": "It was silent, and is heard again.",
+    "idle": "Its worker is alive and has emitted nothing for ten seconds.",
+}
 
 
 class RunRow(NamedTuple):
     run: RunView
-    watched: bool
     spark: tuple[float, ...]
 
     @property
@@ -50,12 +55,8 @@ def explained(run: RunView) -> str:
     lines = [f"{run.run_id}: {state_words(run)}" + (f", {short(run.reason, 200)}" if run.reason else "")]
     if run.state == "stalled":
         lines.append(f"Silent for {duration(run.silent_s or 0)}. All received events are kept.")
-    if run.state == "lost":
-        lines.append("All received events are kept. The run continues here if its worker is heard again.")
-    if run.state == "revived":
-        lines.append("It was silent, and is heard again.")
-    if run.state == "idle":
-        lines.append("Its worker is alive and has emitted nothing for ten seconds.")
+    if run.state in _EXPLAINED:
+        lines.append(_EXPLAINED[run.state])
     if run.backlog:
         lines.append(f"{plural(run.backlog, 'event')} wait on its machine to be stored.")
     if run.started_ns:
@@ -64,6 +65,21 @@ def explained(run: RunView) -> str:
     if "game_id" in (told := metadata_of(run.metadata)):
         lines.append(short(told["game_id"]))
     return "\n".join(lines)
+
+
+def warning_of(run: RunView) -> str:
+    """What one should know who looks at a run that has stopped; nothing for others."""
+    if run.state == "stalled":
+        silent = f" for {duration(run.silent_s)}" if run.silent_s is not None else ""
+        waiting = f"{plural(run.backlog, 'event')} of it wait to be stored."
+        return f"Stalled: nothing from {run.run_id}{silent}. {waiting if run.backlog else 'Its last step is stored.'}"
+    if run.state == "failed":
+        why = short(run.reason or "the worker gave no reason", _REASON_MAX)
+        return f"Failed: {why}. All received events are kept."
+    if run.state == "lost":
+        why = short(run.reason or "its worker has been silent for too long", _REASON_MAX)
+        return f"Lost: {why}. The run continues here if the worker is heard again."
+    return ""
 
 
 class RunList(QAbstractListModel):
@@ -90,26 +106,23 @@ class RunList(QAbstractListModel):
 
     def show(self, rows: list[RunRow]) -> None:
         """The whole list as it is now."""
-        if [row.run.run_id for row in rows] == [row.run.run_id for row in self._rows]:
+        ids, held = [row.run.run_id for row in rows], [row.run.run_id for row in self._rows]
+        fresh = len(ids) - len(held)
+        if ids == held:
             for place, (old, new) in enumerate(zip(self._rows, rows, strict=True)):
                 if old != new:
                     self._rows[place] = new
                     index = self.index(place)
                     self.dataChanged.emit(index, index)
-            return
-        before = {row.run.run_id for row in self._rows}
-        fresh = 0
-        while fresh < len(rows) and rows[fresh].run.run_id not in before:
-            fresh += 1
-        if fresh and [row.run.run_id for row in rows[fresh:]] == [row.run.run_id for row in self._rows]:
+        elif fresh > 0 and ids[fresh:] == held:
             self.beginInsertRows(QModelIndex(), 0, fresh - 1)
             self._rows = rows[:fresh] + self._rows
             self.endInsertRows()
             self.show(rows)
-            return
-        self.beginResetModel()
-        self._rows = rows
-        self.endResetModel()
+        else:
+            self.beginResetModel()
+            self._rows = rows
+            self.endResetModel()
 
 
 def spark(values: npt.NDArray[np.float64]) -> tuple[float, ...]:

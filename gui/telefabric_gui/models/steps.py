@@ -7,7 +7,7 @@ from typing import Any
 
 from telefabric_gui.formatting import NONE, clock, count, decoded, real, short
 from telefabric_gui.models.table import Column, EventTable
-from telefabric_gui.rows import EventRows
+from telefabric_gui.theme import LEFT, RIGHT
 from telefabric_schemas import Reset, Step, event_of
 
 _CELL = 20
@@ -17,14 +17,14 @@ class StepTable(EventTable):
     """One row a step. Action and observation are decoded for the rows in sight alone."""
 
     columns = (
-        Column("SEQ", 9, True, "Number of the event in its stream"),
-        Column("EP", 6, True, "Episode"),
-        Column("STEP", 5, True, "Step within the episode; its reset comes before the first"),
-        Column("ACTION", 7, False, "The agent's action"),
-        Column("REWARD", 7, True),
-        Column("OBS", 8, False, "Observation after the action"),
-        Column("END", 10, False, "Whether the episode ended with this step"),
-        Column("TIME", 13, True, "The worker's clock, in this machine's time zone"),
+        Column("SEQ", 9, RIGHT, "Number of the event in its stream"),
+        Column("EP", 6, RIGHT, "Episode"),
+        Column("STEP", 5, RIGHT, "Step within the episode; its reset comes before the first"),
+        Column("ACTION", 7, LEFT, "The agent's action"),
+        Column("REWARD", 7, RIGHT),
+        Column("OBS", 8, LEFT, "Observation after the action"),
+        Column("END", 10, LEFT, "Whether the episode ended with this step"),
+        Column("TIME", 13, RIGHT, "The worker's clock, in this machine's time zone"),
     )
 
     action_names: tuple[str, ...] = ()
@@ -40,19 +40,21 @@ class StepTable(EventTable):
         """The name of a discrete action; None if it has none."""
         return self.action_names[action] if type(action) is int and 0 <= action < len(self.action_names) else None
 
-    def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:
-        row = rows.row(position)
-        step = step_of(rows.raw(position))
+    def cells(self, row: Any, raw: bytes | None) -> tuple[str, ...]:
+        action = observation = NONE
+        if step := step_of(raw):
+            done = decoded(step.action)
+            action = self.name_of(done) or short(done, _CELL)
+            observation = short(decoded(step.observation), 2 * _CELL)
         return (
-            count(int(row["seq"])),
-            count(int(row["episode"])),
-            "reset" if row["reset"] else count(int(row["step"])),
-            NONE if step is None else self.name_of(action := decoded(step.action)) or short(action, _CELL),
-            real(float(row["reward"])),
-            NONE if step is None else short(decoded(step.observation), 2 * _CELL),
-            end_of(row),
-            clock(int(row["time_ns"])),
-        )
+            count(int(row["seq"])), count(int(row["episode"])), number_of(row), action, real(float(row["reward"])),
+            observation, end_of(row), clock(int(row["time_ns"])),
+        )  # fmt: skip
+
+
+def number_of(row: Any) -> str:
+    """A step's number in its episode."""
+    return "reset" if row["reset"] else count(int(row["step"]))
 
 
 def end_of(row: Any) -> str:

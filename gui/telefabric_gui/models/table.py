@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
@@ -10,15 +11,13 @@ from PySide6.QtGui import QColor
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import plural
-from telefabric_gui.rows import EVENT, GAP, EventRows
+from telefabric_gui.rows import EVENT, GAP, Change, EventRows
 
 Index = QModelIndex | QPersistentModelIndex
-MARK_ROLE = int(Qt.ItemDataRole.UserRole)
-"""`rows.EVENT`, `HOLE` or `GAP`."""
-SENTENCE_ROLE = MARK_ROLE + 1
-"""The text of a row of missing events, across all columns."""
-_RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-_LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+_ROLES = (
+    Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ForegroundRole, Qt.ItemDataRole.ToolTipRole,
+    Qt.ItemDataRole.TextAlignmentRole,
+)  # fmt: skip
 _CACHED_MAX = 512
 
 
@@ -26,15 +25,14 @@ class Column(NamedTuple):
     title: str
     width: int
     """Characters."""
-    figure: bool
-    """Right-aligned."""
+    alignment: int
     tip: str = ""
     tone: Callable[[str], str] | None = None
     """The name of a theme colour for a cell's text."""
 
 
 class Cell(NamedTuple):
-    """The paint of one cell of an event's row."""
+    """The paint of one cell."""
 
     text: str
     colour: str
@@ -43,27 +41,28 @@ class Cell(NamedTuple):
 
 
 class EventTable(QAbstractTableModel):
-    """Shows the rows of a track; `freeze` holds a copy in their place."""
+    """Shows the rows of a stream; `freeze` holds a copy in their place."""
 
     columns: Sequence[Column]
 
     def __init__(self, rows: EventRows, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._live = rows
-        self._shown = rows
+        self.rows = rows
+        """The shown rows: the stream's, or the copy of a pause."""
         self.version = 0
         """Rises when events that were shown already say something else."""
-        self._cache: dict[tuple[int, int], tuple[str, ...]] = {}
-        rows.listener = self
+        self._cache: dict[int, tuple[str, ...]] = {}
+        rows.listener = self._changing
 
-    def cells(self, rows: EventRows, position: int) -> tuple[str, ...]:
-        """The texts of one event's row."""
+    def cells(self, row: Any, raw: bytes | None) -> tuple[str, ...]:
+        """The texts of one event's row; `raw` is the event, while it is held."""
         raise NotImplementedError
 
     # -- as a model ----------------------------------------------------------------------------------------------
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self._shown)
+        return 0 if parent.isValid() else len(self.rows)
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
         return 0 if parent.isValid() else len(self.columns)
@@ -72,131 +71,101 @@ class EventTable(QAbstractTableModel):
         if orientation != Qt.Orientation.Horizontal or not 0 <= section < len(self.columns):
             return None
         column = self.columns[section]
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return column.alignment
         if role == Qt.ItemDataRole.DisplayRole:
             return column.title
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return _RIGHT if column.figure else _LEFT
         return column.tip or None if role == Qt.ItemDataRole.ToolTipRole else None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if not index.isValid():
+        if not index.isValid() or role not in _ROLES:
             return None
+        cell = self.cell(index.row(), index.column())
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            return _RIGHT if self.columns[index.column()].figure else _LEFT
-        if role not in (
-            Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ForegroundRole, Qt.ItemDataRole.ToolTipRole, MARK_ROLE,
-            SENTENCE_ROLE,
-        ):  # fmt: skip
-            return None
-        position = self.position(index.row())
-        mark = int(self._shown.row(position)["mark"])
-        if role == MARK_ROLE:
-            return mark
-        if mark != EVENT:
-            return self._of_mark(index.column(), position, mark, role)
-        return self._of_event(index.column(), position, role)
+            return cell.alignment
+        if role == Qt.ItemDataRole.ForegroundRole:
+            return QColor(cell.colour) if cell.colour else None
+        whole_row = role == Qt.ItemDataRole.ToolTipRole and self.key(index.row()) is None
+        return self.cell(index.row(), 0).text if whole_row else cell.text
 
-    def key(self, row: int) -> tuple[int, int] | None:
-        """The event of a row, wherever the row is: stream and seq; None for a row without an event."""
-        found = self._shown.row(self.position(row))
-        return (int(found["stream"]), int(found["seq"])) if found["mark"] == EVENT else None
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def position(self, row: int) -> int:
+        """Position in `rows` of a row of the model; the same the other way round."""
+        return len(self.rows) - 1 - row
+
+    def key(self, row: int) -> int | None:
+        """The seq of the event of a row, wherever the row is; None for a row without an event."""
+        found = self.rows.row(self.position(row))
+        return int(found["seq"]) if found["mark"] == EVENT else None
 
     def cell(self, row: int, column: int) -> Cell:
-        """All that `data` says of a cell of an event's row."""
-        text, shown = self._texts(self.position(row))[column], self.columns[column]
-        colour = getattr(theme.active(), shown.tone(text)) if shown.tone else ""
-        return Cell(text, colour, _RIGHT if shown.figure else _LEFT)
-
-    def _of_mark(self, column: int, position: int, mark: int, role: int) -> Any:
-        if role == Qt.ItemDataRole.ForegroundRole:
-            return QColor(theme.active().error if mark == GAP else theme.active().warning)
-        if role == Qt.ItemDataRole.DisplayRole and column:
-            return ""
-        return self.sentence(position)
-
-    def _of_event(self, column: int, position: int, role: int) -> Any:
-        if role == SENTENCE_ROLE:
-            return None
-        text = self._texts(position)[column]
-        if role == Qt.ItemDataRole.ForegroundRole:
-            tone = self.columns[column].tone
-            return QColor(getattr(theme.active(), tone(text))) if tone else None
-        return text
+        """A cell of an event, or of a range that is missing: its sentence is in the first column."""
+        found, shown = self.rows.row(self.position(row)), self.columns[column]
+        if found["mark"] != EVENT:
+            colour = theme.active().error if found["mark"] == GAP else theme.active().warning
+            return Cell("" if column else self._sentence(found), colour, shown.alignment)
+        text = self._texts(found)[column]
+        return Cell(text, getattr(theme.active(), shown.tone(text)) if shown.tone else "", shown.alignment)
 
     def forget_texts(self) -> None:
         """The same events say something else from now on."""
         self._cache.clear()
         self.version += 1
-        if len(self._shown):
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self._shown) - 1, len(self.columns) - 1))
+        if len(self.rows):
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(self.columns) - 1))
 
-    def _texts(self, position: int) -> tuple[str, ...]:
+    def _texts(self, row: Any) -> tuple[str, ...]:
         """The texts of one event's row."""
-        row = self._shown.row(position)
-        key = int(row["stream"]), int(row["seq"])
-        texts = self._cache.get(key)
-        if texts is None:
+        seq = int(row["seq"])
+        if seq not in self._cache:
             if len(self._cache) >= _CACHED_MAX:
                 self._cache.clear()
-            texts = self._cache[key] = self.cells(self._shown, position)
-        return texts
+            self._cache[seq] = self.cells(row, self.rows.raw(row))
+        return self._cache[seq]
 
-    # -- rows ----------------------------------------------------------------------------------------------------
-
-    @property
-    def rows(self) -> EventRows:
-        """The shown rows: the track's, or the copy of a pause."""
-        return self._shown
-
-    def position(self, row: int) -> int:
-        """Position in `rows` of a row of the model; the same the other way round."""
-        return len(self._shown) - 1 - row
-
-    def sentence(self, position: int) -> str:
+    def _sentence(self, row: Any) -> str:
         """The text of a hole or gap."""
-        row = self._shown.row(position)
         missing = plural(int(row["last_seq"] - row["seq"]) + 1, "event")
         if row["mark"] == GAP:
-            return f"{missing} known to be lost: {self._shown.reason(position) or 'no reason was given'}"
+            return f"{missing} known to be lost: {self.rows.reason(int(row['seq'])) or 'no reason was given'}"
         return f"{missing} missing, being fetched"
+
+    # -- changes -------------------------------------------------------------------------------------------------
 
     def freeze(self) -> None:
         """Show no change from now on."""
-        if self._shown is self._live:
+        if self.rows is self._live:
             self._live.listener = None
-            self._shown = self._live.frozen()
+            self.rows = self._live.frozen()
 
     def thaw(self) -> None:
         """Show what came meanwhile, and all that comes."""
-        if self._shown is not self._live:
+        if self.rows is not self._live:
             self.beginResetModel()
-            self._shown = self._live
-            self._live.listener = self
+            self.rows = self._live
+            self._live.listener = self._changing
             self.endResetModel()
 
     @property
     def waiting(self) -> int:
         """Events that came since `freeze`."""
-        return self._live.events - self._shown.events
+        return self._live.events - self.rows.events
 
-    # -- as a listener -------------------------------------------------------------------------------------------
-
-    def inserting(self, first: int, count: int) -> None:
-        row = len(self._shown) - first
-        self.beginInsertRows(QModelIndex(), row, row + count - 1)
-
-    def inserted(self) -> None:
-        self.endInsertRows()
-
-    def removing(self, first: int, count: int) -> None:
-        row = len(self._shown) - first - count
-        self.beginRemoveRows(QModelIndex(), row, row + count - 1)
-
-    def removed(self) -> None:
-        self.endRemoveRows()
-
-    def resetting(self) -> None:
-        self.beginResetModel()
-
-    def reset(self) -> None:
-        self.endResetModel()
+    @contextmanager
+    def _changing(self, change: Change, first: int, count: int) -> Iterator[None]:
+        """A `Listener` of the rows."""
+        if change is Change.INSERT:
+            row = len(self.rows) - first
+            self.beginInsertRows(QModelIndex(), row, row + count - 1)
+            yield
+            self.endInsertRows()
+        elif change is Change.REMOVE:
+            row = len(self.rows) - first - count
+            self.beginRemoveRows(QModelIndex(), row, row + count - 1)
+            yield
+            self.endRemoveRows()
+        else:
+            self.beginResetModel()
+            yield
+            self.endResetModel()

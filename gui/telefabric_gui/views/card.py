@@ -1,52 +1,37 @@
-"""The frame around each part of a page: title, badges, a caption, and its body."""
+"""The frame around each part of a page, and the strip with a warning above them."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from telefabric_gui.views.styled import Panel, column, label, row
 
 
-def label(text: str = "", role: str = "", badge: str = "") -> QLabel:
-    """A text in one of the style sheet's roles or badges."""
-    made = QLabel(text)
-    made.setTextFormat(Qt.TextFormat.PlainText)
-    if role:
-        made.setProperty("role", role)
-    if badge:
-        made.setProperty("badge", badge)
-    return made
-
-
-def restyle(widget: QWidget, name: str, value: str) -> None:
-    """Change a property that the style sheet looks at."""
-    if widget.property(name) != value:
-        widget.setProperty(name, value)
-        widget.style().unpolish(widget)
-        widget.style().polish(widget)
-
-
-class Card(QFrame):
+class Card(Panel):
     """`caption` may be set each tick; it is cut rather than moving anything. `corner` takes widgets on the right."""
 
-    def __init__(self, title: str, body: QWidget, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("card")
+    def __init__(self, title: str, body: QWidget) -> None:
+        super().__init__("card")
         self.caption = label(role="caption")
         self.caption.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.badges = QHBoxLayout()
-        self.corner = QHBoxLayout()
-        for row in (self.badges, self.corner):
-            row.setSpacing(6)
-        header = QHBoxLayout()
-        header.setContentsMargins(12, 10, 12, 4)
-        header.setSpacing(10)
+        self.badges = row(spacing=6)
+        self.corner = row(spacing=6)
         self.title = label(title, "title")
-        header.addWidget(self.title)
-        header.addLayout(self.badges)
-        header.addWidget(self.caption, 1)
-        header.addLayout(self.corner)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(1, 1, 1, 8)
-        layout.setSpacing(0)
-        layout.addLayout(header)
-        layout.addWidget(body, 1)
+        header = row(self.title, self.badges, (self.caption, 1), self.corner, margins=(12, 10, 12, 4), spacing=10)
+        self.setLayout(column(header, (body, 1), margins=(1, 1, 1, 8)))
+
+
+class Banner(Panel):
+    """Hidden while there is nothing to say."""
+
+    def __init__(self) -> None:
+        super().__init__("banner")
+        self._text = label()
+        self._text.setWordWrap(True)
+        self.setLayout(row(self._text, margins=(16, 7, 16, 7)))
+        self.hide()
+
+    def say(self, sentence: str) -> None:
+        if sentence != self._text.text():
+            self._text.setText(sentence)
+        self.setVisible(bool(sentence))

@@ -9,12 +9,11 @@ import numpy as np
 import pyqtgraph as pg  # type: ignore[import-untyped]
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QPaintEvent
-from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
+from telefabric_gui.agent_stream import Points
 from telefabric_gui.formatting import count, real
 from telefabric_gui.reduction import Floats, extremes, means, smoothed, unit_of
-from telefabric_gui.track import Points
 from telefabric_gui.views.painting import reported
 
 _RAW_OPACITY = 0.28
@@ -42,15 +41,14 @@ class _StepAxis(pg.AxisItem):  # type: ignore[misc]
 class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
     """Follows its data until one zooms or drags; a double click shows all again."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self) -> None:
         axes = {side: _StepAxis(side) for side in ("left", "bottom")}
-        super().__init__(parent, axisItems=axes, background=None)
+        super().__init__(axisItems=axes, background=None)
         self._axes = axes
         self.setObjectName("chart")
         self.setFrameShape(self.Shape.NoFrame)
         self._points = Points(_EMPTY, _EMPTY)
         self._smooth: Floats = _EMPTY
-        self._redrawing = False
         plot: Any = self.getPlotItem()
         plot.hideButtons()
         plot.setMenuEnabled(False)
@@ -65,16 +63,12 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         self._view.setDefaultPadding(0.03)
         self._view.setMouseEnabled(x=True, y=False)
         self._view.enableAutoRange(x=False, y=False)
-        self._following = True
+        self.following = True
+        """Whether all of the series is in sight, and stays so."""
         self._view.sigRangeChangedManually.connect(self._on_moved)
         self._view.sigXRangeChanged.connect(self._on_range)
         self._view.sigResized.connect(self._on_range)
         self.dress()
-
-    @property
-    def following(self) -> bool:
-        """Whether all of the series is in sight, and stays so."""
-        return self._following
 
     def show_points(self, points: Points) -> None:
         """Draw these from now on, in units in which they have a common size."""
@@ -82,14 +76,14 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         for axis, values in zip(axes, points[:2], strict=True):
             axis.unit = unit_of(values)
         points = self._points = Points(points.x / axes[0].unit, points.y / axes[1].unit)
-        self._smooth = smoothed(points.y) if len(points.y) else _EMPTY
-        if self._following:
+        self._smooth = smoothed(points.y)
+        if self.following:
             self._show_all()
         self._redraw()
 
     def follow(self) -> None:
         """Show all of the series, and go on so."""
-        self._following = True
+        self.following = True
         self._show_all()
         self._redraw()
 
@@ -101,15 +95,14 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
         self._raw.setPen(pg.mkPen(faint, width=1))
         self._line.setPen(pg.mkPen(colours.series[0], width=2))
         self._end.setPen(pg.mkPen(colours.series[0], width=1, style=Qt.PenStyle.DashLine))
-        for side in ("left", "bottom"):
-            axis: Any = self.getPlotItem().getAxis(side)
+        for axis in self._axes.values():
             axis.setPen(pg.mkPen(colours.line))
             axis.setTickPen(pg.mkPen(colours.faint))
             axis.setTextPen(pg.mkPen(colours.dim))
             axis.setStyle(tickFont=theme.text_font(11), tickLength=0, tickTextOffset=6, maxTickLevel=0)
-        self.getPlotItem().getAxis("left").setTickDensity(1.6)
-        self.getPlotItem().getAxis("left").setWidth(52)
-        self.getPlotItem().getAxis("bottom").setHeight(24)
+        self._axes["left"].setTickDensity(1.6)
+        self._axes["left"].setWidth(52)
+        self._axes["bottom"].setHeight(24)
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
@@ -136,27 +129,20 @@ class SeriesChart(pg.PlotWidget):  # type: ignore[misc]
                             padding=0)  # fmt: skip
 
     def _redraw(self) -> None:
-        if self._redrawing:
-            return
-        self._redrawing = True
         x, y, _ = self._points
-        if len(x):
-            first, last = self._view.viewRange()[0]
-            pixels = max(50, int(self._view.width()))
-            raw = extremes(x, y, first, last, pixels)
-            # One line a column, so that none is drawn over another and all are equally faint.
-            self._raw.setData(*raw, connect="pairs" if len(raw[0]) < len(x) else "all")
-            self._line.setData(*means(x, self._smooth, first, last, pixels))
-            self._end.setValue(float(x[-1]))
-        else:
-            self._raw.setData(_EMPTY, _EMPTY)
-            self._line.setData(_EMPTY, _EMPTY)
+        first, last = self._view.viewRange()[0]
+        pixels = max(50, int(self._view.width()))
+        raw = extremes(x, y, first, last, pixels)
+        # One line a column, so that none is drawn over another and all are equally faint.
+        self._raw.setData(*raw, connect="pairs" if len(raw[0]) < len(x) else "all")
+        self._line.setData(*means(x, self._smooth, first, last, pixels))
         self._end.setVisible(bool(len(x)))
-        self._redrawing = False
+        if len(x):
+            self._end.setValue(float(x[-1]))
 
     def _on_moved(self, *what: object) -> None:
-        self._following = False
+        self.following = False
 
     def _on_range(self, *what: object) -> None:
-        if not self._following:
+        if not self.following:
             self._redraw()

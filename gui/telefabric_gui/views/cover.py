@@ -6,35 +6,29 @@ import time
 
 from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QBoxLayout, QFrame, QPushButton, QWidget
+from PySide6.QtWidgets import QBoxLayout, QWidget
 
-from telefabric_gui.views.card import label
+from telefabric_gui.views.styled import Panel, button, column, label
 
 AGAIN_S, AGAIN_S_MAX = 0.5, 8.0
 """How long a view is left alone after it failed, and after it has failed again and again."""
 _FLAT_PX = 90
 
 
-class Cover(QFrame):
-    """A cover as large as its view. Call `lift` when the view can show something again."""
+class Cover(Panel):
+    """A cover as large as its view. Hide it when the view can show something again."""
 
     def __init__(self, view: QWidget) -> None:
-        super().__init__(view)
-        self.setObjectName("cover")
+        super().__init__("cover", view)
         self._pause_s, self._failed_s = AGAIN_S, 0.0
         self._given: object = None
         self.details = ""
         self._title, self._why = label(role="error"), label(role="caption")
         self._why.setWordWrap(True)
-        self._copy = QPushButton("Copy details")
-        self._copy.setProperty("role", "link")
-        self._copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.details))
-        self._layout = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
-        self._layout.setContentsMargins(12, 4, 12, 4)
-        self._layout.addWidget(self._title)
-        self._layout.addWidget(self._why)
-        self._layout.addWidget(self._copy, 0, Qt.AlignmentFlag.AlignLeft)
-        self._layout.addStretch(1)
+        self._copy = button("Copy details", lambda: QGuiApplication.clipboard().setText(self.details), "link")
+        self._layout = column(self._title, self._why, self._copy, 1, margins=(12, 4, 12, 4), spacing=6)
+        self._layout.setAlignment(self._copy, Qt.AlignmentFlag.AlignLeft)
+        self.setLayout(self._layout)
         view.installEventFilter(self)
 
     @property
@@ -56,10 +50,7 @@ class Cover(QFrame):
 
     def due(self, given: object) -> bool:
         """Whether there is something else to show, and the pause is over."""
-        return not self.isHidden() and given != self._given and time.monotonic() - self._failed_s >= self._pause_s
-
-    def lift(self) -> None:
-        self.hide()
+        return given != self._given and time.monotonic() - self._failed_s >= self._pause_s
 
     def _fit(self) -> None:
         view = self.parentWidget()

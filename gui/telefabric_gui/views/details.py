@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from PySide6.QtCore import QEvent, QPointF, QRect, QRectF, Qt
 from PySide6.QtGui import QColor, QFontMetrics, QHelpEvent, QPainter, QPaintEvent, QPen, QResizeEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QToolTip, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QScrollArea, QToolTip, QWidget
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import duration
-from telefabric_gui.views.card import label, restyle
-from telefabric_gui.views.painting import painting
+from telefabric_gui.views.painting import fill_with, painting, write
+from telefabric_gui.views.styled import Panel, column, label, laid_out, restyle, row
 
 WIDTH_PX = 300
 _LINK_PX = 56
@@ -34,22 +34,28 @@ class HealthRow(NamedTuple):
     tone: str = "good"
 
 
-class DetailsDock(QFrame):
+class DetailsDock(Panel):
     """`show_…` once a tick; each part paints itself, so that no figure moves another."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("details")
+    def __init__(self) -> None:
+        super().__init__("details")
         self.setFixedWidth(WIDTH_PX)
         self._verdict = label(badge="good")
         self._chain = _Chain()
         self._latency = _Histogram()
-        self._latency_heading = label("LATENCY, EMIT TO RECEIVE", "heading")
         self._step = _Pairs()
-        self._step_heading = label("THIS STEP", "heading")
         self._run = _Pairs()
-        self._run_heading = label("RUN", "heading")
-        self._lay_out()
+        heading = row(label("HEALTH", "heading"), 1, self._verdict, spacing=8)
+        self._latency_part = _part("LATENCY, EMIT TO RECEIVE", self._latency)
+        self._step_part = _part("THIS STEP", self._step)
+        self._run_part = _part("RUN", self._run)
+        parts = self._latency_part, self._step_part, self._run_part
+        body = column(heading, self._chain, *parts, 1, margins=(14, 12, 10, 12), spacing=8)
+        area = QScrollArea(widgetResizable=True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(laid_out(body, "details_body"))
+        self.setLayout(row(area, margins=(1, 0, 0, 0)))
 
     def show_health(self, parts: Sequence[HealthRow], verdict: str, tone: str) -> None:
         self._verdict.setText(verdict)
@@ -57,49 +63,39 @@ class DetailsDock(QFrame):
         self._chain.show_parts(parts)
 
     def show_latency(self, samples_s: Sequence[float]) -> None:
-        for widget in (self._latency, self._latency_heading):
-            widget.setVisible(bool(samples_s))
+        self._latency_part.setVisible(bool(samples_s))
         if samples_s:
             self._latency.show_samples(samples_s)
 
     def show_step(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._step_heading.setVisible(bool(pairs))
+        self._step_part.setVisible(bool(pairs))
         self._step.show_pairs(pairs)
 
     def show_run(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._run_heading.setVisible(bool(pairs))
+        self._run_part.setVisible(bool(pairs))
         self._run.show_pairs(pairs)
 
-    def _lay_out(self) -> None:
-        heading = QHBoxLayout()
-        heading.addWidget(label("HEALTH", "heading"))
-        heading.addStretch(1)
-        heading.addWidget(self._verdict)
-        body = QWidget()
-        body.setObjectName("details_body")
-        column = QVBoxLayout(body)
-        column.setContentsMargins(14, 12, 10, 12)
-        column.setSpacing(8)
-        column.addLayout(heading)
-        column.addWidget(self._chain)
-        for title, widget in (
-            (self._latency_heading, self._latency), (self._step_heading, self._step), (self._run_heading, self._run),
-        ):  # fmt: skip
-            title.setContentsMargins(0, 12, 0, 0)
-            column.addWidget(title)
-            column.addWidget(widget)
-        column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(body)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(1, 0, 0, 0)
-        layout.addWidget(area)
+
+def _part(title: str, body: QWidget) -> QWidget:
+    heading = label(title, "heading")
+    heading.setContentsMargins(0, 12, 0, 0)
+    return laid_out(column(heading, body, spacing=8))
 
 
-class _Chain(QWidget):
+class _Tipped(QWidget):
+    """A part that says more where the mouse is."""
+
+    def tip_at(self, y: int) -> str:
+        raise NotImplementedError
+
+    def event(self, event: QEvent) -> bool:
+        if event.type() != QEvent.Type.ToolTip or not isinstance(event, QHelpEvent):
+            return super().event(event)
+        QToolTip.showText(event.globalPos(), self.tip_at(event.pos().y()), self)
+        return True
+
+
+class _Chain(_Tipped):
     """Dots with what each part says. A sentence takes as many lines as it needs."""
 
     def __init__(self) -> None:
@@ -143,37 +139,28 @@ class _Chain(QWidget):
                 if place + 1 < len(self._parts):
                     painter.setPen(QPen(QColor(colours.line), 2))
                     painter.drawLine(QPointF(8, top + 24), QPointF(8, top + height))
-                painter.setPen(Qt.PenStyle.NoPen)
-                painter.setBrush(QColor(getattr(colours, part.tone)))
+                fill_with(painter, getattr(colours, part.tone))
                 painter.drawEllipse(QPointF(8, top + 13), 5, 5)
                 self._paint_texts(painter, part, top, self._lines[place])
                 top += height
 
     def _paint_texts(self, painter: QPainter, part: HealthRow, top: int, lines: int) -> None:
-        colours = theme.active()
+        colours, caption = theme.active(), theme.text_font(theme.CAPTION_PX)
         first = QRect(26, top + 3, self._text_px, 20)
-        painter.setFont(theme.text_font(bold=True))
-        painter.setPen(QColor(colours.text))
-        painter.drawText(first, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), part.name)
-        painter.setFont(theme.text_font(theme.CAPTION_PX))
-        painter.setPen(QColor(colours.dim))
-        painter.drawText(first, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), part.figure)
-        if part.tone in ("warning", "error"):
-            painter.setPen(QColor(getattr(colours, part.tone)))
         second = QRect(26, top + 25, self._text_px, _LINE_PX * lines)
+        write(painter, first, part.name, colours.text, theme.text_font(bold=True))
+        write(painter, first, part.figure, colours.dim, caption, theme.RIGHT)
         words = part.caption
         if lines == 1:
             words = painter.fontMetrics().elidedText(words, Qt.TextElideMode.ElideMiddle, second.width())
-        painter.drawText(second, int(Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap), words)
+        colour = getattr(colours, part.tone) if part.tone in ("warning", "error") else colours.dim
+        write(painter, second, words, colour, caption, int(Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap))
 
-    def event(self, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
-            below = [bottom > event.pos().y() for bottom in accumulate(self._heights)]
-            if True in below:
-                part = self._parts[below.index(True)]
-                QToolTip.showText(event.globalPos(), f"{part.name}: {part.figure}\n{part.caption}", self)
-            return True
-        return super().event(event)
+    def tip_at(self, y: int) -> str:
+        for part, bottom in zip(self._parts, accumulate(self._heights), strict=True):
+            if y < bottom:
+                return f"{part.name}: {part.figure}\n{part.caption}"
+        return ""
 
 
 class _Histogram(QWidget):
@@ -203,13 +190,12 @@ class _Histogram(QWidget):
                 tall = max(1.0, height * number / most) if number else 1.0
                 colour = colours.accent if number else colours.line
                 painter.fillRect(QRectF(place * width, height - tall, width - 1, tall), QColor(colour))
-            painter.setFont(theme.text_font(theme.CAPTION_PX))
-            painter.setPen(QColor(colours.dim))
             for place, words in enumerate(self._words):
-                painter.drawText(QRectF(place * self.width() / 3, height + 6, self.width() / 3, 18), words)
+                area = QRectF(place * self.width() / 3, height + 6, self.width() / 3, 18)
+                write(painter, area, words, colours.dim, theme.text_font(theme.CAPTION_PX), 0)
 
 
-class _Pairs(QWidget):
+class _Pairs(_Tipped):
     """Names on the left, values on the right; what does not fit is cut and whole in the tooltip."""
 
     def __init__(self) -> None:
@@ -229,19 +215,11 @@ class _Pairs(QWidget):
         with painting(self) as painter:
             for place, (name, value) in enumerate(self._pairs):
                 line = QRect(0, place * _PAIR_PX, self.width() - 4, _PAIR_PX)
-                painter.setFont(theme.text_font())
-                painter.setPen(QColor(colours.dim))
-                painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), name)
-                taken = painter.fontMetrics().horizontalAdvance(name) + 12
-                painter.setFont(theme.figure_font())
-                painter.setPen(QColor(colours.text))
-                text = painter.fontMetrics().elidedText(value, Qt.TextElideMode.ElideMiddle, line.width() - taken)
-                painter.drawText(line, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), text)
+                write(painter, line, name, colours.dim, theme.text_font())
+                room = line.width() - painter.fontMetrics().horizontalAdvance(name) - 12
+                text = QFontMetrics(theme.figure_font()).elidedText(value, Qt.TextElideMode.ElideMiddle, room)
+                write(painter, line, text, colours.text, theme.figure_font(), theme.RIGHT)
 
-    def event(self, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
-            place = int(event.pos().y() // _PAIR_PX)
-            if 0 <= place < len(self._pairs):
-                QToolTip.showText(event.globalPos(), "\n".join(self._pairs[place]), self)
-            return True
-        return super().event(event)
+    def tip_at(self, y: int) -> str:
+        place = y // _PAIR_PX
+        return "\n".join(self._pairs[place]) if 0 <= place < len(self._pairs) else ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from PySide6.QtCore import QPointF, Qt
+from PySide6.QtCore import QPointF
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
-from telefabric_gui.views.painting import painting
+from telefabric_gui.views.painting import fill_with, painting
 
 _PULSE_S = 1.5
 
@@ -17,8 +17,8 @@ _PULSE_S = 1.5
 class Dot(QWidget):
     """`pulse` while its subject is live: the only thing that moves by itself."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setFixedSize(14, 14)
         self._tone = "faint"
         self._pulse = False
@@ -33,13 +33,12 @@ class Dot(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         with painting(self) as painter:
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-            painter.setPen(Qt.PenStyle.NoPen)
             colour = QColor(getattr(theme.active(), self._tone))
             if self._pulse:
                 share = (time.monotonic() % _PULSE_S) / _PULSE_S
                 halo = QColor(colour)
                 halo.setAlphaF(0.4 * (1 - share))
-                painter.setBrush(halo)
+                fill_with(painter, halo)
                 painter.drawEllipse(QPointF(7, 7), 4 + 3 * share, 4 + 3 * share)
-            painter.setBrush(colour)
+            fill_with(painter, colour)
             painter.drawEllipse(QPointF(7, 7), 4, 4)

@@ -6,14 +6,13 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLineEdit
 
 from telefabric.feed import Connection, LinkState
 from telefabric.settings import STORE_FILE_NAME
 from telefabric_gui import theme
-from telefabric_gui.views.card import label
+from telefabric_gui.views.styled import Panel, button, column, label, laid_out, row
 
 _WIDTH_PX = 700
 
@@ -42,14 +41,10 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
     if runs:
         return Situation("Choose a run", "Click one in the list, or move there with the arrow keys and press Enter.")
     if link is LinkState.FILE:
-        return Situation(
-            "No run yet", "This store is empty. Fill it with a small run that really learns:", _demo(address)
-        )
-    return Situation(
-        "No run yet",
-        "The broker runs, and no worker has connected yet. Start one:",
-        f"TELEFABRIC_CONNECT={shlex.quote(address)} python -m telefabric_workers.demo.frozenlake",
-    )
+        told = "This store is empty. Fill it with a small run that really learns:"
+        return Situation("No run yet", told, _demo(address))
+    command = f"TELEFABRIC_CONNECT={shlex.quote(address)} python -m telefabric_workers.demo.frozenlake"
+    return Situation("No run yet", "The broker runs, and no worker has connected yet. Start one:", command)
 
 
 def _demo(file: str) -> str:
@@ -58,40 +53,23 @@ def _demo(file: str) -> str:
     return f"telefabric demo --data {shlex.quote(str(path.parent))}" if path.name == STORE_FILE_NAME else ""
 
 
-class EmptyView(QWidget):
+class EmptyView(Panel):
     """Shows a situation; its command is copied with a click."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("empty")
+    def __init__(self) -> None:
+        super().__init__("empty")
         self._shown: Situation | None = None
         self._title = label(role="large")
         self._sentence = label(role="dim")
         self._sentence.setWordWrap(True)
-        self._command = QLineEdit()
-        self._command.setReadOnly(True)
+        self._command = QLineEdit(readOnly=True)
         self._command.setAccessibleName("Command to type")
-        self._copy = QPushButton("Copy")
-        self._copy.setProperty("role", "plain")
-        self._copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self._command.text()))
-        column = QWidget()
-        column.setMaximumWidth(_WIDTH_PX)
-        inner = QVBoxLayout(column)
-        inner.setContentsMargins(0, 0, 0, 0)
-        inner.setSpacing(12)
-        inner.addWidget(self._title)
-        inner.addWidget(self._sentence)
-        inner.addWidget(self._command)
-        inner.addWidget(self._copy, 0, Qt.AlignmentFlag.AlignLeft)  # under it: the command has all of the width
-        middle = QHBoxLayout()
-        middle.setContentsMargins(16, 0, 16, 0)
-        middle.addStretch(1)
-        middle.addWidget(column, 100)
-        middle.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.addStretch(2)
-        layout.addLayout(middle)
-        layout.addStretch(3)
+        self._copy = button("Copy", lambda: QGuiApplication.clipboard().setText(self._command.text()))
+        under = row(self._copy, 1)  # not beside it: the command has all of the width
+        texts = laid_out(column(self._title, self._sentence, self._command, under, spacing=12))
+        texts.setMaximumWidth(_WIDTH_PX)
+        middle = row(1, (texts, 100), 1, margins=(16, 0, 16, 0), spacing=6)
+        self.setLayout(column(2, middle, 3, margins=(9, 9, 9, 9), spacing=6))
 
     def show_situation(self, now: Situation) -> None:
         if now == self._shown:

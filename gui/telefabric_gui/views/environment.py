@@ -1,4 +1,4 @@
-"""The environment of a track as a picture, with the figures of the step under it."""
+"""The environment of a stream as a picture, with the figures of the step under it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QFont, QFontMetrics, QImage, QMouseEvent, QPai
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from telefabric_gui import theme
-from telefabric_gui.views.painting import painting
+from telefabric_gui.views.painting import painting, write
 from telefabric_gui.views.scenes import Scene
 
 _FIGURES_PX = 44
@@ -21,11 +21,11 @@ _ZOOM_MAX = 32.0
 class EnvironmentView(QWidget):
     """Shows a scene, with (name, value) pairs in columns below it. The wheel zooms, a double click ends that."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._scene: Scene | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.scene: Scene | None = None
         self._figures: tuple[tuple[str, str], ...] = ()
-        self._zoom, self._shift = 1.0, QPointF()
+        self.zoom, self._shift = 1.0, QPointF()
         """How much larger than it fits, and how far the middle was moved, in pixels of the widget."""
         self._dragged: QPointF | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -37,7 +37,7 @@ class EnvironmentView(QWidget):
 
     def show_step(self, scene: Scene, figures: tuple[tuple[str, str], ...]) -> None:
         """Show this scene from now on."""
-        self._scene, self._figures = scene, figures
+        self.scene, self._figures = scene, figures
         if scene.words != self.toolTip():
             self.setAccessibleDescription(scene.words)
             self.setToolTip(scene.words)
@@ -46,38 +46,34 @@ class EnvironmentView(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         with painting(self) as painter:
             painter.fillRect(event.rect(), QColor(theme.active().panel))
-            if self._scene is None:
+            if self.scene is None:
                 return
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             self._paint_figures(painter)
             painter.setClipRect(self._area)
             painter.translate(self._area.center() + self._shift)
-            painter.scale(self._zoom, self._zoom)
+            painter.scale(self.zoom, self.zoom)
             painter.translate(-self._area.center())
-            self._scene.paint(painter, self._area)  # last: a scene that fails takes nothing else along
+            self.scene.paint(painter, self._area)  # last: a scene that fails takes nothing else along
 
     # -- zoom ----------------------------------------------------------------------------------------------------
-
-    @property
-    def zoom(self) -> float:
-        return self._zoom
 
     def zoom_to(self, zoom: float, at: QPointF | None = None) -> None:
         """Zoom around a point of the widget, by default its middle. 1 shows the whole scene again."""
         zoom = min(max(zoom, 1.0), _ZOOM_MAX)
         off = (at or self._area.center()) - self._area.center()
-        self._shift = off - (off - self._shift) * (zoom / self._zoom)
-        self._zoom = zoom
+        self._shift = off - (off - self._shift) * (zoom / self.zoom)
+        self.zoom = zoom
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
-        reach_x, reach_y = (self._area.width() * (self._zoom - 1) / 2, self._area.height() * (self._zoom - 1) / 2)
+        reach_x, reach_y = (self._area.width() * (self.zoom - 1) / 2, self._area.height() * (self.zoom - 1) / 2)
         x, y = self._shift.x(), self._shift.y()
         self._shift = QPointF(min(max(x, -reach_x), reach_x), min(max(y, -reach_y), reach_y))
         self.update()
 
     def wheelEvent(self, event: QWheelEvent) -> None:
-        self.zoom_to(self._zoom * 1.25 ** (event.angleDelta().y() / 120), event.position())
+        self.zoom_to(self.zoom * 1.25 ** (event.angleDelta().y() / 120), event.position())
         event.accept()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
@@ -102,13 +98,9 @@ class EnvironmentView(QWidget):
         """The area of the scene."""
         return QRectF(self.rect()).adjusted(_MARGIN_PX, 4, -_MARGIN_PX, -_FIGURES_PX)
 
-    @property
-    def scene(self) -> Scene | None:
-        return self._scene
-
     def picture(self) -> QImage:
         """The scene as an image: with the pixels that it has, or as it is painted here when it has none of its own."""
-        image = getattr(self._scene, "image", None)
+        image = getattr(self.scene, "image", None)
         if isinstance(image, QImage):
             return image
         return self.grab(self._area.toRect()).toImage()
@@ -123,12 +115,8 @@ class EnvironmentView(QWidget):
         spare = max(0.0, width - sum(needs)) / max(1, len(needs))
         left, top = float(_MARGIN_PX), self.height() - _FIGURES_PX
         for need, (name, value) in zip(needs, self._figures, strict=False):
-            painter.setFont(caption)
-            painter.setPen(QColor(colours.dim))
-            painter.drawText(QRectF(left, top + 6, need, 18), name)
-            painter.setFont(figure)
-            painter.setPen(QColor(colours.text))
-            painter.drawText(QRectF(left, top + 24, need, 18), value)
+            write(painter, QRectF(left, top + 6, need, 18), name, colours.dim, caption, 0)
+            write(painter, QRectF(left, top + 24, need, 18), value, colours.text, figure, 0)
             left += need + spare
 
 

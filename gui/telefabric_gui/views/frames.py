@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PySide6.QtCore import QRectF, Qt
-from PySide6.QtGui import QColor, QImage, QPainter
+from PySide6.QtGui import QImage, QPainter
 
 from telefabric.ring import PixelFormat, RingFrame, TileHud
 from telefabric_gui import theme
 from telefabric_gui.formatting import count, real
+from telefabric_gui.views.painting import fill_with, write
 from telefabric_gui.views.scenes import Scene, paint_image
 
 _FORMATS = {
@@ -91,7 +92,6 @@ class TilesScene:
         columns = _columns(len(self._tiles), area, first.width() / first.height())
         rows = math.ceil(len(self._tiles) / columns)
         width, height = area.width() / columns, area.height() / rows
-        painter.setFont(theme.figure_font(theme.CAPTION_PX))
         for place, (tile, image) in enumerate(self._tiles):
             cell = QRectF(area.left() + place % columns * width, area.top() + place // columns * height, width, height)
             cell.adjust(2, 2, -2, -2)
@@ -102,11 +102,10 @@ class TilesScene:
                 self._label(painter, QRectF(cell.left(), cell.bottom() - _LABEL_PX, cell.width(), _LABEL_PX), tile)
 
     def _label(self, painter: QPainter, area: QRectF, tile: TileHud) -> None:
-        colours = theme.active()
-        standing = "" if tile.fresh else "❚❚ "
-        words = f"{standing}{count(tile.env_index)} · {real(tile.episode_return)}"
-        painter.setPen(QColor(colours.dim if tile.fresh else colours.warning))
-        painter.drawText(area, _CENTRED, theme.fitting(words, int(area.width())))
+        words = f"{'' if tile.fresh else '❚❚ '}{count(tile.env_index)} · {real(tile.episode_return)}"
+        colour = theme.active().dim if tile.fresh else theme.active().warning
+        shown = theme.fitting(words, int(area.width()))
+        write(painter, area, shown, colour, theme.figure_font(theme.CAPTION_PX), _CENTRED)
 
 
 def _columns(number: int, area: QRectF, aspect: float) -> int:
@@ -134,14 +133,12 @@ class GoneScene(NamedTuple):
         painter.setOpacity(_GREYED)
         self.scene.paint(painter, area)
         painter.restore()
-        colours = theme.active()
-        painter.setFont(theme.text_font(13, bold=True))
-        needs = painter.boundingRect(area, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), self.why)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(QColor(colours.panel))
+        font, centred = theme.text_font(13, bold=True), int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap)
+        painter.setFont(font)
+        needs = painter.boundingRect(area, centred, self.why)
+        fill_with(painter, theme.active().panel)
         painter.drawRoundedRect(needs.adjusted(-12, -8, 12, 8), 6, 6)
-        painter.setPen(QColor(colours.text))
-        painter.drawText(area, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), self.why)
+        write(painter, area, self.why, theme.active().text, font, centred)
 
 
 def scene_of_frame(frame: RingFrame, order: str, state: str) -> Scene:

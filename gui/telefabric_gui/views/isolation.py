@@ -33,9 +33,8 @@ class Views:
 
     def update(self, view: QWidget, show: Callable[[], object], given: object) -> None:
         """Have a view show what is `given`; one that failed, only once that is something else, and after a pause."""
-        cover = self._covers.get(view)
-        covered = cover is not None and not cover.isHidden()
-        if cover is not None and covered and not cover.due(given):
+        cover = self.cover(view)
+        if cover and not cover.due(given):
             return
         self._given[view] = given
         try:
@@ -43,8 +42,8 @@ class Views:
         except Exception as error:  # noqa: BLE001  a boundary: the other views go on
             self._fail(view, error)
         else:
-            if cover is not None and covered:
-                cover.lift()
+            if cover:
+                cover.hide()
 
     def cover(self, view: QWidget) -> Cover | None:
         """The cover of a view that failed; None for one that works."""

@@ -9,24 +9,25 @@ from typing import Any
 
 from PySide6.QtCore import QPoint, QSize, Qt, Signal
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QWidget
 
-from telefabric.feed import Failures, RunView
+from telefabric.feed import RunView
+from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
 from telefabric_gui.models.episodes import EpisodeTable
-from telefabric_gui.models.steps import StepTable, end_of, step_of
+from telefabric_gui.models.runs import warning_of
+from telefabric_gui.models.steps import StepTable, end_of, number_of, step_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import EVENT, NO_STEP, EventRows
-from telefabric_gui.track import FRAME_OLD_NS, Track, return_so_far
-from telefabric_gui.views.banner import Banner
-from telefabric_gui.views.card import Card, label, restyle
+from telefabric_gui.views.card import Banner, Card
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
+from telefabric_gui.views.styled import button, column, drop_menu, label, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 
@@ -34,11 +35,8 @@ CHART_TICKS = 4
 """The chart is drawn once per this many ticks."""
 _RETURN = "Episode return"
 _ASK_AGAIN_S = 2.0
-_REASON_MAX = 300
 _VALUES_MAX = 3
 """Named numbers of a frame that are shown under it."""
-
-Details = list[tuple[str, str]]
 
 
 class AgentPage(QWidget):
@@ -48,35 +46,29 @@ class AgentPage(QWidget):
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
 
-    def __init__(self, track: Track, parent: QWidget | None = None, views: Views | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, stream: AgentStream, views: Views) -> None:
+        super().__init__()
         self.setObjectName("page")
-        self.setAccessibleName(f"{track.key.agent_id} of {track.key.run_id}")
-        self.track = track
-        self._views = views or Views(Failures())
-        self.details: Details = []
+        self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
+        self.stream = stream
+        self._views = views
+        self.details: list[tuple[str, str]] = []
         """The step that is shown, for the details dock."""
-        self.step_table = StepTable(track.steps, self)
-        self.episode_table = EpisodeTable(track.episodes, self)
-        self.steps = TableView(self.step_table)
-        self.episodes = TableView(self.episode_table)
-        self.steps.setAccessibleName("Steps")
-        self.episodes.setAccessibleName("Episodes")
+        self.step_table = StepTable(stream.steps, self)
+        self.episode_table = EpisodeTable(stream.episodes, self)
+        self.steps = TableView(self.step_table, "Steps")
+        self.episodes = TableView(self.episode_table, "Episodes")
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.chart = SeriesChart()
         self.chart.setAccessibleName("Chart")
         self.banner = Banner()
-        self.streams = StreamsBar()
+        self.streams_bar = StreamsBar()
         self._name = _RETURN
         """The series in the chart."""
-        self._series = QPushButton("series \u25be")
-        self._series.setProperty("role", "link")
-        self._series.setCursor(Qt.CursorShape.PointingHandCursor)
-        self._series.setToolTip("Show another series of this agent")
-        self._series.clicked.connect(self._offer_series)
+        self._series = button("series \u25be", self._offer_series, "link", "Show another series of this agent")
         self._ticks = 0
-        self.lane = Lane(track, self)
+        self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
             lambda: self._views.update(self.environment, self._show_lane, self.lane.frame and self.lane.frame.number)
@@ -86,11 +78,13 @@ class AgentPage(QWidget):
         self._lane_state = ""
         """The lane's state when the frame was shown."""
         self._order = "environment"
+        self._not_saved = ""
+        """Why the last picture could not be saved."""
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
         self._still = False
         """Paused while the newest step was in sight: the picture stays, whichever way it came."""
-        self._decoded: tuple[Frame | None, FrameScene | None] = (None, None)
+        self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
         self._drawn: tuple[str, int] = ("", -1)
         self._asked: tuple[object, float] = (None, 0.0)
@@ -102,7 +96,7 @@ class AgentPage(QWidget):
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
         picked = self.steps.picked_position()
-        given = self.track.version, picked, paused, self._name
+        given = self.stream.version, picked, paused, self._name
         for view, show in (
             (self.environment, partial(self._refresh_environment, run, paused=paused)),
             (self.steps, partial(self._say_steps, pinned=picked is not None, paused=paused)),
@@ -126,7 +120,7 @@ class AgentPage(QWidget):
         self._lane_wanted = not pinned and not paused
         self._still = self._still and not pinned
         if position is not None and not self._still:
-            self._show_step(rows, position, metadata, self._frame(rows, position, pinned=pinned))
+            self._show_step(rows, position, self._frame(rows, position, pinned=pinned))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -138,7 +132,7 @@ class AgentPage(QWidget):
         """Age of the newest live picture; None without one."""
         if self._lane_shown:
             return self.lane.age_s
-        frame = self.track.frame
+        frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
 
     def set_paused(self, paused: bool) -> None:
@@ -155,11 +149,6 @@ class AgentPage(QWidget):
         self.chart.follow()
         self._ticks = 0
 
-    @property
-    def waiting(self) -> int:
-        """Steps that came since the pause began."""
-        return self.step_table.waiting
-
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
@@ -168,63 +157,47 @@ class AgentPage(QWidget):
         self._episodes_card = Card("Episodes", self.episodes)
         self._steps_card = Card("Steps", self.steps)
         self._path = label(badge="dim")
-        self._environment_card.badges.addWidget(self._path)
-        self._standing = label(badge="dim")
-        self._standing.hide()
-        self._environment_card.badges.addWidget(self._standing)
+        self._lane_badge = label(badge="dim")
+        self._lane_badge.hide()
+        for badge in (self._path, self._lane_badge):
+            self._environment_card.badges.addWidget(badge)
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
+        self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
+        self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
         self._chart_card.corner.addWidget(self._series)
-        self._newest = QPushButton("to the newest")
-        self._newest.setProperty("role", "link")
-        self._newest.setCursor(Qt.CursorShape.PointingHandCursor)
-        self._newest.setToolTip("Back to the newest step (End)")
-        self._newest.clicked.connect(self.let_go)
-        self._newest.hide()
         self._steps_card.corner.addWidget(self._newest)
-        grid = QGridLayout()
-        grid.setContentsMargins(12, 12, 12, 12)
-        grid.setSpacing(12)
-        for place, card in enumerate((self._environment_card, self._chart_card, self._episodes_card, self._steps_card)):
-            grid.addWidget(card, place // 2, place % 2)
-        for stretch in (grid.setRowStretch, grid.setColumnStretch):
-            stretch(0, 1)
-            stretch(1, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self.banner)
-        layout.addWidget(self.streams)
-        layout.addLayout(grid, 1)
+        upper = row((self._environment_card, 1), (self._chart_card, 1), spacing=12)
+        lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
+        cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
+        self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
     def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
         """The picture of a step, if there is one; for a chosen or paused step only its own."""
-        exact = pinned or rows is not self.track.steps
+        exact = pinned or rows is not self.stream.steps
         row = rows.row(position)
-        frame = self.track.frame_of(row, exact=exact)
+        frame = self.stream.frame_of(row, exact=exact)
         if exact and (frame is None or frame.step_index != row["step"]):
             self._ask_for(row)
         self._say_distance(frame, row, exact=exact)
         if frame is None:
             return None
-        if frame is not self._decoded[0]:
-            self._decoded = frame, FrameScene(frame)
-        scene = self._decoded[1]
-        return scene if scene is not None and scene.readable else None
+        if self._decoded is None or self._decoded.frame is not frame:
+            self._decoded = FrameScene(frame)
+        return None if self._decoded.image.isNull() else self._decoded
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
         """How far the picture is from the chosen step, in words."""
         said = ""
-        if exact and frame is not None and (off := frame.step_index - int(row["step"])):
-            said = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
-        elif exact and frame is not None:
-            said = "frame of this step"
-        elif exact and (answer := self.track.answer(row)):
-            said = answer.problem or (
-                "its frames have expired" if answer.frame else "no frame of this episode is stored"
-            )
+        if exact and frame is not None:
+            off = frame.step_index - int(row["step"])
+            away = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
+            said = away if off else "frame of this step"
+        elif exact and (answer := self.stream.answer(row)):
+            none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
+            said = answer.problem or none
         elif exact:
             said = "looking for its frame"
         self._environment_card.caption.setText(said)
@@ -232,7 +205,7 @@ class AgentPage(QWidget):
 
     def _ask_for(self, row: Any) -> None:
         """Ask the store for the frame of the shown step; again after a while, because it may not be stored yet."""
-        place, now_s = self.track.place_of(row), time.monotonic()
+        place, now_s = self.stream.place_of(row), time.monotonic()
         if place != self._asked[0] or now_s - self._asked[1] > _ASK_AGAIN_S:
             self._asked = place, now_s
             self.frame_wanted.emit(place)
@@ -240,7 +213,7 @@ class AgentPage(QWidget):
     @property
     def _lane_shown(self) -> bool:
         """Whether the ring's frame is shown: unless a newer one of another worker came over the network."""
-        frame, other = self.lane.frame, self.track.frame
+        frame, other = self.lane.frame, self.stream.frame
         if frame is None or not self._lane_wanted:
             return False
         return other is None or self.lane.state == "live" or other.time_ns - frame.time_ns < FRAME_OLD_NS
@@ -260,12 +233,10 @@ class AgentPage(QWidget):
 
     def _offer_picture(self, at: QPoint) -> None:
         """The context menu of the picture."""
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu = menu_of(self)
         menu.addAction("Save picture…", self._ask_where)
-        menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0)).setEnabled(
-            self.environment.zoom > 1
-        )
+        whole = menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0))
+        whole.setEnabled(self.environment.zoom > 1)
         if self._lane_shown and self.lane.frame is not None and self.lane.frame.tiles:
             menu.addSeparator()
             for order in ORDERS:
@@ -280,11 +251,13 @@ class AgentPage(QWidget):
         self._show_lane()
 
     def _ask_where(self) -> None:
+        self._not_saved = ""
         picture = self.environment.picture().copy()  # as it is now, however long the choice takes
-        name = f"{self.track.key.agent_id}.png"
+        name = f"{self.stream.key.agent_id}.png"
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", name, "Pictures (*.png *.jpg)")
         if path and not picture.save(path):
-            self.banner.say(f"The picture could not be saved as {path}: choose another folder, or end it in .png.")
+            self._not_saved = f"The picture could not be saved as {path}: choose another folder, or end it in .png."
+            self.banner.say(self._not_saved)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -294,13 +267,13 @@ class AgentPage(QWidget):
         super().hideEvent(event)
         self.lane.stop()
 
-    def _show_step(self, rows: EventRows, position: int, metadata: Mapping[str, Any], frame: FrameScene | None) -> None:
+    def _show_step(self, rows: EventRows, position: int, frame: FrameScene | None) -> None:
         row = rows.row(position)
-        rate = self.track.steps_per_s()
-        key = (int(row["stream"]), int(row["seq"]), rate, len(metadata), frame, self._lane_shown)
+        rate = self.stream.steps_per_s()
+        key = (int(row["seq"]), rate, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
-        step = step_of(rows.raw(position))
+        step = step_of(rows.raw(row))
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
         name = self.step_table.name_of(value)
@@ -310,17 +283,17 @@ class AgentPage(QWidget):
             ("reward", real(float(row["reward"]))),
             ("return", real(return_so_far(rows, position))),
             ("episode", count(int(row["episode"]))),
-            ("step", "reset" if row["reset"] else count(int(row["step"]))),
+            ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
         if not self._lane_shown:
-            self.environment.show_step(frame or scene_of(observation, hint, metadata), figures)
+            self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
         self.details = [
             ("action", action),
             ("observation", short(observation, 200) if step else "not in memory any more; the store has it"),
             ("reward", real(float(row["reward"]), 4)),
             ("episode", count(int(row["episode"]))),
-            ("step", "reset" if row["reset"] else count(int(row["step"]))),
+            ("step", number_of(row)),
             ("global step", NONE if row["global_step"] == NO_STEP else count(int(row["global_step"]))),
             ("ended", end_of(row) or "no"),
             ("policy", short((step.policy_label if step else None) or NONE)),
@@ -335,22 +308,14 @@ class AgentPage(QWidget):
         self._step_shown = key
 
     def _say_steps(self, *, pinned: bool, paused: bool) -> None:
-        steps = self.step_table.rows
-        of = (
-            count(steps.events)
-            if steps.held == steps.events
-            else f"the newest {count(steps.held)} of {count(steps.events)}"
-        )
-        standing = (
-            "paused" if paused else "following the tail" if self.steps.following and not pinned else "scrolled back"
-        )
-        if pinned and not paused:
-            standing = "one step chosen"
-        self._steps_card.caption.setText(f"{standing} · {of}")
-        self._newest.setVisible(not paused and (pinned or not self.steps.following))
+        steps, following = self.step_table.rows, self.steps.following and not pinned
+        some = "" if steps.held == steps.events else f"the newest {count(steps.held)} of "
+        shown = "one step chosen" if pinned else "following the tail" if following else "scrolled back"
+        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {some}{count(steps.events)}")
+        self._newest.setVisible(not paused and not following)
 
     def _say_episodes(self) -> None:
-        voided = len(self.track.voided)
+        voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
         self._episodes_card.caption.setText(count(self.episode_table.rows.events) + said)
 
@@ -366,7 +331,7 @@ class AgentPage(QWidget):
 
     def _say_path(self) -> None:
         """Show the way of the shown step or frame, and the frames per second."""
-        lane, live = self.lane, self.track.live
+        lane, live = self.lane, self.stream.live
         tips = {
             "fast lane": f"This frame came through shared memory; {plural(lane.skipped, 'frame')} skipped.",
             "network": "This picture came over the live path.",
@@ -374,45 +339,30 @@ class AgentPage(QWidget):
             "stored": "This step was read from the store.",
         }
         path = "fast lane" if self._lane_shown else "live" if live else "stored"
-        if path != "fast lane" and isinstance(self.environment.scene, FrameScene):
-            path = "stored" if self._decoded[0] is not None and self._decoded[0].seq else "network"
+        if path != "fast lane" and isinstance(scene := self.environment.scene, FrameScene):
+            path = "stored" if scene.frame.seq else "network"
         self._path.setText(path)
         self._path.setToolTip(tips[path])
         restyle(self._path, "badge", "accent" if path == "fast lane" else "dim")
         tone = {"live": "dim", "stalled": "warning", "died": "error"}.get(lane.state, "dim")
         said = f"{lane.fps:.0f} fps" if lane.state == "live" and lane.fps is not None else lane.state
-        self._standing.setText(said)
-        self._standing.setVisible(self._lane_shown and not (lane.state == "live" and lane.fps is None))
-        restyle(self._standing, "badge", tone)
+        self._lane_badge.setText(said)
+        self._lane_badge.setVisible(self._lane_shown and not (lane.state == "live" and lane.fps is None))
+        restyle(self._lane_badge, "badge", tone)
 
     def _warn(self, run: RunView | None) -> None:
-        sentence = ""
-        if run is not None and run.state == "stalled":
-            silent = f" for {duration(run.silent_s)}" if run.silent_s is not None else ""
-            kept = (
-                f"{plural(run.backlog, 'event')} of it wait to be stored."
-                if run.backlog
-                else "Its last step is stored."
-            )
-            sentence = f"Stalled: nothing from {run.run_id}{silent}. {kept}"
-        elif run is not None and run.state == "failed":
-            why = short(run.reason or "the worker gave no reason", _REASON_MAX)
-            sentence = f"Failed: {why}. All received events are kept."
-        elif run is not None and run.state == "lost":
-            why = short(run.reason or "its worker has been silent for too long", _REASON_MAX)
-            sentence = f"Lost: {why}. The run continues here if the worker is heard again."
-        self.banner.say(sentence)
+        self.banner.say(self._not_saved or (warning_of(run) if run else ""))
 
     def _draw_chart(self) -> None:
         name = self._name
-        self._series.setVisible(bool(self.track.metrics))
-        if self._drawn == (name, self.track.version):
+        self._series.setVisible(bool(self.stream.metrics))
+        if self._drawn == (name, self.stream.version):
             return
-        points = self.track.returns() if name == _RETURN else self.track.metric(name)
+        points = self.stream.returns() if name == _RETURN else self.stream.metric(name)
         left_out = f" · {plural(points.infinite, 'value')} beyond all numbers not drawn" if points.infinite else ""
         self._chart_card.caption.setText(f"EMA {EMA} · by step{left_out}")
         self.chart.show_points(points)
-        self._drawn = (name, self.track.version)
+        self._drawn = (name, self.stream.version)
 
     def show_series(self, name: str) -> None:
         """Chart the episode returns, or a metric."""
@@ -422,11 +372,8 @@ class AgentPage(QWidget):
         self._ticks = 0
 
     def _offer_series(self) -> None:
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        for name in (_RETURN, *sorted(self.track.metrics)):
-            menu.addAction(short(name), partial(self.show_series, name))
-        menu.popup(self._series.mapToGlobal(self._series.rect().bottomLeft()))
+        names = _RETURN, *sorted(self.stream.metrics)
+        drop_menu(self._series, [(short(name), partial(self.show_series, name)) for name in names])
 
 
 class Tab(QWidget):
@@ -436,31 +383,32 @@ class Tab(QWidget):
     everything in them painted again.
     """
 
-    def __init__(self, track: Track) -> None:
+    def __init__(self, stream: AgentStream) -> None:
         super().__init__()
-        self.track = track
+        self.stream = stream
         """The stream that is shown."""
-        self.chosen: Track | None = None
+        self.chosen: AgentStream | None = None
         """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
         self.page: AgentPage | None = None
 
-    def show_track(self, track: Track) -> None:
+    def show_stream(self, stream: AgentStream) -> None:
         """Change to the page of another stream; it is built when it comes to the front."""
-        if track is not self.track:
+        if stream is not self.stream:
             self.let_go()
-            self.track = track
+            self.stream = stream
 
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for rows in (self.track.steps, self.track.episodes):
+            for rows in (self.stream.steps, self.stream.episodes):
                 rows.listener = None
             self.page.hide()
             self.page.deleteLater()
             self.page = None
 
     def build(self, views: Views) -> AgentPage:
-        self.page = AgentPage(self.track, self, views)
+        self.page = AgentPage(self.stream, views)
+        self.page.setParent(self)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
         return self.page

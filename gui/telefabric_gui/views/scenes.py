@@ -12,6 +12,7 @@ from PySide6.QtGui import QColor, QImage, QPainter, QPen
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import TIMES, real, short
+from telefabric_gui.views.painting import fill_with, write
 from telefabric_schemas import Frame
 
 LAKES = {
@@ -93,30 +94,23 @@ class GridScene(NamedTuple):
         font = theme.text_font(max(8, side // 4), bold=True)
         for row, fields in enumerate(self.rows):
             for column, letter in enumerate(fields):
-                field = QRectF(left + column * side, top + row * side, side, side).adjusted(
-                    space, space, -space, -space
-                )
-                colour = QColor(_FIELDS.get(letter, _FLOOR))
-                painter.setPen(Qt.PenStyle.NoPen)
-                painter.setBrush(colour)
+                field = QRectF(left + column * side, top + row * side, side, side)
+                field.adjust(space, space, -space, -space)
+                fill_with(painter, _FIELDS.get(letter, _FLOOR))
                 painter.drawRoundedRect(field, 3, 3)
                 if side >= 28 and letter in "SHG0123456789" and (row, column) != self.agent:
-                    painter.setFont(font)
-                    painter.setPen(QColor(_ON_DARK if letter == "H" else _ON_LIGHT))
-                    painter.drawText(field, Qt.AlignmentFlag.AlignCenter, letter)
+                    write(painter, field, letter, _ON_DARK if letter == "H" else _ON_LIGHT, font, theme.CENTRED)
         if self.agent:
             self._paint_agent(painter, left + self.agent[1] * side, top + self.agent[0] * side, side)
 
     def _paint_agent(self, painter: QPainter, left: float, top: float, side: float) -> None:
         centre, radius = QPointF(left + side / 2, top + side / 2), side * 0.25
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(QColor(_AGENT))
+        fill_with(painter, _AGENT)
         painter.drawEllipse(centre, radius, radius)
-        painter.setBrush(QColor("white"))
+        fill_with(painter, "white")
         for offset in (-0.38, 0.38):
-            painter.drawEllipse(
-                QPointF(centre.x() + offset * radius, centre.y() - 0.2 * radius), radius / 5, radius / 5
-            )
+            eye = QPointF(centre.x() + offset * radius, centre.y() - 0.2 * radius)
+            painter.drawEllipse(eye, radius / 5, radius / 5)
 
 
 class CartPoleScene(NamedTuple):
@@ -145,19 +139,16 @@ class CartPoleScene(NamedTuple):
             painter.drawLine(QPointF(at, ground - 0.25 * scale), QPointF(at, ground + 0.1 * scale))
         x = middle + max(-_CART_X - 0.3, min(_CART_X + 0.3, self.x)) * scale
         cart = QRectF(x - 0.28 * scale, ground - 0.26 * scale, 0.56 * scale, 0.26 * scale)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(QColor(colours.accent))
+        fill_with(painter, colours.accent)
         painter.drawRoundedRect(cart, 4, 4)
         hinge = QPointF(x, cart.top() + 0.04 * scale)
         tip = QPointF(x + math.sin(self.angle) * 1.2 * scale, hinge.y() - math.cos(self.angle) * 1.2 * scale)
         fallen = abs(self.angle) > _CART_ANGLE
-        painter.setPen(
-            QPen(QColor(colours.error if fallen else colours.warning), max(3.0, 0.09 * scale), Qt.PenStyle.SolidLine,
-                 Qt.PenCapStyle.RoundCap)
-        )  # fmt: skip
+        pen = QPen(QColor(colours.error if fallen else colours.warning), max(3.0, 0.09 * scale))
+        pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+        painter.setPen(pen)
         painter.drawLine(hinge, tip)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(QColor(colours.text))
+        fill_with(painter, colours.text)
         painter.drawEllipse(hinge, 0.05 * scale, 0.05 * scale)
 
 
@@ -165,6 +156,7 @@ class FrameScene:
     """A picture that the worker sent: jpeg, png, or raw RGB of 8 bits."""
 
     def __init__(self, frame: Frame) -> None:
+        self.frame = frame
         self.words = f"Picture of episode {frame.episode_index}, step {frame.step_index}."
         if frame.encoding == "raw":
             row_bytes = 3 * frame.width
@@ -173,10 +165,6 @@ class FrameScene:
             self.image = QImage(frame.data, frame.width, frame.height, row_bytes, rgb).copy() if whole else QImage()
         else:
             self.image = QImage.fromData(frame.data)
-
-    @property
-    def readable(self) -> bool:
-        return not self.image.isNull()
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
         paint_image(painter, area, self.image)
@@ -214,14 +202,12 @@ class BarScene:
         height = min(28.0, area.height() / len(self._values))
         top = area.center().y() - height * len(self._values) / 2
         middle, reach = area.center().x(), area.width() / 2 - 76
-        painter.setFont(theme.figure_font(int(max(7, min(12, height * 0.6)))))
+        font = theme.figure_font(int(max(7, min(12, height * 0.6))))
         for place, value in enumerate(self._values):
             line = QRectF(area.left(), top + place * height, area.width(), height)
             if height >= 9:
-                painter.setPen(QColor(colours.faint))
-                painter.drawText(line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), f"[{place}]")
-                painter.setPen(QColor(colours.text))
-                painter.drawText(line, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), real(value, 3))
+                write(painter, line, f"[{place}]", colours.faint, font)
+                write(painter, line, real(value, 3), colours.text, font, theme.RIGHT)
             if math.isfinite(value):
                 end = middle + reach * (value / largest)
                 bar = QRectF(min(middle, end), line.top() + 2, abs(end - middle), height - 4)
@@ -238,10 +224,9 @@ class TextScene:
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
         lines = self.words.split("\n")
-        painter.setFont(theme.figure_font(12 if len(lines) > 1 or len(self.words) > 60 else 24))
-        painter.setPen(QColor(theme.active().text))
-        flags = Qt.AlignmentFlag.AlignCenter | (Qt.TextFlag.TextWordWrap if len(lines) == 1 else Qt.TextFlag(0))
-        painter.drawText(area, int(flags), self.words)
+        font = theme.figure_font(12 if len(lines) > 1 or len(self.words) > 60 else 24)
+        flags = theme.CENTRED | (int(Qt.TextFlag.TextWordWrap) if len(lines) == 1 else 0)
+        write(painter, area, self.words, theme.active().text, font, flags)
 
 
 def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:

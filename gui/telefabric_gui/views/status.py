@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
+from PySide6.QtWidgets import QLabel
 
 from telefabric_gui import theme
-from telefabric_gui.views.card import label, restyle
 from telefabric_gui.views.dot import Dot
+from telefabric_gui.views.styled import Panel, label, restyle, row
 
 HEIGHT_PX = 28
 _MARGIN_PX = 2
@@ -24,31 +24,22 @@ FIGURES = {
 }
 
 
-class StatusBar(QFrame):
+class StatusBar(Panel):
     """`show_figure` once a tick; widths are fixed, so that nothing moves."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("statusbar")
+    def __init__(self) -> None:
+        super().__init__("statusbar")
         self.setFixedHeight(HEIGHT_PX)
         self.dot = Dot()
         self._state = label(role="dim")
         self._figures: dict[str, QLabel] = {}
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(14, 0, 14, 0)
-        layout.setSpacing(16)
-        first = QHBoxLayout()
-        first.setSpacing(6)
-        first.addWidget(self.dot)
-        first.addWidget(self._state)
-        layout.addLayout(first)
         for name, (widest, tip) in FIGURES.items():
             figure = self._figures[name] = label(role="dim")
             figure.setFont(theme.text_font(theme.CAPTION_PX))
             figure.setMinimumWidth(figure.fontMetrics().horizontalAdvance(widest) + _MARGIN_PX)
             figure.setToolTip(tip)
-            layout.addWidget(figure)
-        layout.addStretch(1)
+        state = row(self.dot, self._state, spacing=6)
+        self.setLayout(row(state, *self._figures.values(), 1, margins=(14, 0, 14, 0), spacing=16))
 
     def show_state(self, tone: str, words: str, *, pulse: bool) -> None:
         self.dot.show_state(tone, words, pulse=pulse)

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from PySide6.QtCore import QModelIndex, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QPaintEvent, QPixmap, QResizeEvent
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QHeaderView,
-    QTableView,
-    QWidget,
-)
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from telefabric_gui import theme
-from telefabric_gui.models.table import MARK_ROLE, SENTENCE_ROLE, EventTable
-from telefabric_gui.rows import EVENT, GAP
-from telefabric_gui.views.painting import painting
+from telefabric_gui.models.table import EventTable
+from telefabric_gui.views.painting import painting, write
 
 ROW_PX = 24
 _PAD_PX = 6
@@ -32,8 +26,9 @@ class TableView(QTableView):
     picked = Signal(int)
     """Position of the row under the cursor in the model's rows; -1 when none is."""
 
-    def __init__(self, model: EventTable, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, model: EventTable, name: str) -> None:
+        super().__init__()
+        self.setAccessibleName(name)
         self._events = model
         self.setModel(model)
         self._pictures: dict[tuple[object, ...], QPixmap] = {}
@@ -116,29 +111,21 @@ class TableView(QTableView):
             for column, left, width in spans:
                 cell = self._events.cell(row, column)
                 painter.setPen(QColor(cell.colour or colours.text))
-                room = width - 2 * _PAD_PX
-                painter.drawText(
-                    QRect(left + _PAD_PX, 0, room, ROW_PX), cell.alignment | _PLAIN, theme.fitting(cell.text, room)
-                )
+                room = QRect(left + _PAD_PX, 0, width - 2 * _PAD_PX, ROW_PX)
+                painter.drawText(room, cell.alignment | _PLAIN, theme.fitting(cell.text, room.width()))
         return picture
 
     def _paint_missing(self, painter: QPainter, row: int, top: int) -> None:
         """Hatched, with one sentence over all columns."""
-        colours, width = theme.active(), self.viewport().width()
-        index = self._events.index(row, 0)
-        colour = colours.error if index.data(MARK_ROLE) == GAP else colours.warning
-        painter.fillRect(QRect(0, top, width, ROW_PX), QColor(colours.tinted(colour)))
-        hatch = QColor(colour)
+        width, cell = self.viewport().width(), self._events.cell(row, 0)
+        painter.fillRect(QRect(0, top, width, ROW_PX), QColor(theme.active().tinted(cell.colour)))
+        hatch = QColor(cell.colour)
         hatch.setAlphaF(0.35)
         painter.setBrushOrigin(0, top)
         for edge in (top, top + ROW_PX - 3):
             painter.fillRect(QRect(0, edge, width, 3), QBrush(hatch, Qt.BrushStyle.BDiagPattern))
-        painter.setPen(QColor(colour))
-        painter.setFont(theme.text_font(theme.CAPTION_PX))
         line = QRect(_PAD_PX + 8, top, width - 2 * _PAD_PX, ROW_PX)
-        painter.drawText(
-            line, int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter), index.data(SENTENCE_ROLE)
-        )
+        write(painter, line, cell.text, cell.colour, theme.text_font(theme.CAPTION_PX))
 
     def _hide_what_does_not_fit(self) -> None:
         """Hide columns that have no room. They are in order of importance: the last ones go first."""
@@ -169,16 +156,12 @@ class TableView(QTableView):
             self.verticalScrollBar().setValue(self._top_before + last - first + 1)
 
     def _on_selection(self, *what: object) -> None:
-        chosen = self.selectionModel().selectedRows()
-        row = chosen[0].row() if chosen else -1
-        if row < 0 or self._events.index(row, 0).data(MARK_ROLE) != EVENT:
-            self.picked.emit(-1)
-        else:
-            self.picked.emit(self._events.position(row))
+        position = self.picked_position()
+        self.picked.emit(-1 if position is None else position)
 
     def picked_position(self) -> int | None:
         """Position of the chosen row now; rows that came since may have moved it."""
         chosen = self.selectionModel().selectedRows()
-        if not chosen or self._events.index(chosen[0].row(), 0).data(MARK_ROLE) != EVENT:
+        if not chosen or self._events.key(chosen[0].row()) is None:
             return None
         return self._events.position(chosen[0].row())

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
+from PySide6.QtWidgets import QButtonGroup, QLabel, QPushButton
 
-from telefabric_gui.views.card import label
 from telefabric_gui.views.dot import Dot
+from telefabric_gui.views.styled import Panel, button, label, row
 
 HEIGHT_PX = 44
 
 
-class TopBar(QFrame):
+class TopBar(Panel):
     """Emits what the user wants; `show_…` tells it what is."""
 
     paused = Signal(bool)
     theme_wanted = Signal()
     help_wanted = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("topbar")
+    def __init__(self) -> None:
+        super().__init__("topbar")
         self.setFixedHeight(HEIGHT_PX)
-        name = QLabel("Telefabric")
-        name.setObjectName("name")
         self.dot = Dot()
         self._address = label(role="dim")
         self._waiting = label(role="warning")
         self._follow = QPushButton("●  Follow live")
         self._follow.setToolTip("Follow new events as they come (F or End)")
+        self._follow.clicked.connect(lambda: self.paused.emit(False))
         self._pause = QPushButton("❚❚  Pause")
         self._pause.setObjectName("pause")
         self._pause.setToolTip("Freeze the view; new events are kept (P, or Space to switch)")
-        self._lay_out(name)
+        self._pause.clicked.connect(lambda: self.paused.emit(True))
+        group = QButtonGroup(self)
+        for switch in (self._follow, self._pause):
+            switch.setCheckable(True)
+            group.addButton(switch)
+        self._follow.setChecked(True)
+        switches = Panel("segments")
+        switches.setLayout(row(self._follow, self._pause, margins=(2, 2, 2, 2), spacing=2))
+        name = QLabel("Telefabric")
+        name.setObjectName("name")
+        left = row(name, self.dot, self._address, 1, spacing=6)
+        left.insertSpacing(1, 14)
+        theme = button("Theme", self.theme_wanted, tip="Dark or light (T)")
+        keys = button("?", self.help_wanted, tip="Keys (?)")
+        right = row(self._waiting, 1, theme, keys, spacing=6)
+        layout = row((left, 1), switches, (right, 1), margins=(16, 0, 12, 0), spacing=16)
+        layout.setAlignment(switches, Qt.AlignmentFlag.AlignVCenter)
+        self.setLayout(layout)
 
     def show_connection(self, tone: str, address: str, words: str, *, pulse: bool) -> None:
         self.dot.show_state(tone, words, pulse=pulse)
@@ -43,42 +58,3 @@ class TopBar(QFrame):
     def show_paused(self, paused: bool, waiting: str = "") -> None:
         (self._pause if paused else self._follow).setChecked(True)
         self._waiting.setText(waiting)
-
-    def _lay_out(self, name: QLabel) -> None:
-        segments = QFrame()
-        segments.setObjectName("segments")
-        row = QHBoxLayout(segments)
-        row.setContentsMargins(2, 2, 2, 2)
-        row.setSpacing(2)
-        group = QButtonGroup(self)
-        for button in (self._follow, self._pause):
-            button.setCheckable(True)
-            group.addButton(button)
-            row.addWidget(button)
-        self._follow.setChecked(True)
-        self._follow.clicked.connect(lambda: self.paused.emit(False))
-        self._pause.clicked.connect(lambda: self.paused.emit(True))
-        left, right = QHBoxLayout(), QHBoxLayout()
-        left.setSpacing(6)
-        left.addWidget(name)
-        left.addSpacing(14)
-        left.addWidget(self.dot)
-        left.addWidget(self._address)
-        left.addStretch(1)
-        right.setSpacing(6)
-        right.addWidget(self._waiting)
-        right.addStretch(1)
-        for text, tip, signal in (
-            ("Theme", "Dark or light (T)", self.theme_wanted), ("?", "Keys (?)", self.help_wanted),
-        ):  # fmt: skip
-            button = QPushButton(text)
-            button.setProperty("role", "plain")
-            button.setToolTip(tip)
-            button.clicked.connect(signal)
-            right.addWidget(button)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(16, 0, 12, 0)
-        layout.setSpacing(16)
-        layout.addLayout(left, 1)
-        layout.addWidget(segments, 0, Qt.AlignmentFlag.AlignVCenter)
-        layout.addLayout(right, 1)

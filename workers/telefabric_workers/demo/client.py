@@ -24,7 +24,8 @@ class Client:
     """`telefabric gui` on a broker. What keeps it from showing is said in a line, and keeps the demo from nothing."""
 
     def __init__(self, address: Address, picture: Path) -> None:
-        self.on_screen = sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+        self.on_screen = False
+        """It is open, with a window."""
         self._address = address
         self._picture = picture.absolute()
         self._log = self._picture.with_name("client.log")
@@ -33,8 +34,8 @@ class Client:
     def open(self) -> None:
         if find_spec("PySide6") is None:
             click.echo("The client is not installed: pip install 'telefabric[gui]'", err=True)
-            self.on_screen = False
             return
+        self.on_screen = sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
         command = [sys.executable, "-P", "-m", "telefabric.cli.main", "gui", "--tied", "--connect", self._address.url]
         environment = dict(os.environ)
         if not self.on_screen:

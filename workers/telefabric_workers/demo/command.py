@@ -20,7 +20,7 @@ from telefabric.store.file.audit import audit
 from telefabric_workers.connection import connect
 from telefabric_workers.demo import cartpole, frozenlake
 from telefabric_workers.demo.client import Client
-from telefabric_workers.demo.result import WINDOW_EPISODES
+from telefabric_workers.demo.training import WINDOW_EPISODES
 
 if TYPE_CHECKING:
     from telefabric_workers.worker import Worker
@@ -67,20 +67,15 @@ def demo(
     folder = absolute(Path(data)) if data else data_folder() / "demo"
     started_s = time.monotonic()
     with Services(Address("127.0.0.1", 0), folder, log_level="warning") as services:
-        worker = connect(
-            services.address.url,
-            metadata={"game_id": TASKS[task].GAME_ID, "seed": seed},
-            spool=folder / "spool",
-            exit_flush_s=_FLUSH_S,
-        )
-        client = None if headless else Client(services.address, folder / "demo.png")
+        metadata = {"game_id": TASKS[task].GAME_ID, "seed": seed}
+        worker = connect(services.address.url, metadata=metadata, spool=folder / "spool", exit_flush_s=_FLUSH_S)
+        client = Client(services.address, folder / "demo.png")
         with worker:
-            if client is not None:
+            if not headless:
                 client.open()
-            on_screen = client is not None and client.on_screen
-            result = _train(worker, task, episodes, seed, rate or (_SEEN_RATE if on_screen else None))
+            score = _train(worker, task, episodes, seed, rate or (_SEEN_RATE if client.on_screen else None))
         took_s = time.monotonic() - started_s
-        screenshot = client.close(keep=keep) if client is not None else None
+        screenshot = client.close(keep=keep)
     found = audit(services.file, worker.stream_id, worker.emitted)
     report = {
         "emitted": found.emitted,
@@ -88,10 +83,10 @@ def demo(
         "missing": found.missing,
         "duplicated": found.duplicated,
         "store": str(services.file),
-        "success_rate": result.success_rate,
-        "mean_return": result.mean_return,
-        "episodes": result.episodes,
-        "steps": result.steps,
+        "success_rate": score.success_rate,
+        "mean_return": score.mean_return,
+        "episodes": score.episodes,
+        "steps": score.steps,
         "run_id": worker.run_id,
         "screenshot": screenshot,
     }
@@ -117,14 +112,9 @@ def _train(worker: Worker, task: str, episodes: int | None, seed: int, rate: flo
 
 
 def _say(report: dict[str, Any], took_s: float) -> None:
-    rate = report["success_rate"]
-    learned = (
-        f"{rate:.0%} of the last {min(WINDOW_EPISODES, report['episodes'])} episodes succeeded"
-        if rate is not None
-        else f"mean return {report['mean_return']:.1f}"
-    )
     click.echo(
-        f"Learned   {learned}, after {report['episodes']} episodes and {report['steps']} steps in {took_s:.1f} s."
+        f"Learned   {report['success_rate']:.0%} of the last {min(WINDOW_EPISODES, report['episodes'])} episodes "
+        f"succeeded, after {report['episodes']} episodes and {report['steps']} steps in {took_s:.1f} s."
     )
     click.echo(f"Emitted   {report['emitted']} events.")
     click.echo(f"Stored    {report['stored']} of them, {report['missing']} missing, {report['duplicated']} duplicated.")

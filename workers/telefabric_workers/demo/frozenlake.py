@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import sys
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 
 from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.result import DemoResult, Score, run_from_command_line
-from telefabric_workers.demo.screen import draw_without_a_screen
-from telefabric_workers.gym import TelemetryWrapper
+from telefabric_workers.demo.training import Score, play, recorded, run_from_command_line
 from telefabric_workers.worker import Worker
 
 GAME_ID = "FrozenLake-v1"
@@ -34,28 +31,19 @@ Table = npt.NDArray[np.float64]
 
 
 def train(
-    worker: Worker,
-    *,
-    episodes: int = EPISODES,
-    seed: int = 0,
-    rate: float | None = None,
-    is_slippery: bool = False,
-) -> DemoResult:
+    worker: Worker, *, episodes: int = EPISODES, seed: int = 0, rate: float | None = None, is_slippery: bool = False
+) -> Score:
     """Learn for `episodes`, at most `rate` steps a second; the same seed gives the same run. Success is the goal."""
     worker.set_metadata(game_id=GAME_ID, algorithm="q-learning", seed=seed, is_slippery=is_slippery)
-    draw_without_a_screen()
-    lake = gymnasium.make(GAME_ID, is_slippery=is_slippery, render_mode="rgb_array")
-    env = TelemetryWrapper(lake, worker, control_mode="agent", policy_label="q-table")
-    learner = _Learner(16, 4, seed)
-    pace = Rate(rate)
-    score = Score()
+    env = recorded(worker, GAME_ID, "q-table", is_slippery=is_slippery)
+    learner, pace, score = _Learner(16, 4, seed), Rate(rate), Score()
     for episode in range(episodes):
         learner.epsilon = max(_EPSILON_LAST, _EPSILON_FIRST * (1.0 - episode / (episodes * _EPSILON_FALLS_UNTIL)))
-        total_reward, length = _play(env, learner, pace, seed if episode == 0 else None)
-        score.add(total_reward, length, success=total_reward > 0)
+        played = play(env, pace, seed if episode == 0 else None, learner.act, learner.learn)
+        score.add(played, success=played.total_reward > 0)
         _report(worker, score, learner.epsilon, last=episode == episodes - 1)
     env.close()
-    return score.result
+    return score
 
 
 class _Learner:
@@ -77,33 +65,12 @@ class _Learner:
         self.table[state, action] += _LEARNING_RATE * (target - self.table[state, action])
 
 
-def _play(env: TelemetryWrapper, learner: _Learner, pace: Rate, seed: int | None) -> tuple[float, int]:
-    """One episode; its return and length."""
-    state, _ = env.reset(seed=seed)
-    total_reward, length, ended = 0.0, 0, False
-    while not ended:
-        pace.wait()
-        action = learner.act(state)
-        following, reward, terminated, truncated, _ = env.step(action)
-        learner.learn(state, action, float(reward), following, terminated)
-        state = following
-        total_reward += float(reward)
-        length += 1
-        ended = terminated or truncated
-    return total_reward, length
-
-
 def _report(worker: Worker, score: Score, epsilon: float, *, last: bool) -> None:
     if last or score.episodes % _REPORT_EPISODES == 0:
-        worker.metric("epsilon", epsilon)
-        worker.metric("success_rate", score.success_rate)
+        worker.metrics({"epsilon": epsilon, "success_rate": score.success_rate})
     if last or score.episodes % _LOG_EPISODES == 0:
         worker.log(f"after {score.episodes} episodes {score.success_rate:.0%} of the last 100 reached the goal")
 
 
-def _train(worker: Worker, episodes: int, seed: int, rate: float | None) -> DemoResult:
-    return train(worker, episodes=episodes, seed=seed, rate=rate)
-
-
 if __name__ == "__main__":
-    sys.exit(run_from_command_line(_train, "Tabular Q-learning on FrozenLake-v1.", EPISODES))
+    sys.exit(run_from_command_line(train, "Tabular Q-learning on FrozenLake-v1.", EPISODES))

@@ -15,6 +15,7 @@ from telefabric.errors import EnvironmentProblem
 from telefabric.log.limit import Pace, library_logger
 from telefabric.ring import Hud, Name, RingWriter, TileHud
 from telefabric.ring.pixels import picture_of
+from telefabric.wire.control import StreamInfo
 from telefabric_workers.frames.moment import Moment, Shot
 
 if TYPE_CHECKING:
@@ -24,19 +25,21 @@ log = library_logger("telefabric.worker.frames")
 
 
 class FastLane:
-    """The rings of one worker, made as agents come. `name` is that of the worker's own agent."""
+    """The rings of one worker, made as agents come."""
 
-    def __init__(self, name: Name, fps_max: int) -> None:
-        self._name = name
+    def __init__(self, info: StreamInfo, fps_max: int) -> None:
+        self._info = info
         self._fps_max = fps_max
         self._grids: dict[str, Grid | None] = {}
         """Agent → grid; None if its ring cannot be made, which was logged."""
 
     def wants(self, moment: Moment, rendered: bool) -> bool:
+        """A frame of this step now; `rendered`: the caller has drawn it already."""
         grid = self._grid(moment.agent_id)
         return grid is not None and grid.wants(moment.env_index, rendered)
 
     def take(self, shot: Shot, picture: Any) -> None:
+        """Raises `ValueError` if it is not a picture, and `ImportError` if a package is missing."""
         grid = self._grid(shot.moment.agent_id)
         if grid is not None:
             grid.take(shot, picture)
@@ -48,16 +51,13 @@ class FastLane:
 
     def _grid(self, agent_id: str) -> Grid | None:
         if agent_id not in self._grids:
-            self._grids[agent_id] = self._made(agent_id)
+            try:
+                writer = RingWriter(Name(self._info.run_id, agent_id, self._info.worker_id), fps_max=1e9)
+                self._grids[agent_id] = Grid(writer, Pace(self._fps_max))
+            except EnvironmentProblem as error:
+                log.warning("fastlane.off: %s", error)
+                self._grids[agent_id] = None
         return self._grids[agent_id]
-
-    def _made(self, agent_id: str) -> Grid | None:
-        name = msgspec.structs.replace(self._name, agent_id=agent_id)
-        try:
-            return Grid(RingWriter(name, fps_max=1e9), Pace(self._fps_max))
-        except EnvironmentProblem as error:
-            log.warning("fastlane.off: %s", error)
-            return None
 
 
 class Grid:
@@ -113,15 +113,15 @@ class Grid:
         self._round.clear()
 
     def _grid_hud(self, indexes: list[int]) -> Hud:
-        tiles = [
-            TileHud(
-                one, shot.moment.episode, shot.moment.step, shot.moment.reward, shot.episode_return, one in self._round
-            )
-            for one, shot in ((one, self._shots[one]) for one in indexes)
-        ]
+        tiles = [_tile_hud(self._shots[one], fresh=one in self._round) for one in indexes]
         return msgspec.structs.replace(_hud(self._shots[indexes[0]]), tiles=tiles)
 
 
 def _hud(shot: Shot) -> Hud:
     _, env_index, episode, step, reward, _ = shot.moment
     return Hud(env_index, episode, step, reward, shot.episode_return, shot.steps_per_s, dict(shot.values))
+
+
+def _tile_hud(shot: Shot, *, fresh: bool) -> TileHud:
+    _, env_index, episode, step, reward, _ = shot.moment
+    return TileHud(env_index, episode, step, reward, shot.episode_return, fresh)

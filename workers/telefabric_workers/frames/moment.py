@@ -1,9 +1,9 @@
-"""The step that a frame shows, and the interface of where frames go."""
+"""The step that a frame shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 
 class Moment(NamedTuple):
@@ -26,15 +26,3 @@ class Shot(NamedTuple):
     steps_per_s: float
     """0 while it is not known."""
     values: Mapping[str, float]
-
-
-class Sink(Protocol):
-    """Somewhere that frames go."""
-
-    def wants(self, moment: Moment, rendered: bool) -> bool:
-        """Now, and whether the caller has rendered it already."""
-
-    def take(self, shot: Shot, picture: Any) -> None:
-        """Raises `ValueError` if it is not a picture, and `ImportError` if a package is missing."""
-
-    def close(self) -> None: ...

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from telefabric.log.limit import Pace, library_logger
 from telefabric_schemas import Frame
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from telefabric.uplink import LinkedStream
 
 log = library_logger("telefabric.worker.frames")
-
-
-class _Copy(NamedTuple):
-    """A copied picture, and which step it shows."""
-
-    moment: Moment
-    picture: np.ndarray[Any, Any]
-    time_ns: int
-    mono_ns: int
 
 
 class NetworkFrames:
@@ -50,19 +41,16 @@ class NetworkFrames:
         key = (shot.moment.agent_id, shot.moment.env_index)
         now_ns = time.monotonic_ns()
         self._paces[key].took(now_ns)
-        copy = _Copy(shot.moment, jpeg.copied(picture), time.time_ns(), now_ns)
-        self._linked.frames[key] = _encoder(copy, self._quality)
+        copy = jpeg.copied(picture)
+        self._linked.frames[key] = partial(_encoded, copy, shot.moment, self._quality, time.time_ns(), now_ns)
 
     def close(self) -> None:
         return
 
 
-def _encoder(copy: _Copy, quality: int) -> Callable[[], Frame | None]:
-    def encode() -> Frame | None:
-        try:
-            return jpeg.encoded(copy.picture, copy.moment, quality, copy.time_ns, copy.mono_ns)
-        except (ValueError, RuntimeError) as error:
-            log.warning("worker.frame_left_out: a frame of %s was not sent: %s", copy.moment.agent_id, error)
-            return None
-
-    return encode
+def _encoded(picture: np.ndarray[Any, Any], moment: Moment, quality: int, time_ns: int, mono_ns: int) -> Frame | None:
+    try:
+        return jpeg.encoded(picture, moment, quality, time_ns, mono_ns)
+    except (ValueError, RuntimeError) as error:
+        log.warning("worker.frame_left_out: a frame of %s was not sent: %s", moment.agent_id, error)
+        return None

@@ -11,27 +11,35 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from telefabric.wire.control import StreamInfo
 from telefabric_workers.environment import FrameSettings
-from telefabric_workers.frames.moment import Moment, Shot, Sink
+from telefabric_workers.frames.moment import Moment, Shot
 from telefabric_workers.problems import Problem
 from telefabric_workers.repair import hud_numbers
 
 if TYPE_CHECKING:
-    from telefabric.ring import Name
     from telefabric.uplink import LinkedStream
+    from telefabric_workers.frames.fastlane import FastLane
+    from telefabric_workers.frames.network import NetworkFrames
 
 
 class Frames:
-    """All sinks of one worker. Any thread; a picture is rendered outside the lock."""
+    """Both ways of one worker's frames. Any thread; a picture is rendered outside the lock."""
 
-    def __init__(self, settings: FrameSettings, name: Name, linked: LinkedStream | None) -> None:
+    def __init__(self, settings: FrameSettings, info: StreamInfo, linked: LinkedStream | None) -> None:
         self._episodes: dict[tuple[str, int], RunningEpisode] = {}
         self._lock = threading.RLock()  # a signal handler may offer a frame while its thread holds it
         self._shown = settings.tiles if settings.video == "grid" else int(settings.video == "single")
         """Environments of an agent."""
-        self._sinks: list[Sink] = []
-        if self._shown:
-            self._sinks = _sinks(settings, name, linked)
+        self._ways: list[FastLane | NetworkFrames] = []
+        if not self._shown:
+            return
+        from telefabric_workers.frames.fastlane import FastLane  # with the ring and JPEG, not needed to import a worker
+        from telefabric_workers.frames.network import NetworkFrames
+
+        self._ways.append(FastLane(info, settings.fps_max))
+        if linked is not None:
+            self._ways.append(NetworkFrames(linked, settings.network_fps, settings.jpeg_quality))
 
     def offer(self, moment: Moment, frame: Any, values: Mapping[str, float]) -> list[Problem]:
         """A picture, or a callable that renders it when it will be used; the values that could not be shown with it.
@@ -45,7 +53,7 @@ class Frames:
         with self._lock:
             episode = self._episodes.get(key) or self._episodes.setdefault(key, RunningEpisode())
             episode.step(moment, time.monotonic())
-            wanting = [sink for sink in self._sinks if sink.wants(moment, rendered)]
+            wanting = [way for way in self._ways if way.wants(moment, rendered)]
         if not wanting:
             return []
         from telefabric.ring.pixels import picture_of
@@ -57,21 +65,13 @@ class Frames:
         numbers, problems = hud_numbers(values)
         shot = Shot(moment, episode.episode_return, episode.steps_per_s, numbers)
         with self._lock:
-            for sink in wanting:
-                sink.take(shot, picture)
+            for way in wanting:
+                way.take(shot, picture)
         return problems
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
-
-
-def _sinks(settings: FrameSettings, name: Name, linked: LinkedStream | None) -> list[Sink]:
-    from telefabric_workers.frames.fastlane import FastLane  # with the ring and JPEG, not needed to import a worker
-    from telefabric_workers.frames.network import NetworkFrames
-
-    lane = FastLane(name, settings.fps_max)
-    return [lane] if linked is None else [lane, NetworkFrames(linked, settings.network_fps, settings.jpeg_quality)]
+        for way in self._ways:
+            way.close()
 
 
 class RunningEpisode:

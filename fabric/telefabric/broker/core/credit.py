@@ -11,7 +11,7 @@ hear and report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -44,6 +44,9 @@ class _Account:
         return self.granted == self.confirmed
 
 
+_NONE = _Account(0, 0)
+
+
 class CreditBook:
     """The streams' shares of the total credit."""
 
@@ -71,14 +74,12 @@ class CreditBook:
         self._dirty = True
 
     def granted(self, stream: bytes) -> int:
-        account = self._accounts.get(stream)
-        return account.granted if account else 0
+        return self._accounts.get(stream, _NONE).granted
 
     def reserved(self, stream: bytes) -> int:
-        account = self._accounts.get(stream)
-        return account.reserved if account else 0
+        return self._accounts.get(stream, _NONE).reserved
 
-    def report(self, stream: bytes, *, backlog: int, next_bytes: int, confirmed: int) -> None:
+    def report(self, stream: bytes, backlog: int, next_bytes: int, confirmed: int) -> None:
         """Note a worker's heartbeat; its credit is `confirmed` once it equals the grant."""
         account = self._accounts.get(stream)
         if account is None:
@@ -150,6 +151,5 @@ class CreditBook:
     def _free(self) -> int:
         return self._pool - sum(account.reserved - self._base for account in self._stirring.values())
 
-    def total_reserved(self, streams: Iterable[bytes] | None = None) -> int:
-        chosen = self._accounts if streams is None else streams
-        return sum(self._accounts[stream].reserved for stream in chosen)
+    def total_reserved(self) -> int:
+        return sum(account.reserved for account in self._accounts.values())

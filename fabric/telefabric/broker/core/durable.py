@@ -14,40 +14,33 @@ Nothing here survives a restart, and nothing has to: streams say HELLO again, su
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 
 from telefabric import __version__, limits
-from telefabric.broker.core import metrics as census
-from telefabric.broker.core import status as standing
+from telefabric.broker.core import metrics, status
 from telefabric.broker.core.credit import CreditBook
 from telefabric.broker.core.durable_lane import DurableLane
-from telefabric.broker.core.hops import Lag
+from telefabric.broker.core.hops import NS, Lag
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
-from telefabric.broker.core.status import emitted_of, left_spools
+from telefabric.broker.core.state import SILENT_NS, DurableSubscriber, StreamState
 from telefabric.errors import UsageError, WireError
 from telefabric.metrics.figures import Figures
-from telefabric.peer.core.mistakes import Mistakes
+from telefabric.peer.core.mistakes import Mistakes, Quota
+from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header, parse_header
 
-_ALIVE_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 _BACKLOG_GROWTH = 2
 """Factor for the bytes that a fast stream gathers until a grant reaches it, besides those it reported."""
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
+_Report = control.Marks | control.Stored
 _INFO_BYTES_MAX = 2 * limits.KIB
 """A stream's info without its metadata: six texts, with room to spare."""
-
-
-class Send(NamedTuple):
-    """A control message to one peer."""
-
-    peer: bytes
-    message: control.Message
 
 
 class BrokerCore:
@@ -79,79 +72,73 @@ class BrokerCore:
         if durable_bytes_max < least:
             raise UsageError(f"{streams_max} streams need {least} bytes for the durable path, not {durable_bytes_max}")
         self._credit = CreditBook(
-            total=durable_bytes_max,
-            base=limits.CREDIT_BASE_BYTES,
-            streams_max=streams_max,
+            total=durable_bytes_max, base=limits.CREDIT_BASE_BYTES, streams_max=streams_max,
             stream_bytes_max=limits.CREDIT_STREAM_BYTES_MAX,
-        )
+        )  # fmt: skip
         self._streams: dict[bytes, StreamState] = {}
-        self._durable: dict[str, DurableSubscriber] = {}
-        self._out: list[Send] = []
+        self.durables: dict[str, DurableSubscriber] = {}
+        self._out: list[tuple[Peer, control.Message]] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
         self._reviewed_ns = 0
-        self._long_answers: Counter[bytes] = Counter()
-        """Peer → long answers in this second."""
-        self._answers_counted_ns = 0
+        self._long_answers = Quota(each=limits.STATUSES_A_SECOND, together=math.inf)
         self._interval_told_ms = 0
         self._credits_told = 0
         self._mistakes = Mistakes(instance)
 
     # -- outputs -------------------------------------------------------------------------------------------------
 
-    def take(self) -> list[Send]:
-        """The control messages to send, in order."""
+    def take(self) -> list[tuple[Peer, control.Message]]:
+        """The control messages to send, each to its peer, in order."""
         out, self._out = self._out, []
         return out
 
     def tokens(self) -> dict[str, bytes]:
         """The token of each attached durable subscriber."""
-        return {name: durable.token for name, durable in self._durable.items()}
+        return {name: durable.token for name, durable in self.durables.items()}
 
     @property
     def endpoints(self) -> control.Endpoints:
         """Queries go to a store that is waited for: any other may hold a part."""
-        return replace(self._endpoints, query=next((one.query for one in self._stores() if one.query), None))
+        return replace(self._endpoints, query=next((one.said.query for one in self._stores() if one.said.query), None))
 
     @property
     def fabric(self) -> bytes | None:
         """The id of the store that is attached to this broker; None without one."""
-        return next((one.fabric for one in self._stores() if one.fabric), None)
+        return next((one.said.fabric for one in self._stores() if one.said.fabric), None)
 
     def _stores(self) -> Iterator[DurableSubscriber]:
         """The attached subscribers that are waited for."""
-        return (self._durable[name] for name in self._required if name in self._durable)
+        return (self.durables[name] for name in self._required if name in self.durables)
 
     # -- what peers say wrong ------------------------------------------------------------------------------------
 
-    def mistaken(self, peer: bytes, error: WireError, now_ns: int) -> None:
+    def mistaken(self, peer: Peer | None, error: WireError, now_ns: int) -> None:
         """A message of a peer that cannot be used: counted, and answered if that is not too often."""
         self.dropped[error.reason] += 1
         self._correct(peer, error, now_ns)
 
-    def _correct(self, peer: bytes, error: WireError, now_ns: int) -> None:
+    def _correct(self, peer: Peer | None, error: WireError, now_ns: int) -> None:
         if self._mistakes.grants(peer, now_ns):
             answer = self._mistakes.note(peer, self._name_of(peer), error, now_ns)
             if peer:
                 self._send(peer, answer)
 
-    def _mistaken_batch(self, stream: bytes, error: WireError, now_ns: int) -> None:
-        """Answer the peer that said HELLO for the stream, on control: sockets for batches go one way."""
+    def _carrier(self, stream: bytes) -> Peer | None:
+        """The peer that said HELLO for a stream. It is answered about batches: their own sockets go one way."""
         state = self._streams.get(stream)
-        self._correct(state.peer if state else b"", error, now_ns)
+        return state.peer if state else None
 
-    def _name_of(self, peer: bytes) -> str:
+    def _name_of(self, peer: Peer | None) -> str:
         """The name that the peer gave itself; empty for an unknown peer."""
         for state in self._streams.values():
             if state.peer == peer:
                 return f"{state.info.run_id}/{state.info.worker_id}"
-        durable = next((one.name for one in self._durable.values() if one.peer == peer), "")
-        return durable or self.live.name_of(peer)
+        durable = next((one.name for one in self.durables.values() if one.peer == peer), "")
+        return durable or (self.live.name_of(peer) if peer else "")
 
     # -- from workers --------------------------------------------------------------------------------------------
 
-    def receive(
-        self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int, *, unread_bytes: int = 0
-    ) -> None:
+    def receive(self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int, unread_bytes: int = 0) -> None:
         """Any control message of any peer, and how much it has not read of what it was sent.
 
         Messages that only a broker sends are counted and ignored.
@@ -159,28 +146,33 @@ class BrokerCore:
         match message:
             case control.Beat():
                 self._beat(peer, message, now_ns, wall_ns)
-            case control.Stored():
-                self._stored(peer, message, now_ns)
+            case control.Stored() | control.Marks() | control.Nack():
+                durable = self._durable_of(peer)
+                if durable is not None and message.instance == self.instance:
+                    durable.heard_ns = now_ns
+                    self._reported(durable, message, now_ns)
+            case control.Hello() | control.Attach() | control.Watch() if message.protocol != control.PROTOCOL:
+                known = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}"
+                self._refuse(peer, "protocol", f"{known}: install one version on both sides")
             case control.Hello():
                 self._hello(peer, message, now_ns)
-            case control.Marks():
-                self._marks(peer, message, now_ns)
-            case control.Nack():
-                self._nack(peer, message, now_ns)
-            case control.DurableBeat():
-                self._durable_beat(peer, message, now_ns, wall_ns)
             case control.Bye():
-                self._bye(peer, message)
+                if self._carrier(message.stream) == peer:
+                    self._forget(message.stream)
             case control.Attach():
                 self._attach(peer, message, now_ns)
+            case control.DurableBeat():
+                self._durable_beat(peer, message, now_ns, wall_ns)
             case control.Watch() | control.WatchBeat() | control.Unwatch():
                 for answer in self.live.receive(peer, message, now_ns, wall_ns):
-                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes):
+                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
                         self._send(peer, answer)
-            case control.StatusRequest() if not self._grants_long_answer(peer, unread_bytes):
-                self.dropped["status_too_often" if unread_bytes <= limits.UNREAD_BYTES_MAX else "status_unread"] += 1
             case control.StatusRequest():
-                self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+                if self._grants_long_answer(peer, unread_bytes, now_ns):
+                    self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+                else:
+                    too_often = unread_bytes <= limits.UNREAD_BYTES_MAX
+                    self.dropped["status_too_often" if too_often else "status_unread"] += 1
             case control.Error():
                 self.dropped["unexpected_control"] += 1  # never answered: two that correct each other would not end
             case _:
@@ -188,14 +180,10 @@ class BrokerCore:
                 error = WireError("unexpected_control", f"{about} is what a broker says: leave it out", about=about)
                 self.mistaken(peer, error, now_ns)
 
-    def _grants_long_answer(self, peer: bytes, unread_bytes: int) -> bool:
-        self._long_answers[peer] += 1
-        return self._long_answers[peer] <= limits.STATUSES_A_SECOND and unread_bytes <= limits.UNREAD_BYTES_MAX
+    def _grants_long_answer(self, peer: Peer, unread_bytes: int, now_ns: int) -> bool:
+        return self._long_answers.grants(peer, now_ns) and unread_bytes <= limits.UNREAD_BYTES_MAX
 
-    def _hello(self, peer: bytes, message: control.Hello, now_ns: int) -> None:
-        if message.protocol != control.PROTOCOL:
-            self._refuse(peer, message.protocol)
-            return
+    def _hello(self, peer: Peer, message: control.Hello, now_ns: int) -> None:
         stream = message.info.stream
         state = self._streams.get(stream)
         if state is None:
@@ -208,11 +196,11 @@ class BrokerCore:
         self._hold(state)
         state.marks.clear()
         state.asked_ns = now_ns
-        self._wait(peer, stream, self._why_wait(state))
-        for durable in self._durable.values():
+        self._wait(peer, stream, self._why_wait())
+        for durable in self.durables.values():
             self._send(durable.peer, control.Ask(self.instance, [state.info]))
 
-    def _beat(self, peer: bytes, message: control.Beat, now_ns: int, wall_ns: int) -> None:
+    def _beat(self, peer: Peer, message: control.Beat, now_ns: int, wall_ns: int) -> None:
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
         for beat in message.streams:
             state = self._streams.get(beat.stream)
@@ -223,17 +211,13 @@ class BrokerCore:
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
             state.left_spools = message.left_spools
-            state.behind = census.place_behind(state, self._required, self.live, now_ns)
+            state.behind = metrics.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
                 continue
             if beat.epoch == state.epoch:
-                self._credit.report(
-                    beat.stream,
-                    backlog=_BACKLOG_GROWTH * beat.backlog_bytes,
-                    next_bytes=beat.next_bytes,
-                    confirmed=beat.credit_bytes,
-                )
+                backlog = _BACKLOG_GROWTH * beat.backlog_bytes
+                self._credit.report(beat.stream, backlog, beat.next_bytes, beat.credit_bytes)
                 if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
                     self._tell_credit(state, now_ns)
             elif _long_ago(state.opened_ns, now_ns):
@@ -251,11 +235,6 @@ class BrokerCore:
         elif state.live_lag.look(seen, numbered or seen + 1, now_ns) > limits.LIVE_STUCK_S:
             state.live_lag = Lag()
             self._send(state.peer, control.Unheard(self.instance, state.info.stream))
-
-    def _bye(self, peer: bytes, message: control.Bye) -> None:
-        state = self._streams.get(message.stream)
-        if state is not None and state.peer == peer:
-            self._forget(message.stream)
 
     def batch(self, message: bytes, now_ns: int = 0, *, topic: bytes = b"") -> None:
         """A message of the data socket. Whatever is not a batch of an open stream within its credit is counted.
@@ -278,8 +257,12 @@ class BrokerCore:
 
     def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
         """Count a batch of the data socket that cannot be used, and answer its sender."""
-        self.dropped[error.reason] += 1
-        self._mistaken_batch(error.stream or topic, error, now_ns)
+        self.mistaken(self._carrier(error.stream or topic), error, now_ns)
+
+    def bad_live_batch(self, error: WireError, now_ns: int) -> None:
+        """The same for a batch of the live socket."""
+        self.live.lane.dropped[error.reason] += 1
+        self._correct(self._carrier(error.stream), error, now_ns)
 
     def _correct_stale(self, state: StreamState, header: Header, now_ns: int) -> None:
         """Whether a batch of the old epoch may still come: for a short time after the new epoch began."""
@@ -311,96 +294,73 @@ class BrokerCore:
 
     # -- from durable subscribers --------------------------------------------------------------------------------
 
-    def _attach(self, peer: bytes, message: control.Attach, now_ns: int) -> None:
-        if message.protocol != control.PROTOCOL:
-            self._refuse(peer, message.protocol)
+    def _attach(self, peer: Peer, message: control.Attach, now_ns: int) -> None:
+        name, required = message.name, message.name in self._required
+        other = self.durables.get(name)
+        if other is None and not required and len(self.durables) >= limits.DURABLES_MAX:
+            limit = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers"
+            self._refuse(peer, "too_many_durables", f"{limit}: stop one")
             return
-        known = message.name in self._durable or message.name in self._required
-        if not known and len(self._durable) >= limits.DURABLES_MAX:
-            self.dropped["too_many_durables"] += 1
-            reason = f"the broker serves its limit of {limits.DURABLES_MAX} durable subscribers: stop one"
-            self._send(peer, control.Refused(self.instance, reason))
+        if other is not None and other.said.keeps != message.keeps and now_ns - other.heard_ns < SILENT_NS:
+            holder = f"{other.said.keeps or 'another process'} is attached to this broker as {name!r} already"
+            self._refuse(peer, "second_durable", f"{holder}: stop that one, or give this one a broker of its own")
             return
-        other = self._durable.get(message.name)
-        if other is not None and other.keeps != message.keeps and now_ns - other.heard_ns < _ALIVE_NS:
-            self.dropped["second_durable"] += 1
-            reason = (
-                f"{other.keeps or 'another process'} is attached to this broker as {message.name!r} already: "
-                "stop that one, or give this one a broker of its own"
-            )
-            self._send(peer, control.Refused(self.instance, reason))
-            return
-        durable = DurableSubscriber(
-            message.name, peer, self._new_token(), now_ns, now_ns,
-            query=message.query, fabric=message.fabric, keeps=message.keeps,
-        )  # fmt: skip
-        self._durable[message.name] = durable
-        self.lane.attach(message.name, required=message.name in self._required)
+        cursor = self.lane.attach(name, required=required)
+        durable = DurableSubscriber(name, message, peer, self._new_token(), required, cursor, now_ns, now_ns)
+        self.durables[name] = durable
         self._tell_attached(durable)
         for state in self._streams.values():
-            state.marks.pop(message.name, None)
+            state.marks.pop(name, None)
             state.asked_ns = now_ns
-            if message.name in self._required:
+            if required:
                 self._hold(state)
             elif state.open:
-                self.lane.skip(message.name, state.info.stream, state.next_seq - 1)
+                cursor.skip(state.info.stream, state.next_seq - 1)
         self._ask(durable, self._streams.values())
 
     def subscribed(self, token: bytes) -> None:
         """The socket towards the durable subscribers has entered a subscription to this token."""
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             if durable.token == token:
                 durable.subscribed = True
 
-    def _marks(self, peer: bytes, message: control.Marks, now_ns: int) -> None:
-        durable = self._durable_of(peer, message.instance, now_ns)
-        if durable is None:
+    def _reported(self, durable: DurableSubscriber, message: _Report | control.Nack, now_ns: int) -> None:
+        if isinstance(message, control.Nack):
+            self._nack(durable, message, now_ns)
             return
-        for mark in self._credible(durable, "marks", message.marks, now_ns):
-            self.lane.reported(durable.name, mark.stream, mark.seq)
+        answers = isinstance(message, control.Marks)
+        for mark in self._credible(durable, message, now_ns):
+            durable.cursor.reported(mark.stream, mark.seq)
             state = self._streams.get(mark.stream)
-            if state is None:
+            if state is None or not (answers or durable.name in state.marks):
                 continue
             state.marks[durable.name] = mark.seq
-            if not state.open and all(name in state.marks for name in self._required):
+            if state.open and not answers:
+                self._acknowledge(state)
+            elif not state.open and all(name in state.marks for name in self._required):
                 self._open(state, now_ns)
 
-    def _stored(self, peer: bytes, message: control.Stored, now_ns: int) -> None:
-        durable = self._durable_of(peer, message.instance, now_ns)
-        if durable is None:
-            return
-        for mark in self._credible(durable, "stored", message.marks, now_ns):
-            self.lane.reported(durable.name, mark.stream, mark.seq)
-            state = self._streams.get(mark.stream)
-            if state is None or durable.name not in state.marks:
-                continue
-            state.marks[durable.name] = mark.seq
-            if state.open:
-                self._acknowledge(state)
-
-    def _credible(
-        self, durable: DurableSubscriber, about: str, marks: Iterable[control.StreamSeq], now_ns: int
-    ) -> Iterator[control.StreamSeq]:
+    def _credible(self, durable: DurableSubscriber, message: _Report, now_ns: int) -> Iterator[control.StreamSeq]:
         """The marks that can be true: nobody stores what was not emitted.
 
         But the store may hold more than a worker whose machine lost its power still has: what it answers to ASK counts.
         """
-        trusted = about == "marks" and durable.name in self._required
-        for mark in marks:
+        trusted = isinstance(message, control.Marks) and durable.required
+        for mark in message.marks:
             state = self._streams.get(mark.stream)
-            if state is None or trusted or mark.seq <= max(emitted_of(state), state.marks.get(durable.name, 0)):
+            if state is None or trusted or mark.seq <= max(state.emitted, state.marks.get(durable.name, 0)):
                 yield mark
                 continue
-            why = f"seq {mark.seq} of stream {mark.stream.hex()} is beyond the {emitted_of(state)} that were emitted"
+            why = f"seq {mark.seq} of stream {mark.stream.hex()} is beyond the {state.emitted} that were emitted"
+            about = str(message.__struct_config__.tag)
             error = WireError("beyond_head", f"{why}: report what is committed", about=about, field="marks")
             self.mistaken(durable.peer, error, now_ns)
 
-    def _nack(self, peer: bytes, message: control.Nack, now_ns: int) -> None:
-        durable = self._durable_of(peer, message.instance, now_ns)
+    def _nack(self, durable: DurableSubscriber, message: control.Nack, now_ns: int) -> None:
         state = self._streams.get(message.stream)
-        if durable is None or state is None or not state.open or state.epoch != message.epoch:
+        if state is None or not state.open or state.epoch != message.epoch:
             return
-        if durable.name not in self._required:
+        if not durable.required:
             self.dropped["nack_not_required"] += 1  # it reads what it missed from the store
             return
         if message.reason == control.DAMAGED:
@@ -408,11 +368,12 @@ class BrokerCore:
         others = [mark + 1 for name, mark in state.marks.items() if name in self._required and name != durable.name]
         self._rewind(state, max(min([message.expected, state.next_seq, *others]), 1), message.reason)
 
-    def _durable_beat(self, peer: bytes, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
-        durable = self._durable_of(peer, self.instance, now_ns)
-        sent = self.lane.sent_batches(durable.name) if durable is not None else 0
+    def _durable_beat(self, peer: Peer, message: control.DurableBeat, now_ns: int, wall_ns: int) -> None:
+        durable = self._durable_of(peer)
+        sent = durable.cursor.sent if durable is not None else 0
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns, sent))
         if durable is not None:
+            durable.heard_ns = now_ns
             durable.stored_events, durable.quarantined_events = message.stored_events, message.quarantined_events
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -422,19 +383,12 @@ class BrokerCore:
         if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
             return
         self._reviewed_ns = now_ns
-        if now_ns - self._answers_counted_ns > NS:
-            self._answers_counted_ns = now_ns
-            self._long_answers.clear()
-        for name, durable in list(self._durable.items()):
+        for name, durable in list(self.durables.items()):
             if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * NS:
                 self._detach(name)
-        silent = [
-            stream for stream, state in self._streams.items() if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS
-        ]
-        for stream in silent:
-            self._forget(stream)
-        for stream, error in self.live.take_mistakes():
-            self._mistaken_batch(stream, error, now_ns)
+        for stream, state in list(self._streams.items()):
+            if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS:
+                self._forget(stream)
         self._attach_again(now_ns)
         self._ask_again(now_ns)
         self._tell_skipped(now_ns)
@@ -443,14 +397,14 @@ class BrokerCore:
 
     def _attach_again(self, now_ns: int) -> None:
         """A subscriber that holds the token of an earlier ATTACHED is alive, reports, and would never hear a batch."""
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             if not durable.subscribed and now_ns - durable.told_ns > limits.ACK_STALL_S * NS:
                 durable.told_ns = now_ns
                 self._tell_attached(durable)
 
     def _ask_again(self, now_ns: int) -> None:
         due = [state for state in self._streams.values() if now_ns - state.asked_ns > limits.ACK_STALL_S * NS]
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             self._ask(durable, [state for state in due if durable.name not in state.marks])
         for state in due:
             state.asked_ns = now_ns
@@ -460,14 +414,13 @@ class BrokerCore:
             if now_ns - durable.looked_ns > limits.ACK_STALL_S * NS:
                 durable.looked_ns = now_ns
                 self._notice_lost(durable)
-            skipped = self.lane.skipped(durable.name)
-            if skipped and _long_ago(durable.told_skipped_ns, now_ns):
+            if durable.cursor.skipped and _long_ago(durable.told_skipped_ns, now_ns):
                 durable.told_skipped_ns = now_ns
-                marks = [control.StreamSeq(stream, seq) for stream, seq in skipped.items()]
+                marks = [control.StreamSeq(stream, seq) for stream, seq in durable.cursor.skipped.items()]
                 self._send(durable.peer, control.Skipped(self.instance, marks))
 
     def _tell_living(self, now_ns: int) -> None:
-        for durable in self._durable.values():
+        for durable in self.durables.values():
             if now_ns - durable.told_living_ns > limits.LIVING_S * NS:
                 durable.told_living_ns = now_ns
                 living = [stream for stream, state in self._streams.items() if not state.silent(now_ns)]
@@ -482,7 +435,7 @@ class BrokerCore:
         }
         for stream, mark in behind.items():
             if durable.behind.get(stream) == mark:
-                self.lane.skip(durable.name, stream, self._streams[stream].acked)
+                durable.cursor.skip(stream, self._streams[stream].acked)
         durable.behind = behind
 
     def _review_credit(self, now_ns: int) -> None:
@@ -499,20 +452,17 @@ class BrokerCore:
         accounts = self.live.lane.ledger.by_stream()
         return {
             "streams": [
-                standing.stream_status(
-                    state, self._credit_of(state), self._required, self.live, accounts.get(stream, ()), now_ns
+                status.stream_status(
+                    state, self._credit.granted(stream), self._required, self.live, accounts.get(stream, ()), now_ns
                 )
                 for stream, state in self._streams.items()
             ],
             "durable": [
-                standing.durable_status(
-                    durable, required=durable.name in self._required, pending=self.lane.pending(durable.name),
-                    missed=self.lane.missed(durable.name), now_ns=now_ns,
-                )
-                for durable in self._durable.values()
+                status.durable_status(durable, self.lane.pending(durable.name), now_ns)
+                for durable in self.durables.values()
             ],
             "live": self.live.status(now_ns),
-            "absent": [name for name in self._required if name not in self._durable],
+            "absent": [name for name in self._required if name not in self.durables],
             "version": __version__,
             "lane_bytes": self.lane.bytes,
             "tail_bytes": self.lane.tail_bytes,
@@ -520,33 +470,39 @@ class BrokerCore:
             "dropped": dict(self.dropped),
             "live_dropped": dict(self.live.lane.dropped),
             "mistakes": self._mistakes.status(now_ns),
-            "left_spools": left_spools(self._streams.values(), now_ns),
-        }  # fmt: skip
+            "left_spools": status.left_spools(self._streams.values(), now_ns),
+        }
 
     def figures(self, now_ns: int) -> Figures:
         """The figures of metrics and summary: see `FAMILIES`."""
         return {
-            **census.of_streams(self._streams.values(), self._required, now_ns),
-            **census.of_durables(self._durable.values(), self._required, self.lane, now_ns),
-            **census.of_live(self.live, now_ns),
-            **census.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
+            **metrics.of_streams(self._streams.values(), self._required, now_ns),
+            **metrics.of_durables(self.durables.values(), self._required, self.lane, now_ns),
+            **metrics.of_live(self.live),
+            **metrics.of_lanes(self.lane, self._credit.total_reserved(), self.dropped, self.live),
         }
-
-    def _credit_of(self, state: StreamState) -> int:
-        return self._credit.granted(state.info.stream) if state.open else 0
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _send(self, peer: bytes, message: control.Message) -> None:
-        self._out.append(Send(peer, message))
+    def _send(self, peer: Peer, message: control.Message) -> None:
+        self._out.append((peer, message))
 
     def _ask(self, durable: DurableSubscriber, states: Iterable[StreamState]) -> None:
-        for chunk in _chunks([state.info for state in states]):
+        """In messages that each stay within the limit."""
+        chunks: list[list[control.StreamInfo]] = []
+        room = 0
+        for info in (state.info for state in states):
+            weight = len(info.metadata) + _INFO_BYTES_MAX
+            if weight > room:
+                chunks.append([])
+                room = ASK_CHUNK_BYTES
+            room -= weight
+            chunks[-1].append(info)
+        for chunk in chunks:
             self._send(durable.peer, control.Ask(self.instance, chunk))
 
     def _tell_attached(self, durable: DurableSubscriber) -> None:
-        required = durable.name in self._required
-        attached = control.Attached(self.instance, durable.token, self.endpoints, required, self.fabric)
+        attached = control.Attached(self.instance, durable.token, self.endpoints, durable.required, self.fabric)
         self._send(durable.peer, attached)
 
     def _tell_credit(self, state: StreamState, now_ns: int) -> None:
@@ -556,16 +512,15 @@ class BrokerCore:
         credit = control.Credit(self.instance, stream, state.epoch, grant, self._interval_ms(), self._credits_told)
         self._send(state.peer, credit)
 
-    def _refuse(self, peer: bytes, protocol: int) -> None:
-        reason = f"this broker speaks protocol {control.PROTOCOL}, not {protocol}: install one version on both sides"
-        self.dropped["protocol"] += 1
+    def _refuse(self, peer: Peer, counted: str, reason: str) -> None:
+        self.dropped[counted] += 1
         self._send(peer, control.Refused(self.instance, reason))
 
-    def _wait(self, peer: bytes, stream: bytes, reason: str) -> None:
+    def _wait(self, peer: Peer, stream: bytes, reason: str) -> None:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
-    def _why_wait(self, state: StreamState) -> str:
-        absent = [name for name in self._required if name not in self._durable]
+    def _why_wait(self) -> str:
+        absent = [name for name in self._required if name not in self.durables]
         if absent:
             return f"no {' and no '.join(absent)} is attached to the broker"
         return "the store has not reported this stream yet"
@@ -590,7 +545,7 @@ class BrokerCore:
         state.opened_ns = state.told_ns = now_ns
         state.acked = min(state.marks[name] for name in self._required)
         for durable in self._optional():
-            self.lane.skip(durable.name, state.info.stream, state.acked)
+            durable.cursor.skip(state.info.stream, state.acked)
         self._new_epoch(state, state.acked + 1)
         grant = self._credit.open(state.info.stream)
         self._send(state.peer, self._welcome(state.info.stream, state.epoch, state.acked + 1, grant))
@@ -621,35 +576,31 @@ class BrokerCore:
 
     def _forget(self, stream: bytes) -> None:
         self._credit.close(stream)
-        self.live.forget(stream)
+        self.live.lane.forget(stream)
         state = self._streams.pop(stream)
         for durable in self._optional():
             if state.marks.get(durable.name, 0) < state.acked:  # it may be on the way, and nobody would notice
-                self.lane.skip(durable.name, stream, state.acked)
+                durable.cursor.skip(stream, state.acked)
 
     def _optional(self) -> list[DurableSubscriber]:
-        return [durable for durable in self._durable.values() if durable.name not in self._required]
+        return [durable for durable in self.durables.values() if not durable.required]
 
     def _detach(self, name: str) -> None:
-        del self._durable[name]
+        del self.durables[name]
         self.lane.detach(name)
         for state in self._streams.values():
             state.marks.pop(name, None)
             if name in self._required:
                 self._hold(state)
-                self._wait(state.peer, state.info.stream, self._why_wait(state))
+                self._wait(state.peer, state.info.stream, self._why_wait())
 
-    def _durable_of(self, peer: bytes, instance: bytes, now_ns: int) -> DurableSubscriber | None:
+    def _durable_of(self, peer: Peer) -> DurableSubscriber | None:
         """The attached subscriber behind a peer; an unknown one gets WHO, so that it attaches."""
-        for durable in self._durable.values():
-            if durable.peer == peer:
-                if instance != self.instance:
-                    return None
-                durable.heard_ns = now_ns
-                return durable
-        self.dropped["unknown_durable"] += 1
-        self._send(peer, control.Who(self.instance, bytes(16)))
-        return None
+        found = next((one for one in self.durables.values() if one.peer == peer), None)
+        if found is None:
+            self.dropped["unknown_durable"] += 1
+            self._send(peer, control.Who(self.instance, bytes(16)))
+        return found
 
     def _interval_ms(self) -> int:
         seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
@@ -664,18 +615,3 @@ def _damaged_body(message: control.Nack) -> WireError:
 def _long_ago(then_ns: int, now_ns: int) -> bool:
     """Longer than an answer may take."""
     return now_ns - then_ns > limits.HEARTBEAT_S * NS
-
-
-def _chunks(infos: list[control.StreamInfo]) -> Iterable[list[control.StreamInfo]]:
-    """Lists that each fit into one control message."""
-    chunk: list[control.StreamInfo] = []
-    size = 0
-    for info in infos:
-        weight = len(info.metadata) + _INFO_BYTES_MAX
-        if chunk and size + weight > ASK_CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(info)
-        size += weight
-    if chunk:
-        yield chunk

@@ -8,7 +8,6 @@ is moved on, and `skipped` says what it has to read from the store.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,12 +21,30 @@ class _Batch(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Cursor:
+class Cursor:
+    """How far one subscriber has been served since it attached."""
+
     position: int
     required: bool
     missed: int = 0
+    """Batches that it was not sent; only a subscriber that is not required misses any."""
     sent: int = 0
+    """Batches."""
     skipped: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
+    """Stream → last seq that a subscriber that is not required was not sent and has not reported."""
+
+    def skip(self, stream: bytes, last_seq: int) -> None:
+        """It will not be sent a stream up to this seq. The oldest are forgotten."""
+        if last_seq > self.skipped.get(stream, 0):
+            self.skipped[stream] = last_seq
+            self.skipped.move_to_end(stream)
+        if len(self.skipped) > limits.STREAMS_KNOWN_MAX:
+            self.skipped.popitem(last=False)
+
+    def reported(self, stream: bytes, seq: int) -> None:
+        """It has the stream up to this seq."""
+        if self.skipped.get(stream, seq + 1) <= seq:
+            del self.skipped[stream]
 
 
 class DurableLane:
@@ -39,19 +56,20 @@ class DurableLane:
         """Place in the queue → batch, without withdrawn ones: from `_first`, with `_owed` the first that a required
         subscriber waits for."""
         self._first = self._owed = self._end = 0
-        self._cursors: dict[str, _Cursor] = {}
+        self.cursors: dict[str, Cursor] = {}
         self.bytes = 0
         """Bytes of batches that a required subscriber was not sent yet."""
         self.tail_bytes = 0
         """Bytes of batches that only other subscribers wait for."""
 
-    def attach(self, name: str, *, required: bool) -> None:
+    def attach(self, name: str, *, required: bool) -> Cursor:
         """(Re)place a subscriber at the end of the queue."""
-        self._cursors[name] = _Cursor(self._end, required)
+        cursor = self.cursors[name] = Cursor(self._end, required)
         self._trim()
+        return cursor
 
     def detach(self, name: str) -> None:
-        self._cursors.pop(name, None)
+        self.cursors.pop(name, None)
         self._trim()
 
     def push(self, message: bytes, stream: bytes, last_seq: int) -> None:
@@ -62,7 +80,7 @@ class DurableLane:
 
     def peek(self, name: str) -> bytes | None:
         """The next batch for a subscriber."""
-        cursor = self._cursors.get(name)
+        cursor = self.cursors.get(name)
         while cursor is not None and cursor.position < self._end:
             batch = self._batches.get(cursor.position)
             if batch is not None:
@@ -72,8 +90,9 @@ class DurableLane:
 
     def sent(self, name: str) -> None:
         """ZeroMQ took what `peek` gave."""
-        self._cursors[name].position += 1
-        self._cursors[name].sent += 1
+        cursor = self.cursors[name]
+        cursor.position += 1
+        cursor.sent += 1
         self._trim()
 
     def withdraw(self, stream: bytes, expected: int) -> None:
@@ -89,63 +108,33 @@ class DurableLane:
         ]
         for place in gone:
             self.bytes -= len(self._batches.pop(place).message)
-            for name, cursor in self._cursors.items():
+            for cursor in self.cursors.values():
                 if not cursor.required and cursor.position <= place:
-                    self.skip(name, stream, expected - 1)
+                    cursor.skip(stream, expected - 1)
         self._trim()
 
-    def sent_batches(self, name: str) -> int:
-        """How many a subscriber was sent since it attached."""
-        cursor = self._cursors.get(name)
-        return cursor.sent if cursor else 0
-
     def pending(self, name: str) -> int:
-        cursor = self._cursors.get(name)
-        return sum(place >= cursor.position for place in self._batches) if cursor else 0
-
-    def missed(self, name: str) -> int:
-        """How many batches a subscriber that is not required was not sent."""
-        cursor = self._cursors.get(name)
-        return cursor.missed if cursor else 0
-
-    def skipped(self, name: str) -> Mapping[bytes, int]:
-        """Stream → last seq that this subscriber, which is not required, was not sent and has not reported."""
-        cursor = self._cursors.get(name)
-        return cursor.skipped if cursor else {}
-
-    def skip(self, name: str, stream: bytes, last_seq: int) -> None:
-        """A subscriber that is not required will not be sent a stream up to this seq. The oldest are forgotten."""
-        skipped = self._cursors[name].skipped
-        if last_seq > skipped.get(stream, 0):
-            skipped[stream] = last_seq
-            skipped.move_to_end(stream)
-        if len(skipped) > limits.STREAMS_KNOWN_MAX:
-            skipped.popitem(last=False)
-
-    def reported(self, name: str, stream: bytes, seq: int) -> None:
-        """A subscriber has the stream up to this seq."""
-        cursor = self._cursors.get(name)
-        if cursor is not None and cursor.skipped.get(stream, seq + 1) <= seq:
-            del cursor.skipped[stream]
+        """How many batches wait for a subscriber."""
+        return sum(place >= self.cursors[name].position for place in self._batches)
 
     def _trim(self) -> None:
-        owed = min((cursor.position for cursor in self._cursors.values() if cursor.required), default=self._end)
+        owed = min((cursor.position for cursor in self.cursors.values() if cursor.required), default=self._end)
         while self._owed < owed:
-            batch = self._batches.get(self._owed)
-            size = len(batch.message) if batch is not None else 0
-            self.bytes -= size
-            self.tail_bytes += size
+            if batch := self._batches.get(self._owed):
+                self.bytes -= len(batch.message)
+                self.tail_bytes += len(batch.message)
             self._owed += 1
-        slowest = min((cursor.position for cursor in self._cursors.values()), default=self._end)
+        slowest = min((cursor.position for cursor in self.cursors.values()), default=self._end)
         while self._first < self._owed and (self._first < slowest or self.tail_bytes > self._tail_bytes_max):
             self._let_go(self._batches.pop(self._first, None))
 
     def _let_go(self, batch: _Batch | None) -> None:
+        """Of the first place: without a batch if it was withdrawn."""
         self.tail_bytes -= len(batch.message) if batch is not None else 0
-        for name, cursor in self._cursors.items():
+        for cursor in self.cursors.values():
             if cursor.position == self._first:
                 cursor.position += 1
                 if batch is not None:
                     cursor.missed += 1
-                    self.skip(name, batch.stream, batch.last_seq)
+                    cursor.skip(batch.stream, batch.last_seq)
         self._first += 1

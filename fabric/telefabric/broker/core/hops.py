@@ -53,18 +53,11 @@ class Lag:
         return 0.0 if reached >= goal else (now_ns - self._since_ns) / NS
 
 
-def first_behind(hops: Iterable[Hop]) -> str | None:
-    """The name of the hop at which a stream waits."""
-    hop = first_hop_behind(hops)
-    return hop.name if hop else None
-
-
-def first_hop_behind(hops: Iterable[Hop]) -> Hop | None:
+def first_behind(hops: Iterable[Hop]) -> Hop | None:
     """The hop at which a stream waits.
 
     A broker waits for credit when a durable subscriber is behind, so these come first: the broker itself is behind
     when they have all that it has.
     """
-    behind = [hop for hop in hops if hop.is_behind]
-    behind.sort(key=lambda hop: (hop.path != "durable", hop.name in ("worker", "broker")))
-    return behind[0] if behind else None
+    behind = (hop for hop in hops if hop.is_behind)
+    return min(behind, key=lambda hop: (hop.path != "durable", hop.name in ("worker", "broker")), default=None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,36 +18,18 @@ from telefabric.broker.core.live_queue import Flow, LiveSubscriber
 from telefabric.broker.core.recent import RecentWindow
 from telefabric.broker.core.sampling import LiveBatch
 from telefabric.errors import WireError
+from telefabric.peer.core.principal import Peer
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header
-from telefabric.wire.live import (
-    DROP_OLDEST,
-    LATEST_PER_KEY,
-    SAMPLE,
-    QueuePolicy,
-    has_batches,
-    has_frames,
-    pictures_wish,
-    topic_of,
-    topic_parts,
-)
+from telefabric.wire.delivery import has_batches, has_frames, pictures_wish, topic_of, topic_parts
+from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import TOPICS, Overflow, RunHeartbeat
 
 NS = 1_000_000_000
 ALL_RUNS = b""
 _TELLING = frozenset(("run_heartbeat", "overflow"))
 """Kinds by which a source tells of its numbers."""
-
-
-def grant(wish: QueuePolicy) -> QueuePolicy:
-    """The policy that the broker grants: within its limits; the plainest mode instead of one it does not know."""
-    return QueuePolicy(
-        min(max(wish.events_max, 1), limits.LIVE_QUEUE_EVENTS_MAX),
-        min(max(wish.age_ms_max, 1), limits.LIVE_QUEUE_AGE_MS_MAX),
-        wish.mode if wish.mode in (DROP_OLDEST, LATEST_PER_KEY, SAMPLE) else DROP_OLDEST,
-        min(max(wish.every, 1), limits.LIVE_SAMPLE_MAX),
-    )
 
 
 class LiveLane:
@@ -106,7 +87,7 @@ class LiveLane:
         self._account(live)
         for subscriber in self.subscribers.values():
             if subscriber.takes(run, kind):
-                subscriber.push(kind, header, message, now_ns, live)
+                subscriber.push(live, now_ns)
         if self.watched(run):
             self.recent.push(run, kind, message)
 
@@ -124,7 +105,7 @@ class LiveLane:
         """The workers were asked for other prefixes: what they number until they have heard of it is for nobody."""
         self._asked = now
         self.ledger.resume(
-            stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))
+            {stream for stream, run in self._runs.items() if not (_covers(before, run) and _covers(now, run))}
         )
 
     def forget_unwatched(self) -> None:
@@ -151,54 +132,24 @@ class LiveLane:
         return any(subscriber.runs is None or run in subscriber.runs for subscriber in self.subscribers.values())
 
 
-@dataclass(slots=True)
-class _Watcher:
-    peer: bytes
-    token: bytes
-    heard_ns: int
-    ticked_ns: int
-    subscriber: LiveSubscriber
-    received: int = 0
-    """The count in its last heartbeat."""
-    lost: int = 0
-
-
 class LiveCore:
     """The control side of the live lane: subscribers and their selections. Times are monotonic nanoseconds."""
 
     def __init__(
-        self,
-        *,
-        instance: bytes,
-        endpoints: Callable[[], control.Endpoints],
-        new_token: Callable[[], bytes],
-        watchers_max: int = limits.WATCHERS_MAX,
+        self, *, instance: bytes, endpoints: Callable[[], control.Endpoints], new_token: Callable[[], bytes]
     ) -> None:
         self.lane = LiveLane()
         self._instance = instance
         self._endpoints = endpoints
         self._new_token = new_token
-        self._watchers_max = watchers_max
-        self._watchers: dict[bytes, _Watcher] = {}
+        self._watchers: dict[Peer, LiveSubscriber] = {}
         self._settled_ns = 0
-        self._mistakes: list[tuple[bytes, WireError]] = []
 
-    def mistaken(self, stream: bytes, error: WireError) -> None:
-        """Note a message at the live socket that cannot be used; the stream is empty if it is unknown."""
-        self.lane.dropped[error.reason] += 1
-        if len(self._mistakes) < limits.MISTAKES_KEPT:
-            self._mistakes.append((stream, error))
-
-    def take_mistakes(self) -> list[tuple[bytes, WireError]]:
-        """The mistakes since the last call, for the caller, which knows the peers of streams."""
-        taken, self._mistakes = self._mistakes, []
-        return taken
-
-    def name_of(self, peer: bytes) -> str:
+    def name_of(self, peer: Peer) -> str:
         watcher = self._watchers.get(peer)
-        return watcher.subscriber.name if watcher else ""
+        return watcher.name if watcher else ""
 
-    def receive(self, peer: bytes, message: control.Message, now_ns: int, wall_ns: int) -> list[control.Message]:
+    def receive(self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int) -> list[control.Message]:
         """A live subscriber's control message; what to answer it."""
         match message:
             case control.Watch():
@@ -215,7 +166,7 @@ class LiveCore:
             self._settled_ns = now_ns
             self.lane.ledger.settle()
         for peer, watcher in list(self._watchers.items()):
-            if now_ns - watcher.heard_ns > _absent_after_s(watcher.subscriber.policy) * NS:
+            if now_ns - watcher.heard_ns > _absent_after_s(watcher.policy) * NS:
                 self._remove(peer)
         due = [one for one in self._watchers.values() if now_ns - one.ticked_ns > limits.TICK_S * NS]
         for watcher in due:
@@ -225,39 +176,30 @@ class LiveCore:
     def flows_of(self, stream: bytes) -> list[tuple[bytes, str, Flow]]:
         """Token, name and figures of each subscriber that was meant to get something of a stream."""
         return [
-            (watcher.token, watcher.subscriber.name, watcher.subscriber.flows[stream])
+            (watcher.token, watcher.name, watcher.flows[stream])
             for watcher in self._watchers.values()
-            if stream in watcher.subscriber.flows
+            if stream in watcher.flows
         ]
 
-    def forget(self, stream: bytes) -> None:
-        """The stream is gone."""
-        self.lane.forget(stream)
-
-    def _watch(self, peer: bytes, message: control.Watch, now_ns: int) -> list[control.Message]:
-        if message.protocol != control.PROTOCOL:
-            reason = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}: install one version"
-            return [control.Refused(self._instance, reason)]
+    def _watch(self, peer: Peer, message: control.Watch, now_ns: int) -> list[control.Message]:
         watcher = self._watchers.get(peer)
-        if watcher is None and len(self._watchers) >= self._watchers_max:
-            reason = f"this broker serves its limit of {self._watchers_max} live subscribers: close one"
-            return [control.Refused(self._instance, reason)]
         if watcher is None:
-            watcher = self._watchers[peer] = _Watcher(peer, self._new_token(), now_ns, now_ns, LiveSubscriber())
-            self.lane.add(watcher.token, watcher.subscriber)
+            if len(self._watchers) >= limits.WATCHERS_MAX:
+                reason = f"this broker serves its limit of {limits.WATCHERS_MAX} live subscribers: close one"
+                return [control.Refused(self._instance, reason)]
+            watcher = self._watchers[peer] = LiveSubscriber(token=self._new_token(), ticked_ns=now_ns)
+            self.lane.add(watcher.token, watcher)
         watcher.heard_ns = now_ns
-        subscriber = watcher.subscriber
-        known = subscriber.runs
-        granted = grant(message.policy)
-        subscriber.want(message, granted)
+        known = watcher.runs
+        watcher.want(message)
         self.lane.forget_unwatched()
-        watching = control.Watching(self._instance, watcher.token, self._endpoints(), granted)
+        watching = control.Watching(self._instance, watcher.token, self._endpoints(), watcher.policy)
         if known is None:
             return [watching]
-        recent = self.lane.recent.batches(lambda run, kind: run not in known and subscriber.takes(run, kind))
+        recent = self.lane.recent.batches(lambda run, kind: run not in known and watcher.takes(run, kind))
         return [watching, control.Recent(self._instance, recent)] if recent else [watching]
 
-    def _beat(self, peer: bytes, message: control.WatchBeat, now_ns: int, wall_ns: int) -> list[control.Message]:
+    def _beat(self, peer: Peer, message: control.WatchBeat, now_ns: int, wall_ns: int) -> list[control.Message]:
         watcher = self._watchers.get(peer)
         if watcher is None:
             return [control.Who(self._instance, bytes(16))]
@@ -265,34 +207,33 @@ class LiveCore:
         watcher.received, watcher.lost = message.received, message.lost
         return [control.Alive(self._instance, message.sent_ns, wall_ns)]
 
-    def _remove(self, peer: bytes) -> None:
+    def _remove(self, peer: Peer) -> None:
         watcher = self._watchers.pop(peer, None)
         if watcher is not None:
             self.lane.remove(watcher.token)
 
     def status(self, now_ns: int) -> list[dict[str, Any]]:
         """The live subscribers, as `telefabric status` shows them."""
-        return [self._watcher_status(watcher, now_ns) for watcher in self._watchers.values()]
+        return [_status_of(watcher, now_ns) for watcher in self._watchers.values()]
 
-    @staticmethod
-    def _watcher_status(watcher: _Watcher, now_ns: int) -> dict[str, Any]:
-        one = watcher.subscriber
-        return {
-            "name": one.name,
-            "runs": _listed(one.runs),
-            "kinds": _listed(one.kinds),
-            "agents": _listed(one.agents),
-            "pictures": _listed(one.pictures),
-            "policy": msgspec.structs.asdict(one.policy),
-            "numbered": one.number,
-            "delivered": one.delivered,
-            "queued": one.queued_events,
-            "queued_bytes": one.queued_bytes,
-            "dropped": dict(one.dropped),
-            "received": watcher.received,
-            "lost_in_transit": watcher.lost,
-            "heard_s": round((now_ns - watcher.heard_ns) / NS, 3),
-        }
+
+def _status_of(one: LiveSubscriber, now_ns: int) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "runs": _listed(one.runs),
+        "kinds": _listed(one.kinds),
+        "agents": _listed(one.agents),
+        "pictures": _listed(one.pictures),
+        "policy": msgspec.structs.asdict(one.policy),
+        "numbered": one.number,
+        "delivered": one.delivered,
+        "queued": one.queued_events,
+        "queued_bytes": one.queued_bytes,
+        "dropped": dict(one.dropped),
+        "received": one.received,
+        "lost_in_transit": one.lost,
+        "heard_s": round((now_ns - one.heard_ns) / NS, 3),
+    }
 
 
 def _absent_after_s(policy: QueuePolicy) -> float:

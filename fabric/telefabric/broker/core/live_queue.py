@@ -21,8 +21,8 @@ import msgspec
 from telefabric import limits
 from telefabric.broker.core.sampling import LiveBatch, SubBatch, choose
 from telefabric.wire import control
-from telefabric.wire.batch import Header
-from telefabric.wire.live import Delivery, Drop, QueuePolicy
+from telefabric.wire.delivery import Delivery, Drop
+from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS
 
 UNREPORTED_MAX = 10_000
@@ -60,15 +60,19 @@ class Flow:
     delivered: int = 0
     dropped: int = 0
 
-    @property
-    def queued(self) -> int:
-        return self.numbered - self.delivered - self.dropped
-
 
 @dataclass(slots=True)
 class LiveSubscriber:
-    """The selection of one subscriber, and the batches that wait for it."""
+    """One subscriber: its selection, the batches that wait for it, and what is known of its end of the way."""
 
+    token: bytes = b""
+    """Its topic on the socket towards it."""
+    heard_ns: int = 0
+    ticked_ns: int = 0
+    received: int = 0
+    """Events, as its last heartbeat says."""
+    lost: int = 0
+    """Events that were lost in transit, as its last heartbeat says."""
     name: str = ""
     runs: frozenset[str] | None = frozenset()
     """These; None for all."""
@@ -92,14 +96,12 @@ class LiveSubscriber:
     _merge_at: int = _MERGE_DROPS
     _share_bytes: int = limits.LIVE_QUEUES_BYTES_MAX
 
-    def want(self, message: control.Watch, policy: QueuePolicy | None = None) -> None:
-        """Take over filters and policy (that of the message unless another was granted); numbers and queue go on."""
+    def want(self, message: control.Watch) -> None:
+        """Take over filters, and the policy as far as it is granted; numbers and queue go on."""
         self.name = message.name
-        self.runs = None if message.runs is None else frozenset(message.runs)
-        self.kinds = None if message.kinds is None else frozenset(message.kinds)
-        self.agents = None if message.agents is None else frozenset(message.agents)
+        self.runs, self.kinds, self.agents = map(_set, (message.runs, message.kinds, message.agents))
         self.pictures = _pictures(message)
-        self.policy = policy or message.policy
+        self.policy = grant(message.policy)
         self._begin_round()
         self._shorten()
 
@@ -111,12 +113,10 @@ class LiveSubscriber:
     def takes(self, run: str, kind: str) -> bool:
         return (self.runs is None or run in self.runs) and (self.kinds is None or kind in self.kinds)
 
-    def push(self, kind: str, header: Header, message: bytes, now_ns: int, opened: LiveBatch | None = None) -> None:
-        """Number a batch and queue what is wanted of it; over the limit, drop what is worth least.
-
-        `opened` is the same batch for all subscribers, so that it is read once.
-        """
-        parts, left_out = choose(opened or LiveBatch(kind, header, message), self.agents, self.policy)
+    def push(self, live: LiveBatch, now_ns: int) -> None:
+        """Number a batch and queue what is wanted of it; over the limit, drop what is worth least."""
+        parts, left_out = choose(live, self.agents, self.policy)
+        kind, header = live.kind, live.header
         flow = self._flow(header.stream)
         flow.numbered += header.events
         counter = header.counter - header.events
@@ -177,11 +177,9 @@ class LiveSubscriber:
 
     def _queue(self, item: Item) -> None:
         order = drop_order(item.kind)
-        queue = self._queues.get(order)
-        if queue is None:
-            queue = self._queues[order] = deque()
-            self._queues = dict(sorted(self._queues.items()))
-        queue.append(item)
+        if order not in self._queues:
+            self._queues = dict(sorted({**self._queues, order: deque()}.items()))
+        self._queues[order].append(item)
 
     def _leave(self, item: Item) -> None:
         self.queued_events -= item.events
@@ -258,6 +256,20 @@ class LiveSubscriber:
     def _forget_drops_below(self, number: int) -> None:
         if self._unreported:
             self._unreported = [one for one in self._unreported if one.number > number]
+
+
+def grant(wish: QueuePolicy) -> QueuePolicy:
+    """The policy that the broker grants: within its limits; the plainest mode instead of one it does not know."""
+    return QueuePolicy(
+        min(max(wish.events_max, 1), limits.LIVE_QUEUE_EVENTS_MAX),
+        min(max(wish.age_ms_max, 1), limits.LIVE_QUEUE_AGE_MS_MAX),
+        wish.mode if wish.mode in (DROP_OLDEST, LATEST_PER_KEY, SAMPLE) else DROP_OLDEST,
+        min(max(wish.every, 1), limits.LIVE_SAMPLE_MAX),
+    )
+
+
+def _set(names: Iterable[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
 
 
 def drop_order(kind: str) -> int:

@@ -15,7 +15,7 @@ import msgspec
 
 from telefabric.errors import WireError
 from telefabric.wire import batch, keys, records
-from telefabric.wire.live import LATEST_PER_KEY, SAMPLE, QueuePolicy
+from telefabric.wire.policy import LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS, AnyEvent
 
 _SCATTER = 2_654_435_761
@@ -31,10 +31,8 @@ class SubBatch(NamedTuple):
     """A newer part with the same key replaces this one; None: it is never replaced."""
 
 
-class Choice(NamedTuple):
-    parts: Sequence[SubBatch]
-    left_out: Counter[str]
-    """Events by reason."""
+Choice = tuple[Sequence[SubBatch], Counter[str]]
+"""The parts, and the events that were left out, by reason."""
 
 
 class LiveBatch:
@@ -79,12 +77,8 @@ class LiveBatch:
             return SubBatch(self.header.events, self.message, key)
         found = (self.spans[place] for place in places)
         body = b"".join(self.body[start - records.PREFIX_BYTES : end] for start, end in found)
-        one = self.header
-        message = batch.pack(
-            body, session=one.session, stream=one.stream, epoch=one.epoch, first_seq=one.first_seq,
-            last_seq=one.last_seq, count=len(places), time_ns=one.time_ns, flags=one.flags, counter=counter,
-        )  # fmt: skip
-        return SubBatch(len(places), message, key)
+        header = self.header._replace(events=len(places), counter=counter)
+        return SubBatch(len(places), batch.pack(header, body), key)
 
 
 def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) -> Choice:
@@ -92,10 +86,9 @@ def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) 
 
     The source's numbers only count, so what is left out takes the first ones of the batch, and the parts those behind.
     """
-    whole = Choice([SubBatch(live.header.events, live.message)], Counter())
     thinned = live.kind in TOPICS and TOPICS[live.kind].thinned and policy.mode in (SAMPLE, LATEST_PER_KEY)
     if (agents is None and not thinned) or live.spans is None:
-        return whole
+        return [SubBatch(live.header.events, live.message)], Counter()
     left_out: Counter[str] = Counter()
     places: Sequence[int] = range(live.header.events)
     if agents is not None and live.keys is not None:
@@ -107,7 +100,7 @@ def choose(live: LiveBatch, agents: frozenset[str] | None, policy: QueuePolicy) 
         left_out["sampled"] = wanted - len(places)
     if thinned and policy.mode == LATEST_PER_KEY:
         return _latest(live, places, left_out)
-    return Choice([live.part(places, live.header.counter)] if places else [], +left_out)
+    return [live.part(places, live.header.counter)] if places else [], +left_out
 
 
 def _sampled(header: batch.Header, every: int) -> frozenset[int]:
@@ -131,4 +124,4 @@ def _latest(live: LiveBatch, places: Sequence[int], left_out: Counter[str]) -> C
         live.part([place], before + number, (live.header.stream, live.kind, key))
         for number, (key, place) in enumerate(newest.items(), start=1)
     ]
-    return Choice(parts, +left_out)
+    return parts, +left_out

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 from telefabric import limits
-from telefabric.broker.core.hops import Lag
+from telefabric.broker.core.durable_lane import Cursor
+from telefabric.broker.core.hops import NS, Lag
+from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 
-NS = 1_000_000_000
-_SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
+SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
 
 
 @dataclass(slots=True)
@@ -18,7 +19,7 @@ class StreamState:
     """One stream, from its HELLO until it is forgotten. Times are monotonic nanoseconds."""
 
     info: control.StreamInfo
-    peer: bytes
+    peer: Peer
     oldest: int
     head: int
     heard_ns: int
@@ -47,12 +48,17 @@ class StreamState:
     round_trip_ns: int | None = None
     left_spools: int = 0
     """Spools of ended workers on the machine of this stream's worker."""
-    lags: dict[str, Lag] = field(default_factory=dict)
+    lags: defaultdict[str, Lag] = field(default_factory=lambda: defaultdict(Lag))
     """Hop → lag."""
     behind: str = ""
     """Where it waited at its last heartbeat: a hop of the durable path, ``live``, or nowhere."""
     live_lag: Lag = field(default_factory=Lag)
     """The lag of its live batches on the way to the broker."""
+
+    @property
+    def emitted(self) -> int:
+        """The newest seq that is known: batches come more often than heartbeats."""
+        return max(self.head, self.acked, self.newest_seq)
 
     def heard(self, now_ns: int, oldest: int, head: int) -> None:
         """A HELLO or a heartbeat."""
@@ -64,7 +70,7 @@ class StreamState:
 
     def silent(self, now_ns: int) -> bool:
         """Three heartbeats were missed."""
-        return now_ns - self.heard_ns > _SILENT_NS
+        return now_ns - self.heard_ns > SILENT_NS
 
     def liveness(self, now_ns: int) -> str:
         """stalled, waiting (for a store), revived, idle or running."""
@@ -79,11 +85,14 @@ class StreamState:
 
 @dataclass(slots=True)
 class DurableSubscriber:
-    """One attached durable subscriber."""
+    """One attached durable subscriber. Times are monotonic nanoseconds."""
 
     name: str
-    peer: bytes
+    said: control.Attach
+    peer: Peer
     token: bytes
+    required: bool
+    cursor: Cursor
     heard_ns: int
     told_ns: int
     """When ATTACHED was sent."""
@@ -92,10 +101,6 @@ class DurableSubscriber:
     looked_ns: int = 0
     behind: dict[bytes, int] = field(default_factory=dict)
     """For a subscriber that is not required: stream → the seq it had reported, if more was acknowledged."""
-    query: str | None = None
-    fabric: bytes | None = None
-    """How its store names itself."""
     subscribed: bool = False
-    keeps: str = ""
     stored_events: int = 0
     quarantined_events: int = 0

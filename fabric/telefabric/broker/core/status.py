@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from telefabric.broker.core.hops import Hop, Lag, first_behind
+from telefabric.broker.core.hops import NS, Hop, first_behind
 from telefabric.broker.core.live_lane import LiveCore
-from telefabric.broker.core.state import NS, DurableSubscriber, StreamState
+from telefabric.broker.core.state import DurableSubscriber, StreamState
 from telefabric.subscribe.core.accounting import Account
 from telefabric.wire import control
 
@@ -17,49 +18,39 @@ DURABLE, LIVE = "durable", "live"
 
 def hops(stream: StreamState, required: Sequence[str], live: LiveCore, now_ns: int) -> list[Hop]:
     """A stream's way: its worker, the broker, each durable subscriber, each live one that is sent something of it."""
+    flows = {token.hex(): (name, flow) for token, name, flow in live.flows_of(stream.info.stream)}
     found = durable_hops(stream, required, now_ns)
-    gone = set(stream.lags) - {hop.name for hop in found}
-    for token, name, flow in live.flows_of(stream.info.stream):
+    for gone in stream.lags.keys() - flows.keys() - {hop.name for hop in found}:
+        del stream.lags[gone]
+    for token, (name, flow) in flows.items():
         done = flow.delivered + flow.dropped
-        lag_s = _lag(stream, token.hex(), done, flow.numbered, now_ns)
-        found.append(Hop(name, LIVE, flow.delivered, max(flow.queued, 0), lag_s, flow.dropped))
-        gone.discard(token.hex())
-    for hop in gone:
-        del stream.lags[hop]
+        lag_s = stream.lags[token].look(done, flow.numbered, now_ns)
+        found.append(Hop(name, LIVE, flow.delivered, max(flow.numbered - done, 0), lag_s, flow.dropped))
     return found
 
 
 def durable_hops(stream: StreamState, required: Sequence[str], now_ns: int) -> list[Hop]:
     """The hops of a stream that do not depend on live subscribers."""
-    emitted = emitted_of(stream)
+    emitted = stream.emitted
     taken = max(stream.next_seq - 1, stream.acked)
     silent_s = (now_ns - stream.heard_ns) / NS if stream.silent(now_ns) else 0.0
     found = [
         Hop(WORKER, DURABLE, emitted, 0, silent_s),
-        Hop(BROKER, DURABLE, taken, emitted - taken, _lag(stream, BROKER, taken, emitted, now_ns)),
+        Hop(BROKER, DURABLE, taken, emitted - taken, stream.lags[BROKER].look(taken, emitted, now_ns)),
     ]
     for name in dict.fromkeys((*required, *stream.marks)):
         mark = stream.marks.get(name, 0)
         goal = taken if name in stream.marks else max(emitted, 1)  # one that has not reported lacks all
-        found.append(Hop(name, DURABLE, mark, max(goal - mark, 0), _lag(stream, name, mark, goal, now_ns)))
+        found.append(Hop(name, DURABLE, mark, max(goal - mark, 0), stream.lags[name].look(mark, goal, now_ns)))
     return found
 
 
-def emitted_of(stream: StreamState) -> int:
-    """Batches come more often than heartbeats."""
-    return max(stream.head, stream.acked, stream.newest_seq)
-
-
 def stream_status(
-    stream: StreamState,
-    credit_bytes: int,
-    required: Sequence[str],
-    live: LiveCore,
-    accounts: Sequence[Account],
-    now_ns: int,
+    stream: StreamState, credit: int, required: Sequence[str], live: LiveCore, accounts: Sequence[Account], now_ns: int
 ) -> dict[str, Any]:
     """One stream and its whole way. `hops` are the values of `Hop` without names: a thousand fit into one reply."""
-    emitted, way = emitted_of(stream), hops(stream, required, live, now_ns)
+    emitted, way = stream.emitted, hops(stream, required, live, now_ns)
+    waits_at = first_behind(way)
     return {
         "stream_id": stream.info.stream.hex(),
         "run_id": stream.info.run_id,
@@ -73,7 +64,7 @@ def stream_status(
         "stored": min((stream.marks.get(name, 0) for name in required), default=0),
         "backlog": emitted - stream.acked,
         "backlog_bytes": stream.backlog_bytes,
-        "credit_bytes": credit_bytes,
+        "credit_bytes": credit,
         "in_flight_bytes": stream.outstanding_bytes,
         "rewinds": stream.rewinds,
         "over_credit": stream.over_credit,
@@ -81,19 +72,17 @@ def stream_status(
         "clock_offset_ms": _ms(stream.clock_offset_ns),
         "round_trip_ms": _ms(stream.round_trip_ns),
         "hops": [list(hop._replace(behind_s=round(hop.behind_s, 1))) for hop in way],
-        "first_behind": first_behind(way),
+        "first_behind": waits_at.name if waits_at else None,
         "live": _live_account(accounts),
     }
 
 
-def durable_status(
-    durable: DurableSubscriber, *, required: bool, pending: int, missed: int, now_ns: int
-) -> dict[str, Any]:
+def durable_status(durable: DurableSubscriber, pending: int, now_ns: int) -> dict[str, Any]:
     return {
         "name": durable.name,
-        "required": required,
+        "required": durable.required,
         "queued": pending,
-        "missed": missed,
+        "missed": durable.cursor.missed,
         "stored_events": durable.stored_events,
         "quarantined_events": durable.quarantined_events,
         "heard_s": round((now_ns - durable.heard_ns) / NS, 3),
@@ -110,23 +99,15 @@ def left_spools(streams: Iterable[StreamState], now_ns: int) -> dict[str, int]:
     return found
 
 
-def _lag(stream: StreamState, hop: str, reached: int, goal: int, now_ns: int) -> float:
-    lag = stream.lags.get(hop)
-    if lag is None:
-        lag = stream.lags[hop] = Lag()
-    return lag.look(reached, goal, now_ns)
-
-
 def _live_account(accounts: Sequence[Account]) -> dict[str, Any]:
     """Events that a stream numbered on the live path, over all kinds, and those that came to the broker."""
-    dropped: dict[str, int] = {}
+    dropped = Counter[str]()
     for account in accounts:
-        for reason, events in account.dropped.items():
-            dropped[reason] = _told(dropped.get(reason, 0) + events)
+        dropped.update(account.dropped)
     return {
         "numbered": _told(sum(account.newest for account in accounts)),
         "received": _told(sum(account.received for account in accounts)),
-        "dropped": dropped,
+        "dropped": {reason: _told(events) for reason, events in dropped.items()},
         "lost_in_transit": _told(sum(account.lost_in_transit for account in accounts)),
     }
 

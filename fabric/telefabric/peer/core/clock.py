@@ -8,7 +8,6 @@ from telefabric.wire import control
 
 _ROUND_TRIP_NS_MAX = 60_000_000_000
 """A later answer does not belong to a heartbeat of this connection."""
-_WALL_NS_MAX = 2**63 - 1
 
 
 class Clock(NamedTuple):
@@ -20,6 +19,6 @@ class Clock(NamedTuple):
 def clock_of(message: control.Alive, now_ns: int, wall_ns: int) -> Clock | None:
     """None if the answer is absurd: a heartbeat could not encode it."""
     round_trip_ns = now_ns - message.echo_ns
-    if not 0 <= round_trip_ns <= _ROUND_TRIP_NS_MAX or not 0 <= message.broker_ns <= _WALL_NS_MAX:
+    if not 0 <= round_trip_ns <= _ROUND_TRIP_NS_MAX or not 0 <= message.broker_ns <= control.COUNT_MAX:
         return None
     return Clock(message.broker_ns - (wall_ns - round_trip_ns // 2), round_trip_ns)

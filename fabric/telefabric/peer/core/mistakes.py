@@ -7,12 +7,15 @@ nobody can use a broker to send a third party more than was sent to it.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
+from telefabric.wire.names import cut
 
 NS = 1_000_000_000
 _SENTENCE_BYTES_MAX = limits.ERROR_BYTES_MAX // 2
@@ -20,18 +23,19 @@ _WORD_BYTES_MAX = 64
 
 
 class Quota:
-    """So many answers a second to one peer, and to all together."""
+    """At most this many answers a second to each peer, and to all together."""
 
-    def __init__(self) -> None:
-        self._given: Counter[bytes] = Counter()
+    def __init__(self, each: int = limits.ERRORS_A_SECOND, together: float = limits.ERRORS_OF_ALL_A_SECOND) -> None:
+        self._each, self._together = each, together
+        self._given: Counter[Hashable] = Counter()
         self._since_ns = 0
 
-    def grants(self, peer: bytes, now_ns: int) -> bool:
+    def grants(self, peer: Hashable, now_ns: int) -> bool:
         """Whether this peer is answered once more now."""
         if now_ns - self._since_ns >= NS:
             self._since_ns = now_ns
             self._given.clear()
-        if self._given[peer] >= limits.ERRORS_A_SECOND or self._given.total() >= limits.ERRORS_OF_ALL_A_SECOND:
+        if self._given[peer] >= self._each or self._given.total() >= self._together:
             return False
         self._given[peer] += 1
         return True
@@ -51,13 +55,13 @@ class Mistakes:
     def __init__(self, instance: bytes) -> None:
         self._instance = instance
         self._quota = Quota()
-        self._kept: OrderedDict[tuple[bytes, str, str, str, str], _Mistake] = OrderedDict()
+        self._kept: OrderedDict[tuple[Peer | None, str, str, str, str], _Mistake] = OrderedDict()
 
-    def grants(self, peer: bytes, now_ns: int) -> bool:
+    def grants(self, peer: Peer | None, now_ns: int) -> bool:
         """Whether a mistake of this peer is looked at closer; it is counted anyhow."""
         return self._quota.grants(peer, now_ns)
 
-    def note(self, peer: bytes, name: str, error: WireError, now_ns: int) -> control.Error:
+    def note(self, peer: Peer | None, name: str, error: WireError, now_ns: int) -> control.Error:
         """Remember a mistake that was looked at, of a peer that is known by some name; what to answer."""
         reason, message = cut(error.reason, _WORD_BYTES_MAX), cut(str(error), _SENTENCE_BYTES_MAX)
         field, about = cut(error.field, _WORD_BYTES_MAX), cut(error.about, _WORD_BYTES_MAX // 2)
@@ -73,7 +77,7 @@ class Mistakes:
         """The newest first."""
         return [
             {
-                "peer": peer.hex(),
+                "peer": peer.id.hex() if peer else "",
                 "name": name,
                 "reason": reason,
                 "field": field,
@@ -84,7 +88,3 @@ class Mistakes:
             }
             for (peer, name, reason, field, about), kept in reversed(self._kept.items())
         ]
-
-
-def cut(text: str, bytes_max: int) -> str:
-    return text.encode("utf-8", "replace")[:bytes_max].decode(errors="ignore")

@@ -36,12 +36,12 @@ def is_still(path: Path) -> bool:
 
     Each process that has it open keeps the index of its log; a log with content would have to be merged first.
     """
-    return not os.access(path.parent, os.W_OK) and not _beside(path, "-shm") and not _has_log(path)
+    return not os.access(path.parent, os.W_OK) and not os.path.exists(f"{path}-shm") and not log_bytes(path)
 
 
 def require_still(path: Path) -> None:
     """Raises `StoreError` when somebody began to write a store that is read as one that nothing can write."""
-    if _beside(path, "-shm") or _has_log(path):
+    if os.path.exists(f"{path}-shm") or log_bytes(path):
         raise StoreError(f"{path} is being written since it was opened: open it again")
 
 
@@ -49,7 +49,7 @@ def cannot_be_opened(path: Path) -> str:
     """Why a store could not be opened for reading, with the remedy."""
     if not os.access(path, os.R_OK):
         return f"{path} cannot be opened for reading: ask its owner for the right to read it"
-    if _has_log(path) and not os.access(path.parent, os.W_OK):
+    if log_bytes(path) and not os.access(path.parent, os.W_OK):
         return (
             f"{path} cannot be opened where it is: a part of it is in {path.name}-wal, which takes a folder "
             "that can be written: copy both together into one"
@@ -60,9 +60,14 @@ def cannot_be_opened(path: Path) -> str:
     )
 
 
-def _beside(path: Path, ending: str) -> bool:
-    return os.path.exists(f"{path}{ending}")
+def log_bytes(path: Path) -> int:
+    """The length of a store's write-ahead log, which may be longer than what is in use of it."""
+    return file_bytes(f"{path}-wal")
 
 
-def _has_log(path: Path) -> bool:
-    return _beside(path, "-wal") and os.path.getsize(f"{path}-wal") > 0
+def file_bytes(path: Path | str) -> int:
+    """The length of a file; 0 if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,21 +27,15 @@ class Audit(NamedTuple):
 
 def audit(path: Path, stream_id: bytes, emitted: int) -> Audit:
     """Raises `telefabric.errors.StoreError` when the file cannot be read."""
-    connection = open_reader(path)
-    try:
-        rows: dict[int, int] = {}
-        lost: set[int] = set()
+    rows: Counter[int] = Counter()
+    lost: set[int] = set()
+    with closing(open_reader(path)) as db:
         for table in COLUMNS:
             last = "last_seq" if table in RANGES else "seq"
             covers = "AND reason <> 'conflict'" if table == "quarantine" else ""
             query = f"SELECT seq, {last} FROM {table} JOIN streams USING (stream) WHERE stream_id = ? {covers}"
-            for first_seq, last_seq in connection.execute(query, (stream_id,)):
-                if table == "gaps":
-                    lost.update(range(first_seq, last_seq + 1))
-                else:
-                    for seq in range(first_seq, last_seq + 1):
-                        rows[seq] = rows.get(seq, 0) + 1
-    finally:
-        connection.close()
+            found = lost if table == "gaps" else rows
+            for first_seq, last_seq in db.execute(query, (stream_id,)):
+                found.update(range(first_seq, last_seq + 1))
     missing = sum(seq not in rows and seq not in lost for seq in range(1, emitted + 1))
-    return Audit(emitted, len(rows), missing, sum(rows.values()) - len(rows), len(lost))
+    return Audit(emitted, len(rows), missing, rows.total() - len(rows), len(lost))

@@ -79,10 +79,10 @@ def open_writer(
         connection = apsw.Connection(str(path), vfs=vfs)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         try:
-            _check_identity(connection, path)
+            version = _check_identity(connection, path)
             for pragma in ("page_size = 8192", "journal_mode = WAL", *_WRITER_PRAGMAS):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
-            _migrate(connection, path, progress)
+            _migrate(connection, path, version, progress)
         except BaseException:
             with suppress(apsw.Error):  # a disk that failed fails again here: the first error is the one to tell
                 connection.close()
@@ -169,8 +169,7 @@ def _check_identity(connection: apsw.Connection, path: Path) -> int:
     return version
 
 
-def _migrate(connection: apsw.Connection, path: Path, progress: upgrade.Progress) -> None:
-    version = int(connection.pragma("user_version"))
+def _migrate(connection: apsw.Connection, path: Path, version: int, progress: upgrade.Progress) -> None:
     if version < VERSION:
         with upgrade.telling(connection, lambda: progress("schema", version, VERSION)), connection:
             for target in range(version + 1, VERSION + 1):
@@ -181,17 +180,15 @@ def _migrate(connection: apsw.Connection, path: Path, progress: upgrade.Progress
     upgrade.finish(connection, path, progress)
 
 
-def log_bytes(path: Path) -> int:
-    """The length of a store's write-ahead log, which may be longer than what is in use of it."""
-    try:
-        return os.stat(f"{path}-wal").st_size
-    except OSError:
-        return 0
-
-
 def unreadable(path: Path, error: Exception) -> StoreError:
     """The sentence for a store that could be opened, and cannot be read on."""
     return explain(path, error) if isinstance(error, DAMAGE) else StoreError(f"{path} cannot be read: {error}")
+
+
+def unwritable(path: Path, error: Exception) -> StoreError:
+    """The sentence for a store that could be opened, and cannot be written on."""
+    known = isinstance(error, (apsw.FullError, *DAMAGE))
+    return explain(path, error) if known else StoreError(f"{path} cannot be written: {error}")
 
 
 def _plain(error: Exception) -> str:
@@ -210,7 +207,7 @@ def explain(path: Path, error: Exception) -> StoreError:
             f"{path} is damaged ({_plain(error)}): move it, its -wal and its -shm aside together, and restore a backup"
         )
     if isinstance(error, apsw.FullError):
-        log_mib = -(-log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
+        log_mib = -(-access.log_bytes(path) // 2**20)  # moving the log into the file takes as much, and gives it back
         return StoreError(f"the disk of {path} is full: make room" + (f", {log_mib} MiB or more" if log_mib else ""))
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, PermissionError)):
         return StoreError(f"{path} cannot be opened for writing: check the rights of the file and its folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import apsw
 
 from telefabric.store.tables.columns import COLUMNS
+from telefabric.store.tables.places import PICKED
 
 SINCE = 3
 """The version that has all columns and tables which readers name."""
@@ -12,7 +13,7 @@ _EMPTY = {
     "resets": COLUMNS["resets"],
     "voids": COLUMNS["voids"],
     "counts": ("stream", "kind", "agent_id", "n"),
-    "places": ("stream", "kind", "agent_id", "n", "seq", "id", "global_step", "time_ns"),
+    "places": ("stream", "kind", "agent_id", "n", *PICKED),
     "upgrade": ("piece", "done"),
 }
 

@@ -7,7 +7,7 @@ through at once. The result is what the writer would have written.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import structlog
 
 from telefabric import limits
 from telefabric.errors import StoreError
-from telefabric.store.core.outcomes import known_outcome
+from telefabric.store.file.access import log_bytes
 from telefabric.store.tables import places, runs, seeds
 from telefabric.store.tables.columns import COLUMNS
 from telefabric_schemas import Episode, RunCompleted
@@ -32,12 +32,8 @@ log = structlog.get_logger("telefabric.store")
 _RUNS_A_PIECE = 100
 _STEPS_A_LOOK = 1_000_000
 """Steps of SQLite's virtual machine between two reports of a long statement: some hundredths of a second."""
-_INDEXES = {
-    "episodes_by_return": "episodes (run, total_reward)",
-    "episodes_by_length": "episodes (run, length)",
-    "episodes_by_seed": "episodes (run, seed)",
-    "episodes_by_time": "episodes (run, time_ns)",
-}
+_INDEXED = {"return": "total_reward", "length": "length", "seed": "seed", "time": "time_ns"}
+"""The columns of episodes by which runs are sorted, by the names of their indexes."""
 
 
 class Announcer:
@@ -70,12 +66,21 @@ def finish(db: apsw.Connection, path: Path, progress: Progress) -> None:
     if not unfinished(db):
         return
     db.execute("PRAGMA temp_store = DEFAULT").fetchall()  # sorting for an index, in files when it is much
-    _in_pieces(db, path, "events", _newest_id(db), limits.UPGRADE_IDS, _fill_events, progress)
-    _in_pieces(db, path, "runs", int(db.execute("SELECT coalesce(max(run), 0) FROM runs").get), _RUNS_A_PIECE,
-               _fill_runs, progress)  # fmt: skip
-    for done, (name, columns) in enumerate(_INDEXES.items()):
-        with telling(db, partial(progress, "indexes", done, len(_INDEXES))):
-            db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+    for piece, total, size, fill in (
+        ("events", newest(db, "id", COLUMNS), limits.UPGRADE_IDS, _fill_events),
+        ("runs", newest(db, "run", ("runs",)), _RUNS_A_PIECE, _fill_runs),
+    ):
+        done = int(db.execute("SELECT done FROM upgrade WHERE piece = ?", (piece,)).get or 0)
+        while done < total:
+            progress(piece, done, total)
+            after, done = done, min(done + size, total)
+            with db:
+                fill(db, after, done)
+                db.execute("UPDATE upgrade SET done = ? WHERE piece = ?", (done, piece))
+            _require_short_log(path)
+    for done, (name, column) in enumerate(_INDEXED.items()):
+        with telling(db, partial(progress, "indexes", done, len(_INDEXED))):
+            db.execute(f"CREATE INDEX IF NOT EXISTS episodes_by_{name} ON episodes (run, {column})")
     db.execute("DELETE FROM upgrade")
     db.execute("PRAGMA temp_store = MEMORY").fetchall()
 
@@ -95,31 +100,17 @@ def telling(db: apsw.Connection, tell: Callable[[], None]) -> Iterator[None]:
         db.set_progress_handler(None)
 
 
-def _newest_id(db: apsw.Connection) -> int:
-    return max(int(db.execute(f"SELECT coalesce(max(id), 0) FROM {table}").get) for table in COLUMNS)
-
-
-def _in_pieces(
-    db: apsw.Connection, path: Path, piece: str, total: int, size: int,
-    fill: Callable[[apsw.Connection, int, int], None], progress: Progress,
-) -> None:  # fmt: skip
-    done = int(db.execute("SELECT done FROM upgrade WHERE piece = ?", (piece,)).get or 0)
-    while done < total:
-        progress(piece, done, total)
-        until = min(done + size, total)
-        with db:
-            fill(db, done, until)
-            db.execute("UPDATE upgrade SET done = ? WHERE piece = ?", (until, piece))
-        done = until
-        _require_short_log(path)
+def newest(db: apsw.Connection, number: str, tables: Iterable[str]) -> int:
+    """The largest `number` in these tables; 0 without rows."""
+    return max(int(db.execute(f"SELECT coalesce(max({number}), 0) FROM {table}").get) for table in tables)
 
 
 def _require_short_log(path: Path) -> None:
-    log = Path(f"{path}-wal")
-    if log.exists() and log.stat().st_size > limits.LOG_BYTES_MAX:
+    size = log_bytes(path)
+    if size > limits.LOG_BYTES_MAX:
         raise StoreError(
-            f"{log} has grown to {log.stat().st_size / 2**20:,.0f} MiB because another process reads {path}: end that "
-            "process; the migration goes on where it is when the store is started again"
+            f"{path}-wal has grown to {size / 2**20:,.0f} MiB because another process reads {path}: end that process; "
+            "the migration goes on where it is when the store is started again"
         )
 
 
@@ -155,10 +146,7 @@ def _fill_stream(db: apsw.Connection, stream: int, outcome: str) -> None:
             (stream,),
         )
         return
-    end = _completed.decode(told)
-    word, reason = known_outcome(end.outcome, end.reason)
-    db.execute("UPDATE streams SET outcome = ?, outcome_reason = ?, last_ns = ? WHERE stream = ?",
-               (word, reason, end.time_ns, stream))  # fmt: skip
+    runs.end(db, stream, _completed.decode(told))
 
 
 _episode: Decoder[Episode] = Decoder(Episode)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
@@ -18,7 +19,7 @@ import msgspec
 from telefabric.store.file import access, upgrade
 from telefabric.store.file.database import DAMAGE, explain, open_reader
 from telefabric.store.tables.columns import COLUMNS, RANGES
-from telefabric.store.tables.places import EVERY, KINDS
+from telefabric.store.tables.places import EVERY, KINDS, PICKED
 from telefabric.store.tables.rows import UNREADABLE, Place, row_of
 from telefabric_schemas import events
 from telefabric_schemas.decoding import Decoder
@@ -64,39 +65,30 @@ class Report(NamedTuple):
 
 def verify(path: Path, progress: Progress = lambda done, total: None) -> Report:
     """Look at all of a store file. Raises `telefabric.errors.StoreError` when it cannot be read to its end."""
-    connection = open_reader(path)
-    try:
-        report = _verify(connection, progress)
-        if connection.still:
-            access.require_still(path)
-        return report
-    except (apsw.Error, *DAMAGE) as error:
-        raise explain(path, error) from None
-    finally:
-        connection.close()
-
-
-def _verify(db: apsw.Connection, progress: Progress) -> Report:
-    damage = [
-        Finding("damaged", "", 0, 0, str(told))
-        for (told,) in db.execute("PRAGMA integrity_check").fetchall()
-        if told != "ok"
-    ]
-    try:
-        report = _count(db, progress)
-    except TypeError:
-        if not damage:
-            raise
-        return Report(0, 0, damage)  # SQLite has named the column whose value is of another type
+    with closing(open_reader(path)) as db:
+        try:
+            damage = [Finding("damaged", "", 0, 0, str(said)) for (said,) in _all(db, "PRAGMA integrity_check")]
+            damage = [finding for finding in damage if finding.detail != "ok"]
+            try:
+                report = _count(db, progress)
+            except TypeError:
+                if not damage:
+                    raise
+                report = Report(0, 0, [])  # SQLite has named the column whose value is of another type
+            if db.still:
+                access.require_still(path)
+        except (apsw.Error, *DAMAGE) as error:
+            raise explain(path, error) from None
     return report._replace(findings=damage + report.findings)
 
 
 def _count(db: apsw.Connection, progress: Progress) -> Report:
     findings: list[Finding] = []
-    streams: list[Row] = db.execute(
+    streams = _all(
+        db,
         "SELECT stream, stream_id, coalesce(stored_seq, 0), run, run_id"
-        " FROM streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)"
-    ).fetchall()
+        " FROM streams JOIN runs USING (run) LEFT JOIN watermarks USING (stream)",
+    )
     done = rows = 0
     total = sum(stored for _, _, stored, _, _ in streams)
     is_filled = not upgrade.unfinished(db)
@@ -123,7 +115,7 @@ def _count(db: apsw.Connection, progress: Progress) -> Report:
             findings.append(Finding("missing", name, expected, stored, "no row and no gap"))
         if is_filled and not any(one.stream == name and one.contradicts for one in findings):  # else they differ, too
             findings += found.compare(db, stream, name, expected - 1)
-        now = int(db.execute("SELECT stored_seq FROM watermarks WHERE stream = ?", (stream,)).get or 0)
+        now = _stored_seq(db, stream)
         if expected - 1 > now:
             findings.append(Finding("beyond", name, now + 1, expected - 1, f"the watermark is {now}"))
         done += stored
@@ -144,32 +136,34 @@ class _Places:
         number = self._counts[key]
         self._counts[key] = number + 1
         if number % EVERY == 0:
-            names = ("seq", "id", "global_step", "time_ns")
-            self._places[(*key, number)] = tuple(
-                row[columns.index(each)] if each in columns else None for each in names
-            )
+            place = tuple(row[columns.index(name)] if name in columns else None for name in PICKED)
+            self._places[(*key, number)] = place
 
     def compare(self, db: apsw.Connection, stream: int, name: str, last_seq: int) -> Iterator[Finding]:
         """Compare the recount with the file's counts, without what a running store has added since."""
-        columns = "kind, agent_id, n, seq, id, global_step, time_ns"
-        stored: list[Row] = db.execute(
-            f"SELECT {columns} FROM places WHERE stream = ? AND seq <= ?", (stream, last_seq)
-        ).fetchall()
-        told = {row[:3]: row[3:] for row in stored}
+        placed = f"SELECT kind, agent_id, n, {', '.join(PICKED)} FROM places WHERE stream = ? AND seq <= ?"
+        told = {row[:3]: row[3:] for row in _all(db, placed, (stream, last_seq))}
         for key in sorted(self._places.keys() | told.keys()):
             if told.get(key) != self._places.get(key):
                 seq = (self._places.get(key) or told[key])[0]
                 yield Finding("differs", name, seq, seq, f"place {key[2]} of {key[0]} of {key[1]} is not where it says")
-        counts: list[Row] = db.execute("SELECT kind, agent_id, n FROM counts WHERE stream = ?", (stream,)).fetchall()
-        for kind, agent_id, n in counts:
+        for kind, agent_id, n in _all(db, "SELECT kind, agent_id, n FROM counts WHERE stream = ?", (stream,)):
             counted = self._counts.pop((kind, agent_id), 0)
-            grown = int(db.execute("SELECT stored_seq FROM watermarks WHERE stream = ?", (stream,)).get or 0) > last_seq
+            grown = _stored_seq(db, stream) > last_seq
             if n < counted or (n > counted and not grown):
-                yield Finding(
-                    "differs", name, 1, last_seq, f"{n} rows of {kind} of {agent_id} are counted as {counted}"
-                )
+                words = f"{n} rows of {kind} of {agent_id} are counted as {counted}"
+                yield Finding("differs", name, 1, last_seq, words)
         for (kind, agent_id), counted in self._counts.items():
             yield Finding("differs", name, 1, last_seq, f"{counted} rows of {kind} of {agent_id} have no count")
+
+
+def _all(db: apsw.Connection, query: str, values: tuple[Any, ...] = ()) -> list[Row]:
+    """All rows at once, so that no statement stays open."""
+    return db.execute(query, values).fetchall()
+
+
+def _stored_seq(db: apsw.Connection, stream: int) -> int:
+    return int(db.execute("SELECT stored_seq FROM watermarks WHERE stream = ?", (stream,)).get or 0)
 
 
 def _place_in_stream(found: tuple[str, Row]) -> int:
@@ -181,7 +175,7 @@ def _rows(db: apsw.Connection, table: str, stream: int) -> Iterator[tuple[str, R
     seq = number = -1
     columns = ", ".join(COLUMNS[table])
     query = f"SELECT {columns} FROM {table} WHERE stream = ? AND (seq, id) > (?, ?) ORDER BY seq, id LIMIT {_PAGE_ROWS}"
-    while page := cast("list[Row]", db.execute(query, (stream, seq, number)).fetchall()):
+    while page := _all(db, query, (stream, seq, number)):
         for row in page:
             yield table, row
         number, seq = page[-1][0], page[-1][_SEQ]

@@ -11,11 +11,12 @@ from typing import Any
 
 from telefabric.store.read import query
 
-Ask = Callable[[str, Iterable[Any]], Iterable[tuple[Any, ...]]]
-"""Runs a statement with its values."""
+Ask = Callable[..., Iterable[tuple[Any, ...]]]
+"""Runs a statement with the values of a question."""
 
-OF_RUN = "run = (SELECT run FROM runs WHERE run_id = ?)"
-OF_EPISODE = f"{OF_RUN} AND agent_id = ? AND env_index = ? AND episode_index = ?"
+OF_RUN = "run = (SELECT run FROM runs WHERE run_id = :run_id)"
+OF_PLACE = "agent_id = :agent_id AND env_index = :env_index AND episode_index = :episode_index"
+OF_EPISODE = f"{OF_RUN} AND {OF_PLACE}"
 
 
 def not_voided(table: str) -> str:
@@ -26,42 +27,33 @@ def not_voided(table: str) -> str:
     return f"NOT EXISTS (SELECT 1 FROM voids WHERE {same} AND voids.seq > {table}.seq)"
 
 
-def streams_at(ask: Ask, table: str, question: query.StepsOf | query.FramesOf | query.FrameAt) -> list[tuple[Any, ...]]:
+def streams_at(ask: Ask, table: str, question: query.StepsOf | query.FrameAt) -> list[tuple[Any, ...]]:
     """Number and id of each stream with rows of an episode, the one that is meant first; of one that is named, that."""
     if question.stream_id is not None:
-        return list(ask("SELECT stream, stream_id FROM streams WHERE stream_id = ?", (question.stream_id,)))
-    streams = list(
-        ask(
-            f"SELECT stream, stream_id FROM streams WHERE {OF_RUN} ORDER BY attempt DESC, started_ns DESC, stream DESC",
-            (question.run_id,),
-        )
-    )
+        return list(ask("SELECT stream, stream_id FROM streams WHERE stream_id = :stream_id", question))
+    newest_first = "ORDER BY attempt DESC, started_ns DESC, stream DESC"
+    streams = list(ask(f"SELECT stream, stream_id FROM streams WHERE {OF_RUN} {newest_first}", question))
     if len(streams) < 2:
         return streams
     counting = "" if question.voided else f" AND {not_voided(table)}"
-    episode = (question.run_id, question.agent_id, question.env_index, question.episode_index)
-    having = {row[0] for row in ask(f"SELECT DISTINCT stream FROM {table} WHERE {OF_EPISODE}{counting}", episode)}
+    having = {row[0] for row in ask(f"SELECT DISTINCT stream FROM {table} WHERE {OF_EPISODE}{counting}", question)}
     return [row for row in streams if row[0] in having]
 
 
-def voided_below(ask: Ask, stream: int, question: query.StepsOf | query.FramesOf | query.FrameAt) -> int:
+def voided_below(ask: Ask, stream: int, question: query.StepsOf | query.FrameAt) -> int:
     """The seq of the last void of an episode in its stream: what has a smaller one does not count."""
     if question.voided:
         return 0
-    of_place = "SELECT coalesce(max(seq), 0) FROM voids WHERE stream = ? AND agent_id = ? AND env_index = ?"
-    values = (stream, question.agent_id, question.env_index, question.episode_index)
-    ((seq,),) = ask(f"{of_place} AND episode_index = ?", values)
+    of_stream = "SELECT coalesce(max(seq), 0) FROM voids WHERE stream = :stream"
+    ((seq,),) = ask(f"{of_stream} AND {OF_PLACE}", question, stream=stream)
     return int(seq)
 
 
-def older(ask: Ask, run_id: str) -> list[bytes]:
+def older(ask: Ask, question: query.EpisodesOf | query.Buckets) -> list[bytes]:
     """The streams of all attempts at a run but the newest, the newer first."""
-    found = ask(
-        f"SELECT stream_id FROM streams WHERE {OF_RUN}"
-        f" AND attempt < (SELECT max(attempt) FROM streams WHERE {OF_RUN}) ORDER BY attempt DESC, stream DESC",
-        (run_id, run_id),
-    )
-    return [bytes(row[0]) for row in found]
+    of_run = f"FROM streams WHERE {OF_RUN}"
+    before = f"SELECT stream_id {of_run} AND attempt < (SELECT max(attempt) {of_run})"
+    return [bytes(row[0]) for row in ask(f"{before} ORDER BY attempt DESC, stream DESC", question)]
 
 
 def newest_attempt(table: str, place: Iterable[str], counting: str = "") -> str:

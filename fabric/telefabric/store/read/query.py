@@ -7,7 +7,7 @@ first item names them, answers are `Page`; unknown trailing fields are skipped o
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar, Union, get_args
+from typing import Annotated, Any, Generic, TypeVar, Union, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -168,8 +168,25 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 # -- questions ---------------------------------------------------------------------------------------------------
-class Question(msgspec.Struct, array_like=True):
-    """Root of all questions."""
+class Question(msgspec.Struct, Generic[T], array_like=True):
+    """Root of all questions: its name on the wire is its tag, and `T` is a row of the answer."""
+
+    @property
+    def name_on_wire(self) -> str:
+        return str(self.__struct_config__.tag)
+
+    def values(self) -> dict[str, Any]:
+        """Its items by name, and those of the key behind which it goes on as ``after_…``."""
+        found = msgspec.structs.asdict(self)
+        if isinstance(after := found.get("after"), msgspec.Struct):
+            found |= {f"after_{name}": value for name, value in msgspec.structs.asdict(after).items()}
+        return found
+
+
+def answer_of(question: type[Question[T]]) -> type[Page[T]]:
+    """The type of the page that answers a question."""
+    (row,) = get_args(cast("Any", question).__orig_bases__[0])
+    return Page[row]  # type: ignore[valid-type]
 
 
 class EpisodeKey(msgspec.Struct, array_like=True, frozen=True):
@@ -193,27 +210,27 @@ class BucketKey(msgspec.Struct, array_like=True, frozen=True):
     bucket: Int
 
 
-class Runs(Question, tag="runs"):
-    """Runs by number, after `after`; one by name with `run_id`."""
+class Numbered(Question[T], Generic[T]):
+    """Rows by number, after `after`; those of one run with `run_id`."""
 
     run_id: Name | None
     after: Count
     limit: Limit
 
 
-class Streams(Question, tag="streams"):
-    run_id: Name | None
-    after: Count
-    limit: Limit
+class Runs(Numbered[Run], tag="runs"):
+    """Runs, or one by name."""
 
 
-class Marks(Question, tag="marks"):
-    run_id: Name | None
-    after: Count
-    limit: Limit
+class Streams(Numbered[Stream], tag="streams"):
+    """Streams, with what is known of them."""
 
 
-class Events(Question, tag="events"):
+class Marks(Numbered[Mark], tag="marks"):
+    """How far each stream is stored."""
+
+
+class Events(Question[StoredEvent], tag="events"):
     """Events of all tables with an id above `since_id`, in the order of id. `name` is a metric's."""
 
     since_id: Count
@@ -224,7 +241,7 @@ class Events(Question, tag="events"):
     limit: Limit
 
 
-class Newest(Question, tag="newest"):
+class Newest(Question[StoredEvent], tag="newest"):
     """The newest events, in the order of id."""
 
     run_id: Name | None
@@ -233,7 +250,7 @@ class Newest(Question, tag="newest"):
     limit: Limit
 
 
-class Since(Question, tag="since"):
+class Since(Question[StoredEvent], tag="since"):
     """Events of one kind, ``step`` or ``episode``, after a seq of each stream."""
 
     kind: str
@@ -241,7 +258,7 @@ class Since(Question, tag="since"):
     limit: Limit
 
 
-class StreamSince(Question, tag="stream_since"):
+class StreamSince(Question[StoredEvent], tag="stream_since"):
     """Events of all kinds of one stream after a seq, in the order of seq."""
 
     stream_id: Id
@@ -249,7 +266,7 @@ class StreamSince(Question, tag="stream_since"):
     limit: Limit
 
 
-class EpisodesOf(Question, tag="episodes_of"):
+class EpisodesOf(Question[EpisodeRow], tag="episodes_of"):
     """Episodes of a run by agent, environment and index, after `after`.
 
     Of a place that several attempts have, those of the newest, unless a stream is named. Voided ones when asked for.
@@ -263,51 +280,43 @@ class EpisodesOf(Question, tag="episodes_of"):
     voided: bool = False
 
 
-class StepsOf(Question, tag="steps_of"):
-    """Steps of one episode by index, after `after`: of one stream, the newest of the newest attempt unless named."""
+class OfEpisode(Question[StoredEvent]):
+    """Events of one episode: of one stream, the newest of the newest attempt unless named."""
 
     run_id: Name
     agent_id: str
     env_index: Int
     episode_index: Int
+
+
+class StepsOf(OfEpisode, tag="steps_of"):
+    """Steps by index, after `after`."""
+
     after: StepKey | None
     limit: Limit
     stream_id: Id | None = None
     voided: bool = False
 
 
-class FrameOf(Question, tag="frame_of"):
+class FrameOf(Question[StoredEvent], tag="frame_of"):
     run_id: Name
     frame_ref: str
     stream_id: Id | None = None
 
 
-class FrameAt(Question, tag="frame_at"):
-    """The stored frame of a step, or the nearest of its episode; of one stream, as steps."""
+class FrameAt(OfEpisode, tag="frame_at"):
+    """The stored frame of a step, or the nearest of its episode."""
 
-    run_id: Name
-    agent_id: str
-    env_index: Int
-    episode_index: Int
     step_index: Int
     stream_id: Id | None = None
     voided: bool = False
 
 
-class FramesOf(Question, tag="frames_of"):
-    """Stored frames of one episode by step, after `after`; of one stream, as steps."""
-
-    run_id: Name
-    agent_id: str
-    env_index: Int
-    episode_index: Int
-    after: StepKey | None
-    limit: Limit
-    stream_id: Id | None = None
-    voided: bool = False
+class FramesOf(StepsOf, tag="frames_of"):
+    """Stored frames by step, asked for as steps are."""
 
 
-class SeriesOf(Question, tag="series_of"):
+class SeriesOf(Question[Series], tag="series_of"):
     """Series by agent and name, after `after`."""
 
     run_id: Name
@@ -315,7 +324,7 @@ class SeriesOf(Question, tag="series_of"):
     limit: Limit = limits.QUERY_ROWS_MAX
 
 
-class Buckets(Question, tag="buckets"):
+class Buckets(Question[Bucket], tag="buckets"):
     """Overview of one series by stream and bucket: of one stream, or of all of a run.
 
     Of a bucket of a run that several attempts have, those of the newest.

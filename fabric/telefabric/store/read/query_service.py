@@ -32,7 +32,7 @@ from telefabric.service.notify import Manager
 from telefabric.service.supervisor import ready, stop_with_parent
 from telefabric.settings import OFF, metrics_endpoint
 from telefabric.store.read.file_reader import FileReader
-from telefabric.store.read.query import FAILED, NUMBER_BYTES, OK, USAGE, AnyQuestion, decode_question
+from telefabric.store.read.query import FAILED, NUMBER_BYTES, OK, USAGE, decode_question
 
 HWM = 4
 """Messages per peer and direction: a peer that does not read its answers holds this many pages and gets no more."""
@@ -41,19 +41,15 @@ _NO_REQUEST = f"a request is two frames: a number of {NUMBER_BYTES} bytes, and t
 _UNREADABLE = "unreadable"
 """The kind of a message that is not a question."""
 _BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_P = "telefabric_query_"
 FAMILIES = (
     Family(
-        "telefabric_query_questions_total", COUNTER, "Questions by their kind and how they ended.", ("kind", "outcome"),
-        "questions",
+        _P + "questions_total", COUNTER, "Questions by their kind and how they ended.", ("kind", "outcome"), "questions"
     ),
-    Family(
-        "telefabric_query_bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"
-    ),
-    Family(
-        "telefabric_query_unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"
-    ),
-    Family("telefabric_query_seconds", HISTOGRAM, "Time from a question to its answer."),
-)  # fmt: skip
+    Family(_P + "bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"),
+    Family(_P + "unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"),
+    Family(_P + "seconds", HISTOGRAM, "Time from a question to its answer."),
+)
 
 
 class QueryService:
@@ -120,7 +116,7 @@ class QueryService:
         began_s, kind = time.monotonic(), _UNREADABLE
         try:
             question = decode_question(data)
-            kind = _kind(question)
+            kind = question.name_on_wire
             status, body = OK, _encoder.encode(self._reader.answer(question))
         except UsageError as error:
             status, body = USAGE, str(error).encode()
@@ -141,10 +137,10 @@ class QueryService:
 
     def _figures(self, now_ns: int) -> Figures:
         return {
-            "telefabric_query_questions_total": dict(self._questions),
-            "telefabric_query_bad_requests_total": {(): self.counts["bad_request"]},
-            "telefabric_query_unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
-            "telefabric_query_seconds": {(): self._seconds.distribution()},
+            _P + "questions_total": dict(self._questions),
+            _P + "bad_requests_total": {(): self.counts["bad_request"]},
+            _P + "unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
+            _P + "seconds": {(): self._seconds.distribution()},
         }
 
     def _close(self) -> None:
@@ -180,11 +176,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     os.dup2(2, 1)  # nobody reads on: what else is printed must not fill the pipe
     service.run()
-
-
-def _kind(question: AnyQuestion) -> str:
-    """Its tag on the wire."""
-    return str(question.__struct_config__.tag)
 
 
 _encoder = msgspec.msgpack.Encoder()

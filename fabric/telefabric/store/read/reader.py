@@ -10,25 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
+from operator import attrgetter
 from typing import Any, Self, TypeVar
+
+import msgspec
 
 from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric.store.read import query
-from telefabric.store.read.query import (
-    Bucket,
-    BucketKey,
-    EpisodeKey,
-    EpisodeRow,
-    Mark,
-    Page,
-    Run,
-    Series,
-    StepKey,
-    StoredEvent,
-    Stream,
-)
+from telefabric.store.read.query import Bucket, EpisodeRow, Page, Run, Series, StoredEvent, Stream
 from telefabric.wire.control import StreamSeq
 from telefabric_schemas import DURABLE_KINDS
 
@@ -38,6 +28,7 @@ Row = tuple[Any, ...]
 QUARANTINE = "quarantine"
 KINDS = (*sorted(DURABLE_KINDS), QUARANTINE)
 """All that `StoredEvent.kind` can be."""
+_ROWS = limits.QUERY_ROWS_MAX
 FIRST_BUCKET, LAST_BUCKET = -(2**63), 2**63 - 1
 
 
@@ -52,7 +43,8 @@ class Reader(ABC):
     where: str
 
     @abstractmethod
-    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]: ...
+    def answer(self, question: query.Question[T]) -> Page[T]:
+        """One page."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -60,33 +52,33 @@ class Reader(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     # -- runs and streams ----------------------------------------------------------------------------------------
 
     def runs(self) -> list[Run]:
         """All runs, in order of appearance."""
-        return self._all(lambda after: self._ask(query.Runs(None, after, limits.QUERY_ROWS_MAX), Page[Run]))
+        return self._all(query.Runs(None, 0, _ROWS))
 
     def run(self, run_id: str) -> Run | None:
         """One run, or None when nothing of it is stored."""
-        return next(iter(self._ask(query.Runs(run_id, 0, 1), Page[Run]).rows), None)
+        return _only(self.answer(query.Runs(run_id, 0, 1)))
 
     def streams(self, run_id: str | None = None) -> list[Stream]:
         """All streams, or those of a run, in order of appearance."""
-        return self._all(lambda after: self._ask(query.Streams(run_id, after, limits.QUERY_ROWS_MAX), Page[Stream]))
+        return self._all(query.Streams(run_id, 0, _ROWS))
 
     def watermarks(self, run_id: str | None = None) -> dict[bytes, int]:
         """Stream id → the highest seq up to which all of the stream is stored, quarantined or a gap."""
-        marks = self._all(lambda after: self._ask(query.Marks(run_id, after, limits.QUERY_ROWS_MAX), Page[Mark]))
-        return {mark.stream_id: mark.stored_seq for mark in marks}
+        return {mark.stream_id: mark.stored_seq for mark in self._all(query.Marks(run_id, 0, _ROWS))}
 
-    def _all(self, page_after: Callable[[int], Page[T]]) -> list[T]:
-        page = page_after(0)
+    def _all(self, question: query.Question[T], behind: Callable[[Page[T]], object] = attrgetter("last")) -> list[T]:
+        """The rows of all pages; `behind` says from where to ask on."""
+        page = self.answer(question)
         rows = page.rows
         while page.more:
-            page = page_after(page.last)
+            page = self.answer(msgspec.structs.replace(question, after=behind(page)))
             rows += page.rows
         return rows
 
@@ -98,7 +90,7 @@ class Reader(ABC):
         run_id: str | None = None,
         kinds: Iterable[str] | None = None,
         agent_id: str | None = None,
-        limit: int = limits.QUERY_ROWS_MAX,
+        limit: int = _ROWS,
     ) -> Page[StoredEvent]:
         """The next events of all tables in the order of id; go on with ``since_id=page.last``.
 
@@ -106,36 +98,29 @@ class Reader(ABC):
         `more`, `page.last` is the newest id of the whole store: what is stored later follows it. Kinds that name no
         agent, lifecycle, gap and quarantine, belong to the agent of their stream.
         """
-        wanted = None if kinds is None else list(kinds)
-        return self._ask(query.Events(since_id, run_id, wanted, agent_id, None, _capped(limit)), Page[StoredEvent])
+        return self.answer(query.Events(since_id, run_id, _listed(kinds), agent_id, None, _capped(limit)))
 
     def newest(
         self, limit: int, run_id: str | None = None, kinds: Iterable[str] | None = None, agent_id: str | None = None
     ) -> Page[StoredEvent]:
         """The last events, in the order of id; `page.last` is the newest id of the whole store, to go on from."""
-        wanted = None if kinds is None else list(kinds)
-        return self._ask(query.Newest(run_id, wanted, agent_id, _capped(limit)), Page[StoredEvent])
+        return self.answer(query.Newest(run_id, _listed(kinds), agent_id, _capped(limit)))
 
     def metrics(
-        self,
-        run_id: str,
-        name: str | None = None,
-        agent_id: str | None = None,
-        since_id: int = 0,
-        limit: int = limits.QUERY_ROWS_MAX,
+        self, run_id: str, name: str | None = None, agent_id: str | None = None, since_id: int = 0, limit: int = _ROWS
     ) -> Page[StoredEvent]:
         """Metrics of a run, or one series of it, in the order of id; pages as `events`."""
-        return self._ask(query.Events(since_id, run_id, ["metric"], agent_id, name, _capped(limit)), Page[StoredEvent])
+        return self.answer(query.Events(since_id, run_id, ["metric"], agent_id, name, _capped(limit)))
 
     def frames(
-        self, run_id: str, agent_id: str | None = None, since_id: int = 0, limit: int = limits.QUERY_ROWS_MAX
+        self, run_id: str, agent_id: str | None = None, since_id: int = 0, limit: int = _ROWS
     ) -> Page[StoredEvent]:
         """Stored frames of a run in the order of id; pages as `events`."""
         return self.events(since_id, run_id, ["frame"], agent_id, limit)
 
     def frame(self, run_id: str, frame_ref: str, *, stream_id: bytes | None = None) -> StoredEvent | None:
         """The frame that a step's `frame_ref` names; of several the newest attempt's, and the last one stored."""
-        return next(iter(self._ask(query.FrameOf(run_id, frame_ref, stream_id), Page[StoredEvent]).rows), None)
+        return _only(self.answer(query.FrameOf(run_id, frame_ref, stream_id)))
 
     def frame_at(
         self,
@@ -153,7 +138,7 @@ class Reader(ABC):
         A frame whose picture has expired only if no other exists. Stream and voids as in `steps_for_episode`.
         """
         question = query.FrameAt(run_id, agent_id, env_index, episode_index, step_index, stream_id, voided)
-        return next(iter(self._ask(question, Page[StoredEvent]).rows), None)
+        return _only(self.answer(question))
 
     def frames_for_episode(
         self,
@@ -162,8 +147,8 @@ class Reader(ABC):
         env_index: int,
         episode_index: int,
         *,
-        after: StepKey | None = None,
-        limit: int = limits.QUERY_ROWS_MAX,
+        after: query.StepKey | None = None,
+        limit: int = _ROWS,
         stream_id: bytes | None = None,
         voided: bool = False,
     ) -> Page[StoredEvent]:
@@ -172,36 +157,34 @@ class Reader(ABC):
         Stream and voids as `steps_for_episode`.
         """
         question = query.FramesOf(run_id, agent_id, env_index, episode_index, after, _capped(limit), stream_id, voided)
-        return self._ask(question, Page[StoredEvent])
+        return self.answer(question)
 
-    def gaps(
-        self, run_id: str | None = None, since_id: int = 0, limit: int = limits.QUERY_ROWS_MAX
-    ) -> Page[StoredEvent]:
+    def gaps(self, run_id: str | None = None, since_id: int = 0, limit: int = _ROWS) -> Page[StoredEvent]:
         """Ranges known to be lost, in the order of id; pages as `events`."""
         return self.events(since_id, run_id, ["gap"], None, limit)
 
     # -- events by stream and seq --------------------------------------------------------------------------------
 
-    def steps_since(self, marks: Mapping[bytes, int], limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+    def steps_since(self, marks: Mapping[bytes, int], limit: int = _ROWS) -> Page[StoredEvent]:
         """Steps after a seq of each stream: stream after stream, each in order. Go on with the seqs last seen."""
-        return self._since("step", marks, limit)
+        return self._behind("step", marks, limit)
 
-    def episodes_since(self, marks: Mapping[bytes, int], limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+    def episodes_since(self, marks: Mapping[bytes, int], limit: int = _ROWS) -> Page[StoredEvent]:
         """Episodes after a seq of each stream; pages as `steps_since`."""
-        return self._since("episode", marks, limit)
+        return self._behind("episode", marks, limit)
 
-    def _since(self, kind: str, marks: Mapping[bytes, int], limit: int) -> Page[StoredEvent]:
+    def _behind(self, kind: str, marks: Mapping[bytes, int], limit: int) -> Page[StoredEvent]:
         if len(marks) > query.STREAMS_A_QUESTION_MAX:
             raise UsageError(f"a question names at most {query.STREAMS_A_QUESTION_MAX} streams: ask in parts")
         after = [StreamSeq(stream, seq) for stream, seq in marks.items()]
-        return self._ask(query.Since(kind, after, _capped(limit)), Page[StoredEvent])
+        return self.answer(query.Since(kind, after, _capped(limit)))
 
-    def stream_since(self, stream_id: bytes, seq: int, limit: int = limits.QUERY_ROWS_MAX) -> Page[StoredEvent]:
+    def stream_since(self, stream_id: bytes, seq: int, limit: int = _ROWS) -> Page[StoredEvent]:
         """All events of one stream after a seq, in the order of seq; up to `page.last` nothing is left out.
 
         A gap or a quarantined batch that begins before `seq` and ends after it is among them.
         """
-        return self._ask(query.StreamSince(stream_id, seq, _capped(limit)), Page[StoredEvent])
+        return self.answer(query.StreamSince(stream_id, seq, _capped(limit)))
 
     # -- episodes and their steps --------------------------------------------------------------------------------
 
@@ -209,8 +192,8 @@ class Reader(ABC):
         self,
         run_id: str,
         agent_id: str | None = None,
-        after: EpisodeKey | None = None,
-        limit: int = limits.QUERY_ROWS_MAX,
+        after: query.EpisodeKey | None = None,
+        limit: int = _ROWS,
         *,
         stream_id: bytes | None = None,
         voided: bool = False,
@@ -221,7 +204,7 @@ class Reader(ABC):
         names the streams of older attempts, which may be left out. Voided episodes are left out unless `voided`.
         """
         question = query.EpisodesOf(run_id, agent_id, after, _capped(limit), stream_id, voided)
-        return self._ask(question, Page[EpisodeRow])
+        return self.answer(question)
 
     def steps_for_episode(
         self,
@@ -229,8 +212,8 @@ class Reader(ABC):
         agent_id: str,
         env_index: int,
         episode_index: int,
-        after: StepKey | None = None,
-        limit: int = limits.QUERY_ROWS_MAX,
+        after: query.StepKey | None = None,
+        limit: int = _ROWS,
         *,
         stream_id: bytes | None = None,
         voided: bool = False,
@@ -241,18 +224,13 @@ class Reader(ABC):
         `page.others` are the streams that have the episode, too. What is voided is left out unless `voided`.
         """
         question = query.StepsOf(run_id, agent_id, env_index, episode_index, after, _capped(limit), stream_id, voided)
-        return self._ask(question, Page[StoredEvent])
+        return self.answer(question)
 
     # -- overview ------------------------------------------------------------------------------------------------
 
     def series(self, run_id: str) -> list[Series]:
         """The numeric series of a run that have an overview."""
-        page = self._ask(query.SeriesOf(run_id), Page[Series])
-        rows = page.rows
-        while page.more:
-            page = self._ask(query.SeriesOf(run_id, rows[-1]), Page[Series])
-            rows += page.rows
-        return rows
+        return self._all(query.SeriesOf(run_id), behind=lambda page: page.rows[-1])
 
     def overview(
         self,
@@ -264,8 +242,8 @@ class Reader(ABC):
         stream_id: bytes | None = None,
         first_bucket: int = FIRST_BUCKET,
         last_bucket: int = LAST_BUCKET,
-        after: BucketKey | None = None,
-        limit: int = limits.QUERY_ROWS_MAX,
+        after: query.BucketKey | None = None,
+        limit: int = _ROWS,
     ) -> Page[Bucket]:
         """Buckets of a series of one stream, or of all streams of a run: by stream, then bucket.
 
@@ -277,7 +255,15 @@ class Reader(ABC):
         question = query.Buckets(
             run_id, stream_id, agent_id, series, level, first_bucket, last_bucket, after, _capped(limit)
         )
-        return self._ask(question, Page[Bucket])
+        return self.answer(question)
+
+
+def _listed(kinds: Iterable[str] | None) -> list[str] | None:
+    return None if kinds is None else list(kinds)
+
+
+def _only(page: Page[T]) -> T | None:
+    return page.rows[0] if page.rows else None
 
 
 def _capped(limit: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -31,18 +32,22 @@ class RemoteReader(Reader):
         self.where = address.url
         self._address = address
         self._timeout_s = timeout_s
-        self._decoders: dict[Any, Decoder[Any]] = {}
-        self._endpoint = self._find()
-        self._requests = self._connect()
+        self._connect(self._find())
 
     def close(self) -> None:
         self._requests.close()
 
-    def _ask(self, question: query.Question, answer: type[Page[T]]) -> Page[T]:
+    def answer(self, question: query.Question[T]) -> Page[T]:
         status, body = self._request(msgspec.msgpack.encode(question))
         if status != query.OK:
             raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
-        return self._decode(body, answer)
+        try:
+            return cast("Page[T]", _decoder(type(question)).decode(body))
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"the store behind {self.where} answers in the protocol of another version ({error}): "
+                "pip install -U telefabric on both sides"
+            ) from None
 
     def _request(self, request: bytes) -> tuple[bytes, bytes]:
         """Status and body of the reply. When it takes long, the broker is asked whether the store has moved."""
@@ -51,9 +56,8 @@ class RemoteReader(Reader):
         if reply is None:
             endpoint = self._find()
             if endpoint != self._endpoint:
-                self._endpoint = endpoint
                 self._requests.close()
-                self._requests = self._connect()
+                self._connect(endpoint)
                 number = self._send(request)
             reply = self._await(number, limits.QUERY_DEADLINE_S)
         if reply is None:
@@ -61,18 +65,6 @@ class RemoteReader(Reader):
                 f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric doctor"
             )
         return reply
-
-    def _decode(self, body: bytes, answer: type[Page[T]]) -> Page[T]:
-        decoder = self._decoders.get(answer)
-        if decoder is None:
-            decoder = self._decoders[answer] = Decoder(answer)
-        try:
-            return cast("Page[T]", decoder.decode(body))
-        except msgspec.DecodeError as error:
-            raise StoreError(
-                f"the store behind {self.where} answers in the protocol of another version ({error}): "
-                "pip install -U telefabric on both sides"
-            ) from None
 
     def _send(self, request: bytes) -> bytes:
         number = os.urandom(query.NUMBER_BYTES)
@@ -99,5 +91,11 @@ class RemoteReader(Reader):
         except WireError as error:
             raise Unreachable(str(error)) from None
 
-    def _connect(self) -> Requests:
-        return Requests(self._endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)
+    def _connect(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._requests = Requests(endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)
+
+
+@cache
+def _decoder(question: type[query.Question[Any]]) -> Decoder[Page[Any]]:
+    return Decoder(query.answer_of(question))

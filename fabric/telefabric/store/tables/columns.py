@@ -5,6 +5,8 @@ A file may have them in another order: a column that a later version added is th
 
 from __future__ import annotations
 
+from telefabric_schemas import events
+
 _HEAD = ("id", "run", "stream", "seq")
 _OF_EPISODE = ("agent_id", "env_index", "episode_index")
 
@@ -28,3 +30,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 RANGES = ("gaps", "quarantine")
 """The tables whose rows cover the seqs up to `last_seq`."""
+EVENTS: dict[str, tuple[type[events.Event], ...]] = {
+    "lifecycle": (events.RunStarted, events.RunMetadata, events.RunCompleted), "steps": (events.Step,),
+    "episodes": (events.Episode,), "resets": (events.Reset,), "voids": (events.EpisodeVoided,),
+    "metrics": (events.Metric,), "logs": (events.Log,), "frames": (events.Frame,), "gaps": (events.Gap,),
+    "quarantine": (),
+}  # fmt: skip
+"""The events of each table; those in quarantine cannot be read, and are a kind of their own."""
+KINDS_OF = {
+    table: tuple(str(event.__struct_config__.tag) for event in found) or (table,) for table, found in EVENTS.items()
+}

@@ -7,8 +7,10 @@ not finite are left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from copy import copy
 from math import isfinite
-from typing import NamedTuple
+from typing import Any
 
 FACTOR_BITS = 8
 LEVELS = (1, 2, 3)
@@ -25,27 +27,18 @@ ON CONFLICT DO UPDATE SET
 """
 
 
-class Key(NamedTuple):
-    """One series of one stream."""
-
-    stream: int
-    agent_id: str
-    series: str
+Series = tuple[int, str, str]
+"""One numeric series: its stream, agent and name."""
+_Place = tuple[Series, int]
+"""A series, and the number of its bucket."""
 
 
 class _Bucket:
     __slots__ = ("count", "first", "last", "max", "min", "total")
 
-    def __init__(self, value: float) -> None:
-        self.min = self.max = self.first = self.last = self.total = value
-        self.count = 1
-
-    @classmethod
-    def of(cls, values: list[float]) -> _Bucket:
-        bucket = cls(values[0])
-        bucket.min, bucket.max, bucket.last = min(values), max(values), values[-1]
-        bucket.total, bucket.count = sum(values), len(values)
-        return bucket
+    def __init__(self, values: Sequence[float]) -> None:
+        self.min, self.max, self.first, self.last = min(values), max(values), values[0], values[-1]
+        self.total, self.count = sum(values), len(values)
 
     def add(self, value: float) -> None:
         if value < self.min:
@@ -68,59 +61,49 @@ class Overview:
     """The buckets that the events of one transaction touch."""
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[Key, int], _Bucket] = {}
+        self._buckets: dict[_Place, _Bucket] = {}
 
-    def add(self, key: Key, step: int, value: float | None) -> None:
+    def add(self, series: Series, step: int, value: float | None) -> None:
         if value is None or not isfinite(value):
             return
-        place = (key, step >> FACTOR_BITS)
+        place = (series, step >> FACTOR_BITS)
         bucket = self._buckets.get(place)
         if bucket is None:
-            self._buckets[place] = _Bucket(value)
+            self._buckets[place] = _Bucket((value,))
         else:
             bucket.add(value)
 
-    def add_run(self, key: Key, first_step: int, values: list[float]) -> None:
+    def add_run(self, series: Series, first_step: int, values: list[float]) -> None:
         """`add` for the values of consecutive steps, in one call."""
         if not isfinite(sum(values)):
             for place, value in enumerate(values, first_step):
-                self.add(key, place, value)
+                self.add(series, place, value)
             return
         start = 0
         while start < len(values):
             bucket = (first_step + start) >> FACTOR_BITS
             end = ((bucket + 1) << FACTOR_BITS) - first_step
-            self._merge(key, bucket, _Bucket.of(values[start:end]))
+            _merge(self._buckets, (series, bucket), _Bucket(values[start:end]))
             start = end
 
-    def _merge(self, key: Key, place: int, later: _Bucket) -> None:
-        bucket = self._buckets.get((key, place))
-        if bucket is None:
-            self._buckets[key, place] = later
-        else:
-            bucket.merge(later)
-
-    def rows(self) -> list[tuple[int, str, str, int, int, float, float, float, float, float, int]]:
+    def rows(self) -> Iterator[tuple[Any, ...]]:
         """Rows for `UPSERT`, all levels."""
-        levels = dict(self._buckets)
-        found = []
+        buckets = self._buckets
         for level in LEVELS:
-            found += [
-                (*key, level, place, one.min, one.max, one.first, one.last, one.total, one.count)
-                for (key, place), one in levels.items()
-            ]
-            levels = _coarser(levels)
-        return found
+            for (series, place), one in buckets.items():
+                yield (*series, level, place, one.min, one.max, one.first, one.last, one.total, one.count)
+            buckets = _coarser(buckets)
 
 
-def _coarser(buckets: dict[tuple[Key, int], _Bucket]) -> dict[tuple[Key, int], _Bucket]:
-    found: dict[tuple[Key, int], _Bucket] = {}
-    for (key, place), bucket in buckets.items():
-        wider = (key, place >> FACTOR_BITS)
-        if wider in found:
-            found[wider].merge(bucket)
-        else:
-            copy = found[wider] = _Bucket(bucket.first)
-            copy.min, copy.max, copy.last = bucket.min, bucket.max, bucket.last
-            copy.total, copy.count = bucket.total, bucket.count
+def _merge(buckets: dict[_Place, _Bucket], place: _Place, later: _Bucket) -> None:
+    if place in buckets:
+        buckets[place].merge(later)
+    else:
+        buckets[place] = later
+
+
+def _coarser(buckets: dict[_Place, _Bucket]) -> dict[_Place, _Bucket]:
+    found: dict[_Place, _Bucket] = {}
+    for (series, number), bucket in buckets.items():
+        _merge(found, (series, number >> FACTOR_BITS), copy(bucket))
     return found

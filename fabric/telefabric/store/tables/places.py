@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from telefabric.store.tables.columns import COLUMNS
+from telefabric.store.tables.columns import COLUMNS, KINDS_OF
 
 EVERY = 1_024
-KINDS = {
-    "steps": "step", "episodes": "episode", "resets": "reset", "voids": "episode_voided", "metrics": "metric",
-    "logs": "log", "frames": "frame",
-}  # fmt: skip
+KINDS = {table: kinds[0] for table, kinds in KINDS_OF.items() if "agent_id" in COLUMNS[table]}
 """The tables whose rows name an agent, and their kinds."""
+
+PICKED = ("seq", "id", "global_step", "time_ns")
+"""The columns that a place has of its row; null for those that the table does not have."""
 
 _COUNT = (
     "INSERT INTO counts (stream, kind, agent_id, n) VALUES (?, ?, ?, ?)"
@@ -58,7 +58,7 @@ def write(db: apsw.Connection, table: str, values: list[Any], found: Iterable[Sp
     added = [(*key, sum([span.rows for span in parts])) for key, parts in together.items()]
     totals = [(stream, kind, agent_id, rows) for stream, agent_id, rows in added]
     counted: list[Any] = db.executemany(_COUNT, totals).fetchall()
-    picked = [columns.index(name) if name in columns else None for name in ("seq", "id", "global_step", "time_ns")]
+    picked = [columns.index(name) if name in columns else None for name in PICKED]
     places = []
     for (stream, agent_id, rows), (n,), parts in zip(added, counted, together.values(), strict=True):
         number = n - rows

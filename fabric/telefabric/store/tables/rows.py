@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from telefabric.errors import WireError
 from telefabric.store.tables import seeds
-from telefabric.store.tables.columns import COLUMNS
-from telefabric.store.tables.overview import Key, Overview
+from telefabric.store.tables.columns import COLUMNS, EVENTS, RANGES
+from telefabric.store.tables.overview import Overview
 from telefabric.store.tables.places import Span, spans
 from telefabric.wire import records
 from telefabric.wire.batch import Header, check_body, decode_body
@@ -21,12 +23,16 @@ from telefabric_schemas.decoding import Decoder, decode_event
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
 
 _STEP_WIDTH = len(COLUMNS["steps"])
-_SEQ, _AGENT, _GLOBAL_STEP, _REWARD = map(COLUMNS["steps"].index, ("seq", "agent_id", "global_step", "reward"))
+# The first columns of all tables with a series are the same.
+_STREAM, _SEQ, _AGENT, _NAME = map(COLUMNS["metrics"].index, ("stream", "seq", "agent_id", "name"))
+_GLOBAL_STEP, _REWARD = map(COLUMNS["steps"].index, ("global_step", "reward"))
+
+_VALUES = {"steps": "reward", "episodes": "total_reward", "metrics": "value"}
+"""The tables with a numeric series, and its column."""
+_SERIES = {table: (COLUMNS[table].index("global_step"), COLUMNS[table].index(_VALUES[table])) for table in _VALUES}
 
 UNREADABLE = "unreadable"
 """The reason of a gap whose own cannot be read."""
-
-Row = tuple[Any, ...]
 
 
 class Place(NamedTuple):
@@ -44,16 +50,12 @@ class Lifecycle(NamedTuple):
     place: Place
     event: events.RunStarted | events.RunMetadata | events.RunCompleted
 
-    @property
-    def ends(self) -> bool:
-        return type(self.event) is events.RunCompleted
-
 
 class Rows:
     """The rows of one transaction, by table, and the watermarks they lead to."""
 
     def __init__(self, first_id: int) -> None:
-        self.tables: dict[str, list[Any]] = {}
+        self.tables: defaultdict[str, list[Any]] = defaultdict(list)
         """The values of a table's rows, one row after the other: tuples cost a quarter more to make and bind."""
         self.marks: dict[bytes, tuple[int, int, int]] = {}
         """Stream id → (stored_seq, first id, last id)."""
@@ -75,7 +77,7 @@ class Rows:
         So does a batch that is not `whole`, all of it: nobody can tell what of it is right.
         """
         first_id = self.next_id
-        steps = self.table("steps")
+        steps = self.tables["steps"]
         before = len(steps)
         try:
             if not whole:
@@ -100,7 +102,7 @@ class Rows:
             return
         if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
             raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
-        steps = self.table("steps")
+        steps = self.tables["steps"]
         run, stream = place.run, place.stream
         number, seq, end = self.next_id, header.first_seq - 1, 0
         for record in decoded:
@@ -136,21 +138,18 @@ class Rows:
             except msgspec.DecodeError as error:
                 self.quarantine(number, place, seq, "undecodable", str(error), raw)
                 return
-        if event.seq != seq:
-            self.quarantine(number, place, seq, "wrong_seq", f"the event says seq {event.seq}", raw)
+        if (fault := _fault(event, seq, place)) is not None:
+            self.quarantine(number, place, seq, *fault, raw)
             return
-        maker = _MAKERS.get(type(event))
-        if maker is None:
-            is_gap = type(event) is events.Gap
-            detail = "a gap comes in a batch of its own" if is_gap else f"kind {event.kind} is never stored"
-            self.quarantine(number, place, seq, "not_durable", detail, raw)
-            return
-        if type(event) is events.RunStarted and event.run_id != place.run_id:
-            detail = f"the event names run {event.run_id!r}, its stream belongs to {place.run_id!r}"
-            self.quarantine(number, place, seq, "wrong_run", detail, raw)
-            return
-        table, row = maker(self, number, place, event, raw)
-        self.table(table).extend(row)
+        table = _TABLES[type(event)]
+        row = [number, place.run, place.stream, *_FIELDS[table](event), raw]
+        for column, convert in _CONVERTED[table]:
+            row[column] = convert(row[column])
+        self.tables[table].extend(row)
+        if table == "lifecycle":
+            self.lifecycle.append(Lifecycle(place, event))  # type: ignore[arg-type]  # by its table
+        elif table in _SERIES and table != "steps":  # `_sum_up` has those
+            _add_value(self.overview, table, row)
 
     def _add_gap(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         """Raises `WireError` when the event is of other seqs than its batch."""
@@ -165,18 +164,18 @@ class Rows:
                 raise WireError("wrong_seq", f"the gap says seqs {gap.seq} to {gap.last_seq}")
         number, self.next_id = self.next_id, self.next_id + 1
         first = header.first_seq + skip
-        self.table("gaps").extend((number, place.run, place.stream, first, header.last_seq, reason, time_ns, raw))
+        self.tables["gaps"].extend((number, place.run, place.stream, first, header.last_seq, reason, time_ns, raw))
 
     def quarantine(self, number: int, place: Place, seq: int, reason: str, detail: str, raw: bytes) -> None:
         row = (number, place.run, place.stream, seq, seq, reason, detail, time.time_ns(), raw)
-        self.table("quarantine").extend(row)
+        self.tables["quarantine"].extend(row)
         self.quarantined += 1
 
     def quarantine_batch(self, place: Place, header: Header, body: bytes, reason: str, detail: str) -> None:
         """Keep a whole batch that contradicts what is stored; the watermark does not move."""
         number, self.next_id = self.next_id, self.next_id + 1
         row = (number, place.run, place.stream, header.first_seq, header.last_seq, reason, detail, time.time_ns(), body)
-        self.table("quarantine").extend(row)
+        self.tables["quarantine"].extend(row)
         self.quarantined += header.events
 
     def _sum_up(self, stream: int, steps: list[Any], before: int) -> None:
@@ -192,10 +191,10 @@ class Rows:
         self.step_spans += [Span(stream, agent, row, len(agents))] if one_agent else spans("steps", steps, row)
         consecutive = first is not None and numbers == list(range(first, first + len(numbers)))
         if consecutive and one_agent and None not in rewards:
-            self.overview.add_run(Key(stream, agent, "reward"), first, rewards)
+            self.overview.add_run((stream, agent, "reward"), first, rewards)
             return
         for seq, agent, number, reward in zip(seqs, agents, numbers, rewards, strict=True):
-            self.overview.add(Key(stream, agent, "reward"), seq if number is None else number, reward)
+            self.overview.add((stream, agent, "reward"), seq if number is None else number, reward)
 
     def spans(self, table: str) -> Iterable[Span]:
         """The rows of a table by stream and agent."""
@@ -208,18 +207,25 @@ class Rows:
             self.step_spans = list(spans(table, values))
         self.overview = _overview_of(self.tables)
 
-    def table(self, name: str) -> list[Any]:
-        rows = self.tables.get(name)
-        if rows is None:
-            rows = self.tables[name] = []
-        return rows
-
     @property
     def events(self) -> int:
         return self.next_id - self.first_id
 
     def __bool__(self) -> bool:
         return self.next_id > self.first_id or bool(self.lost or self.revived)
+
+
+def _fault(event: events.AnyEvent, seq: int, place: Place) -> tuple[str, str] | None:
+    """Reason and detail of an event that cannot be a row."""
+    if event.seq != seq:
+        return "wrong_seq", f"the event says seq {event.seq}"
+    if type(event) is events.Gap:
+        return "not_durable", "a gap comes in a batch of its own"
+    if type(event) not in _TABLES:
+        return "not_durable", f"kind {event.kind} is never stored"
+    if type(event) is events.RunStarted and event.run_id != place.run_id:
+        return "wrong_run", f"the event names run {event.run_id!r}, its stream belongs to {place.run_id!r}"
+    return None
 
 
 def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[Any]]:
@@ -233,90 +239,31 @@ def row_of(number: int, place: Place, seq: int, raw: bytes) -> tuple[str, list[A
 def _overview_of(tables: dict[str, list[Any]]) -> Overview:
     """Collects the rows' contribution to the overview, row by row."""
     found = Overview()
-    for table, series, value in (("steps", "reward", "reward"), ("episodes", "return", "total_reward"),
-                                 ("metrics", "", "value")):  # fmt: skip
-        columns, values = COLUMNS[table], tables.get(table, ())
-        for at in range(0, len(values), len(columns)):
-            row = dict(zip(columns, values[at : at + len(columns)], strict=True))
-            step = row["seq"] if row["global_step"] is None else row["global_step"]
-            found.add(Key(row["stream"], row["agent_id"], series or f"metric/{row['name']}"), step, row[value])
+    for table in _SERIES.keys() & tables.keys():
+        values, width = tables[table], len(COLUMNS[table])
+        for at in range(0, len(values), width):
+            _add_value(found, table, values[at : at + width])
     return found
 
 
-def _step(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "steps", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.step_index, event.global_step, event.reward, event.terminated, event.truncated, event.time_ns,
-        known_mode(event.control_mode), raw,
-    )  # fmt: skip
+def _add_value(overview: Overview, table: str, row: list[Any]) -> None:
+    """Add a row's value to its series, at the agent's own count of steps, or else at the seq."""
+    step, value = _SERIES[table]
+    series = f"metric/{row[_NAME]}" if table == "metrics" else "return" if table == "episodes" else "reward"
+    overview.add((row[_STREAM], row[_AGENT], series), row[_SEQ] if row[step] is None else row[step], row[value])
 
 
 def known_mode(value: str | None) -> str:
     return _MODES.get(value, "unknown")
 
 
-def _episode(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    step = event.seq if event.global_step is None else event.global_step
-    rows.overview.add(Key(place.stream, event.agent_id, "return"), step, event.total_reward)
-    return "episodes", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.total_reward, event.length, event.global_step, event.end_reason, event.game_id, event.time_ns,
-        known_mode(event.control_mode), seeds.column(event.seed), raw,
-    )  # fmt: skip
-
-
-def _reset(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "resets", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        seeds.column(event.seed), event.time_ns, known_mode(event.control_mode), raw,
-    )  # fmt: skip
-
-
-def _void(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "voids", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.reason, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _metric(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    step = event.seq if event.global_step is None else event.global_step
-    rows.overview.add(Key(place.stream, event.agent_id, f"metric/{event.name}"), step, event.value)
-    return "metrics", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.name, event.value, event.unit,
-        event.global_step, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _log(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "logs", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.level, event.message, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _frame(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    return "frames", (
-        number, place.run, place.stream, event.seq, event.agent_id, event.env_index, event.episode_index,
-        event.step_index, event.frame_ref, event.time_ns, raw,
-    )  # fmt: skip
-
-
-def _lifecycle(rows: Rows, number: int, place: Place, event: Any, raw: bytes) -> tuple[str, Row]:
-    rows.lifecycle.append(Lifecycle(place, event))
-    return "lifecycle", (number, place.run, place.stream, event.seq, event.kind, event.time_ns, raw)
-
-
-_Maker = Callable[[Rows, int, Place, Any, bytes], tuple[str, Row]]
-_MAKERS: dict[type[events.Event], _Maker] = {
-    events.Step: _step,
-    events.Episode: _episode,
-    events.Reset: _reset,
-    events.EpisodeVoided: _void,
-    events.Metric: _metric,
-    events.Log: _log,
-    events.Frame: _frame,
-    events.RunStarted: _lifecycle,
-    events.RunMetadata: _lifecycle,
-    events.RunCompleted: _lifecycle,
+_TABLES = {event: table for table, found in EVENTS.items() for event in found if table not in RANGES}
+_FIELDS = {table: attrgetter(*COLUMNS[table][3:-1]) for table in _TABLES.values()}
+"""The columns from seq on are fields of the event that have the same name; the last one is the event itself."""
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"control_mode": known_mode, "seed": seeds.column}
+_CONVERTED = {
+    table: [(at, _CONVERSIONS[column]) for at, column in enumerate(COLUMNS[table]) if column in _CONVERSIONS]
+    for table in _FIELDS
 }
+"""The columns whose values are not the field's, and the function between them."""
 _gaps: Decoder[events.Gap] = Decoder(events.Gap)

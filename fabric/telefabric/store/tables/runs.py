@@ -6,8 +6,9 @@ from typing import Any
 
 import apsw
 
-from telefabric.store.core.outcomes import StreamEnd, judge
+from telefabric.store.core.outcomes import StreamEnd, judge, known_outcome
 from telefabric.store.tables.columns import COLUMNS, RANGES
+from telefabric_schemas import RunCompleted
 
 _STREAMS = (
     "SELECT stream, stream_id, parent, started_ns, last_ns, outcome, outcome_reason, role, attempt FROM streams"
@@ -27,6 +28,13 @@ _LAST_WORD = (
 def keep_last_word(db: apsw.Connection, stream: int) -> None:
     """The stream has ended without saying so: its last word is the time of its last event."""
     db.execute(_LAST_WORD, (stream,))
+
+
+def end(db: apsw.Connection, stream: int, event: RunCompleted) -> None:
+    """The stream has said how it ended."""
+    outcome, reason = known_outcome(event.outcome, event.reason)
+    values = (outcome, reason, event.time_ns, stream)
+    db.execute("UPDATE streams SET outcome = ?, outcome_reason = ?, last_ns = ? WHERE stream = ?", values)
 
 
 def settle(db: apsw.Connection, run: int) -> None:

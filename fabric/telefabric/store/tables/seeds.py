@@ -11,14 +11,12 @@ from telefabric import limits
 from telefabric_schemas import values
 from telefabric_schemas.decoding import Decoder
 
-_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
-
 
 def column(seed: msgspec.Raw) -> int | str | None:
     """The seed in the form of its column. None without a seed, and if its JSON form is missing or very long."""
     try:
         value = _decoder.decode(seed)
-        if value is None or (type(value) is int and _INT_MIN <= value <= _INT_MAX):
+        if value is None or (type(value) is int and -(2**63) <= value < 2**63):
             return value
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
         text.encode()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,9 @@ import structlog
 from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.files.lock import FileLock
-from telefabric.store.core.outcomes import known_outcome
 from telefabric.store.file import access
-from telefabric.store.file.database import BUSY_TIMEOUT_MS, DAMAGE, explain, log_bytes, open_writer, unreadable
-from telefabric.store.file.upgrade import Announcer
+from telefabric.store.file.database import BUSY_TIMEOUT_MS, explain, open_writer, unreadable, unwritable
+from telefabric.store.file.upgrade import Announcer, newest
 from telefabric.store.tables import overview, places, runs
 from telefabric.store.tables.columns import COLUMNS
 from telefabric.store.tables.rows import Lifecycle, Place, Rows, known_mode
@@ -34,27 +34,28 @@ _ROWS_A_STATEMENT = 50
 """A statement opens the table and its indexes once for all of its rows: 2.2 µs of CPU a step instead of 3.0 at best."""
 
 
+_COLUMNS = {
+    **COLUMNS,
+    "runs": ("run", "run_id", "created_ns", "started_ns", "control_mode", "metadata", "status"),
+    "streams": (
+        "stream", "stream_id", "run", "worker_id", "agent_id", "started_ns", "host", "pid", "sdk_version", "parent",
+    ),
+}  # fmt: skip
+
+
 def _statement(table: str, rows: int) -> str:
-    columns = COLUMNS[table]
+    columns = _COLUMNS[table]
     row = f"({', '.join('?' * len(columns))})"
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
-_INSERT = {table: _statement(table, 1) for table in COLUMNS}
+_INSERT = {table: _statement(table, 1) for table in _COLUMNS}
 _INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in COLUMNS}
 _RAW = -1
 _LOST_KNOWN = 100_000
 """Streams that are remembered as lost, so that they can be revived: 16 bytes each."""
 _WORKERS_TOLD = 10
 _CHECKPOINT_PATIENCE_MS = 100
-_NEW_RUN = (
-    "INSERT INTO runs (run, run_id, created_ns, started_ns, status, control_mode, metadata)"
-    " VALUES (?, ?, ?, ?, 'running', ?, ?)"
-)
-_NEW_STREAM = (
-    "INSERT INTO streams (stream, stream_id, run, worker_id, agent_id, started_ns, host, pid, sdk_version, parent)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _FIND = "SELECT run, stream, run_id, stream_id FROM streams JOIN runs USING (run) WHERE stream_id = ?"
 _UNFIT = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError)
 """Errors of a row that does not fit the columns of its table."""
@@ -90,38 +91,35 @@ class Writer:
     ) -> None:
         """`tell` hears, as the log does, how far a migration is."""
         self.path = path = path.absolute()
+        self.commit_s = 0.0
+        """How long the last commit took, from its first row to the end of the sync."""
+        self.changes: Counter[str] = Counter()
+        """How many streams the last commit called lost and revived."""
+        self._commit_began_s = 0.0
+        self._commit: Future[object] | None = None
+        self._places: dict[bytes, Place] = {}
+        self._new_runs: dict[str, int] = {}
+        self._new: list[tuple[str, tuple[object, ...]]] = []
+        self._changed_runs: set[int] = set()
+        """Runs with a stream that has begun, ended, was lost or was revived since the last transaction."""
+        self._marks: dict[bytes, int] = {}
         self._lock = self._take_lock(path, group_readable)
         try:
             announcer = Announcer(tell)
             self._db = open_writer(path, vfs, group_readable=group_readable, progress=announcer)
             announcer.ended()
             self.fabric_id = bytes(self._db.execute("SELECT fabric_id FROM store").get)
-            self._places: dict[bytes, Place] = {}
-            self._new_runs: dict[str, int] = {}
-            self._new: list[tuple[str, tuple[object, ...]]] = []
-            self._new_streams_of: set[int] = set()
-            """Runs that have a stream that is not written yet."""
-            self._changed_runs: set[int] = set()
-            """Runs with a stream that has begun, ended, was lost or was revived in this transaction."""
-            self._disk = ThreadPoolExecutor(1, "telefabric-commit")
-            self._commit: Future[object] | None = None
-            self._marks: dict[bytes, int] = {}
-            self._next_id = self._newest("id", COLUMNS) + 1
-            self._next_run = self._newest("run", ("runs",)) + 1
-            self._next_stream = self._newest("stream", ("streams",)) + 1
-            self._file = _identity(path)
+            self._next_id = newest(self._db, "id", COLUMNS) + 1
+            self._next_run = newest(self._db, "run", ("runs",)) + 1
+            self._next_stream = newest(self._db, "stream", ("streams",)) + 1
             self.page_bytes = int(self._db.pragma("page_size"))
-            self.commit_s = 0.0
-            """How long the last commit took, from its first row to the end of the sync."""
-            self.changes: Counter[str] = Counter()
-            """How many streams the last commit called lost and revived."""
-            self._commit_began_s = 0.0
-        except apsw.Error as error:
+        except BaseException as error:
             self._lock.release()
-            raise explain(path, error) from None
-        except BaseException:
-            self._lock.release()
+            if isinstance(error, apsw.Error):
+                raise explain(path, error) from None
             raise
+        self._file = _identity(path)
+        self._disk = ThreadPoolExecutor(1, "telefabric-commit")
 
     @staticmethod
     def _take_lock(path: Path, group_readable: bool) -> FileLock:
@@ -154,32 +152,30 @@ class Writer:
     def stored_seq(self, stream: bytes) -> int:
         """The watermark of a stream, from the database; 0 for one that is not in it."""
         query = "SELECT stored_seq FROM watermarks JOIN streams USING (stream) WHERE stream_id = ?"
-        self._wait()
-        try:
-            return int(self._db.execute(query, (stream,)).get or 0)
-        except apsw.Error as error:
-            raise unreadable(self.path, error) from error
+        with self._connection(unreadable) as db:
+            return int(db.execute(query, (stream,)).get or 0)
 
     def over(self, stream: bytes) -> bool:
         """The stream said how it ended."""
         query = "SELECT outcome IN ('completed', 'failed', 'cancelled') FROM streams WHERE stream_id = ?"
-        self._wait()
-        try:
-            return bool(self._db.execute(query, (stream,)).get)
-        except apsw.Error as error:
-            raise unreadable(self.path, error) from error
+        with self._connection(unreadable) as db:
+            return bool(db.execute(query, (stream,)).get)
 
     def unfinished(self) -> tuple[list[bytes], list[bytes]]:
         """Ids of the streams that run, and of those that are lost, as the database says; of these the newest."""
         running = "SELECT stream_id FROM streams WHERE outcome IS NULL"
         lost = f"SELECT stream_id FROM streams WHERE outcome = 'lost' ORDER BY stream DESC LIMIT {_LOST_KNOWN}"
-        try:
-            return self._ids(running), self._ids(lost)
-        except apsw.Error as error:
-            raise unreadable(self.path, error) from error
+        with self._connection(unreadable) as db:
+            return [bytes(row[0]) for row in db.execute(running)], [bytes(row[0]) for row in db.execute(lost)]
 
-    def _ids(self, query: str) -> list[bytes]:
-        return [bytes(row[0]) for row in self._db.execute(query)]
+    @contextmanager
+    def _connection(self, failed: Callable[[Path, apsw.Error], StoreError]) -> Iterator[apsw.Connection]:
+        """The connection, when no commit uses it any more: it is for one thread at a time."""
+        self._wait()
+        try:
+            yield self._db
+        except apsw.Error as error:
+            raise failed(self.path, error) from error
 
     def require_file(self) -> None:
         """Raises `StoreReplaced` when the file that is open is not the one at its path any more.
@@ -189,17 +185,12 @@ class Writer:
         """
         if _identity(self.path) == self._file:
             return
-        try:
+        with suppress(StoreError):  # what is in the log was to go with the file
             self.checkpoint()
-        except StoreError:
-            pass  # what is in the log was to go with the file
         raise StoreReplaced(
             f"{self.path} was removed or replaced while the store wrote it: "
             "nothing more is acknowledged; put it back or leave it, and start the store again"
         )
-
-    def _newest(self, column: str, tables: Iterable[str]) -> int:
-        return max(int(self._db.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").get) for table in tables)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -211,12 +202,11 @@ class Writer:
         """How the database numbers a stream and its run; a new one is written with the next commit."""
         place = self.find(info.stream)
         if place is None:
-            self._wait()
             run = self._run(info)
             stream, self._next_stream = self._next_stream, self._next_stream + 1
             row = (stream, info.stream, run, info.worker_id, info.agent_id, info.started_ns, info.host, info.pid)
-            self._new.append((_NEW_STREAM, (*row, info.sdk_version, info.parent)))
-            self._new_streams_of.add(run)
+            self._new.append(("streams", (*row, info.sdk_version, info.parent)))
+            self._changed_runs.add(run)
             place = self._places[info.stream] = Place(run, stream, info.run_id, info.stream)
         return place
 
@@ -224,11 +214,8 @@ class Writer:
         """Like `place`, but None for a stream that was not placed before."""
         place = self._places.get(stream)
         if place is None:
-            self._wait()
-            try:
-                found = self._db.execute(_FIND, (stream,)).fetchone()
-            except apsw.Error as error:
-                raise unreadable(self.path, error) from error
+            with self._connection(unreadable) as db:
+                found = db.execute(_FIND, (stream,)).fetchone()
             if found is not None:
                 place = self._places[stream] = Place(*found)
         return place
@@ -241,21 +228,15 @@ class Writer:
         run = self._new_runs.get(info.run_id)
         if run is not None:
             return run
-        try:
-            run = self._db.execute("SELECT run FROM runs WHERE run_id = ?", (info.run_id,)).get
-        except apsw.Error as error:
-            raise unreadable(self.path, error) from error
+        with self._connection(unreadable) as db:
+            run = db.execute("SELECT run FROM runs WHERE run_id = ?", (info.run_id,)).get
         if run is None:
             run, self._next_run = self._next_run, self._next_run + 1
             mode = known_mode(info.control_mode)
-            self._new.append((_NEW_RUN, (run, info.run_id, time.time_ns(), info.started_ns, mode, info.metadata)))
+            row = (run, info.run_id, time.time_ns(), info.started_ns, mode, info.metadata, "running")
+            self._new.append(("runs", row))
             self._new_runs[info.run_id] = run
         return int(run)
-
-    def commit(self, rows: Rows) -> dict[bytes, int]:
-        """`begin_commit` and `end_commit` in one."""
-        self.begin_commit(rows)
-        return self.end_commit()
 
     def begin_commit(self, rows: Rows) -> None:
         """Write rows, lifecycle, overview and watermarks in one transaction, and let the disk begin with it.
@@ -265,18 +246,16 @@ class Writer:
         self.require_short_log()
         self._commit_began_s = time.monotonic()
         self.changes = Counter()
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._connection(unwritable) as db:
+            db.execute("BEGIN IMMEDIATE")
             try:
                 self._write(rows)
             except BaseException:
                 self._roll_back()
                 raise
-        except apsw.Error as error:
-            raise self._unwritable(error) from error
         self._next_id = rows.next_id
         self._new.clear()
-        self._new_streams_of.clear()
+        self._changed_runs.clear()
         self._new_runs.clear()
         self._marks = {stream: mark[0] for stream, mark in rows.marks.items()}
         self._commit = self._disk.submit(self._sync)
@@ -285,11 +264,6 @@ class Writer:
         """The disk's part of a commit, on a thread of its own."""
         self._db.execute("COMMIT")
         self.commit_s = time.monotonic() - self._commit_began_s
-
-    @property
-    def committing(self) -> bool:
-        """`begin_commit` was called and `end_commit` was not."""
-        return self._commit is not None
 
     @property
     def commit_ended(self) -> bool:
@@ -308,31 +282,24 @@ class Writer:
         return self._marks
 
     def _wait(self) -> None:
-        """The connection is for one thread at a time."""
+        """Until no commit is under way."""
         if self._commit is None:
             return
         try:
             try:
                 self._commit.result()
-            except apsw.Error:
-                self._roll_back()
-                raise
+            finally:
+                self._roll_back()  # what was not committed
         except apsw.Error as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def _unwritable(self, error: apsw.Error) -> StoreError:
-        if isinstance(error, (apsw.FullError, *DAMAGE)):
-            return explain(self.path, error)
-        return StoreError(f"{self.path} cannot be written: {error}")
-
     def _write(self, rows: Rows) -> None:
-        for statement, values in self._new:
-            self._db.execute(statement, values)
-        self._changed_runs = set(self._new_streams_of)
+        for table, row in self._new:
+            self._db.execute(_INSERT[table], row)
         for table in list(rows.tables):
             if table != "quarantine" and rows.tables[table]:
                 self._insert(rows, table)
@@ -383,18 +350,19 @@ class Writer:
     def _apply(self, change: Lifecycle) -> None:
         """Apply a lifecycle event to its run and stream."""
         place, event = change
-        match event:
-            case events.RunStarted():
-                self._db.execute(
-                    "UPDATE runs SET started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode)"
-                    " WHERE run = ?",
-                    (event.time_ns, None if event.control_mode is None else known_mode(event.control_mode), place.run),
-                )
-                self._merge_metadata(place, event.metadata)
-            case events.RunMetadata():
-                self._merge_metadata(place, event.metadata)
-            case events.RunCompleted():
-                self._end(place, event)
+        if isinstance(event, events.RunCompleted):
+            self._revive(place.stream_id)
+            runs.end(self._db, place.stream, event)
+            self._changed_runs.add(place.run)
+            return
+        if isinstance(event, events.RunStarted):
+            mode = None if event.control_mode is None else known_mode(event.control_mode)
+            self._db.execute(
+                "UPDATE runs SET started_ns = coalesce(started_ns, ?), control_mode = coalesce(?, control_mode)"
+                " WHERE run = ?",
+                (event.time_ns, mode, place.run),
+            )
+        self._merge_metadata(place, event.metadata)
 
     def _merge_metadata(self, place: Place, metadata: msgspec.Raw) -> None:
         """Later values replace earlier ones of the same name; they stay encoded.
@@ -406,15 +374,6 @@ class Writer:
         merged = msgspec.msgpack.encode({**_names(stored), **_names(metadata)})
         if len(merged) <= limits.EVENT_BYTES_MAX:
             self._db.execute("UPDATE runs SET metadata = ? WHERE run = ?", (merged, place.run))
-
-    def _end(self, place: Place, event: events.RunCompleted) -> None:
-        self._revive(place.stream_id)
-        outcome, reason = known_outcome(event.outcome, event.reason)
-        self._db.execute(
-            "UPDATE streams SET outcome = ?, outcome_reason = ?, last_ns = ? WHERE stream = ?",
-            (outcome, reason, event.time_ns, place.stream),
-        )
-        self._changed_runs.add(place.run)
 
     def _lose(self, stream: bytes) -> list[str]:
         """No word of it comes any more: unless it is over, it is lost. Its worker; none when it was over."""
@@ -445,40 +404,28 @@ class Writer:
     def frame_bytes_after(self, number: int) -> tuple[int, int]:
         """Bytes of the frames with a higher id, and the highest id of all."""
         found = "SELECT coalesce(sum(length(event)), 0), coalesce(max(id), ?) FROM frames WHERE id > ?"
-        self._wait()
-        try:
-            size, newest = self._db.execute(found, (number, number)).get
-        except apsw.Error as error:
-            raise self._unwritable(error) from error
-        return size, newest
+        with self._connection(unwritable) as db:
+            size, newest_id = db.execute(found, (number, number)).get
+        return size, newest_id
 
     def frames_after(self, number: int) -> Iterator[tuple[int, bytes]]:
         """Id and event of the oldest frames with a higher id, read one by one."""
-        self._wait()
-        try:
-            while True:
-                row = self._db.execute("SELECT id, event FROM frames WHERE id > ? ORDER BY id LIMIT 1", (number,)).get
-                if row is None:
-                    return
+        oldest = "SELECT id, event FROM frames WHERE id > ? ORDER BY id LIMIT 1"
+        with self._connection(unwritable) as db:
+            while (row := db.execute(oldest, (number,)).get) is not None:
                 number = row[0]
                 yield row
-        except apsw.Error as error:
-            raise self._unwritable(error) from error
 
     def replace_frames(self, events: list[tuple[int, bytes]]) -> None:
         """Other bytes for the events of these ids, in a transaction of its own."""
-        self._wait()
-        try:
-            with self._db:
-                self._db.executemany("UPDATE frames SET event = ?2 WHERE id = ?1", events)
-        except apsw.Error as error:
-            raise self._unwritable(error) from error
+        with self._connection(unwritable) as db, db:
+            db.executemany("UPDATE frames SET event = ?2 WHERE id = ?1", events)
 
     # -- the log -------------------------------------------------------------------------------------------------
 
     @property
     def log_bytes(self) -> int:
-        return log_bytes(self.path)
+        return access.log_bytes(self.path)
 
     def require_short_log(self) -> None:
         """Raises `StoreError` when somebody reads on and on, and the log has become as long as it may."""
@@ -496,17 +443,15 @@ class Writer:
         Raises `StoreError` when the disk refuses; nothing is lost by that, the log stays.
         """
         frames = moved = -1
-        self._wait()
-        self._db.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
-        try:
-            frames, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # reports an empty log, whatever it moved
-        except apsw.BusyError:
-            return Checkpoint(True, frames, moved)
-        except apsw.Error as error:
-            raise self._unwritable(error) from error
-        finally:
-            self._db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        with self._connection(unwritable) as db:
+            db.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
+            try:
+                frames, moved = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # reports an empty log, whatever it moved
+            except apsw.BusyError:
+                return Checkpoint(True, frames, moved)
+            finally:
+                db.set_busy_timeout(BUSY_TIMEOUT_MS)
         return Checkpoint(False, frames, moved)
 
 

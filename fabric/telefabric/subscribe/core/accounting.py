@@ -8,13 +8,13 @@ part reported (a killed process, a cut connection), and it is lost in transit be
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.wire.batch import SEQ_MAX
-from telefabric.wire.live import Delivery
+from telefabric.wire.delivery import Delivery
 from telefabric_schemas import TOPICS
 
 SOURCES_MAX = limits.STREAMS_KNOWN_MAX * len(TOPICS)
@@ -64,17 +64,16 @@ class Lost(NamedTuple):
 
 
 class Ledger:
-    """All accounts of one subscription to these kinds (None: all). A new subscription begins a new ledger.
+    """All accounts of one subscription to these kinds (None: all). A new subscription begins with `renew`.
 
     For a delivery, call `delivered` for its drops, then `batch` for its batch, then the methods for its events.
     """
 
-    def __init__(self, kinds: Iterable[str] | None = None, sources_max: int = SOURCES_MAX) -> None:
+    def __init__(self, kinds: Iterable[str] | None = None) -> None:
         self.broker_hop = Account(before=0)
         self.sources: dict[tuple[bytes, str], Account] = {}
         self.dropped: Counter[str] = Counter()
         """All reported drops of this subscription, by reason."""
-        self._sources_max = sources_max
         self._kinds = None if kinds is None else frozenset(kinds)
         self._resumed: list[Account] = []
         self._lost = 0
@@ -137,15 +136,14 @@ class Ledger:
         to_client = self.broker_hop.lost_in_transit
         return Lost(max(self._lost - to_client, 0), to_client)
 
-    def resume(self, streams: Iterable[bytes] | None = None) -> None:
-        """Another choice of runs holds from now on: what these streams (None: all) number meanwhile is for nobody.
+    def resume(self, streams: Container[bytes]) -> None:
+        """Another choice of runs holds from now on: what these streams number meanwhile is for nobody.
 
         A source goes on for a moment after it was asked to end, and its numbers with it; what it had sent by then may
         arrive when it has been asked again. So this holds for some calls of `settle`.
         """
-        wanted = None if streams is None else set(streams)
         for (stream, _), source in self.sources.items():
-            if (wanted is None or stream in wanted) and source.before is not None:
+            if stream in streams and source.before is not None:
                 if not source.resumed:
                     self._resumed.append(source)
                 source.resumed = _RESUMED_S
@@ -156,12 +154,9 @@ class Ledger:
             source.resumed -= 1
         self._resumed = [source for source in self._resumed if source.resumed]
 
-    def renewed(self) -> Ledger:
+    def renew(self) -> None:
         """Begin a new subscription, whose numbers begin again. The sources continue: events under way are lost."""
-        later = Ledger(self._kinds, self._sources_max)
-        later.sources, later.dropped, later._lost = self.sources, self.dropped, self._lost
-        later._resumed = self._resumed
-        return later
+        self.broker_hop = Account(before=0)
 
     def _wants(self, kind: str) -> bool:
         return self._kinds is None or kind in self._kinds
@@ -171,7 +166,7 @@ class Ledger:
         found = self.sources.get((stream, kind))
         if found is None:
             found = Account()
-            if len(self.sources) < self._sources_max and len(kind) <= limits.NAME_BYTES_MAX:
+            if len(self.sources) < SOURCES_MAX and len(kind) <= limits.NAME_BYTES_MAX:
                 self.sources[stream, kind] = found
         return found
 

@@ -89,28 +89,29 @@ class StreamHandover(Generic[T]):
     def __init__(self, since: int = 0) -> None:
         self.since = since
         self.watermark = 0
-        """The last seq that the store is known to hold."""
+        """The last seq that the store is known to hold. It may fall: a store can be restored from a backup."""
         self._seen = SeqSet()
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
     def live(self, events: Iterable[Numbered[T]]) -> list[Numbered[T]]:
         """Live events: those that are new."""
-        return self._fresh(events)
+        fresh: list[Numbered[T]] = []
+        for numbered in events:
+            if numbered.seq > self.since and numbered.seq not in self._seen:
+                self._seen.add(numbered.seq, numbered.seq)
+                fresh.append(numbered)
+        return fresh
 
     def stored(self, asked_since: int, events: Iterable[Numbered[T]], *, covers: int) -> list[Numbered[T]]:
         """A page of stored events after `asked_since`: those that are new.
 
         `covers` is the seq up to which the page is complete: what it leaves out up to there is a recorded gap.
         """
-        fresh = self._fresh(events)
+        fresh = self.live(events)
         if covers > max(asked_since, self.since):
             self._seen.add(max(asked_since, self.since) + 1, covers)
         return fresh
-
-    def stored_up_to(self, watermark: int) -> None:
-        """Note the store's watermark. It may fall: a store can be restored from a backup."""
-        self.watermark = watermark
 
     def let_go(self, after: int) -> None:
         """The reader did not keep what came after `after`: that is missing again, and the store has it."""
@@ -136,14 +137,6 @@ class StreamHandover(Generic[T]):
         missing = self._seen.missing(self.since + 1, self.watermark)
         return missing[0] if missing else None
 
-    def _fresh(self, events: Iterable[Numbered[T]]) -> list[Numbered[T]]:
-        fresh: list[Numbered[T]] = []
-        for numbered in events:
-            if numbered.seq > self.since and numbered.seq not in self._seen:
-                self._seen.add(numbered.seq, numbered.seq)
-                fresh.append(numbered)
-        return fresh
-
 
 class InOrder(Generic[T]):
     """Holds events back until all before them have come, for a reader that prints a stream in order of seq.
@@ -166,14 +159,7 @@ class InOrder(Generic[T]):
             ready = sorted(seq for seq in self._held if seq <= self._told)
         told = [Numbered(seq, self._held.pop(seq)) for seq in ready]
         if len(self._held) > self._held_max:
-            self._let_go()
+            kept = sorted(self._held)[: max(self._held_max // 2, 1)]
+            self._held = {seq: self._held[seq] for seq in kept}
+            self._handover.let_go(kept[-1])
         return told
-
-    @property
-    def held(self) -> int:
-        return len(self._held)
-
-    def _let_go(self) -> None:
-        kept = sorted(self._held)[: max(self._held_max // 2, 1)]
-        self._held = {seq: self._held[seq] for seq in kept}
-        self._handover.let_go(kept[-1])

@@ -72,9 +72,6 @@ class Intake:
             del self._streams[stream]
         return forgotten
 
-    def forget_all(self) -> None:
-        self._streams.clear()
-
     def __len__(self) -> int:
         """How many streams are kept."""
         return len(self._streams)

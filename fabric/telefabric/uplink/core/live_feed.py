@@ -6,7 +6,7 @@ numbered too and reported in an ``overflow`` event before the next batch, so tha
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -69,18 +69,11 @@ class LiveFeed:
 
     def sort(self, first_seq: int, kinds_and_records: Iterable[tuple[str, bytes]]) -> list[KindBatch]:
         """Consecutive events from `first_seq` on, as batches by kind; numbers them and moves the cursor past them."""
-        firsts: dict[str, int] = {}
-        lasts: dict[str, int] = {}
-        bodies: dict[str, list[bytes]] = {}
-        seq = first_seq - 1
+        of_kind: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
         for seq, (kind, record) in enumerate(kinds_and_records, first_seq):
-            if kind not in bodies:
-                firsts[kind] = seq
-                bodies[kind] = []
-            lasts[kind] = seq
-            bodies[kind].append(record)
-        self.cursor = seq + 1
-        return [self._number(kind, firsts[kind], lasts[kind], records) for kind, records in bodies.items()]
+            of_kind[kind].append((seq, record))
+        self.cursor = first_seq + sum(map(len, of_kind.values()))
+        return [self._number(kind, numbered) for kind, numbered in of_kind.items()]
 
     def skip(self, batch: KindBatch, reason: str) -> None:
         """A batch was not sent."""
@@ -105,6 +98,7 @@ class LiveFeed:
         """The event that was just numbered was not sent and need not be: the next one gets its number."""
         self.counters[kind] -= 1
 
-    def _number(self, kind: str, first_seq: int, last_seq: int, records: list[bytes]) -> KindBatch:
-        self.counters[kind] += len(records)
-        return KindBatch(kind, first_seq, last_seq, len(records), self.counters[kind], b"".join(records))
+    def _number(self, kind: str, numbered: list[tuple[int, bytes]]) -> KindBatch:
+        self.counters[kind] += len(numbered)
+        body = b"".join([record for _, record in numbered])
+        return KindBatch(kind, numbered[0][0], numbered[-1][0], len(numbered), self.counters[kind], body)

@@ -83,22 +83,25 @@ class StreamSession:
         self._hello_due_ns = 0
         self._progress_ns = 0
         self._sent_ns = 0
-        self._interval_ns = int(limits.BATCH_INTERVAL_MIN_S * NS)
+        self.interval_ms = int(limits.BATCH_INTERVAL_MIN_S * 1_000)
+        """How long a batch may gather, as the broker said."""
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
     def reconnected(self, now_ns: int) -> None:
-        """The control connection is new: greet at once."""
-        self._greet(now_ns, delay_s=0.0)
+        """The control connection is new, or the broker does not know the stream: greet at once."""
+        self.phase = Phase.GREETING
+        self._forget_in_flight()
+        self._hello_due_ns = now_ns
 
-    def who(self, message: control.Who, now_ns: int) -> None:
+    def who(self, now_ns: int) -> None:
         if self.phase is not Phase.GREETING:
-            self._greet(now_ns, delay_s=0.0)
+            self.reconnected(now_ns)
 
     def alive(self, message: control.Alive, now_ns: int) -> None:
         """Another broker answers than the one whose WELCOME counts: its own was lost, and epochs may be alike."""
-        if self.phase is not Phase.GREETING and message.instance != self.instance:
-            self._greet(now_ns, delay_s=0.0)
+        if message.instance != self.instance:
+            self.who(now_ns)
 
     def welcome(self, message: control.Welcome, now_ns: int) -> None:
         self.instance = message.instance
@@ -110,7 +113,7 @@ class StreamSession:
             return
         self._start(message.epoch, message.expected, message.credit_bytes, now_ns)
         self.acked = max(self.acked, message.expected - 1)
-        self._interval_ns = message.interval_ms * 1_000_000
+        self.interval_ms = message.interval_ms
 
     def rewind(self, message: control.Rewind, now_ns: int) -> None:
         """Acknowledges nothing: what comes before `expected` may be accepted and not committed."""
@@ -125,7 +128,7 @@ class StreamSession:
         if message.number >= self._credit_number:
             self._credit_number = message.number
             self.credit = message.credit_bytes
-            self._interval_ns = message.interval_ms * 1_000_000
+            self.interval_ms = message.interval_ms
 
     def acknowledged(self, message: control.Ack, now_ns: int) -> None:
         if message.instance != self.instance or self.phase is not Phase.STREAMING:
@@ -143,13 +146,8 @@ class StreamSession:
         """Notice that acknowledgements have stopped; True at the moment when they are missed."""
         stalled = bool(self._in_flight) and now_ns - self._progress_ns > limits.ACK_STALL_S * NS
         if stalled:
-            self._greet(now_ns, delay_s=0.0)
+            self.reconnected(now_ns)
         return stalled
-
-    @property
-    def interval_ms(self) -> int:
-        """How long a batch may gather, as the broker said."""
-        return self._interval_ns // 1_000_000
 
     # -- decisions -----------------------------------------------------------------------------------------------
 
@@ -172,7 +170,7 @@ class StreamSession:
         if self.cursor < oldest:
             return SendGap(self.cursor, oldest - 1)
         whole = min(limits.BATCH_BYTES_MAX, max(self.credit // _BATCHES_IN_FLIGHT, limits.CREDIT_BASE_BYTES))
-        gathered = unsent_bytes >= whole or hurry or now_ns - self._sent_ns >= self._interval_ns
+        gathered = unsent_bytes >= whole or hurry or now_ns - self._sent_ns >= self.interval_ms * 1_000_000
         worthwhile = free >= min(unsent_bytes, whole) or not self._in_flight
         if not gathered or not worthwhile:
             return None
@@ -214,11 +212,6 @@ class StreamSession:
         self._forget_in_flight()
         self._progress_ns = now_ns
         self._sent_ns = 0
-
-    def _greet(self, now_ns: int, delay_s: float) -> None:
-        self.phase = Phase.GREETING
-        self._forget_in_flight()
-        self._hello_due_ns = now_ns + int(delay_s * NS)
 
     def _forget_in_flight(self) -> None:
         self._in_flight.clear()

@@ -1,8 +1,14 @@
-"""Verdicts on Python and the packages. No input or output."""
+"""Python, the packages, and what Qt needs of the system."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from telefabric import __version__
 from telefabric.doctor.finding import Finding, dotted, numbers, say
@@ -25,8 +31,46 @@ DEBIAN_PACKAGES = {
     "libxcb-xfixes.so.0": "libxcb-xfixes0", "libxcb-xkb.so.1": "libxcb-xkb1",
 }  # fmt: skip
 """Which Debian or Ubuntu package has a library that Qt asks the system for."""
+_QT_FILES = ("QtGui.abi3.so", "QtWidgets.abi3.so", "Qt/plugins/platforms/libqxcb.so")
 
 
+# -- looks -------------------------------------------------------------------------------------------------------
+def package_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def look_at_sqlite() -> tuple[str | None, tuple[int, ...]]:
+    try:
+        import apsw
+    except ImportError:
+        return None, ()
+    return apsw.apsw_version(), numbers(apsw.sqlite_lib_version())
+
+
+def look_for_qt_libraries() -> list[str] | None:
+    """The libraries that Qt's window and its X11 plugin lack. Qt itself is not loaded."""
+    found = importlib.util.find_spec("PySide6")
+    ldd = shutil.which("ldd")
+    if found is None or ldd is None or not found.submodule_search_locations:
+        return None
+    folder = Path(found.submodule_search_locations[0])
+    files = [str(folder / name) for name in _QT_FILES if (folder / name).exists()]
+    done = subprocess.run(
+        [ldd, *files], capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}, timeout=30
+    )
+    return missing_libraries(done.stdout)
+
+
+def missing_libraries(ldd: str) -> list[str]:
+    """The libraries that the output of ldd calls not found."""
+    lines = (line.split() for line in ldd.splitlines())
+    return sorted({words[0] for words in lines if words[1:4] == ["=>", "not", "found"]})
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------
 def judge_python(found: tuple[int, ...]) -> Finding:
     what = "old" if found < PYTHON_MIN else "fine"
     return say("python", what, found=dotted(found), least=dotted(PYTHON_MIN), version=__version__)
@@ -74,9 +118,3 @@ def judge_others(versions: dict[str, str | None]) -> Finding:
     if absent:
         return say("packages", "absent", absent=" and ".join(absent))
     return say("packages", "fine", versions=", ".join(f"{name} {found}" for name, found in versions.items()))
-
-
-def missing_libraries(ldd: str) -> list[str]:
-    """The libraries that the output of ldd calls not found."""
-    lines = (line.split() for line in ldd.splitlines())
-    return sorted({words[0] for words in lines if words[1:4] == ["=>", "not", "found"]})

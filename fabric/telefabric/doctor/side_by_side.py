@@ -17,10 +17,17 @@ def in_time(looks: Sequence[Callable[[], Seen]], timeout_s: float) -> list[Seen 
     return [seen_by(deadline_s, future) for future in list(map(begin, looks))]
 
 
-def begin(look: Callable[[], Seen]) -> Future[Seen]:
+def begin(look: Callable[..., Seen], *given: object) -> Future[Seen]:
     """Look on a thread of its own. It is a daemon: what hangs (a dead network disk) ends with the process."""
     future: Future[Seen] = Future()
-    threading.Thread(target=_run, args=(look, future), daemon=True).start()
+
+    def run() -> None:
+        try:
+            future.set_result(look(*given))
+        except BaseException as error:  # noqa: BLE001  (a thread's boundary: `seen_by` raises it)
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
     return future
 
 
@@ -28,12 +35,3 @@ def seen_by(deadline_s: float, future: Future[Seen]) -> Seen | None:
     """The result, or None if there is none at that time (monotonic seconds). Raises the probe's error."""
     wait([future], max(deadline_s - time.monotonic(), 0))
     return future.result() if future.done() else None
-
-
-def _run(look: Callable[[], Seen], future: Future[Seen]) -> None:
-    try:
-        seen = look()
-    except BaseException as error:  # noqa: BLE001  (a thread's boundary: `seen_by` raises it)
-        future.set_exception(error)
-    else:
-        future.set_result(seen)

@@ -17,25 +17,10 @@ _FRAME = b"frame"
 _PICTURES = _SEPARATOR + b"pictures" + _SEPARATOR
 TOPIC_BYTES_MAX = 2 * limits.NAME_BYTES_MAX + 1
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-DROP_OLDEST, LATEST_PER_KEY, SAMPLE = "drop_oldest", "latest_per_key", "sample"
 
 
 AS_WISHED = frozenset(("sampled", "replaced", "not_wanted"))
 """Reasons of drops that a subscriber asked for."""
-
-
-class QueuePolicy(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How a subscriber's queue in the broker behaves. Asked for in WATCH; WATCHING says what was granted.
-
-    In every mode the oldest goes first when there are too many, or when its age is over the limit.
-    """
-
-    events_max: Count = limits.LIVE_QUEUE_EVENTS
-    age_ms_max: Count = limits.LIVE_QUEUE_AGE_MS
-    mode: str = DROP_OLDEST
-    """Events that are left out before that: none (``drop_oldest``), all but the newest of each stream, kind, agent,
-    environment and series (``latest_per_key``), or all but one in `every` of each stream and kind (``sample``)."""
-    every: Count = 1
 
 
 class Drop(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -1,7 +1,8 @@
-"""The client's data of one agent of one run: the tables and series that a tab shows."""
+"""What the client holds of one agent in one stream of a run: the tables and series that a tab shows."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -10,27 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
-from telefabric_gui.rows import EPISODE_ROW, NO_STEP, STEP_ROW, EventRows, Mark
+from telefabric_gui.rows import EPISODE_ROW, EVENT, NO_STEP, STEP_ROW, EventRows, Mark, Row
 from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 
 STEP_ROWS_MAX = 100_000
 EPISODE_ROWS_MAX = 50_000
 STEP_BYTES_MAX = 32 * 2**20
-"""Encoded steps of one track; those beyond keep their columns and lose action and observation."""
+"""Encoded steps of one agent's stream; those beyond keep their columns and lose action and observation."""
 EPISODE_BYTES_MAX = 8 * 2**20
 SERIES_POINTS_MAX = 50_000
 STORED_FRAME_BYTES_MAX = 64 * 2**20
-"""Stored frames of one track; the ones that came first go, of the episode that came first."""
+"""Stored frames of one agent's stream; the ones that came first go, of the episode that came first."""
 FRAME_OLD_NS = 2_000_000_000
 """A picture that is so much older than a step says nothing of it."""
 SERIES_MAX = 64
-"""Named metrics of one track; more are not charted."""
+"""Named metrics of one agent's stream; more are not charted."""
 
 
-_NAN = float("nan")
-
-
-class TrackKey(NamedTuple):
+class AgentKey(NamedTuple):
     run_id: str
     agent_id: str
 
@@ -44,10 +42,10 @@ class Points(NamedTuple):
     """Values that cannot be drawn."""
 
 
-class Track:
+class AgentStream:
     """Tables and series of one agent in one stream of a run. `version` rises with every change. GUI thread."""
 
-    def __init__(self, key: TrackKey, stream_id: bytes = b"") -> None:
+    def __init__(self, key: AgentKey, stream_id: bytes = b"") -> None:
         self.key = key
         self.stream_id = stream_id
         self.source: StreamView | None = None
@@ -67,49 +65,31 @@ class Track:
         """Environment and episode → the seq before which its events do not count."""
         self.live = False
         """The newest step came over the live path."""
-        self.streams: dict[bytes, int] = {}
-        """Streams that have had events of this agent, with the number by which rows know them."""
         self.pending: list[FeedEvent] = []
         """Steps, episodes and metrics of this agent for the next `apply`."""
 
-    def new_streams(self) -> set[bytes]:
-        """Streams among the pending events that had no events before."""
-        new = {event.stream_id for event in self.pending} - self.streams.keys()
-        for stream_id in sorted(new):
-            self.streams[stream_id] = len(self.streams)
-        return new
-
-    def apply(self, marks: dict[bytes, Iterable[Mark]]) -> None:
-        """Put what is pending into the tables, and for some streams all that is missing now."""
-        steps: list[tuple[Any, ...]] = []
-        episodes: list[tuple[Any, ...]] = []
-        step_raws: list[bytes] = []
-        episode_raws: list[bytes] = []
+    def apply(self, marks: Iterable[Mark] | None = None) -> None:
+        """Put what is pending into the tables, and all that is missing now, if that has changed."""
+        steps: list[Row] = []
+        episodes: list[Row] = []
         voids: list[tuple[int, int, int]] = []
-        streams, pending, resets = self.streams, self.pending, 0
-        self.pending = []
-        for _, stream_id, seq, _, inner, raw, live in pending:
+        pending, self.pending = self.pending, []
+        for _, _, seq, _, inner, raw, live in pending:
             if self.voided and self._is_void(inner, seq):
                 continue
-            if type(inner) is Step:
-                steps.append(_step_row(streams[stream_id], seq, inner))
-                step_raws.append(raw)
-                self.live = live
-            elif type(inner) is Episode:
-                episodes.append(_episode_row(streams[stream_id], seq, inner))
-                episode_raws.append(raw)
-            elif type(inner) is Metric:
+            if isinstance(inner, Step | Reset):
+                steps.append(_step_row(seq, inner, raw))
+                self.live = live if type(inner) is Step else self.live
+            elif isinstance(inner, Episode):
+                episodes.append(_episode_row(seq, inner, raw))
+            elif isinstance(inner, Metric):
                 self._add_point(inner)
-            elif type(inner) is Reset:
-                steps.append(_reset_row(streams[stream_id], seq, inner))
-                step_raws.append(raw)
-                resets += 1
-            elif type(inner) is EpisodeVoided:
-                voids.append((inner.env_index, inner.episode_index, seq))
-                self.voided[voids[-1][:2]] = max(seq, self.voided.get(voids[-1][:2], 0))
-        own = {streams[stream_id]: given for stream_id, given in marks.items() if stream_id in streams}
-        self.steps.apply(steps, step_raws, own, resets=resets)
-        self.episodes.apply(episodes, episode_raws, own)
+            elif isinstance(inner, EpisodeVoided):
+                place = inner.env_index, inner.episode_index
+                voids.append((*place, seq))
+                self.voided[place] = max(seq, self.voided.get(place, 0))
+        self.steps.apply(steps, marks)
+        self.episodes.apply(episodes, marks)
         for env, episode, seq in voids:
             self._void(env, episode, seq)
         self.version += 1
@@ -122,9 +102,9 @@ class Track:
         """The record keeps what is void; tables, charts and pictures do not."""
         self.steps.remove_episode(env, episode, before)
         self.episodes.remove_episode(env, episode, before)
-        frames = self._stored.get((env, episode), {})
-        for step in [step for step, frame in frames.items() if frame.seq < before]:
-            self._stored_bytes -= len(frames.pop(step).data)
+        for frame in list(self._stored.get((env, episode), {}).values()):
+            if frame.seq < before:
+                self._forget(frame)
         if self.frame is not None and (self.frame.env_index, self.frame.episode_index) == (env, episode):
             self.frame = None
 
@@ -140,10 +120,13 @@ class Track:
                 episode[frame.step_index] = frame
                 self._stored_bytes += len(frame.data)
             while self._stored_bytes > STORED_FRAME_BYTES_MAX:
-                place, oldest = next(iter(self._stored.items()))
-                self._stored_bytes -= len(oldest.pop(next(iter(oldest))).data)
-                if not oldest:
-                    del self._stored[place]
+                self._forget(next(iter(next(iter(self._stored.values())).values())))
+
+    def _forget(self, frame: Frame) -> None:
+        place = frame.env_index, frame.episode_index
+        self._stored_bytes -= len(self._stored[place].pop(frame.step_index).data)
+        if not self._stored[place]:
+            del self._stored[place]
 
     def frame_of(self, row: Any, *, exact: bool) -> Frame | None:
         """The picture of a step, or the nearest stored one of its episode; when not `exact`, one of about its time."""
@@ -170,7 +153,7 @@ class Track:
     def returns(self) -> Points:
         """Episode returns by step, or by episode when the events do not tell the step."""
         rows = self.episodes
-        there = np.flatnonzero(~np.isnan(rows.column("total")) & (rows.column("mark") == 0))
+        there = np.flatnonzero(~np.isnan(rows.column("total")) & (rows.column("mark") == EVENT))
         at, y = rows.column("global_step")[there].astype(np.float64), rows.column("total")[there]
         if (at == NO_STEP).any():
             at = np.arange(len(there), dtype=np.float64)
@@ -209,7 +192,7 @@ def return_so_far(steps: EventRows, position: int) -> float:
     row = steps.row(end - 1)
     begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
     same = (steps.column("episode")[begin:end] == row["episode"]) & (steps.column("env")[begin:end] == row["env"])
-    same &= (steps.column("stream")[begin:end] == row["stream"]) & (steps.column("mark")[begin:end] == 0)
+    same &= steps.column("mark")[begin:end] == EVENT
     with np.errstate(over="ignore", invalid="ignore"):  # the sum of what users pay may well be infinite
         return float(np.nansum(steps.column("reward")[begin:end][same]))
 
@@ -224,26 +207,25 @@ def _points(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
     return Points(x, y, int(np.count_nonzero(~finite)))
 
 
-def _step_row(stream: int, seq: int, step: Step) -> tuple[Any, ...]:
-    return (
-        0, stream, seq, seq, step.env_index, step.episode_index, step.step_index,
-        NO_STEP if step.global_step is None else step.global_step, _NAN if step.reward is None else step.reward,
-        step.terminated, step.truncated,
-        step.time_ns, False,
-    )  # fmt: skip
+def _event_columns(seq: int, event: Step | Reset | Episode, global_step: int | None) -> Row:
+    """The columns that all rows of events begin with."""
+    place = event.env_index, event.episode_index, _or_no_step(global_step)
+    return (EVENT, seq, seq, type(event) is Reset, event.time_ns, *place)
 
 
-def _reset_row(stream: int, seq: int, reset: Reset) -> tuple[Any, ...]:
-    """The step before the first."""
-    return (
-        0, stream, seq, seq, reset.env_index, reset.episode_index, -1, NO_STEP, _NAN, False, False, reset.time_ns, True,
-    )  # fmt: skip
+def _step_row(seq: int, event: Step | Reset, raw: bytes) -> Row:
+    """A reset is the step before the first."""
+    if isinstance(event, Reset):
+        return (*_event_columns(seq, event, None), -1, math.nan, False, False, raw)
+    common = _event_columns(seq, event, event.global_step)
+    reward = math.nan if event.reward is None else event.reward
+    return (*common, event.step_index, reward, event.terminated, event.truncated, raw)
 
 
-def _episode_row(stream: int, seq: int, episode: Episode) -> tuple[Any, ...]:
-    return (
-        0, stream, seq, seq, episode.env_index, episode.episode_index,
-        _NAN if episode.total_reward is None else episode.total_reward,
-        NO_STEP if episode.length is None else episode.length,
-        NO_STEP if episode.global_step is None else episode.global_step, episode.time_ns,
-    )  # fmt: skip
+def _episode_row(seq: int, event: Episode, raw: bytes) -> Row:
+    total = math.nan if event.total_reward is None else event.total_reward
+    return (*_event_columns(seq, event, event.global_step), total, _or_no_step(event.length), raw)
+
+
+def _or_no_step(number: int | None) -> int:
+    return NO_STEP if number is None else number

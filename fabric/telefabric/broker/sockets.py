@@ -1,0 +1,107 @@
+"""The sockets of the broker: their ports above its own, their options, and what subscribers say to them."""
+
+from __future__ import annotations
+
+import socket as system
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.broker.pipes import descriptor_of
+from telefabric.peer.listener import bind, listener
+
+SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
+
+
+class Plan(NamedTuple):
+    kind: int
+    offset: int
+    """Of its port to that of the broker."""
+    options: Mapping[int, int]
+
+
+_SUBSCRIPTIONS: Mapping[int, int] = {
+    zmq.RCVHWM: limits.SUBSCRIPTIONS_HWM, zmq.MAXMSGSIZE: limits.SUBSCRIPTION_BYTES_MAX,
+}  # fmt: skip
+_TOKENS: Mapping[int, int] = {
+    **_SUBSCRIPTIONS, zmq.MAXMSGSIZE: limits.TOKEN_SUBSCRIPTION_BYTES_MAX, zmq.XPUB_MANUAL: 1, zmq.XPUB_NODROP: 1,
+}  # fmt: skip
+"""Only subscriptions to a token that was issued are entered, and one that does not read stops no other."""
+_CLIENTS: Mapping[int, int] = {zmq.SNDHWM: limits.LIVE_HWM, zmq.SNDBUF: limits.LIVE_SOCKET_BYTES}
+CONTROL = Plan(zmq.ROUTER, 0, {
+    zmq.ROUTER_MANDATORY: 1, zmq.ROUTER_HANDOVER: 1, zmq.SNDHWM: limits.CONTROL_HWM,
+    zmq.RCVHWM: limits.CONTROL_RECEIVE_HWM, zmq.MAXMSGSIZE: limits.CONTROL_BYTES_MAX,
+})  # fmt: skip
+DATA = Plan(zmq.SUB, 1, {zmq.RCVHWM: limits.DATA_HWM})
+LIVE = Plan(zmq.SUB, 2, {zmq.RCVHWM: limits.LIVE_WORKERS_HWM})
+DURABLE = Plan(zmq.XPUB, 3, {**_TOKENS, zmq.SNDHWM: limits.DURABLE_HWM})
+TAP = Plan(zmq.XPUB, 5, {**_SUBSCRIPTIONS, **_CLIENTS, zmq.SNDHWM: limits.TAP_HWM})
+WATCH = Plan(zmq.XPUB, 6, {**_TOKENS, **_CLIENTS})
+
+
+def opened(context: zmq.Context[Any], plan: Plan, listen: Address) -> tuple[zmq.Socket[Any], Address]:
+    """A bound socket, and where. Raises as `bind` does."""
+    socket = listener(context, plan.kind)
+    for option, value in plan.options.items():
+        socket.set(option, value)
+    return socket, bind(socket, listen.beside(plan.offset))
+
+
+def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[tuple[bytes, bytes, zmq.Frame]]:
+    """What subscribers say to an XPUB, up to the limit of a turn: a wish, its topic, and both as they came."""
+    for _ in range(limits.CONTROL_A_TURN):
+        try:
+            frame = publisher.recv_multipart(zmq.DONTWAIT, copy=False)[-1]
+        except zmq.Again:
+            return
+        yield frame.bytes[:1], frame.bytes[1:], frame
+
+
+class HarmfulPeers:
+    """Peers whose subscriptions lead nowhere.
+
+    libzmq keeps each subscription of each connection, also those that are not entered: 14 kB for a long one. It has no
+    way to part with one peer of a bound socket, but it tells over which file descriptor a message came. A descriptor
+    that is used again inherits a count: its new owner connects once more.
+    """
+
+    def __init__(self) -> None:
+        self._leading_nowhere: Counter[int] = Counter()
+
+    def count(self, frame: zmq.Frame) -> None:
+        """A subscription that leads nowhere: after too many its connection is closed, and libzmq forgets them all."""
+        descriptor = descriptor_of(frame)
+        if descriptor is None:
+            return
+        self._leading_nowhere[descriptor] += 1
+        if self._leading_nowhere[descriptor] > limits.SUBSCRIPTIONS_NOWHERE_MAX:
+            del self._leading_nowhere[descriptor]
+            with suppress(OSError), system.fromfd(descriptor, system.AF_INET, system.SOCK_STREAM) as connection:
+                connection.shutdown(system.SHUT_RDWR)  # unless it has gone by itself
+
+
+class Tokens:
+    """The subscriptions to tokens at one socket. `nonsense` is the reason for which anything else is dropped."""
+
+    def __init__(self, publisher: zmq.Socket[Any], *, nonsense: str) -> None:
+        self._publisher = publisher
+        self._nonsense = nonsense
+        self._harmful = HarmfulPeers()
+
+    def enter(self, issued: Container[bytes], dropped: Counter[str]) -> Iterator[bytes]:
+        """The tokens that were subscribed to now. A stranger's subscription is left out and hears nothing.
+
+        Who unsubscribes goes: it stops its heartbeats, and what it misses it asks for again.
+        """
+        for wish, token, frame in subscriptions(self._publisher):
+            if wish == SUBSCRIBE and token in issued:
+                self._publisher.set(zmq.SUBSCRIBE, token)
+                yield token
+            elif wish != UNSUBSCRIBE:
+                dropped["unknown_token" if wish == SUBSCRIBE else self._nonsense] += 1
+                self._harmful.count(frame)

@@ -1,1 +1,0 @@
-"""Verdicts on the results of probes: pure functions."""

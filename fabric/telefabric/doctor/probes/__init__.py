@@ -1,1 +1,0 @@
-"""Probes: input and output, without a verdict."""

@@ -1,0 +1,99 @@
+"""Texts, buttons, menus and layouts in the words of the style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QLabel, QLayout, QMenu, QPushButton, QVBoxLayout, QWidget
+
+Part = QWidget | QLayout | int | tuple[QWidget | QLayout, int]
+"""A number is an empty space that stretches by so much; a pair is a part with the share of free space that it takes."""
+Margins = tuple[int, int, int, int]
+_NONE: Margins = (0, 0, 0, 0)
+_Box = TypeVar("_Box", bound=QBoxLayout)
+
+
+class Panel(QFrame):
+    """A part of the window, by its name in the style sheet."""
+
+    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName(name)
+
+
+def label(text: str = "", role: str = "", badge: str = "") -> QLabel:
+    """A text in one of the style sheet's roles or badges."""
+    made = QLabel(text, textFormat=Qt.TextFormat.PlainText)
+    if role:
+        made.setProperty("role", role)
+    if badge:
+        made.setProperty("badge", badge)
+    return made
+
+
+def button(text: str, clicked: Any, role: str = "plain", tip: str = "") -> QPushButton:
+    """A button that calls or emits `clicked`."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    made.setProperty("role", role)
+    made.clicked.connect(clicked)
+    if role == "link":
+        made.setCursor(Qt.CursorShape.PointingHandCursor)
+    return made
+
+
+def menu_of(parent: QWidget) -> QMenu:
+    """A menu that goes when it is closed."""
+    menu = QMenu(parent)
+    menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    return menu
+
+
+def drop_menu(under: QWidget, entries: Iterable[tuple[str, Callable[[], object]]]) -> None:
+    """Open a menu below a button."""
+    menu = menu_of(under)
+    for text, chosen in entries:
+        menu.addAction(text, chosen)
+    menu.popup(under.mapToGlobal(under.rect().bottomLeft()))
+
+
+def restyle(widget: QWidget, name: str, value: str) -> None:
+    """Change a property that the style sheet looks at."""
+    if widget.property(name) != value:
+        widget.setProperty(name, value)
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
+
+
+def row(*parts: Part, margins: Margins = _NONE, spacing: int = 0) -> QHBoxLayout:
+    """Parts from left to right."""
+    return _filled(QHBoxLayout(), parts, margins, spacing)
+
+
+def column(*parts: Part, margins: Margins = _NONE, spacing: int = 0) -> QVBoxLayout:
+    """Parts from top to bottom."""
+    return _filled(QVBoxLayout(), parts, margins, spacing)
+
+
+def laid_out(layout: QLayout, name: str = "") -> QWidget:
+    """A widget of its own around a layout."""
+    made = QWidget()
+    made.setObjectName(name)
+    made.setLayout(layout)
+    return made
+
+
+def _filled(layout: _Box, parts: Iterable[Part], margins: Margins, spacing: int) -> _Box:
+    layout.setContentsMargins(*margins)
+    layout.setSpacing(spacing)
+    for given in parts:
+        part, stretch = given if isinstance(given, tuple) else (given, 0)
+        if isinstance(part, QWidget):
+            layout.addWidget(part, stretch)
+        elif isinstance(part, QLayout):
+            layout.addLayout(part, stretch)
+        else:
+            layout.addStretch(part)
+    return layout
