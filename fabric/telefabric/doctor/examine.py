@@ -116,8 +116,9 @@ def about_service(address: Address, host: str, reply: StatusReply, holder: str) 
 
 
 def about_limits(address: Address) -> Rows:
+    files = machine.look_at_open_files()
     return [
-        machine.judge_open_files(*machine.look_at_open_files()),
+        machine.judge_open_files(*files) if files else None,
         machine.judge_socket_buffers(*machine.look_at_socket_buffers()),
         machine.judge_ports_of_others(address, *machine.look_at_port_range()),
         machine.judge_shm(machine.look_at_shm()),

@@ -60,9 +60,12 @@ class SpoolsSeen(NamedTuple):
 
 
 # -- looks -------------------------------------------------------------------------------------------------------
-def look_at_open_files() -> tuple[int, int]:
-    import resource  # not on Windows
-
+def look_at_open_files() -> tuple[int, int] | None:
+    """The soft and the hard limit; None on Windows, which has none."""
+    try:
+        import resource
+    except ImportError:
+        return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 1 << 30
     return soft if soft >= 0 else most, hard if hard >= 0 else most
