@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from processes import TELEFABRIC, free_ports, wait_for
+from processes import TELEFABRIC, free_ports, run, wait_for
 from servicemanager import ServiceManager
 from skips import requires
 from slowness import patience
@@ -109,6 +109,19 @@ def test_up_that_is_killed_leaves_nothing_that_is_in_the_way_of_the_next(tmp_pat
             manager.start()
             manager.kill()
         manager.start()
+        assert manager.stop() == 0
+
+
+@pytest.mark.parametrize("service", ["broker", "store"])
+def test_a_second_start_says_who_is_there_already(service: str, tmp_path: Path) -> None:
+    port, data = free_ports(), tmp_path / "data"
+    with ServiceManager(commands(port, data)[service], tmp_path) as manager:
+        manager.start()
+        assert manager.process is not None
+        second = run(service, *commands(port, data)[service][len(TELEFABRIC) + 1 :])
+        assert second.returncode == 1
+        assert f"process {manager.process.pid}, " in second.stderr
+        assert second.stderr.count("\n") == 1
         assert manager.stop() == 0
 
 
