@@ -394,8 +394,9 @@ def test_the_command_refuses_what_makes_no_sense() -> None:
 
 
 def test_a_picture_that_cannot_be_written_is_a_failure(tmp_path: Path, qapp: Any) -> None:
+    picture = tmp_path / "no" / "x.png"
     with pytest.raises(app.EnvironmentProblem, match="could not be written"):
-        app.run(ScriptedFeed(), theme_name="dark", screenshot=tmp_path / "no" / "x.png", after_s=0.0)
+        app.run(ScriptedFeed(), theme_name="dark", screenshot=picture, after_s=0.0, size=None, tied=False)
 
 
 def picture(width: int, height: int) -> bytes:

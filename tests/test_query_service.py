@@ -304,7 +304,7 @@ def test_a_host_that_is_none_is_one_sentence() -> None:
 def test_a_broker_without_a_store_is_one_sentence() -> None:
     broker = Broker(LOOPBACK)
     with running([broker]):
-        assert ask_status(broker.address).instance == broker.instance
+        assert ask_status(broker.address).instance == broker.core.instance
         with pytest.raises(Unreachable, match="has no store that answers questions: start one there with: telefabric"):
             RemoteReader(broker.address)
         with attached(broker.address, None), pytest.raises(Unreachable, match="has no store that answers questions"):

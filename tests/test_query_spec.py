@@ -16,6 +16,7 @@ from store_fixtures import running
 
 from telefabric.address import Address
 from telefabric.store.read import query
+from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query_service import QueryService
 from telefabric.wire.control import StreamSeq
 
@@ -80,6 +81,10 @@ def test_every_question_is_described_and_answers_with_something_described() -> N
     described = {row[0].strip("`"): row[1] for row in tables("Questions") if len(row) == 4 and row[0] != "question"}
     assert list(described) == list(QUESTIONS)
     assert set(described.values()) == set(ANSWERS) - {"page"}
+
+
+def test_every_question_has_a_method_that_answers_it() -> None:
+    assert [tag for tag in QUESTIONS if not callable(getattr(FileReader, f"_{tag}", None))] == []
 
 
 def test_a_stranger_with_plain_msgpack_gets_its_rows(fabric_service: FabricService) -> None:

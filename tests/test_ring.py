@@ -28,6 +28,7 @@ from slowness import patience
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError, WireError
+from telefabric.files.lock import FileLock
 from telefabric.log.thread import log_thread
 from telefabric.ring import (
     Hud,
@@ -582,6 +583,26 @@ def test_a_folder_that_another_writer_has_by_now_is_left_to_it(tmp_path: Path, w
     writer.beat()
     (found,) = discover(tmp_path)
     assert found.manifest.pid == os.getpid(), "it is nobody's again"
+
+
+def test_a_lock_that_cannot_be_taken_again_is_let_go_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    writer = write()
+    show(writer, 1)
+    with writer._guard:  # no heartbeat in between
+        shutil.rmtree(writer.folder)
+    with monkeypatch.context() as full:
+        full.setattr(FileLock, "take", refuse)
+        writer.beat()
+    with tempfile.TemporaryFile() as file:  # it may have the descriptor that the lock had
+        with writer._guard:
+            shutil.rmtree(writer.folder)
+        writer.beat()
+        file.write(b"still open")
+        file.flush()
+    assert discover(writer.folder.parent.parent)
 
 
 def test_a_file_whose_manifest_cannot_be_written_leaves_no_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
@@ -20,6 +21,7 @@ from skips import requires
 
 from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
+from telefabric.files import lock
 from telefabric.spool import Spool, SpoolPolicy
 from telefabric.spool.segment import HEADER_BYTES, SUFFIX, Segment
 from telefabric.spool.spool import Dropped, why_lost
@@ -307,6 +309,23 @@ def test_a_position_that_is_torn_only_costs_sending_again(tmp_path: Path, small_
     assert adopted.acked == 0
     assert adopted.head == 500
     assert seqs(adopted, 301) == list(range(301, 501))
+
+
+def test_a_lock_that_the_file_system_refuses_costs_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = _dead_spool(tmp_path, 10)
+
+    def refuse(descriptor: int) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_lock", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(SpoolError, match="No locks available: check its rights"):
+            Spool.adopt(directory)
+        assert not lock.FileLock.is_elsewhere(directory / "lock")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_recovery_of_a_segment_ends_at_its_own_size(tmp_path: Path) -> None:

@@ -34,13 +34,7 @@ class _Input(QObject):
 
 
 def run(
-    feed: Feed,
-    *,
-    theme_name: str,
-    screenshot: Path | None,
-    after_s: float,
-    size: tuple[int, int] | None = None,
-    tied: bool = False,
+    feed: Feed, *, theme_name: str, screenshot: Path | None, after_s: float, size: tuple[int, int] | None, tied: bool
 ) -> None:
     """Show the feed until the window is closed; with `screenshot`, until it is saved. Ends cleanly on ^C.
 

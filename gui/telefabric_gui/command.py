@@ -17,14 +17,12 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
         raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
 
 
+_FILE = click.Path(path_type=Path)
+
+
 @click.command()
 @click.option("--connect", metavar="URL", help="The broker to show; by default the one that the environment names.")
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Show this store file, or the store in this folder.",
-)
+@click.option("--store", type=_FILE, metavar="FILE", help="Show this store file, or the store in this folder.")
 @click.option("--policy", metavar="POLICY", help=settings.SETTINGS["policy"].option_help)
 @click.option(
     "--theme",
@@ -33,9 +31,7 @@ for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help 
     show_default=True,
     help="Colours; auto follows the desktop.",
 )
-@click.option(
-    "--screenshot", type=click.Path(path_type=Path), hidden=True, help="Save a picture of the window and quit."
-)
+@click.option("--screenshot", type=_FILE, hidden=True, help="Save a picture of the window and quit.")
 @click.option("--after", type=click.FloatRange(min=0), default=3.0, hidden=True, help="Seconds before the picture.")
 @click.option("--size", metavar="WxH", hidden=True, help="Size of the window.")
 @click.option("--tied", is_flag=True, hidden=True, help="End, or take the picture, when standard input closes.")

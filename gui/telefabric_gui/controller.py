@@ -82,8 +82,7 @@ class Controller(QObject):
         self.tick_s = 0.0
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
-        self._timer = QTimer(self)
-        self._timer.setInterval(TICK_MS)
+        self._timer = QTimer(self, interval=TICK_MS)
         self._timer.timeout.connect(self.tick)
 
     def start(self) -> None:

@@ -33,12 +33,9 @@ class Lane(QObject):
         self._reader: RingReader | None = None
         self._notifier: QSocketNotifier | None = None
         self._counted = (0, 0.0)
-        self._look_timer = QTimer(self)
-        self._look_timer.setInterval(_LOOK_MS)
+        self._look_timer = QTimer(self, interval=_LOOK_MS)
         self._look_timer.timeout.connect(self._look)
-        self._take_timer = QTimer(self)
-        self._take_timer.setSingleShot(True)
-        self._take_timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._take_timer = QTimer(self, singleShot=True, timerType=Qt.TimerType.PreciseTimer)
         self._take_timer.timeout.connect(self._take)
         self._took_s = 0.0
 

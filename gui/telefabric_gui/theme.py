@@ -144,8 +144,13 @@ def _palette(theme: Theme) -> QPalette:
 def style_sheet(theme: Theme) -> str:
     """The whole application's style; widgets take part by object name or the property ``role``."""
     colours = {key: value for key, value in vars(theme).items() if isinstance(value, str)}
-    tints = {f"{tone}_tint": theme.tinted(colours[tone]) for tone in ("good", "warning", "error", "accent", "dim")}
-    return _QSS.substitute(colours | tints, text_px=TEXT_PX, caption_px=CAPTION_PX)
+    tones = [
+        f'QLabel[role="{tone}"] {{ color: {colours[tone]}; }}\n'
+        f'QLabel[badge="{tone}"] {{ color: {colours[tone]}; background: {theme.tinted(colours[tone])}; }}\n'
+        for tone in ("dim", "good", "warning", "error", "accent")
+    ]
+    sizes = {"text_px": TEXT_PX, "caption_px": CAPTION_PX}
+    return _QSS.substitute(colours, **sizes, tones="".join(tones), warning_tint=theme.tinted(theme.warning))
 
 
 _QSS = Template("""
@@ -154,19 +159,11 @@ QWidget { color: $text; }
 QMainWindow, QDialog { background: $window; }
 QToolTip { background: $raised; color: $text; border: 1px solid $line; padding: 4px 8px; }
 QLabel { background: transparent; }
-QLabel[role="dim"] { color: $dim; }
+$tones
 QLabel[role="caption"] { color: $dim; font-size: ${caption_px}px; }
 QLabel[role="heading"] { color: $faint; font-size: ${caption_px}px; font-weight: 600; }
 QLabel[role="title"] { font-weight: 600; }
 QLabel[role="large"] { font-size: 18px; font-weight: 600; }
-QLabel[role="good"] { color: $good; }
-QLabel[role="warning"] { color: $warning; }
-QLabel[role="error"] { color: $error; }
-QLabel[badge="good"] { color: $good; background: $good_tint; }
-QLabel[badge="warning"] { color: $warning; background: $warning_tint; }
-QLabel[badge="error"] { color: $error; background: $error_tint; }
-QLabel[badge="accent"] { color: $accent; background: $accent_tint; }
-QLabel[badge="dim"] { color: $dim; background: $dim_tint; }
 QLabel[badge] { border-radius: 9px; padding: 1px 8px; min-height: 16px; max-height: 16px; font-size: 11px;
     font-weight: 600; }
 #topbar, #runs, #details { background: $panel; }

@@ -182,7 +182,6 @@ class Broker:
         """Once a second: say what was refused since, by reason, and forget the pipes of long answers that were sent."""
         if now_ns < self._tidy_due_ns:
             return
-        self._tidy_due_ns = now_ns + int(limits.LOG_INTERVAL_S * NS)
         refused = self.core.dropped + self.core.live.lane.dropped
         for reason in _UNSENT:
             del refused[reason]
@@ -192,3 +191,5 @@ class Broker:
             self._refused_told = refused
         for peer in [peer for peer, pipe in self._long_answers.items() if not pipe.unsent_bytes]:
             del self._long_answers[peer]
+        # From now, not from the beginning of the turn: a line that comes sooner after another is left out of the log.
+        self._tidy_due_ns = time.monotonic_ns() + int(limits.LOG_INTERVAL_S * NS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import threading
 from contextlib import closing
 from typing import Any
 
@@ -118,7 +117,7 @@ def store(
     def reload() -> None:
         set_up_logs(log_format, log_level)
         service.reload(**limits_set())
-        helpers.reload()
+        queries.reload()
 
     manager = Manager(reload)
     options = {**limits_set(), "group_readable": resolve("group_readable", group_readable).value == "on"}
@@ -140,28 +139,21 @@ def store(
 
     if log_bytes(path) > _LOG_BYTES_USUAL:
         tell(f"recovering a log of {log_bytes(path) >> 20} MiB")
-    with closing(Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)) as service:
-        queries = Part("query service", query_service)
-        helpers = Supervisor([queries])
-        helpers.start()
+    queries = Part("query service", query_service)
+    opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)
+    with closing(opened) as service, Supervisor([queries]):
         service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
-        tending = threading.Thread(target=helpers.run, name="query-supervisor")
-        tending.start()
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
             os.nice(_NICE)
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
-        try:
-            ready(str(path))  # raises when the supervisor is gone
-            manager.ready(f"writing {path}")
-            service.run()
-        finally:
-            helpers.stop()
-            tending.join()
-            log_mib = log_bytes(path) >> 20
-            needs_s = limits.STOP_S + log_mib / _LOG_MIB_A_SECOND
-            manager.stopping(f"moving a log of {log_mib} MiB into the store", needs_s)
+        ready(str(path))  # raises when the supervisor is gone
+        manager.ready(f"writing {path}")
+        service.run()
+        log_mib = log_bytes(path) >> 20
+        needs_s = limits.STOP_S + log_mib / _LOG_MIB_A_SECOND
+        manager.stopping(f"moving a log of {log_mib} MiB into the store", needs_s)
 
 
 store.add_command(storefile.backup)

@@ -127,7 +127,9 @@ class MergedStreams:
         with self._lock:
             followed = self._streams.get(stream)
             if followed is None:
-                self._hold(stream, events)
+                if self._unknown_events < _UNKNOWN_EVENTS_MAX:
+                    self._unknown.setdefault(stream, []).extend(events)
+                    self._unknown_events += len(events)
             elif len(self._pending) >= PENDING_EVENTS_MAX:
                 followed.skipped += len(events)
                 self._changed.add(stream)
@@ -183,11 +185,6 @@ class MergedStreams:
                 streams[stream].skipped = 0
             holes = {stream: tuple(one.handover.holes()) for stream, one in streams.items()}
             return Delivery(pending, holes, {stream: one.gaps for stream, one in streams.items()}, skipped)
-
-    def _hold(self, stream: bytes, events: list[Numbered[Seen]]) -> None:
-        if self._unknown_events < _UNKNOWN_EVENTS_MAX:
-            self._unknown.setdefault(stream, []).extend(events)
-            self._unknown_events += len(events)
 
     def _take(self, stream: bytes, followed: _MergedStream, fresh: list[Numbered[Seen]], *, live: bool) -> None:
         found = _feed_events(stream, followed.run_id, fresh, live=live)

@@ -52,7 +52,7 @@ class FileLock:
                 os.close(descriptor)
             return descriptor is None
         except OSError:
-            return False  # gone, or somebody else's
+            return False  # gone, somebody else's, or on a file system without locks
         finally:
             _held.discard(path)
 

@@ -239,20 +239,18 @@ class RingWriter:
             self._tell_stats()
 
     def _make_again(self, capacity: int) -> None:
+        """With the lock again, whose file may have gone with the rest: without it the folder is another writer's."""
         try:
             places.make_folder(self.folder)
-            self._hold()
+            held, self._lock = self._lock, None
+            if held is not None:
+                held.release()
+            self._lock = FileLock.take(self.folder / places.LOCK)
+            if self._lock is None:
+                raise EnvironmentProblem(f"{self.folder} was removed, and another writer has it by now")
             self._make(capacity)
         except (OSError, EnvironmentProblem) as error:
             log.warning("fastlane.no_room: %s", error)
-
-    def _hold(self) -> None:
-        """The lock again, whose file may have gone with the rest: without it the folder is another writer's."""
-        if self._lock is not None:
-            self._lock.release()
-        self._lock = FileLock.take(self.folder / places.LOCK)
-        if self._lock is None:
-            raise EnvironmentProblem(f"{self.folder} was removed, and another writer has it by now")
 
     def _tell_stats(self) -> None:
         """Write the counters beside the ring. A folder that is gone is noticed by the check of the ring's file."""

@@ -105,12 +105,11 @@ class Segment:
     def left_behind(cls, path: Path, base: int, before: int | None) -> Segment | None:
         """A dead worker's segment, by its name and that of the next (which begins with `before`); see `look_through`.
 
-        None if the file is not a segment. Raises `OSError` when it cannot be opened: it may be sound, so it stays.
+        None for an empty file. Raises `OSError` when it cannot be opened: it may be sound, so it stays.
         """
-        try:
-            segment = cls(path, int(path.name.removesuffix(SUFFIX)), base, writable=False)
-        except ValueError:  # an empty file, or a name that is not a number
+        if not path.stat().st_size:
             return None
+        segment = cls(path, int(path.stem), base, writable=False)
         segment.release()
         segment.unread = True
         segment.end = max(segment.size, HEADER_BYTES)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -23,7 +23,6 @@ from telefabric.wire.control import StreamSeq
 from telefabric_schemas import DURABLE_KINDS
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
 
 QUARANTINE = "quarantine"
 KINDS = (*sorted(DURABLE_KINDS), QUARANTINE)
