@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         UsageError,
         WireError,
     )
-    from telefabric.store.read.open import open_store
     from telefabric.store.read.query import Page, StoredEvent
     from telefabric.store.read.reader import Reader
+    from telefabric.store.read.remote_reader import open_store
     from telefabric.subscribe import DurableBatch, DurableSubscription, LiveEvent, LiveSubscription
     from telefabric.wire.policy import QueuePolicy, parse_policy
 

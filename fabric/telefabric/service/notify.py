@@ -20,7 +20,7 @@ log = structlog.get_logger("telefabric.service")
 
 _SEND_S = 0.1
 """Our loop does not wait longer for a manager that does not read."""
-_TELL_NS = 5_000_000_000
+_TELL_NS = 5 * limits.NS
 
 
 class Manager:

@@ -39,7 +39,6 @@ log = structlog.get_logger("telefabric.store")
 
 _POLL_S = 0.02
 _LOOK_S = 1.0
-NS = 1_000_000_000
 
 
 class Store(Owner):
@@ -140,7 +139,7 @@ class Store(Owner):
         self.subscription.feed(self, self._patience_s(time.monotonic_ns()))
         now_ns = time.monotonic_ns()
         if now_ns >= self._look_due_ns:
-            self._look_due_ns = now_ns + int(_LOOK_S * NS)
+            self._look_due_ns = now_ns + int(_LOOK_S * limits.NS)
             self._writer.require_file()
             self._checkpoints.tend(self._writer, now_ns)
             self._retention.tend(self._writer, now_ns)
@@ -213,12 +212,12 @@ class Store(Owner):
         if not self._rows:
             self._rows.began_ns = now_ns
             return _POLL_S
-        return max(0.0, limits.COMMIT_INTERVAL_S - (now_ns - self._rows.began_ns) / NS)
+        return max(0.0, limits.COMMIT_INTERVAL_S - (now_ns - self._rows.began_ns) / limits.NS)
 
     def _due(self, now_ns: int, more: bool) -> bool:
         patience_s = limits.COMMIT_INTERVAL_BUSY_S if more else limits.COMMIT_INTERVAL_S
         full = self._rows.events >= limits.COMMIT_EVENTS_MAX
-        return full or (bool(self._rows) and now_ns - self._rows.began_ns >= patience_s * NS)
+        return full or (bool(self._rows) and now_ns - self._rows.began_ns >= patience_s * limits.NS)
 
     def _begin_commit(self) -> None:
         """Write what has gathered. Raises `StoreError` when the file cannot be written."""

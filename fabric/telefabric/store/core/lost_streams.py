@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from telefabric import limits
 
-NS = 1_000_000_000
 _STREAMS_MAX = 16 * limits.STREAMS_KNOWN_MAX
 """Streams whose time is kept; any further stream is never called lost."""
-_DEAF_NS = int(3 * limits.LIVING_S * NS)
+_DEAF_NS = int(3 * limits.LIVING_S * limits.NS)
 
 
 class Change(NamedTuple):
@@ -66,7 +65,8 @@ class Vigil:
         self._told_ns = now_ns
         watched = [stream for stream in streams if stream in self._heard_ns or stream in self._lost]
         revived = [stream for stream in watched if self.heard(stream, now_ns)]
-        lost = [stream for stream, heard_ns in self._heard_ns.items() if now_ns - heard_ns > self.lost_after_s * NS]
+        since_ns = now_ns - self.lost_after_s * limits.NS
+        lost = [stream for stream, heard_ns in self._heard_ns.items() if heard_ns < since_ns]
         for stream in lost:
             del self._heard_ns[stream]
         self._lost.update(lost)
