@@ -156,8 +156,9 @@ class Host:
         for process in self._started:
             process.kill()
             process.wait()
-            if process.stdout:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
         there = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
         for pid in map(int, there.stdout.split()):
             with suppress(ProcessLookupError):  # it has just ended
