@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -158,6 +159,18 @@ def test_a_reload_reaches_the_parts_and_their_parts(tmp_path: Path, monkeypatch:
         four = "up, broker, store and query service"
         wait_for(lambda: manager.log.read_text().count('"event": "service.reloaded"') == 4, four)
         assert manager.stop() == 0
+
+
+@pytest.mark.parametrize("service", ["broker", "store"])
+def test_a_part_tells_its_supervisor_that_its_loop_goes_on(service: str, tmp_path: Path) -> None:
+    command = [*commands(free_ports(), tmp_path)[service], "--tied"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as part:
+        assert part.stdin is not None
+        assert part.stdout is not None
+        words = [part.stdout.readline().split()[0] for _ in range(3)]
+        part.stdin.close()
+        assert part.wait(patience(20)) == 0
+    assert words == ["ready", "alive", "alive"]
 
 
 def test_a_part_that_does_not_end_is_waited_for_aloud_and_killed_at_its_deadline(tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def test_a_path_with_signs_of_systemd_is_one_word() -> None:
     assert 'ExecStart="/opt/my \\"50 %%\\" $$HOME/python" -P -m telefabric.cli.main up' in odd
 
 
-def test_what_ends_within_its_deadline_ends_before_that_of_systemd() -> None:
+def test_deadlines_are_those_of_the_parts() -> None:
+    assert f"WatchdogSec={limits.HANG_S:.0f}\n" in unit("up")
     allowed = int(re.findall(r"TimeoutStopSec=(\d+)", unit("up"))[0])
     assert allowed > limits.STOP_STORE_S + limits.STOP_S
     assert limits.STOP_S < limits.STOP_STORE_S / 2, "a store at its end waits for its query service"

@@ -64,7 +64,7 @@ def broker(
     streams = resolve("streams_max", streams_max).value
     families = (*FAMILIES, *rings.FAMILIES)
     endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)
-    manager = Manager(lambda: set_up_logs(log_format, log_level))
+    manager = Manager(lambda: set_up_logs(log_format, log_level), tied=tied)
     show = endpoint.show if endpoint else None
     service = Broker(address, required=names, streams_max=streams, show=show, tend=manager.tend)
     on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
@@ -119,7 +119,7 @@ def store(
         service.reload(**limits_set())
         queries.reload()
 
-    manager = Manager(reload)
+    manager = Manager(reload, tied=tied)
     options = {**limits_set(), "group_readable": resolve("group_readable", group_readable).value == "on"}
     query_metrics = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
@@ -186,7 +186,7 @@ def up(
         services.reload()
 
     manager = Manager(reload)
-    services = Services(address, data_folder(data), log_format, log_level, port, manager)
+    services = Services(address, data_folder(data), log_format, log_level, port, manager, limits.HANG_S)
     on_signals(manager.stopping_with(services.stop), manager.ask_to_reload)
     if tied:
         ignore_interrupt()

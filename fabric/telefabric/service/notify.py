@@ -1,7 +1,8 @@
 """What a service tells the manager that started it, as systemd's ``sd_notify`` does: one datagram for each message.
 
 Without a manager nothing is sent, and no caller has to ask whether there is one. The watchdog is fed from the loop that
-does the work, never from a timer: a loop that hangs is started again.
+does the work, never from a timer: a loop that hangs is started again. A part of `telefabric up` has no systemd but its
+supervisor, which reads ``alive`` on its standard output.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 
 import structlog
 
@@ -30,14 +32,23 @@ class Manager:
     """
 
     def __init__(
-        self, reload: Callable[[], None] = lambda: None, environ: MutableMapping[str, str] = os.environ
+        self,
+        reload: Callable[[], None] = lambda: None,
+        environ: MutableMapping[str, str] = os.environ,
+        *,
+        tied: bool = False,
     ) -> None:
-        """Takes the variables out of the environment: the manager of a child process is its parent."""
+        """Takes the variables out of the environment: the manager of a child process is its parent, to which it is
+        `tied`.
+        """
         path = environ.pop("NOTIFY_SOCKET", "")
         watchdog_us, of = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", str(os.getpid()))
         self.reload = reload
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self._feed_ns = int(watchdog_us) * 1_000 // 2 if watchdog_us.isdecimal() and of == str(os.getpid()) else 0
+        self._tied = tied
+        if tied:
+            self._feed_ns = int(limits.ALIVE_S * limits.NS)
         self._due_ns = 0
         self._doing = ""
         self._reload_asked = False
@@ -61,7 +72,11 @@ class Manager:
             self._carry_out_reload()
         if self._feed_ns and now_ns >= self._due_ns:
             self._due_ns = now_ns + self._feed_ns
-            self._send("WATCHDOG=1")
+            if self._tied:
+                with suppress(BrokenPipeError):  # the parent is gone, which ends this process anyway
+                    os.write(1, b"alive\n")
+            else:
+                self._send("WATCHDOG=1")
 
     def ask_to_reload(self) -> None:
         self._reload_asked = True

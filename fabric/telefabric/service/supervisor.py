@@ -4,12 +4,14 @@ A part prints lines on its standard output while it starts: any number of ``star
 ``starting migrating, 43 %``, and then ``ready URL``. It may take as long as it makes progress, as its lines show, or
 what it reads, writes and computes; a part without either for `limits.START_SILENCE_S` is stuck. A part that ends by
 itself before it ever was ready has printed the reason on standard error, and is not tried again; one that a signal
-ended is always started again. Parts hold a pipe from us on their standard input and stop by themselves when it
-closes, so none outlives a supervisor that was killed.
+ended is always started again. A part that begins to say ``alive`` says it again and again, or it hangs. Parts hold a
+pipe from us on their standard input and stop by themselves when it closes, so none outlives a supervisor that was
+killed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -47,7 +49,9 @@ class _Child:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.url = ""
         """The name in the part's ready line."""
-        self.started_s = time.monotonic()
+        self.unheard_s: float | None = None
+        """For how long it has not said that it is alive, if it ever did; time in which we were away does not count."""
+        self._looked_s = self.started_s = time.monotonic()
         self._name = name
         self.doing = self._told = "not ready yet"
         self._told_s = self._sign_s = self.started_s
@@ -63,6 +67,11 @@ class _Child:
         if sign != self._sign:
             self._sign, self._sign_s = sign, now_s
         return now_s - self._sign_s
+
+    def look(self, now_s: float) -> None:
+        if self.unheard_s is not None:
+            self.unheard_s += min(now_s - self._looked_s, 2 * _POLL_S)
+        self._looked_s = now_s
 
     def stop(self, within_s: float, tell: Callable[[str, float], None]) -> None:
         """Close its pipe, which ends it; kill it when that takes too long. `tell` hears how long it still may take."""
@@ -94,6 +103,8 @@ class _Child:
                     self.url = rest
                 elif word == "starting":
                     self.doing = rest
+                elif word == "alive":
+                    self.unheard_s = 0.0
 
 
 class Part:
@@ -106,7 +117,9 @@ class Part:
         *,
         silence_s: float = limits.START_SILENCE_S,
         stop_s: float = limits.STOP_S,
+        hang_s: float = math.inf,
     ) -> None:
+        """`hang_s`: it is killed when it has not said for so long that it is alive."""
         self.name = name
         self.url = ""
         """The name in the part's newest ready line."""
@@ -114,6 +127,7 @@ class Part:
         self._command = command
         self._silence_s = silence_s
         self._stop_s = stop_s
+        self._hang_s = hang_s
         self._child: _Child | None = None
         self._backoff = Backoff(Random(os.urandom(8)))
         self._due_s = 0.0
@@ -147,6 +161,10 @@ class Part:
             self._has_died(child, code, now)
         elif child.url:
             self.url = child.url
+            child.look(now)
+            if (child.unheard_s or 0.0) > self._hang_s:
+                log.error("part.hangs", part=self.name, after_s=self._hang_s)
+                child.process.kill()
         elif child.silent_s(now) > self._silence_s:
             if not self.url:
                 silence = f"it did nothing for {self._silence_s:g} s"
