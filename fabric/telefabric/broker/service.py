@@ -49,7 +49,7 @@ class Broker:
 
     With `keys` it asks everybody for one, and may listen beyond loopback.
 
-    `show` is given the broker's figures once a second, on the broker's thread.
+    `show` is given the broker's figures once a second, on the broker's thread; `tend` the time in each turn of it.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Broker:
         streams_max: int = limits.STREAMS_MAX,
         show: Callable[[Figures], None] | None = None,
         keys: KeyFolder | None = None,
+        tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         if keys is None:
             listen.require_loopback()
@@ -88,6 +89,7 @@ class Broker:
         self.rotated = False
         """`run` has ended because the server's key has changed: make another broker."""
         self._stop = threading.Event()
+        self._tend = tend
         self._health = Health("broker", FAMILIES, show, time.monotonic_ns())
         self._refused_told: Counter[str] = Counter()
         self._tidy_due_ns = 0
@@ -134,6 +136,7 @@ class Broker:
         self._answer()
         self._tidy(now_ns)
         self._health.tend(self._figures, now_ns)
+        self._tend(now_ns)
         return wait_ms
 
     def _let_in(self, door: Door) -> None:

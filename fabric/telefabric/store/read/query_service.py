@@ -31,6 +31,7 @@ from telefabric.metrics.summary import Health, endpoint_of
 from telefabric.peer.core.mistakes import Quota
 from telefabric.peer.listener import Guard, bind, hear, listener
 from telefabric.service.logs import set_up_logs
+from telefabric.service.notify import Manager
 from telefabric.service.supervisor import ready, stop_with_parent
 from telefabric.settings import OFF, metrics_endpoint
 from telefabric.store.read.file_reader import FileReader
@@ -59,7 +60,7 @@ class QueryService:
 
     With `keys` it asks everybody for one. Raises `UsageError` for an address beyond loopback without them, and
     `EnvironmentProblem` for a port in use or a file that cannot be read. `counts` says how many requests were answered,
-    refused and dropped. `show` is given its figures once a second.
+    refused and dropped. `show` is given its figures once a second, `tend` the time in each turn.
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class QueryService:
         deadline_s: float = limits.QUERY_DEADLINE_S,
         show: Callable[[Figures], None] | None = None,
         keys: KeyFolder | None = None,
+        tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         if keys is None:
             listen.require_loopback()
         self._stop = threading.Event()
+        self._tend = tend
         self._gate: Gate | None = None
         self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._interrupted)
         self._context = zmq.Context()
@@ -112,6 +115,7 @@ class QueryService:
                 if heard is not None:
                     self._turn([heard.peer.id, *(frame.bytes for frame in heard.frames)])
                 self._health.tend(self._figures, time.monotonic_ns())
+                self._tend(time.monotonic_ns())
         finally:
             self._close()
 
@@ -177,14 +181,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--log-format")
     parser.add_argument("--log-level")
     given = parser.parse_args(arguments)
+    manager = Manager(lambda: set_up_logs(given.log_format, given.log_level))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: manager.ask_to_reload())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the whole terminal; the parent decides
     try:
         set_up_logs(given.log_format, given.log_level)
         endpoint = endpoint_of("query", metrics_endpoint(given.metrics), FAMILIES)
+        show = endpoint.show if endpoint else None
         keys = KeyFolder(given.keys) if given.keys else None
-        service = QueryService(
-            Address.parse(given.listen), given.store, show=endpoint.show if endpoint else None, keys=keys
-        )
+        service = QueryService(Address.parse(given.listen), given.store, show=show, tend=manager.tend, keys=keys)
     except TelefabricError as error:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
