@@ -70,6 +70,20 @@ DURABLES_MAX = 16
 LANE_TAIL_BYTES_MAX = 16 * MIB
 """Batches that the store has been sent and a durable subscriber that is not required has not."""
 
+# -- edits of runs -----------------------------------------------------------------------------------------------
+EDIT_VALUE_BYTES_MAX = 64 * KIB
+"""A note of some thousand words; the audit keeps every value."""
+EDITS_MAX = 64
+"""Edits that a broker waits for: the store applies each in a transaction of its own, some milliseconds."""
+EDIT_S = 10.0
+"""How long a broker waits for the store's answer, from the last time that the edit was asked for."""
+EDIT_ASKED_S = 15.0
+"""How long an asker repeats an edit: longer than a broker or store takes to be restarted."""
+EDIT_REPEAT_S = 1.0
+TAGS_MAX = 64
+BOOKMARKS_MAX = 10_000
+"""Of one run."""
+
 # -- live path ---------------------------------------------------------------------------------------------------
 LIVE_QUEUE_EVENTS = 20_000
 """A subscriber that falls four seconds behind a fast run begins to lose the oldest of it."""
