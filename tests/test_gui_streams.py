@@ -128,7 +128,7 @@ def test_two_attempts_of_one_agent_share_a_tab_and_do_not_mix(show: Callable[...
     assert dict(page.environment._figures)["return"] == "9.00"
     assert page.streams_bar.isVisible()
     said = "Attempt 2 of lab-2 is shown. Not shown: attempt 1 of lab-1 (superseded), 19 steps."
-    assert page.streams_bar.sentence == said
+    assert page.streams_bar._text.text() == said
     assert not page.streams_bar.grab().isNull()
 
 
@@ -191,7 +191,7 @@ def test_older_streams_give_way_and_are_counted(
     tick(main)
     assert [stream.stream_id for stream in main.controller.streams_of(main.page.stream.key)] == [ids[5], ids[4], ids[3]]  # type: ignore[union-attr]
     assert main.page is not None
-    assert main.page.streams_bar.sentence.endswith("6 events of older ones, in the store.")
+    assert main.page.streams_bar._text.text().endswith("6 events of older ones, in the store.")
     assert not main.controller.hidden_agents
 
 
@@ -290,7 +290,7 @@ def test_two_attempts_in_a_store_file_are_told_apart(
     qtbot.waitUntil(lambda: main.page is not None and main.page.streams_bar.isVisible(), timeout=20_000)
     assert texts(main, "REWARD") == [NONE, *["1.00"] * 6]
     assert main.page is not None
-    assert "attempt 1 of lab-1 (superseded), 7 steps" in main.page.streams_bar.sentence
+    assert "attempt 1 of lab-1 (superseded), 7 steps" in main.page.streams_bar._text.text()
     assert ("attempts", "2") in health.run_details(main.controller.runs["run"])
 
 

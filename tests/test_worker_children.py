@@ -15,7 +15,7 @@ from scripted import script
 from skips import requires
 
 from telefabric.spool import parent_in
-from telefabric_workers import Worker, connect, lineage
+from telefabric_workers import Worker, connect, parent_stream
 
 if TYPE_CHECKING:
     from conftest import FabricService
@@ -138,10 +138,12 @@ def test_who_comes_after_the_end_of_its_parent_helps_nobody(
     alone: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = script("import os; print(os.getpid())").stdout.strip()
-    monkeypatch.setenv(lineage.VARIABLE, f"{gone}:{'ab' * 16}:r;{os.getppid()}:nonsense:r;{os.getppid()}:{'cd' * 16}:q")
+    monkeypatch.setenv(
+        parent_stream.VARIABLE, f"{gone}:{'ab' * 16}:r;{os.getppid()}:nonsense:r;{os.getppid()}:{'cd' * 16}:q"
+    )
     assert alone(run="r").helps is None
     assert alone(run="q").helps == bytes.fromhex("cd" * 16)
-    monkeypatch.setenv(lineage.VARIABLE, ";;:\x01::")
+    monkeypatch.setenv(parent_stream.VARIABLE, ";;:\x01::")
     assert alone(run="r").helps is None
 
 

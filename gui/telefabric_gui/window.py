@@ -158,11 +158,6 @@ class MainWindow(QMainWindow):
         found = self.tabs.currentWidget()
         return self._built(found) if isinstance(found, Tab) else None
 
-    @property
-    def pages(self) -> dict[AgentStream, AgentPage]:
-        """The pages that were in front at some time."""
-        return {tab.stream: tab.page for tab in self._tabs.values() if tab.page is not None}
-
     def _toggle_paused(self) -> None:
         focused = QApplication.focusWidget()
         if isinstance(focused, QAbstractButton):
@@ -208,14 +203,14 @@ class MainWindow(QMainWindow):
             self.tabs.setCurrentWidget(tab)
 
     def _built(self, tab: Tab) -> AgentPage:
-        if tab.page is None:
-            page = tab.build(self.views)
-            page.let_go.connect(self.follow)
-            page.frame_wanted.connect(self.controller.feed.ask_frame)
-            page.streams_bar.chosen.connect(partial(self._on_stream, tab))
-            page.set_paused(self.controller.paused)
-        assert tab.page is not None
-        return tab.page
+        if tab.page is not None:
+            return tab.page
+        page = tab.build(self.views)
+        page.let_go.connect(self.follow)
+        page.frame_wanted.connect(self.controller.feed.ask_frame)
+        page.streams_bar.chosen.connect(partial(self._on_stream, tab))
+        page.set_paused(self.controller.paused)
+        return page
 
     def _close_page(self, stream: AgentStream) -> None:
         tab = self._tabs[stream.key]
@@ -241,8 +236,9 @@ class MainWindow(QMainWindow):
             tab.show_stream(tab.chosen or streams[0])
 
     def _on_paused(self, paused: bool) -> None:
-        for page in self.pages.values():
-            page.set_paused(paused)
+        for tab in self._tabs.values():
+            if tab.page is not None:
+                tab.page.set_paused(paused)
         self._show_paused()
 
     def _on_tab(self) -> None:
@@ -251,11 +247,12 @@ class MainWindow(QMainWindow):
             self._refresh_page()
 
     def _on_tick(self) -> None:
-        for view, show in (
-            (self.top, self._show_top), (self.status, self._show_figures), (self.stack, self._show_centre),
-            (self.details, self._show_health), (self.runs, self._show_runs_slowly),
+        for view, show, each in (
+            (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
+            (self.details, self._show_health, _DETAILS_TICKS), (self.runs, self._show_runs, _SLOW_TICKS),
         ):  # fmt: skip
-            self.views.update(view, show, self._ticks)
+            if self._ticks % each == 0:
+                self.views.update(view, show, self._ticks)
         self._refresh_page()
         self._ticks += 1
 
@@ -308,7 +305,7 @@ class MainWindow(QMainWindow):
             page.refresh(self.controller.runs.get(page.stream.key.run_id), paused=self.controller.paused)
 
     def _show_health(self) -> None:
-        if not self.details.isVisible() or self._ticks % _DETAILS_TICKS:
+        if not self.details.isVisible():
             return
         controller, page = self.controller, self.page
         run = controller.runs.get(page.stream.key.run_id) if page else None
@@ -317,10 +314,6 @@ class MainWindow(QMainWindow):
             self.details.show_latency(controller.latencies)
         self.details.show_step(page.details if page else [])
         self.details.show_run(health.run_details(run))
-
-    def _show_runs_slowly(self) -> None:
-        if self._ticks % _SLOW_TICKS == 0:
-            self._show_runs()
 
     def _show_runs(self) -> None:
         controller = self.controller

@@ -25,7 +25,7 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from telefabric_schemas.decoding import Decoder
-from telefabric_schemas.natural import natural
+from telefabric_schemas.nearest import natural
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from telefabric.errors import TelefabricError, UsageError
 from telefabric_schemas.events import CONTROL_MODES, ControlMode
-from telefabric_workers import lineage
-from telefabric_workers.cells import current_cell
+from telefabric_workers import parent_stream
 from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.lifetime import Terms, close_earlier
+from telefabric_workers.notebook import current_cell
 from telefabric_workers.worker import Worker, open_worker
 
 log = logging.getLogger("telefabric.worker")
@@ -84,7 +84,7 @@ def connect(
         cell = current_cell()
         if cell is not None:
             close_earlier(cell, environment)
-        helps = lineage.parent_of(environment.run_id)
+        helps = parent_stream.parent_of(environment.run_id)
         return open_worker(Terms(environment, {}, control_mode, strict, on_fork, on_error, helps, cell), metadata)
     except TelefabricError as error:
         if on_error == "raise":

@@ -19,11 +19,11 @@ from telefabric import __version__
 from telefabric.errors import ClosedError, SpoolError
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas.events import PAYLOAD_VERSION, Outcome, RunCompleted, RunStarted
-from telefabric_workers import lineage, program
-from telefabric_workers.cells import Cell
+from telefabric_workers import parent_stream, program
 from telefabric_workers.emitter import PLAIN, Emitter
 from telefabric_workers.environment import WorkerEnvironment, default_worker_id, hostname
 from telefabric_workers.metadata import introducing
+from telefabric_workers.notebook import Cell
 from telefabric_workers.outbox import open_outbox, reset_after_fork
 from telefabric_workers.problems import Problem
 from telefabric_workers.program import ending_of
@@ -100,7 +100,7 @@ class Lifetime(Emitter):
         if self._terms.environment.mode == "off":
             self._unusual = "off"
             return
-        lineage.announce(self.run_id, info.stream)
+        parent_stream.announce(self.run_id, info.stream)
         self._unusual = ""  # last: from here on other threads emit
 
     def _revive(self) -> bool:
@@ -193,7 +193,7 @@ class Lifetime(Emitter):
 
     def _let_go(self) -> bool:
         _workers.discard(self)
-        lineage.retract(self.run_id, self.stream_id)
+        parent_stream.retract(self.run_id, self.stream_id)
         return self._outbox.close(self._terms.environment.exit_flush_s)
 
     def _close_at_end(self) -> None:

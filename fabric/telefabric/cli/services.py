@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import threading
 from contextlib import closing
 
 import click
@@ -122,24 +121,16 @@ def store(
 
     if log_bytes(path) > _LOG_BYTES_USUAL:
         starting(f"recovering a log of {log_bytes(path) >> 20} MiB")
-    with closing(Store(broker_address, path, show=show, tell=starting, **options)) as service:
-        queries = Part("query service", query_service)
-        helpers = Supervisor([queries])
-        helpers.start()
+    queries = Part("query service", query_service)
+    with closing(Store(broker_address, path, show=show, tell=starting, **options)) as service, Supervisor([queries]):
         service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(service.stop)
-        tending = threading.Thread(target=helpers.run, name="query-supervisor")
-        tending.start()
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
             os.nice(_NICE)
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
-        try:
-            ready(str(path))  # raises when the supervisor is gone
-            service.run()
-        finally:
-            helpers.stop()
-            tending.join()
+        ready(str(path))  # raises when the supervisor is gone
+        service.run()
 
 
 store.add_command(storefile.backup)

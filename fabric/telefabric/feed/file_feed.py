@@ -32,8 +32,7 @@ BUFFERED_MAX = 3_000
 """Events that wait for `drain`: what a client takes in within a tick without being felt."""
 WINDOW_IDS = 100_000
 HISTORY_IDS = 200_000
-_BULKY = frozenset({"step", "frame", "log"})
-_SPARSE_KINDS = tuple(sorted(DURABLE_KINDS - _BULKY))
+_SPARSE_KINDS = tuple(sorted(DURABLE_KINDS - {"step", "frame", "log"}))
 
 
 class FileFeed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from telefabric.address import Address
@@ -15,8 +14,6 @@ from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe.core.handover import Numbered, Range
 from telefabric_schemas.decoding import event_of
-
-log = logging.getLogger("telefabric.follow")
 
 _LOOK_S = 0.5
 _RETRY_S = 1.0

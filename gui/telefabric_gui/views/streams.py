@@ -28,10 +28,6 @@ class StreamsBar(Panel):
         self.setLayout(row((self._text, 1), self._choose, margins=(16, 6, 16, 0), spacing=6))
         self.hide()
 
-    @property
-    def sentence(self) -> str:
-        return self._text.text()
-
     def show_streams(self, shown: AgentStream, streams: Sequence[AgentStream], left_out: int) -> None:
         """One of these is shown; `left_out` events are of streams for which there was no room."""
         self._streams = streams

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from telefabric.errors import WireError
-from telefabric.wire import batch, keys, records
+from telefabric.wire import batch, records, series
 from telefabric.wire.policy import LATEST_PER_KEY, SAMPLE, QueuePolicy
 from telefabric_schemas import TOPICS, AnyEvent
 
@@ -57,9 +57,9 @@ class LiveBatch:
             return None
 
     @cached_property
-    def keys(self) -> list[keys.Key] | None:
+    def keys(self) -> list[series.Key] | None:
         """The key of each event; None for kinds without keys, and if a key cannot be read."""
-        return None if self.spans is None else keys.keys_of(self.kind, self.body, self.header.events)
+        return None if self.spans is None else series.keys_of(self.kind, self.body, self.header.events)
 
     def events(self) -> list[AnyEvent]:
         """All events, decoded; none when the batch is damaged or of a newer version."""
