@@ -218,6 +218,10 @@ SEED_CHARACTERS_MAX = 255
 """Length of a seed that is not an integer, in an indexed column: some dozen numbers. The event holds any seed."""
 UPGRADE_IDS = 20_000
 """Rows of a store of an older version that one transaction brings to this one: a commit under load is as large."""
+DELETED_ROWS_A_PIECE = 1_000
+"""Rows of a deleted run that one transaction removes: some milliseconds."""
+DELETION_S = 0.1
+"""How often the store removes some, for `RETENTION_TURN_S`: a fifth of its time at most."""
 QUERY_ROWS_MAX = 2_000
 QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0
