@@ -15,8 +15,8 @@ import msgspec
 from emitter import STREAM_BYTES, Progress, observation
 from exporter import kept
 
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import open_reader
+from telefabric.store.file.verify import audit
 from telefabric.wire.batch import decode_body
 from telefabric_schemas import Step, values
 

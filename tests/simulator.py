@@ -20,7 +20,8 @@ from random import Random
 from typing import Any
 
 from telefabric import limits
-from telefabric.broker.core.durable import NS, BrokerCore
+from telefabric.broker.core.durable import BrokerCore
+from telefabric.limits import NS
 from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.spool.spool import Dropped, why_lost
 from telefabric.subscribe.core.intake import Intake, Verdict

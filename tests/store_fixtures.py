@@ -16,7 +16,7 @@ from processes import wait_for
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.store.read.query_service import QueryService
 from telefabric.store.service import Store
 from telefabric.store.tables.rows import Rows

@@ -25,9 +25,9 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.core.hops import Hop
 from telefabric.log.thread import log_thread
-from telefabric.peer.status_request import ask_status
-from telefabric.store.file.audit import audit
+from telefabric.peer.requests import ask_status
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import policy
 from telefabric.wire.policy import LATEST_PER_KEY, SAMPLE, QueuePolicy

@@ -21,8 +21,8 @@ from skips import requires
 from slowness import patience
 
 from telefabric.limits import SEGMENT_BYTES
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import APPLICATION_ID, FILE_NAME, VERSION
+from telefabric.store.file.verify import audit
 from telefabric.store.write.writer import Writer
 from telefabric_workers import connect
 

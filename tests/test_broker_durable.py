@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from telefabric import limits
-from telefabric.broker.core.durable import NS, BrokerCore
+from telefabric.broker.core.durable import BrokerCore
 from telefabric.errors import UsageError, WireError
+from telefabric.limits import NS
 from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal, Role
 from telefabric.wire import batch, control, records
 from telefabric_schemas import Log

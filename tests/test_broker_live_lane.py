@@ -12,10 +12,11 @@ from telefabric import limits
 from telefabric.broker.core import live_lane as live
 from telefabric.broker.core import live_queue as queue
 from telefabric.broker.core import recent as recent_window
-from telefabric.broker.core.live_lane import NS, LiveCore, LiveLane
+from telefabric.broker.core.live_lane import LiveCore, LiveLane
 from telefabric.broker.core.live_queue import LiveSubscriber, grant
 from telefabric.broker.core.sampling import LiveBatch
 from telefabric.errors import WireError
+from telefabric.limits import NS
 from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.wire import batch, control, records
 from telefabric.wire.delivery import Delivery, pictures_wish, topic_of, topic_parts, wishes_pictures

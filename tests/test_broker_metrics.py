@@ -6,7 +6,7 @@ from test_broker_durable import A, B, World
 
 from telefabric import limits
 from telefabric.broker.core.live_queue import Flow
-from telefabric.broker.core.state import NS
+from telefabric.limits import NS
 from telefabric.wire import control
 
 SILENT_NS = int(10 * limits.HEARTBEAT_S * NS)

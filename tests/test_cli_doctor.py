@@ -17,7 +17,7 @@ from test_kills import emitter
 
 from telefabric.address import Address
 from telefabric.doctor.finding import OK, PROBLEM, WARNING
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 
 
 def examined(*arguments: str | Path, code: int = 0, env: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:

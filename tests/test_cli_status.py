@@ -19,7 +19,7 @@ from telefabric.address import Address
 from telefabric.broker.core.hops import Hop
 from telefabric.cli.ring import _show
 from telefabric.cli.status import _shown
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.subscribe import LiveSubscription
 from telefabric_workers import connect
 

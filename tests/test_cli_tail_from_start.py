@@ -17,8 +17,8 @@ from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_
 from store_fixtures import Scribe, query_behind_broker, run_started, step, stream
 from test_kills import emitter
 
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric_workers import Worker, connect
 
 

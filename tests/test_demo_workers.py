@@ -13,9 +13,8 @@ from slowness import patience
 
 from telefabric_schemas import Episode, Step
 from telefabric_workers import connect
-from telefabric_workers.demo import cartpole, frozenlake, rate
-from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.training import Score
+from telefabric_workers.demo import cartpole, frozenlake, training
+from telefabric_workers.demo.training import Rate, Score
 
 LABELS = {frozenlake: "q-table", cartpole: "linear"}
 
@@ -40,7 +39,7 @@ class FakeTime:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
-    monkeypatch.setattr(rate, "time", fake)
+    monkeypatch.setattr(training, "time", fake)
     return fake
 
 

@@ -35,7 +35,7 @@ from telefabric.doctor.ports import Answer, free_base, look_at_port
 from telefabric.doctor.side_by_side import in_time
 from telefabric.doctor.storefile import judge_store_open, look_at_store_open
 from telefabric.files.lock import FileLock
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.store.file.database import FILE_NAME, VERSION, open_writer
 from telefabric.wire import control
 from telefabric.wire.seal import seal

@@ -14,9 +14,9 @@ from processes import wait_for
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.service import Broker
-from telefabric.peer.status_request import ask_status
-from telefabric.store.file.audit import audit
+from telefabric.peer.requests import ask_status
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric.store.service import Store
 from telefabric.subscribe.sockets import DurableSockets
 from telefabric.wire import control

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telefabric import limits
-from telefabric.broker.core.hops import NS, Hop, Lag, first_behind
+from telefabric.broker.core.hops import Hop, Lag, first_behind
 from telefabric.feed.run_views import run_state
+from telefabric.limits import NS
 
 
 @pytest.mark.parametrize(

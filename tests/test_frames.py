@@ -21,7 +21,7 @@ from slowness import patience
 from telefabric.address import Address
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.interface import FeedEvent
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric_schemas import Frame
 from telefabric_workers import Worker
 

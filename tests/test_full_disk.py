@@ -23,8 +23,8 @@ from telefabric.errors import SpoolError, SpoolFull, StoreError
 from telefabric.limits import SEGMENT_BYTES
 from telefabric.ring import Hud, Name, RingWriter
 from telefabric.spool import Spool, SpoolPolicy
-from telefabric.store.file.audit import Audit, audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import Audit, audit
 from telefabric.wire.control import StreamInfo
 from telefabric_workers import Worker, connect
 

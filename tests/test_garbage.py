@@ -28,9 +28,9 @@ from slowness import patience
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
-from telefabric.peer.status_request import ask_status
-from telefabric.store.file.audit import audit
+from telefabric.peer.requests import ask_status
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric.store.read import query
 from telefabric.wire import batch, control, records
 from telefabric.wire.seal import seal

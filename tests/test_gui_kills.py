@@ -18,8 +18,8 @@ from test_kills import assert_whole, emitter
 
 from telefabric.address import Address
 from telefabric.feed.broker_feed import BrokerFeed
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 
 pytestmark = test_gui_window.pytestmark
 if test_gui_window.THERE:

@@ -26,8 +26,7 @@ if THERE:
 
     from telefabric_gui.controller import Controller
     from telefabric_gui.formatting import NONE
-    from telefabric_gui.models.episodes import EpisodeTable
-    from telefabric_gui.models.steps import StepTable
+    from telefabric_gui.models.events import EpisodeTable, StepTable
     from telefabric_gui.models.table import EventTable
     from telefabric_gui.rows import EVENT, GAP, HOLE, STEP_ROW, EventRows, Mark
 

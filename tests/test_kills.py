@@ -14,8 +14,8 @@ import pytest
 from emitter import Progress, observation
 from processes import Service, broker, free_ports, run, store, wait_for
 
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric_schemas import Step, values
 
 

@@ -34,10 +34,10 @@ from telefabric.feed import merged as merged_module
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.interface import LinkState
 from telefabric.feed.merged import MergedStreams, Seen, Task
+from telefabric.peer.requests import ask_status
 from telefabric.peer.sockets import receive
-from telefabric.peer.status_request import ask_status
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric.subscribe import LiveEvent, LiveSubscription, live
 from telefabric.subscribe.core.handover import Numbered
 from telefabric.subscribe.sockets import WatchSockets

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from telefabric import limits
-from telefabric.broker.core.live_lane import NS, LiveCore
+from telefabric.broker.core.live_lane import LiveCore
+from telefabric.limits import NS
 from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.subscribe.core.handover import InOrder, Numbered, StreamHandover

@@ -12,9 +12,10 @@ from processes import Service, broker, free_ports, store, wait_for
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.broker.core.state import NS, StreamState
+from telefabric.broker.core.state import StreamState
+from telefabric.limits import NS
 from telefabric.peer.core.principal import LOCAL_USERS, Peer
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.store.file.database import FILE_NAME, open_reader
 from telefabric.wire.control import StreamInfo
 

@@ -22,7 +22,7 @@ from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 
 INSTANCE = bytes(16)
 

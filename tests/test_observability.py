@@ -31,12 +31,12 @@ from telefabric.errors import UsageError
 from telefabric.limits import REASONS_MAX
 from telefabric.metrics.figures import COMMON, Family, Figures, Histogram, by_reason
 from telefabric.metrics.summary import Health
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.ring import metrics as ring_figures
 from telefabric.settings import metrics_endpoint
 from telefabric.store import metrics as store_figures
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric.store.read import query_service as queryservice
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe import LiveSubscription

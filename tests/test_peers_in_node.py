@@ -18,8 +18,8 @@ from processes import Service, broker, free_ports, run, store, wait_for
 from skips import requires
 from slowness import patience
 
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric_schemas import TOPICS
 from telefabric_workers import connect
 

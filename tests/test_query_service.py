@@ -24,7 +24,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.errors import EnvironmentProblem, StoreError, Unreachable, UsageError
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.service.embedded import Services
 from telefabric.store.read import file_reader as reader_module
 from telefabric.store.read import query

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from telefabric.broker.service import Broker
 from telefabric.errors import StoreError
 from telefabric.store import service
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME, open_writer
+from telefabric.store.file.verify import audit
 from telefabric.store.service import Store
 from telefabric.store.write.writer import Writer
 from telefabric_workers import connect

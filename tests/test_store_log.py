@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 
 from telefabric import limits
 from telefabric.errors import StoreError
-from telefabric.store.file.audit import audit
-from telefabric.store.write.checkpoints import NS, Checkpoints
+from telefabric.limits import NS
+from telefabric.store.file.verify import audit
+from telefabric.store.write.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from conftest import FabricService

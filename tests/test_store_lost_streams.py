@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telefabric import limits
-from telefabric.store.core.lost_streams import NS, Vigil
+from telefabric.limits import NS
+from telefabric.store.core.lost_streams import Vigil
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 STEP = int(limits.LIVING_S * NS)

@@ -9,8 +9,8 @@ from processes import broker, free_ports, run, store, wait_for
 from slowness import patience
 
 from telefabric import limits
-from telefabric.store.file.audit import audit
 from telefabric.store.file.database import FILE_NAME
+from telefabric.store.file.verify import audit
 from telefabric_workers import Worker, connect
 
 OBSERVATION = bytes(range(256)) * 16

@@ -20,7 +20,7 @@ from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.wire.batch import decode_body, parse_header
 from telefabric_workers import connect
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from telefabric import limits
-from telefabric.uplink.core.stream import NS, Phase, SendBatch, SendGap, StreamSession
+from telefabric.limits import NS
+from telefabric.uplink.core.stream import Phase, SendBatch, SendGap, StreamSession
 from telefabric.wire import control
 from telefabric.wire.batch import HEADER_BYTES
 

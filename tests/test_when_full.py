@@ -17,7 +17,7 @@ from slowness import patience
 from telefabric.errors import SpoolFull
 from telefabric.limits import SEGMENT_BYTES
 from telefabric.spool import Spool
-from telefabric.store.file.audit import audit
+from telefabric.store.file.verify import audit
 from telefabric_workers import Worker, connect
 from telefabric_workers.outbox import Spooled
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from telefabric.address import Address
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 
 _ANSWER_S = 10.0
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         UsageError,
         WireError,
     )
-    from telefabric.store.read.open import open_store
     from telefabric.store.read.query import Page, StoredEvent
     from telefabric.store.read.reader import Reader
+    from telefabric.store.read.remote_reader import open_store
     from telefabric.subscribe import DurableBatch, DurableSubscription, LiveEvent, LiveSubscription
     from telefabric.wire.policy import QueuePolicy, parse_policy
 
@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 _MODULES = {
     "Address": "address", "Page": "store.read.query", "QueuePolicy": "wire.policy", "Reader": "store.read.reader",
-    "StoredEvent": "store.read.query", "open_store": "store.read.open", "parse_policy": "wire.policy",
+    "StoredEvent": "store.read.query", "open_store": "store.read.remote_reader", "parse_policy": "wire.policy",
     **dict.fromkeys(("DurableBatch", "DurableSubscription", "LiveEvent", "LiveSubscription"), "subscribe"),
 }  # fmt: skip
 """Where each name is; the others are in `telefabric.errors`."""

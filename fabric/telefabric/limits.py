@@ -4,6 +4,8 @@ from __future__ import annotations
 
 KIB = 1024
 MIB = 1024 * KIB
+NS = 1_000_000_000
+"""In a second."""
 
 # -- events and batches ------------------------------------------------------------------------------------------
 EVENT_BYTES_MAX = 8 * MIB

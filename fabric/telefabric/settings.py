@@ -96,16 +96,12 @@ def _seconds_from(low: float) -> Callable[[str], float]:
     return _number(float, low, sys.float_info.max, f"a number of seconds, {low:g} or more")
 
 
-def _names(value: str) -> str:
-    """One or more names; `names_of` takes them apart."""
+def _names(value: str) -> list[str]:
+    """One or more names."""
     names = [name.strip() for name in value.split(",")]
     if len(set(names)) < len(names) or not all(names) or not is_printable(value):
         raise ValueError("one or more different names, with commas between")
-    return ",".join(map(_name, names))
-
-
-def names_of(value: str) -> list[str]:
-    return value.split(",")
+    return list(map(_name, names))
 
 
 def _endpoint(value: str) -> str:
@@ -139,33 +135,24 @@ def _policy(value: str) -> str:
     return value
 
 
-def _storing(value: str) -> str:
-    """off, best, steps:N or episodes:N; `storing_of` takes it apart."""
+def _storing(value: str) -> tuple[str, int]:
+    """The two parts of off, best, steps:N or episodes:N; N is 1 where there is none."""
     name, colon, number = value.partition(":")
     plain = name in ("off", "best") and not colon
     if not plain and not (name in ("steps", "episodes") and number.isdecimal() and 0 < int(number) < 2**31):
         raise ValueError("off, best, steps:N or episodes:N")
-    return value
-
-
-def storing_of(value: str) -> tuple[str, int]:
-    """The two parts of the setting: off, best, steps or episodes, and N."""
-    name, _, number = value.partition(":")
     return name, int(number or 1)
 
 
 CAPTURED = ("versions", "git", "command", "environment")
 
 
-def _captured(value: str) -> str:
-    """all, off, or some of `CAPTURED`; `captured_of` takes it apart."""
-    if value not in ("all", OFF) and not set(value.split(",")) <= set(CAPTURED):
+def _captured(value: str) -> frozenset[str]:
+    """Of `CAPTURED`: all, none for off, or some."""
+    names = CAPTURED if value == "all" else () if value == OFF else value.split(",")
+    if not set(names) <= set(CAPTURED):
         raise ValueError(f"all, off, or some of {', '.join(CAPTURED)} with commas between")
-    return value
-
-
-def captured_of(value: str) -> frozenset[str]:
-    return frozenset(CAPTURED if value == "all" else () if value == OFF else value.split(","))
+    return frozenset(names)
 
 
 def _choice(*names: str) -> Callable[[str], str]:
@@ -268,7 +255,8 @@ def resolve(
         return Resolved(_parse(setting, environ[setting.variable], setting.variable), "environment")
     file = load_file(environ) if file is None else file
     if name not in file:
-        return Resolved(setting.default, "default")
+        default = setting.default
+        return Resolved(setting.parse(default) if isinstance(default, str) else default, "default")
     if type(file[name]) not in (str, int, float):
         raise UsageError(f"{name} in {FILE_NAME} is {file[name]!r} and should be a text in quotes or a number")
     folder = absolute(_file_path(environ)).parent

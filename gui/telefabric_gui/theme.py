@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from string import Template
 
 from PySide6.QtCore import Qt
@@ -150,75 +151,5 @@ def style_sheet(theme: Theme) -> str:
         for tone in ("dim", "good", "warning", "error", "accent")
     ]
     sizes = {"text_px": TEXT_PX, "caption_px": CAPTION_PX}
-    return _QSS.substitute(colours, **sizes, tones="".join(tones), warning_tint=theme.tinted(theme.warning))
-
-
-_QSS = Template("""
-* { font-size: ${text_px}px; }
-QWidget { color: $text; }
-QMainWindow, QDialog { background: $window; }
-QToolTip { background: $raised; color: $text; border: 1px solid $line; padding: 4px 8px; }
-QLabel { background: transparent; }
-$tones
-QLabel[role="caption"] { color: $dim; font-size: ${caption_px}px; }
-QLabel[role="heading"] { color: $faint; font-size: ${caption_px}px; font-weight: 600; }
-QLabel[role="title"] { font-weight: 600; }
-QLabel[role="large"] { font-size: 18px; font-weight: 600; }
-QLabel[badge] { border-radius: 9px; padding: 1px 8px; min-height: 16px; max-height: 16px; font-size: 11px;
-    font-weight: 600; }
-#topbar, #runs, #details { background: $panel; }
-#topbar { border-bottom: 1px solid $line; }
-#statusbar { background: $panel; border-top: 1px solid $line; }
-#statusbar QLabel { font-size: ${caption_px}px; }
-#runs { border-right: 1px solid $line; }
-#details, #details QScrollArea, #details_body { background: $panel; border: none; }
-#details { border-left: 1px solid $line; }
-#centre, #page, #empty { background: $window; }
-#name { font-size: 16px; font-weight: 700; }
-#card { background: $panel; border: 1px solid $line; border-radius: 8px; }
-#banner { background: $warning_tint; border-bottom: 1px solid $line; }
-#banner QLabel { color: $warning; }
-#cover { background: $panel; border: none; }
-#segments { background: $raised; border-radius: 8px; }
-#segments QPushButton { border: 1px solid transparent; border-radius: 6px; padding: 3px 12px; min-width: 104px;
-    color: $dim; background: transparent; }
-#segments QPushButton:hover { color: $text; }
-#segments QPushButton:checked { background: $window; color: $good; font-weight: 600; }
-#segments QPushButton#pause:checked { color: $warning; }
-#segments QPushButton:focus { border-color: $accent; }
-QPushButton[role="plain"] { border: 1px solid transparent; border-radius: 6px; padding: 4px 10px; color: $dim;
-    background: transparent; }
-QPushButton[role="plain"]:hover { background: $raised; color: $text; }
-QPushButton[role="plain"]:focus { border-color: $accent; }
-QPushButton[role="link"] { border: none; padding: 0 2px; color: $accent; background: transparent;
-    font-size: ${caption_px}px; }
-QLineEdit { background: $raised; border: 1px solid $raised; border-radius: 6px; padding: 5px 9px; color: $text;
-    selection-background-color: $accent; selection-color: $panel; }
-QLineEdit:focus { border-color: $accent; }
-QListView { background: $panel; border: none; outline: none; }
-QTabWidget::pane { border: none; }
-QTabBar { background: $panel; }
-QTabBar::tab { background: transparent; color: $dim; padding: 9px 16px 8px 12px; border: none;
-    border-bottom: 2px solid transparent; }
-QTabBar::tab:selected { color: $text; border-bottom-color: $accent; }
-QTabBar::tab:hover { color: $text; }
-QTabBar QToolButton { background: $panel; border: none; }
-#tabs { background: $panel; }
-QMenu { background: $raised; border: 1px solid $line; padding: 4px; }
-QMenu::item { padding: 4px 16px; border-radius: 4px; }
-QMenu::item:selected { background: $line; }
-#chart { background: transparent; border: none; }
-QTableView { background: $panel; border: none; outline: none; gridline-color: transparent;
-    selection-background-color: $raised; selection-color: $text; }
-QTableView::item:focus { border: none; }
-QHeaderView { background: $panel; border: none; }
-QHeaderView::section { background: $panel; color: $faint; border: none; border-bottom: 1px solid $line;
-    padding: 4px 6px; font-size: 11px; font-weight: 600; }
-QScrollBar:vertical { background: transparent; width: 10px; margin: 0; }
-QScrollBar:horizontal { background: transparent; height: 10px; margin: 0; }
-QScrollBar::handle { background: $line; border-radius: 3px; min-height: 24px; min-width: 24px; margin: 2px; }
-QScrollBar::handle:hover { background: $faint; }
-QScrollBar::add-line, QScrollBar::sub-line { width: 0; height: 0; }
-QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
-QSplitter::handle { background: $window; }
-""")
+    template = Template(files("telefabric_gui").joinpath("style.qss").read_text("utf-8"))
+    return template.substitute(colours, **sizes, tones="".join(tones), warning_tint=theme.tinted(theme.warning))

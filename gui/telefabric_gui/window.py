@@ -23,14 +23,13 @@ from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.models.runs import RunList, RunRow, spark
-from telefabric_gui.views.card import Banner
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage, Tab
 from telefabric_gui.views.runs import RunsDock
 from telefabric_gui.views.status import StatusBar
-from telefabric_gui.views.styled import column, laid_out, row
+from telefabric_gui.views.styled import Banner, column, laid_out, row
 from telefabric_gui.views.topbar import TopBar
 
 DETAILS_FROM_PX = 1280

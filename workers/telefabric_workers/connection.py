@@ -78,7 +78,7 @@ def connect(
     try:
         _require_threads()
         environment = WorkerEnvironment.read(
-            connect=address, run=run, agent=agent, worker=worker, mode=mode, spool=spool, when_full=when_full,
+            connect=address, run_id=run, agent_id=agent, worker_id=worker, mode=mode, spool=spool, when_full=when_full,
             fsync=fsync, exit_flush_s=exit_flush_s, video=video, store_frames=store_frames,
         )  # fmt: skip
         cell = current_cell()

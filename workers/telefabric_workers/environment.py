@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
-from telefabric.settings import captured_of, resolve, spool_folder, storing_of
+from telefabric.settings import resolve, spool_folder
 from telefabric.spool import SpoolPolicy
 
 
@@ -47,52 +47,37 @@ class WorkerEnvironment(NamedTuple):
 
     @classmethod
     def read(
-        cls,
-        *,
-        connect: str | None = None,
-        run: str | None = None,
-        agent: str | None = None,
-        worker: str | None = None,
-        mode: str | None = None,
-        spool: Path | str | None = None,
-        when_full: str | None = None,
-        fsync: str | None = None,
-        exit_flush_s: float | None = None,
-        video: str | None = None,
-        store_frames: str | None = None,
-        environ: Mapping[str, str] | None = None,
-        file: Mapping[str, object] | None = None,
+        cls, *, environ: Mapping[str, str] | None = None, file: Mapping[str, object] | None = None, **given: object
     ) -> WorkerEnvironment:
-        """Raises `telefabric.errors.UsageError` for a malformed value, with the name of what holds it."""
+        """By the names of the settings: what is `given`, else of the environment, the file, or the defaults.
 
-        def value(name: str, given: object = None) -> Any:
-            return resolve(name, given, environ=environ, file=file).value
+        Raises `telefabric.errors.UsageError` for a malformed value, with the name of what holds it.
+        """
 
-        run_id = value("run_id", run)
-        mode = value("mode", mode)
+        def value(name: str) -> Any:
+            return resolve(name, given.get(name), environ=environ, file=file).value
+
+        run_id, mode = value("run_id"), value("mode")
         recorded = mode in ("dual", "durable")
         frames = FrameSettings(
-            value("video", video), value("video_tiles"), value("frame_fps"), value("network_fps"),
-            value("jpeg_quality"), *storing_of(value("store_frames", store_frames)),
+            value("video"), value("video_tiles"), value("frame_fps"), value("network_fps"),
+            value("jpeg_quality"), *value("store_frames"),
         )  # fmt: skip
         policy = SpoolPolicy(
-            value("spool_bytes_max"),
-            value("spool_free_bytes_min"),
-            value("when_full", when_full),
-            value("fsync", fsync),
+            value("spool_bytes_max"), value("spool_free_bytes_min"), value("when_full"), value("fsync")
         )
         return cls(
-            address=Address.parse(value("connect", connect)),
+            address=Address.parse(value("connect")),
             run_id=run_id or new_run_id(),
             run_named=run_id is not None,
-            agent_id=value("agent_id", agent),
-            worker_id=value("worker_id", worker) or default_worker_id(),
+            agent_id=value("agent_id"),
+            worker_id=value("worker_id") or default_worker_id(),
             mode=mode,
-            spool=spool_folder(spool).absolute(),  # a program may change its folder later
+            spool=spool_folder(given.get("spool")).absolute(),  # a program may change its folder later
             spool_policy=policy,
-            exit_flush_s=value("exit_flush_s", exit_flush_s),
+            exit_flush_s=value("exit_flush_s"),
             frames=frames,
-            captured=captured_of(value("capture")) if recorded else frozenset(),
+            captured=value("capture") if recorded else frozenset(),
             system_metrics_s=value("system_metrics_s") if recorded else 0,
         )
 

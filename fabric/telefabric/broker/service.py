@@ -30,7 +30,6 @@ from telefabric.wire import control
 
 log = structlog.get_logger("telefabric.broker")
 
-NS = 1_000_000_000
 _RETRY_MS = 1
 _CONTROL_TURN_NS = 5_000_000
 """Long messages cost milliseconds each: then the live path has its turn again."""
@@ -189,4 +188,4 @@ class Broker:
         for peer in [peer for peer, pipe in self._long_answers.items() if not pipe.unsent_bytes]:
             del self._long_answers[peer]
         # From now, not from the beginning of the turn: a line that comes sooner after another is left out of the log.
-        self._tidy_due_ns = time.monotonic_ns() + int(limits.LOG_INTERVAL_S * NS)
+        self._tidy_due_ns = time.monotonic_ns() + int(limits.LOG_INTERVAL_S * limits.NS)

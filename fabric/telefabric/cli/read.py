@@ -28,11 +28,10 @@ from telefabric.cli.plain import clean
 from telefabric.cli.streams import forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.feed.broker_feed import BrokerFeed
-from telefabric.peer.status_request import ask_status
-from telefabric.store.read.open import open_store
+from telefabric.peer.requests import ask_status
 from telefabric.store.read.query import Page, StoredEvent
 from telefabric.store.read.reader import KINDS, QUARANTINE, Reader
-from telefabric.store.read.remote_reader import RemoteReader
+from telefabric.store.read.remote_reader import RemoteReader, open_store
 from telefabric.wire.names import require_short
 from telefabric.wire.policy import parse_policy
 from telefabric_schemas import TOPICS, AnyEvent, events, values

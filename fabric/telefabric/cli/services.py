@@ -17,7 +17,7 @@ from telefabric.metrics.summary import endpoint_of
 from telefabric.service.embedded import Services
 from telefabric.service.logs import set_up_logs
 from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
-from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, names_of, resolve
+from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, resolve
 
 OFFSET_QUERY = 4
 OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 1, 2
@@ -56,7 +56,7 @@ def broker(
         stop_with_parent(terminate)
     set_up_logs(log_format, log_level)
     address = Address.parse(resolve("listen", listen).value)
-    names = names_of(resolve("required", required).value)
+    names = resolve("required", required).value
     streams = resolve("streams_max", streams_max).value
     families = (*FAMILIES, *rings.FAMILIES)
     endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)

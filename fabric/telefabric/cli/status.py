@@ -22,7 +22,7 @@ from telefabric.cli.plain import clean
 from telefabric.doctor.finding import counted
 from telefabric.doctor.streams import remedy
 from telefabric.errors import StoreError, Unreachable
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.settings import resolve
 from telefabric.store.read.query import Run
 from telefabric.store.read.remote_reader import RemoteReader

@@ -12,7 +12,7 @@ from telefabric.doctor.machine import look_at_port_range
 from telefabric.doctor.ports import PORTS, Answer, NameSeen, PortSeen, free_base, look_at_port, ports_taken, tunnel
 from telefabric.doctor.processes import number_of
 from telefabric.errors import Foreign, Unreachable
-from telefabric.peer.status_request import ask_status
+from telefabric.peer.requests import ask_status
 from telefabric.wire import control
 
 ASK_S = 1.5

@@ -93,7 +93,6 @@ class BrokerFeed:
             received=subscription.received,
             dropped=tuple(sorted(subscription.dropped.items())),
             lost_in_transit=subscription.lost_in_transit,
-            buffered=self._merged.pending,
             absent=tuple(self._live.status.get("absent", ())),
             failures=live.number + history.number,
             notice=live.last or history.last,

@@ -45,8 +45,6 @@ class Connection(NamedTuple):
     dropped: tuple[tuple[str, int], ...] = ()
     """Live events of this subscription that were dropped, by reason."""
     lost_in_transit: int = 0
-    buffered: int = 0
-    """Events that wait for `drain`."""
     absent: tuple[str, ...] = ()
     """Required stores that are not attached to the broker: until they are, workers keep their events."""
     failures: int = 0

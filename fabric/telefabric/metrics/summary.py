@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("telefabric.health")
 
-NS = 1_000_000_000
-
 
 def endpoint_of(
     service: str, listen: Address | None, families: Sequence[Family], look: Callable[[], Figures] | None = None
@@ -45,7 +43,7 @@ class Health:
         self._service = service
         self._families = families
         self._show = show
-        self._summary_due_ns = now_ns + int(limits.SUMMARY_S * NS)
+        self._summary_due_ns = now_ns + int(limits.SUMMARY_S * limits.NS)
         self._due_ns = self._summary_due_ns if show is None else now_ns
 
     def tend(self, make: Callable[[int], Figures], now_ns: int) -> None:
@@ -56,7 +54,7 @@ class Health:
         if self._show is not None:
             self._show(figures)
         if now_ns >= self._summary_due_ns:
-            self._summary_due_ns = now_ns + int(limits.SUMMARY_S * NS)
+            self._summary_due_ns = now_ns + int(limits.SUMMARY_S * limits.NS)
             told = summary(self._families, figures)
             match self._service:
                 case "broker":
@@ -65,4 +63,4 @@ class Health:
                     log.info("store.summary", **told)
                 case _:
                     log.info("query.summary", **told)
-        self._due_ns = self._summary_due_ns if self._show is None else now_ns + int(limits.FIGURES_S * NS)
+        self._due_ns = self._summary_due_ns if self._show is None else now_ns + int(limits.FIGURES_S * limits.NS)

@@ -20,7 +20,6 @@ from telefabric.peer.core.silence import Silence
 from telefabric.peer.sockets import common_options, receive_some
 from telefabric.wire import control
 
-NS = 1_000_000_000
 _MISTAKES_MAX = 32
 """Kinds of mistakes that are logged, each once."""
 
@@ -90,7 +89,7 @@ class Connection(ABC):
 
     def beat(self, message: control.Message, now_ns: int) -> None:
         """A heartbeat, which the broker answers; the next is due a second later."""
-        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * NS)
+        self._beat_due_ns = now_ns + int(limits.HEARTBEAT_S * limits.NS)
         self._silence.asked()
         self.send(message)
 

@@ -1,8 +1,7 @@
 """The fast lane: frames and what is shown over them, through shared memory, on one machine. See `fabric/RING.md`."""
 
-from telefabric.ring.discovery import RingInfo, discover, rings_of
+from telefabric.ring.discovery import Cleared, RingInfo, collect_garbage, discover, rings_of
 from telefabric.ring.hud import Hud, TileHud
-from telefabric.ring.janitor import Cleared, collect_garbage
 from telefabric.ring.pixels import PixelFormat
 from telefabric.ring.places import Name
 from telefabric.ring.reader import ReaderCounters, RingFrame, RingReader

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 log = library_logger("telefabric.ring")
 
-NS = 1_000_000_000
 _HEAD, _INTENT, _HEARTBEAT, _STATE = layout.HEAD // 8, layout.INTENT // 8, layout.HEARTBEAT // 8, layout.STATE // 8
 _TRIES = 8
 _LOOK_NS = 250_000_000
@@ -154,12 +153,12 @@ class RingReader:
         silent_ns = now_ns - segment.words[_HEARTBEAT]
         if now_ns - self._asked_ns >= _LOOK_NS:
             self._asked_ns, self._alive = now_ns, segment.block.owner.alive()
-        if self._alive is False or (self._alive is None and silent_ns > limits.RING_DEAD_S * NS):
+        if self._alive is False or (self._alive is None and silent_ns > limits.RING_DEAD_S * limits.NS):
             return "died"
         if segment.words[_HEAD] != self._seen:
             self._seen, self._moved_ns = segment.words[_HEAD], now_ns
-        stalled = now_ns - self._moved_ns > limits.RING_STALLED_S * NS
-        return "stalled" if stalled or silent_ns > limits.RING_SUSPECT_S * NS else "live"
+        stalled = now_ns - self._moved_ns > limits.RING_STALLED_S * limits.NS
+        return "stalled" if stalled or silent_ns > limits.RING_SUSPECT_S * limits.NS else "live"
 
     def bell(self) -> Bell | None:
         """The bell that the writer rings at each frame, made at the first call. None if that fails: then poll."""
@@ -240,7 +239,7 @@ class RingReader:
     def _attached(self) -> RingFile | None:
         """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
         segment, now_ns = self._segment, time.monotonic_ns()
-        if now_ns - self._told_ns > NS:
+        if now_ns - self._told_ns > limits.NS:
             self._tell(now_ns)
         if self.newest > self.read_to:
             return segment

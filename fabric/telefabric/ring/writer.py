@@ -23,8 +23,8 @@ from telefabric.log.limit import Pace, library_logger
 from telefabric.ring import hud as huds
 from telefabric.ring import layout, pixels, places
 from telefabric.ring.bell import Ringer
+from telefabric.ring.discovery import collect_garbage
 from telefabric.ring.fence import CHECKSUM_NEEDED, fence
-from telefabric.ring.janitor import collect_garbage
 from telefabric.ring.layout import State
 from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import Picture, PixelFormat

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from telefabric.errors import SpoolError
+from telefabric.files.sync import sync_file
 from telefabric.wire import records
 from telefabric.wire.seal import CHECK_BYTES, seal, unseal
 
@@ -57,17 +58,6 @@ def allocate(path: Path, size: int) -> None:
     except SpoolError:
         path.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Bring a file, with what was written to its mappings, or a folder's entries to the disk. Raises `OSError`."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot, and its file systems write entries in order
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

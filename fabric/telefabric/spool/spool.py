@@ -41,7 +41,8 @@ from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
 from telefabric.files import private as privatefile
 from telefabric.files.lock import FileLock
-from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, spool_error, sync_file
+from telefabric.files.sync import sync_file
+from telefabric.spool.segment import HEADER_BYTES, MARK_SEQS, SUFFIX, Segment, allocate, spool_error
 from telefabric.wire import records
 from telefabric.wire.control import StreamInfo
 from telefabric.wire.seal import seal, unseal

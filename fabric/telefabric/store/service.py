@@ -41,7 +41,6 @@ log = structlog.get_logger("telefabric.store")
 
 _POLL_S = 0.02
 _LOOK_S = 1.0
-NS = 1_000_000_000
 _NEVER = 2**62
 """Nanoseconds."""
 
@@ -147,7 +146,7 @@ class Store(Owner):
         self.subscription.feed(self, self._patience_s(time.monotonic_ns()))
         now_ns = time.monotonic_ns()
         if now_ns >= self._look_due_ns:
-            self._look_due_ns = now_ns + int(_LOOK_S * NS)
+            self._look_due_ns = now_ns + int(_LOOK_S * limits.NS)
             self._writer.require_file()
             self._checkpoints.tend(self._writer, now_ns)
             self._retention.tend(self._writer, now_ns)
@@ -222,7 +221,7 @@ class Store(Owner):
         while (removed := self._writer.remove_deleted(limits.DELETED_ROWS_A_PIECE)) is not None:
             self._removed += removed
             if time.monotonic() > until_s:
-                self._deletion_due_ns = now_ns + int(limits.DELETION_S * NS)
+                self._deletion_due_ns = now_ns + int(limits.DELETION_S * limits.NS)
                 return
         if self._removed > before:
             self._retention.recount()
@@ -251,12 +250,12 @@ class Store(Owner):
         if not self._rows:
             self._rows.began_ns = now_ns
             return _POLL_S
-        return max(0.0, limits.COMMIT_INTERVAL_S - (now_ns - self._rows.began_ns) / NS)
+        return max(0.0, limits.COMMIT_INTERVAL_S - (now_ns - self._rows.began_ns) / limits.NS)
 
     def _due(self, now_ns: int, more: bool) -> bool:
         patience_s = limits.COMMIT_INTERVAL_BUSY_S if more else limits.COMMIT_INTERVAL_S
         full = self._rows.events >= limits.COMMIT_EVENTS_MAX
-        return full or (bool(self._rows) and now_ns - self._rows.began_ns >= patience_s * NS)
+        return full or (bool(self._rows) and now_ns - self._rows.began_ns >= patience_s * limits.NS)
 
     def _begin_commit(self) -> None:
         """Write what has gathered. Raises `StoreError` when the file cannot be written."""

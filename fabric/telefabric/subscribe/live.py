@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
@@ -26,7 +27,6 @@ from telefabric_schemas.decoding import event_of
 
 log = library_logger("telefabric.subscribe")
 
-NS = 1_000_000_000
 _List = Iterable[str] | None | msgspec.UnsetType
 _ASK_STATUS_S = 1.0
 _ASK_STATUS_PER_STREAM_S = 0.003
@@ -252,7 +252,7 @@ class LiveSubscription:
             kind = records.kind_of(body[records.PREFIX_BYTES : records.PREFIX_BYTES + 32])
             if delivery is not None:
                 self.ledger.batch(header.stream, kind, header.counter, header.events)
-                self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / NS
+                self.behind_s = max(time.time_ns() + self._clock_offset_ns - header.time_ns, 0) / limits.NS
             events = _decode(kind, header, body, recent=delivery is None)
         except WireError as error:
             log.warning("live.bad_batch: %s", error)

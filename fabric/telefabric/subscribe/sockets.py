@@ -18,8 +18,6 @@ from telefabric.wire import control
 
 log = library_logger("telefabric.subscribe")
 
-NS = 1_000_000_000
-
 
 class _TokenSockets(Connection):
     """Control DEALER, and the SUB that the token opens."""
@@ -105,13 +103,15 @@ class WatchSockets(_TokenSockets):
 
     def ask_status(self, now_ns: int, *, ask_now: bool, ask_s: float) -> None:
         """When it is due."""
-        if now_ns >= self._status_due_ns or (ask_now and now_ns >= self._status_due_ns - int((ask_s - 0.1) * NS)):
-            self._status_due_ns = now_ns + int(ask_s * NS)
+        if now_ns >= self._status_due_ns or (
+            ask_now and now_ns >= self._status_due_ns - int((ask_s - 0.1) * limits.NS)
+        ):
+            self._status_due_ns = now_ns + int(ask_s * limits.NS)
             self.send(control.StatusRequest())
 
     def silent(self, now_ns: int) -> bool:
         """Not even a tick arrives, either: a connection can break without a word, and WATCHING can be lost."""
-        return now_ns - self._data_heard_ns > limits.LIVE_STUCK_S * NS or super().silent(now_ns)
+        return now_ns - self._data_heard_ns > limits.LIVE_STUCK_S * limits.NS or super().silent(now_ns)
 
     def _unreadable(self, error: WireError) -> None:
         log.warning("live.bad_control: %s", error)

@@ -23,7 +23,7 @@ from telefabric.log.thread import log_thread
 from telefabric.peer.core.backoff import Backoff
 from telefabric.peer.core.clock import Clock
 from telefabric.spool import Spool
-from telefabric.uplink.core.stream import NS, Phase, StreamSession, claimed
+from telefabric.uplink.core.stream import Phase, StreamSession, claimed
 from telefabric.uplink.linked_stream import LinkedStream
 from telefabric.uplink.orphans import Orphans
 from telefabric.uplink.senders import LiveSender, send_durable
@@ -166,14 +166,14 @@ class Link:
         """A connection can be broken without a word, either way: control is well, and no data gets across."""
         amiss = self._stalled or sockets.unheard
         self._stalled = False
-        if amiss and now_ns - self._data_well_ns > limits.ACK_STALL_S * NS:
+        if amiss and now_ns - self._data_well_ns > limits.ACK_STALL_S * limits.NS:
             log.warning("link.data_renewed: batches do not reach %s: connecting again", self.address.url)
             self._data_well_ns = now_ns
             sockets.renew_data()
 
     def _renew_live(self, sockets: Sockets, now_ns: int) -> None:
         """Every stream of the process gets this message, and one new connection is enough."""
-        if now_ns - self._live_renewed_ns > limits.LIVE_STUCK_S * NS:
+        if now_ns - self._live_renewed_ns > limits.LIVE_STUCK_S * limits.NS:
             self._live_renewed_ns = now_ns
             log.warning("link.live_renewed: live batches do not reach %s: connecting again", self.address.url)
             sockets.renew_live()
@@ -299,7 +299,7 @@ class Link:
 
     def _beat_urgent(self, sockets: Sockets, now_ns: int) -> bool:
         """A stream has more to send than its credit: do not let it wait a whole heartbeat for more."""
-        if not sockets.beat_due(now_ns + int((limits.HEARTBEAT_S - limits.CREDIT_REVIEW_S) * NS)):
+        if not sockets.beat_due(now_ns + int((limits.HEARTBEAT_S - limits.CREDIT_REVIEW_S) * limits.NS)):
             return False
         for linked in self.streams.values():
             session = linked.session
@@ -337,7 +337,7 @@ class Link:
 
     def _sync(self, linked: LinkedStream, now_ns: int) -> None:
         spool = linked.spool
-        if spool.policy.fsync == "interval" and now_ns - linked.synced_ns >= limits.SYNC_INTERVAL_S * NS:
+        if spool.policy.fsync == "interval" and now_ns - linked.synced_ns >= limits.SYNC_INTERVAL_S * limits.NS:
             linked.synced_ns = now_ns
             spool.sync()
         if spool.sync_failures and not linked.told_sync_failures:
@@ -360,11 +360,11 @@ class Link:
 
     def _tell_drops(self, linked: LinkedStream, now_ns: int) -> None:
         """A full spool is loud: at once when it begins to drop, then each ten seconds while it goes on."""
-        if linked.blocked and now_ns - linked.told_blocked_ns > _TELL_DROPS_S * NS:
+        if linked.blocked and now_ns - linked.told_blocked_ns > _TELL_DROPS_S * limits.NS:
             log.warning("spool.blocked: a call of run %s waits: %s", linked.spool.info.run_id, linked.blocked)
             linked.blocked, linked.told_blocked_ns = "", now_ns
         dropped = linked.spool.dropped_events
-        if dropped > linked.told_drops and now_ns - linked.told_ns > _TELL_DROPS_S * NS:
+        if dropped > linked.told_drops and now_ns - linked.told_ns > _TELL_DROPS_S * limits.NS:
             reason = linked.spool.dropped[-1].reason
             log.warning("spool.dropped: %d events of run %s so far (%s): each loss is recorded as a gap; %s",
                         dropped, linked.spool.info.run_id, reason, _DROP_REMEDIES[reason])  # fmt: skip

@@ -10,7 +10,6 @@ from telefabric.errors import SpoolError
 from telefabric.files.lock import FileLock
 from telefabric.log.limit import library_logger
 from telefabric.spool import Spool, parent_in
-from telefabric.uplink.core.stream import NS
 from telefabric.uplink.linked_stream import LinkedStream
 
 log = library_logger("telefabric.link")
@@ -41,7 +40,7 @@ class Orphans:
         if free <= 0:
             return []
         if not self.waiting and now_ns >= self._scan_due_ns:
-            self._scan_due_ns = now_ns + int(_SCAN_S * NS)
+            self._scan_due_ns = now_ns + int(_SCAN_S * limits.NS)
             self.waiting = self._look()
         found: list[Spool] = []
         for _ in range(min(limits.ORPHANS_TRIED_A_TURN, len(self.waiting))):

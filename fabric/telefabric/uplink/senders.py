@@ -10,7 +10,7 @@ import msgspec
 from telefabric import limits
 from telefabric.spool import Chunk
 from telefabric.uplink.core.live_feed import KindBatch
-from telefabric.uplink.core.stream import NS, SendBatch, SendGap
+from telefabric.uplink.core.stream import SendBatch, SendGap
 from telefabric.uplink.linked_stream import LinkedStream
 from telefabric.uplink.sockets import Sockets
 from telefabric.wire import batch, records
@@ -91,7 +91,7 @@ class LiveSender:
         if feed.waiting:
             return
         self._send_frames(linked)
-        if now_ns - linked.ticked_ns > limits.TICK_S * NS:
+        if now_ns - linked.ticked_ns > limits.TICK_S * limits.NS:
             linked.ticked_ns = now_ns
             self._tell_pressure(linked)
             self._tick(linked)

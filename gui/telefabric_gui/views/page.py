@@ -15,19 +15,17 @@ from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
-from telefabric_gui.models.episodes import EpisodeTable
+from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.models.steps import StepTable, end_of, number_of, step_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import EVENT, NO_STEP, EventRows
-from telefabric_gui.views.card import Banner, Card
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import button, column, drop_menu, label, menu_of, restyle, row
+from telefabric_gui.views.styled import Banner, Card, button, column, drop_menu, label, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 

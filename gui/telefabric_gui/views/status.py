@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtWidgets import QLabel
 
 from telefabric_gui import theme
-from telefabric_gui.views.dot import Dot
+from telefabric_gui.views.painting import Dot
 from telefabric_gui.views.styled import Panel, label, restyle, row
 
 HEIGHT_PX = 28

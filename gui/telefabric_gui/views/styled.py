@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QBoxLayout, QFrame, QHBoxLayout, QLabel, QLayout, QMenu, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QBoxLayout,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 Part = QWidget | QLayout | int | tuple[QWidget | QLayout, int]
 """A number is an empty space that stretches by so much; a pair is a part with the share of free space that it takes."""
@@ -97,3 +108,33 @@ def _filled(layout: _Box, parts: Iterable[Part], margins: Margins, spacing: int)
         else:
             layout.addStretch(part)
     return layout
+
+
+class Card(Panel):
+    """`caption` may be set each tick; it is cut rather than moving anything. `corner` takes widgets on the right."""
+
+    def __init__(self, title: str, body: QWidget) -> None:
+        super().__init__("card")
+        self.caption = label(role="caption")
+        self.caption.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.badges = row(spacing=6)
+        self.corner = row(spacing=6)
+        self.title = label(title, "title")
+        header = row(self.title, self.badges, (self.caption, 1), self.corner, margins=(12, 10, 12, 4), spacing=10)
+        self.setLayout(column(header, (body, 1), margins=(1, 1, 1, 8)))
+
+
+class Banner(Panel):
+    """Hidden while there is nothing to say."""
+
+    def __init__(self) -> None:
+        super().__init__("banner")
+        self._text = label()
+        self._text.setWordWrap(True)
+        self.setLayout(row(self._text, margins=(16, 7, 16, 7)))
+        self.hide()
+
+    def say(self, sentence: str) -> None:
+        if sentence != self._text.text():
+            self._text.setText(sentence)
+        self.setVisible(bool(sentence))

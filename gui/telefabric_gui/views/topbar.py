@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QButtonGroup, QLabel, QPushButton
 
-from telefabric_gui.views.dot import Dot
+from telefabric_gui.views.painting import Dot
 from telefabric_gui.views.styled import Panel, button, label, row
 
 HEIGHT_PX = 44

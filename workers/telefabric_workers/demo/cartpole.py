@@ -12,8 +12,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from telefabric_workers.demo.rate import Rate
-from telefabric_workers.demo.training import Score, play, recorded, run_from_command_line
+from telefabric_workers.demo.training import Rate, Score, play, recorded, run_from_command_line
 from telefabric_workers.worker import Worker
 
 GAME_ID = "CartPole-v1"

@@ -16,7 +16,7 @@ from telefabric.address import Address
 from telefabric.service.embedded import Services
 from telefabric.service.logs import set_up_logs
 from telefabric.settings import absolute, data_folder
-from telefabric.store.file.audit import audit
+from telefabric.store.file.verify import audit
 from telefabric_workers.connection import connect
 from telefabric_workers.demo import cartpole, frozenlake
 from telefabric_workers.demo.client import Client

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ import gymnasium
 
 from telefabric.errors import TelefabricError
 from telefabric_workers.connection import connect
-from telefabric_workers.demo.rate import Rate
 from telefabric_workers.gym import TelemetryWrapper
 from telefabric_workers.worker import Worker
 
 WINDOW_EPISODES = 100
 """Episodes that success rate and mean return look back on."""
+_CATCH_UP_S = 1.0
+"""A program that was suspended does not hurry through more than this afterwards."""
 _INTERRUPTED = 130
 _WITHOUT_A_SCREEN = {
     "SDL_VIDEODRIVER": "dummy",
@@ -97,7 +99,7 @@ def play(
 def run_from_command_line(train: Callable[..., Score], description: str, episodes: int) -> int:
     """Train with a worker that the environment describes (``TELEFABRIC_CONNECT`` …). Returns the exit code."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--episodes", type=_count, default=episodes, help="how many (%(default)s)")
+    parser.add_argument("--episodes", type=partial(_whole, low=1), default=episodes, help="how many (%(default)s)")
     parser.add_argument("--seed", type=_whole, default=0, help="same seed, same run (%(default)s)")
     parser.add_argument("--rate", type=_rate, default=None, help="steps a second; as fast as it goes by default")
     options = parser.parse_args()
@@ -116,18 +118,10 @@ def run_from_command_line(train: Callable[..., Score], description: str, episode
     return 0
 
 
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+def _whole(text: str, low: int = 0) -> int:
+    if int(text) < low:
+        raise argparse.ArgumentTypeError(f"{text} is less than {low}")
+    return int(text)
 
 
 def _rate(text: str) -> float:
@@ -135,3 +129,25 @@ def _rate(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a rate: give a number over 0")
     return number
+
+
+class Rate:
+    """Paces a loop at `per_s` turns a second; None for as fast as it goes. One thread.
+
+    By deadline: a turn that took long is followed by shorter waits, so the mean rate holds and errors do not add up.
+    """
+
+    def __init__(self, per_s: float | None) -> None:
+        self._interval_s = 1.0 / per_s if per_s else 0.0
+        self._due_s: float | None = None
+
+    def wait(self) -> None:
+        """Called once a turn: return when the next one is due. The first is due at once."""
+        if not self._interval_s:
+            return
+        now_s = time.monotonic()
+        if self._due_s is None:
+            self._due_s = now_s
+        elif now_s < self._due_s:
+            time.sleep(self._due_s - now_s)
+        self._due_s = max(self._due_s, now_s - _CATCH_UP_S) + self._interval_s

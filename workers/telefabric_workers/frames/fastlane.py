@@ -16,7 +16,7 @@ from telefabric.log.limit import Pace, library_logger
 from telefabric.ring import Hud, Name, RingWriter, TileHud
 from telefabric.ring.pixels import picture_of
 from telefabric.wire.control import StreamInfo
-from telefabric_workers.frames.moment import Moment, Shot
+from telefabric_workers.frames.pictures import Moment, Shot
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from telefabric.log.limit import Pace, library_logger
 from telefabric_schemas import Frame
-from telefabric_workers.frames import jpeg
-from telefabric_workers.frames.moment import Moment, Shot
+from telefabric_workers.frames import pictures
+from telefabric_workers.frames.pictures import Moment, Shot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ class NetworkFrames:
         key = (shot.moment.agent_id, shot.moment.env_index)
         now_ns = time.monotonic_ns()
         self._paces[key].took(now_ns)
-        copy = jpeg.copied(picture)
+        copy = pictures.copied(picture)
         self._linked.frames[key] = partial(_encoded, copy, shot.moment, self._quality, time.time_ns(), now_ns)
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class NetworkFrames:
 
 def _encoded(picture: np.ndarray[Any, Any], moment: Moment, quality: int, time_ns: int, mono_ns: int) -> Frame | None:
     try:
-        return jpeg.encoded(picture, moment, quality, time_ns, mono_ns)
+        return pictures.encoded(picture, moment, quality, time_ns, mono_ns)
     except (ValueError, RuntimeError) as error:
         log.warning("worker.frame_left_out: a frame of %s was not sent: %s", moment.agent_id, error)
         return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from telefabric.wire.control import StreamInfo
 from telefabric_workers.environment import FrameSettings
-from telefabric_workers.frames.moment import Moment, Shot
+from telefabric_workers.frames.pictures import Moment, Shot
 from telefabric_workers.problems import Problem
 from telefabric_workers.repair import hud_numbers
 

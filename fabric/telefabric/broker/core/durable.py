@@ -26,7 +26,7 @@ from telefabric.broker.core import metrics, status
 from telefabric.broker.core.credit import CreditBook
 from telefabric.broker.core.durable_lane import DurableLane
 from telefabric.broker.core.edits import Edits
-from telefabric.broker.core.hops import NS, Lag
+from telefabric.broker.core.hops import Lag
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import SILENT_NS, DurableSubscriber, StreamState
 from telefabric.errors import UsageError, WireError
@@ -279,7 +279,7 @@ class BrokerCore:
 
     def _correct_stale(self, state: StreamState, header: Header, now_ns: int) -> None:
         """Whether a batch of the old epoch may still come: for a short time after the new epoch began."""
-        if state.open and now_ns - state.opened_ns > limits.ACK_STALL_S * NS:
+        if state.open and now_ns - state.opened_ns > limits.ACK_STALL_S * limits.NS:
             field = "session" if header.session != self.instance else "epoch"
             why = f"a batch has another {field} than the last WELCOME or REWIND named: take it from there"
             self._correct(state.peer, WireError("stale", why, about=ABOUT, field=field), now_ns)
@@ -393,14 +393,14 @@ class BrokerCore:
 
     def tick(self, now_ns: int) -> None:
         """Review credit, and notice silent peers. Call it every few tens of milliseconds."""
-        if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * NS:
+        if now_ns - self._reviewed_ns < limits.CREDIT_REVIEW_S * limits.NS:
             return
         self._reviewed_ns = now_ns
         for name, durable in list(self.durables.items()):
-            if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * NS:
+            if now_ns - durable.heard_ns > limits.DURABLE_ABSENT_S * limits.NS:
                 self._detach(name)
         for stream, state in list(self._streams.items()):
-            if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * NS:
+            if now_ns - state.heard_ns > limits.STREAM_ABSENT_S * limits.NS:
                 self._forget(stream)
         self._attach_again(now_ns)
         self._ask_again(now_ns)
@@ -412,12 +412,12 @@ class BrokerCore:
     def _attach_again(self, now_ns: int) -> None:
         """A subscriber that holds the token of an earlier ATTACHED is alive, reports, and would never hear a batch."""
         for durable in self.durables.values():
-            if not durable.subscribed and now_ns - durable.told_ns > limits.ACK_STALL_S * NS:
+            if not durable.subscribed and now_ns - durable.told_ns > limits.ACK_STALL_S * limits.NS:
                 durable.told_ns = now_ns
                 self._tell_attached(durable)
 
     def _ask_again(self, now_ns: int) -> None:
-        due = [state for state in self._streams.values() if now_ns - state.asked_ns > limits.ACK_STALL_S * NS]
+        due = [state for state in self._streams.values() if now_ns - state.asked_ns > limits.ACK_STALL_S * limits.NS]
         for durable in self.durables.values():
             self._ask(durable, [state for state in due if durable.name not in state.marks])
         for state in due:
@@ -425,7 +425,7 @@ class BrokerCore:
 
     def _tell_skipped(self, now_ns: int) -> None:
         for durable in self._optional():
-            if now_ns - durable.looked_ns > limits.ACK_STALL_S * NS:
+            if now_ns - durable.looked_ns > limits.ACK_STALL_S * limits.NS:
                 durable.looked_ns = now_ns
                 self._notice_lost(durable)
             if durable.cursor.skipped and _long_ago(durable.told_skipped_ns, now_ns):
@@ -435,7 +435,7 @@ class BrokerCore:
 
     def _tell_living(self, now_ns: int) -> None:
         for durable in self.durables.values():
-            if now_ns - durable.told_living_ns > limits.LIVING_S * NS:
+            if now_ns - durable.told_living_ns > limits.LIVING_S * limits.NS:
                 durable.told_living_ns = now_ns
                 living = [stream for stream, state in self._streams.items() if not state.silent(now_ns)]
                 self._send(durable.peer, control.Living(self.instance, living))
@@ -631,4 +631,4 @@ def _damaged_body(message: control.Nack) -> WireError:
 
 def _long_ago(then_ns: int, now_ns: int) -> bool:
     """Longer than an answer may take."""
-    return now_ns - then_ns > limits.HEARTBEAT_S * NS
+    return now_ns - then_ns > limits.HEARTBEAT_S * limits.NS

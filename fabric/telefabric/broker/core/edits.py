@@ -18,7 +18,6 @@ from telefabric.peer.core.principal import Peer, Role
 from telefabric.wire import control
 from telefabric.wire.edits import FAILED, OUTCOMES, value_of
 
-NS = 1_000_000_000
 Sends = list[tuple[Peer, control.Message]]
 _EDITORS = (Role.ANY, Role.OPERATOR)
 
@@ -83,7 +82,7 @@ class Edits:
 
     def tick(self, now_ns: int) -> Sends:
         """Give up those that no store has answered in time."""
-        late = [id for id, one in self._under_way.items() if now_ns - one.asked_ns > limits.EDIT_S * NS]
+        late = [id for id, one in self._under_way.items() if now_ns - one.asked_ns > limits.EDIT_S * limits.NS]
         why = "the store has not answered: see telefabric status; if it was done, the same edit is not done again"
         return [(self._under_way.pop(id).asker, control.Edited(id, FAILED, why)) for id in late]
 

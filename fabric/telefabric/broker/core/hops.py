@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from telefabric import limits
 
-NS = 1_000_000_000
-
 
 class Hop(NamedTuple):
     """One place on a stream's way, as `telefabric status` shows it."""
@@ -50,7 +48,7 @@ class Lag:
             self._since_ns = now_ns
         elif goal < self._goal:  # back to an earlier place: a rewind, a restored store
             self._goal = goal
-        return 0.0 if reached >= goal else (now_ns - self._since_ns) / NS
+        return 0.0 if reached >= goal else (now_ns - self._since_ns) / limits.NS
 
 
 def first_behind(hops: Iterable[Hop]) -> Hop | None:

@@ -26,7 +26,6 @@ from telefabric.wire.delivery import has_batches, has_frames, pictures_wish, top
 from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import TOPICS, Overflow, RunHeartbeat
 
-NS = 1_000_000_000
 ALL_RUNS = b""
 _TELLING = frozenset(("run_heartbeat", "overflow"))
 """Kinds by which a source tells of its numbers."""
@@ -162,13 +161,13 @@ class LiveCore:
 
     def tick(self, now_ns: int) -> list[bytes]:
         """Forget silent subscribers; returns the tokens of those for which a tick is due."""
-        if now_ns - self._settled_ns > NS:
+        if now_ns - self._settled_ns > limits.NS:
             self._settled_ns = now_ns
             self.lane.ledger.settle()
         for peer, watcher in list(self._watchers.items()):
-            if now_ns - watcher.heard_ns > _absent_after_s(watcher.policy) * NS:
+            if now_ns - watcher.heard_ns > _absent_after_s(watcher.policy) * limits.NS:
                 self._remove(peer)
-        due = [one for one in self._watchers.values() if now_ns - one.ticked_ns > limits.TICK_S * NS]
+        due = [one for one in self._watchers.values() if now_ns - one.ticked_ns > limits.TICK_S * limits.NS]
         for watcher in due:
             watcher.ticked_ns = now_ns
         return [watcher.token for watcher in due]
@@ -232,7 +231,7 @@ def _status_of(one: LiveSubscriber, now_ns: int) -> dict[str, Any]:
         "dropped": dict(one.dropped),
         "received": one.received,
         "lost_in_transit": one.lost,
-        "heard_s": round((now_ns - one.heard_ns) / NS, 3),
+        "heard_s": round((now_ns - one.heard_ns) / limits.NS, 3),
     }
 
 

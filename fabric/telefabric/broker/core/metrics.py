@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
+from telefabric import limits
 from telefabric.broker.core.durable_lane import DurableLane
-from telefabric.broker.core.hops import NS, first_behind
+from telefabric.broker.core.hops import first_behind
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import DurableSubscriber, StreamState
 from telefabric.broker.core.status import BROKER, LIVE, WORKER, durable_hops, hops
@@ -93,9 +94,9 @@ def of_streams(streams: Collection[StreamState], required: Sequence[str], now_ns
             in_flight_bytes=sum(one.outstanding_bytes for one in streams),
             rewinds=sum(one.rewinds for one in streams),
             over_credit_batches=sum(one.over_credit for one in streams),
-            silent_largest_seconds=max((now_ns - one.heard_ns for one in streams), default=0) / NS,
-            clock_offset_largest_seconds=max((abs(one.clock_offset_ns or 0) for one in streams), default=0) / NS,
-            round_trip_largest_seconds=max((one.round_trip_ns or 0 for one in streams), default=0) / NS,
+            silent_largest_seconds=max((now_ns - one.heard_ns for one in streams), default=0) / limits.NS,
+            clock_offset_largest_seconds=max((abs(one.clock_offset_ns or 0) for one in streams), default=0) / limits.NS,
+            round_trip_largest_seconds=max((one.round_trip_ns or 0 for one in streams), default=0) / limits.NS,
         ),
     }
 
@@ -120,7 +121,7 @@ def of_durables(
         _P + "durable_missed_batches_total": {(name,): one.cursor.missed for name, one in found.items()},
         _P + "durable_stored_events_total": {(name,): one.stored_events for name, one in found.items()},
         _P + "durable_quarantined_events_total": {(name,): one.quarantined_events for name, one in found.items()},
-        _P + "durable_heard_seconds": {(name,): (now_ns - one.heard_ns) / NS for name, one in found.items()},
+        _P + "durable_heard_seconds": {(name,): (now_ns - one.heard_ns) / limits.NS for name, one in found.items()},
     }
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from telefabric import limits
 from telefabric.broker.core.durable_lane import Cursor
-from telefabric.broker.core.hops import NS, Lag
+from telefabric.broker.core.hops import Lag
 from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 
-SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * NS)
+SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * limits.NS)
 
 
 @dataclass(slots=True)
@@ -78,9 +78,9 @@ class StreamState:
             return "stalled"
         if not self.open:
             return "waiting"
-        if self.revived_ns is not None and now_ns - self.revived_ns < limits.REVIVED_S * NS:
+        if self.revived_ns is not None and now_ns - self.revived_ns < limits.REVIVED_S * limits.NS:
             return "revived"
-        return "idle" if now_ns - self.moved_ns > limits.IDLE_AFTER_S * NS else "running"
+        return "idle" if now_ns - self.moved_ns > limits.IDLE_AFTER_S * limits.NS else "running"
 
 
 @dataclass(slots=True)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from telefabric.broker.core.hops import NS, Hop, first_behind
+from telefabric import limits
+from telefabric.broker.core.hops import Hop, first_behind
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import DurableSubscriber, StreamState
 from telefabric.subscribe.core.accounting import Account
@@ -33,7 +34,7 @@ def durable_hops(stream: StreamState, required: Sequence[str], now_ns: int) -> l
     """The hops of a stream that do not depend on live subscribers."""
     emitted = stream.emitted
     taken = max(stream.next_seq - 1, stream.acked)
-    silent_s = (now_ns - stream.heard_ns) / NS if stream.silent(now_ns) else 0.0
+    silent_s = (now_ns - stream.heard_ns) / limits.NS if stream.silent(now_ns) else 0.0
     found = [
         Hop(WORKER, DURABLE, emitted, 0, silent_s),
         Hop(BROKER, DURABLE, taken, emitted - taken, stream.lags[BROKER].look(taken, emitted, now_ns)),
@@ -68,7 +69,7 @@ def stream_status(
         "in_flight_bytes": stream.outstanding_bytes,
         "rewinds": stream.rewinds,
         "over_credit": stream.over_credit,
-        "silent_s": round((now_ns - stream.heard_ns) / NS, 3),
+        "silent_s": round((now_ns - stream.heard_ns) / limits.NS, 3),
         "clock_offset_ms": _ms(stream.clock_offset_ns),
         "round_trip_ms": _ms(stream.round_trip_ns),
         "hops": [list(hop._replace(behind_s=round(hop.behind_s, 1))) for hop in way],
@@ -85,7 +86,7 @@ def durable_status(durable: DurableSubscriber, pending: int, now_ns: int) -> dic
         "missed": durable.cursor.missed,
         "stored_events": durable.stored_events,
         "quarantined_events": durable.quarantined_events,
-        "heard_s": round((now_ns - durable.heard_ns) / NS, 3),
+        "heard_s": round((now_ns - durable.heard_ns) / limits.NS, 3),
     }
 
 

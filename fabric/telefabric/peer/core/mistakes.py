@@ -17,7 +17,6 @@ from telefabric.peer.core.principal import Peer
 from telefabric.wire import control
 from telefabric.wire.names import cut
 
-NS = 1_000_000_000
 _SENTENCE_BYTES_MAX = limits.ERROR_BYTES_MAX // 2
 _WORD_BYTES_MAX = 64
 
@@ -32,7 +31,7 @@ class Quota:
 
     def grants(self, peer: Hashable, now_ns: int) -> bool:
         """Whether this peer is answered once more now."""
-        if now_ns - self._since_ns >= NS:
+        if now_ns - self._since_ns >= limits.NS:
             self._since_ns = now_ns
             self._given.clear()
         if self._given[peer] >= self._each or self._given.total() >= self._together:
@@ -84,7 +83,7 @@ class Mistakes:
                 "about": about,
                 "message": kept.message,
                 "times": kept.times,
-                "ago_s": round((now_ns - kept.told_ns) / NS, 3),
+                "ago_s": round((now_ns - kept.told_ns) / limits.NS, 3),
             }
             for (peer, name, reason, field, about), kept in reversed(self._kept.items())
         ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from telefabric import limits
 
-_SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * 1_000_000_000)
-_STALLED_NS = int(limits.ACK_STALL_S * 1_000_000_000)
+_SILENT_NS = int(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S * limits.NS)
+_STALLED_NS = int(limits.ACK_STALL_S * limits.NS)
 
 
 class Silence:

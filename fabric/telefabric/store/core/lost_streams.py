@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from telefabric import limits
 
-NS = 1_000_000_000
 _STREAMS_MAX = 16 * limits.STREAMS_KNOWN_MAX
 """Streams whose time is kept; any further stream is never called lost."""
-_DEAF_NS = int(3 * limits.LIVING_S * NS)
+_DEAF_NS = int(3 * limits.LIVING_S * limits.NS)
 
 
 class Change(NamedTuple):
@@ -28,7 +27,7 @@ class Vigil:
     """The lost streams of one store. Times are monotonic nanoseconds. Not thread-safe."""
 
     def __init__(self, lost_after_s: float = limits.LOST_AFTER_S) -> None:
-        self._lost_after_ns = int(lost_after_s * NS)
+        self._lost_after_ns = int(lost_after_s * limits.NS)
         self._heard_ns: dict[bytes, int] = {}
         """When there was last word of a stream that is not lost."""
         self._lost: set[bytes] = set()

@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 
 from telefabric.errors import StoreError
+from telefabric.files.sync import sync_file
 from telefabric.store.file import access
 from telefabric.store.file.database import explain, open_reader
 
@@ -39,10 +40,9 @@ def backup(
             _copy(reader, part, progress)
         if reader.still:
             access.require_still(source)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync_file(part)
         part.rename(target)
-        _sync_folder(target.parent)
+        sync_file(target.parent)  # so that the new name survives a power loss, too
     except apsw.Error as error:
         raise explain(target, error) from None
     except OSError as error:
@@ -52,17 +52,6 @@ def backup(
         with suppress(OSError):  # in a folder that cannot be written it never was
             part.unlink()
     return target.stat().st_size
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the new name survives a power loss, too."""
-    if os.name == "nt":
-        return  # cannot, and its file systems write entries in order
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _copy(reader: apsw.Connection, part: Path, progress: Callable[[int, int], None]) -> None:

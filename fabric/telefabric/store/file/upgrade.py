@@ -19,8 +19,9 @@ import structlog
 from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.store.file.access import log_bytes
-from telefabric.store.tables import places, runs, seeds
+from telefabric.store.tables import places, runs
 from telefabric.store.tables.columns import COLUMNS
+from telefabric.store.tables.rows import seed_column
 from telefabric_schemas import Episode, RunCompleted
 from telefabric_schemas.decoding import Decoder
 
@@ -119,7 +120,7 @@ def _fill_events(db: apsw.Connection, after: int, until: int) -> None:
         places.count_again(db, table, after, until)
     of_piece = "SELECT event, id FROM episodes WHERE id > ? AND id <= ?"
     found: list[tuple[Any, ...]] = db.execute(of_piece, (after, until)).fetchall()
-    seeded = ((seeds.column(_episode.decode(event).seed), number) for event, number in found)
+    seeded = ((seed_column(_episode.decode(event).seed), number) for event, number in found)
     db.executemany("UPDATE episodes SET seed = ? WHERE id = ?", (row for row in seeded if row[0] is not None))
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import StoreError, Unreachable, UsageError, WireError
-from telefabric.peer.requests import Requests
-from telefabric.peer.status_request import PATIENCE_S, ask_status
+from telefabric.errors import EnvironmentProblem, StoreError, Unreachable, UsageError, WireError
+from telefabric.peer.requests import PATIENCE_S, Requests, ask_status
 from telefabric.store.read import query
 from telefabric.store.read.query import Page
 from telefabric.store.read.reader import Reader
@@ -99,3 +99,21 @@ class RemoteReader(Reader):
 @cache
 def _decoder(question: type[query.Question[Any]]) -> Decoder[Page[Any]]:
     return Decoder(query.answer_of(question))
+
+
+def open_store(where: str | Path) -> Reader:
+    """A reader of a store file, of the store in a folder, or of the store behind the broker at ``tcp://host:port``.
+
+    Raises `UsageError` for an address that is malformed, `StoreError` when the file cannot be read, `Unreachable` when
+    no broker answers or it has no store, and `EnvironmentProblem` when a file is named and apsw is not installed.
+    """
+    if isinstance(where, str) and "://" in where:
+        return RemoteReader(Address.parse(where))
+    try:  # apsw comes with an extra, and a store behind a broker is read without it
+        from telefabric.store.file.database import store_file
+        from telefabric.store.read.file_reader import FileReader
+    except ModuleNotFoundError as error:
+        if error.name != "apsw":
+            raise
+        raise EnvironmentProblem("reading a store file needs: pip install 'telefabric[store]'") from None
+    return FileReader(store_file(Path(where)))

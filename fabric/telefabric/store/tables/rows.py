@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -10,14 +11,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from telefabric import limits
 from telefabric.errors import WireError
-from telefabric.store.tables import seeds
 from telefabric.store.tables.columns import COLUMNS, EVENTS, RANGES
 from telefabric.store.tables.overview import Overview
 from telefabric.store.tables.places import Span, spans
 from telefabric.wire import records
 from telefabric.wire.batch import Header, check_body, decode_body
-from telefabric_schemas import events
+from telefabric_schemas import events, values
 from telefabric_schemas.decoding import Decoder, decode_event
 
 _MODES: dict[str | None, str] = {mode: mode for mode in ("human", "agent", "multi_agent", "hybrid", "replay")}
@@ -265,13 +266,33 @@ def known_mode(value: str | None) -> str:
     return _MODES.get(value, "unknown")
 
 
+def seed_column(seed: msgspec.Raw) -> int | str | None:
+    """The seed in the form of its column. None without a seed, and if its JSON form is missing or very long."""
+    try:
+        value = _seeds.decode(seed)
+        if value is None or (type(value) is int and -(2**63) <= value < 2**63):
+            return value
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        text.encode()
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        return None
+    return text if len(text) <= limits.SEED_CHARACTERS_MAX else None
+
+
+def _ext_hook(code: int, data: memoryview) -> Any:
+    if code == values.EXT_BIGINT:
+        return int.from_bytes(data, "big", signed=True)
+    raise TypeError(f"extension {code} has no JSON form")
+
+
 _TABLES = {event: table for table, found in EVENTS.items() for event in found if table not in RANGES}
 _FIELDS = {table: attrgetter(*COLUMNS[table][3:-1]) for table in _TABLES.values()}
 """The columns from seq on are fields of the event that have the same name; the last one is the event itself."""
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"control_mode": known_mode, "seed": seeds.column}
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"control_mode": known_mode, "seed": seed_column}
 _CONVERTED = {
     table: [(at, _CONVERSIONS[column]) for at, column in enumerate(COLUMNS[table]) if column in _CONVERSIONS]
     for table in _FIELDS
 }
 """The columns whose values are not the field's, and the function between them."""
 _gaps: Decoder[events.Gap] = Decoder(events.Gap)
+_seeds: Decoder[Any] = Decoder(ext_hook=_ext_hook)

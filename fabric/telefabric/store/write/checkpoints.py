@@ -13,7 +13,6 @@ from telefabric.store.write.writer import Writer
 
 log = structlog.get_logger("telefabric.store")
 
-NS = 1_000_000_000
 _IDLE_S = 2.0
 _TELL_S = 60.0
 
@@ -32,7 +31,7 @@ class Checkpoints:
 
     def held_s(self, now_ns: int) -> float:
         """How long a reader has kept the log long, in seconds; 0.0 without such a reader."""
-        return 0.0 if self._held_since_ns is None else (now_ns - self._held_since_ns) / NS
+        return 0.0 if self._held_since_ns is None else (now_ns - self._held_since_ns) / limits.NS
 
     def written(self, now_ns: int) -> None:
         """A commit has ended."""
@@ -41,7 +40,7 @@ class Checkpoints:
     def tend(self, writer: Writer, now_ns: int) -> None:
         """Empty the log when nothing was written for a while, or when it is long. Raises `StoreError` as that does."""
         size = writer.log_bytes
-        idle = now_ns - self._written_ns > _IDLE_S * NS
+        idle = now_ns - self._written_ns > _IDLE_S * limits.NS
         if size > limits.LOG_BYTES_LONG or (idle and size):
             done = writer.checkpoint()
             self.outcomes["held" if done.busy else "done"] += 1
@@ -54,14 +53,15 @@ class Checkpoints:
         """Say that the log stays long, once and then each minute, and that it is over."""
         if size <= limits.LOG_BYTES_LONG:
             if self._held_since_ns is not None:
-                log.info("store.wal_released", seconds=(now_ns - self._held_since_ns) // NS)
+                log.info("store.wal_released", seconds=(now_ns - self._held_since_ns) // limits.NS)
             self._held_since_ns = None
             return
         if self._held_since_ns is None:
             self._held_since_ns = self._tell_due_ns = now_ns
         if now_ns >= self._tell_due_ns:
-            self._tell_due_ns = now_ns + int(_TELL_S * NS)
+            self._tell_due_ns = now_ns + int(_TELL_S * limits.NS)
             log.warning(
                 "store.wal_held", log_bytes=size, log_bytes_max=limits.LOG_BYTES_MAX,
-                seconds=(now_ns - self._held_since_ns) // NS, remedy="end the process that has been reading the file",
+                seconds=(now_ns - self._held_since_ns) // limits.NS,
+                remedy="end the process that has been reading the file",
             )  # fmt: skip

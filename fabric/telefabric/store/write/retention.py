@@ -18,8 +18,6 @@ from telefabric_schemas.decoding import Decoder
 
 log = structlog.get_logger("telefabric.store")
 
-_NS = 1_000_000_000
-
 
 class Retention:
     """Holds the frames of a store to `bytes_max`; 0 keeps all. Times are monotonic nanoseconds."""
@@ -42,7 +40,7 @@ class Retention:
         added, newest = writer.frame_bytes_after(self._counted_id)
         self._bytes, self._counted_id = self._bytes + added, newest
         more = self._bytes > self._bytes_max and self._expire(writer)
-        self._due_ns = now_ns + (0 if more else int(limits.RETENTION_S * _NS))
+        self._due_ns = now_ns + (0 if more else int(limits.RETENTION_S * limits.NS))
 
     def recount(self) -> None:
         """Rows of frames were removed."""

@@ -57,7 +57,6 @@ def claimed(message: control.Message) -> int:
     return 0
 
 
-NS = 1_000_000_000
 _BATCHES_IN_FLIGHT = 4
 """The least that credit above the base is cut into: while the store commits one batch, the next ones are on the way."""
 
@@ -144,7 +143,7 @@ class StreamSession:
 
     def tick(self, now_ns: int) -> bool:
         """Notice that acknowledgements have stopped; True at the moment when they are missed."""
-        stalled = bool(self._in_flight) and now_ns - self._progress_ns > limits.ACK_STALL_S * NS
+        stalled = bool(self._in_flight) and now_ns - self._progress_ns > limits.ACK_STALL_S * limits.NS
         if stalled:
             self.reconnected(now_ns)
         return stalled
@@ -155,7 +154,7 @@ class StreamSession:
         """True when HELLO must go out now; the next one is then due after a growing wait."""
         if self.phase is not Phase.GREETING or now_ns < self._hello_due_ns:
             return False
-        self._hello_due_ns = now_ns + int(self._backoff.next_s() * NS)
+        self._hello_due_ns = now_ns + int(self._backoff.next_s() * limits.NS)
         return True
 
     def next_send(

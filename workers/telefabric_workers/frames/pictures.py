@@ -1,11 +1,11 @@
-"""Pictures as JPEG. Needs the extra ``frames`` (simplejpeg and numpy)."""
+"""Pictures: the step that one shows, and its JPEG, which needs the extra ``frames`` (simplejpeg and numpy)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from telefabric_schemas import Frame
-from telefabric_workers.frames.moment import Moment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,3 +41,25 @@ def encoded(
         0, moment.agent_id, moment.env_index, moment.episode, moment.step, frame_ref, width, height, "jpeg", data,
         time_ns, mono_ns,
     )  # fmt: skip
+
+
+class Moment(NamedTuple):
+    """The step that a frame shows."""
+
+    agent_id: str
+    env_index: int
+    episode: int
+    step: int
+    reward: float
+    ended: bool
+    """The episode ends with it."""
+
+
+class Shot(NamedTuple):
+    """A moment, with what the ring shows of its episode."""
+
+    moment: Moment
+    episode_return: float
+    steps_per_s: float
+    """0 while it is not known."""
+    values: Mapping[str, float]
