@@ -78,7 +78,7 @@ EDIT_VALUE_BYTES_MAX = 64 * KIB
 EDITS_MAX = 64
 """Edits that a broker waits for: the store applies each in a transaction of its own, some milliseconds."""
 EDIT_S = 10.0
-"""How long a broker waits for the store's answer, from the last time that the edit was asked for."""
+"""How long a broker waits for the store's answer."""
 EDIT_ASKED_S = 15.0
 """How long an asker repeats an edit: longer than a broker or store takes to be restarted."""
 EDIT_REPEAT_S = 1.0

@@ -25,7 +25,8 @@ _EDITORS = (Role.ANY, Role.OPERATOR)
 @dataclass(slots=True)
 class _UnderWay:
     asker: Peer
-    asked_ns: int
+    """Who said it last."""
+    began_ns: int
     stores: frozenset[str] = frozenset()
     """Those to which it was sent."""
     answers: dict[str, control.Edited] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Edits:
             if len(self) >= limits.EDITS_MAX:
                 return self._fail(edit, asker, f"the broker waits for {limits.EDITS_MAX} other edits: try again")
             under_way = self._under_way[edit.id] = _UnderWay(asker, now_ns)
-        under_way.asker, under_way.asked_ns = asker, now_ns
+        under_way.asker = asker
         under_way.stores = frozenset(store.name for store in able)
         told = replace(edit, by=asker.principal.name)
         return [(store.peer, told) for store in able if store.name not in under_way.answers]
@@ -82,8 +83,8 @@ class Edits:
 
     def tick(self, now_ns: int) -> Sends:
         """Give up those that no store has answered in time."""
-        late = [id for id, one in self._under_way.items() if now_ns - one.asked_ns > limits.EDIT_S * limits.NS]
-        why = "the store has not answered: see telefabric status; if it was done, the same edit is not done again"
+        late = [id for id, one in self._under_way.items() if now_ns - one.began_ns > limits.EDIT_S * limits.NS]
+        why = "the store has not answered: see telefabric status"
         return [(self._under_way.pop(id).asker, control.Edited(id, FAILED, why)) for id in late]
 
     @staticmethod
