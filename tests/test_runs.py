@@ -93,7 +93,8 @@ def test_each_command_does_what_it_says_and_is_in_the_audit(fabric: Fabric) -> N
     assert "failed* (archived)" in listed
     assert fabric.cli("unarchive", "walk")[0] == fabric.cli("mark", "walk", "computed")[0] == 0
     assert json.loads(fabric.cli("list", "--tag", "baseline", "--json")[1])["status"] == "completed"
-    assert fabric.cli("delete", "walk")[0] != 0, "it asks"
+    code, _, sentence = fabric.cli("delete", "walk")
+    assert (code, "give --yes" in sentence) == (2, True)
     assert fabric.the("walk") is not None
     assert fabric.cli("delete", "walk", "--yes") == (0, "run 'walk' is deleted.", "")
     assert fabric.the("walk") is None

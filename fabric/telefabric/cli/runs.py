@@ -275,5 +275,7 @@ def delete(edit: Edit, run: str, yes: bool) -> None:
       telefabric runs delete frozenlake-q --yes
     """
     if not yes:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise UsageError("delete asks before it deletes, and nobody is here to answer: give --yes")
         click.confirm(f"Delete {clean(run)} and all its events for good?", abort=True)
     edit("delete", None)
