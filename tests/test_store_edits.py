@@ -205,6 +205,7 @@ def test_a_deleted_run_is_gone_at_once_and_its_rows_go_in_pieces(scribe: Scribe)
             assert before.bookmarks() == before.streams(RUN) == before.series(RUN) == []
             assert before.events().rows == before.newest(5_000).rows == kept
             assert before.stream_since(id, 0).rows == before.steps_since({id: 0}).rows == []
+            assert before.stream_since(id, 0).last == 2_003, "nobody waits for what will never come"
             assert before.events(run_id=RUN).rows == before.episodes_for_run(RUN).rows == []
             assert verify(scribe.path).contradictions == 0
             if not removed:

@@ -268,7 +268,8 @@ class FileReader(Reader):
 
     def _stream_since(self, question: query.StreamSince) -> Page[StoredEvent]:
         """Bounded by the watermark, so that tables that are read one after the other agree."""
-        found = self._query(f"{_MARKS} WHERE stream_id = :stream_id", question)
+        of_deleted = "SELECT 0, stream_id, stored_seq FROM deleted_streams WHERE stream_id = :stream_id"
+        found = self._query(f"{_MARKS} WHERE stream_id = :stream_id UNION ALL {of_deleted}", question)
         stream, _, stored = next(iter(found), (0, b"", 0))
         statements = [
             f"{select} WHERE stream = :stream AND {'last_seq' if table in RANGES else 'seq'} > :seq AND seq <= :stored"
