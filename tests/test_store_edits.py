@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 import msgspec
 import pytest
-from store_fixtures import TIME_NS, Scribe, episode, frame, metric, run_completed, run_started, step, stream
+from store_fixtures import LOOPBACK, TIME_NS, Scribe, episode, frame, metric, run_completed, run_started, step, stream
 
 from telefabric import limits
 from telefabric.store.file.backup import backup
@@ -19,6 +19,7 @@ from telefabric.store.file.database import FILE_NAME
 from telefabric.store.file.verify import verify
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import Run
+from telefabric.store.service import Store
 from telefabric.store.tables.columns import COLUMNS
 from telefabric.store.write.writer import Writer
 from telefabric.wire import control
@@ -235,6 +236,25 @@ def test_a_spool_that_comes_after_the_deletion_is_acknowledged_counted_and_not_s
     with FileReader(scribe.path) as reader:
         assert [one.run_id for one in reader.runs()] == [OTHER]
         assert {one.run_id for one in reader.events().rows} == {OTHER}
+    assert verify(scribe.path).contradictions == 0
+
+
+def test_events_that_wait_for_their_commit_are_stored_before_an_edit_is_judged(tmp_path: Path) -> None:
+    """So that no row is written for a run that is gone, and the watermark that stays is that of all that was taken."""
+    info = stream(RUN)
+    with Scribe(tmp_path / FILE_NAME) as scribe:
+        scribe.put(info, run_started(1, info), run_completed(2))
+        scribe.commit()
+    service = Store(LOOPBACK, scribe.path)
+    scribe.writer, scribe.rows = service._writer, service._rows
+    scribe.put(info, step(3), step(4))
+    service.edit(control.Edit(b"d" * 16, "delete", RUN))
+    scribe.rows = service._rows
+    scribe.put(info, step(5))
+    service._commit_all()
+    assert service._writer.stored_seq(info.stream) == 5
+    service.close()
+    assert rows(scribe, "SELECT stored_seq, discarded FROM deleted_streams") == [(5, 1)]
     assert verify(scribe.path).contradictions == 0
 
 
