@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -19,10 +18,10 @@ from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
 from telefabric.cli.read import careful, encode_json, open_source, require_run
 from telefabric.errors import UsageError
-from telefabric.peer.edit_request import ask_edit
+from telefabric.peer.edit_request import ask_edit, read_only
 from telefabric.settings import resolve
 from telefabric.store.read.query import BookmarkRow, Run
-from telefabric.wire.edits import Bookmark, Marked
+from telefabric.wire.edits import Bookmark, Marked, tags_of
 
 _NS = 1_000_000_000
 _COMPUTED = "computed"
@@ -65,7 +64,7 @@ def list_runs(store: Path | None, connect: str | None, as_json: bool, tag: str |
     """
     with open_source(store, connect) as reader:
         found = [run for run in reader.runs() if archived or run.archived_ns is None]
-    found = [run for run in found if tag is None or tag in json.loads(run.tags)]
+    found = [run for run in found if tag is None or tag in tags_of(run.tags)]
     if as_json:
         for run in found:
             click.echo(encode_json(_as_json(run)))
@@ -108,7 +107,7 @@ def _details(run: Run) -> list[tuple[str, str]]:
     lines = [
         ("run", clean(run.run_id)), ("status", status), ("started", _moment(run.started_ns)),
         ("finished", _moment(run.finished_ns)), ("attempts", str(run.attempts)), ("archived", _moment(run.archived_ns)),
-        ("tags", ", ".join(map(clean, json.loads(run.tags)))), ("metadata", clean(metadata)),
+        ("tags", ", ".join(map(clean, tags_of(run.tags)))), ("metadata", clean(metadata)),
         *(("note", clean(line)) for line in run.notes.splitlines()),
     ]  # fmt: skip
     return [(name, value) for name, value in lines if value]
@@ -124,7 +123,7 @@ def _show(found: list[Run]) -> None:
     for run in found:
         status = run.status + ("*" if run.marked_by is not None else "") + (" (archived)" if run.archived_ns else "")
         note = next(iter(run.notes.splitlines()), "")
-        texts = (run.run_id, status, _moment(run.started_ns), ", ".join(json.loads(run.tags)), note)
+        texts = (run.run_id, status, _moment(run.started_ns), ", ".join(tags_of(run.tags)), note)
         table.add_row(*map(clean, texts))
     Console(markup=False, emoji=False).print(table)  # a name may look like markup of rich
 
@@ -134,7 +133,7 @@ def _moment(time_ns: int | None) -> str:
 
 
 def _as_json(run: Run) -> dict[str, Any]:
-    return {**asdict(run), "metadata": careful(msgspec.Raw(run.metadata)), "tags": json.loads(run.tags)}
+    return {**asdict(run), "metadata": careful(msgspec.Raw(run.metadata)), "tags": tags_of(run.tags)}
 
 
 def _bookmark_as_json(one: BookmarkRow) -> dict[str, Any]:
@@ -152,10 +151,7 @@ def _editing(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def edit_command(run: str, store: str | None, connect: str | None, **others: Any) -> None:
         if store is not None:
-            raise UsageError(
-                f"a store file is read-only: start its store with telefabric up --data {Path(store).parent}, and edit "
-                "through the broker"
-            )
+            raise read_only(Path(store))
         address = Address.parse(resolve("connect", connect).value)
         command(
             lambda name, value=None: click.echo(clean(ask_edit(address, name, run, value)) + "."), run=run, **others

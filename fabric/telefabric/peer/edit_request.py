@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -33,6 +34,14 @@ def ask_edit(
     except WireError as error:
         raise UsageError(str(error)) from None
     return _ask(address, edit, time.monotonic() + timeout_s)
+
+
+def read_only(file: Path) -> UsageError:
+    """Why a store file by itself is not edited, and the remedy."""
+    folder = file if file.is_dir() else file.parent
+    return UsageError(
+        f"a store file is read-only: start its store with telefabric up --data {folder}, and edit through the broker"
+    )
 
 
 def _ask(address: Address, edit: control.Edit, until_s: float) -> str:

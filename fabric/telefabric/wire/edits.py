@@ -76,5 +76,13 @@ def value_of(edit: Edit) -> Any:
     return value
 
 
+def tags_of(text: str) -> list[str]:
+    """The tags of a run as the store keeps them; none when the text is damaged."""
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError:
+        return []
+
+
 def _wrong(field: str, why: str) -> WireError:
     return WireError("bad_edit", why, about="edit", field=field)

@@ -13,7 +13,7 @@ from telefabric import limits
 from telefabric.errors import UsageError, WireError
 from telefabric.store.write import deletion
 from telefabric.wire.control import Edit, Edited
-from telefabric.wire.edits import DONE, REFUSED, Bookmark, Marked, value_of
+from telefabric.wire.edits import DONE, REFUSED, Bookmark, Marked, tags_of, value_of
 
 
 def apply(db: apsw.Connection, edit: Edit, last_id: int) -> Edited:
@@ -54,7 +54,7 @@ class _Editing:
             raise UsageError(f"the store has no run {self._name!r}: see telefabric runs list")
         self._run, status, tags = found
         self._runs_still = status == "running"
-        self._tags: list[str] = json.loads(tags)
+        self._tags = tags_of(tags)
         method: Callable[[Any], str] = getattr(self, f"_{self._edit.command}")
         return method(value)
 
