@@ -210,13 +210,13 @@ class BrokerCore:
             state.heard(now_ns, beat.oldest, beat.head)
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
-            state.left_spools = message.left_spools
+            state.left_spools, state.held = message.left_spools, beat.held
             state.behind = metrics.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
                 continue
             if beat.epoch == state.epoch:
-                backlog = _BACKLOG_GROWTH * beat.backlog_bytes
+                backlog = 0 if beat.held else _BACKLOG_GROWTH * beat.backlog_bytes
                 self._credit.report(beat.stream, backlog, beat.next_bytes, beat.credit_bytes)
                 if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
                     self._tell_credit(state, now_ns)
@@ -463,6 +463,7 @@ class BrokerCore:
             ],
             "live": self.live.status(now_ns),
             "absent": [name for name in self._required if name not in self.durables],
+            "fabric": self.fabric.hex() if self.fabric else None,
             "version": __version__,
             "lane_bytes": self.lane.bytes,
             "tail_bytes": self.lane.tail_bytes,
