@@ -152,8 +152,7 @@ class BrokerCore:
                     durable.heard_ns = now_ns
                     self._reported(durable, message, now_ns)
             case control.Hello() | control.Attach() | control.Watch() if message.protocol != control.PROTOCOL:
-                known = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}"
-                self._refuse(peer, "protocol", f"{known}: install one version on both sides")
+                self._refuse(peer, "protocol", _wrong_protocol(message))
             case control.Hello():
                 self._hello(peer, message, now_ns)
             case control.Bye():
@@ -606,6 +605,16 @@ class BrokerCore:
     def _interval_ms(self) -> int:
         seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
         return int(1000 * min(max(seconds, limits.BATCH_INTERVAL_MIN_S), limits.BATCH_INTERVAL_MAX_S))
+
+
+def _wrong_protocol(message: control.Hello | control.Attach | control.Watch) -> str:
+    """Which side has to be upgraded, and to which version."""
+    what, needed = "what connects to it", f"telefabric {__version__} or newer"
+    if message.protocol > control.PROTOCOL:
+        theirs = message.info.sdk_version if isinstance(message, control.Hello) else None
+        what, needed = "it", f"telefabric {theirs} or newer" if theirs else f"the version of {what}"
+    known = f"this broker, telefabric {__version__}, speaks protocol {control.PROTOCOL}, not {message.protocol}"
+    return f"{known}: upgrade {what} to {needed}"
 
 
 def _damaged_body(message: control.Nack) -> WireError:
