@@ -56,38 +56,34 @@ worker.metric("loss", 2.0)
 os._exit(0)
 """
 
-LIVE = """
+LISTENER = """
 import json, sys
 from collections import Counter
-from telefabric import Address, LiveSubscription
+from telefabric import Address, DurableSubscription, LiveSubscription
 url, name, *runs = sys.argv[1:]
-live, steps = LiveSubscription(Address.parse(url), name=name, runs=runs), Counter()
-while live.granted is None:
-    live.poll(0.05)
-print("ready", flush=True)
-while sum(seen >= 50 for seen in steps.values()) < len(runs):
-    steps.update(one.stream for one in live.poll(0.05) if one.event.kind == "step")
-print(json.dumps([sum(live.dropped.values()), live.lost_in_transit]))
-"""
-
-DURABLE = """
-import json, sys
-from telefabric import Address, DurableSubscription
-url, name, *runs = sys.argv[1:]
-marks, ended = {}, 0
+marks, seen, ended = {}, Counter(), 0
+live = LiveSubscription(Address.parse(url), name=name, runs=runs)
 keeper = DurableSubscription(Address.parse(url), name=name, held=lambda stream: marks.get(stream, 0))
-while not keeper.attached:
-    keeper.poll(0.05)
-print("ready", flush=True)
-while ended < len(runs):
+def listen():
+    seen.update(one.stream for one in live.poll(0.02) if one.event.kind == "step")
     moved = {}
-    for batch in keeper.poll(0.05):
+    for batch in keeper.poll(0.02):
+        if keeper.infos[batch.header.stream].run_id in runs:
+            yield from (event.kind for event in batch.events())
         assert batch.header.first_seq <= marks.get(batch.header.stream, 0) + 1, "nothing is skipped"
-        ended += sum(event.kind == "run_completed" for event in batch.events())
         moved[batch.header.stream] = marks[batch.header.stream] = batch.header.last_seq
     keeper.stored(moved)
-print(json.dumps(sorted(marks.values())))
+while live.granted is None or not keeper.attached:
+    assert not list(listen())
+print("ready", flush=True)
+while sum(steps >= 50 for steps in seen.values()) < len(runs):
+    ended += list(listen()).count("run_completed")
+print("seen", flush=True)
+while ended < len(runs):
+    ended += list(listen()).count("run_completed")
+print(json.dumps([sum(live.dropped.values()), live.lost_in_transit, sorted(marks.values())]))
 """
+"""Both kinds of subscription: live until it saw 50 steps of each run, durable until the runs have ended."""
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +124,7 @@ class Two:
         self._stack.enter_context(Service([*TELEFABRIC, *words], env=self.environment(version)))
 
     def serve_all(self, broker: str, store: str) -> None:
+        self.broker = broker
         if broker == store:
             self.serve(broker, "up", "--listen", self.url, "--data", str(self.data))
             return
@@ -154,16 +151,30 @@ def ended(process: subprocess.Popen[str]) -> str:
     return out
 
 
-@pytest.fixture
-def two(older: Path, tmp_path: Path) -> Iterator[Two]:
+@pytest.fixture(scope="module")
+def two(older: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Two]:
+    """Services of the versions that are asked for, broker and store, as they are for several tests."""
     with ExitStack() as stack:
-        yield Two(older, tmp_path, stack)
+        found = Two(older, tmp_path_factory.mktemp("two"), stack)
+        found.serve_all(*request.param)
+        yield found
+
+
+NEW_UP, OLD_UP = pytest.param(("new", "new"), id="new up"), pytest.param(("old", "old"), id="old up")
+NEW_BROKER = pytest.param(("new", "old"), id="new broker and old store")
+NEW_STORE = pytest.param(("old", "new"), id="old broker and new store")
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
 def rows(dumped: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in dumped.splitlines()]
 
 
+@pytest.mark.parametrize("two", [OLD_UP], indirect=True)
 def test_the_older_version_is_what_runs(two: Two, older: Path) -> None:
     """Else all else here would compare this version with itself."""
     program = "import telefabric, telefabric_workers as w; print(telefabric.__file__, w.__file__)"
@@ -171,60 +182,32 @@ def test_the_older_version_is_what_runs(two: Two, older: Path) -> None:
     assert all(Path(name).is_relative_to(older) for name in said.split())
 
 
-@pytest.mark.parametrize(
-    ("broker", "store"), [("new", "new"), ("old", "old"), ("new", "old"), ("old", "new")],
-    ids=["new up", "old up", "new broker and old store", "old broker and new store"],
-)  # fmt: skip
-def test_workers_subscribers_and_readers_of_both_versions_get_everything(two: Two, broker: str, store: str) -> None:
-    two.serve_all(broker, store)
-    versions = ("old", "new")
-    live, durable = (
-        [two.start(version, "-c", program, two.url, f"{kind}-{version}", "run-old", "run-new") for version in versions]
-        for kind, program in (("live", LIVE), ("durable", DURABLE))
-    )
-    for process in (*live, *durable):
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+@pytest.mark.parametrize("two", [OLD_UP, NEW_UP, NEW_BROKER, NEW_STORE], indirect=True)
+def test_workers_subscribers_and_readers_of_both_versions_get_everything(two: Two) -> None:
+    versions, runs = ("old", "new"), ("run-old", "run-new")
+    listeners = [two.start(version, "-c", LISTENER, two.url, f"listener-{version}", *runs) for version in versions]
+    for process in listeners:
+        assert line_of(process) == "ready"
     workers = [two.start(one, "-c", WORKER, two.url, f"run-{one}", two.folder / f"spool-{one}") for one in versions]
-    for process in live:
-        assert json.loads(ended(process)) == [0, 0], "nothing is dropped, and nothing lost"
+    for process in listeners:
+        assert line_of(process) == "seen"
     emitted = {}
     for version, process in zip(versions, workers, strict=True):
         stream, events, acknowledged = ended(process).split()
         assert acknowledged == events
         assert not list((two.folder / f"spool-{version}").iterdir()), "all is delivered, so nothing is left"
         emitted[stream] = int(events)
-    for process in durable:
-        assert json.loads(ended(process)) == sorted(emitted.values())
+    for process in listeners:
+        assert json.loads(ended(process)) == [0, 0, sorted(emitted.values())], "dropped, lost, and the durable marks"
     places = (("--connect", two.url), ("--store", two.data / FILE_NAME))
     dumps = [two.telefabric(version, "dump", *place) for version in versions for place in places]
     stored, *others = [rows(ended(process)) for process in dumps]
     assert all(other == stored for other in others)
     for stream, events in emitted.items():
         assert [row["seq"] for row in stored if row["stream_id"] == stream] == list(range(1, events + 1))
-    assert json.loads(ended(two.telefabric("old", "status", "--connect", two.url, "--json")))["absent"] == []
 
 
-@pytest.mark.parametrize("services", ["old", "new"])
-def test_each_version_delivers_what_the_other_left_and_leaves_nothing_behind(two: Two, services: str) -> None:
-    two.serve_all(services, services)
-    pairs = (("old", "new"), ("new", "old"))
-    left = [two.start(worker, "-c", KILLED, two.url, worker, two.folder / worker) for worker, _ in pairs]
-    for process in left:
-        ended(process)
-    drains = [
-        two.telefabric(drain, "spool", "drain", "--connect", two.url, "--spool", two.folder / worker)
-        for worker, drain in pairs
-    ]
-    for (worker, _), process in zip(pairs, drains, strict=True):
-        ended(process)
-        assert not list((two.folder / worker).iterdir())
-    for worker, _ in pairs:
-        dumped = rows(ended(two.telefabric("new", "dump", "--connect", two.url, "--run", worker)))
-        assert [row["seq"] for row in dumped] == [1, 2, 3]
-
-
-NEXT = f"from telefabric.wire import control\ncontrol.PROTOCOL += 1\n{KILLED}"
+NEXT = f"from telefabric.wire import control\ncontrol.PROTOCOL += 1\n{KILLED.replace('flush(60)', 'flush(1) is False')}"
 """A worker of a version that is not there yet."""
 
 
@@ -232,16 +215,30 @@ class Invented(query.Question[query.Run], tag="invented"):
     """A question of a version that is not there yet."""
 
 
-@pytest.mark.parametrize("services", ["old", "new"])
-def test_what_the_other_side_cannot_do_is_a_sentence_that_names_the_side_to_upgrade(two: Two, services: str) -> None:
-    two.serve_all(services, services)
-    program = NEXT.replace("flush(60)", "flush(3) is False")
-    worker = two.start("new", "-c", program, two.url, "next", two.folder / "next")
-    _, errors = worker.communicate(timeout=patience(30))
+@pytest.mark.parametrize("two", [OLD_UP, NEW_UP], indirect=True)
+def test_each_version_delivers_what_the_other_left_and_says_what_to_upgrade(two: Two) -> None:
+    """What a later version cannot have here is a sentence, and its events wait for one that can deliver them."""
+    drained_by = {"old": "new", "new": "old", "next": "new"}
+    left = [
+        two.start("new" if worker == "next" else worker, "-c", program, two.url, worker, two.folder / worker)
+        for worker, program in (("old", KILLED), ("new", KILLED), ("next", NEXT))
+    ]
+    for process in left[:2]:
+        ended(process)
+    _, errors = left[2].communicate(timeout=patience(30))
     known = f"this broker, telefabric {__version__}, speaks protocol 1, not 2: upgrade it to telefabric {__version__}"
-    assert (known if services == "new" else "this broker speaks protocol 1, not 2: install one version") in errors
-    ended(two.telefabric("new", "spool", "drain", "--connect", two.url, "--spool", two.folder / "next"))
-    with RemoteReader(Address.parse(two.url)) as reader, pytest.raises(StoreError) as refused:
-        reader.answer(Invented())
+    assert (known if two.broker == "new" else "this broker speaks protocol 1, not 2: install one version") in errors
+    drains = {
+        worker: two.telefabric(drain, "spool", "drain", "--connect", two.url, "--spool", two.folder / worker)
+        for worker, drain in drained_by.items()
+    }
+    for worker, process in drains.items():
+        ended(process)
+        assert not list((two.folder / worker).iterdir()), "and no file of the other version is in the way"
+    with RemoteReader(Address.parse(two.url)) as reader:
+        for worker in drains:
+            assert [stream.stored_seq for stream in reader.streams(worker)] == [3]
+        with pytest.raises(StoreError) as refused:
+            reader.answer(Invented())
     unknown = "is older than this program and does not know the question 'invented'"
     assert f"{unknown}: upgrade it to telefabric {__version__} or newer" in str(refused.value)

@@ -11,6 +11,7 @@ from skips import requires
 
 from telefabric import limits
 from telefabric.store.read import query_service as queryservice
+from telefabric.spool import segment
 from telefabric.uplink.core.stream import Phase
 from telefabric.wire import batch, control
 from telefabric.wire.policy import QueuePolicy
@@ -134,6 +135,12 @@ def test_the_flags():
 
 def test_the_phases_of_a_worker_s_session():
     assert [row[0] for row in rows("The worker's session")] == [phase.value for phase in Phase]
+
+
+def test_the_versions():
+    numbers = {row[0] for row in rows("Versions")}
+    spool = segment._VERSION
+    assert {f"`protocol`, {control.PROTOCOL}", f"wire version, {batch.VERSION}", f"spool format, {spool}"} <= numbers
 
 
 def test_the_limits():
