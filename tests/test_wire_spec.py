@@ -10,8 +10,8 @@ import pytest
 from skips import requires
 
 from telefabric import limits
-from telefabric.store.read import query_service as queryservice
 from telefabric.spool import segment
+from telefabric.store.read import query_service as queryservice
 from telefabric.uplink.core.stream import Phase
 from telefabric.wire import batch, control
 from telefabric.wire.policy import QueuePolicy

@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 _MODULES = {
     "Address": "address", "Page": "store.read.query", "QueuePolicy": "wire.policy", "Reader": "store.read.reader",
-    "StoredEvent": "store.read.query", "open_store": "store.read.open", "parse_policy": "wire.policy",
+    "StoredEvent": "store.read.query", "open_store": "store.read.remote_reader", "parse_policy": "wire.policy",
     **dict.fromkeys(("DurableBatch", "DurableSubscription", "LiveEvent", "LiveSubscription"), "subscribe"),
 }  # fmt: skip
 """Where each name is; the others are in `telefabric.errors`."""

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from contextlib import closing
+from typing import Any
 
 import click
 
@@ -13,34 +14,39 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, terminate, tied
+from telefabric.keys.key_folder import KeyFolder
+from telefabric.keys.saved_connections import address_of
 from telefabric.metrics.summary import endpoint_of
-from telefabric.service.embedded import Services
+from telefabric.service.embedded import OFFSET_QUERY, Services
 from telefabric.service.logs import set_up_logs
+from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, resolve
 
-OFFSET_QUERY = 4
 OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 1, 2
 _COLLECT_AFTER = 100_000
 """A transaction gathers some 100,000 values in lists, which the collector would scan again and again."""
 _LOG_BYTES_USUAL = 64 * limits.MIB
 """A write-ahead log up to this size is usual, and is recovered in less than a second."""
+_LOG_MIB_A_SECOND = 5
+"""So much of its log a store moves into its file at its end, on a slow disk."""
 _NICE = 5
 """When cores are busy, the store gives way to broker and clients: events that wait for it are safe in the spools."""
 
 
 @click.command()
 @setting("listen")
+@setting("data")
 @setting("streams_max")
 @setting("required")
 @setting("metrics")
 @logging_options
 @tied
 def broker(
-    listen: str | None, streams_max: str | None, required: str | None, metrics: str | None, log_format: str | None,
-    log_level: str | None, tied: bool,
+    listen: str | None, data: str | None, streams_max: str | None, required: str | None, metrics: str | None,
+    log_format: str | None, log_level: str | None, tied: bool,
 ) -> None:  # fmt: skip
-    """Run the broker alone, until ^C or SIGTERM.
+    """Run the broker alone, until ^C or SIGTERM. Where the data folder has keys, it asks everybody for one.
 
     \b
     Example:
@@ -60,10 +66,22 @@ def broker(
     streams = resolve("streams_max", streams_max).value
     families = (*FAMILIES, *rings.FAMILIES)
     endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)
-    service = Broker(address, required=names, streams_max=streams, show=endpoint.show if endpoint else None)
-    on_signals(service.stop)
+    keys = KeyFolder(data_folder(data)).if_any()
+    manager = Manager(lambda: set_up_logs(log_format, log_level), tied=tied)
+    show = endpoint.show if endpoint else None
+
+    def made(listen: Address) -> Broker:
+        made = Broker(listen, required=names, streams_max=streams, show=show, tend=manager.tend, keys=keys)
+        on_signals(manager.stopping_with(made.stop), manager.ask_to_reload)
+        return made
+
+    service = made(address)
     ready(service.address.url)
+    manager.ready(f"listening at {service.address.url}")
     service.run()
+    while service.rotated:
+        service = made(service.address)
+        service.run()
 
 
 @click.group(invoke_without_command=True)
@@ -99,14 +117,25 @@ def store(
         ignore_interrupt()
         stop_with_parent(terminate)
     set_up_logs(log_format, log_level)
-    broker_address = Address.parse(resolve("connect", connect).value)
-    listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
+    keys = KeyFolder(data_folder(data)).if_any()
+    where = resolve("connect", connect).value
+    own = keys is not None and "://" in where  # its broker's, which has the same folder
+    broker_address = Address.parse(where)._replace(keys=keys.owner().keys) if keys and own else address_of(where)
+    host = Address.parse(resolve("listen").value).host if keys else "127.0.0.1"
+    listen = Address.parse(query) if query else Address(host, broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / STORE_FILE_NAME
-    options = {
-        "lost_after_s": resolve("lost_after_s", lost_after_s).value,
-        "frame_bytes_max": resolve("frame_bytes_max", frame_bytes_max).value,
-        "group_readable": resolve("group_readable", group_readable).value == "on",
-    }
+
+    def limits_set() -> dict[str, Any]:
+        given = {"lost_after_s": lost_after_s, "frame_bytes_max": frame_bytes_max}
+        return {name: resolve(name, value).value for name, value in given.items()}
+
+    def reload() -> None:
+        set_up_logs(log_format, log_level)
+        service.reload(**limits_set())
+        queries.reload()
+
+    manager = Manager(reload, tied=tied)
+    options = {**limits_set(), "group_readable": resolve("group_readable", group_readable).value == "on"}
     query_metrics = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
     show = endpoint.show if endpoint else None
@@ -116,21 +145,31 @@ def store(
             sys.executable, "-P", "-m", "telefabric.store.read.query_service",
             "--listen", queries.url or listen.url, "--store", str(path),
             "--metrics", query_metrics.url if query_metrics else OFF,
+            *(("--keys", str(keys.data)) if keys else ()),
             *(("--log-format", log_format) if log_format else ()), *(("--log-level", log_level) if log_level else ()),
         ]  # fmt: skip
 
+    def tell(doing: str) -> None:
+        starting(doing)
+        manager.starting(doing)
+
     if log_bytes(path) > _LOG_BYTES_USUAL:
-        starting(f"recovering a log of {log_bytes(path) >> 20} MiB")
+        tell(f"recovering a log of {log_bytes(path) >> 20} MiB")
     queries = Part("query service", query_service)
-    with closing(Store(broker_address, path, show=show, tell=starting, **options)) as service, Supervisor([queries]):
+    opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)
+    with closing(opened) as service, Supervisor([queries]):
         service.subscription.query = f"*:{Address.parse(queries.url).port}"
-        on_signals(service.stop)
+        on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
             os.nice(_NICE)
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         ready(str(path))  # raises when the supervisor is gone
+        manager.ready(f"writing {path}")
         service.run()
+        log_mib = log_bytes(path) >> 20
+        needs_s = limits.STOP_S + log_mib / _LOG_MIB_A_SECOND
+        manager.stopping(f"moving a log of {log_mib} MiB into the store", needs_s)
 
 
 store.add_command(storefile.backup)
@@ -157,11 +196,18 @@ def up(
     set_up_logs(log_format, log_level)
     metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     address, port = Address.parse(resolve("listen", listen).value), resolve("metrics", metrics).value
-    services = Services(address, data_folder(data), log_format, log_level, port)
-    on_signals(services.stop)
+
+    def reload() -> None:
+        set_up_logs(log_format, log_level)
+        services.reload()
+
+    manager = Manager(reload)
+    services = Services(address, data_folder(data), log_format, log_level, port, manager, limits.HANG_S)
+    on_signals(manager.stopping_with(services.stop), manager.ask_to_reload)
     if tied:
         ignore_interrupt()
         stop_with_parent(services.stop)
     if services.start():
         ready(services.address.url)
+        manager.ready(f"listening at {services.address.url}, writing {services.file}")
         services.run()

@@ -16,7 +16,7 @@ from telefabric.cli.options import setting
 from telefabric.doctor.finding import counted, few_of
 from telefabric.errors import EnvironmentProblem
 from telefabric.peer.requests import ask_status
-from telefabric.settings import resolve, spool_folder
+from telefabric.settings import broker_address, spool_folder
 from telefabric.uplink import held_back
 from telefabric.uplink.drain import Drain, DrainReport, admit_store
 
@@ -55,7 +55,7 @@ def drain(connect: str | None, spool: str | None, to: str | None, timeout_s: flo
       telefabric spool drain --connect tcp://127.0.0.1:7750
       telefabric spool drain --to tcp://127.0.0.1:7750
     """
-    address = Address.parse(resolve("connect", to or connect).value)
+    address = broker_address(to or connect)
     root = spool_folder(spool)
     if to is not None:
         _move(root, address)
