@@ -93,7 +93,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def git(*words: str) -> bytes:
         return subprocess.run(["git", *words], cwd=PROJECT, check=True, capture_output=True).stdout
 
-    commit = git("log", "-1", "--format=%H", "--fixed-strings", "--grep", SUBJECT).decode().strip()
+    commit = git("log", "-1", "--format=%H", "--grep", f"^{SUBJECT}$").decode().strip()
     if not commit:
         pytest.skip(f"this clone lacks the commit {SUBJECT!r}: git fetch --unshallow")
     folder = tmp_path_factory.mktemp("older")
