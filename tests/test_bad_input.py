@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -353,7 +354,7 @@ def test_a_second_store_on_the_same_folder(tmp_path: Path) -> None:
         for folder in (tmp_path, tmp_path / "link"):
             code, sentence = complaint("store", "--connect", url(port), "--data", folder)
             assert code == FAILED
-            assert "is being written by another store process: stop that one" in sentence
+            assert re.search(r"is being written by another store process \(process \d+, .+\): stop that one", sentence)
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -21,7 +21,7 @@ from telefabric.peer.core.principal import LOCAL_USERS, Peer
 from telefabric.wire import batch, control, records
 from telefabric.wire.delivery import Delivery, pictures_wish, topic_of, topic_parts, wishes_pictures
 from telefabric.wire.policy import DROP_OLDEST, LATEST_PER_KEY, SAMPLE, QueuePolicy
-from telefabric_schemas import TOPICS, Episode, Log, Metric, RunCompleted, Step
+from telefabric_schemas import TOPICS, Episode, EpisodeVoided, Log, Metric, Reset, RunCompleted, Step
 
 INSTANCE = bytes(16)
 ENDPOINTS = control.Endpoints("*:1", "*:2", live="*:3", watch="*:4")
@@ -78,6 +78,8 @@ def event(kind: str, seq: int, agent: str = "a", env: int = 0, name: str = "loss
         "episode": Episode(seq, agent, env, 0, 1.0, 1, 0, 0, 0),
         "metric": Metric(seq, name, 1.0, None, 0, agent, 0, 0),
         "log": Log(seq, "info", "line", agent, 0, 0),
+        "reset": Reset(seq, agent, env, 0, 0, 0),
+        "episode_voided": EpisodeVoided(seq, agent, env, 0, 0, 0),
         "run_completed": RunCompleted(seq, "completed", None, 0, 0),
     }
     return msgspec.msgpack.encode(found.get(kind, [kind, seq, "x"]))
@@ -289,14 +291,13 @@ def test_no_policy_thins_out_what_is_rare_or_tells_of_a_run(mode: str):
 
 def test_other_agents_are_left_out_and_what_names_none_is_not():
     subscriber = wanting(control.Watch(control.PROTOCOL, "v", None, None, QueuePolicy(), ["b"]))
-    for kind in ("step", "metric", "log", "episode"):
+    kinds = ("step", "metric", "log", "episode", "reset", "episode_voided")
+    for kind in kinds:
         pushed(subscriber, kind, [event(kind, seq, "ab"[seq % 2]) for seq in range(1, 5)])
         pushed(subscriber, kind, [event(kind, seq, "a") for seq in range(5, 8)], 7)
     pushed(subscriber, "run_completed", [event("run_completed", 9)])
-    assert subscriber.dropped == {"not_wanted": 4 * (2 + 3)}
-    assert received(subscriber) == [(kind, [1, 3]) for kind in ("step", "metric", "log", "episode")] + [
-        ("run_completed", [9])
-    ]
+    assert subscriber.dropped == {"not_wanted": 6 * (2 + 3)}
+    assert received(subscriber) == [(kind, [1, 3]) for kind in kinds] + [("run_completed", [9])]
 
 
 def test_a_damaged_batch_is_not_made_whole_by_thinning_it_out():

@@ -71,6 +71,16 @@ def test_what_qt_misses_is_named_with_the_packages_that_bring_it() -> None:
     assert packages <= set(installation.DEBIAN_PACKAGES.values())
 
 
+def test_rings_that_vanish_at_logout_are_told_only_where_they_do() -> None:
+    assert machine.removes_ipc("[Login]\n#RemoveIPC=yes\n")
+    assert machine.removes_ipc("[Login]\nRemoveIPC=no\n[Login]\nRemoveIPC = yes\n")
+    assert not machine.removes_ipc("[Login]\nRemoveIPC=no\n")
+    assert machine.judge_logout(False) is None
+    found = machine.judge_logout(True)
+    assert found is not None
+    assert (found.state, found.remedy) == (WARNING, "loginctl enable-linger")
+
+
 def test_few_open_files_are_told_as_workers() -> None:
     assert machine.judge_open_files(20_000, 20_000).state == OK
     few = machine.judge_open_files(1_024, 1_048_576)

@@ -53,6 +53,13 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+@pytest.mark.parametrize("name", sorted(theme.THEMES))
+def test_the_style_names_each_colour_and_size_by_its_value(name: str) -> None:
+    style = theme.style_sheet(theme.THEMES[name])
+    assert "$" not in style.partition("*/")[2]
+    assert theme.THEMES[name].panel in style
+
+
 def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
     assert formatting.count(98231) == "98\u2009231"
     assert formatting.plural(1, "event") == "1 event"

@@ -42,6 +42,7 @@ def test_vectors_schema_and_templates_are_in_the_package() -> None:
     }
     assert json.loads(schemas.joinpath("json_schema", "events.json").read_text("utf-8"))
     assert "CREATE TABLE" in resources.files("telefabric.store.file").joinpath("schema.sql").read_text("utf-8")
+    assert "[Service]" in resources.files("telefabric.service").joinpath("unit.service").read_text("utf-8")
     for package in PACKAGES:
         assert resources.files(package).joinpath("py.typed").is_file()
 

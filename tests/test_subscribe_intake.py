@@ -141,3 +141,13 @@ def test_a_damaged_body_is_asked_for_again_and_kept_aside_when_it_never_comes_wh
     for epoch in (6, 7):
         assert intake.judge_damaged(header(7, 9, epoch=epoch), 7).verdict is Verdict.NACK
     assert intake.judge_damaged(header(7, 9, epoch=8), 7) == (Verdict.ACCEPT, 0, 10)
+
+
+def test_a_sender_that_cuts_its_damaged_batch_at_another_place_each_time_goes_on_too():
+    intake = Intake()
+    intake.reset(STREAM, 2)
+    for tried in range(1, 8):
+        judgement = intake.judge_damaged(header(3, 3 + tried, epoch=tried), tried)
+        assert judgement == (Verdict.NACK, 0, 3), "other bytes each time: it may come whole yet"
+    assert intake.judge_damaged(header(3, 11, epoch=8), 8) == (Verdict.ACCEPT, 0, 12)
+    assert intake.judge_damaged(header(12, 13, epoch=9), 9).verdict is Verdict.NACK, "the count begins again behind it"

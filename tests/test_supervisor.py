@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import apsw
@@ -69,6 +70,36 @@ def test_a_part_that_does_nothing_is_told_to_be_stuck(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match=r"the fake did not start: it did nothing for 1.5 s"):
         start(stuck)
     assert stuck.pid is None
+
+
+def test_a_part_that_says_no_more_that_it_is_alive_is_killed_and_started_again() -> None:
+    code = "import sys, time; print('ready x', flush=True); print('alive', flush=True); time.sleep(600)"
+    hanging = Part("fake", lambda: [sys.executable, "-S", "-c", code], hang_s=0.5)
+    with structlog.testing.capture_logs() as logs:
+        try:
+            wait_for(lambda: hanging.tend() or hanging.restarts == 2, "it hangs, and is started again")
+        finally:
+            hanging.stop()
+    told = [line["event"] for line in logs if line["event"] in ("part.hangs", "part.died")]
+    assert told == ["part.hangs", "part.died"] * 2
+
+
+@pytest.mark.parametrize("said", ["pass", "print('alive', flush=True)"], ids=["never", "while we were away"])
+def test_a_part_is_not_blamed_for_what_was_not_heard(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never says that it is alive, as the query service, and one whose supervisor was stopped meanwhile."""
+    code = f"import sys, time; print('ready x', flush=True); {said}; time.sleep(600)"
+    quiet = Part("fake", lambda: [sys.executable, "-S", "-c", code], hang_s=60)
+    try:
+        wait_for(quiet.is_up, "it is ready")
+        later = time.monotonic() + 1_000
+        monkeypatch.setattr("telefabric.service.supervisor.time.monotonic", lambda: later)
+        for _ in range(100):
+            quiet.tend()
+        assert quiet.restarts == 0
+        assert quiet.pid is not None
+    finally:
+        monkeypatch.undo()
+        quiet.stop()
 
 
 def test_one_that_is_stuck_when_it_was_started_again_is_killed(tmp_path: Path) -> None:

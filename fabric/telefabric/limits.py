@@ -155,6 +155,14 @@ FIGURES_S = 1.0
 START_SILENCE_S = 20.0
 """A service that prints, reads, writes and computes nothing for this time while it starts is stuck. One that does any
 of these may take as long as it needs: the migration of a large store takes minutes."""
+HANG_S = 30.0
+"""A service whose loop shows no sign of life for this time is killed and started again. A commit on a busy disk takes
+seconds."""
+ALIVE_S = 5.0
+STOP_S = 10.0
+"""A service that does not end within this time after it was asked to is killed."""
+STOP_STORE_S = 40.0
+"""A store at its end: its query service, its last commit, and all of its log into the file on a slow disk."""
 SUMMARY_S = 60.0
 REASONS_MAX = 32
 """Series of one metric for reasons that other processes choose; further reasons share one series."""

@@ -44,7 +44,7 @@ _UNSENT = ("control_unreachable", "control_full")
 class Broker:
     """Binds on construction, serves in `run` until `stop`. Raises `EnvironmentProblem` when a port is in use.
 
-    `show` is given the broker's figures once a second, on the broker's thread.
+    `show` is given the broker's figures once a second, on the broker's thread; `tend` the time in each turn of it.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Broker:
         required: Sequence[str] = ("store",),
         streams_max: int = limits.STREAMS_MAX,
         show: Callable[[Figures], None] | None = None,
+        tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         listen.require_loopback()
         self._context = zmq.Context()
@@ -75,6 +76,7 @@ class Broker:
         self._long_answers: defaultdict[bytes, Pipe] = defaultdict(Pipe)
         """Peer → the pipe of long answers to it, while some of them may not have been sent."""
         self._stop = threading.Event()
+        self._tend = tend
         self._health = Health("broker", FAMILIES, show, time.monotonic_ns())
         self._refused_told: Counter[str] = Counter()
         self._tidy_due_ns = 0
@@ -117,6 +119,7 @@ class Broker:
         self._answer()
         self._tidy(now_ns)
         self._health.tend(self.core.figures, now_ns)
+        self._tend(now_ns)
         return wait_ms
 
     # -- in ------------------------------------------------------------------------------------------------------

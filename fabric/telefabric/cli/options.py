@@ -36,14 +36,19 @@ tied = click.option("--tied", is_flag=True, hidden=True)
 """The option with which a supervisor starts a part: stop when standard input closes."""
 
 
-def on_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` on SIGTERM and ^C."""
+def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Call `stop` on SIGTERM and ^C, and `reload` on SIGHUP, which in a terminal means that it closes: then `stop`."""
 
     def handle(number: int, frame: object) -> None:
-        stop()
+        if number in (signal.SIGTERM, signal.SIGINT) or os.isatty(0):
+            stop()
+        else:
+            reload()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, handle)
 
 
 def terminate() -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from contextlib import closing
+from typing import Any
 
 import click
 
@@ -16,6 +17,7 @@ from telefabric.cli.options import ignore_interrupt, logging_options, on_signals
 from telefabric.metrics.summary import endpoint_of
 from telefabric.service.embedded import Services
 from telefabric.service.logs import set_up_logs
+from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, resolve
 
@@ -25,6 +27,8 @@ _COLLECT_AFTER = 100_000
 """A transaction gathers some 100,000 values in lists, which the collector would scan again and again."""
 _LOG_BYTES_USUAL = 64 * limits.MIB
 """A write-ahead log up to this size is usual, and is recovered in less than a second."""
+_LOG_MIB_A_SECOND = 5
+"""So much of its log a store moves into its file at its end, on a slow disk."""
 _NICE = 5
 """When cores are busy, the store gives way to broker and clients: events that wait for it are safe in the spools."""
 
@@ -60,9 +64,12 @@ def broker(
     streams = resolve("streams_max", streams_max).value
     families = (*FAMILIES, *rings.FAMILIES)
     endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)
-    service = Broker(address, required=names, streams_max=streams, show=endpoint.show if endpoint else None)
-    on_signals(service.stop)
+    manager = Manager(lambda: set_up_logs(log_format, log_level), tied=tied)
+    show = endpoint.show if endpoint else None
+    service = Broker(address, required=names, streams_max=streams, show=show, tend=manager.tend)
+    on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
     ready(service.address.url)
+    manager.ready(f"listening at {service.address.url}")
     service.run()
 
 
@@ -102,11 +109,18 @@ def store(
     broker_address = Address.parse(resolve("connect", connect).value)
     listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / STORE_FILE_NAME
-    options = {
-        "lost_after_s": resolve("lost_after_s", lost_after_s).value,
-        "frame_bytes_max": resolve("frame_bytes_max", frame_bytes_max).value,
-        "group_readable": resolve("group_readable", group_readable).value == "on",
-    }
+
+    def limits_set() -> dict[str, Any]:
+        given = {"lost_after_s": lost_after_s, "frame_bytes_max": frame_bytes_max}
+        return {name: resolve(name, value).value for name, value in given.items()}
+
+    def reload() -> None:
+        set_up_logs(log_format, log_level)
+        service.reload(**limits_set())
+        queries.reload()
+
+    manager = Manager(reload, tied=tied)
+    options = {**limits_set(), "group_readable": resolve("group_readable", group_readable).value == "on"}
     query_metrics = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
     show = endpoint.show if endpoint else None
@@ -119,18 +133,27 @@ def store(
             *(("--log-format", log_format) if log_format else ()), *(("--log-level", log_level) if log_level else ()),
         ]  # fmt: skip
 
+    def tell(doing: str) -> None:
+        starting(doing)
+        manager.starting(doing)
+
     if log_bytes(path) > _LOG_BYTES_USUAL:
-        starting(f"recovering a log of {log_bytes(path) >> 20} MiB")
+        tell(f"recovering a log of {log_bytes(path) >> 20} MiB")
     queries = Part("query service", query_service)
-    with closing(Store(broker_address, path, show=show, tell=starting, **options)) as service, Supervisor([queries]):
+    opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)
+    with closing(opened) as service, Supervisor([queries]):
         service.subscription.query = f"*:{Address.parse(queries.url).port}"
-        on_signals(service.stop)
+        on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
             os.nice(_NICE)
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         ready(str(path))  # raises when the supervisor is gone
+        manager.ready(f"writing {path}")
         service.run()
+        log_mib = log_bytes(path) >> 20
+        needs_s = limits.STOP_S + log_mib / _LOG_MIB_A_SECOND
+        manager.stopping(f"moving a log of {log_mib} MiB into the store", needs_s)
 
 
 store.add_command(storefile.backup)
@@ -157,11 +180,18 @@ def up(
     set_up_logs(log_format, log_level)
     metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     address, port = Address.parse(resolve("listen", listen).value), resolve("metrics", metrics).value
-    services = Services(address, data_folder(data), log_format, log_level, port)
-    on_signals(services.stop)
+
+    def reload() -> None:
+        set_up_logs(log_format, log_level)
+        services.reload()
+
+    manager = Manager(reload)
+    services = Services(address, data_folder(data), log_format, log_level, port, manager, limits.HANG_S)
+    on_signals(manager.stopping_with(services.stop), manager.ask_to_reload)
     if tied:
         ignore_interrupt()
         stop_with_parent(services.stop)
     if services.start():
         ready(services.address.url)
+        manager.ready(f"listening at {services.address.url}, writing {services.file}")
         services.run()

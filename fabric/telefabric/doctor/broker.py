@@ -10,8 +10,8 @@ from telefabric.address import DEFAULT, Address
 from telefabric.doctor.finding import Finding, counted, numbers, say
 from telefabric.doctor.machine import look_at_port_range
 from telefabric.doctor.ports import PORTS, Answer, NameSeen, PortSeen, free_base, look_at_port, ports_taken, tunnel
-from telefabric.doctor.processes import number_of
 from telefabric.errors import Foreign, Unreachable
+from telefabric.files.processes import number_of
 from telefabric.peer.requests import ask_status
 from telefabric.wire import control
 

@@ -15,8 +15,8 @@ from telefabric.address import Address
 from telefabric.doctor import broker, installation, machine, ports, service, settings, storefile, streams
 from telefabric.doctor.finding import Finding, say
 from telefabric.doctor.ports import Answer, PortSeen
-from telefabric.doctor.processes import listeners
 from telefabric.doctor.side_by_side import begin, in_time, seen_by
+from telefabric.files.processes import listeners
 from telefabric.settings import STORE_FILE_NAME
 from telefabric.wire.control import StatusReply
 
@@ -116,11 +116,13 @@ def about_service(address: Address, host: str, reply: StatusReply, holder: str) 
 
 
 def about_limits(address: Address) -> Rows:
+    files = machine.look_at_open_files()
     return [
-        machine.judge_open_files(*machine.look_at_open_files()),
+        machine.judge_open_files(*files) if files else None,
         machine.judge_socket_buffers(*machine.look_at_socket_buffers()),
         machine.judge_ports_of_others(address, *machine.look_at_port_range()),
         machine.judge_shm(machine.look_at_shm()),
+        machine.judge_logout(machine.look_at_logout()),
     ]
 
 

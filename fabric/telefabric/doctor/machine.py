@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.doctor.finding import Finding, counted, say, size
-from telefabric.doctor.processes import text_of
 from telefabric.errors import SpoolError
 from telefabric.files.lock import FileLock
+from telefabric.files.processes import text_of
 from telefabric.uplink import orphan_candidates
 
 WORKERS = 1_000
@@ -35,6 +37,8 @@ NETWORK_FILE_SYSTEMS = frozenset({
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2",
     "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs",
 })  # fmt: skip
+_SYSTEM_UID_MAX = 999
+"""Debian's and systemd's own; above are regular users."""
 _EPHEMERAL = (49_152, 65_535)
 """The range of IANA, if the system does not show its own."""
 _TIMEX_BYTES = 512
@@ -60,9 +64,12 @@ class SpoolsSeen(NamedTuple):
 
 
 # -- looks -------------------------------------------------------------------------------------------------------
-def look_at_open_files() -> tuple[int, int]:
-    import resource  # not on Windows
-
+def look_at_open_files() -> tuple[int, int] | None:
+    """The soft and the hard limit; None on Windows, which has none."""
+    try:
+        import resource
+    except ImportError:
+        return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 1 << 30
     return soft if soft >= 0 else most, hard if hard >= 0 else most
@@ -98,6 +105,26 @@ def look_at_shm() -> int | None:
         return shutil.disk_usage("/dev/shm").total
     except OSError:
         return None
+
+
+def look_at_logout() -> bool:
+    """Whether logind removes what this user has in shared memory at the last logout, as RemoveIPC says.
+
+    It does for regular users without lingering. Only a session over the network is asked about: a worker that is to go
+    on after it is started there.
+    """
+    user = os.environ.get("USER", "")
+    is_regular = hasattr(os, "getuid") and os.getuid() > _SYSTEM_UID_MAX
+    if not is_regular or not {"SSH_CONNECTION", "SSH_TTY"} & set(os.environ) or not os.path.isdir("/run/systemd/users"):
+        return False
+    texts = map(text_of, ("/etc/systemd/logind.conf", *sorted(glob("/etc/systemd/logind.conf.d/*.conf"))))
+    return removes_ipc("\n".join(texts)) and not os.path.exists(f"/var/lib/systemd/linger/{user}")
+
+
+def removes_ipc(conf: str) -> bool:
+    """By the text of logind.conf; it does unless it is forbidden."""
+    said = re.findall(r"^\s*RemoveIPC\s*=\s*(\S*)", conf, re.MULTILINE)
+    return not said or said[-1].lower() not in ("no", "false", "off", "0", "n", "f")
 
 
 def look_at_folder(path: Path) -> FolderSeen:
@@ -190,6 +217,10 @@ def judge_time(source: str, synchronised: bool | None, *, alone: bool) -> Findin
     if synchronised is None:
         return None
     return say("time", "fine" if synchronised else "alone" if alone else "free")
+
+
+def judge_logout(removes: bool) -> Finding | None:
+    return say("logout", "removes") if removes else None
 
 
 def judge_shm(total: int | None) -> Finding:

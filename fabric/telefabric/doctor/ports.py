@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from telefabric.address import DEFAULT, PORT_MAX, Address
 from telefabric.doctor.finding import Finding, say
-from telefabric.doctor.processes import listeners, number_of
 from telefabric.doctor.side_by_side import in_time
 from telefabric.errors import UsageError
+from telefabric.files.processes import listeners, number_of
 
 PORTS = {0: "control", 1: "data", 2: "live", 3: "durable", 4: "queries", 5: "tap", 6: "watch"}
 """A broker's sockets by their place above its own port."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.doctor.finding import Finding, say, size
-from telefabric.doctor.processes import holders, is_stopped, named, number_of, text_of
+from telefabric.files.processes import holders, is_stopped, lock_holder, named, number_of, text_of
 from telefabric.settings import STORE_FILE_NAME
 
 STORE_LOG = f"{STORE_FILE_NAME}-wal"
@@ -72,25 +72,13 @@ def look_at_size(file: Path) -> int:
 
 def look_at_store_open(folder: Path) -> StoreOpenSeen:
     """Read from /proc, as far as this user may. The lock is not tried: a store may be about to take it."""
-    owner = _lock_owner(folder / f"{STORE_FILE_NAME}.lock")
+    owner = lock_holder(folder / f"{STORE_FILE_NAME}.lock")
     others = {
         number: named(number)
         for number, descriptor in holders(str((folder / STORE_FILE_NAME).resolve()))
         if number != owner and _is_for_writing(number, descriptor)
     }
     return StoreOpenSeen(owner and named(owner), others, owner is not None and is_stopped(owner))
-
-
-def _lock_owner(lock: Path) -> str | None:
-    """The number of the process that holds a POSIX lock of the whole file."""
-    try:
-        inode = str(lock.stat().st_ino)
-    except OSError:
-        return None
-    for words in map(str.split, text_of("/proc/locks").splitlines()):
-        if words[1] == "POSIX" and words[3] == "WRITE" and words[5].rpartition(":")[2] == inode:
-            return words[4]
-    return None
 
 
 def _is_for_writing(number: str, descriptor: str) -> bool:

@@ -61,25 +61,20 @@ class FileLock:
         _held.discard(self._path)
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _lock(descriptor: int) -> bool:
+    """Imports what the system has for it only here: a client reads, and takes no lock."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
 
-    def _lock(descriptor: int) -> bool:
-        try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
+        else:
+            import fcntl
 
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> bool:
-        try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def _reserve(path: Path) -> bool:

@@ -8,6 +8,7 @@ import zmq
 
 from telefabric.address import DEFAULT, Address
 from telefabric.errors import EnvironmentProblem
+from telefabric.files.processes import listeners
 from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal
 from telefabric.peer.sockets import common_options, why
 
@@ -31,9 +32,10 @@ def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
         socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}")
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
+            holder = listeners([wanted.port]).get(wanted.port)
             raise EnvironmentProblem(
-                f"{wanted.url} is in use: is a broker running there already (telefabric status)? "
-                "Stop it, or listen on another port with --listen (a store alone: --query)"
+                f"{wanted.url} is in use{f' by {holder}' if holder else ''}: is a broker running there already "
+                "(telefabric status)? Stop it, or listen on another port with --listen (a store alone: --query)"
             ) from None
         raise EnvironmentProblem(
             f"cannot listen on {wanted.url}: {why(error)}: choose another address, such as {DEFAULT}"

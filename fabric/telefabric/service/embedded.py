@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
+from telefabric import limits
 from telefabric.address import Address
+from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor
 from telefabric.settings import OFF, STORE_FILE_NAME
 
@@ -13,6 +16,7 @@ from telefabric.settings import OFF, STORE_FILE_NAME
 class Services(Supervisor):
     """A broker that listens on `listen` (port 0: any free one) and a store in `folder`; `metrics` as in the settings.
 
+    `manager` is that of this process, and parts that hang for `hang_s` are killed and started again.
     Use `start`, `run` and `stop`, or it as a context manager; both raise `EnvironmentProblem` when a part does not come
     up.
     """
@@ -24,17 +28,19 @@ class Services(Supervisor):
         log_format: str | None = None,
         log_level: str | None = None,
         metrics: str = OFF,
+        manager: Manager | None = None,
+        hang_s: float = math.inf,
     ) -> None:
         self.folder = folder.absolute()
-        self.broker = Part("broker", self._broker_command)
-        self.store = Part("store", self._store_command)
+        self.broker = Part("broker", self._broker_command, hang_s=hang_s)
+        self.store = Part("store", self._store_command, stop_s=limits.STOP_STORE_S, hang_s=hang_s)
         self._listen = listen
         self._options = [
             *("--metrics", metrics),
             *(["--log-format", log_format] if log_format else []),
             *(["--log-level", log_level] if log_level else []),
         ]
-        super().__init__([self.broker, self.store])
+        super().__init__([self.broker, self.store], manager)
 
     @property
     def address(self) -> Address:

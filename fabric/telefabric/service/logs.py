@@ -21,13 +21,21 @@ from telefabric.settings import resolve
 
 
 def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> None:
-    """Structured logs to stderr: for people, or one JSON object a line. Raises `UsageError` for a malformed setting."""
+    """Structured logs to stderr: for people, or one JSON object a line. Raises `UsageError` for a malformed setting.
+
+    Called again, it takes the place of what was set up before.
+    """
     level = logging.getLevelNamesMapping()[resolve("log_level", log_level).value.upper()]
     as_json = resolve("log_format", log_format).value == "json"
     shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     structlog.configure(
-        processors=[*shared, LimitEvents(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            LimitEvents(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),  # loggers live longer than a level
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
@@ -51,7 +59,7 @@ class LimitEvents:
 
     def __init__(self) -> None:
         self._limit = RateLimit()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may log while its thread does
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         with self._lock:

@@ -4,12 +4,14 @@ A part prints lines on its standard output while it starts: any number of ``star
 ``starting migrating, 43 %``, and then ``ready URL``. It may take as long as it makes progress, as its lines show, or
 what it reads, writes and computes; a part without either for `limits.START_SILENCE_S` is stuck. A part that ends by
 itself before it ever was ready has printed the reason on standard error, and is not tried again; one that a signal
-ended is always started again. Parts hold a pipe from us on their standard input and stop by themselves when it
-closes, so none outlives a supervisor that was killed.
+ended is always started again. A part that begins to say ``alive`` says it again and again, or it hangs. Parts hold a
+pipe from us on their standard input and stop by themselves when it closes, so none outlives a supervisor that was
+killed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -27,10 +29,10 @@ import structlog
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, PartFailed
 from telefabric.peer.core.backoff import Backoff
+from telefabric.service.notify import Manager
 
 log = structlog.get_logger("telefabric.supervisor")
 
-_STOP_S = 10.0
 _POLL_S = 0.05
 _SETTLED_S = 10.0
 """The back-off of a part that has lived this long begins again."""
@@ -47,34 +49,46 @@ class _Child:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.url = ""
         """The name in the part's ready line."""
-        self.started_s = time.monotonic()
+        self.unheard_s: float | None = None
+        """For how long it has not said that it is alive, if it ever did; time in which we were away does not count."""
+        self._looked_s = self.started_s = time.monotonic()
         self._name = name
-        self._doing = self._told = "not ready yet"
+        self.doing = self._told = "not ready yet"
         self._told_s = self._sign_s = self.started_s
         self._sign: tuple[object, ...] = ()
         threading.Thread(target=self._listen, name=f"start-of-{name}", daemon=True).start()
 
     def silent_s(self, now_s: float) -> float:
         """How long its start has shown no progress. Logs what it does, when that is new or takes long."""
-        if self._doing != self._told or now_s - self._told_s > _TELL_S:
-            self._told, self._told_s = self._doing, now_s
-            log.info("part.starting", part=self._name, doing=self._doing, for_s=round(now_s - self.started_s, 1))
-        sign = (self._doing, *_work_of(self.process.pid))
+        if self.doing != self._told or now_s - self._told_s > _TELL_S:
+            self._told, self._told_s = self.doing, now_s
+            log.info("part.starting", part=self._name, doing=self.doing, for_s=round(now_s - self.started_s, 1))
+        sign = (self.doing, *_work_of(self.process.pid))
         if sign != self._sign:
             self._sign, self._sign_s = sign, now_s
         return now_s - self._sign_s
 
-    def stop(self) -> None:
-        """Close its pipe, which ends it; kill it when that takes too long."""
+    def look(self, now_s: float) -> None:
+        if self.unheard_s is not None:
+            self.unheard_s += min(now_s - self._looked_s, 2 * _POLL_S)
+        self._looked_s = now_s
+
+    def stop(self, within_s: float, tell: Callable[[str, float], None]) -> None:
+        """Close its pipe, which ends it; kill it when that takes too long. `tell` hears how long it still may take."""
         self.let_go()
         if not self.url:
             self.process.terminate()  # it serves nobody yet, and may be long in a migration
-        try:
-            self.process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            log.error("part.killed", part=self._name, after_s=_STOP_S)
-            self.process.kill()
-            self.process.wait()
+        until_s = time.monotonic() + within_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            tell(f"waiting for the {self._name}", left_s)
+            try:
+                self.process.wait(min(left_s, _TELL_S))
+                return
+            except subprocess.TimeoutExpired:
+                log.info("part.stopping", part=self._name, at_most_s=round(left_s, 1))
+        log.error("part.killed", part=self._name, after_s=within_s)
+        self.process.kill()
+        self.process.wait()
 
     def let_go(self) -> None:
         if self.process.stdin:
@@ -88,24 +102,40 @@ class _Child:
                 if word == "ready":
                     self.url = rest
                 elif word == "starting":
-                    self._doing = rest
+                    self.doing = rest
+                elif word == "alive":
+                    self.unheard_s = 0.0
 
 
 class Part:
     """One program. `command` is asked for at each start, so that it can name what is known by then."""
 
     def __init__(
-        self, name: str, command: Callable[[], Sequence[str]], *, silence_s: float = limits.START_SILENCE_S
+        self,
+        name: str,
+        command: Callable[[], Sequence[str]],
+        *,
+        silence_s: float = limits.START_SILENCE_S,
+        stop_s: float = limits.STOP_S,
+        hang_s: float = math.inf,
     ) -> None:
+        """`hang_s`: it is killed when it has not said for so long that it is alive."""
         self.name = name
         self.url = ""
         """The name in the part's newest ready line."""
         self.restarts = 0
         self._command = command
         self._silence_s = silence_s
+        self._stop_s = stop_s
+        self._hang_s = hang_s
         self._child: _Child | None = None
         self._backoff = Backoff(Random(os.urandom(8)))
         self._due_s = 0.0
+
+    @property
+    def doing(self) -> str:
+        """What it does until it is ready."""
+        return f"{self.name}: {self._child.doing if self._child else 'not started yet'}"
 
     @property
     def pid(self) -> int | None:
@@ -131,6 +161,10 @@ class Part:
             self._has_died(child, code, now)
         elif child.url:
             self.url = child.url
+            child.look(now)
+            if (child.unheard_s or 0.0) > self._hang_s:
+                log.error("part.hangs", part=self.name, after_s=self._hang_s)
+                child.process.kill()
         elif child.silent_s(now) > self._silence_s:
             if not self.url:
                 silence = f"it did nothing for {self._silence_s:g} s"
@@ -138,11 +172,16 @@ class Part:
             log.error("part.stuck", part=self.name, after_s=self._silence_s)
             child.process.kill()
 
-    def stop(self) -> None:
+    def stop(self, tell: Callable[[str, float], None] = lambda doing, needs_s: None) -> None:
         """End it, if it runs."""
         child, self._child = self._child, None
         if child is not None:
-            child.stop()
+            child.stop(self._stop_s, tell)
+
+    def reload(self) -> None:
+        """Let it reread what it can; while it starts it reads that anyway."""
+        if self._child is not None and self._child.url:
+            self._child.process.send_signal(signal.SIGHUP)
 
     def _has_died(self, child: _Child, code: int, now: float) -> None:
         if not self.url and code >= 0 and code != _INTERRUPTED:
@@ -177,10 +216,14 @@ def _work_of(pid: int) -> tuple[object, ...]:
 
 
 class Supervisor:
-    """Parts in their order of start; stopped in the reverse one. As a context manager it tends them in a thread."""
+    """Parts in their order of start; stopped in the reverse one. As a context manager it tends them in a thread.
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    `manager` is that of this process.
+    """
+
+    def __init__(self, parts: Sequence[Part], manager: Manager | None = None) -> None:
         self._parts = list(parts)
+        self._manager = Manager(environ={}) if manager is None else manager
         self._stop = threading.Event()
         self._tending = threading.Thread(target=self.run, name="supervisor")
 
@@ -201,6 +244,7 @@ class Supervisor:
         with ExitStack() as undo:
             undo.callback(self._stop_all)
             while not all(part.is_up() for part in self._parts):  # the earlier ones are tended by it
+                self._manager.starting(next(part.doing for part in self._parts if not part.url))
                 if self._stop.wait(_POLL_S):
                     return False
             undo.pop_all()
@@ -210,6 +254,7 @@ class Supervisor:
         """Tend the parts until `stop`, then stop them."""
         try:
             while not self._stop.wait(_POLL_S):
+                self._manager.tend(time.monotonic_ns())
                 for part in self._parts:
                     part.tend()
         finally:
@@ -219,9 +264,13 @@ class Supervisor:
         """End `start` or `run` soon. Any thread, and signal handlers."""
         self._stop.set()
 
+    def reload(self) -> None:
+        for part in self._parts:
+            part.reload()
+
     def _stop_all(self) -> None:
         for part in reversed(self._parts):
-            part.stop()
+            part.stop(self._manager.stopping)
 
 
 def starting(words: str) -> None:

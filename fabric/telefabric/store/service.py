@@ -50,7 +50,7 @@ class Store(Owner):
 
     `run` raises `StoreReplaced` when the file is removed or replaced under it: its supervisor begins again with
     what is there then. Whatever else goes wrong with the file, it tries again until that is over. `show` is given the
-    store's figures once a second, on the thread that runs it.
+    store's figures once a second, on the thread that runs it, and `tend` the time in each turn.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Store(Owner):
         group_readable: bool = False,
         show: Callable[[Figures], None] | None = None,
         tell: Callable[[str], None] = lambda words: None,
+        tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         self.path = path = path.absolute()
         self._broker = broker
@@ -77,6 +78,7 @@ class Store(Owner):
         self.subscription.edits = True
         self._lost_after_s = lost_after_s
         self._stop = threading.Event()
+        self._tend = tend
         self._backoff = Backoff(Random(os.urandom(8)))
         self._checkpoints = Checkpoints(time.monotonic_ns())
         self._retention = Retention(frame_bytes_max)
@@ -105,6 +107,11 @@ class Store(Owner):
         self._deletion_due_ns = 0
         self.subscription.fabric = self._writer.fabric_id
 
+    def reload(self, *, lost_after_s: float, frame_bytes_max: int) -> None:
+        """Go on with other limits. On the thread that runs it, or before."""
+        self._lost_after_s = self._vigil.lost_after_s = lost_after_s
+        self._retention.bytes_max = frame_bytes_max
+
     def stop(self) -> None:
         """End `run` soon, after a last commit. Any thread, and signal handlers."""
         self._stop.set()
@@ -127,6 +134,7 @@ class Store(Owner):
                 except StoreError as error:
                     self._fail(error)
                 self._health.tend(self._figures, time.monotonic_ns())
+                self._tend(time.monotonic_ns())
             if self._writing:
                 self._commit_all()
         finally:

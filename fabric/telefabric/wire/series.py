@@ -23,7 +23,7 @@ class Key(NamedTuple):
 
 
 class _Acted(msgspec.Struct, array_like=True, gc=False):
-    """The first items of a step, an episode and a frame."""
+    """The first items of all kinds that belong to one environment of an agent."""
 
     kind: str
     seq: int
@@ -62,7 +62,7 @@ def keys_of(kind: str, body: bytes, count: int) -> list[Key] | None:
     """The key of each of `count` records of one kind; None for a kind without, or when they cannot be read."""
     try:
         match kind:
-            case "step" | "episode" | "frame":
+            case "step" | "episode" | "frame" | "reset" | "episode_voided":
                 return [Key(one.event.agent_id, one.event.env_index) for one in _acted.decode(body, count)]
             case "metric":
                 return [Key(one.event.agent_id, 0, one.event.name) for one in _measured.decode(body, count)]

@@ -27,7 +27,7 @@ class Vigil:
     """The lost streams of one store. Times are monotonic nanoseconds. Not thread-safe."""
 
     def __init__(self, lost_after_s: float = limits.LOST_AFTER_S) -> None:
-        self._lost_after_ns = int(lost_after_s * limits.NS)
+        self.lost_after_s = lost_after_s
         self._heard_ns: dict[bytes, int] = {}
         """When there was last word of a stream that is not lost."""
         self._lost: set[bytes] = set()
@@ -65,7 +65,8 @@ class Vigil:
         self._told_ns = now_ns
         watched = [stream for stream in streams if stream in self._heard_ns or stream in self._lost]
         revived = [stream for stream in watched if self.heard(stream, now_ns)]
-        lost = [stream for stream, heard_ns in self._heard_ns.items() if now_ns - heard_ns > self._lost_after_ns]
+        since_ns = now_ns - self.lost_after_s * limits.NS
+        lost = [stream for stream, heard_ns in self._heard_ns.items() if heard_ns < since_ns]
         for stream in lost:
             del self._heard_ns[stream]
         self._lost.update(lost)

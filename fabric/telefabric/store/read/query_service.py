@@ -28,6 +28,7 @@ from telefabric.metrics.summary import Health, endpoint_of
 from telefabric.peer.core.mistakes import Quota
 from telefabric.peer.listener import bind, listener
 from telefabric.service.logs import set_up_logs
+from telefabric.service.notify import Manager
 from telefabric.service.supervisor import ready, stop_with_parent
 from telefabric.settings import OFF, metrics_endpoint
 from telefabric.store.read.file_reader import FileReader
@@ -55,7 +56,8 @@ class QueryService:
     """Binds and opens the file on construction, answers in `run` until `stop`, one question at a time.
 
     Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use or a file that cannot be
-    read. `counts` says how many requests were answered, refused and dropped. `show` is given its figures once a second.
+    read. `counts` says how many requests were answered, refused and dropped. `show` is given its figures once a second,
+    `tend` the time in each turn.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class QueryService:
         *,
         deadline_s: float = limits.QUERY_DEADLINE_S,
         show: Callable[[Figures], None] | None = None,
+        tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         listen.require_loopback()
         self._stop = threading.Event()
+        self._tend = tend
         self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._stop.is_set)
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = listener(self._context, zmq.ROUTER)
@@ -97,6 +101,7 @@ class QueryService:
                 if self._socket.poll(_POLL_MS):
                     self._turn(self._socket.recv_multipart())
                 self._health.tend(self._figures, time.monotonic_ns())
+                self._tend(time.monotonic_ns())
         finally:
             self._close()
 
@@ -152,11 +157,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--log-format")
     parser.add_argument("--log-level")
     given = parser.parse_args(arguments)
+    manager = Manager(lambda: set_up_logs(given.log_format, given.log_level))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: manager.ask_to_reload())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the whole terminal; the parent decides
     try:
         set_up_logs(given.log_format, given.log_level)
         endpoint = endpoint_of("query", metrics_endpoint(given.metrics), FAMILIES)
-        service = QueryService(Address.parse(given.listen), given.store, show=endpoint.show if endpoint else None)
+        show = endpoint.show if endpoint else None
+        service = QueryService(Address.parse(given.listen), given.store, show=show, tend=manager.tend)
     except TelefabricError as error:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -23,7 +23,7 @@ class Retention:
     """Holds the frames of a store to `bytes_max`; 0 keeps all. Times are monotonic nanoseconds."""
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._bytes = 0
         self._counted_id = 0
         """Up to this id frames are in `_bytes`."""
@@ -35,11 +35,11 @@ class Retention:
 
     def tend(self, writer: Writer, now_ns: int) -> None:
         """Let go of a few of the oldest, if there are too many. Raises `StoreError`."""
-        if not self._bytes_max or now_ns < self._due_ns:
+        if not self.bytes_max or now_ns < self._due_ns:
             return
         added, newest = writer.frame_bytes_after(self._counted_id)
         self._bytes, self._counted_id = self._bytes + added, newest
-        more = self._bytes > self._bytes_max and self._expire(writer)
+        more = self._bytes > self.bytes_max and self._expire(writer)
         self._due_ns = now_ns + (0 if more else int(limits.RETENTION_S * limits.NS))
 
     def recount(self) -> None:
@@ -58,7 +58,7 @@ class Retention:
                 left = msgspec.msgpack.encode(msgspec.structs.replace(frame, encoding=EXPIRED, data=b""))
                 size -= len(event) - len(left)
                 changed.append((number, left))
-            if size <= self._bytes_max or time.monotonic() - began > limits.RETENTION_TURN_S:
+            if size <= self.bytes_max or time.monotonic() - began > limits.RETENTION_TURN_S:
                 break
         if changed:
             writer.replace_frames(changed)

@@ -18,6 +18,7 @@ import structlog
 from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.files.lock import FileLock
+from telefabric.files.processes import lock_holder, named
 from telefabric.store.file import access
 from telefabric.store.file.database import BUSY_TIMEOUT_MS, explain, open_writer, unreadable, unwritable
 from telefabric.store.file.upgrade import Announcer, newest
@@ -139,7 +140,11 @@ class Writer:
                 f"{path.parent} cannot be written: {error.strerror}: choose another folder with --data"
             ) from None
         if lock is None:
-            raise StoreError(f"{path} is being written by another store process: stop that one, or use another --data")
+            number = lock_holder(path.with_name(path.name + ".lock"))
+            who = f" ({named(number)})" if number else ""
+            raise StoreError(
+                f"{path} is being written by another store process{who}: stop that one, or use another --data"
+            )
         return lock
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from telefabric.wire.batch import Header
 REMEMBERED_BATCHES = 4
 DAMAGED_TIMES_MAX = 3
 """How often the same damaged bytes come for the same seqs before their sender's own copy counts as damaged."""
+DAMAGED_IN_A_ROW_MAX = 8
+"""How often damaged bytes of any kind come for the same seqs: a sender may cut each try at another place."""
 
 
 class Verdict(Enum):
@@ -45,6 +47,7 @@ class _Stream:
     damage: tuple[int, int] = (0, 0)
     """The first seq of the last damaged batch that was next, and the CRC-32 of what came as its body."""
     damaged_times: int = 0
+    damaged_in_a_row: int = 0
     recent: OrderedDict[tuple[int, int], int] = field(default_factory=OrderedDict)
 
 
@@ -111,8 +114,10 @@ class Intake:
             return Judgement(Verdict.DUPLICATE)
         damage = (stream.expected, crc)
         stream.damaged_times = stream.damaged_times + 1 if stream.damage == damage else 1
+        stream.damaged_in_a_row = stream.damaged_in_a_row + 1 if stream.damage[0] == stream.expected else 1
         stream.damage = damage
-        return self.judge(header) if stream.damaged_times >= DAMAGED_TIMES_MAX else self._nack(stream, header)
+        hopeless = stream.damaged_times >= DAMAGED_TIMES_MAX or stream.damaged_in_a_row >= DAMAGED_IN_A_ROW_MAX
+        return self.judge(header) if hopeless else self._nack(stream, header)
 
     @staticmethod
     def _nack(stream: _Stream, header: Header) -> Judgement:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from glob import iglob
 from pathlib import Path
 
 _LISTENING = "0A"
+_OUR_UNIT = re.compile(r"telefabric-\w+\.service")
 
 
 def text_of(path: Path | str) -> str:
@@ -20,8 +22,10 @@ def text_of(path: Path | str) -> str:
 
 
 def named(number: str) -> str:
-    """A process as findings name it."""
-    return f"process {number}, {text_of(f'/proc/{number}/comm').strip() or 'which has just ended'}"
+    """A process as sentences name it, with the unit of systemd when that is one of ours."""
+    unit = _OUR_UNIT.search(text_of(f"/proc/{number}/cgroup"))
+    name = text_of(f"/proc/{number}/comm").strip() or "which has just ended"
+    return f"process {number}, {name}{f' of {unit[0]}' if unit else ''}"
 
 
 def number_of(process: str) -> str:
@@ -33,6 +37,18 @@ def number_of(process: str) -> str:
 def is_stopped(number: str) -> bool:
     """Whether it is stopped by ^Z, a signal or a debugger."""
     return text_of(f"/proc/{number}/stat").rpartition(")")[2].lstrip()[:1] in ("T", "t")
+
+
+def lock_holder(lock: Path) -> str | None:
+    """The number of the process that holds a POSIX lock of the whole file."""
+    try:
+        inode = str(lock.stat().st_ino)
+    except OSError:
+        return None
+    for words in map(str.split, text_of("/proc/locks").splitlines()):
+        if words[1] == "POSIX" and words[3] == "WRITE" and words[5].rpartition(":")[2] == inode:
+            return words[4]
+    return None
 
 
 def holders(target: str) -> Iterator[tuple[str, str]]:
