@@ -144,7 +144,7 @@ def _bookmark_as_json(one: BookmarkRow) -> dict[str, Any]:
 def _editing(command: Callable[..., None]) -> Callable[..., None]:
     """A command that edits RUN. It gets a function that asks for an edit and prints what was done, and its own rest."""
 
-    @runs.command(command.__name__.strip("_"))
+    @runs.command(command.__name__)
     @click.argument("run", type=NAME)
     @click.option("--store", metavar="FILE", hidden=True)
     @setting("connect")
