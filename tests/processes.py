@@ -16,7 +16,7 @@ from typing import TypeVar
 from slowness import patience
 
 Found = TypeVar("Found")
-PORTS = 7
+PORTS = 8
 """A broker's own and those above it."""
 TELEFABRIC = [sys.executable, "-m", "telefabric.cli.main"]
 

@@ -145,7 +145,7 @@ def test_a_port_without_room_above_it(tmp_path: Path) -> None:
     for command in (["broker", "--listen"], ["store", "--data", str(tmp_path), "--connect"]):
         code, sentence = complaint(*command, "tcp://127.0.0.1:65534")
         assert code == USAGE
-        assert "choose a port up to 65529" in sentence
+        assert "choose a port up to 65528" in sentence
     for port, words in ((65534, ["up"]), (65535, ["store", "--connect", url(7750)]), (65535, ["up"])):
         code, sentence = complaint(*words, "--data", tmp_path, "--metrics", port)
         assert code == USAGE

@@ -804,20 +804,20 @@ def test_a_stream_without_heartbeats_is_shown_as_stalled(open_world):
 
 def test_a_second_store_of_the_name_with_another_file_is_refused_while_the_first_lives(world):
     world.attach(keeps="a:/store")
-    ((peer, refused),) = world.attach(b"another store", keeps="b:/store")
-    assert peer == b"another store"
+    ((peer, refused),) = world.attach(local(b"another store"), keeps="b:/store")
+    assert peer == local(b"another store")
     assert "a:/store" in refused.reason
     assert world.core.dropped["second_durable"] == 1
     world.hello()
     world.marks(seq=3)
     assert world.core.status(world.now_ns)["streams"][0]["state"] == "running"
     world.wait(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S + 0.1)
-    only(world.attach(b"another store", keeps="b:/store"), control.Attached)
+    only(world.attach(local(b"another store"), keeps="b:/store"), control.Attached)
 
 
 def test_a_store_that_was_restarted_takes_its_own_place_at_once(world):
     world.attach(keeps="a:/store")
-    only(world.attach(b"the same, restarted", keeps="a:/store"), control.Attached)
+    only(world.attach(local(b"the same, restarted"), keeps="a:/store"), control.Attached)
 
 
 def test_numbers_that_add_up_to_more_than_a_reply_can_hold_stop_no_status(open_world):
@@ -862,7 +862,7 @@ def kinds(sent):
 
 def test_a_routing_id_is_worth_nothing_without_the_principal_that_introduced_itself_with_it(world):
     """Whoever takes over the routing id of another principal is a stranger: to streams, to the store, to watchers."""
-    alice, bob = (Principal(name, Role.WORKER) for name in ("alice", "bob"))
+    alice, bob = (Principal(name, Role.RELAY) for name in ("alice", "bob"))
     anna, boris = (Peer(b"worker", principal) for principal in (alice, bob))
     world.attach()
     world.hello(peer=anna)

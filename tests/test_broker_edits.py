@@ -5,7 +5,8 @@ import pytest
 from test_broker_durable import MIRROR, STORE, World, local
 
 from telefabric import limits
-from telefabric.peer.core.principal import Peer, Principal, Role
+from telefabric.keys.core.roles import Role
+from telefabric.peer.core.principal import Peer, Principal
 from telefabric.wire import control
 from telefabric.wire.edits import COMMANDS, Bookmark, Marked
 

@@ -2,7 +2,7 @@
 
 from time import perf_counter
 
-from test_broker_durable import A, B, World
+from test_broker_durable import A, B, World, local
 
 from telefabric import limits
 from telefabric.broker.core.live_queue import Flow
@@ -16,7 +16,7 @@ BEHIND = "telefabric_broker_streams_behind"
 def watched(world, watchers):
     """So many live subscribers that lag behind on every stream of the broker."""
     for number in range(watchers):
-        world.tell(b"watcher-%d" % number, control.Watch(control.PROTOCOL, f"watcher {number}"))
+        world.tell(local(b"watcher-%d" % number), control.Watch(control.PROTOCOL, f"watcher {number}"))
     for watcher in world.core.live._watchers.values():
         watcher.flows.update({stream: Flow(numbered=9) for stream in world.core._streams})
 

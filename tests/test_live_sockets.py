@@ -34,7 +34,7 @@ class Broker:
         """Until the context closes them."""
         self.listen = Address("127.0.0.1", free_ports())
         self.core = BrokerCore(instance=bytes(16), endpoints=control.Endpoints("", ""), new_token=lambda: TOKEN)
-        self.sockets = LiveSockets(self._context, self.listen)
+        self.sockets = LiveSockets(self._context, self.listen, None)
         self.poller = zmq.Poller()
         self.sockets.register(self.poller)
 

@@ -263,6 +263,8 @@ BEATS = st.builds(control.StreamBeat, IDS, COUNTS, COUNTS, COUNTS, COUNTS, COUNT
 SEQS = st.builds(control.StreamSeq, IDS, COUNTS)
 ENDPOINTS = st.builds(control.Endpoints, NAMES, NAMES, st.none() | NAMES)
 FIELDS = {
+    "public": st.text(min_size=40, max_size=40), "holder": NAMES, "brief": st.booleans(), "role": NAMES,
+    "pattern": NAMES, "at_s": COUNTS, "expires_s": st.none() | COUNTS,
     "instance": IDS, "stream": IDS, "epoch": COUNTS, "number": COUNTS, "seq": COUNTS, "oldest": COUNTS, "head": COUNTS,
     "sent": COUNTS,
     "protocol": st.integers(0, 9), "info": INFOS, "sent_ns": COUNTS, "complete": st.booleans(),

@@ -11,15 +11,29 @@ DEFAULT = "tcp://127.0.0.1:7750"
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*")
 _PORT = re.compile(r"[0-9]{1,5}")
 PORT_MAX = 65_535
-_PORTS_ABOVE = 6
+_PORTS_ABOVE = 7
 """A broker's other sockets, and its store's, are on the ports above its own."""
 
 
+class ClientKeys(NamedTuple):
+    """With what a program proves who it is, and knows the broker. All in Z85, as ZeroMQ writes keys."""
+
+    server: str
+    """The broker's public key."""
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        """Without the secret, which a log may not show."""
+        return f"ClientKeys(server={self.server!r}, public={self.public!r})"
+
+
 class Address(NamedTuple):
-    """A TCP address as typed: ``tcp://host:port``."""
+    """A TCP address as typed, ``tcp://host:port``, and the keys with which it is dialled."""
 
     host: str
     port: int
+    keys: ClientKeys | None = None
 
     @classmethod
     def parse(cls, url: str) -> Address:
@@ -45,7 +59,7 @@ class Address(NamedTuple):
                 f"{self.url} leaves no room for the sockets on the ports above it: "
                 f"choose a port up to {PORT_MAX - _PORTS_ABOVE}"
             )
-        return Address(self.host, self.port + offset if self.port else 0)
+        return self._replace(port=self.port + offset if self.port else 0)
 
     def resolve(self, endpoint: str) -> str:
         """The URL of an endpoint that a peer at this address named: ``*:port`` means the host just dialled.
@@ -64,8 +78,8 @@ class Address(NamedTuple):
         """Raises `UsageError` unless only this machine can reach the address."""
         if not _is_loopback(self.host):
             raise UsageError(
-                f"{self.url} can be reached from other machines, and this version has no keys to protect it: "
-                f"listen on tcp://127.0.0.1:{self.port}"
+                f"{self.url} can be reached from other machines, and there are no keys to protect it: make them with "
+                f"telefabric keys init, or listen on tcp://127.0.0.1:{self.port}"
             )
 
 

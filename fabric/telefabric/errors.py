@@ -10,7 +10,8 @@
     │   │   └── StoreReplaced  the store file was removed or replaced while it was open
     │   ├── PartFailed    a child process ended before it was ready, and has printed the reason itself
     │   └── Unreachable   nothing answers at an address
-    │       └── Foreign   something answers there, but not in this version's protocol
+    │       ├── Foreign   something answers there, but not in this version's protocol
+    │       └── NotAdmitted  the broker does not let this side in: it has no key, or one that is refused
     └── WireError         the peer's fault: bytes that are foreign, damaged, or of another version
 
 Every message is one sentence with the figure and the remedy; the CLI prints it unchanged.
@@ -65,6 +66,10 @@ class Unreachable(EnvironmentProblem):
 
 class Foreign(Unreachable):
     """Something answers at an address, but not in this version's protocol."""
+
+
+class NotAdmitted(Unreachable):
+    """The broker does not let this side in: it has no key, or one that is refused."""
 
 
 class WireError(TelefabricError):

@@ -114,9 +114,10 @@ SUBSCRIPTION_BYTES_MAX = NAME_BYTES_MAX + 64
 Workers take twice that: between libzmqs a subscription that the broker passes on is a command with a name."""
 TOKEN_SUBSCRIPTION_BYTES_MAX = 64
 """A subscription to a token of 16 bytes, as a command with a name, and the properties that a SUB sends first."""
-SUBSCRIPTIONS_HWM = 1
+SUBSCRIPTIONS_HWM = 2
 """libzmq takes in all subscriptions that are here at one stroke, 14 kB for a long one: 100,000 of them were 1.5 GB and
-three seconds. With the shortest pipe it waits for its I/O thread after each, and the broker has its turn in between."""
+three seconds. With so short a pipe it waits for its I/O thread after each, and the broker has its turn in between. (1
+is shorter, and with CURVE nothing at all comes through it in libzmq 4.3.5.)"""
 SUBSCRIPTIONS_NOWHERE_MAX = 512
 """Subscriptions of one connection to tokens that were not issued, or beyond the tap's limit."""
 STATUSES_A_SECOND = 10
@@ -206,6 +207,24 @@ RING_SUSPECT_S, RING_DEAD_S = 5.0, 30.0
 """Time without a heartbeat, for a writer whose process cannot be examined."""
 RING_GRACE_S = 30.0
 """How long the last frame of a writer that has gone stays to be looked at."""
+
+# -- keys --------------------------------------------------------------------------------------------------------
+KEYS_MAX = 4_096
+"""Keys in a registry: each change writes the file, 300 bytes a key."""
+KEYS_KEPT_DAYS = 30
+"""A key or ticket that has ended stays known so long, to be told why it is refused."""
+REGISTRY_LOOK_S = 0.2
+"""How often a service looks whether the registry's file has changed: a revoked key is out within a second."""
+REGISTRY_LOCK_S = 2.0
+"""How long a change of the registry waits for another, which takes milliseconds."""
+SEEN_WRITE_S = 5.0
+"""How often a broker writes down when each key was last heard."""
+HANDSHAKE_BYTES_MAX = 1 * KIB
+"""MAXMSGSIZE holds for the frames of a CURVE handshake too; its longest has 257 bytes and the peer's properties."""
+JOIN_S = 10.0
+"""How long `telefabric join` waits for an answer: three handshakes on a bad line."""
+JOIN_BYTES_MAX = 4 * KIB
+"""A message on the socket `enrol`."""
 
 # -- store -------------------------------------------------------------------------------------------------------
 STREAMS_KNOWN_MAX = 4 * STREAMS_MAX

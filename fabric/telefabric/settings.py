@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from telefabric import limits
 from telefabric.address import DEFAULT, PORT_MAX, Address
 from telefabric.errors import UsageError
+from telefabric.keys import saved_connections
 from telefabric.wire import policy
 from telefabric.wire.names import DEMAND, is_name, is_printable
 
@@ -69,10 +70,18 @@ def _url(value: str) -> str:
 
 
 def _peer(value: str) -> str:
-    found = _address(value)
+    """An address, or the name of a saved connection; `broker_address` has the keys for it."""
+    if saved_connections.is_saved(value):
+        return value
+    found = _address(value, f"an address such as {DEFAULT}, or the name of a saved connection (telefabric join)")
     if found.host == "*" or not found.port:
         raise ValueError(f"the address of one broker, such as {DEFAULT}")
     return found.url
+
+
+def broker_address(given: Any = None) -> Address:
+    """The broker of the setting ``connect``, with the keys for it."""
+    return saved_connections.address_of(resolve("connect", given).value)
 
 
 def _number(convert: Callable[[str], float], low: float, high: float, demand: str) -> Callable[[str], float]:
@@ -178,7 +187,8 @@ def _path(value: str) -> Path:
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
-        Setting("connect", _peer, DEFAULT, "The broker that workers, stores and readers connect to."),
+        Setting("connect", _peer, DEFAULT, "The broker that workers, stores and readers connect to: "
+                "an address, or the name of a saved connection."),
         Setting("listen", _url, DEFAULT,
                 "Address at which the broker listens; its other sockets use the ports above it."),
         Setting("data", _path, None, "Folder of the store; by default the user's data folder."),

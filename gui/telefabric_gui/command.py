@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from telefabric import Address, EnvironmentProblem, UsageError, parse_policy, settings
+from telefabric import EnvironmentProblem, UsageError, parse_policy, settings
 from telefabric.feed import BrokerFeed, Feed, FileFeed
 
 for _needed in ("PySide6", "pyqtgraph"):  # looked for and not imported: --help and errors can do without
@@ -66,7 +66,7 @@ def _feed(connect: str | None, store: Path | None, policy: str | None) -> Feed:
     if store is not None:
         return FileFeed(store)
     wish = parse_policy(settings.resolve("policy", policy).value)
-    return BrokerFeed(Address.parse(settings.resolve("connect", connect).value), policy=wish)
+    return BrokerFeed(settings.broker_address(connect), policy=wish)
 
 
 def _size(given: str | None) -> tuple[int, int] | None:

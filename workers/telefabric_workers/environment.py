@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
+from telefabric.keys.core.ticket import Ticket
+from telefabric.keys.saved_connections import address_of
 from telefabric.settings import resolve, spool_folder
 from telefabric.spool import SpoolPolicy
 
@@ -30,6 +32,8 @@ class WorkerEnvironment(NamedTuple):
     """Settings of one worker, from arguments, environment, file and defaults in this order."""
 
     address: Address
+    ticket: Ticket | None
+    """With which the worker gets itself a key, at this address."""
     run_id: str
     run_named: bool
     """The run's id was given, not made up."""
@@ -54,6 +58,9 @@ class WorkerEnvironment(NamedTuple):
         Raises `telefabric.errors.UsageError` for a malformed value, with the name of what holds it.
         """
 
+        line = (os.environ if environ is None else environ).get("TELEFABRIC_TICKET")
+        ticket = Ticket.decode(line) if line and given.get("connect") is None else None
+
         def value(name: str) -> Any:
             return resolve(name, given.get(name), environ=environ, file=file).value
 
@@ -67,7 +74,8 @@ class WorkerEnvironment(NamedTuple):
             value("spool_bytes_max"), value("spool_free_bytes_min"), value("when_full"), value("fsync")
         )
         return cls(
-            address=Address.parse(value("connect")),
+            address=Address.parse(ticket.address) if ticket else address_of(value("connect")),
+            ticket=ticket,
             run_id=run_id or new_run_id(),
             run_named=run_id is not None,
             agent_id=value("agent_id"),

@@ -14,6 +14,7 @@ import msgspec
 
 from telefabric.address import Address
 from telefabric.errors import SpoolFull, UsageError
+from telefabric.keys.core.ticket import Ticket
 from telefabric.spool import Spool
 from telefabric.wire.control import StreamInfo
 from telefabric_schemas.decoding import decode_event
@@ -282,16 +283,16 @@ def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
         return Outbox(Frames(environment.frames, info, None))
     frames = environment.frames if environment.mode != "durable" else environment.frames._replace(video="off")
     spool = Spool.create(environment.spool, info, environment.spool_policy)
-    return Spooled(spool, _acquire(environment.address, environment.spool), frames)
+    return Spooled(spool, _acquire(environment.address, environment.spool, environment.ticket), frames)
 
 
-def _acquire(address: Address, root: Path) -> Link:
+def _acquire(address: Address, root: Path, ticket: Ticket | None) -> Link:
     from telefabric.uplink import Link  # imports zmq, which takes most of the time that importing a worker takes
 
     with _guard:
         link, users = _links.get((address, root), (None, 0))
         if link is None or not link.alive:
-            link, users = Link(address, root), 0
+            link, users = Link(address, root, ticket), 0
         _links[address, root] = (link, users + 1)
         return link
 

@@ -17,7 +17,10 @@ from telefabric.broker.core.live_lane import LiveCore, LiveLane
 from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.pipes import Pipe
 from telefabric.errors import WireError
-from telefabric.peer.sockets import send_frames, waiting
+from telefabric.keys.gate import Gate
+from telefabric.peer.core.principal import Principal
+from telefabric.peer.listener import published
+from telefabric.peer.sockets import send_frames
 from telefabric.wire.batch import ABOUT, parse_header
 from telefabric.wire.delivery import encode_delivery
 
@@ -34,12 +37,12 @@ _A_TOPIC_NS = 50_000
 class LiveSockets:
     """Binds on construction. The broker's thread."""
 
-    def __init__(self, context: zmq.Context[Any], listen: Address) -> None:
-        self._live, live = sockets.opened(context, sockets.LIVE, listen)
-        self._tap, tap = sockets.opened(context, sockets.TAP, listen)
-        self._watch, watch = sockets.opened(context, sockets.WATCH, listen)
+    def __init__(self, context: zmq.Context[Any], listen: Address, gate: Gate | None) -> None:
+        self._live, self._guard, live = sockets.opened(context, sockets.LIVE, listen, gate)
+        self._tap, _, tap = sockets.opened(context, sockets.TAP, listen, gate)
+        self._watch, guard, watch = sockets.opened(context, sockets.WATCH, listen, gate)
         self.addresses = {"live": live, "tap": tap, "watch": watch}
-        self._tokens = sockets.Tokens(self._watch, nonsense="unknown_token")
+        self._tokens = sockets.Tokens(self._watch, guard, nonsense="unknown_token")
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()
         self._tap_pipe = Pipe()
@@ -106,9 +109,9 @@ class LiveSockets:
             self._wishes = -1
 
     def _read_batches(self, core: BrokerCore, now_ns: int) -> None:
-        for frames in waiting(self._live, _MESSAGES_A_TURN):
+        for principal, frames in published(self._live, self._guard, _MESSAGES_A_TURN):
             try:
-                topic, message = self._take(core.live.lane, frames, now_ns)
+                topic, message = self._take(core, principal, frames, now_ns)
             except WireError as error:
                 core.bad_live_batch(error, now_ns)
                 continue
@@ -118,7 +121,7 @@ class LiveSockets:
                 core.live.lane.dropped["tap_behind"] += 1
 
     @staticmethod
-    def _take(lane: LiveLane, frames: list[bytes], now_ns: int) -> list[bytes]:
+    def _take(core: BrokerCore, principal: Principal, frames: list[bytes], now_ns: int) -> list[bytes]:
         """Topic and batch, when that is what it is."""
         if len(frames) != 2:
             raise WireError("bad_live", f"a live batch comes in two frames, not {len(frames)}", about=ABOUT)
@@ -127,7 +130,8 @@ class LiveSockets:
         if not header.is_live:
             why = "a batch on the live socket has no live flag: send durable ones on the data socket"
             raise WireError("not_live", why, about=ABOUT, field="flags", stream=header.stream)
-        lane.push(topic, header, message, now_ns)
+        core.require_carrier(principal, header.stream)
+        core.live.lane.push(topic, header, message, now_ns)
         return frames
 
     def _ask_workers(self, lane: LiveLane, now_ns: int) -> None:

@@ -17,15 +17,18 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.core.durable import BrokerCore
-from telefabric.broker.core.metrics import FAMILIES
+from telefabric.broker.core.metrics import FAMILIES, KEYS_REFUSED
+from telefabric.broker.door import Door
 from telefabric.broker.live_sockets import LiveSockets
 from telefabric.broker.pipes import Pipe, unread_bytes
 from telefabric.broker.sockets import CONTROL, DATA, DURABLE, Tokens, opened
 from telefabric.errors import TelefabricError, WireError
+from telefabric.keys.key_folder import KeyFolder
 from telefabric.metrics.figures import Figures, by_reason
 from telefabric.metrics.summary import Health
-from telefabric.peer.listener import Heard, hear
-from telefabric.peer.sockets import send_frames, waiting
+from telefabric.peer.core.principal import Principal
+from telefabric.peer.listener import Heard, hear, published
+from telefabric.peer.sockets import send_frames
 from telefabric.wire import control
 
 log = structlog.get_logger("telefabric.broker")
@@ -44,6 +47,8 @@ _UNSENT = ("control_unreachable", "control_full")
 class Broker:
     """Binds on construction, serves in `run` until `stop`. Raises `EnvironmentProblem` when a port is in use.
 
+    With `keys` it asks everybody for one, and may listen beyond loopback.
+
     `show` is given the broker's figures once a second, on the broker's thread; `tend` the time in each turn of it.
     """
 
@@ -54,27 +59,35 @@ class Broker:
         required: Sequence[str] = ("store",),
         streams_max: int = limits.STREAMS_MAX,
         show: Callable[[Figures], None] | None = None,
+        keys: KeyFolder | None = None,
         tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
-        listen.require_loopback()
+        if keys is None:
+            listen.require_loopback()
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 65_536)
         try:
-            self._control, self.address = opened(self._context, CONTROL, listen)
-            self._data, data = opened(self._context, DATA, listen)
-            self._durable, durable = opened(self._context, DURABLE, listen)
-            self._live = LiveSockets(self._context, listen)
+            self._door = Door(self._context, listen, keys) if keys is not None else None
+            gate = self._door.gate if self._door else None
+            self._control, self._control_guard, address = opened(self._context, CONTROL, listen, gate)
+            self._data, self._data_guard, data = opened(self._context, DATA, listen, gate)
+            self._durable, guard, durable = opened(self._context, DURABLE, listen, gate)
+            self._live = LiveSockets(self._context, listen, gate)
         except TelefabricError:
             self._context.destroy(linger=0)
             raise
+        assert address is not None
+        self.address = address
         addresses = {"data": data, "durable": durable, **self._live.addresses}
         self.core = BrokerCore(
-            endpoints=control.Endpoints(**{name: f"*:{address.port}" for name, address in addresses.items()}),
+            endpoints=control.Endpoints(**{name: f"*:{one.port}" for name, one in addresses.items() if one}),
             instance=os.urandom(16), new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
         )  # fmt: skip
-        self._tokens = Tokens(self._durable, nonsense="bad_subscription")
+        self._tokens = Tokens(self._durable, guard, nonsense="bad_subscription")
         self._long_answers: defaultdict[bytes, Pipe] = defaultdict(Pipe)
         """Peer → the pipe of long answers to it, while some of them may not have been sent."""
+        self.rotated = False
+        """`run` has ended because the server's key has changed: make another broker."""
         self._stop = threading.Event()
         self._tend = tend
         self._health = Health("broker", FAMILIES, show, time.monotonic_ns())
@@ -92,6 +105,8 @@ class Broker:
         for socket in (self._control, self._data, self._durable):
             poller.register(socket, zmq.POLLIN)
         self._live.register(poller)
+        if self._door is not None:
+            self._door.register(poller)
         log.info("broker.started", address=self.address.url, instance=self.core.instance.hex())
         wait_ms = 0
         try:
@@ -104,6 +119,8 @@ class Broker:
 
     def _turn(self, readable: set[Any], now_ns: int) -> int:
         """How long the next turn may wait. The live path comes first: nobody waits there for what can wait."""
+        if self._door is not None:
+            self._let_in(self._door)
         self._live.read(self.core, readable, now_ns)
         wait_ms = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
@@ -118,15 +135,29 @@ class Broker:
             wait_ms = min(wait_ms, _RETRY_MS)
         self._answer()
         self._tidy(now_ns)
-        self._health.tend(self.core.figures, now_ns)
+        self._health.tend(self._figures, now_ns)
         self._tend(now_ns)
         return wait_ms
+
+    def _let_in(self, door: Door) -> None:
+        """Handshakes, and new keys; whose key has ended is shown out."""
+        for key in door.tend():
+            log.info("keys.joined", name=key.name, role=key.role.value, runs=key.runs, holder=key.holder)
+        if door.ended:
+            names = {key.name for key in door.ended}
+            log.info("keys.ended", names=sorted(names))
+            self.core.expel(names)
+
+    def _see_off(self, door: Door, principal: Principal) -> None:
+        """A key that was made for one worker has done its work."""
+        if not self.core.carries(principal):
+            door.end_brief(principal.name)
 
     # -- in ------------------------------------------------------------------------------------------------------
 
     def _read_control(self, now_ns: int) -> None:
         until_ns = time.monotonic_ns() + _CONTROL_TURN_NS
-        for heard in islice(iter(partial(hear, self._control), None), limits.CONTROL_A_TURN):
+        for heard in islice(iter(partial(hear, self._control, self._control_guard), None), limits.CONTROL_A_TURN):
             self._read_message(heard, now_ns)
             self._answer()
             if time.monotonic_ns() > until_ns:
@@ -144,11 +175,13 @@ class Broker:
         if isinstance(message, _LONG_ANSWERED):
             unread = self._long_answers[peer.id].unsent_bytes + unread_bytes(frames[0])
         self.core.receive(peer, message, now_ns, time.time_ns(), unread_bytes=unread)
+        if self._door is not None and isinstance(message, control.Bye) and message.complete:
+            self._see_off(self._door, peer.principal)
 
     def _read_data(self, now_ns: int) -> None:
-        for frames in waiting(self._data, _BATCHES_A_TURN):
+        for principal, frames in published(self._data, self._data_guard, _BATCHES_A_TURN):
             if len(frames) == 2:
-                self.core.batch(frames[1], now_ns, topic=frames[0])
+                self.core.batch(frames[1], now_ns, topic=frames[0], principal=principal)
             else:
                 error = WireError("frames", f"a batch comes in two frames, not {len(frames)}", about="batch")
                 self.core.bad_batch(frames[0], error, now_ns)
@@ -177,11 +210,23 @@ class Broker:
                     raise
                 self.core.dropped["control_unreachable"] += 1
 
+    def _figures(self, now_ns: int) -> Figures:
+        refused = self._door.gate.refused if self._door else {}
+        return {**self.core.figures(now_ns), KEYS_REFUSED: {tuple(one): count for one, count in refused.items()}}
+
     def _tidy(self, now_ns: int) -> None:
         """Once a second: say what was refused since, by reason, and forget the pipes of long answers that were sent."""
         if now_ns < self._tidy_due_ns:
             return
         refused = self.core.dropped + self.core.live.lane.dropped
+        if self._door is not None:
+            self._door.tell_refused()
+            following = self._door.gate.next_key
+            self.core.next_key = control.NextKey(*following) if following else None
+            if self._door.gate.is_old:
+                log.info("keys.rotated", address=self.address.url)
+                self.rotated = True
+                self.stop()
         for reason in _UNSENT:
             del refused[reason]
         new = refused - self._refused_told

@@ -13,12 +13,18 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.pipes import descriptor_of
-from telefabric.peer.listener import bind, listener
+from telefabric.keys.core.roles import Domain
+from telefabric.keys.gate import Gate
+from telefabric.keys.key_folder import OFFSET_ENROL
+from telefabric.peer.listener import Guard, bind, listener
 
+_JOINS_HWM = 4
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 
 
 class Plan(NamedTuple):
+    domain: Domain | None
+    """Of ZAP; None for a socket that is for everybody on this machine."""
     kind: int
     offset: int
     """Of its port to that of the broker."""
@@ -33,23 +39,38 @@ _TOKENS: Mapping[int, int] = {
 }  # fmt: skip
 """Only subscriptions to a token that was issued are entered, and one that does not read stops no other."""
 _CLIENTS: Mapping[int, int] = {zmq.SNDHWM: limits.LIVE_HWM, zmq.SNDBUF: limits.LIVE_SOCKET_BYTES}
-CONTROL = Plan(zmq.ROUTER, 0, {
+CONTROL = Plan(Domain.CONTROL, zmq.ROUTER, 0, {
     zmq.ROUTER_MANDATORY: 1, zmq.ROUTER_HANDOVER: 1, zmq.SNDHWM: limits.CONTROL_HWM,
     zmq.RCVHWM: limits.CONTROL_RECEIVE_HWM, zmq.MAXMSGSIZE: limits.CONTROL_BYTES_MAX,
 })  # fmt: skip
-DATA = Plan(zmq.SUB, 1, {zmq.RCVHWM: limits.DATA_HWM})
-LIVE = Plan(zmq.SUB, 2, {zmq.RCVHWM: limits.LIVE_WORKERS_HWM})
-DURABLE = Plan(zmq.XPUB, 3, {**_TOKENS, zmq.SNDHWM: limits.DURABLE_HWM})
-TAP = Plan(zmq.XPUB, 5, {**_SUBSCRIPTIONS, **_CLIENTS, zmq.SNDHWM: limits.TAP_HWM})
-WATCH = Plan(zmq.XPUB, 6, {**_TOKENS, **_CLIENTS})
+DATA = Plan(Domain.DATA, zmq.SUB, 1, {zmq.RCVHWM: limits.DATA_HWM})
+LIVE = Plan(Domain.LIVE, zmq.SUB, 2, {zmq.RCVHWM: limits.LIVE_WORKERS_HWM})
+DURABLE = Plan(Domain.DURABLE, zmq.XPUB, 3, {**_TOKENS, zmq.SNDHWM: limits.DURABLE_HWM})
+TAP = Plan(None, zmq.XPUB, 5, {**_SUBSCRIPTIONS, **_CLIENTS, zmq.SNDHWM: limits.TAP_HWM})
+WATCH = Plan(Domain.WATCH, zmq.XPUB, 6, {**_TOKENS, **_CLIENTS})
+ENROL = Plan(Domain.ENROL, zmq.ROUTER, OFFSET_ENROL, {
+    zmq.ROUTER_MANDATORY: 1, zmq.MAXMSGSIZE: limits.JOIN_BYTES_MAX, zmq.SNDHWM: _JOINS_HWM, zmq.RCVHWM: _JOINS_HWM,
+})  # fmt: skip
 
 
-def opened(context: zmq.Context[Any], plan: Plan, listen: Address) -> tuple[zmq.Socket[Any], Address]:
-    """A bound socket, and where. Raises as `bind` does."""
-    socket = listener(context, plan.kind)
+class Opened(NamedTuple):
+    """A bound socket."""
+
+    socket: zmq.Socket[Any]
+    guard: Guard
+    address: Address | None
+    """None for one that is not bound."""
+
+
+def opened(context: zmq.Context[Any], plan: Plan, listen: Address, gate: Gate | None) -> Opened:
+    """Without a domain it is bound only where there are no keys. Raises as `bind` does."""
+    guard = Guard(gate if plan.domain else None, plan.domain or Domain.CONTROL)
+    socket = listener(context, plan.kind, guard)
     for option, value in plan.options.items():
-        socket.set(option, value)
-    return socket, bind(socket, listen.beside(plan.offset))
+        keys_need = limits.HANDSHAKE_BYTES_MAX if guard.gate and option == zmq.MAXMSGSIZE else 0
+        socket.set(option, max(value, keys_need))
+    closed = gate is not None and plan.domain is None
+    return Opened(socket, guard, None if closed else bind(socket, listen.beside(plan.offset)))
 
 
 def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[tuple[bytes, bytes, zmq.Frame]]:
@@ -88,8 +109,9 @@ class HarmfulPeers:
 class Tokens:
     """The subscriptions to tokens at one socket. `nonsense` is the reason for which anything else is dropped."""
 
-    def __init__(self, publisher: zmq.Socket[Any], *, nonsense: str) -> None:
+    def __init__(self, publisher: zmq.Socket[Any], guard: Guard, *, nonsense: str) -> None:
         self._publisher = publisher
+        self._guard = guard
         self._nonsense = nonsense
         self._harmful = HarmfulPeers()
 
@@ -99,6 +121,8 @@ class Tokens:
         Who unsubscribes goes: it stops its heartbeats, and what it misses it asks for again.
         """
         for wish, token, frame in subscriptions(self._publisher):
+            if wish != UNSUBSCRIBE and self._guard.principal_of(frame) is None:
+                continue
             if wish == SUBSCRIBE and token in issued:
                 self._publisher.set(zmq.SUBSCRIBE, token)
                 yield token

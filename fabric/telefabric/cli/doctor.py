@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from telefabric.address import Address
 from telefabric.cli.options import setting
 from telefabric.cli.plain import clean
 from telefabric.doctor.examine import examine
 from telefabric.doctor.finding import OK, PROBLEM, WARNING, Finding
 from telefabric.errors import EnvironmentProblem, UsageError
+from telefabric.keys.saved_connections import address_of
 from telefabric.settings import resolve, user_data
 
 
@@ -36,7 +36,7 @@ def doctor(connect: str | None, data: str | None, spool: str | None, as_json: bo
       telefabric doctor --connect tcp://lab:7750
       telefabric doctor --json | jq '.findings[] | select(.state != "ok")'
     """
-    address = Address.parse(_value("connect", connect))
+    address = address_of(_value("connect", connect))
     data_folder = _value("data", data) or user_data()
     findings = examine(address, data_folder, _value("spool", spool) or user_data() / "spool")
     problems = sum(finding.state == PROBLEM for finding in findings)

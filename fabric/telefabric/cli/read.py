@@ -77,7 +77,7 @@ def open_source(store: Path | None, connect: str | None) -> Reader:
     if connect is None and not named and _is_there(file):
         return open_store(file)
     try:
-        return open_store(address.value)
+        return RemoteReader(settings.broker_address(connect))
     except Unreachable as error:
         if address.source != "default":
             raise
@@ -221,7 +221,7 @@ def tail(
             raise UsageError(
                 "--live shows the events of a broker: leave out --store, --since, --from-start, --no-follow"
             )
-        address = Address.parse(settings.resolve("connect", connect).value)
+        address = settings.broker_address(connect)
         wish = parse_policy(settings.resolve("policy", policy).value)
         ask_status(address)  # an absent broker is an error at once
         with _output(render) as show:
@@ -236,7 +236,7 @@ def tail(
                 "(tail --since 0 does the same for a file, dump without following)"
             )
         with _output(render) as show:
-            _tail_from_start(Address.parse(settings.resolve("connect", connect).value), wanted, show)
+            _tail_from_start(settings.broker_address(connect), wanted, show)
         return
     with _output(render) as show, open_source(store, connect) as reader:
         page = wanted.newest(reader, lines) if since is None else wanted.page(reader, since)

@@ -14,14 +14,15 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, terminate, tied
+from telefabric.keys.key_folder import KeyFolder
+from telefabric.keys.saved_connections import address_of
 from telefabric.metrics.summary import endpoint_of
-from telefabric.service.embedded import Services
+from telefabric.service.embedded import OFFSET_QUERY, Services
 from telefabric.service.logs import set_up_logs
 from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, resolve
 
-OFFSET_QUERY = 4
 OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 1, 2
 _COLLECT_AFTER = 100_000
 """A transaction gathers some 100,000 values in lists, which the collector would scan again and again."""
@@ -35,16 +36,17 @@ _NICE = 5
 
 @click.command()
 @setting("listen")
+@setting("data")
 @setting("streams_max")
 @setting("required")
 @setting("metrics")
 @logging_options
 @tied
 def broker(
-    listen: str | None, streams_max: str | None, required: str | None, metrics: str | None, log_format: str | None,
-    log_level: str | None, tied: bool,
+    listen: str | None, data: str | None, streams_max: str | None, required: str | None, metrics: str | None,
+    log_format: str | None, log_level: str | None, tied: bool,
 ) -> None:  # fmt: skip
-    """Run the broker alone, until ^C or SIGTERM.
+    """Run the broker alone, until ^C or SIGTERM. Where the data folder has keys, it asks everybody for one.
 
     \b
     Example:
@@ -64,13 +66,22 @@ def broker(
     streams = resolve("streams_max", streams_max).value
     families = (*FAMILIES, *rings.FAMILIES)
     endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)
+    keys = KeyFolder(data_folder(data)).if_any()
     manager = Manager(lambda: set_up_logs(log_format, log_level), tied=tied)
     show = endpoint.show if endpoint else None
-    service = Broker(address, required=names, streams_max=streams, show=show, tend=manager.tend)
-    on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
+
+    def made(listen: Address) -> Broker:
+        made = Broker(listen, required=names, streams_max=streams, show=show, tend=manager.tend, keys=keys)
+        on_signals(manager.stopping_with(made.stop), manager.ask_to_reload)
+        return made
+
+    service = made(address)
     ready(service.address.url)
     manager.ready(f"listening at {service.address.url}")
     service.run()
+    while service.rotated:
+        service = made(service.address)
+        service.run()
 
 
 @click.group(invoke_without_command=True)
@@ -106,8 +117,12 @@ def store(
         ignore_interrupt()
         stop_with_parent(terminate)
     set_up_logs(log_format, log_level)
-    broker_address = Address.parse(resolve("connect", connect).value)
-    listen = Address.parse(query) if query else Address("127.0.0.1", broker_address.beside(OFFSET_QUERY).port)
+    keys = KeyFolder(data_folder(data)).if_any()
+    where = resolve("connect", connect).value
+    own = keys is not None and "://" in where  # its broker's, which has the same folder
+    broker_address = Address.parse(where)._replace(keys=keys.owner().keys) if keys and own else address_of(where)
+    host = Address.parse(resolve("listen").value).host if keys else "127.0.0.1"
+    listen = Address.parse(query) if query else Address(host, broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / STORE_FILE_NAME
 
     def limits_set() -> dict[str, Any]:
@@ -130,6 +145,7 @@ def store(
             sys.executable, "-P", "-m", "telefabric.store.read.query_service",
             "--listen", queries.url or listen.url, "--store", str(path),
             "--metrics", query_metrics.url if query_metrics else OFF,
+            *(("--keys", str(keys.data)) if keys else ()),
             *(("--log-format", log_format) if log_format else ()), *(("--log-level", log_level) if log_level else ()),
         ]  # fmt: skip
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import click
 
-from telefabric.address import Address
 from telefabric.cli.options import setting
 from telefabric.doctor.finding import counted, few_of
 from telefabric.errors import EnvironmentProblem
-from telefabric.settings import resolve, spool_folder
+from telefabric.settings import broker_address, spool_folder
 from telefabric.uplink.drain import Drain, DrainReport
 
 _NAMED_MAX = 5
@@ -45,7 +44,7 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
     Example:
       telefabric spool drain --connect tcp://127.0.0.1:7750
     """
-    address = Address.parse(resolve("connect", connect).value)
+    address = broker_address(connect)
     root = spool_folder(spool)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with Drain(address, root) as draining:

@@ -23,7 +23,7 @@ from telefabric.doctor.finding import counted
 from telefabric.doctor.streams import remedy
 from telefabric.errors import StoreError, Unreachable
 from telefabric.peer.requests import ask_status
-from telefabric.settings import resolve
+from telefabric.settings import broker_address
 from telefabric.store.read.query import Run
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire.control import StatusReply
@@ -62,7 +62,7 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
     the worker's. A run that was resumed, or has helpers (streams of child processes), has a line with its attempt.
     Streams that are behind come first, then running streams, then the others; in each group the newest comes first.
     """
-    address = Address.parse(resolve("connect", connect).value)
+    address = broker_address(connect)
     if as_json:
         _print_json(address)
         while watch:

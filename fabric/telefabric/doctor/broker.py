@@ -10,7 +10,7 @@ from telefabric.address import DEFAULT, Address
 from telefabric.doctor.finding import Finding, counted, numbers, say
 from telefabric.doctor.machine import look_at_port_range
 from telefabric.doctor.ports import PORTS, Answer, NameSeen, PortSeen, free_base, look_at_port, ports_taken, tunnel
-from telefabric.errors import Foreign, Unreachable
+from telefabric.errors import Foreign, NotAdmitted, Unreachable
 from telefabric.files.processes import number_of
 from telefabric.peer.requests import ask_status
 from telefabric.wire import control
@@ -27,6 +27,8 @@ class BrokerSeen(NamedTuple):
     """The broker's own port; None when its host has no address."""
     foreign: str = ""
     """The fault in an answer that is not of this protocol."""
+    not_admitted: str = ""
+    """Why it does not let this side in."""
     taken: Mapping[int, str] | None = None
     """Ports of the address that are in use → the process that listens; None if the address is on another machine."""
     free: int | None = None
@@ -38,19 +40,21 @@ def look_at_broker(address: Address, name: NameSeen) -> BrokerSeen:
     if not name.addresses:
         return BrokerSeen(None)
     port = look_at_port(name.addresses[0], address.port)
-    foreign = ""
+    foreign = not_admitted = ""
     if port.answer is Answer.ZEROMQ:
         try:
             reply = ask_status(address, ASK_S)
         except Foreign as error:
             foreign = str(error.__context__ or error)
+        except NotAdmitted as error:
+            not_admitted = str(error)
         except Unreachable:
             pass  # the verdict says so: it speaks ZeroMQ, and no more
         else:
             return BrokerSeen(reply, port)
     taken = ports_taken(address)
     free = None if taken is None else free_base(address.port, look_at_port_range())
-    return BrokerSeen(None, port, foreign, taken, free)
+    return BrokerSeen(None, port, foreign, not_admitted, taken, free)
 
 
 def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
@@ -66,6 +70,8 @@ def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
         what = "taken" if taken else "not started"
     elif seen.port.answer is Answer.ZEROMQ and seen.foreign:
         what = "foreign"
+    elif seen.not_admitted:
+        what = "not admitted"
     elif seen.port.answer in (Answer.SILENT, Answer.STRANGER) and seen.taken is not None:
         what += " here"
     who = taken.get(address.port, "")
@@ -73,7 +79,7 @@ def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
     forward = tunnel(address, address.port, (address.port + place for place in PORTS if place))
     return say(
         "broker", what, address=address, last=address.port + max(PORTS), default=DEFAULT, detail=seen.port.detail,
-        foreign=seen.foreign, by=f" (listening there: {who})" if who else "",
+        foreign=seen.foreign, not_admitted=seen.not_admitted, by=f" (listening there: {who})" if who else "",
         taken=", ".join(f"{port} ({PORTS[port - address.port]}, by {owner})" for port, owner in taken.items()),
         listen="" if address.url == DEFAULT else f" --listen {address.url}",
         elsewhere=f"telefabric up --listen tcp://127.0.0.1:{seen.free or 'PORT'}",

@@ -71,7 +71,7 @@ def look_at_live(address: Address) -> LiveSeen:
 def look_at_clock(address: Address) -> Clock | None:
     """Measured by the quickest of some round trips; None without an answer."""
     found: list[Clock] = []
-    with Requests(address.url, "check the address") as asked, suppress(WireError):
+    with Requests(address.url, "check the address", keys=address.keys) as asked, suppress(WireError):
         for _ in range(_CLOCK_TRIES):
             asked.send(control.encode(control.Beat(time.monotonic_ns(), [])))
             frames = asked.receive(time.monotonic() + ASK_S)

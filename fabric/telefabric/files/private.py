@@ -20,5 +20,32 @@ def write(path: Path, data: bytes, *, sync: bool = False) -> None:
             os.fsync(file.fileno())
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Write by rename: a reader sees the old file or the new one. It belongs to the owner of its folder, so that a
+    service can read what its administrator wrote. Raises `OSError`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary, data, sync=True)
+        _give(temporary, path.parent.stat())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def give_to_owner_of_parent(folder: Path) -> None:
+    """Raises `OSError`."""
+    _give(folder, folder.parent.stat())
+
+
+def _give(path: Path, like: os.stat_result) -> None:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        os.chown(path, like.st_uid, like.st_gid)
+
+
+def is_private(path: Path) -> bool:
+    """Nobody but its owner may read or write it. Raises `OSError`."""
+    return os.name != "posix" or not path.stat().st_mode & 0o077
+
+
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

@@ -13,8 +13,11 @@ from typing import Any
 import zmq
 
 from telefabric import limits
-from telefabric.address import Address
+from telefabric.address import Address, ClientKeys
 from telefabric.errors import WireError
+from telefabric.keys import saved_connections
+from telefabric.keys.curve import as_client
+from telefabric.keys.handshake import HandshakeMonitor, is_refusal, why_not
 from telefabric.peer.core.clock import Clock, clock_of
 from telefabric.peer.core.silence import Silence
 from telefabric.peer.sockets import common_options, receive_some
@@ -24,10 +27,11 @@ _MISTAKES_MAX = 32
 """Kinds of mistakes that are logged, each once."""
 
 
-def dial(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
-    """A socket that is to be connected, with the options and, one day, the keys of this side."""
+def dial(context: zmq.Context[Any], kind: int, keys: ClientKeys | None) -> zmq.Socket[Any]:
+    """A socket that is to be connected, with the options and the keys of this side."""
     socket: zmq.Socket[Any] = context.socket(kind)
     common_options(socket)
+    as_client(socket, keys)
     return socket
 
 
@@ -50,6 +54,7 @@ class Connection(ABC):
         self._control = self._open(zmq.DEALER)
         self._control.set(zmq.ROUTING_ID, peer + os.urandom(15))
         self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
+        self._handshake = HandshakeMonitor(self._control, address.keys)
         self._control.connect(address.url)
 
     def wait(self, timeout_ms: int) -> None:
@@ -74,6 +79,8 @@ class Connection(ABC):
                 continue
             if isinstance(message, control.Alive):
                 self.clock = clock_of(message, now_ns, time.time_ns()) or self.clock
+            if isinstance(message, control.NextKey) and self.address.keys is not None:
+                saved_connections.follow(self.address.keys, message.public, message.at_s)
             messages.append(message)
         return messages
 
@@ -94,15 +101,22 @@ class Connection(ABC):
         self.send(message)
 
     def silent(self, now_ns: int) -> bool:
-        """The broker does not answer any more: close this connection, and make another."""
-        return self._silence.too_long(now_ns)
+        """The broker does not answer any more, or has refused this side: close this connection, and make another."""
+        return self._silence.too_long(now_ns) or self._handshake.look().is_final
+
+    @property
+    def why_silent(self) -> str:
+        """Why the broker does not answer, as far as the handshake tells: a sentence; empty when it came about."""
+        last = self._handshake.look()
+        shown = "this key" if self.address.keys else ""
+        return why_not(last, self.address.url, shown) if is_refusal(last) else ""
 
     def close(self, linger_ms: int = 200) -> None:
         self._context.destroy(linger=linger_ms)
 
     def _open(self, kind: int) -> zmq.Socket[Any]:
         """A further socket, which `wait` looks at."""
-        socket = dial(self._context, kind)
+        socket = dial(self._context, kind, self.address.keys)
         self._poller.register(socket, zmq.POLLIN)
         return socket
 

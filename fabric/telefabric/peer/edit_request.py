@@ -47,7 +47,7 @@ def read_only(file: Path) -> UsageError:
 def _ask(address: Address, edit: control.Edit, until_s: float) -> str:
     """The first failure counts at once; later ones may come of a restart in which the edit was judged unheard."""
     failed, said = "", 0
-    with Requests(address.url, "check the address") as asked:
+    with Requests(address.url, "check the address", keys=address.keys) as asked:
         while (now_s := time.monotonic()) < until_s:
             asked.send(control.encode(edit))
             said += 1

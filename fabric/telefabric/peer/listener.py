@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import zmq
@@ -9,20 +10,38 @@ import zmq
 from telefabric.address import DEFAULT, Address
 from telefabric.errors import EnvironmentProblem
 from telefabric.files.processes import listeners
+from telefabric.keys.core.roles import Domain
+from telefabric.keys.gate import Gate
 from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal
-from telefabric.peer.sockets import common_options, why
+from telefabric.peer.sockets import common_options, waiting, why
 
 _BACKLOG = 1024
 _HANDSHAKE_MS = 5_000
 """Whoever connects and says nothing is sent away after that."""
 
 
-def listener(context: zmq.Context[Any], kind: int) -> zmq.Socket[Any]:
-    """A socket that is to be bound, with the options and, one day, the keys of this side."""
+class Guard(NamedTuple):
+    """Says who is behind a message at one socket: with keys a gate, without them nobody asks."""
+
+    gate: Gate | None
+    domain: Domain
+
+    def principal_of(self, frame: zmq.Frame) -> Principal | None:
+        """None for somebody who is not admitted any more."""
+        if self.gate is None:
+            return LOCAL_USERS
+        key = self.gate.key_of(frame, self.domain)
+        return None if key is None else Principal(key.name, key.role, key.runs)
+
+
+def listener(context: zmq.Context[Any], kind: int, guard: Guard | None = None) -> zmq.Socket[Any]:
+    """A socket that is to be bound, with the options and the keys of this side."""
     socket: zmq.Socket[Any] = context.socket(kind)
     common_options(socket)
     socket.set(zmq.BACKLOG, _BACKLOG)
     socket.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    if guard is not None and guard.gate is not None:
+        guard.gate.protect(socket, guard.domain)
     return socket
 
 
@@ -51,17 +70,29 @@ class Heard(NamedTuple):
     frames: list[zmq.Frame]
 
 
-def hear(router: zmq.Socket[Any]) -> Heard | None:
+def hear(router: zmq.Socket[Any], guard: Guard) -> Heard | None:
     """The next message, or None without one. This is where a message gets its principal."""
-    try:
-        routing_id, *frames = router.recv_multipart(zmq.DONTWAIT, copy=False)
-    except zmq.Again:
-        return None
-    return Heard(Peer(routing_id.bytes, _principal(routing_id)), frames)
+    while True:
+        try:
+            routing_id, *frames = router.recv_multipart(zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return None
+        principal = guard.principal_of(routing_id)
+        if principal is not None:
+            return Heard(Peer(routing_id.bytes, principal), frames)
 
 
-def _principal(frame: zmq.Frame) -> Principal:
-    try:
-        return Principal.of(str(frame.get("User-Id")))
-    except zmq.ZMQError:  # nothing was asked who that is: there are no keys
-        return LOCAL_USERS
+def published(subscriber: zmq.Socket[Any], guard: Guard, most: int) -> Iterator[tuple[Principal, list[bytes]]]:
+    """The frames of each waiting message of a SUB, and whose it is, up to a limit."""
+    if guard.gate is None:
+        for frames in waiting(subscriber, most):
+            yield LOCAL_USERS, frames
+        return
+    for _ in range(most):
+        try:
+            parts = subscriber.recv_multipart(zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return
+        principal = guard.principal_of(parts[0])
+        if principal is not None:
+            yield principal, [part.bytes for part in parts]

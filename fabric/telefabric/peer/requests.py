@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 
 import zmq
 
 from telefabric import limits
-from telefabric.address import Address
-from telefabric.errors import Foreign, Unreachable, WireError
+from telefabric.address import Address, ClientKeys
+from telefabric.errors import Foreign, NotAdmitted, Unreachable, WireError
+from telefabric.keys.handshake import Handshake, HandshakeMonitor, is_refusal, why_not
 from telefabric.peer.connection import dial
 from telefabric.peer.sockets import why
 from telefabric.wire import control
@@ -18,13 +20,24 @@ PATIENCE_S = 3.0
 _KNOCK_S = 0.3
 """Time to find out whether any program listens there: the two cases have different remedies."""
 
+_LOOK_MS = 100
+"""How often a wait looks whether this side was refused."""
+
 
 class Requests:
     """A DEALER of its own; close it. Raises `Unreachable`, with the remedy, for an endpoint that cannot be one."""
 
-    def __init__(self, url: str, remedy: str, *, reply_bytes_max: int = limits.MESSAGE_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        url: str,
+        remedy: str,
+        *,
+        keys: ClientKeys | None = None,
+        reply_bytes_max: int = limits.MESSAGE_BYTES_MAX,
+    ) -> None:
         self._context = zmq.Context()
-        self._socket = dial(self._context, zmq.DEALER)
+        self._socket = dial(self._context, zmq.DEALER, keys)
+        self._handshake = HandshakeMonitor(self._socket, keys)
         self._socket.set(zmq.MAXMSGSIZE, reply_bytes_max)
         try:
             self._socket.connect(url)
@@ -33,14 +46,21 @@ class Requests:
             raise Unreachable(f"{url} cannot be reached: {why(error)}: {remedy}") from None
 
     def send(self, *frames: bytes) -> None:
-        self._socket.send_multipart(frames)
+        """Lost, as any question can be, when the other side has refused this one."""
+        with suppress(zmq.Again):
+            self._socket.send_multipart(frames, zmq.DONTWAIT)
 
     def receive(self, deadline_s: float) -> list[bytes] | None:
-        """The next reply to any request; None if none comes by `deadline_s` of the monotonic clock."""
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0 or not self._socket.poll(int(left_s * 1000) + 1):
-            return None
-        return self._socket.recv_multipart()
+        """The next reply to any request; None if none comes by `deadline_s` of the monotonic clock, or none can."""
+        while (left_s := deadline_s - time.monotonic()) > 0 and not self.handshake.is_final:
+            if self._socket.poll(min(int(left_s * 1000) + 1, _LOOK_MS)):
+                return self._socket.recv_multipart()
+        return None
+
+    @property
+    def handshake(self) -> Handshake:
+        """What became of it, which tells why no reply comes."""
+        return self._handshake.look()
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -55,14 +75,15 @@ class Requests:
 def ask_status(address: Address, timeout_s: float = PATIENCE_S) -> control.StatusReply:
     """The broker's answer. Any thread; blocks for `timeout_s` at most, and `_KNOCK_S` more without an answer.
 
-    Raises `Unreachable` when nobody answers, `Foreign` when what answers does not speak this protocol.
+    Raises `Unreachable` when nobody answers, `Foreign` when what answers does not speak this protocol,
+    and `NotAdmitted` when the broker does not let this side in.
     """
     if address.host.startswith("["):
         raise Unreachable(
             f"{address.url} is an IPv6 address, and brokers serve IPv4 only: write 127.0.0.1 for this machine, or the "
             "IPv4 address or name of another one"
         )
-    with Requests(address.url, "check the address") as asked:
+    with Requests(address.url, "check the address", keys=address.keys) as asked:
         asked.send(control.encode(control.StatusRequest()))
         return _await_reply(asked, address, time.monotonic() + timeout_s)
 
@@ -77,6 +98,8 @@ def _await_reply(asked: Requests, address: Address, deadline_s: float) -> contro
             ) from None
         if isinstance(message, control.StatusReply):
             return message
+    if is_refusal(asked.handshake):
+        raise NotAdmitted(why_not(asked.handshake, address.url, "this key" if address.keys else ""))
     raise unanswered(address)
 
 

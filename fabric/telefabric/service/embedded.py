@@ -12,6 +12,8 @@ from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor
 from telefabric.settings import OFF, STORE_FILE_NAME
 
+OFFSET_QUERY = 4
+
 
 class Services(Supervisor):
     """A broker that listens on `listen` (port 0: any free one) and a store in `folder`; `metrics` as in the settings.
@@ -45,22 +47,26 @@ class Services(Supervisor):
     @property
     def address(self) -> Address:
         """Where workers connect; known once the broker is up, and the same after each of its restarts."""
-        return Address.parse(self.broker.url) if self.broker.url else self._listen
+        found = Address.parse(self.broker.url) if self.broker.url else self._listen
+        return found._replace(host="127.0.0.1") if found.host in _EVERYWHERE else found
 
     @property
     def file(self) -> Path:
         return self.folder / STORE_FILE_NAME
 
     def _broker_command(self) -> list[str]:
-        return [*_TELEFABRIC, "broker", "--tied", "--listen", self.address.url, *self._options]
+        listen = self.broker.url or self._listen.url
+        return [*_TELEFABRIC, "broker", "--tied", "--listen", listen, "--data", str(self.folder), *self._options]
 
     def _store_command(self) -> list[str]:
-        query = ["--query", "tcp://127.0.0.1:0"] if self._listen.port == 0 else []
+        port = self._listen.port and self._listen.beside(OFFSET_QUERY).port
+        query = ["--query", self._listen._replace(port=port).url]
         return [
             *_TELEFABRIC, "store", "--tied", "--connect", self.address.url, "--data", str(self.folder), *query,
             *self._options,
         ]  # fmt: skip
 
 
+_EVERYWHERE = ("*", "0.0.0.0")
 _TELEFABRIC = [sys.executable, "-P", "-m", "telefabric.cli.main"]
 """-P: Python must not import a file of the user's current folder instead of one of ours."""

@@ -215,6 +215,8 @@ class DurableSubscription:
             session.beat(control.DurableBeat(now_ns, self.stored_events, self.quarantined_events), now_ns)
         if session.silent(now_ns):
             self._owner.silent(stuck=session.stall.too_long(now_ns))
+            if why := session.why_silent:
+                self._refuse(why)
             self._begin()
 
     def _dispatch(self, session: DurableSockets, message: control.Message, now_ns: int) -> None:

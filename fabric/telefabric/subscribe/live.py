@@ -183,6 +183,7 @@ class LiveSubscription:
 
     def _lose(self, sockets: WatchSockets) -> None:
         """The broker is silent: begin again, after a wait."""
+        self.refusal = sockets.why_silent or self.refusal
         sockets.close(linger_ms=0)
         self._sockets = None
         self.instance = None

@@ -12,12 +12,14 @@ import time
 from collections import deque
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import zmq
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import SpoolError, WireError
+from telefabric.errors import SpoolError, TelefabricError, WireError
+from telefabric.keys.core.ticket import Ticket
 from telefabric.log.limit import library_logger
 from telefabric.log.thread import log_thread
 from telefabric.peer.core.backoff import Backoff
@@ -31,6 +33,9 @@ from telefabric.uplink.sockets import Sockets
 from telefabric.wire import control
 from telefabric.wire.delivery import topic_of, wishes_pictures
 
+if TYPE_CHECKING:
+    from telefabric.keys.pairs import JoinPairs
+
 log = library_logger("telefabric.link")
 
 _POLL_ACTIVE_MS = 20
@@ -41,6 +46,8 @@ _LOOK_MAX_MS = 200
 """Looks have their price with many streams; a stream that begins to hurry or to hear something is served at once."""
 _POLL_LIVE_MS = 2
 _TELL_DROPS_S = 10.0
+_JOIN_S = 3.0
+"""One attempt: the link has other things to do."""
 _MAKE_ROOM = "make room, or give TELEFABRIC_SPOOL_BYTES_MAX more"
 _DROP_REMEDIES = {
     "spool_full": _MAKE_ROOM,
@@ -55,8 +62,11 @@ class Link:
     `add`, `stop` and the looks at a `LinkedStream` are for any thread; all else happens on the link's own.
     """
 
-    def __init__(self, address: Address, spool_root: Path) -> None:
+    def __init__(self, address: Address, spool_root: Path, ticket: Ticket | None = None) -> None:
+        """With a ticket the link gets itself a key, which ends with its work."""
         self.address = address
+        self._ticket = ticket
+        self._pairs: JoinPairs | None = None
         self.instance: bytes | None = None
         self.refusal: str | None = None
         """Why the broker will not serve this process, if it said so."""
@@ -130,6 +140,8 @@ class Link:
         if self._sockets is None:
             if self._rebuild.left_s(now_ns):
                 self._stop.wait(_POLL_IDLE_MS / 1000)
+                return
+            if self._ticket is not None and self.address.keys is None and not self._join(self._ticket, now_ns):
                 return
             self._sockets = Sockets(self.address)
             self._data_well_ns = now_ns
@@ -233,9 +245,27 @@ class Link:
 
     # -- connection ----------------------------------------------------------------------------------------------
 
+    def _join(self, ticket: Ticket, now_ns: int) -> bool:
+        """Get a key with the ticket; False, and later again, when that does not succeed."""
+        from telefabric.keys.join import join  # few workers need these
+        from telefabric.keys.pairs import join_pairs_in_child
+
+        try:
+            self._pairs = self._pairs or join_pairs_in_child(ticket.secret)
+            self.address = join(ticket, self._pairs, brief=True, timeout_s=_JOIN_S).dialled
+        except TelefabricError as error:
+            self._refused(str(error))
+            self._rebuild.begin(now_ns)
+            return False
+        return True
+
     def _disconnect(self, now_ns: int) -> None:
         """The broker is silent: close all sockets, and try again after a growing wait."""
         assert self._sockets is not None
+        if why := self._sockets.why_silent:
+            self._refused(why)
+            if self._ticket is not None:  # the key has ended: the ticket may be good for another
+                self.address, self._pairs = self.address._replace(keys=None), None
         self._sockets.close(linger_ms=0)
         self._sockets = None
         self.instance = None
@@ -253,9 +283,7 @@ class Link:
             for each in self.streams.values():
                 each.session.alive(message, now_ns)
         if isinstance(message, control.Refused):
-            if message.reason != self.refusal:
-                log.warning("link.refused: %s", message.reason)
-            self.refusal = message.reason
+            self._refused(message.reason)
         linked = self.streams.get(getattr(message, "stream", b""))
         if linked is None or self._is_absurd(message, linked):
             return
@@ -275,6 +303,11 @@ class Link:
                 session.who(now_ns)
             case control.Unheard() if message.instance == self.instance:
                 self._renew_live(sockets, now_ns)
+
+    def _refused(self, reason: str) -> None:
+        if reason != self.refusal:
+            log.warning("link.refused: %s", reason)
+        self.refusal = reason
 
     def _is_absurd(self, message: control.Message, linked: LinkedStream) -> bool:
         """Nobody can hold what a living process has not emitted yet: believed, it would never be sent.

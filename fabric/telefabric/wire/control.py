@@ -26,6 +26,8 @@ Name = Annotated[str, Meta(min_length=1)]
 """A name with a limit in bytes of UTF-8: msgspec counts characters, so messages with names check it (`Named`)."""
 COUNT_MAX = 2**63 - 1
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+PublicKey = Annotated[str, Meta(min_length=40, max_length=40)]
+"""In Z85, as ZeroMQ writes keys."""
 Names = Annotated[list[Name], Meta(max_length=limits.WATCH_NAMES_MAX)]
 
 
@@ -367,10 +369,50 @@ class StatusReply(OfInstance, tag="status"):
     status: dict[str, Any]
 
 
+class NextKey(Message, tag="next_key"):
+    """From `at_s` on, this is the broker's public key."""
+
+    public: PublicKey
+    at_s: Count
+    """Seconds since 1970."""
+
+
+# -- on the socket `enrol` ---------------------------------------------------------------------------------------
+class Join(Named, Message, tag="join"):
+    """Whoever holds a ticket asks that a key be let in. Said again, it gets the same answer."""
+
+    protocol: int
+    public: PublicKey
+    holder: str
+    """User and machine, for people who read the list of keys."""
+    brief: bool = False
+    """The key is to end with the ticket."""
+
+
+class Joined(Named, Message, tag="joined"):
+    """The key is let in."""
+
+    name: Name
+    role: str
+    pattern: str
+    """Of the runs that it may publish."""
+    expires_s: Count | None = None
+    """Seconds since 1970."""
+
+
+class NotJoined(Message, tag="not_joined"):
+    """It is not, and why."""
+
+    reason: str
+    """One word."""
+    message: str
+    """A sentence, with the remedy."""
+
+
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Unheard, Refused, Error,
     Attach, Marks, Stored, Nack, DurableBeat, Attached, Living, Ask, Skipped, StatusRequest, StatusReply,
-    Watch, WatchBeat, Unwatch, Watching, Recent, Edit, Edited,
+    Watch, WatchBeat, Unwatch, Watching, Recent, NextKey, Join, Joined, NotJoined, Edit, Edited,
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyMessage)}

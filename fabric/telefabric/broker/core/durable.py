@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -30,9 +30,10 @@ from telefabric.broker.core.hops import Lag
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import SILENT_NS, DurableSubscriber, StreamState
 from telefabric.errors import UsageError, WireError
+from telefabric.keys.core.roles import covers
 from telefabric.metrics.figures import Figures
 from telefabric.peer.core.mistakes import Mistakes, Quota
-from telefabric.peer.core.principal import Peer
+from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal, forbidden, other_run
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header, parse_header
 
@@ -61,6 +62,7 @@ class BrokerCore:
         self.instance = instance
         self.lane = DurableLane(tail_bytes_max)
         self.dropped: Counter[str] = Counter()
+        self.next_key: control.NextKey | None = None
         self._endpoints = endpoints
         self._new_token = new_token
         self._required = tuple(required)
@@ -130,6 +132,27 @@ class BrokerCore:
         state = self._streams.get(stream)
         return state.peer if state else None
 
+    def require_carrier(self, principal: Principal, stream: bytes) -> None:
+        """Raises `WireError` for a batch of a stream for which another key said HELLO."""
+        carrier = self._carrier(stream)
+        if principal != LOCAL_USERS and (carrier is None or carrier.principal != principal):
+            why = f"the key {principal.name} sends a batch of a stream for which it has not said HELLO"
+            raise WireError("not_carrier", f"{why}: say it", about=ABOUT, field="stream", stream=stream)
+
+    def carries(self, principal: Principal) -> bool:
+        """Some stream is its."""
+        return any(state.peer.principal == principal for state in self._streams.values())
+
+    def expel(self, names: Collection[str]) -> None:
+        """Forget what those do whose keys have ended: others may carry their streams now."""
+        for stream, state in list(self._streams.items()):
+            if state.peer.principal.name in names:
+                self._forget(stream)
+        for name, durable in list(self.durables.items()):
+            if durable.peer.principal.name in names:
+                self._detach(name)
+        self.live.expel(names)
+
     def _name_of(self, peer: Peer | None) -> str:
         """The name that the peer gave itself; empty for an unknown peer."""
         for state in self._streams.values():
@@ -143,8 +166,16 @@ class BrokerCore:
     def receive(self, peer: Peer, message: control.Message, now_ns: int, wall_ns: int, unread_bytes: int = 0) -> None:
         """Any control message of any peer, and how much it has not read of what it was sent.
 
+        Heartbeats are answered with the broker's next key, too, where there is one.
+
         Messages that only a broker sends are counted and ignored.
         """
+        error = forbidden(peer.principal, message)
+        if error is not None:
+            self._forbid(peer, message, error, now_ns)
+            return
+        if self.next_key is not None and isinstance(message, control.Beat | control.DurableBeat | control.WatchBeat):
+            self._send(peer, self.next_key)
         match message:
             case control.Beat():
                 self._beat(peer, message, now_ns, wall_ns)
@@ -193,12 +224,22 @@ class BrokerCore:
         except WireError as error:
             self.mistaken(peer, error, now_ns)
 
+    def _forbid(self, peer: Peer, message: control.Message, error: WireError, now_ns: int) -> None:
+        """Those who introduce themselves wait for an answer, and REFUSED is one."""
+        if isinstance(message, control.Hello | control.Attach | control.Watch):
+            self._refuse(peer, error.reason, str(error))
+        else:
+            self.mistaken(peer, error, now_ns)
+
     def _grants_long_answer(self, peer: Peer, unread_bytes: int, now_ns: int) -> bool:
         return self._long_answers.grants(peer, now_ns) and unread_bytes <= limits.UNREAD_BYTES_MAX
 
     def _hello(self, peer: Peer, message: control.Hello, now_ns: int) -> None:
         stream = message.info.stream
         state = self._streams.get(stream)
+        if state is not None and not covers(peer.principal.runs, state.info.run_id):
+            self._forbid(peer, message, other_run(peer.principal, state.info.run_id), now_ns)
+            return
         if state is None:
             if len(self._streams) >= self._streams_max:
                 self._wait(peer, stream, f"the broker serves its limit of {self._streams_max} streams")
@@ -249,13 +290,14 @@ class BrokerCore:
             state.live_lag = Lag()
             self._send(state.peer, control.Unheard(self.instance, state.info.stream))
 
-    def batch(self, message: bytes, now_ns: int = 0, *, topic: bytes = b"") -> None:
+    def batch(self, message: bytes, now_ns: int = 0, *, topic: bytes = b"", principal: Principal = LOCAL_USERS) -> None:
         """A message of the data socket. Whatever is not a batch of an open stream within its credit is counted.
 
         The `topic` says whose it is when the header cannot.
         """
         try:
             header, _ = parse_header(message)
+            self.require_carrier(principal, header.stream)
         except WireError as error:
             self.bad_batch(topic, error, now_ns)
             return

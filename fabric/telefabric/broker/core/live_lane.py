@@ -206,6 +206,11 @@ class LiveCore:
         watcher.received, watcher.lost = message.received, message.lost
         return [control.Alive(self._instance, message.sent_ns, wall_ns)]
 
+    def expel(self, names: Collection[str]) -> None:
+        """Forget the subscribers whose keys have ended."""
+        for peer in [peer for peer in self._watchers if peer.principal.name in names]:
+            self._remove(peer)
+
     def _remove(self, peer: Peer) -> None:
         watcher = self._watchers.pop(peer, None)
         if watcher is not None:

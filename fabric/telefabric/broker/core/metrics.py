@@ -25,6 +25,7 @@ def _family(name: str, text: str, *labels: str, told: bool = False) -> Family:
     return Family(_P + name, kind, text, labels, name.removesuffix("_total") if told else "")
 
 
+KEYS_REFUSED = _P + "keys_refused_total"
 FAMILIES = (
     _family("streams", "Streams by state.", "state", told=True),
     _family("streams_behind", "Streams by the first hop that is behind.", "hop", told=True),
@@ -45,6 +46,7 @@ FAMILIES = (
     _family("clock_offset_largest_seconds", "Largest difference of a worker's clock, either way."),
     _family("round_trip_largest_seconds", "Longest control round trip of a worker."),
     _family("dropped_total", "Messages refused or not sent.", "path", "reason", told=True),
+    _family("keys_refused_total", "Handshakes refused, and messages of ended keys.", "reason", "socket", "key"),
     Family(_P + "required_absent", GAUGE, "1 while a required subscriber is not attached.", ("subscriber",), "absent"),
     _family("durable_queued_batches", "Batches that wait for the subscriber.", "subscriber", told=True),
     _family("durable_missed_batches_total", "Batches that the subscriber was not sent.", "subscriber", told=True),

@@ -5,20 +5,11 @@ A routing id is chosen by the peer itself and proves nothing. The principal is w
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
-
-class Role(StrEnum):
-    """What a principal may do."""
-
-    ANY = "any"
-    """Everything: without keys there is nothing by which to tell users of this machine apart."""
-    WORKER = "worker"
-    CLIENT = "client"
-    OPERATOR = "operator"
-    STORE = "store"
-    RELAY = "relay"
+from telefabric.errors import WireError
+from telefabric.keys.core.roles import INVITED, Role, covers, may_send
+from telefabric.wire import control
 
 
 class Principal(NamedTuple):
@@ -26,16 +17,8 @@ class Principal(NamedTuple):
 
     name: str
     role: Role
-
-    @classmethod
-    def of(cls, user_id: str) -> Principal:
-        """From the User-Id that authentication gave to a connection: role, blank, name."""
-        role, _, name = user_id.partition(" ")
-        return cls(name, Role(role))
-
-    @property
-    def user_id(self) -> str:
-        return f"{self.role} {self.name}"
+    runs: str = "*"
+    """The runs that it may publish, as a pattern."""
 
 
 LOCAL_USERS = Principal("local users", Role.ANY)
@@ -48,3 +31,21 @@ class Peer(NamedTuple):
     id: bytes
     """Its routing id."""
     principal: Principal
+
+
+def forbidden(principal: Principal, message: control.Message) -> WireError | None:
+    """Why the owner of a key may not send this, if it may not."""
+    if not may_send(principal.role, message):
+        about = str(message.__struct_config__.tag)
+        why = f"the key {principal.name} has the role {principal.role}, which may not send {about}"
+        roles = " or ".join(role for role in INVITED if may_send(role, message)) or "another one"
+        return WireError("role", f"{why}: ask for a ticket of the role {roles} (telefabric keys invite)", about=about)
+    if isinstance(message, control.Hello) and not covers(principal.runs, message.info.run_id):
+        return other_run(principal, message.info.run_id)
+    return None
+
+
+def other_run(principal: Principal, run_id: str) -> WireError:
+    """Its key does not cover the run."""
+    why = f"the key {principal.name} is for the runs {principal.runs}, and not for {run_id}"
+    return WireError("other_run", f"{why}: ask for a ticket for it (telefabric keys invite --runs)", about="hello")

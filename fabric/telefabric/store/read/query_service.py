@@ -23,10 +23,13 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, UsageError
+from telefabric.keys.core.roles import Domain
+from telefabric.keys.gate import Gate
+from telefabric.keys.key_folder import KeyFolder
 from telefabric.metrics.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
 from telefabric.metrics.summary import Health, endpoint_of
 from telefabric.peer.core.mistakes import Quota
-from telefabric.peer.listener import bind, listener
+from telefabric.peer.listener import Guard, bind, hear, listener
 from telefabric.service.logs import set_up_logs
 from telefabric.service.notify import Manager
 from telefabric.service.supervisor import ready, stop_with_parent
@@ -55,9 +58,9 @@ FAMILIES = (
 class QueryService:
     """Binds and opens the file on construction, answers in `run` until `stop`, one question at a time.
 
-    Raises `UsageError` for an address beyond loopback, `EnvironmentProblem` for a port in use or a file that cannot be
-    read. `counts` says how many requests were answered, refused and dropped. `show` is given its figures once a second,
-    `tend` the time in each turn.
+    With `keys` it asks everybody for one. Raises `UsageError` for an address beyond loopback without them, and
+    `EnvironmentProblem` for a port in use or a file that cannot be read. `counts` says how many requests were answered,
+    refused and dropped. `show` is given its figures once a second, `tend` the time in each turn.
     """
 
     def __init__(
@@ -67,14 +70,20 @@ class QueryService:
         *,
         deadline_s: float = limits.QUERY_DEADLINE_S,
         show: Callable[[Figures], None] | None = None,
+        keys: KeyFolder | None = None,
         tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
-        listen.require_loopback()
+        if keys is None:
+            listen.require_loopback()
         self._stop = threading.Event()
         self._tend = tend
-        self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._stop.is_set)
+        self._gate: Gate | None = None
+        self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._interrupted)
         self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = listener(self._context, zmq.ROUTER)
+        if keys is not None:
+            self._gate = Gate(self._context, keys)
+        self._guard = Guard(self._gate, Domain.QUERY)
+        self._socket: zmq.Socket[bytes] = listener(self._context, zmq.ROUTER, self._guard)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.RCVHWM, HWM)
         self._socket.set(zmq.SNDHWM, HWM)
@@ -96,14 +105,28 @@ class QueryService:
 
     def run(self) -> None:
         """Answer until `stop`; closes socket and file at the end. Nothing that comes in can end it."""
+        poller = zmq.Poller()
+        for socket in (self._socket, *([self._gate.socket] if self._gate else [])):
+            poller.register(socket, zmq.POLLIN)
         try:
-            while not self._stop.is_set():
-                if self._socket.poll(_POLL_MS):
-                    self._turn(self._socket.recv_multipart())
+            while not self._interrupted():
+                poller.poll(_POLL_MS)
+                heard = hear(self._socket, self._guard)
+                if heard is not None:
+                    self._turn([heard.peer.id, *(frame.bytes for frame in heard.frames)])
                 self._health.tend(self._figures, time.monotonic_ns())
                 self._tend(time.monotonic_ns())
         finally:
             self._close()
+
+    def _interrupted(self) -> bool:
+        """Whether to stop, also to begin again with another server key.
+
+        Asked within a question too, which may take seconds and must not hold up handshakes.
+        """
+        if self._gate is not None:
+            self._gate.tend()
+        return self._stop.is_set() or (self._gate is not None and self._gate.is_old)
 
     def _turn(self, frames: list[bytes]) -> None:
         if len(frames) != 3 or len(frames[1]) != NUMBER_BYTES:
@@ -153,6 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Answer questions about a store file; ends with its standard input.")
     parser.add_argument("--listen", required=True, help="tcp://HOST:PORT on this machine; port 0 takes any free one")
     parser.add_argument("--store", required=True, type=Path, help="the store file")
+    parser.add_argument("--keys", type=Path, help="the data folder with keys, of which everybody is asked for one")
     parser.add_argument("--metrics", default=OFF, help="where Prometheus finds its metrics")
     parser.add_argument("--log-format")
     parser.add_argument("--log-level")
@@ -165,7 +189,8 @@ def main(arguments: list[str] | None = None) -> None:
         set_up_logs(given.log_format, given.log_level)
         endpoint = endpoint_of("query", metrics_endpoint(given.metrics), FAMILIES)
         show = endpoint.show if endpoint else None
-        service = QueryService(Address.parse(given.listen), given.store, show=show, tend=manager.tend)
+        keys = KeyFolder(given.keys) if given.keys else None
+        service = QueryService(Address.parse(given.listen), given.store, show=show, tend=manager.tend, keys=keys)
     except TelefabricError as error:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -12,7 +12,9 @@ import msgspec
 
 from telefabric import limits
 from telefabric.address import Address
-from telefabric.errors import EnvironmentProblem, StoreError, Unreachable, UsageError, WireError
+from telefabric.errors import EnvironmentProblem, NotAdmitted, StoreError, Unreachable, UsageError, WireError
+from telefabric.keys.handshake import is_refusal, why_not
+from telefabric.keys.saved_connections import address_of
 from telefabric.peer.requests import PATIENCE_S, Requests, ask_status
 from telefabric.store.read import query
 from telefabric.store.read.query import Page
@@ -55,11 +57,14 @@ class RemoteReader(Reader):
         reply = self._await(number, self._timeout_s)
         if reply is None:
             endpoint = self._find()
-            if endpoint != self._endpoint:
+            if endpoint != self._endpoint or is_refusal(self._requests.handshake):
                 self._requests.close()
                 self._connect(endpoint)
                 number = self._send(request)
             reply = self._await(number, limits.QUERY_DEADLINE_S)
+        if reply is None and is_refusal(self._requests.handshake):
+            shown = "this key" if self._address.keys else ""
+            raise NotAdmitted(why_not(self._requests.handshake, self._endpoint, shown))
         if reply is None:
             raise Unreachable(
                 f"the store behind {self.where} does not answer at {self._endpoint}: see telefabric doctor"
@@ -93,7 +98,9 @@ class RemoteReader(Reader):
 
     def _connect(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._requests = Requests(endpoint, "see telefabric doctor", reply_bytes_max=query.REPLY_BYTES_MAX)
+        self._requests = Requests(
+            endpoint, "see telefabric doctor", keys=self._address.keys, reply_bytes_max=query.REPLY_BYTES_MAX
+        )
 
 
 @cache
@@ -108,7 +115,7 @@ def open_store(where: str | Path) -> Reader:
     no broker answers or it has no store, and `EnvironmentProblem` when a file is named and apsw is not installed.
     """
     if isinstance(where, str) and "://" in where:
-        return RemoteReader(Address.parse(where))
+        return RemoteReader(address_of(where))
     try:  # apsw comes with an extra, and a store behind a broker is read without it
         from telefabric.store.file.database import store_file
         from telefabric.store.read.file_reader import FileReader

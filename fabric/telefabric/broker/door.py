@@ -1,0 +1,63 @@
+"""The broker's door, where there are keys: the gate that answers for its sockets, and the desk for tickets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import structlog
+import zmq
+
+from telefabric import limits
+from telefabric.address import Address
+from telefabric.broker.sockets import ENROL, opened
+from telefabric.errors import EnvironmentProblem
+from telefabric.keys.core.registry import Key
+from telefabric.keys.enrol_desk import EnrolDesk
+from telefabric.keys.gate import Gate, Refused, now
+from telefabric.keys.key_folder import KeyFolder
+
+log = structlog.get_logger("telefabric.broker")
+
+_TOLD_MAX = 10
+"""Kinds of refusals in one log line, the most frequent."""
+
+
+class Door:
+    """Binds the socket `enrol` on construction; construct it before any other socket is bound. The broker's thread."""
+
+    def __init__(self, context: zmq.Context[Any], listen: Address, keys: KeyFolder) -> None:
+        self.gate = Gate(context, keys, remember=True)
+        self._desk = EnrolDesk(opened(context, ENROL, listen, self.gate).socket, self.gate)
+        self.ended: frozenset[Key] = frozenset()
+        """The keys that were found to have ended at the last look."""
+        self._told: Counter[Refused] = Counter()
+        self._problem = ""
+
+    def register(self, poller: zmq.Poller) -> None:
+        poller.register(self.gate.socket, zmq.POLLIN)
+        poller.register(self._desk.socket, zmq.POLLIN)
+
+    def tend(self) -> list[Key]:
+        """Let in who may; the keys that are new."""
+        self.ended = self.gate.tend()
+        return self._desk.serve()
+
+    def end_brief(self, name: str) -> None:
+        """End the key of that name, if it was to end with its work."""
+        try:
+            self.gate.registry.change(lambda registry: (registry.end_brief(name, now()), None), limits.REGISTRY_LOOK_S)
+        except EnvironmentProblem as error:  # it ends with its ticket, then
+            log.warning("keys.unended", name=name, problem=str(error))
+
+    def tell_refused(self) -> None:
+        """Log who was refused since the last time, and what is wrong with the registry."""
+        new = self.gate.refused - self._told
+        if new:
+            kinds = [f"{one.reason} at {one.domain} by {one.name or 'a stranger'}: {count}" for one, count in
+                     new.most_common(_TOLD_MAX)]  # fmt: skip
+            log.warning("keys.refused", handshakes=new.total(), kinds=kinds)
+            self._told = self.gate.refused.copy()
+        if self.gate.problem != self._problem:
+            self._problem = self.gate.problem
+            log.error("keys.registry", problem=self._problem or "it is well again")

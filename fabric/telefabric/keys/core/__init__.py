@@ -1,0 +1,1 @@
+"""The rules of tickets, roles and the registry, without input and output."""

@@ -1,0 +1,77 @@
+"""What a key may do: each role enters some sockets (ZAP domains) and sends some control messages."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from telefabric.wire import control
+
+
+class Role(StrEnum):
+    """What the owner of a key may do."""
+
+    ANY = "any"
+    """Everything: without keys there is nothing by which to tell the users of this machine apart."""
+    OWNER = "owner"
+    """Everything: the key that `telefabric keys init` makes, for the services of the data folder and its user."""
+    WORKER = "worker"
+    CLIENT = "client"
+    OPERATOR = "operator"
+    STORE = "store"
+    RELAY = "relay"
+
+
+INVITED = (Role.WORKER, Role.CLIENT, Role.OPERATOR, Role.STORE, Role.RELAY)
+"""Roles for which there are tickets."""
+
+
+class Domain(StrEnum):
+    """The sockets of the services, as ZAP names them."""
+
+    CONTROL = "control"
+    DATA = "data"
+    LIVE = "live"
+    DURABLE = "durable"
+    WATCH = "watch"
+    QUERY = "query"
+    ENROL = "enrol"
+    """Admits the keys of tickets, and no others."""
+
+
+_ALL = frozenset(Domain) - {Domain.ENROL}
+_READING = frozenset({Domain.CONTROL, Domain.WATCH, Domain.QUERY})
+_DOMAINS: dict[Role, frozenset[Domain]] = {
+    Role.ANY: _ALL,
+    Role.OWNER: _ALL,
+    Role.WORKER: frozenset({Domain.CONTROL, Domain.DATA, Domain.LIVE}),
+    Role.CLIENT: _READING,
+    Role.OPERATOR: _READING,
+    Role.STORE: frozenset({Domain.CONTROL, Domain.DURABLE}),
+    Role.RELAY: _ALL,
+}
+_PUBLISHED = (control.Hello, control.Beat, control.Bye)
+_READ = (control.Watch, control.WatchBeat, control.Unwatch)
+_KEPT = (control.Attach, control.Marks, control.Stored, control.Nack, control.DurableBeat, control.Edited)
+_MESSAGES: dict[Role, tuple[type[control.Message], ...]] = {
+    Role.WORKER: _PUBLISHED,
+    Role.CLIENT: _READ,
+    Role.OPERATOR: (*_READ, control.Edit),
+    Role.STORE: _KEPT,
+    Role.RELAY: (*_PUBLISHED, *_READ, *_KEPT),
+}
+
+
+def may_enter(role: Role, domain: Domain) -> bool:
+    return domain in _DOMAINS[role]
+
+
+def may_send(role: Role, message: control.Message) -> bool:
+    """Everybody with a key may ask for the status: it says why something does not get on."""
+    everything = role in (Role.ANY, Role.OWNER)
+    return everything or isinstance(message, (control.StatusRequest, *_MESSAGES[role]))
+
+
+def covers(runs: str, run_id: str) -> bool:
+    """Whether a key for `runs`, a pattern such as ``sweep-*``, may publish this run."""
+    return fnmatchcase(run_id, runs)
