@@ -156,14 +156,15 @@ def test_a_pasted_ticket_is_read_joined_and_shows_runs_frames_and_history(
     until(lambda: page.step_table.rowCount() == 10, "what was stored before")
 
 
-def test_over_the_address_alone_come_live_steps_pictures_frames_and_history(
+def test_over_the_address_alone_go_live_steps_pictures_frames_history_and_edits(
     lab: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.join("eve", Role.WORKER)
-    lab.join("ada", Role.CLIENT)
+    lab.join("ada", Role.OPERATOR)
     monkeypatch.setenv("TELEFABRIC_STORE_FRAMES", "steps:1")
     seen: dict[str, set[bool]] = {}
     found: list[Any] = []
+    edits: list[str] = []
 
     def drained() -> dict[str, set[bool]]:
         """Kind → whether one came live, and whether one came from the store."""
@@ -172,6 +173,7 @@ def test_over_the_address_alone_come_live_steps_pictures_frames_and_history(
             kind = "picture" if one.kind == "frame" and not one.seq else one.kind
             seen.setdefault(kind, set()).add(one.live)
         found.extend([news.frame] if news.frame else [])
+        edits.extend(news.answers)
         return seen
 
     feed = feed_of(lab.url)
@@ -193,6 +195,9 @@ def test_over_the_address_alone_come_live_steps_pictures_frames_and_history(
         feed.ask_frame(FramePlace("sweep-1", "agent_0", 0, 0, 2))
         wait_for(lambda: (drained(), found)[1], "the frame of a step")
         assert found[0].frame.step_index == 2
+        feed.edit("sweep-1", "tag", "good")
+        wait_for(lambda: (drained(), edits)[1], "an answer to an edit")
+        assert "has the tag" in edits[0]
     finally:
         feed.stop()
 

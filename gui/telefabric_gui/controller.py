@@ -114,6 +114,7 @@ class Controller(QObject):
         self._missing.clear()
         self.shown_events = self.unknown_events = 0
         self._chosen = False
+        self._answer = ""
         self.set_paused(False)
         feed.start()
         self.runs_changed.emit()
