@@ -58,6 +58,7 @@ if THERE:
     from telefabric_gui.window import MainWindow
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
+FEED_THREADS = {"telefabric-live", "telefabric-history", "telefabric-feed-end"}
 NOT_REACHED = Connection(LinkState.UNREACHABLE, HERE, "Nobody answers")
 
 
@@ -107,7 +108,7 @@ def window(qtbot: Any, qapp: Any) -> Iterator[Callable[..., MainWindow]]:
         window.deleteLater()
         assert not window.controller.failures.number, window.controller.failures.last
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-    wait_for(lambda: not [one for one in threading.enumerate() if one.name.startswith("telefabric-")], "feeds end")
+    wait_for(lambda: not {one.name for one in threading.enumerate()} & FEED_THREADS, "feeds end")
 
 
 def until(look: Callable[[], Any], what: str, timeout_s: float = 20) -> Any:

@@ -167,13 +167,13 @@ class ConnectSheet(QWidget):
 
     def _source(self, key: str, last: str) -> Source:
         if is_file(key):
-            return Source(key, Path(key).name, key, "store file")
+            return Source(Path(key).name, key, "store file")
         if key in self._brokers:
             broker = self._brokers[key]
             runs = f" for {broker.runs}" if broker.runs != "*" else ""
-            return Source(key, key, _place(broker.url) + last, broker.role + runs)
+            return Source(key, _place(broker.url) + last, broker.role + runs)
         title = "this machine" if key == HERE else _place(key)
-        return Source(key, title, (_place(key) if key == HERE else "typed") + last, "without keys", key != HERE)
+        return Source(title, (_place(key) if key == HERE else "typed") + last, "without keys", key != HERE)
 
     def _ask_all(self) -> None:
         for key in self.rows:

@@ -20,8 +20,6 @@ _UNDER_WORD_PX = 22
 class Source(NamedTuple):
     """What a row is about, but for its state."""
 
-    key: str
-    """What is opened: a name, an address or a file."""
     title: str
     under: str
     role: str
