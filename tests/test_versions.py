@@ -98,7 +98,9 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     commit = git("log", "-1", "--format=%H", "--grep", f"^{SUBJECT}$").decode().strip()
     if not commit:
-        pytest.skip(f"this clone lacks the commit {SUBJECT!r}: git fetch --unshallow")
+        shallow = git("rev-parse", "--is-shallow-repository").strip() == b"true"
+        lacks = "this machine lacks: the history of a shallow clone" if shallow else f"no commit {SUBJECT!r}"
+        pytest.skip(f"{lacks}: git fetch --unshallow")
     folder = tmp_path_factory.mktemp("older")
     source, python = folder / "source", [sys.executable, "-m"]
     source.mkdir()
