@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import zmq
@@ -20,8 +20,9 @@ from zmq.utils import z85
 from telefabric import limits
 from telefabric.errors import TelefabricError
 from telefabric.files import private
+from telefabric.keys.core.rates import Rates
 from telefabric.keys.core.registry import Key, Refusal, Registry
-from telefabric.keys.core.roles import Domain
+from telefabric.keys.core.roles import Domain, Refused
 from telefabric.keys.curve import as_server
 from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE, monitored
 from telefabric.keys.key_folder import KeyFolder
@@ -33,17 +34,9 @@ _FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROT
 _HANDSHAKES_A_TURN = 100
 _LOOK_S = 0.05
 """A monitor holds 2,000 events before it stops libzmq's thread: no one can fail so many handshakes in this time."""
+_TOLD_MAX = 10
 _REVIEW_S = 1.0
 """Keys expire by the clock."""
-
-
-class Refused(NamedTuple):
-    """What refusals are counted by."""
-
-    reason: str
-    domain: str
-    name: str
-    """Of the key; empty where that is unknown."""
 
 
 class Seen(msgspec.Struct):
@@ -70,7 +63,9 @@ class Gate:
         self.socket.set(zmq.LINGER, 0)
         self.socket.bind(_ENDPOINT)
         self.refused: Counter[Refused] = Counter()
-        """Handshakes that were refused, and messages of keys that are not admitted any more."""
+        """Handshakes, and messages of keys that have ended, are too many, or are not for them."""
+        self._told: Counter[Refused] = Counter()
+        self._rates = Rates()
         self._bound: dict[Domain, tuple[zmq.Socket[Any], zmq.Socket[bytes]]] = {}
         """Socket and monitor."""
         self._admitted: dict[str, Key] = {}
@@ -176,6 +171,13 @@ class Gate:
         self._open.note(frame, public)
         return key
 
+    def takes(self, name: str, domain: Domain, size: int) -> bool:
+        """Whether this message is within what a key may send in a second; else it is counted."""
+        within = self._rates.grants(name, domain, size, time.monotonic_ns())
+        if not within:
+            self._count("too_fast", domain, name)
+        return within
+
     def ticket_of(self, frame: zmq.Frame) -> str:
         """The public half of the ticket behind a message on the socket `enrol`."""
         public = str(frame.get("User-Id"))
@@ -188,6 +190,13 @@ class Gate:
     def problem(self) -> str:
         """Why nobody new gets in: a sentence about the registry's file; empty while it is well."""
         return self.registry.problem
+
+    def newly_refused(self) -> dict[str, Any]:
+        """For a line in a log, what was refused since the last call: how often, and the most frequent kinds."""
+        new, self._told = self.refused - self._told, self.refused.copy()
+        kinds = [f"{one.reason} at {one.domain} by {one.name or 'a stranger'}: {count}" for one, count in
+                 new.most_common(_TOLD_MAX)]  # fmt: skip
+        return {"times": new.total(), "kinds": kinds} if new else {}
 
     def _count(self, reason: str, domain: Domain, name: str) -> None:
         self.refused[Refused(reason, domain.value, name)] += 1
