@@ -117,7 +117,7 @@ class Gate:
         if isinstance(found, Refusal) and found.reason in _UNKNOWN:  # it may have been written just now
             found = self.registry.current(look=True).admit(domain, public, now())
         if isinstance(found, Refusal):
-            self._count(found.reason, domain, found.name)
+            self.count(found.reason, domain, found.name)
             code = UNKNOWN_CODE if found.reason in _UNKNOWN else REFUSED_CODE
             return str(code).encode(), found.reason.encode(), b""
         if isinstance(found, Key):
@@ -165,7 +165,7 @@ class Gate:
         key = self._admitted.get(public)
         if key is None:
             known = self.registry.current().keys.get(public)
-            self._count("ended", domain, known.name if known else "")
+            self.count("ended", domain, known.name if known else "")
             return None
         self._heard.add(public)
         self._open.note(frame, public)
@@ -175,7 +175,7 @@ class Gate:
         """Whether this message is within what a key may send in a second; else it is counted."""
         within = self._rates.grants(name, domain, size, time.monotonic_ns())
         if not within:
-            self._count("too_fast", domain, name)
+            self.count("too_fast", domain, name)
         return within
 
     def ticket_of(self, frame: zmq.Frame) -> str:
@@ -198,7 +198,7 @@ class Gate:
                  new.most_common(_TOLD_MAX)]  # fmt: skip
         return {"times": new.total(), "kinds": kinds} if new else {}
 
-    def _count(self, reason: str, domain: Domain, name: str) -> None:
+    def count(self, reason: str, domain: Domain, name: str) -> None:
         self.refused[Refused(reason, domain.value, name)] += 1
 
     def _count_failed(self) -> None:
@@ -206,7 +206,7 @@ class Gate:
         for domain, (_, monitor) in self._bound.items():
             for _, value in monitored(monitor):
                 other = value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
-                self._count("wrong_server_key" if other else "no_keys", domain, "")
+                self.count("wrong_server_key" if other else "no_keys", domain, "")
 
     def _note_seen(self, now_s: float) -> None:
         if self._seen_file is None or now_s < self._write_due_s:
