@@ -31,6 +31,11 @@ from telefabric.keys.open_connections import OpenConnections
 _ENDPOINT = "inproc://zeromq.zap.01"
 _UNKNOWN = ("unknown_key", "not_a_ticket")
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_WHY_FAILED = {
+    int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "wrong_server_key",
+    int(zmq.PROTOCOL_ERROR_ZMTP_INVALID_SEQUENCE): "replayed",
+}
+"""By what a monitor says. A message that comes twice stops its connection; its sender makes another."""
 _HANDSHAKES_A_TURN = 100
 _LOOK_S = 0.05
 """A monitor holds 2,000 events before it stops libzmq's thread: no one can fail so many handshakes in this time."""
@@ -205,8 +210,7 @@ class Gate:
         """Handshakes that came to nothing before a key was shown: without keys, or for another server's key."""
         for domain, (_, monitor) in self._bound.items():
             for _, value in monitored(monitor):
-                other = value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
-                self.count("wrong_server_key" if other else "no_keys", domain, "")
+                self.count(_WHY_FAILED.get(value, "no_keys"), domain, "")
 
     def _note_seen(self, now_s: float) -> None:
         if self._seen_file is None or now_s < self._write_due_s:
