@@ -211,7 +211,9 @@ class BrokerCore:
                 self._durable_beat(peer, message, now_ns, wall_ns)
             case control.Watch() | control.WatchBeat() | control.Unwatch():
                 for answer in self.live.receive(peer, message, now_ns, wall_ns):
-                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
+                    if isinstance(answer, control.Refused):
+                        self._refuse(peer, "too_many_watchers", answer.reason)
+                    elif not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
                         self._send(peer, answer)
             case control.StatusRequest():
                 if self._grants_long_answer(peer, unread_bytes, now_ns):
