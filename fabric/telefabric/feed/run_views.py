@@ -8,11 +8,12 @@ from typing import Any
 
 from telefabric.feed.interface import RunView, StreamView
 from telefabric.store.read.query import Run, Stream
+from telefabric.wire.edits import tags_of
 
 _Status = dict[str, Any]
 """What the broker's status says of one stream."""
 ENDED = frozenset(("completed", "failed", "cancelled", "lost"))
-_FIRST = ("revived", "running", "idle", "waiting", "stalled")
+_FIRST = ("revived", "running", "idle", "waiting", "held", "stalled")
 """A run has the state of its liveliest stream; revived comes before all others."""
 
 
@@ -48,12 +49,16 @@ def _view(run_id: str, run: Run | None, stored: list[Stream], live: list[_Status
         _most([stream["clock_offset_ms"] for stream in live]),
         _most([stream["round_trip_ms"] for stream in live]),
         tuple(StreamView(one.stream_id, one.worker_id, one.started_ns, one.attempt, one.role) for one in stored),
-        *((run.attempts, run.helpers, run.superseded) if run else ()),
+        *(_told_of(run) if run else ()),
     )
 
 
+def _told_of(run: Run) -> tuple[int, int, int, tuple[str, ...], str, bool]:
+    return run.attempts, run.helpers, run.superseded, tuple(tags_of(run.tags)), run.notes, run.archived_ns is not None
+
+
 def run_state(stored: str | None, streams: Collection[str], *, broker_known: bool) -> str:
-    """pending, running, revived, idle, waiting (for a store), stalled, or how it ended: `ENDED`.
+    """pending, running, revived, idle, waiting or held (for a store), stalled, or how it ended: `ENDED`.
 
     `stored` is its status in the store, `streams` the states of its streams at the broker; `broker_known` whether there
     is a broker to ask: one that has forgotten all streams of a run that has not ended hears nothing of it any more.

@@ -25,6 +25,7 @@ from telefabric import __version__, limits
 from telefabric.broker.core import metrics, status
 from telefabric.broker.core.credit import CreditBook
 from telefabric.broker.core.durable_lane import DurableLane
+from telefabric.broker.core.edits import Edits
 from telefabric.broker.core.hops import Lag
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import SILENT_NS, DurableSubscriber, StreamState
@@ -85,6 +86,7 @@ class BrokerCore:
         self.durables: dict[str, DurableSubscriber] = {}
         self._out: list[tuple[Peer, control.Message]] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
+        self._edits = Edits()
         self._reviewed_ns = 0
         self._long_answers = Quota(each=limits.STATUSES_A_SECOND, together=math.inf)
         self._interval_told_ms = 0
@@ -198,8 +200,7 @@ class BrokerCore:
                     durable.heard_ns = now_ns
                     self._reported(durable, message, now_ns)
             case control.Hello() | control.Attach() | control.Watch() if message.protocol != control.PROTOCOL:
-                known = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}"
-                self._refuse(peer, "protocol", f"{known}: install one version on both sides")
+                self._refuse(peer, "protocol", _wrong_protocol(message))
             case control.Hello():
                 self._hello(peer, message, now_ns)
             case control.Bye():
@@ -215,6 +216,11 @@ class BrokerCore:
                         self._refuse(peer, "too_many_watchers", answer.reason)
                     elif not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
                         self._send(peer, answer)
+            case control.Edit():
+                self._edit(peer, message, now_ns)
+            case control.Edited():
+                durable = self._durable_of(peer)
+                self._out += self._edits.answered(durable.name, message) if durable is not None else []
             case control.StatusRequest():
                 if self._grants_long_answer(peer, unread_bytes, now_ns):
                     self._send(
@@ -232,6 +238,12 @@ class BrokerCore:
                 about = str(message.__struct_config__.tag)
                 error = WireError("unexpected_control", f"{about} is what a broker says: leave it out", about=about)
                 self.mistaken(peer, error, now_ns)
+
+    def _edit(self, peer: Peer, message: control.Edit, now_ns: int) -> None:
+        try:
+            self._out += self._edits.ask(peer, message, list(self._stores()), self._absent(), now_ns)
+        except WireError as error:
+            self.mistaken(peer, error, now_ns)
 
     def _forbid(self, peer: Peer, message: control.Message, error: WireError, now_ns: int) -> None:
         """Those who introduce themselves wait for an answer, and REFUSED is one."""
@@ -281,13 +293,13 @@ class BrokerCore:
             state.heard(now_ns, beat.oldest, beat.head)
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
-            state.left_spools = message.left_spools
+            state.left_spools, state.held = message.left_spools, beat.held
             state.behind = metrics.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
                 continue
             if beat.epoch == state.epoch:
-                backlog = _BACKLOG_GROWTH * beat.backlog_bytes
+                backlog = 0 if beat.held else _BACKLOG_GROWTH * beat.backlog_bytes
                 self._credit.report(beat.stream, backlog, beat.next_bytes, beat.credit_bytes)
                 if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
                     self._tell_credit(state, now_ns)
@@ -470,6 +482,7 @@ class BrokerCore:
         self._tell_skipped(now_ns)
         self._tell_living(now_ns)
         self._review_credit(now_ns)
+        self._out += self._edits.tick(now_ns)
 
     def _attach_again(self, now_ns: int) -> None:
         """A subscriber that holds the token of an earlier ATTACHED is alive, reports, and would never hear a batch."""
@@ -540,6 +553,7 @@ class BrokerCore:
             ],
             "live": self.live.status(now_ns),
             "absent": [name for name in self._required if name not in self.durables],
+            "fabric": self.fabric.hex() if self.fabric else None,
             "version": __version__,
             "lane_bytes": self.lane.bytes,
             "tail_bytes": self.lane.tail_bytes,
@@ -597,10 +611,13 @@ class BrokerCore:
     def _wait(self, peer: Peer, stream: bytes, reason: str) -> None:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
+    def _absent(self) -> str:
+        """The required subscribers that are not attached, as part of a sentence."""
+        return " and no ".join(name for name in self._required if name not in self.durables)
+
     def _why_wait(self) -> str:
-        absent = [name for name in self._required if name not in self.durables]
-        if absent:
-            return f"no {' and no '.join(absent)} is attached to the broker"
+        if absent := self._absent():
+            return f"no {absent} is attached to the broker"
         return "the store has not reported this stream yet"
 
     def _welcome(
@@ -683,6 +700,16 @@ class BrokerCore:
     def _interval_ms(self) -> int:
         seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
         return int(1000 * min(max(seconds, limits.BATCH_INTERVAL_MIN_S), limits.BATCH_INTERVAL_MAX_S))
+
+
+def _wrong_protocol(message: control.Hello | control.Attach | control.Watch) -> str:
+    """Which side has to be upgraded, and to which version."""
+    what, needed = "what connects to it", f"telefabric {__version__} or newer"
+    if message.protocol > control.PROTOCOL:
+        theirs = message.info.sdk_version if isinstance(message, control.Hello) else None
+        what, needed = "it", f"telefabric {theirs} or newer" if theirs else f"the version of {what}"
+    known = f"this broker, telefabric {__version__}, speaks protocol {control.PROTOCOL}, not {message.protocol}"
+    return f"{known}: upgrade {what} to {needed}"
 
 
 def _damaged_body(message: control.Nack) -> WireError:
