@@ -383,7 +383,10 @@ def test_a_client_s_key_publishes_nothing_attaches_as_nothing_and_hears_what_it_
             answer = dealer.ask(message)
             assert isinstance(answer, control.Refused)
             assert "has the role client, which may not send" in answer.reason
-        siege.wait_refused("role", "control", "brenda", 2)
+        corrected = dealer.ask(control.Edit(os.urandom(16), "archive", "good-1"))
+        assert isinstance(corrected, control.Error)
+        assert "which may not send edit" in corrected.message
+        siege.wait_refused("role", "control", "brenda", 3)
         with connected(siege, 1, owned(bob)), connected(siege, 2, owned(bob)), connected(siege, 3, owned(bob)):
             for port in (1, 2, 3):
                 siege.wait_refused("role", SOCKETS[port], "brenda")
@@ -472,6 +475,28 @@ def test_a_thousand_half_open_connections_hold_up_nobody(siege: Siege) -> None:
     for one in idle:
         assert not one.recv(4096, socket.MSG_DONTWAIT)[64:], "nothing but a greeting"
         one.close()
+
+
+def test_with_no_open_file_left_those_who_are_connected_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    raise_limit()
+    lab = Siege(tmp_path)
+    limited = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    lab.service.command = [sys.executable, "-c", limited, *lab.service.command]
+    try:
+        with lab.service:
+            lab.at_work()
+            with lab.goes_on("no open file left"):
+                idle = [socket.create_connection(("127.0.0.1", lab.port + n % 4)) for n in range(400)]
+                time.sleep(1.5)
+            for one in idle:
+                one.close()
+            assert ask_status(lab.join("late", Role.CLIENT), patience(10)).status["streams"], "and now others get in"
+    finally:
+        lab.end()
 
 
 # -- afterwards --------------------------------------------------------------------------------------------------
