@@ -152,6 +152,19 @@ class Host:
         shown = self.run(["nft", "list", "table", "inet", "loss"]).stdout.split()
         return sum(int(shown[at + 1]) for at, word in enumerate(shown) if word == "packets")
 
+    def kill_all(self) -> None:
+        """kill -9 to whatever runs here, as a power cut does; who started it waits for it."""
+        there = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
+        for pid in map(int, there.stdout.split()):
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+
+    def listening(self) -> set[tuple[str, int]]:
+        """Address and port of each TCP socket to which somebody may connect."""
+        lines = self.run(["ss", "--no-header", "--numeric", "--listening", "--tcp"]).stdout.splitlines()
+        ends = [line.split()[3].rpartition(":") for line in lines]
+        return {(address, int(port)) for address, _, port in ends}
+
     def remove(self) -> None:
         for process in self._started:
             process.kill()
@@ -159,10 +172,7 @@ class Host:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:
                     pipe.close()
-        there = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
-        for pid in map(int, there.stdout.split()):
-            with suppress(ProcessLookupError):  # it has just ended
-                os.kill(pid, signal.SIGKILL)
+        self.kill_all()
         _ip("netns", "delete", self.namespace)
 
     def _take_address(self, address: str) -> None:

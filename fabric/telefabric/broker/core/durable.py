@@ -105,8 +105,12 @@ class BrokerCore:
 
     @property
     def fabric(self) -> bytes | None:
-        """The id of the store that is attached to this broker; None without one."""
-        return next((one.said.fabric for one in self._stores() if one.said.fabric), None)
+        """The id of the first store that is waited for; None while it is away.
+
+        One of another store would hold back the spools that belong to the first.
+        """
+        first = self.durables.get(self._required[0])
+        return first.said.fabric if first else None
 
     def _stores(self) -> Iterator[DurableSubscriber]:
         """The attached subscribers that are waited for."""
