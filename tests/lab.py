@@ -93,8 +93,8 @@ class Lab:
             line = self.network.slow_line(self.lab.host, list(PUBLISHED), delay_s=DELAY_S)
             self.machines["rig2"].host.lose(LOST_PERCENT)
             for name, role in {"archive": Role.STORE, "rig1": Role.WORKER, "rig2": Role.WORKER}.items():
-                self.enrol(name, role, self.lab.host.address)
-            self.enrol("desk", Role.CLIENT, line.address)
+                self.enrol(name, role, self.lab.host.name)
+            self.enrol("desk", Role.CLIENT, line.name)
             for name in ("archive", *WORKERS, "desk"):
                 self.parts[name].start()
             self.all_go_on()
@@ -186,7 +186,7 @@ class Lab:
 
     def move(self, names: list[str]) -> None:
         for name in names:
-            self.machines[name].host.move(self.network.address())
+            self.network.move(self.machines[name].host)
 
     def restart(self) -> None:
         """Everything on the lab's host is killed and started."""
