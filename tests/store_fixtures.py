@@ -108,6 +108,13 @@ class Scribe:
         body = b"".join(records.frame(each) for each in encoded)
         self.put_body(info, body, first_seq, first_seq + len(found) - 1, skip=skip)
 
+    def edit(
+        self, command: str, run: str, value: Any = None, id: bytes | None = None, by: str = "ada"
+    ) -> control.Edited:
+        """An edit as it comes from a broker."""
+        encoded = msgspec.Raw(msgspec.msgpack.encode(value))
+        return self.writer.edit(control.Edit(id or os.urandom(16), command, run, encoded, by))
+
     def put_gap(self, info: control.StreamInfo, first_seq: int, last_seq: int, reason: str, *, skip: int = 0) -> None:
         gap = events.Gap(first_seq, last_seq, reason, TIME_NS)
         self.put_body(info, records.frame(_encoder.encode(gap)), first_seq, last_seq, skip=skip, flags=batch.FLAG_GAP)

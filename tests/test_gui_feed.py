@@ -39,6 +39,7 @@ class ScriptedFeed:
         self.watched: frozenset[str] = frozenset()
         self.pictures: frozenset[str] = frozenset()
         self.asked: list[FramePlace] = []
+        self.edits: list[tuple[str, str, object]] = []
         self.running = False
 
     def start(self) -> None:
@@ -55,6 +56,9 @@ class ScriptedFeed:
 
     def ask_frame(self, place: FramePlace) -> None:
         self.asked.append(place)
+
+    def edit(self, run_id: str, command: str, value: object = None) -> None:
+        self.edits.append((run_id, command, value))
 
     def drain(self) -> Update:
         return self.updates.pop(0) if self.updates else update(connection=self.connection)

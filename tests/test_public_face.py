@@ -26,7 +26,7 @@ PUBLIC_MODULES = {
 FACE = [
     "Address", "ClosedError", "DurableBatch", "DurableSubscription", "EnvironmentProblem", "LiveEvent",
     "LiveSubscription", "Page", "QueuePolicy", "Reader", "SpoolError", "SpoolFull", "StoreError", "StoredEvent",
-    "TelefabricError", "Unreachable", "UsageError", "WireError", "open_store", "parse_policy",
+    "TelefabricError", "Unreachable", "UsageError", "WireError", "ask_edit", "open_store", "parse_policy",
 ]  # fmt: skip
 
 

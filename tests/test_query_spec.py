@@ -26,7 +26,7 @@ TEXT = SPEC.read_text("utf-8") if SPEC.exists() else ""
 QUESTIONS = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(query.AnyQuestion)}
 ANSWERS: dict[str, type[msgspec.Struct]] = {
     "page": query.Page, "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
-    "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket,
+    "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket, "bookmark": query.BookmarkRow,
 }  # fmt: skip
 
 

@@ -55,9 +55,14 @@ def test_a_store_of_every_version_opens_and_goes_on(version: int, tmp_path: Path
     assert report.contradictions == 0
     assert [one[2:4] for one in report.findings] == [(17, 20), (21, 21)]
     with FileReader(path) as reader:
+        edited = {one.run_id: (one.tags, one.notes, one.marked_by) for one in reader.runs()}
+        assert [one.label for one in reader.bookmarks()] == (["a goal"] if version >= 4 else [])
         assert [(one.run_id, one.status) for one in reader.runs()] == [*RUNS, *([MORE] if version >= 3 else [])]
         assert [one.kind for one in reader.events(run_id="more").rows] == (MORE_KINDS if version >= 3 else [])
         kinds = [one.kind for run_id, _ in RUNS for one in reader.events(run_id=run_id).rows]
+    if version >= 4:
+        assert edited["done"] == ('["good"]', "the first\nof all", None)
+        assert edited["more"][2] == "ada"
     steps = ["step"] * 10
     assert kinds == [
         "run_started", *steps, "episode", "metric", "log", "frame", "run_metadata", "gap", "quarantine",

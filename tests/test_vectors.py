@@ -213,7 +213,7 @@ def test_an_event_is_no_control_message(name):
 
 ROWS = {
     "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
-    "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket,
+    "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket, "bookmark": query.BookmarkRow,
 }  # fmt: skip
 CUT = ("query-episodes_of-short", "query-answer-empty")
 """What is missing in them a reader fills in, and a writer writes."""

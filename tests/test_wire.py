@@ -280,6 +280,8 @@ FIELDS = {
     "batches": st.lists(st.binary(max_size=20), max_size=3),
     "message": NAMES, "field": st.none() | NAMES, "about": st.none() | NAMES,
     "status": st.dictionaries(NAMES, COUNTS | NAMES, max_size=3),
+    "edits": st.booleans(), "id": IDS, "command": NAMES, "run_id": NAMES, "by": NAMES, "outcome": NAMES,
+    "sentence": NAMES, "value": (st.none() | NAMES | COUNTS).map(msgspec.msgpack.encode).map(msgspec.Raw),
 }  # fmt: skip
 KINDS = typing.get_args(control.AnyMessage)
 

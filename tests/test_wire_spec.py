@@ -12,7 +12,7 @@ from skips import requires
 from telefabric import limits
 from telefabric.store.read import query_service as queryservice
 from telefabric.uplink.core.stream import Phase
-from telefabric.wire import batch, control
+from telefabric.wire import batch, control, edits
 from telefabric.wire.policy import QueuePolicy
 from telefabric_schemas import TOPICS
 
@@ -136,6 +136,10 @@ def test_the_phases_of_a_worker_s_session():
     assert [row[0] for row in rows("The worker's session")] == [phase.value for phase in Phase]
 
 
+def test_the_commands_of_edits():
+    assert [bare(name) for row in rows("Edits") for name in row[0].split(", ")] == list(edits.COMMANDS)
+
+
 def test_the_limits():
     kib, mib = limits.KIB, limits.MIB
     said = {row[0]: row[1] for row in rows("Limits")}
@@ -157,6 +161,8 @@ def test_the_limits():
     assert said["all credit, and the broker's queue"] == f"{limits.DURABLE_BYTES_MAX // mib} MiB"
     assert said["heartbeat"] == f"{limits.HEARTBEAT_S:g} s; a peer is silent after {limits.MISSED_HEARTBEATS_MAX}"
     assert said["durable subscriber absent after"] == f"{limits.DURABLE_ABSENT_S:g} s"
+    assert said["value of an edit"] == f"{limits.EDIT_VALUE_BYTES_MAX // kib} KiB"
+    assert said["edits that a broker waits for"] == f"{limits.EDITS_MAX}, each for {limits.EDIT_S:g} s"
     assert said["stream forgotten after"] == f"{limits.STREAM_ABSENT_S:g} s"
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UsageError,
         WireError,
     )
+    from telefabric.peer.edit_request import ask_edit
     from telefabric.store.read.query import Page, StoredEvent
     from telefabric.store.read.reader import Reader
     from telefabric.store.read.remote_reader import open_store
@@ -31,11 +32,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Address", "ClosedError", "DurableBatch", "DurableSubscription", "EnvironmentProblem", "LiveEvent",
     "LiveSubscription", "Page", "QueuePolicy", "Reader", "SpoolError", "SpoolFull", "StoreError", "StoredEvent",
-    "TelefabricError", "Unreachable", "UsageError", "WireError", "open_store", "parse_policy",
+    "TelefabricError", "Unreachable", "UsageError", "WireError", "ask_edit", "open_store", "parse_policy",
 ]  # fmt: skip
 _MODULES = {
     "Address": "address", "Page": "store.read.query", "QueuePolicy": "wire.policy", "Reader": "store.read.reader",
     "StoredEvent": "store.read.query", "open_store": "store.read.remote_reader", "parse_policy": "wire.policy",
+    "ask_edit": "peer.edit_request",
     **dict.fromkeys(("DurableBatch", "DurableSubscription", "LiveEvent", "LiveSubscription"), "subscribe"),
 }  # fmt: skip
 """Where each name is; the others are in `telefabric.errors`."""

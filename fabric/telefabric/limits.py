@@ -72,6 +72,20 @@ DURABLES_MAX = 16
 LANE_TAIL_BYTES_MAX = 16 * MIB
 """Batches that the store has been sent and a durable subscriber that is not required has not."""
 
+# -- edits of runs -----------------------------------------------------------------------------------------------
+EDIT_VALUE_BYTES_MAX = 64 * KIB
+"""A note of some thousand words; the audit keeps every value."""
+EDITS_MAX = 64
+"""Edits that a broker waits for: the store applies each in a transaction of its own, some milliseconds."""
+EDIT_S = 10.0
+"""How long a broker waits for the store's answer."""
+EDIT_ASKED_S = 15.0
+"""How long an asker repeats an edit: longer than a broker or store takes to be restarted."""
+EDIT_REPEAT_S = 1.0
+TAGS_MAX = 64
+BOOKMARKS_MAX = 10_000
+"""Of one run."""
+
 # -- live path ---------------------------------------------------------------------------------------------------
 LIVE_QUEUE_EVENTS = 20_000
 """A subscriber that falls four seconds behind a fast run begins to lose the oldest of it."""
@@ -233,6 +247,10 @@ SEED_CHARACTERS_MAX = 255
 """Length of a seed that is not an integer, in an indexed column: some dozen numbers. The event holds any seed."""
 UPGRADE_IDS = 20_000
 """Rows of a store of an older version that one transaction brings to this one: a commit under load is as large."""
+DELETED_ROWS_A_PIECE = 1_000
+"""Rows of a deleted run that one transaction removes: some milliseconds."""
+DELETION_S = 0.1
+"""How often the store removes some, for `RETENTION_TURN_S`: a fifth of its time at most."""
 QUERY_ROWS_MAX = 2_000
 QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0

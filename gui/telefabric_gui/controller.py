@@ -18,6 +18,8 @@ STREAMS_MAX = 32
 """Open tabs; agents beyond are counted and not shown."""
 MARKS_MAX = 500
 """Missing ranges of one stream in a table, the newest."""
+ANSWER_S = 8.0
+"""How long the answer to an edit is in sight."""
 LATENCIES_MAX = 1_200
 """Samples of the live path's latency: a minute of ticks."""
 
@@ -80,6 +82,7 @@ class Controller(QObject):
         """Events and views that failed."""
         self.shown_events = 0
         self.tick_s = 0.0
+        self._answer, self._answered_s = "", 0.0
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
         self._timer = QTimer(self, interval=TICK_MS)
@@ -101,6 +104,10 @@ class Controller(QObject):
         self._chosen = True
         self._watch(run_id)
 
+    def edit(self, run_id: str, command: str, value: object = None) -> None:
+        """Ask for an edit of a run; `answer` says what became of it."""
+        self.feed.edit(run_id, command, value)
+
     def unwatch(self, run_id: str) -> None:
         """Close a run's tabs and forget what is held of it; the store has it all."""
         if run_id not in self.watched:
@@ -121,6 +128,11 @@ class Controller(QObject):
             self.paused_changed.emit(paused)
 
     # -- what is shown -------------------------------------------------------------------------------------------
+
+    @property
+    def answer(self) -> str:
+        """What became of the last edit, for a while."""
+        return self._answer if time.monotonic() - self._answered_s < ANSWER_S else ""
 
     @property
     def missing(self) -> int:
@@ -159,6 +171,8 @@ class Controller(QObject):
         if update.runs is not None:
             self._take_runs(update.runs)
         self._take_events(update)
+        if update.answers:
+            self._answer, self._answered_s = " ".join(update.answers), time.monotonic()
         if update.frame is not None:
             place = update.frame.place
             if stream := self.streams.get((place.run_id, place.agent_id, place.stream_id or b"")):

@@ -105,6 +105,7 @@ class MainWindow(QMainWindow):
         controller.stream_closed.connect(self._close_page)
         controller.paused_changed.connect(self._on_paused)
         self.runs.chosen.connect(self.open_run)
+        self.runs.edit_wanted.connect(controller.edit)
         self.tabs.currentChanged.connect(self._on_tab)
         self.top.paused.connect(lambda paused: controller.set_paused(True) if paused else self.follow())
         self.top.theme_wanted.connect(self.switch_theme)
@@ -285,7 +286,7 @@ class MainWindow(QMainWindow):
     def _show_centre(self) -> None:
         connection = self.controller.connection
         broken = connection.link in (LinkState.UNREACHABLE, LinkState.REFUSED, LinkState.HISTORY) and self._tabs
-        self.banner.say(connection.sentence if broken else connection.notice)
+        self.banner.say(self.controller.answer or (connection.sentence if broken else connection.notice))
         if self._tabs:
             self.stack.setCurrentWidget(self.tabs)
             return

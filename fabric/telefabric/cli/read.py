@@ -411,18 +411,18 @@ def json_line(stored: StoredEvent) -> bytes:
     if stored.id:
         row = {"id": stored.id, **row}
     try:
-        text = _encode(row | _own_fields(stored) | row)  # where both have a field, the store's value counts
+        text = encode_json(row | _own_fields(stored) | row)  # where both have a field, the store's value counts
     except _NO_JSON:
-        text = _encode(row | _careful_fields(stored) | row)
+        text = encode_json(row | _careful_fields(stored) | row)
     return text.encode() + b"\n"
 
 
 def raw_line(stored: StoredEvent) -> bytes:
     """The event's MessagePack array as JSON; bytes that are not MessagePack become {"base64"}."""
     try:
-        text = _encode(_decoder.decode(stored.event))
+        text = encode_json(_decoder.decode(stored.event))
     except _NO_JSON:
-        text = _encode(_careful(msgspec.Raw(stored.event)))
+        text = encode_json(careful(msgspec.Raw(stored.event)))
     return text.encode() + b"\n"
 
 
@@ -440,7 +440,7 @@ def _careful_fields(stored: StoredEvent) -> dict[str, Any]:
         items = _items.decode(stored.event)[2:]
     except msgspec.DecodeError as error:
         return _unreadable(stored.event, error)
-    return _named(stored.kind, [_careful(item) for item in items])
+    return _named(stored.kind, [careful(item) for item in items])
 
 
 def _named(kind: str, items: list[Any]) -> dict[str, Any]:
@@ -450,11 +450,11 @@ def _named(kind: str, items: list[Any]) -> dict[str, Any]:
     return defaults | dict(zip(names, items, strict=False)) | newer
 
 
-def _careful(raw: msgspec.Raw) -> Any:
+def careful(raw: msgspec.Raw) -> Any:
     """A value in a form that JSON certainly has."""
     try:
         value = _string_keys(_decoder.decode(raw))
-        _encode(value)
+        encode_json(value)
     except _NO_JSON as error:
         return _unreadable(raw, error)
     return value
@@ -479,7 +479,7 @@ def _key(key: Any) -> Any:
     if isinstance(key, str):
         return key
     if key is None or isinstance(key, (int, float)):
-        return _encode(key)
+        return encode_json(key)
     return b64encode(key).decode() if isinstance(key, bytes) else str(key)
 
 
@@ -527,6 +527,6 @@ def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
 
 _decoder: Decoder[Any] = Decoder(ext_hook=_ext_hook)
 _items: Decoder[list[msgspec.Raw]] = Decoder(list[msgspec.Raw])
-_encode = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_default).encode
+encode_json = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_default).encode
 """ASCII, so that every reader sees one line: some programs take U+2028 for the end of a line."""
 _encode_plainly = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=_default).encode

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 from telefabric.address import Address
+from telefabric.feed.edit_requests import EditRequests
 from telefabric.feed.frame_requests import FrameRequests
 from telefabric.feed.history_thread import HistoryThread
 from telefabric.feed.interface import Connection, FramePlace, LinkState, Rate, RunView, Update
 from telefabric.feed.live_thread import LiveThread
 from telefabric.feed.merged import HISTORY_EVENTS, MergedStreams
 from telefabric.feed.run_views import run_views
+from telefabric.peer.edit_request import ask_edit
 from telefabric.wire.policy import QueuePolicy
 
 _UNREACHABLE_S = 4.0
@@ -39,6 +42,7 @@ class BrokerFeed:
         self._frame_requests = FrameRequests()
         self._history = HistoryThread(address, self._merged, self._frame_requests)
         self._live = LiveThread(address, self._merged, name, policy or QueuePolicy())
+        self._edits = EditRequests(partial(ask_edit, address))
         self._shown: tuple[RunView, ...] | None = None
         self._said: tuple[Any, ...] = (None, None, None)
         self._started_s = time.monotonic()
@@ -65,12 +69,15 @@ class BrokerFeed:
         self._frame_requests.ask(place)
         self._history.wake()
 
+    def edit(self, run_id: str, command: str, value: object = None) -> None:
+        self._edits.ask(command, run_id, value)
+
     def drain(self) -> Update:
         drained = self._merged.drain()
         if any(drained.holes.values()):
             self._history.wake()
         runs = self._changed_runs()
-        return Update(self._connection(), runs, *drained, self._frame_requests.take())
+        return Update(self._connection(), runs, *drained, self._frame_requests.take(), self._edits.take())
 
     def source(self, stream_id: bytes) -> Source:
         """The stream's source, as store or broker last named it; empty names if neither has."""

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from telefabric import limits
 from telefabric.errors import StoreError
+from telefabric.feed.edit_requests import EditRequests
 from telefabric.feed.failures import Failures
 from telefabric.feed.frame_requests import FrameRequests
 from telefabric.feed.interface import Connection, Delivery, FeedEvent, FramePlace, LinkState, Rate, RunView, Update
 from telefabric.feed.run_views import run_views
+from telefabric.peer.edit_request import read_only
 from telefabric.store.file.database import store_file
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import StoredEvent
@@ -51,6 +53,7 @@ class FileFeed:
         self._waiting: dict[str, Delivery] = {}
         """Run → what has come of it since the last `drain`."""
         self._frame_requests = FrameRequests()
+        self._edits = EditRequests(self._refuse)
         self._received = 0
         self._rate = Rate()
         self._failures = Failures()
@@ -85,6 +88,12 @@ class FileFeed:
             self._frame_requests.ask(place)
             self._changed.notify_all()
 
+    def edit(self, run_id: str, command: str, value: object = None) -> None:
+        self._edits.ask(command, run_id, value)
+
+    def _refuse(self, command: str, run_id: str, value: object) -> str:
+        raise read_only(self._path)
+
     def drain(self) -> Update:
         with self._changed:
             runs, self._runs = self._runs, None
@@ -98,7 +107,7 @@ class FileFeed:
         found = Delivery([], {}, {}, {})
         for one in waiting.values():
             found.add(one)
-        return Update(connection, runs, *found, self._frame_requests.take())
+        return Update(connection, runs, *found, self._frame_requests.take(), self._edits.take())
 
     # -- the thread ----------------------------------------------------------------------------------------------
 

@@ -101,6 +101,9 @@ class RunView(NamedTuple):
     helpers: int = 0
     superseded: int = 0
     """Streams by their part in the run's outcome, as the store counts them."""
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    archived: bool = False
 
 
 class FeedEvent(NamedTuple):
@@ -185,6 +188,8 @@ class Update(NamedTuple):
     """Stream → the number of events that this feed left out since the last `drain`; all are in the store."""
     frame: FoundFrame | None = None
     """The answer to `ask_frame`."""
+    answers: tuple[str, ...] = ()
+    """Of each `edit` that has been judged or has failed, a sentence."""
 
 
 class Feed(Protocol):
@@ -202,6 +207,10 @@ class Feed(Protocol):
 
     def ask_frame(self, place: FramePlace) -> None:
         """Look for the stored frame of a step; a later question takes the place of this one."""
+        ...
+
+    def edit(self, run_id: str, command: str, value: object = None) -> None:
+        """Ask for an edit of a run (`telefabric.wire.edits` lists them); an `Update` says what became of it."""
         ...
 
     def drain(self) -> Update: ...

@@ -8,6 +8,7 @@ from typing import Any
 
 from telefabric.feed.interface import RunView, StreamView
 from telefabric.store.read.query import Run, Stream
+from telefabric.wire.edits import tags_of
 
 _Status = dict[str, Any]
 """What the broker's status says of one stream."""
@@ -48,8 +49,12 @@ def _view(run_id: str, run: Run | None, stored: list[Stream], live: list[_Status
         _most([stream["clock_offset_ms"] for stream in live]),
         _most([stream["round_trip_ms"] for stream in live]),
         tuple(StreamView(one.stream_id, one.worker_id, one.started_ns, one.attempt, one.role) for one in stored),
-        *((run.attempts, run.helpers, run.superseded) if run else ()),
+        *(_told_of(run) if run else ()),
     )
+
+
+def _told_of(run: Run) -> tuple[int, int, int, tuple[str, ...], str, bool]:
+    return run.attempts, run.helpers, run.superseded, tuple(tags_of(run.tags)), run.notes, run.archived_ns is not None
 
 
 def run_state(stored: str | None, streams: Collection[str], *, broker_known: bool) -> str:

@@ -100,11 +100,16 @@ def _await_reply(asked: Requests, address: Address, deadline_s: float) -> contro
             return message
     if is_refusal(asked.handshake):
         raise NotAdmitted(why_not(asked.handshake, address.url, "this key" if address.keys else ""))
+    raise unanswered(address)
+
+
+def unanswered(address: Address) -> Unreachable:
+    """Why no broker answers there, and the remedy."""
     if _listens(address):
-        raise Unreachable(
+        return Unreachable(
             f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"
         )
-    raise Unreachable(f"nobody answers at {address.url}: is the broker running there? Start one with: telefabric up")
+    return Unreachable(f"nobody answers at {address.url}: is the broker running there? Start one with: telefabric up")
 
 
 def _listens(address: Address) -> bool:

@@ -32,6 +32,8 @@ from telefabric.store.write.checkpoints import Checkpoints
 from telefabric.store.write.retention import Retention
 from telefabric.store.write.writer import Writer
 from telefabric.subscribe import DurableBatch, DurableSubscription, Owner
+from telefabric.wire.control import Edit
+from telefabric.wire.edits import DONE, REFUSED
 from telefabric.wire.names import end_of
 from telefabric_schemas import RunCompleted
 
@@ -39,6 +41,8 @@ log = structlog.get_logger("telefabric.store")
 
 _POLL_S = 0.02
 _LOOK_S = 1.0
+_NEVER = 2**62
+"""Nanoseconds."""
 
 
 class Store(Owner):
@@ -72,6 +76,7 @@ class Store(Owner):
         self.subscription = DurableSubscription(
             broker, name=name, held=self._held, keeps=keeps, required=True, owner=self
         )
+        self.subscription.edits = True
         self._lost_after_s = lost_after_s
         self._stop = threading.Event()
         self._tend = tend
@@ -79,11 +84,16 @@ class Store(Owner):
         self._checkpoints = Checkpoints(time.monotonic_ns())
         self._retention = Retention(frame_bytes_max)
         self._told_silent = False
-        self._look_due_ns = 0
+        self._look_due_ns = self._deletion_due_ns = 0
         self._health = Health("store", FAMILIES, show, time.monotonic_ns())
         self._commits = Histogram(COMMIT_BOUNDS_S)
         self._changes: Counter[str] = Counter()
         """Streams lost and revived."""
+        self._edits = Counter(dict.fromkeys((DONE, REFUSED), 0))
+        self._removed = 0
+        """Rows of runs that were deleted."""
+        self._discarded = 0
+        """Events that came of runs that were deleted."""
         self._failures = 0
         self._begin()
 
@@ -95,6 +105,7 @@ class Store(Owner):
         self._vigil.expect(lost, 0, lost=True)
         self._rows: Rows = self._writer.begin()
         self._committing: Rows | None = None
+        self._deletion_due_ns = 0
         self.subscription.fabric = self._writer.fabric_id
 
     def reload(self, *, lost_after_s: float, frame_bytes_max: int) -> None:
@@ -126,12 +137,16 @@ class Store(Owner):
                 self._health.tend(self._figures, time.monotonic_ns())
                 self._tend(time.monotonic_ns())
             if self._writing:
-                self.subscription.stored(self._end_commit())
-                self._begin_commit()
-                self.subscription.stored(self._end_commit())
+                self._commit_all()
         finally:
             self.subscription.close()
             log.info("store.stopped", path=str(self.path), stored_events=self.subscription.stored_events)
+
+    def _commit_all(self) -> None:
+        """All that has gathered, and wait until it is stored."""
+        self.subscription.stored(self._end_commit())
+        self._begin_commit()
+        self.subscription.stored(self._end_commit())
 
     def _turn(self) -> None:
         if not self._writing:
@@ -144,6 +159,8 @@ class Store(Owner):
             self._writer.require_file()
             self._checkpoints.tend(self._writer, now_ns)
             self._retention.tend(self._writer, now_ns)
+        if now_ns >= self._deletion_due_ns:
+            self._remove_deleted(now_ns)
 
     # -- what the subscription says ------------------------------------------------------------------------------
 
@@ -173,7 +190,9 @@ class Store(Owner):
         """Keep what came second, change nothing."""
         header = batch.header
         detail = f"seqs {header.first_seq} to {header.last_seq} are stored with other bytes"
-        self._rows.quarantine_batch(self._place(header.stream), header, batch.body, "conflict", detail)
+        place = self._place(header.stream)
+        if not place.deleted:
+            self._rows.quarantine_batch(place, header, batch.body, "conflict", detail)
         log.warning("store.conflict", stream=header.stream.hex(), detail=detail)
 
     def _held(self, stream: bytes) -> int:
@@ -189,6 +208,33 @@ class Store(Owner):
         place = self._writer.find(stream) if info is None else self._writer.place(info)
         assert place is not None, "a stream that is judged was asked about, or is in the file"
         return place
+
+    # -- edits ---------------------------------------------------------------------------------------------------
+
+    def edit(self, message: Edit) -> None:
+        """Apply it and answer, when no row waits for its run. Raises `StoreError`; whoever asks says it again."""
+        self._commit_all()
+        answer = self._writer.edit(message)
+        self.subscription.answer(answer)
+        self._edits[answer.outcome] += 1
+        log.info(
+            "store.edited", command=message.command, run=message.run_id, by=message.by, outcome=answer.outcome,
+            sentence=answer.sentence,
+        )  # fmt: skip
+        if message.command == "delete":
+            self._deletion_due_ns = 0
+
+    def _remove_deleted(self, now_ns: int) -> None:
+        """Some rows of runs that were deleted, if there are any."""
+        until_s, before = time.monotonic() + limits.RETENTION_TURN_S, self._removed
+        while (removed := self._writer.remove_deleted(limits.DELETED_ROWS_A_PIECE)) is not None:
+            self._removed += removed
+            if time.monotonic() > until_s:
+                self._deletion_due_ns = now_ns + int(limits.DELETION_S * limits.NS)
+                return
+        if self._removed > before:
+            self._retention.recount()
+        self._deletion_due_ns = now_ns + _NEVER
 
     # -- commits -------------------------------------------------------------------------------------------------
 
@@ -237,6 +283,7 @@ class Store(Owner):
         self._changes.update(self._writer.changes)
         self.subscription.stored_events += rows.events
         self.subscription.quarantined_events += rows.quarantined
+        self._discarded += sum(events for _, events in rows.discarded.values())
         self._vigil.ended(place.stream_id for place, event in rows.lifecycle if isinstance(event, RunCompleted))
         self._checkpoints.written(time.monotonic_ns())
         self._backoff.reset()
@@ -277,6 +324,9 @@ class Store(Owner):
             streams_lost_total=self._changes["lost"],
             streams_revived_total=self._changes["revived"],
             expired_frames_total=self._retention.expired,
+            edits_total=self._edits,
+            removed_rows_total=self._removed,
+            discarded_events_total=self._discarded,
             attached=int(self.subscription.attached),
             writing=int(self._writing),
             failures_total=self._failures,

@@ -58,6 +58,9 @@ class Owner:
     def forgotten(self, stream: bytes) -> None:
         """The stream's `held` is asked for again when its worker is heard again."""
 
+    def edit(self, message: control.Edit) -> None:
+        """An edit to apply, for one that said so in `edits`; it may come again. `answer` tells how it ended."""
+
     def conflict(self, batch: DurableBatch) -> None:
         """Two owners of one stream: seqs that were given came again with other bytes."""
 
@@ -111,6 +114,8 @@ class DurableSubscription:
         """Where its owner answers queries, for the broker to tell."""
         self.fabric: bytes | None = None
         """The name that a store's file gives the whole."""
+        self.edits = False
+        """Its owner applies edits."""
         self.refused: Counter[str] = Counter()
         """Batches that were not given, by verdict."""
         self.stored_events = self.quarantined_events = 0
@@ -161,6 +166,11 @@ class DurableSubscription:
             said = [control.StreamSeq(stream, seq) for stream, seq in marks.items()]
             session.send(control.Stored(session.instance, said))
 
+    def answer(self, edited: control.Edited) -> None:
+        """How an edit ended. Whoever asked for it says it again while this is lost."""
+        if self._session is not None:
+            self._session.send(edited)
+
     def close(self) -> None:
         """End the subscription. Used again, it begins at what is held then: batches that are not held come again."""
         if self._session is not None:
@@ -177,7 +187,7 @@ class DurableSubscription:
         return self._session
 
     def _attach(self, session: DurableSockets) -> None:
-        session.send(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps, self.fabric))
+        session.send(control.Attach(control.PROTOCOL, self._name, self.query, self._keeps, self.fabric, self.edits))
 
     def _hear(self, timeout_s: float) -> DurableSockets:
         session = self._session or self._begin()
@@ -219,6 +229,8 @@ class DurableSubscription:
                 session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
             case control.Living() if message.instance == session.instance:
                 self._owner.living(message.streams)
+            case control.Edit() if session.instance is not None:
+                self._owner.edit(message)
             case control.Skipped():
                 self.skipped = {mark.stream: mark.seq for mark in message.marks}
             case control.Who() | control.Ask():  # ATTACHED was lost, or the broker is another one now

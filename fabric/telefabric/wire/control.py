@@ -23,7 +23,7 @@ PROTOCOL = 1
 
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Name = Annotated[str, Meta(min_length=1)]
-"""A name with a limit in bytes of UTF-8: msgspec counts characters, so messages with names check it (`_Named`)."""
+"""A name with a limit in bytes of UTF-8: msgspec counts characters, so messages with names check it (`Named`)."""
 COUNT_MAX = 2**63 - 1
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 PublicKey = Annotated[str, Meta(min_length=40, max_length=40)]
@@ -35,7 +35,7 @@ class Message(msgspec.Struct, array_like=True, gc=False):
     """Root of all control messages."""
 
 
-class _Named(msgspec.Struct, array_like=True, gc=False):
+class Named(msgspec.Struct, array_like=True, gc=False):
     """Every text and every list of texts in it is a name, or short as one. Raises `ValueError` for one that is not."""
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class _Named(msgspec.Struct, array_like=True, gc=False):
                     raise ValueError(f"`{field}` has {size} bytes, and a name has {limits.NAME_BYTES_MAX} at most")
 
 
-class StreamInfo(_Named, array_like=True, gc=False):
+class StreamInfo(Named, array_like=True, gc=False):
     """The identity of a stream: all that a store needs to know before its first event."""
 
     stream: Id
@@ -136,7 +136,7 @@ class Bye(Message, tag="bye"):
 
 
 # -- broker to worker --------------------------------------------------------------------------------------------
-class Endpoints(_Named, array_like=True, gc=False):
+class Endpoints(Named, array_like=True, gc=False):
     """Where the broker's other sockets are: full URLs, or ``*:port`` for the host just dialled."""
 
     data: str
@@ -223,7 +223,7 @@ class Error(OfInstance, tag="error"):
 
 
 # -- durable subscriber to broker --------------------------------------------------------------------------------
-class Attach(_Named, Message, tag="attach"):
+class Attach(Named, Message, tag="attach"):
     protocol: int
     name: Name
     query: str | None = None
@@ -232,6 +232,8 @@ class Attach(_Named, Message, tag="attach"):
     """Where it keeps what it takes. While one of a name is alive, another that keeps elsewhere is refused."""
     fabric: Id | None = None
     """How a store names itself: made by chance with its file, and kept in it."""
+    edits: bool = False
+    """It applies edits."""
 
 
 class Marks(OfMarks, tag="marks"):
@@ -289,7 +291,7 @@ class Ask(OfInstance, tag="ask"):
 
 
 # -- live subscriber to broker -----------------------------------------------------------------------------------
-class Watch(_Named, Message, tag="watch"):
+class Watch(Named, Message, tag="watch"):
     """Which live batches to send, and how to queue them; said again, it replaces what was said before."""
 
     protocol: int
@@ -334,6 +336,29 @@ class Recent(OfInstance, tag="recent"):
     batches: list[bytes]
 
 
+# -- edits of runs -----------------------------------------------------------------------------------------------
+class Edit(Named, Message, tag="edit"):
+    """From whoever asks for it to the broker, and from there to the store. Said again until it is answered."""
+
+    id: Id
+    """Chosen by chance by the asker: an edit of one id is applied once, however often it is said."""
+    command: str
+    run_id: Name
+    value: msgspec.Raw = msgspec.Raw(b"\xc0")
+    """Of the type that `telefabric.wire.edits` has for the command."""
+    by: str = ""
+    """The principal that asks for it, as the broker knows it; what an asker says is replaced."""
+
+
+class Edited(Message, tag="edited"):
+    """The answer to EDIT, from the store to the broker, and from there to whoever asked."""
+
+    id: Id
+    outcome: str
+    """One of `telefabric.wire.edits.OUTCOMES`."""
+    sentence: str
+
+
 # -- anyone to broker --------------------------------------------------------------------------------------------
 class StatusRequest(Message, tag="status?"):
     pass
@@ -353,7 +378,7 @@ class NextKey(Message, tag="next_key"):
 
 
 # -- on the socket `enrol` ---------------------------------------------------------------------------------------
-class Join(_Named, Message, tag="join"):
+class Join(Named, Message, tag="join"):
     """Whoever holds a ticket asks that a key be let in. Said again, it gets the same answer."""
 
     protocol: int
@@ -364,7 +389,7 @@ class Join(_Named, Message, tag="join"):
     """The key is to end with the ticket."""
 
 
-class Joined(_Named, Message, tag="joined"):
+class Joined(Named, Message, tag="joined"):
     """The key is let in."""
 
     name: Name
@@ -387,7 +412,7 @@ class NotJoined(Message, tag="not_joined"):
 AnyMessage = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Hello, Beat, Bye, Welcome, Alive, Ack, Credit, Rewind, Who, Unheard, Refused, Error,
     Attach, Marks, Stored, Nack, DurableBeat, Attached, Living, Ask, Skipped, StatusRequest, StatusReply,
-    Watch, WatchBeat, Unwatch, Watching, Recent, NextKey, Join, Joined, NotJoined,
+    Watch, WatchBeat, Unwatch, Watching, Recent, NextKey, Join, Joined, NotJoined, Edit, Edited,
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyMessage)}

@@ -11,10 +11,13 @@ from telefabric_gui.formatting import count, metadata_of, short
 from telefabric_gui.models.runs import ROW_ROLE, RunList, RunRow
 from telefabric_gui.models.table import Index
 from telefabric_gui.views.painting import fill_with, reported, write
+from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.styled import Panel, column, label, row
 
 WIDTH_PX = 264
 ROW_PX = 64
+ARCHIVED = "archived"
+"""The word with which the filter finds the runs that are put aside."""
 _SPARK = QSize(68, 18)
 
 
@@ -22,6 +25,8 @@ class RunsDock(Panel):
     """Choosing a run with a click, Enter or an arrow key opens it."""
 
     chosen = Signal(str)
+    edit_wanted = Signal(str, str, object)
+    """A run, a command and its value."""
 
     def __init__(self, runs: RunList) -> None:
         super().__init__("runs")
@@ -30,7 +35,7 @@ class RunsDock(Panel):
         self._proxy = _Filter(self)
         self._proxy.setSourceModel(runs)
         self._total = label(role="caption")
-        self.filter = QLineEdit(placeholderText="Filter: name, state, mode, agent", clearButtonEnabled=True)
+        self.filter = QLineEdit(placeholderText="Filter: name, state, mode, agent, tag", clearButtonEnabled=True)
         self.filter.setAccessibleName("Filter runs")
         self.filter.textChanged.connect(self._proxy.setFilterFixedString)
         self.filter.textChanged.connect(self._on_count)
@@ -42,6 +47,8 @@ class RunsDock(Panel):
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.clicked.connect(self._on_chosen)
         self.list.activated.connect(self._on_chosen)
+        self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.list.customContextMenuRequested.connect(self._on_menu)
         self._hint = label("No run matches the filter.", "dim")
         self._hint.setContentsMargins(12, 0, 12, 0)
         heading = row(label("RUNS", "heading"), 1, self._total, spacing=8)
@@ -62,6 +69,12 @@ class RunsDock(Panel):
     def _on_chosen(self, index: QModelIndex) -> None:
         self.chosen.emit(index.data())
 
+    def _on_menu(self, place: QPoint) -> None:
+        index = self.list.indexAt(place)
+        if index.isValid():
+            menu = RunMenu(self, index.data(ROW_ROLE).run, self.edit_wanted.emit)
+            menu.popup(self.list.viewport().mapToGlobal(place))
+
     def _on_count(self, *what: object) -> None:
         shown, total = self._proxy.rowCount(), self._runs.rowCount()
         self._total.setText(count(total) if shown == total else f"{count(shown)} of {count(total)}")
@@ -80,8 +93,10 @@ class _Filter(QSortFilterProxyModel):
     def filterAcceptsRow(self, source_row: int, source_parent: Index) -> bool:
         run = self.sourceModel().index(source_row, 0, source_parent).data(ROW_ROLE).run
         told = " ".join(short(value, 200) for value in metadata_of(run.metadata).values())
-        text = f"{run.run_id} {run.state} {run.control_mode} {' '.join(run.agents)} {told}".lower()
-        return all(word in text for word in self.filterRegularExpression().pattern().replace("\\", "").lower().split())
+        edited = f"{' '.join(run.tags)} {run.notes} {ARCHIVED if run.archived else ''}"
+        text = f"{run.run_id} {run.state} {run.control_mode} {' '.join(run.agents)} {told} {edited}".lower()
+        wanted = self.filterRegularExpression().pattern().replace("\\", "").lower().split()
+        return (ARCHIVED in wanted or not run.archived) and all(word in text for word in wanted)
 
 
 class _Delegate(QStyledItemDelegate):

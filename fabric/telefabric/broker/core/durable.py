@@ -25,6 +25,7 @@ from telefabric import __version__, limits
 from telefabric.broker.core import metrics, status
 from telefabric.broker.core.credit import CreditBook
 from telefabric.broker.core.durable_lane import DurableLane
+from telefabric.broker.core.edits import Edits
 from telefabric.broker.core.hops import Lag
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import SILENT_NS, DurableSubscriber, StreamState
@@ -81,6 +82,7 @@ class BrokerCore:
         self.durables: dict[str, DurableSubscriber] = {}
         self._out: list[tuple[Peer, control.Message]] = []
         self.live = LiveCore(instance=instance, endpoints=lambda: self.endpoints, new_token=new_token)
+        self._edits = Edits()
         self._reviewed_ns = 0
         self._long_answers = Quota(each=limits.STATUSES_A_SECOND, together=math.inf)
         self._interval_told_ms = 0
@@ -202,6 +204,11 @@ class BrokerCore:
                 for answer in self.live.receive(peer, message, now_ns, wall_ns):
                     if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
                         self._send(peer, answer)
+            case control.Edit():
+                self._edit(peer, message, now_ns)
+            case control.Edited():
+                durable = self._durable_of(peer)
+                self._out += self._edits.answered(durable.name, message) if durable is not None else []
             case control.StatusRequest():
                 if self._grants_long_answer(peer, unread_bytes, now_ns):
                     self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
@@ -214,6 +221,12 @@ class BrokerCore:
                 about = str(message.__struct_config__.tag)
                 error = WireError("unexpected_control", f"{about} is what a broker says: leave it out", about=about)
                 self.mistaken(peer, error, now_ns)
+
+    def _edit(self, peer: Peer, message: control.Edit, now_ns: int) -> None:
+        try:
+            self._out += self._edits.ask(peer, message, list(self._stores()), self._absent(), now_ns)
+        except WireError as error:
+            self.mistaken(peer, error, now_ns)
 
     def _forbid(self, peer: Peer, message: control.Message, error: WireError, now_ns: int) -> None:
         """Those who introduce themselves wait for an answer, and REFUSED is one."""
@@ -440,6 +453,7 @@ class BrokerCore:
         self._tell_skipped(now_ns)
         self._tell_living(now_ns)
         self._review_credit(now_ns)
+        self._out += self._edits.tick(now_ns)
 
     def _attach_again(self, now_ns: int) -> None:
         """A subscriber that holds the token of an earlier ATTACHED is alive, reports, and would never hear a batch."""
@@ -565,10 +579,13 @@ class BrokerCore:
     def _wait(self, peer: Peer, stream: bytes, reason: str) -> None:
         self._send(peer, self._welcome(stream, 0, None, 0, reason))
 
+    def _absent(self) -> str:
+        """The required subscribers that are not attached, as part of a sentence."""
+        return " and no ".join(name for name in self._required if name not in self.durables)
+
     def _why_wait(self) -> str:
-        absent = [name for name in self._required if name not in self.durables]
-        if absent:
-            return f"no {' and no '.join(absent)} is attached to the broker"
+        if absent := self._absent():
+            return f"no {absent} is attached to the broker"
         return "the store has not reported this stream yet"
 
     def _welcome(

@@ -52,11 +52,11 @@ _DOMAINS: dict[Role, frozenset[Domain]] = {
 }
 _PUBLISHED = (control.Hello, control.Beat, control.Bye)
 _READ = (control.Watch, control.WatchBeat, control.Unwatch)
-_KEPT = (control.Attach, control.Marks, control.Stored, control.Nack, control.DurableBeat)
+_KEPT = (control.Attach, control.Marks, control.Stored, control.Nack, control.DurableBeat, control.Edited)
 _MESSAGES: dict[Role, tuple[type[control.Message], ...]] = {
     Role.WORKER: _PUBLISHED,
     Role.CLIENT: _READ,
-    Role.OPERATOR: _READ,
+    Role.OPERATOR: (*_READ, control.Edit),
     Role.STORE: _KEPT,
     Role.RELAY: (*_PUBLISHED, *_READ, *_KEPT),
 }

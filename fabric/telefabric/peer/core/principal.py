@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from telefabric.errors import WireError
-from telefabric.keys.core.roles import Role, covers, may_send
+from telefabric.keys.core.roles import INVITED, Role, covers, may_send
 from telefabric.wire import control
 
 
@@ -38,7 +38,8 @@ def forbidden(principal: Principal, message: control.Message) -> WireError | Non
     if not may_send(principal.role, message):
         about = str(message.__struct_config__.tag)
         why = f"the key {principal.name} has the role {principal.role}, which may not send {about}"
-        return WireError("role", f"{why}: ask for a ticket of another role (telefabric keys invite)", about=about)
+        roles = " or ".join(role for role in INVITED if may_send(role, message)) or "another one"
+        return WireError("role", f"{why}: ask for a ticket of the role {roles} (telefabric keys invite)", about=about)
     if isinstance(message, control.Hello) and not covers(principal.runs, message.info.run_id):
         return other_run(principal, message.info.run_id)
     return None

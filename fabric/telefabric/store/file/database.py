@@ -27,7 +27,7 @@ log = logging.getLogger("telefabric.store")
 FILE_NAME = STORE_FILE_NAME
 APPLICATION_ID = 0x54464142  # "TFAB"
 SQLITE_MIN = (3, 51, 3)
-MIGRATIONS: dict[int, str] = {1: "schema.sql", 2: "frames_by_place.sql", 3: "version_3.sql"}
+MIGRATIONS: dict[int, str] = {1: "schema.sql", 2: "frames_by_place.sql", 3: "version_3.sql", 4: "version_4.sql"}
 """user_version → the script that leads to it from the one before."""
 VERSION = max(MIGRATIONS)
 
@@ -119,7 +119,7 @@ def open_reader(path: Path) -> Reading:
             connection.still = True
             log.warning("store.immutable: %s cannot be written where it is, and is read without locks", path)
         if 0 < version < olderfile.SINCE:
-            olderfile.complete(connection)
+            olderfile.complete(connection, version)
         connection.execute("PRAGMA query_only = ON").fetchall()
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError):
         raise StoreError(access.cannot_be_opened(path)) from None

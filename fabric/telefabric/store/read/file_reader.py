@@ -21,7 +21,7 @@ from telefabric.store.file import access
 from telefabric.store.file.database import DAMAGE, open_reader, unreadable
 from telefabric.store.read import attempts, query
 from telefabric.store.read.attempts import OF_EPISODE, OF_RUN
-from telefabric.store.read.query import Bucket, EpisodeRow, Mark, Page, Run, Series, StoredEvent, Stream
+from telefabric.store.read.query import BookmarkRow, Bucket, EpisodeRow, Mark, Page, Run, Series, StoredEvent, Stream
 from telefabric.store.read.reader import KINDS, Reader
 from telefabric.store.tables.columns import COLUMNS, KINDS_OF, RANGES
 from telefabric_schemas import EXPIRED, Frame
@@ -48,6 +48,8 @@ _SELECT = {table: _select_events(table) for table in COLUMNS}
 """How rows of each table are read as events."""
 assert {kind for kinds in KINDS_OF.values() for kind in kinds} == set(KINDS)
 
+_NOT_DELETED = "stream NOT IN (SELECT stream FROM deleted_streams WHERE rows_left)"
+"""The rows of a deleted run go in pieces."""
 _WINDOW_IDS = 50_000
 """Ids that are searched between two looks at the clock."""
 _PAGE_S = 0.25
@@ -64,8 +66,15 @@ def _select(row: type[msgspec.Struct], **otherwise: str) -> str:
 
 
 _STREAMS_OF_RUN = "FROM streams WHERE run = runs.run"
+_MARKED = "mark IS NOT NULL AND status <> 'running'"
+"""A run that was heard again runs, whatever it was marked."""
 _RUNS = _select(
     Run,
+    status=f"iif({_MARKED}, mark, status)",
+    reason=f"iif({_MARKED}, mark_reason, reason)",
+    marked_by=f"iif({_MARKED}, mark_by, NULL)",
+    marked_ns=f"iif({_MARKED}, mark_ns, NULL)",
+    computed_status="status",
     attempts=f"(SELECT coalesce(max(attempt), 1) {_STREAMS_OF_RUN})",
     helpers=f"(SELECT count(*) {_STREAMS_OF_RUN} AND role = 'helper')",
     superseded=f"(SELECT count(*) {_STREAMS_OF_RUN} AND role = 'superseded')",
@@ -77,6 +86,7 @@ _STREAMS = (
     _select(Stream, started_ns="streams.started_ns", stored_seq=_STORED_SEQ)
     + f" FROM streams JOIN runs USING (run) {_WITH_MARKS}"
 )
+_BOOKMARKS = f"{_select(BookmarkRow)} FROM bookmarks JOIN runs USING (run)"
 _EPISODES = f"{_select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream)"
 _OF_STREAM = "stream = (SELECT stream FROM streams WHERE stream_id = :stream_id)"
 _OF_PLACE = f"{OF_EPISODE} AND +stream = :meant AND +seq > :voided_below"
@@ -158,6 +168,9 @@ class FileReader(Reader):
 
     def _marks(self, question: query.Marks) -> Page[Mark]:
         return self._numbered(question, Mark, _MARKS, "stream", of_run=f"streams.{OF_RUN}")
+
+    def _bookmarks(self, question: query.Bookmarks) -> Page[BookmarkRow]:
+        return self._numbered(question, BookmarkRow, _BOOKMARKS, "bookmark", of_run=OF_RUN)
 
     def _numbered(
         self, question: query.Numbered[T], kind: Callable[..., T], select: str, number: str, of_run: str
@@ -255,7 +268,8 @@ class FileReader(Reader):
 
     def _stream_since(self, question: query.StreamSince) -> Page[StoredEvent]:
         """Bounded by the watermark, so that tables that are read one after the other agree."""
-        found = self._query(f"{_MARKS} WHERE stream_id = :stream_id", question)
+        of_deleted = "SELECT 0, stream_id, stored_seq FROM deleted_streams WHERE stream_id = :stream_id"
+        found = self._query(f"{_MARKS} WHERE stream_id = :stream_id UNION ALL {of_deleted}", question)
         stream, _, stored = next(iter(found), (0, b"", 0))
         statements = [
             f"{select} WHERE stream = :stream AND {'last_seq' if table in RANGES else 'seq'} > :seq AND seq <= :stored"
@@ -384,7 +398,7 @@ def _searches(question: _Search, order: str) -> list[str]:
         if table == "metrics" and isinstance(question, query.Events):
             conditions += _given(question, name="name = :name")
         if not wanted.isdisjoint(kinds):
-            ids = f"id > :above AND id <= :until{conditions} ORDER BY id {order}"
+            ids = f"id > :above AND id <= :until AND {_NOT_DELETED}{conditions} ORDER BY id {order}"
             statements.append(f"{_SELECT[table]} NOT INDEXED WHERE {ids}")
     return statements
 

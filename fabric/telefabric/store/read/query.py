@@ -87,6 +87,13 @@ class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Streams that helped another one, such as a pool's."""
     superseded: int = 0
     """Streams that were lost, failed or cancelled, after which the run was taken up again."""
+    archived_ns: int | None = None
+    """When it was archived; null when it is not."""
+    marked_by: str | None = None
+    """The principal that gave it its status and reason by hand; null when they follow from its streams."""
+    marked_ns: int | None = None
+    computed_status: str | None = None
+    """The status that follows from its streams."""
 
 
 class Stream(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -116,6 +123,22 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
     stream: int
     stream_id: bytes
     stored_seq: int
+
+
+class BookmarkRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    bookmark: int
+    """The file's own number of it."""
+    run_id: str
+    agent_id: str
+    env_index: int
+    episode_index: int
+    step_index: int
+    stream_id: bytes | None
+    """Null when the place names no stream."""
+    label: str
+    by: str
+    """The principal that set it."""
+    time_ns: int
 
 
 class EpisodeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -228,6 +251,10 @@ class Streams(Numbered[Stream], tag="streams"):
 
 class Marks(Numbered[Mark], tag="marks"):
     """How far each stream is stored."""
+
+
+class Bookmarks(Numbered[BookmarkRow], tag="bookmarks"):
+    """Bookmarks, or those of one run."""
 
 
 class Events(Question[StoredEvent], tag="events"):
@@ -343,7 +370,7 @@ class Buckets(Question[Bucket], tag="buckets"):
 
 AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, FrameAt, FramesOf,
-    SeriesOf, Buckets,
+    SeriesOf, Buckets, Bookmarks,
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyQuestion)}

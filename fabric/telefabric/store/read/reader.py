@@ -18,7 +18,7 @@ import msgspec
 from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric.store.read import query
-from telefabric.store.read.query import Bucket, EpisodeRow, Page, Run, Series, StoredEvent, Stream
+from telefabric.store.read.query import BookmarkRow, Bucket, EpisodeRow, Page, Run, Series, StoredEvent, Stream
 from telefabric.wire.control import StreamSeq
 from telefabric_schemas import DURABLE_KINDS
 
@@ -67,6 +67,10 @@ class Reader(ABC):
     def streams(self, run_id: str | None = None) -> list[Stream]:
         """All streams, or those of a run, in order of appearance."""
         return self._all(query.Streams(run_id, 0, _ROWS))
+
+    def bookmarks(self, run_id: str | None = None) -> list[BookmarkRow]:
+        """All bookmarks, or those of a run, in the order in which they were set."""
+        return self._all(query.Bookmarks(run_id, 0, _ROWS))
 
     def watermarks(self, run_id: str | None = None) -> dict[bytes, int]:
         """Stream id → the highest seq up to which all of the stream is stored, quarantined or a gap."""

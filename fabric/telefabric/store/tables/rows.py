@@ -43,6 +43,8 @@ class Place(NamedTuple):
     stream: int
     run_id: str
     stream_id: bytes
+    deleted: bool = False
+    """Its run was: what still comes is acknowledged, counted and not stored."""
 
 
 class Lifecycle(NamedTuple):
@@ -60,6 +62,8 @@ class Rows:
         """The values of a table's rows, one row after the other: tuples cost a quarter more to make and bind."""
         self.marks: dict[bytes, tuple[int, int, int]] = {}
         """Stream id → (stored_seq, first id, last id)."""
+        self.discarded: dict[bytes, tuple[int, int]] = {}
+        """Stream id → (stored_seq, events) of streams that were deleted."""
         self.lifecycle: list[Lifecycle] = []
         self.lost: list[bytes] = []
         """Ids of the lost streams."""
@@ -77,6 +81,10 @@ class Rows:
 
         So does a batch that is not `whole`, all of it: nobody can tell what of it is right.
         """
+        if place.deleted:
+            events = self.discarded.get(header.stream, (0, 0))[1] + header.events
+            self.discarded[header.stream] = (header.last_seq, events)
+            return
         first_id = self.next_id
         steps = self.tables["steps"]
         before = len(steps)
@@ -213,7 +221,7 @@ class Rows:
         return self.next_id - self.first_id
 
     def __bool__(self) -> bool:
-        return self.next_id > self.first_id or bool(self.lost or self.revived)
+        return self.next_id > self.first_id or bool(self.lost or self.revived or self.discarded)
 
 
 def _fault(event: events.AnyEvent, seq: int, place: Place) -> tuple[str, str] | None:

@@ -42,6 +42,10 @@ class Retention:
         more = self._bytes > self.bytes_max and self._expire(writer)
         self._due_ns = now_ns + (0 if more else int(limits.RETENTION_S * limits.NS))
 
+    def recount(self) -> None:
+        """Rows of frames were removed."""
+        self._bytes = self._counted_id = self._due_ns = 0
+
     def _expire(self, writer: Writer) -> bool:
         """Some of the oldest; whether there may be more to do. What failed to be written was not done."""
         changed: list[tuple[int, bytes]] = []

@@ -25,7 +25,8 @@ from telefabric.store.file.upgrade import Announcer, newest
 from telefabric.store.tables import overview, places, runs
 from telefabric.store.tables.columns import COLUMNS
 from telefabric.store.tables.rows import Lifecycle, Place, Rows, known_mode
-from telefabric.wire.control import StreamInfo
+from telefabric.store.write import deletion, edits
+from telefabric.wire.control import Edit, Edited, StreamInfo
 from telefabric_schemas import events
 from telefabric_schemas.decoding import Decoder
 
@@ -41,6 +42,7 @@ _COLUMNS = {
     "streams": (
         "stream", "stream_id", "run", "worker_id", "agent_id", "started_ns", "host", "pid", "sdk_version", "parent",
     ),
+    "deleted_streams": ("stream", "stream_id", "run"),
 }  # fmt: skip
 
 
@@ -57,7 +59,12 @@ _LOST_KNOWN = 100_000
 """Streams that are remembered as lost, so that they can be revived: 16 bytes each."""
 _WORKERS_TOLD = 10
 _CHECKPOINT_PATIENCE_MS = 100
-_FIND = "SELECT run, stream, run_id, stream_id FROM streams JOIN runs USING (run) WHERE stream_id = ?"
+_FIND = (
+    "SELECT run, stream, run_id, stream_id, 0 FROM streams JOIN runs USING (run) WHERE stream_id = ?1 UNION ALL"
+    " SELECT run, stream, run_id, stream_id, 1 FROM deleted_streams JOIN deleted_runs USING (run) WHERE stream_id = ?1"
+)
+_FIND_DELETED = "SELECT max(run) FROM deleted_runs WHERE run_id = ? AND time_ns > ?"
+_DISCARD = "UPDATE deleted_streams SET stored_seq = ?, discarded = discarded + ? WHERE stream_id = ?"
 _UNFIT = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, ValueError)
 """Errors of a row that does not fit the columns of its table."""
 _MARK = """
@@ -110,9 +117,10 @@ class Writer:
             self._db = open_writer(path, vfs, group_readable=group_readable, progress=announcer)
             announcer.ended()
             self.fabric_id = bytes(self._db.execute("SELECT fabric_id FROM store").get)
-            self._next_id = newest(self._db, "id", COLUMNS) + 1
-            self._next_run = newest(self._db, "run", ("runs",)) + 1
-            self._next_stream = newest(self._db, "stream", ("streams",)) + 1
+            last_id = newest(self._db, "last_id", ("deleted_runs",))
+            self._next_id = max(newest(self._db, "id", COLUMNS), last_id) + 1
+            self._next_run = newest(self._db, "run", ("runs", "deleted_runs")) + 1
+            self._next_stream = newest(self._db, "stream", ("streams", "deleted_streams")) + 1
             self.page_bytes = int(self._db.pragma("page_size"))
         except BaseException as error:
             self._lock.release()
@@ -156,13 +164,19 @@ class Writer:
 
     def stored_seq(self, stream: bytes) -> int:
         """The watermark of a stream, from the database; 0 for one that is not in it."""
-        query = "SELECT stored_seq FROM watermarks JOIN streams USING (stream) WHERE stream_id = ?"
+        query = (
+            "SELECT stored_seq FROM watermarks JOIN streams USING (stream) WHERE stream_id = ?1"
+            " UNION ALL SELECT stored_seq FROM deleted_streams WHERE stream_id = ?1"
+        )
         with self._connection(unreadable) as db:
             return int(db.execute(query, (stream,)).get or 0)
 
     def over(self, stream: bytes) -> bool:
-        """The stream said how it ended."""
-        query = "SELECT outcome IN ('completed', 'failed', 'cancelled') FROM streams WHERE stream_id = ?"
+        """The stream said how it ended, or its run was deleted."""
+        query = (
+            "SELECT outcome IN ('completed', 'failed', 'cancelled') FROM streams WHERE stream_id = ?1"
+            " UNION ALL SELECT 1 FROM deleted_streams WHERE stream_id = ?1"
+        )
         with self._connection(unreadable) as db:
             return bool(db.execute(query, (stream,)).get)
 
@@ -207,8 +221,12 @@ class Writer:
         """How the database numbers a stream and its run; a new one is written with the next commit."""
         place = self.find(info.stream)
         if place is None:
-            run = self._run(info)
             stream, self._next_stream = self._next_stream, self._next_stream + 1
+            if (run := self._deleted_run(info)) is not None:
+                self._new.append(("deleted_streams", (stream, info.stream, run)))
+                place = self._places[info.stream] = Place(run, stream, info.run_id, info.stream, deleted=True)
+                return place
+            run = self._run(info)
             row = (stream, info.stream, run, info.worker_id, info.agent_id, info.started_ns, info.host, info.pid)
             self._new.append(("streams", (*row, info.sdk_version, info.parent)))
             self._changed_runs.add(run)
@@ -228,6 +246,12 @@ class Writer:
     def forget(self, stream: bytes) -> None:
         """Drop a stream's place from memory; the database still has it. Not for a stream with uncommitted rows."""
         self._places.pop(stream, None)
+
+    def _deleted_run(self, info: StreamInfo) -> int | None:
+        """The run of this stream, if it was deleted after the stream began; later streams begin a run of that name."""
+        with self._connection(unreadable) as db:
+            found: int | None = db.execute(_FIND_DELETED, (info.run_id, info.started_ns)).get
+            return found
 
     def _run(self, info: StreamInfo) -> int:
         run = self._new_runs.get(info.run_id)
@@ -262,7 +286,7 @@ class Writer:
         self._new.clear()
         self._changed_runs.clear()
         self._new_runs.clear()
-        self._marks = {stream: mark[0] for stream, mark in rows.marks.items()}
+        self._marks = {stream: mark[0] for stream, mark in (rows.marks | rows.discarded).items()}
         self._commit = self._disk.submit(self._sync)
 
     def _sync(self) -> None:
@@ -323,6 +347,7 @@ class Writer:
         self._db.executemany(overview.UPSERT, rows.overview.rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)
+        self._db.executemany(_DISCARD, ((*of_stream, stream) for stream, of_stream in rows.discarded.items()))
         for run in self._changed_runs:
             runs.settle(self._db, run)
 
@@ -425,6 +450,23 @@ class Writer:
         """Other bytes for the events of these ids, in a transaction of its own."""
         with self._connection(unwritable) as db, db:
             db.executemany("UPDATE frames SET event = ?2 WHERE id = ?1", events)
+
+    # -- edits ---------------------------------------------------------------------------------------------------
+
+    def edit(self, edit: Edit) -> Edited:
+        """Apply an edit, in a transaction of its own. Between commits only: no row may wait for its run."""
+        self.require_short_log()
+        with self._connection(unwritable) as db, db:
+            answer = edits.apply(db, edit, self._next_id - 1)
+        if edit.command == "delete":
+            self._places = {stream: place for stream, place in self._places.items() if place.run_id != edit.run_id}
+        self.require_file()
+        return answer
+
+    def remove_deleted(self, rows: int) -> int | None:
+        """Remove about so many rows of deleted runs; how many, None when there are none."""
+        with self._connection(unwritable) as db:
+            return deletion.go_on(db, rows)
 
     # -- the log -------------------------------------------------------------------------------------------------
 
