@@ -95,7 +95,8 @@ class Broker:
         self._tidy_due_ns = 0
 
     def stop(self) -> None:
-        """End `run` soon. Any thread, and signal handlers."""
+        """End `run` soon, and for good. Any thread, and signal handlers."""
+        self.rotated = False
         self._stop.set()
 
     def run(self) -> None:
@@ -226,7 +227,7 @@ class Broker:
             if self._door.gate.is_old:
                 log.info("keys.rotated", address=self.address.url)
                 self.rotated = True
-                self.stop()
+                self._stop.set()
         for reason in _UNSENT:
             del refused[reason]
         new = refused - self._refused_told

@@ -80,7 +80,9 @@ def broker(
     manager.ready(f"listening at {service.address.url}")
     service.run()
     while service.rotated:
-        service = made(service.address)
+        before, service = service, made(service.address)
+        if not before.rotated:  # a signal came in between
+            service.stop()
         service.run()
 
 

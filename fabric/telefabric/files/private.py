@@ -20,12 +20,12 @@ def write(path: Path, data: bytes, *, sync: bool = False) -> None:
             os.fsync(file.fileno())
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write by rename: a reader sees the old file or the new one. It belongs to the owner of its folder, so that a
     service can read what its administrator wrote. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary, data, sync=True)
+        write(temporary, data, sync=sync)
         _give(temporary, path.parent.stat())
         os.replace(temporary, path)
     finally:

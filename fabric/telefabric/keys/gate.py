@@ -221,7 +221,7 @@ def read_seen(path: Path) -> dict[str, Seen]:
 
 def _write_seen(path: Path, seen: dict[str, Seen]) -> None:
     try:
-        private.replace(path, msgspec.json.encode({**read_seen(path), **seen}))
+        private.replace(path, msgspec.json.encode({**read_seen(path), **seen}), sync=False)  # nobody waits for a disk
     except OSError:
         return  # a full disk must not end a service, and the next try is some seconds away
 
