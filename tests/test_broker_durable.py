@@ -5,7 +5,7 @@ from itertools import count
 import msgspec
 import pytest
 
-from telefabric import limits
+from telefabric import __version__, limits
 from telefabric.broker.core.durable import BrokerCore
 from telefabric.errors import UsageError, WireError
 from telefabric.limits import NS
@@ -219,11 +219,20 @@ INFO = control.StreamInfo(A, "run", "worker", "agent", 0)
 
 
 @pytest.mark.parametrize(
-    "message", [control.Hello(99, INFO, 1, 1), control.Attach(99, "store"), control.Watch(99, "v")]
+    ("message", "remedy"),
+    [
+        (control.Hello(99, msgspec.structs.replace(INFO, sdk_version="9.9"), 1, 1), "it to telefabric 9.9 or newer"),
+        (control.Hello(99, INFO, 1, 1), "it to the version of what connects to it"),
+        (control.Attach(99, "store"), "it to the version of what connects to it"),
+        (control.Watch(0, "v"), f"what connects to it to telefabric {__version__} or newer"),
+    ],
 )
-def test_another_protocol_is_refused_with_the_remedy_and_counted(world, message):
+def test_another_protocol_is_refused_and_counted_and_the_sentence_says_what_to_upgrade_to_which_version(
+    world, message, remedy
+):
     refused = only(world.tell(WORKER, message), control.Refused)
-    assert refused.reason == "this broker speaks protocol 1, not 99: install one version on both sides"
+    known = f"this broker, telefabric {__version__}, speaks protocol 1, not {message.protocol}"
+    assert refused.reason == f"{known}: upgrade {remedy}"
     assert world.core.dropped == {"protocol": 1}
 
 

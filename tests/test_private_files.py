@@ -16,7 +16,7 @@ from test_ring import NAME
 
 from telefabric.ring import Hud, RingReader, RingWriter
 from telefabric.spool import Spool
-from telefabric.spool.spool import _write_position
+from telefabric.spool.spool import _replace_sealed
 from telefabric.wire.control import StreamInfo
 
 INFO = StreamInfo(bytes(16), "run", "worker", "agent", 1)
@@ -31,7 +31,7 @@ def left(tmp_path: Path) -> Iterator[list[Path]]:
     umask = os.umask(0)
     try:
         spool = Spool.create(tmp_path / "spool", INFO)
-        _write_position(spool.directory / "position", 1)
+        _replace_sealed(spool.directory / "position", b"1", sync=True)
         writer = RingWriter(NAME, base=tmp_path)
         writer.publish(np.zeros((4, 4), np.uint8), Hud(step=1))
         reader = RingReader(writer.folder)

@@ -13,11 +13,16 @@ import apsw
 import pytest
 from processes import Service, broker, free_ports, run, store, wait_for
 from slowness import patience
+from test_keys_services import Lab, lab
 
 from telefabric import Address, TelefabricError, Unreachable, UsageError, ask_edit, limits, open_store
+from telefabric.errors import NotAdmitted
+from telefabric.keys.core.roles import Role
 from telefabric.store.file.database import FILE_NAME
 from telefabric.store.read.query import Run
 from telefabric_workers import connect
+
+__all__ = ["lab"]
 
 
 class Fabric(NamedTuple):
@@ -260,3 +265,36 @@ def store_at(fabric: Fabric, port: int) -> Service:
     """The same file, at another broker: the one of before has let go of it."""
     fabric.store.kill()
     return store(port, fabric.folder)
+
+
+def test_who_may_edit_is_a_matter_of_the_key_and_the_audit_has_its_name(lab: Lab) -> None:
+    """Over a saved connection, by its name."""
+    workers, readers, editors = (lab.join(name, role) for name, role in (
+        ("wim", Role.WORKER), ("clara", Role.CLIENT), ("otto", Role.OPERATOR),
+    ))  # fmt: skip
+    assert lab.work("wim", "walk") == ""
+    for address in (workers, readers):
+        with pytest.raises(UsageError, match="may not send edit: ask for a ticket of the role operator"):
+            ask_edit(address, "tag", "walk", "x", timeout_s=patience(20))
+    assert "has the tag" in ask_edit(editors, "tag", "walk", "x", timeout_s=patience(20))
+    done = run("runs", "mark", "walk", "failed", "--connect", "otto")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "marked by otto" in run("runs", "show", "walk", "--connect", "clara").stdout
+    lab.revoke("otto")
+    began = time.monotonic()
+    wait_for(lambda: _refused(editors), "the key is not admitted any more")
+    assert _refused(editors)
+    assert time.monotonic() - began < patience(15), "a refusal is not waited out"
+    db = apsw.Connection(str(lab.data / FILE_NAME), flags=apsw.SQLITE_OPEN_READONLY)
+    audit = db.execute("SELECT by, command, outcome FROM edits ORDER BY edit").fetchall()
+    db.close()
+    assert audit[:2] == [("otto", "tag", "done"), ("otto", "mark", "done")]
+    assert {by for by, _, _ in audit} == {"otto"}
+
+
+def _refused(address: Address) -> bool:
+    try:
+        ask_edit(address, "note", "walk", "again", timeout_s=patience(20))
+    except NotAdmitted:
+        return True
+    return False

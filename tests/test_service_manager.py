@@ -97,6 +97,7 @@ def test_one_that_is_killed_and_started_again_loses_nothing_and_is_in_nobodys_wa
                 if step in (1_000, 1_500, 2_000):
                     of_broker.kill()
                     of_broker.start()
+            assert worker.flush(patience(60))
         assert of_store.stop() == 0
         assert of_broker.stop() == 0
     reader = open_reader(data / FILE_NAME)

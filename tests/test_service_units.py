@@ -175,6 +175,7 @@ def test_a_service_does_its_work_without_what_its_unit_forbids(tmp_path: Path) -
         with connect(f"tcp://127.0.0.1:{port}", run="r", spool=tmp_path / "spool", exit_flush_s=patience(60)) as worker:
             for step in range(100):
                 worker.step(episode=0, step=step, action=1, observation=step, reward=0.0)
+            assert worker.flush(patience(60))
         counted = run("dump", "--connect", f"tcp://127.0.0.1:{port}", "--kind", "step")
         assert len(counted.stdout.splitlines()) == 100, "queries are answered, too"
         assert manager.stop() == 0, manager.log.read_text()

@@ -10,6 +10,7 @@ import pytest
 from skips import requires
 
 from telefabric import limits
+from telefabric.spool import segment
 from telefabric.store.read import query_service as queryservice
 from telefabric.uplink.core.stream import Phase
 from telefabric.wire import batch, control, edits
@@ -138,6 +139,12 @@ def test_the_phases_of_a_worker_s_session():
 
 def test_the_commands_of_edits():
     assert [bare(name) for row in rows("Edits") for name in row[0].split(", ")] == list(edits.COMMANDS)
+
+
+def test_the_versions():
+    numbers = {row[0] for row in rows("Versions")}
+    spool = segment._VERSION
+    assert {f"`protocol`, {control.PROTOCOL}", f"wire version, {batch.VERSION}", f"spool format, {spool}"} <= numbers
 
 
 def test_the_limits():

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from processes import TELEFABRIC, Service, free_ports
+from processes import TELEFABRIC, Service, free_ports, run
 from skips import requires
 from slowness import patience
 
@@ -96,3 +96,17 @@ def test_the_client_shows_a_broker(url: str, tmp_path: Path) -> None:
     ended = without_posix(COMMAND, *words, QT_QPA_PLATFORM="offscreen")
     assert ended.returncode == 0, ended.stderr
     assert picture.stat().st_size > 10_000
+
+
+def test_a_laptop_joins_with_a_ticket_and_watches(tmp_path: Path) -> None:
+    address, data = f"tcp://127.0.0.1:{free_ports()}", tmp_path / "data"
+    home = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    assert run("keys", "init", "--data", str(data), env=home).returncode == 0
+    with Service([*TELEFABRIC, "up", "--listen", address, "--data", str(data)], stderr=tmp_path / "log"):
+        words = ("invite", "laptop", "--role", "client", "--this-machine", "--listen", address)
+        said = run("keys", *words, "--data", str(data), env=home)
+        ticket = next(line for line in said.stdout.splitlines() if line.startswith("tf1"))
+        joined = without_posix(COMMAND, "join", ticket, **home)
+        assert joined.returncode == 0, joined.stderr
+        watched = without_posix(COMMAND, "status", "--connect", "laptop", **home)
+        assert watched.returncode == 0, watched.stderr

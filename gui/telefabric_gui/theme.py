@@ -48,7 +48,7 @@ class Theme:
         """Colour of a run's state."""
         if state in ("running", "revived"):
             return self.good
-        if state in ("stalled", "waiting"):
+        if state in ("stalled", "waiting", "held"):
             return self.warning
         return self.error if state in ("failed", "lost") else self.faint
 

@@ -240,8 +240,12 @@ class Spooled(Outbox):
             what.append(f"{dropped} of {head} events were dropped and are lost")
         if self._helpers:
             what.append(f"child processes have left {len(self._helpers)} spools in {self._helpers[0].parent}")
-        remedy = "; a later worker on this machine delivers them, or: telefabric spool drain"
-        log.warning("worker.not_stored: %s%s", ", and ".join(what), remedy if left or self._helpers else "")
+        remedy = "a later worker on this machine delivers them, or: telefabric spool drain"
+        if self._linked.held:
+            from telefabric.uplink import held_back
+
+            remedy = held_back(self._link.address)
+        log.warning("worker.not_stored: %s%s", ", and ".join(what), f"; {remedy}" if left or self._helpers else "")
 
     def _wait(self, flush_s: float) -> None:
         """Until done; not long for a broker or a store that is not there."""

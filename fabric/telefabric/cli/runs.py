@@ -13,13 +13,12 @@ import click
 import msgspec
 from msgspec.structs import asdict
 
-from telefabric.address import Address
 from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
 from telefabric.cli.read import careful, encode_json, open_source, require_run
 from telefabric.errors import UsageError
 from telefabric.peer.edit_request import ask_edit, read_only
-from telefabric.settings import resolve
+from telefabric.settings import broker_address
 from telefabric.store.read.query import BookmarkRow, Run
 from telefabric.wire.edits import Bookmark, Marked, tags_of
 
@@ -144,7 +143,7 @@ def _bookmark_as_json(one: BookmarkRow) -> dict[str, Any]:
 def _editing(command: Callable[..., None]) -> Callable[..., None]:
     """A command that edits RUN. It gets a function that asks for an edit and prints what was done, and its own rest."""
 
-    @runs.command(command.__name__.strip("_"))
+    @runs.command(command.__name__)
     @click.argument("run", type=NAME)
     @click.option("--store", metavar="FILE", hidden=True)
     @setting("connect")
@@ -152,7 +151,7 @@ def _editing(command: Callable[..., None]) -> Callable[..., None]:
     def edit_command(run: str, store: str | None, connect: str | None, **others: Any) -> None:
         if store is not None:
             raise read_only(Path(store))
-        address = Address.parse(resolve("connect", connect).value)
+        address = broker_address(connect)
         command(
             lambda name, value=None: click.echo(clean(ask_edit(address, name, run, value)) + "."), run=run, **others
         )

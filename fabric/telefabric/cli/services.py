@@ -215,5 +215,5 @@ def up(
         stop_with_parent(services.stop)
     if services.start():
         ready(services.address.url)
-        manager.ready(f"listening at {services.address.url}, writing {services.file}")
+        manager.ready(f"listening at {services.broker.url}, writing {services.file}")
         services.run()

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import click
 
+from telefabric import __version__
+from telefabric.address import Address
 from telefabric.cli.options import setting
 from telefabric.doctor.finding import counted, few_of
 from telefabric.errors import EnvironmentProblem
+from telefabric.peer.requests import ask_status
 from telefabric.settings import broker_address, spool_folder
-from telefabric.uplink.drain import Drain, DrainReport
+from telefabric.uplink import held_back
+from telefabric.uplink.drain import Drain, DrainReport, admit_store
 
 _NAMED_MAX = 5
+_ASK_S = 3.0
 
 
 @click.group()
@@ -32,20 +37,28 @@ def spool() -> None:
 @spool.command()
 @setting("connect")
 @setting("spool")
+@click.option("--to", metavar="URL",
+              help="Deliver to this broker, also what belongs to the store of another.")  # fmt: skip
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
               help="Give up after this time.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_json: bool) -> None:
+def drain(connect: str | None, spool: str | None, to: str | None, timeout_s: float | None, as_json: bool) -> None:
     """Deliver the events that dead workers on this machine left in their spools.
 
     Living workers deliver their own spools. The exit code is 1 when something could not be delivered.
 
+    A spool belongs to the store that first welcomed its stream, and no other gets its events unless you say so with
+    --to. A living worker that is held back then goes on, too, if it is connected to that broker.
+
     \b
     Example:
       telefabric spool drain --connect tcp://127.0.0.1:7750
+      telefabric spool drain --to tcp://127.0.0.1:7750
     """
-    address = broker_address(connect)
+    address = broker_address(to or connect)
     root = spool_folder(spool)
+    if to is not None:
+        _move(root, address)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with Drain(address, root) as draining:
         complete = _watch(draining, deadline, quiet=as_json or not sys.stderr.isatty())
@@ -55,8 +68,11 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
         click.echo(json.dumps(report))
     else:
         _say(report, root)
-    left = report["left_spools"] - len(report["unreadable"])
+    held = report["held_spools"]
+    left = report["left_spools"] - len(report["unreadable"]) - held
     problems = [] if complete else [f"{counted(left, 'spool')} in {root} not delivered: {draining.obstacle()}"]
+    if held:
+        problems.append(f"{counted(held, 'spool')} in {root} not delivered: {held_back(address)}")
     if unreadable:  # the log has the fault of each folder
         problems.append(
             f"{counted(len(unreadable), 'spool')} cannot be read: {few_of(unreadable, _NAMED_MAX)}: "
@@ -64,6 +80,22 @@ def drain(connect: str | None, spool: str | None, timeout_s: float | None, as_js
         )
     if problems:
         raise EnvironmentProblem("; ".join(problems))
+
+
+def _move(root: Path, address: Address) -> None:
+    """Let the store of this broker have what belongs to others."""
+    status = ask_status(address, _ASK_S).status
+    if "fabric" not in status:
+        raise EnvironmentProblem(
+            f"the broker at {address.url} is telefabric {status.get('version')} and does not say which store it has: "
+            f"upgrade it to {__version__} or newer"
+        )
+    if status["fabric"] is None:
+        raise EnvironmentProblem(f"the broker at {address.url} has no store: start one with telefabric store")
+    try:
+        admit_store(root, bytes.fromhex(status["fabric"]))
+    except OSError as error:
+        raise EnvironmentProblem(f"{error.filename} cannot be written: {error.strerror}: check its rights") from None
 
 
 def _say(report: DrainReport, root: Path) -> None:

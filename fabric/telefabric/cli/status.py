@@ -26,6 +26,7 @@ from telefabric.peer.requests import ask_status
 from telefabric.settings import broker_address
 from telefabric.store.read.query import Run
 from telefabric.store.read.remote_reader import RemoteReader
+from telefabric.uplink import held_back
 from telefabric.wire.control import StatusReply
 
 _ASK_S = 3.0
@@ -40,7 +41,7 @@ _WIDE = 110
 """A terminal with this many columns has room for all columns of a stream."""
 _THIN = "\u202f"
 """A narrow space at which terminals do not break a line. rich does, so text with numbers is wrapped here."""
-_STYLES = {"running": "green", "revived": "green", "waiting": "yellow", "stalled": "yellow"}
+_STYLES = {"running": "green", "revived": "green", "waiting": "yellow", "held": "yellow", "stalled": "yellow"}
 
 
 @click.command()
@@ -56,10 +57,11 @@ def status(connect: str | None, as_json: bool, watch: bool) -> None:
       telefabric status --watch
       telefabric status --json | jq '.streams[] | {run_id, state, backlog, first_behind}'
 
-    States: running, idle (nothing emitted for 10 s), waiting (for a store), stalled (three heartbeats missed), revived
-    (heartbeats have resumed after a stall). The next columns count events: emitted by the worker, received by the
-    broker, held by each durable subscriber, and sent to live subscribers. Clock: how far the broker's clock is ahead of
-    the worker's. A run that was resumed, or has helpers (streams of child processes), has a line with its attempt.
+    States: running, idle (nothing emitted for 10 s), waiting (for a store), held (its spool belongs to another store),
+    stalled (three heartbeats missed), revived (heartbeats have resumed after a stall). The next columns count events:
+    emitted by the worker, received by the broker, held by each durable subscriber, and sent to live subscribers. Clock:
+    how far the broker's clock is ahead of the worker's. A run that was resumed, or has helpers (streams of child
+    processes), has a line with its attempt.
     Streams that are behind come first, then running streams, then the others; in each group the newest comes first.
     """
     address = broker_address(connect)
@@ -133,6 +135,8 @@ def _shown(address: Address, found: dict[str, Any], width: int, runs: Sequence[R
         )
     if found["streams"]:
         parts += [_streams(found["streams"], wide=wide), *map(_attempt, runs)]
+        if held := sum(stream["state"] == "held" for stream in found["streams"]):
+            parts.append(f"{counted(held, 'stream')} held back: {held_back(address)}")
     if found["live"]:
         dropped = [one for one in found["live"] if one["dropped"]]  # the table has no room for these counts
         parts += [Text(), _subscribers(found["live"], wide=wide)]

@@ -17,6 +17,8 @@ from telefabric.doctor.finding import SAYINGS, Finding, counted, few_of, say
 CLOCK_OFF_S = 1.0
 ROUND_TRIP_SLOW_S = 0.25
 """Live is late by at least half of that, and a stream's credit covers that much less of a second."""
+HELD = "held"
+"""The state of a stream whose spool belongs to another store."""
 STORE = "store"
 """The name by which `telefabric store` attaches."""
 USUAL: dict[str, str] = {
@@ -47,7 +49,8 @@ def judge_streams(address: Address, status: Mapping[str, Any], holder: str = "")
     streams = status.get("streams", ())
     behind: dict[str, list[Mapping[str, Any]]] = {}
     for stream in streams:
-        hop = WORKER if stream.get("state") == "stalled" else stream.get("first_behind")
+        state = stream.get("state")
+        hop = HELD if state == HELD else WORKER if state == "stalled" else stream.get("first_behind")
         if hop is not None:
             behind.setdefault(hop, []).append(stream)
     if not behind:
@@ -60,7 +63,7 @@ def judge_streams(address: Address, status: Mapping[str, Any], holder: str = "")
 def _behind(address: Address, hop: str, found: Sequence[Mapping[str, Any]], total: int) -> Finding:
     hops = [Hop(*row[: len(Hop._fields)]) for one in found for row in one.get("hops", ())]  # a newer broker has more
     lacks = [one for one in hops if one.name == hop and one.is_behind]
-    what = hop if hop in (WORKER, BROKER) else "live" if any(row.path == LIVE for row in lacks) else "durable"
+    what = hop if hop in (HELD, WORKER, BROKER) else "live" if any(row.path == LIVE for row in lacks) else "durable"
     return say(
         "streams", what, address=address, hop=hop, many=f"{len(found)} of {counted(total, 'stream')}",
         names=few_of([f"{one['run_id']}/{one['worker_id']}" for one in found]),

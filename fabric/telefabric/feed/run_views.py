@@ -13,7 +13,7 @@ from telefabric.wire.edits import tags_of
 _Status = dict[str, Any]
 """What the broker's status says of one stream."""
 ENDED = frozenset(("completed", "failed", "cancelled", "lost"))
-_FIRST = ("revived", "running", "idle", "waiting", "stalled")
+_FIRST = ("revived", "running", "idle", "waiting", "held", "stalled")
 """A run has the state of its liveliest stream; revived comes before all others."""
 
 
@@ -58,7 +58,7 @@ def _told_of(run: Run) -> tuple[int, int, int, tuple[str, ...], str, bool]:
 
 
 def run_state(stored: str | None, streams: Collection[str], *, broker_known: bool) -> str:
-    """pending, running, revived, idle, waiting (for a store), stalled, or how it ended: `ENDED`.
+    """pending, running, revived, idle, waiting or held (for a store), stalled, or how it ended: `ENDED`.
 
     `stored` is its status in the store, `streams` the states of its streams at the broker; `broker_known` whether there
     is a broker to ask: one that has forgotten all streams of a run that has not ended hears nothing of it any more.

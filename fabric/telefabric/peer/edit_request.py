@@ -23,7 +23,8 @@ def ask_edit(
     """What the store did, as a sentence. Any thread; blocks for `timeout_s` at most.
 
     `command` and `value` are those of `telefabric.wire.edits`. It is applied once, however often it has to be said.
-    Raises `UsageError` for an edit that is refused, and `Unreachable` for one that nobody could judge in time.
+    Raises `UsageError` for an edit that is refused, `Unreachable` for one that nobody could judge in time, and
+    its `NotAdmitted` when the broker does not let this side in.
     """
     require_short("the edit", [run_id])
     try:
@@ -53,6 +54,8 @@ def _ask(address: Address, edit: control.Edit, until_s: float) -> str:
             said += 1
             answer = _answer(asked, address, edit.id, min(until_s, now_s + limits.EDIT_REPEAT_S))
             if answer is None:
+                if asked.handshake.is_final:
+                    break
                 continue
             if answer.outcome == DONE:
                 return answer.sentence
@@ -62,9 +65,9 @@ def _ask(address: Address, edit: control.Edit, until_s: float) -> str:
                 raise Unreachable(answer.sentence)
             failed = answer.sentence
             time.sleep(max(min(until_s, now_s + limits.EDIT_REPEAT_S) - time.monotonic(), 0))
-    if failed:
-        raise Unreachable(f"{failed}; it may have been done all the same: see telefabric runs show")
-    raise unanswered(address)
+        if failed:
+            raise Unreachable(f"{failed}; it may have been done all the same: see telefabric runs show")
+        raise unanswered(asked.handshake, address)
 
 
 def _answer(asked: Requests, address: Address, id: bytes, deadline_s: float) -> control.Edited | None:

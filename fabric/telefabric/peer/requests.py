@@ -98,13 +98,13 @@ def _await_reply(asked: Requests, address: Address, deadline_s: float) -> contro
             ) from None
         if isinstance(message, control.StatusReply):
             return message
-    if is_refusal(asked.handshake):
-        raise NotAdmitted(why_not(asked.handshake, address.url, "this key" if address.keys else ""))
-    raise unanswered(address)
+    raise unanswered(asked.handshake, address)
 
 
-def unanswered(address: Address) -> Unreachable:
+def unanswered(handshake: Handshake, address: Address) -> Unreachable:
     """Why no broker answers there, and the remedy."""
+    if is_refusal(handshake):
+        return NotAdmitted(why_not(handshake, address.url, "this key" if address.keys else ""))
     if _listens(address):
         return Unreachable(
             f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"

@@ -165,6 +165,7 @@ class Part:
             if (child.unheard_s or 0.0) > self._hang_s:
                 log.error("part.hangs", part=self.name, after_s=self._hang_s)
                 child.process.kill()
+                child.unheard_s = 0.0  # once is enough, though it may take a while to end
         elif child.silent_s(now) > self._silence_s:
             if not self.url:
                 silence = f"it did nothing for {self._silence_s:g} s"

@@ -7,6 +7,8 @@
         lock            held by the owner
         00…001.seg      records from seq 1 on
         position        acknowledged seq, synced before a segment is removed
+        position.fabric the stores, by fabric id, to which the stream may be delivered: the one that first welcomed
+                        it, and those that a user named; synced before a segment is removed
         closed          everything is acknowledged; the directory may go
 
 A full spool (over its bytes, on a full disk, or on one with too little left) drops its oldest segment, or refuses the
@@ -49,6 +51,9 @@ from telefabric.wire.seal import seal, unseal
 from telefabric_schemas.decoding import Decoder
 
 _SPARE = "spare.tmp"
+_FABRICS = "position.fabric"
+"""Begins like the position, so that older versions remove it with the spool."""
+_ID_BYTES = 16
 _MAKING_S = 60.0
 """A folder without its description that is older than this was left by a worker that died while it made it."""
 
@@ -135,6 +140,8 @@ class Spool:
         self._written = 0
         self._delivered = self._adopted_at = 0
         self._prepared = False
+        self.fabrics = fabrics_in(directory)
+        self._fabrics_synced = False
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -452,6 +459,12 @@ class Spool:
 
     # -- acknowledgement and end ---------------------------------------------------------------------------------
 
+    def belong_to(self, fabrics: tuple[bytes, ...]) -> None:
+        """From now on it may be delivered to these stores, and to no other."""
+        self.fabrics = fabrics
+        with suppress(OSError):  # a full disk: tried again before a segment is removed
+            admit(self.directory, fabrics)
+
     def acknowledge(self, seq: int) -> None:
         """Everything up to `seq` is stored for good: remove whole segments below it."""
         if seq <= self.acked:
@@ -462,7 +475,10 @@ class Spool:
         if not done:
             return
         with suppress(OSError):  # a full disk: only removing makes room, and the store knows the position as well
-            _write_position(self.directory / "position", seq)
+            if not self._fabrics_synced:
+                admit(self.directory, self.fabrics, sync=True)
+                self._fabrics_synced = True
+            _replace_sealed(self.directory / "position", seq.to_bytes(8, "big"), sync=True)
         with self.lock:
             while self._segments and self._segments[0] in done:
                 segment = self._segments.popleft()
@@ -523,6 +539,18 @@ def parent_in(directory: Path) -> bytes | None:
 _infos: Decoder[StreamInfo] = Decoder(StreamInfo)
 
 
+def fabrics_in(directory: Path) -> tuple[bytes, ...]:
+    """The stores to which a spool may be delivered, by fabric id; empty while it may go to any."""
+    ids = _read_sealed(directory / _FABRICS) or b""
+    return tuple(ids[at : at + _ID_BYTES] for at in range(0, len(ids), _ID_BYTES))
+
+
+def admit(directory: Path, fabrics: tuple[bytes, ...], *, sync: bool = False) -> None:
+    """Let a spool be delivered to these stores, also that of a living worker. Raises `OSError`."""
+    if fabrics:
+        _replace_sealed(directory / _FABRICS, b"".join(fabrics), sync=sync)
+
+
 def _remove(directory: Path, owner: FileLock) -> None:
     """Remove what is a spool's, and the folder if nothing else is in it. What marks it as done goes last."""
     for pattern in (f"*{SUFFIX}", f"{_SPARE}*", "position*", "stream", "closed", "lock"):
@@ -545,16 +573,21 @@ def _is_being_made(directory: Path) -> bool:
 
 
 def _read_position(path: Path) -> int:
+    return int.from_bytes(_read_sealed(path) or b"", "big")  # 0 only costs sending what is held again
+
+
+def _read_sealed(path: Path) -> bytes | None:
+    """None when it was not written yet, or is torn."""
     try:
-        seq = unseal(path.read_bytes())
+        return unseal(path.read_bytes())
     except OSError:
-        return 0  # not written yet: only costs sending what is held again, as a torn one does
-    return 0 if seq is None else int.from_bytes(seq, "big")
+        return None
 
 
-def _write_position(path: Path, seq: int) -> None:
-    """Replace the position and sync it, so that no segment is removed before its acknowledgement is on the disk."""
-    making = path.with_suffix(".tmp")
-    privatefile.write(making, seal(seq.to_bytes(8, "big")), sync=True)
+def _replace_sealed(path: Path, data: bytes, *, sync: bool) -> None:
+    """Raises `OSError`. Synced, it is on the disk before anything that follows, such as the removal of a segment."""
+    making = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    privatefile.write(making, seal(data), sync=sync)
     os.replace(making, path)
-    sync_file(path.parent)
+    if sync:
+        sync_file(path.parent)

@@ -8,7 +8,9 @@ from typing import TypedDict
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.spool import admit, fabrics_in
 from telefabric.uplink import Link, orphan_candidates
+from telefabric.uplink.core.stream import admits
 
 _PATIENCE_S = 3 * limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S
 """A machine under load takes seconds to open spools, and a broker there as long to answer."""
@@ -21,7 +23,20 @@ class DrainReport(TypedDict):
     """Damaged or dropped before: each is in a gap."""
     known_events: int
     left_spools: int
+    held_spools: int
+    """Of those that are left: they belong to another store than the one of this broker."""
     unreadable: list[str]
+
+
+def admit_store(root: Path, fabric: bytes) -> None:
+    """Let a store have the spools under `root` that belong to others, also those of workers that live.
+
+    Raises `SpoolError` when the root cannot be read, and `OSError` when a spool cannot be written.
+    """
+    for spool in orphan_candidates(root):
+        fabrics = fabrics_in(spool)
+        if not admits(fabrics, fabric):
+            admit(spool, (*fabrics, fabric))
 
 
 class Drain:
@@ -72,6 +87,7 @@ class Drain:
             delivered_events=orphans.drained_events + sum(spool.delivered_events for spool in spools),
             lost_events=orphans.lost_events + sum(spool.lost_events for spool in spools),
             known_events=orphans.drained_events + orphans.lost_events + sum(spool.known_events for spool in spools),
-            left_spools=len(spools) + len(orphans.waiting) + len(orphans.unreadable),
+            left_spools=len(spools) + len(orphans.waiting) + len(orphans.unreadable) + len(orphans.held),
+            held_spools=len(orphans.held),
             unreadable=[str(path) for path in sorted(orphans.unreadable)],
         )

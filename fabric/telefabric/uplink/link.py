@@ -24,7 +24,7 @@ from telefabric.log.limit import library_logger
 from telefabric.log.thread import log_thread
 from telefabric.peer.core.backoff import Backoff
 from telefabric.peer.core.clock import Clock
-from telefabric.spool import Spool
+from telefabric.spool import Spool, fabrics_in
 from telefabric.uplink.core.stream import Phase, StreamSession, claimed
 from telefabric.uplink.linked_stream import LinkedStream
 from telefabric.uplink.orphans import Orphans
@@ -56,6 +56,14 @@ _DROP_REMEDIES = {
 }
 
 
+def held_back(address: Address) -> str:
+    """The sentence for spools that belong to other stores, with the remedy."""
+    return (
+        f"events wait in the spool for another store than the one of the broker at {address.url}: connect to theirs, "
+        f"or let this one have them: telefabric spool drain --to {address.url}"
+    )
+
+
 class Link:
     """Carries streams to the broker at `address`, and drains the spools under a root whose owners are gone.
 
@@ -70,6 +78,8 @@ class Link:
         self.instance: bytes | None = None
         self.refusal: str | None = None
         """Why the broker will not serve this process, if it said so."""
+        self._told_held: bytes | None = None
+        """The store about which it was said that spools here belong to others."""
         self._clock: Clock | None = None
         """The broker's, as last measured."""
         self.streams: dict[bytes, LinkedStream] = {}
@@ -94,7 +104,7 @@ class Link:
 
     def add(self, spool: Spool) -> LinkedStream:
         """Carry a stream from now on."""
-        linked = LinkedStream(spool, StreamSession(spool.info, self._random))
+        linked = LinkedStream(spool, StreamSession(spool.info, self._random, spool.fabrics))
         self._arriving.append(linked)
         return linked
 
@@ -229,7 +239,8 @@ class Link:
                 self._watch(self._sockets, linked, 0)  # from its first event on
 
     def _adopt(self, spool: Spool) -> None:
-        linked = LinkedStream(spool, StreamSession(spool.info, self._random), adopted=True, closing=True, hurry=True)
+        session = StreamSession(spool.info, self._random, spool.fabrics)
+        linked = LinkedStream(spool, session, adopted=True, closing=True, hurry=True)
         self.streams[spool.info.stream] = linked
         log.info("spool.adopted: stream %s of run %s", spool.info.stream.hex(), spool.info.run_id)
 
@@ -297,6 +308,7 @@ class Link:
             case control.Welcome():
                 self._welcomed(sockets, message)
                 session.welcome(message, now_ns)
+                self._mind_fabric(linked, message)
             case control.Rewind():
                 session.rewind(message, now_ns)
             case control.Who():
@@ -329,6 +341,20 @@ class Link:
         sockets.connect_data(self.address.resolve(message.endpoints.data))
         if message.endpoints.live is not None:
             sockets.connect_live(self.address.resolve(message.endpoints.live))
+
+    def _mind_fabric(self, linked: LinkedStream, message: control.Welcome) -> None:
+        """A spool belongs to the store that first takes its events; by any other it is held back."""
+        if message.expected is None or message.fabric is None:
+            return
+        self.orphans.fabric = message.fabric
+        if linked.session.fabrics != linked.spool.fabrics:
+            linked.spool.belong_to(linked.session.fabrics)
+        if linked.held and linked.adopted:
+            self.orphans.held.add(linked.spool.directory)
+            linked.leaving = True
+        if (linked.held or self.orphans.held) and self._told_held != message.fabric:
+            self._told_held = message.fabric
+            log.warning("spool.held: %s", held_back(self.address))
 
     def _beat_urgent(self, sockets: Sockets, now_ns: int) -> bool:
         """A stream has more to send than its credit: do not let it wait a whole heartbeat for more."""
@@ -381,6 +407,10 @@ class Link:
         """Acknowledge, greet, send, finish: whatever the stream's session decides."""
         session, spool = linked.session, linked.spool
         linked.more = False
+        if linked.held and now_ns - linked.looked_ns > limits.HEARTBEAT_S * limits.NS:
+            linked.looked_ns = now_ns
+            spool.fabrics = fabrics_in(spool.directory)
+            session.admitted(spool.fabrics, now_ns)
         self._stalled |= session.tick(now_ns)
         spool.acknowledge(session.acked)
         if linked.closing and spool.complete:
@@ -407,7 +437,7 @@ class Link:
         if self._sockets is not None and linked.session.phase is not Phase.GREETING:
             self._sockets.send(control.Bye(linked.spool.info.stream, linked.spool.complete))
         del self.streams[linked.spool.info.stream]
-        if linked.adopted:
+        if linked.adopted and linked.spool.complete:
             self.orphans.drained(linked.spool)
             stream = linked.spool.info.stream.hex()
             log.info("spool.drained: stream %s, %d events", stream, linked.spool.delivered_events)

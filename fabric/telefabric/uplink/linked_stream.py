@@ -40,6 +40,8 @@ class LinkedStream:
     told_blocked_ns: int = 0
     synced_ns: int = 0
     told_sync_failures: int = 0
+    looked_ns: int = 0
+    """When its folder was last asked which stores may have it, while it is held back."""
     told_drops: int = 0
     told_ns: int = 0
     done: threading.Event = field(default_factory=threading.Event)
@@ -48,6 +50,11 @@ class LinkedStream:
     def moving(self) -> bool:
         """Events are flowing, as opposed to waiting for a broker or a store."""
         return self.session.phase is Phase.STREAMING
+
+    @property
+    def held(self) -> bool:
+        """The broker's store is none of those to which the spool belongs."""
+        return self.session.phase is Phase.HELD
 
     @property
     def backlog_bytes(self) -> int:

@@ -9,7 +9,8 @@ from telefabric import limits
 from telefabric.errors import SpoolError
 from telefabric.files.lock import FileLock
 from telefabric.log.limit import library_logger
-from telefabric.spool import Spool, parent_in
+from telefabric.spool import Spool, fabrics_in, parent_in
+from telefabric.uplink.core.stream import admits
 from telefabric.uplink.linked_stream import LinkedStream
 
 log = library_logger("telefabric.link")
@@ -24,6 +25,10 @@ class Orphans:
     def __init__(self, root: Path) -> None:
         self.waiting: list[Path] = []
         self.unreadable: set[Path] = set()
+        self.held: set[Path] = set()
+        """Those that belong to other stores than `fabric`."""
+        self.fabric: bytes | None = None
+        """The store of the broker that they would be delivered to."""
         self.scanned = False
         self.drained_spools = 0
         self.drained_events = 0
@@ -42,9 +47,10 @@ class Orphans:
         if not self.waiting and now_ns >= self._scan_due_ns:
             self._scan_due_ns = now_ns + int(_SCAN_S * limits.NS)
             self.waiting = self._look()
+            self.held.clear()
         found: list[Spool] = []
         for _ in range(min(limits.ORPHANS_TRIED_A_TURN, len(self.waiting))):
-            spool = self._try(self.waiting[-1])
+            spool = None if self._is_held(self.waiting[-1], carried) else self._try(self.waiting[-1])
             if spool is not None:
                 found.append(spool)
             self.waiting.pop()
@@ -56,7 +62,7 @@ class Orphans:
         """The number of left spools: draining, waiting or unreadable; at most as many as one turn finds."""
         waiting = self.waiting[-limits.ORPHANS_TRIED_A_TURN :]
         dead = sum(not FileLock.is_elsewhere(one / "lock") for one in waiting if bytes.fromhex(one.name) not in carried)
-        return sum(linked.adopted for linked in carried.values()) + len(self.unreadable) + dead
+        return sum(linked.adopted for linked in carried.values()) + len(self.unreadable) + len(self.held) + dead
 
     def hurry(self) -> None:
         """Look again at the next turn. Any thread."""
@@ -91,6 +97,13 @@ class Orphans:
         self.drained_spools += 1
         self.drained_events += spool.delivered_events
         self.lost_events += spool.lost_events
+
+    def _is_held(self, directory: Path, carried: dict[bytes, LinkedStream]) -> bool:
+        if admits(fabrics_in(directory), self.fabric) or (directory / "closed").exists():
+            return False
+        if bytes.fromhex(directory.name) not in carried and not FileLock.is_elsewhere(directory / "lock"):
+            self.held.add(directory)
+        return True
 
     def _try(self, directory: Path) -> Spool | None:
         if directory in self.unreadable:

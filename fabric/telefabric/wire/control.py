@@ -81,6 +81,8 @@ class StreamBeat(msgspec.Struct, array_like=True, gc=False):
     live: Count | None = None
     """The newest live numbers of all its kinds together; 0 while the worker hears nobody ask for it; null for a stream
     that is not sent live."""
+    held: bool = False
+    """Its spool belongs to another store than WELCOME named: nothing is sent, and no credit is needed."""
 
 
 class StreamSeq(msgspec.Struct, array_like=True, gc=False):

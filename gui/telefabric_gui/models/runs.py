@@ -20,6 +20,7 @@ _REASON_MAX = 300
 _EXPLAINED = {
     "lost": "All received events are kept. The run continues here if its worker is heard again.",
     "revived": "It was silent, and is heard again.",
+    "held": "Its events wait at the worker, because its spool belongs to another store: see telefabric status.",
     "idle": "Its worker is alive and has emitted nothing for ten seconds.",
 }
 

@@ -125,7 +125,7 @@ class _Delegate(QStyledItemDelegate):
         badge_left = self._badge(painter, area, run)
         name = QRect(area.left() + 32, area.top() + 10, badge_left - area.left() - 40, 20)
         caption = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 18, 20)
-        alarming = run.run.state in ("stalled", "waiting", "failed", "lost", "revived")
+        alarming = run.run.state in ("stalled", "waiting", "held", "failed", "lost", "revived")
         colour = colours.state(run.run.state) if alarming else colours.dim
         bold, small = theme.text_font(bold=True), theme.text_font(theme.CAPTION_PX)
         self._line(painter, name, run.run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)

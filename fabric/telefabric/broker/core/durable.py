@@ -107,12 +107,8 @@ class BrokerCore:
 
     @property
     def fabric(self) -> bytes | None:
-        """The id of the first store that is waited for; None while it is away.
-
-        One of another store would hold back the spools that belong to the first.
-        """
-        first = self.durables.get(self._required[0])
-        return first.said.fabric if first else None
+        """The id of the store that is attached to this broker; None without one."""
+        return next((one.said.fabric for one in self._stores() if one.said.fabric), None)
 
     def _stores(self) -> Iterator[DurableSubscriber]:
         """The attached subscribers that are waited for."""
@@ -189,8 +185,7 @@ class BrokerCore:
                     durable.heard_ns = now_ns
                     self._reported(durable, message, now_ns)
             case control.Hello() | control.Attach() | control.Watch() if message.protocol != control.PROTOCOL:
-                known = f"this broker speaks protocol {control.PROTOCOL}, not {message.protocol}"
-                self._refuse(peer, "protocol", f"{known}: install one version on both sides")
+                self._refuse(peer, "protocol", _wrong_protocol(message))
             case control.Hello():
                 self._hello(peer, message, now_ns)
             case control.Bye():
@@ -268,13 +263,13 @@ class BrokerCore:
             state.heard(now_ns, beat.oldest, beat.head)
             state.backlog_bytes = beat.backlog_bytes
             state.clock_offset_ns, state.round_trip_ns = message.clock_offset_ns, message.round_trip_ns
-            state.left_spools = message.left_spools
+            state.left_spools, state.held = message.left_spools, beat.held
             state.behind = metrics.place_behind(state, self._required, self.live, now_ns)
             self._mind_live(state, beat.live, now_ns)
             if not state.open:
                 continue
             if beat.epoch == state.epoch:
-                backlog = _BACKLOG_GROWTH * beat.backlog_bytes
+                backlog = 0 if beat.held else _BACKLOG_GROWTH * beat.backlog_bytes
                 self._credit.report(beat.stream, backlog, beat.next_bytes, beat.credit_bytes)
                 if beat.credit_bytes != self._credit.granted(beat.stream) and _long_ago(state.told_ns, now_ns):
                     self._tell_credit(state, now_ns)
@@ -523,6 +518,7 @@ class BrokerCore:
             ],
             "live": self.live.status(now_ns),
             "absent": [name for name in self._required if name not in self.durables],
+            "fabric": self.fabric.hex() if self.fabric else None,
             "version": __version__,
             "lane_bytes": self.lane.bytes,
             "tail_bytes": self.lane.tail_bytes,
@@ -668,6 +664,16 @@ class BrokerCore:
     def _interval_ms(self) -> int:
         seconds = len(self._streams) * limits.BATCH_INTERVAL_PER_STREAM_S
         return int(1000 * min(max(seconds, limits.BATCH_INTERVAL_MIN_S), limits.BATCH_INTERVAL_MAX_S))
+
+
+def _wrong_protocol(message: control.Hello | control.Attach | control.Watch) -> str:
+    """Which side has to be upgraded, and to which version."""
+    what, needed = "what connects to it", f"telefabric {__version__} or newer"
+    if message.protocol > control.PROTOCOL:
+        theirs = message.info.sdk_version if isinstance(message, control.Hello) else None
+        what, needed = "it", f"telefabric {theirs} or newer" if theirs else f"the version of {what}"
+    known = f"this broker, telefabric {__version__}, speaks protocol {control.PROTOCOL}, not {message.protocol}"
+    return f"{known}: upgrade {what} to {needed}"
 
 
 def _damaged_body(message: control.Nack) -> WireError:

@@ -14,7 +14,7 @@ from telefabric.broker.core.status import BROKER, LIVE, WORKER, durable_hops, ho
 from telefabric.metrics.figures import COUNTER, GAUGE, Family, Figures, Labels, by_reason, label
 
 NOWHERE = ""
-STATES = ("running", "idle", "waiting", "stalled", "revived")
+STATES = ("running", "idle", "waiting", "held", "stalled", "revived")
 _KNOWN = "of the streams that the broker knows now"
 _P = "telefabric_broker_"
 

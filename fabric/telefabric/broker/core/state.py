@@ -46,6 +46,8 @@ class StreamState:
     """When it spoke again after it had been silent."""
     clock_offset_ns: int | None = None
     round_trip_ns: int | None = None
+    held: bool = False
+    """Its spool belongs to another store than the one here."""
     left_spools: int = 0
     """Spools of ended workers on the machine of this stream's worker."""
     lags: defaultdict[str, Lag] = field(default_factory=lambda: defaultdict(Lag))
@@ -73,9 +75,11 @@ class StreamState:
         return now_ns - self.heard_ns > SILENT_NS
 
     def liveness(self, now_ns: int) -> str:
-        """stalled, waiting (for a store), revived, idle or running."""
+        """stalled, held (for another store), waiting (for a store), revived, idle or running."""
         if self.silent(now_ns):
             return "stalled"
+        if self.held:
+            return "held"
         if not self.open:
             return "waiting"
         if self.revived_ns is not None and now_ns - self.revived_ns < limits.REVIVED_S * limits.NS:

@@ -22,6 +22,8 @@ from telefabric_schemas.decoding import Decoder
 
 NUMBER_BYTES = 8
 OK, USAGE, FAILED = b"ok", b"usage", b"failed"
+UNKNOWN = "the store does not understand the question: no question is named"
+"""How the sentence of a store begins that is older than the question."""
 REPLY_BYTES_MAX = limits.MESSAGE_BYTES_MAX + limits.MIB
 """One event of the largest size and its envelope; a page of several stays below `limits.QUERY_BYTES_MAX` and names."""
 STREAMS_A_QUESTION_MAX = 10_000

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from telefabric import limits
+from telefabric import __version__, limits
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, NotAdmitted, StoreError, Unreachable, UsageError, WireError
 from telefabric.keys.handshake import is_refusal, why_not
@@ -41,6 +41,11 @@ class RemoteReader(Reader):
 
     def answer(self, question: query.Question[T]) -> Page[T]:
         status, body = self._request(msgspec.msgpack.encode(question))
+        if status == query.USAGE and body.startswith(query.UNKNOWN.encode()):
+            raise StoreError(
+                f"the store behind {self.where} is older than this program and does not know the question "
+                f"{question.__struct_config__.tag!r}: upgrade it to telefabric {__version__} or newer"
+            )
         if status != query.OK:
             raise (UsageError if status == query.USAGE else StoreError)(body.decode("utf-8", "replace"))
         try:

@@ -7,6 +7,8 @@ greeting    HELLO is due, or sent and not answered     WELCOME → waiting or st
 waiting     welcomed; a store has not reported yet     WELCOME with `expected` → streaming
 streaming   sends within its credit                    REWIND, WELCOME → streaming, from `expected`;
                                                        WHO, an ACK stall, a new connection → greeting
+held        its spool belongs to other stores than     WELCOME → waiting or streaming; WHO, a new connection,
+            the one that welcomes it: it sends nothing a store that was admitted → greeting
 =========== ========================================== ==========================================================
 
 Whatever names another broker instance than the last WELCOME is ignored. Cursor, credit and what is in flight start
@@ -30,6 +32,7 @@ class Phase(Enum):
     GREETING = "greeting"
     WAITING = "waiting"
     STREAMING = "streaming"
+    HELD = "held"
 
 
 class SendBatch(NamedTuple):
@@ -57,6 +60,11 @@ def claimed(message: control.Message) -> int:
     return 0
 
 
+def admits(fabrics: tuple[bytes, ...], fabric: bytes | None) -> bool:
+    """Whether a spool that belongs to these stores may be delivered to that one; to one without an id always."""
+    return not fabrics or fabric is None or fabric in fabrics
+
+
 _BATCHES_IN_FLIGHT = 4
 """The least that credit above the base is cut into: while the store commits one batch, the next ones are on the way."""
 
@@ -64,8 +72,10 @@ _BATCHES_IN_FLIGHT = 4
 class StreamSession:
     """One stream towards one broker. All times are monotonic nanoseconds. The link's thread owns it."""
 
-    def __init__(self, info: control.StreamInfo, random: Random) -> None:
+    def __init__(self, info: control.StreamInfo, random: Random, fabrics: tuple[bytes, ...] = ()) -> None:
         self.info = info
+        self.fabrics = fabrics
+        """The stores that may have it, by fabric id; empty until one takes it."""
         self.phase = Phase.GREETING
         self.instance: bytes | None = None
         self.epoch = 0
@@ -111,8 +121,19 @@ class StreamSession:
             self._forget_in_flight()
             return
         self._start(message.epoch, message.expected, message.credit_bytes, now_ns)
-        self.acked = max(self.acked, message.expected - 1)
         self.interval_ms = message.interval_ms
+        if not admits(self.fabrics, message.fabric):
+            self.phase = Phase.HELD
+            return
+        self.acked = max(self.acked, message.expected - 1)
+        if message.fabric is not None and not self.fabrics:
+            self.fabrics = (message.fabric,)
+
+    def admitted(self, fabrics: tuple[bytes, ...], now_ns: int) -> None:
+        """A user named further stores that may have it."""
+        if self.phase is Phase.HELD and fabrics != self.fabrics:
+            self.fabrics = fabrics
+            self.reconnected(now_ns)
 
     def rewind(self, message: control.Rewind, now_ns: int) -> None:
         """Acknowledges nothing: what comes before `expected` may be accepted and not committed."""
@@ -195,9 +216,9 @@ class StreamSession:
 
     def beat(self, *, oldest: int, head: int, backlog_bytes: int, live: int | None = None) -> control.StreamBeat:
         """Credit that was lowered below what is in flight already is confirmed only as far as that is acknowledged."""
-        in_use = max(self.credit, self.in_flight_bytes)
+        in_use, held = max(self.credit, self.in_flight_bytes), self.phase is Phase.HELD
         return control.StreamBeat(
-            self.info.stream, oldest, head, backlog_bytes, in_use, self.epoch, self.next_bytes, live
+            self.info.stream, oldest, head, backlog_bytes, in_use, self.epoch, self.next_bytes, live, held
         )
 
     # -- inside --------------------------------------------------------------------------------------------------
