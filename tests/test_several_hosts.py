@@ -7,8 +7,10 @@ from pathlib import Path
 
 import hosts
 import pytest
-from lab import PORT, PUBLISHED, Lab, is_faultless
+from lab import PORT, PUBLISHED, RUN, WORKERS, Lab, is_faultless
 from skips import requires
+
+from telefabric.store.file.database import open_reader
 
 pytestmark = [requires(hosts.why_not() or "hosts", not hosts.why_not()), pytest.mark.timeout(240)]
 CUT_S = 5.0
@@ -47,6 +49,13 @@ def test_hosts_that_are_cut_off_moved_and_restarted_lose_nothing_and_the_client_
         lab.restart()
         lab.all_go_on()
         lab.settle()
+        desk = lab.machines["desk"]
+        desk.run("runs", "tag", RUN, "far", "--connect", "desk")
+        assert len(desk.run("dump", "--connect", "desk", "--kind", "run_started").splitlines()) == len(WORKERS)
+        for file in lab.files.values():
+            connection = open_reader(file)
+            assert "far" in str(connection.execute("SELECT tags FROM runs").get), file
+            connection.close()
         report = lab.report()
     assert is_faultless(report), report
     assert report["lost_packets"] > 0
