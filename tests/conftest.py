@@ -79,10 +79,13 @@ def ring_folder() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, ring_folder: str) -> None:
+def _clean_environment(
+    monkeypatch: pytest.MonkeyPatch, ring_folder: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     for name in [name for name in os.environ if name.startswith("TELEFABRIC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TELEFABRIC_RING", ring_folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
     monkeypatch.setenv("TELEFABRIC_CAPTURE", "off")  # so that metadata and events are those that a test gave
     monkeypatch.setenv("TELEFABRIC_SYSTEM_METRICS_S", "0")
 

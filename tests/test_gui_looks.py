@@ -29,6 +29,12 @@ def test_text_stands_out_from_its_ground(name: str) -> None:
     pairs += [(colour, ground) for colour in told_in for ground in (colours.panel, colours.tinted(colour))]
     pairs += [
         (colours.dim, colours.tinted(colours.dim)),
+        (colours.on_accent, colours.accent),
+        *(
+            (text, colours.tinted(tone))
+            for text in (colours.text, colours.dim)
+            for tone in (colours.good, colours.error)
+        ),
         (colours.good, colours.window),
         (colours.warning, colours.window),
     ]

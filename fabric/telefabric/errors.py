@@ -69,7 +69,14 @@ class Foreign(Unreachable):
 
 
 class NotAdmitted(Unreachable):
-    """The broker does not let this side in: it has no key, or one that is refused."""
+    """The broker does not let this side in: it has no key, or one that is refused.
+
+    `reason` is a short word for it, the name of a `telefabric.keys.handshake.Handshake`.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class WireError(TelefabricError):

@@ -326,6 +326,11 @@ def spool_folder(given: Any = None) -> Path:
     return resolve("spool", given).value or user_data() / "spool"
 
 
+def user_config() -> Path:
+    """The folder of saved connections and of what the client remembers. Raises `UsageError` without a home folder."""
+    return saved_connections.folder().parent
+
+
 def user_data() -> Path:
     """The default folder of store and spools. Raises `UsageError` without a home folder."""
     import platformdirs  # takes 30 ms, and most workers have a setting for their spool

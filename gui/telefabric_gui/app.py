@@ -16,6 +16,7 @@ from telefabric import EnvironmentProblem
 from telefabric.feed import Feed
 from telefabric_gui import theme
 from telefabric_gui.controller import Controller
+from telefabric_gui.sources import Opener, feed_of
 from telefabric_gui.window import MainWindow
 
 SWITCH_INTERVAL_S = 0.0005
@@ -34,10 +35,12 @@ class _Input(QObject):
 
 
 def run(
-    feed: Feed, *, theme_name: str, screenshot: Path | None, after_s: float, size: tuple[int, int] | None, tied: bool
-) -> None:
+    feed: Feed, *, theme_name: str, screenshot: Path | None, after_s: float, size: tuple[int, int] | None, tied: bool,
+    opener: Opener = feed_of, source: str = "", offer: bool = False, sheet: bool = False,
+) -> None:  # fmt: skip
     """Show the feed until the window is closed; with `screenshot`, until it is saved. Ends cleanly on ^C.
 
+    `opener`, `source` and `offer` are those of `MainWindow`; with `sheet` the one for connecting is open at first.
     The picture is taken after `after_s`; with `tied`, when standard input closes, which without a picture closes the
     window. Raises `EnvironmentProblem` when the picture cannot be written.
     """
@@ -45,7 +48,7 @@ def run(
     assert isinstance(app, QApplication)
     app.setApplicationName("Telefabric")
     theme.use(app, theme_name)
-    window = MainWindow(Controller(feed))
+    window = MainWindow(Controller(feed), opener=opener, source=source, offer=offer)
     if size:
         window.resize(*size)
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -59,6 +62,8 @@ def run(
     elif screenshot is not None:
         QTimer.singleShot(int(after_s * 1000), window, end)
     window.show()
+    if sheet:
+        window.show_sheet()
     interval_s = sys.getswitchinterval()
     hook, sys.excepthook = sys.excepthook, window.views.hook
     sys.setswitchinterval(SWITCH_INTERVAL_S)

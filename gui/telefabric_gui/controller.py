@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
@@ -98,6 +99,25 @@ class Controller(QObject):
         self.feed.stop()
 
     # -- what the user asks for ----------------------------------------------------------------------------------
+
+    def use(self, feed: Feed) -> None:
+        """Show another feed: forget all of the one before, which ends on a thread of its own, and start this one."""
+        for run_id in list(self.watched):
+            self.unwatch(run_id)
+        threading.Thread(target=self.feed.stop, name="telefabric-feed-end", daemon=True).start()
+        self.feed = feed
+        self.connection = Connection(LinkState.CONNECTING, "")
+        self.runs = {}
+        self.left_out.clear()
+        self.hidden_agents.clear()
+        self.latencies.clear()
+        self._missing.clear()
+        self.shown_events = self.unknown_events = 0
+        self._chosen = False
+        self._answer = ""
+        self.set_paused(False)
+        feed.start()
+        self.runs_changed.emit()
 
     def watch(self, run_id: str) -> None:
         """Open a run; once it is, this does nothing."""

@@ -39,6 +39,8 @@ class Theme:
     series: tuple[str, ...]
     tint: float
     """Share of a colour in the ground of a badge that is written in it."""
+    on_accent: str
+    """Text on the accent."""
 
     def mode(self, control_mode: str) -> str:
         """Colour of a control mode's badge."""
@@ -60,12 +62,12 @@ class Theme:
 DARK = Theme(
     "dark", "#14171c", "#1a1e25", "#222833", "#2c333f", "#e6e9ef", "#aab4c3", "#8490a3", "#4c9ffe",
     "#2fbf71", "#f0b429", "#f0616d", "#2fbf71", "#b083f0",
-    ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.12,
+    ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.12, "#0b1220",
 )  # fmt: skip
 LIGHT = Theme(
     "light", "#f6f7f9", "#ffffff", "#eef1f5", "#dde2ea", "#1c2430", "#48525f", "#636d7b", "#1b62d1",
     "#147a46", "#966000", "#c9303e", "#147a46", "#7b4fd0",
-    ("#1b62d1", "#966000", "#147a46", "#7b4fd0", "#c9303e", "#11858a"), 0.10,
+    ("#1b62d1", "#966000", "#147a46", "#7b4fd0", "#c9303e", "#11858a"), 0.10, "#ffffff",
 )  # fmt: skip
 THEMES = {theme.name: theme for theme in (DARK, LIGHT)}
 _active = DARK
@@ -150,6 +152,8 @@ def style_sheet(theme: Theme) -> str:
         f'QLabel[badge="{tone}"] {{ color: {colours[tone]}; background: {theme.tinted(colours[tone])}; }}\n'
         for tone in ("dim", "good", "warning", "error", "accent")
     ]
-    sizes = {"text_px": TEXT_PX, "caption_px": CAPTION_PX}
+    mono = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family()
+    sizes = {"text_px": TEXT_PX, "caption_px": CAPTION_PX, "mono": mono}
     template = Template(files("telefabric_gui").joinpath("style.qss").read_text("utf-8"))
-    return template.substitute(colours, **sizes, tones="".join(tones), warning_tint=theme.tinted(theme.warning))
+    tints = {f"{tone}_tint": theme.tinted(colours[tone]) for tone in ("good", "warning", "error")}
+    return template.substitute(colours, **sizes, **tints, tones="".join(tones))

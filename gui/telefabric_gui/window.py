@@ -10,6 +10,7 @@ from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
+    QGridLayout,
     QMainWindow,
     QMessageBox,
     QStackedWidget,
@@ -17,12 +18,15 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from telefabric import TelefabricError
 from telefabric.feed import LinkState
 from telefabric_gui import health, theme
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.models.runs import RunList, RunRow, spark
+from telefabric_gui.sources import Memory, Opener, feed_of
+from telefabric_gui.views.connect import ConnectSheet, parts_of
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.isolation import Views
@@ -47,17 +51,26 @@ _KEYS = (
     ("/, Ctrl+F", "filter runs"),
     ("Ctrl+Tab", "next tab"),
     ("Ctrl+W", "close the run in front"),
+    ("C", "connect to another broker, or open a file"),
     ("T", "dark or light"),
     ("Ctrl+Q", "quit"),
 )
 
 
 class MainWindow(QMainWindow):
-    """Takes over the controller: starts it when shown, stops it and the feed when closed."""
+    """Takes over the controller: starts it when shown, stops it and the feed when closed.
 
-    def __init__(self, controller: Controller) -> None:
+    `opener` makes the feed of a source that is chosen in the sheet for connecting. `source` is that of the first feed,
+    to be remembered when it works; with `offer` the sheet opens by itself when it does not.
+    """
+
+    def __init__(
+        self, controller: Controller, *, opener: Opener = feed_of, source: str = "", offer: bool = False
+    ) -> None:
         super().__init__()
         self.controller = controller
+        self.memory = Memory()
+        self._opener, self._source, self._offer = opener, source, offer
         self.views = Views(controller.failures)
         controller.setParent(self)
         self.setWindowTitle("Telefabric")
@@ -90,12 +103,18 @@ class MainWindow(QMainWindow):
         self.tabs.setObjectName("tabs")
         self.tabs.tabBar().setExpanding(False)
         self.tabs.tabBar().setDrawBase(False)
+        self.sheet = ConnectSheet(self.memory)
         self.stack = QStackedWidget()
         self.stack.addWidget(self.empty)
         self.stack.addWidget(self.tabs)
         centre = laid_out(column(self.banner, (self.stack, 1)), "centre")
         middle = row(self.runs, (centre, 1), self.details)
-        self.setCentralWidget(laid_out(column(self.top, (middle, 1), self.status)))
+        self._body = laid_out(column(self.top, (middle, 1), self.status))
+        over = QGridLayout()
+        over.setContentsMargins(0, 0, 0, 0)
+        over.addWidget(self._body, 0, 0)
+        over.addWidget(self.sheet, 0, 0)
+        self.setCentralWidget(laid_out(over))
 
     def _connect(self) -> None:
         controller = self.controller
@@ -109,6 +128,10 @@ class MainWindow(QMainWindow):
         self.tabs.currentChanged.connect(self._on_tab)
         self.top.paused.connect(lambda paused: controller.set_paused(True) if paused else self.follow())
         self.top.theme_wanted.connect(self.switch_theme)
+        self.top.connect_wanted.connect(self.show_sheet)
+        self.empty.connect_wanted.connect(self.show_sheet)
+        self.sheet.chosen.connect(self.open_source)
+        self.sheet.closed.connect(lambda: self._rest(False))
         self.top.help_wanted.connect(self.show_keys)
 
     def _add_keys(self) -> None:
@@ -117,11 +140,12 @@ class MainWindow(QMainWindow):
             ("F", self.follow), ("End", self.follow), ("P", lambda: self.controller.set_paused(True)),
             ("Space", self._toggle_paused), ("[", lambda: self._toggle(self.runs)),
             ("]", lambda: self._toggle(self.details)), ("T", self.switch_theme), ("?", self.show_keys),
+            ("C", self.show_sheet),
             ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter), ("Ctrl+W", self._close_run),
             ("Ctrl+Q", self.close), ("Ctrl+Tab", lambda: self._next_tab(1)),
             ("Ctrl+Shift+Tab", lambda: self._next_tab(-1)),
         ):  # fmt: skip
-            QShortcut(QKeySequence(sequence), self, activated=action)  # type: ignore[call-overload]
+            QShortcut(QKeySequence(sequence), self._body, activated=action)  # type: ignore[call-overload]
 
     # -- what the user does --------------------------------------------------------------------------------------
 
@@ -139,6 +163,26 @@ class MainWindow(QMainWindow):
         self.controller.set_paused(False)
         if page := self.page:
             page.follow()
+
+    def show_sheet(self) -> None:
+        """Open the sheet for connecting."""
+        self._rest(True)
+        self.sheet.open_sheet()
+
+    def open_source(self, source: str) -> None:
+        """Show a broker or a store file, by its address, name or path, in place of what is shown."""
+        try:
+            feed = self._opener(source)
+        except TelefabricError as error:
+            self.sheet.say("error", *parts_of(error))
+            return
+        self._source, self._offer = source, False
+        self.controller.use(feed)
+        self.sheet.close_sheet()
+
+    def _rest(self, resting: bool) -> None:
+        """Below the sheet nothing takes keys or clicks."""
+        self._body.setEnabled(not resting)
 
     def switch_theme(self) -> None:
         """Dark to light and back."""
@@ -254,7 +298,17 @@ class MainWindow(QMainWindow):
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
         self._refresh_page()
+        self._note_link(self.controller.connection.link)
         self._ticks += 1
+
+    def _note_link(self, link: LinkState) -> None:
+        """Remember a source that works; offer others when the first one does not."""
+        if self._source and link in (LinkState.LIVE, LinkState.FILE):
+            self.memory.worked(self._source)
+            self._source, self._offer = "", False
+        elif self._offer and link in (LinkState.UNREACHABLE, LinkState.REFUSED):
+            self._offer = False
+            self.show_sheet()
 
     # -- showing -------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import socket as system
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -77,8 +78,15 @@ def join(ticket: Ticket, pairs: JoinPairs, *, brief: bool = False, timeout_s: fl
     )
 
 
-def join_and_save(ticket: Ticket, name: str | None = None, timeout_s: float = limits.JOIN_S) -> Saved:
+def join_and_save(
+    ticket: Ticket,
+    name: str | None = None,
+    timeout_s: float = limits.JOIN_S,
+    make_pairs: Callable[[bytes], JoinPairs] = join_pairs,
+) -> Saved:
     """Join, and save the connection, by default under the name of the key.
+
+    A process that may have CURVE sockets already gives `join_pairs_in_child`.
 
     Should this process die in between, the pair that it handed in is here still, and the next call goes on with it: no
     ticket is lost. Raises as `join` does, and `UsageError` for a name that is saved already.
@@ -87,19 +95,19 @@ def join_and_save(ticket: Ticket, name: str | None = None, timeout_s: float = li
     path = saved_connections.folder() / f".joining-{digest}"
     if name is not None:
         saved_connections.require_free(name)
-    connection = join(ticket, _kept_pairs(path, ticket), timeout_s=timeout_s)
+    connection = join(ticket, _kept_pairs(path, ticket, make_pairs), timeout_s=timeout_s)
     name = name or saved_connections.free_name(connection.name)
     saved = saved_connections.save(name, connection)
     path.unlink(missing_ok=True)
     return Saved(name, connection, saved)
 
 
-def _kept_pairs(path: Path, ticket: Ticket) -> JoinPairs:
+def _kept_pairs(path: Path, ticket: Ticket, make_pairs: Callable[[bytes], JoinPairs]) -> JoinPairs:
     """Those of a call before, or new ones that the next call would find. Raises `EnvironmentProblem`."""
     try:
         if path.exists() and private.is_private(path):
             return msgspec.json.decode(path.read_bytes(), type=JoinPairs)
-        pairs = join_pairs(ticket.secret)
+        pairs = make_pairs(ticket.secret)
         private.make_folder(path.parent)
         private.replace(path, msgspec.json.encode(pairs))
     except OSError as error:

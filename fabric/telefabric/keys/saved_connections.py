@@ -141,6 +141,15 @@ def save(name: str, connection: SavedConnection) -> Path:
     return path
 
 
+def forget(name: str) -> None:
+    """Remove the file. The broker knows the key until it is revoked. Raises `EnvironmentProblem`."""
+    path = folder() / (require_name(name) + _SUFFIX)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be removed: {error.strerror}: see who may write there") from None
+
+
 def follow(keys: ClientKeys, following: str, at_s: float) -> None:
     """The broker of these keys has named its next one: for this process, and for those that read the file later."""
     if not learn(keys.server, following, at_s):

@@ -104,7 +104,7 @@ def _await_reply(asked: Requests, address: Address, deadline_s: float) -> contro
 def unanswered(handshake: Handshake, address: Address) -> Unreachable:
     """Why no broker answers there, and the remedy."""
     if is_refusal(handshake):
-        return NotAdmitted(why_not(handshake, address.url, "this key" if address.keys else ""))
+        return NotAdmitted(why_not(handshake, address.url, "this key" if address.keys else ""), handshake.name)
     if _listens(address):
         return Unreachable(
             f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"

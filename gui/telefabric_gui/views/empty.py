@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from PySide6.QtCore import Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLineEdit
 
@@ -56,6 +57,8 @@ def _demo(file: str) -> str:
 class EmptyView(Panel):
     """Shows a situation; its command is copied with a click."""
 
+    connect_wanted = Signal()
+
     def __init__(self) -> None:
         super().__init__("empty")
         self._shown: Situation | None = None
@@ -65,7 +68,8 @@ class EmptyView(Panel):
         self._command = QLineEdit(readOnly=True)
         self._command.setAccessibleName("Command to type")
         self._copy = button("Copy", lambda: QGuiApplication.clipboard().setText(self._command.text()))
-        under = row(self._copy, 1)  # not beside it: the command has all of the width
+        connect = button("Connect to another…", self.connect_wanted, tip="A saved connection, a ticket, a file (C)")
+        under = row(self._copy, connect, 1)  # not beside it: the command has all of the width
         texts = laid_out(column(self._title, self._sentence, self._command, under, spacing=12))
         texts.setMaximumWidth(_WIDTH_PX)
         middle = row(1, (texts, 100), 1, margins=(16, 0, 16, 0), spacing=6)

@@ -17,12 +17,13 @@ class TopBar(Panel):
     paused = Signal(bool)
     theme_wanted = Signal()
     help_wanted = Signal()
+    connect_wanted = Signal()
 
     def __init__(self) -> None:
         super().__init__("topbar")
         self.setFixedHeight(HEIGHT_PX)
         self.dot = Dot()
-        self._address = label(role="dim")
+        self._address = button("", self.connect_wanted)
         self._waiting = label(role="warning")
         self._follow = QPushButton("●  Follow live")
         self._follow.setToolTip("Follow new events as they come (F or End)")
@@ -53,7 +54,7 @@ class TopBar(Panel):
         self.dot.show_state(tone, words, pulse=pulse)
         if address != self._address.text():
             self._address.setText(address)
-        self._address.setToolTip(words)
+        self._address.setToolTip(f"{words}\nClick to connect to another (C)")
 
     def show_paused(self, paused: bool, waiting: str = "") -> None:
         (self._pause if paused else self._follow).setChecked(True)

@@ -1,0 +1,87 @@
+"""What the window may show: a broker by its address or by the name of a saved connection, or a store file.
+
+A source is one text; the ones that worked are remembered, the last one first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QIODevice, QProcess, QSettings
+
+from telefabric import QueuePolicy, settings
+from telefabric.feed import BrokerFeed, Feed, FileFeed, known_brokers
+
+REMEMBERED_MAX = 8
+Opener = Callable[[str], Feed]
+
+
+def is_file(source: str) -> bool:
+    return os.path.isabs(source)
+
+
+def feed_of(source: str, policy: QueuePolicy | None = None) -> Feed:
+    """Raises `TelefabricError` for an address or a saved connection that cannot be used."""
+    if is_file(source):
+        return FileFeed(Path(source))
+    return BrokerFeed(settings.broker_address(source), policy=policy)
+
+
+def start_here() -> Path:
+    """Start broker and store on this machine, which go on without this window; the file for what they say.
+
+    Raises `TelefabricError`.
+    """
+    log = settings.data_folder() / "up.log"
+    up = QProcess()
+    up.setProgram(sys.executable)
+    up.setArguments(["-m", "telefabric.cli.main", "up"])
+    up.setProcessChannelMode(QProcess.ProcessChannelMode.MergedChannels)
+    up.setStandardOutputFile(str(log), QIODevice.OpenModeFlag.Append)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    up.startDetached()
+    return log
+
+
+class Memory:
+    """In ``client.ini`` beside the user's saved connections. When it cannot be written, nothing is remembered.
+
+    Raises `UsageError` for a user without a home folder.
+    """
+
+    def __init__(self) -> None:
+        self._file = QSettings(str(settings.user_config() / "client.ini"), QSettings.Format.IniFormat)
+
+    @property
+    def recent(self) -> list[str]:
+        """Sources that worked, the last one first."""
+        found = self._file.value("recent")
+        return found if isinstance(found, list) else [found] if isinstance(found, str) else []
+
+    @property
+    def again(self) -> bool:
+        """Whether the last one is opened again at start."""
+        return bool(self._file.value("again", True, type=bool))
+
+    def set_again(self, wanted: bool) -> None:
+        self._file.setValue("again", wanted)
+        self._file.sync()
+
+    def worked(self, source: str) -> None:
+        self._keep([source, *(one for one in self.recent if one != source)][:REMEMBERED_MAX])
+
+    def forget(self, source: str) -> None:
+        self._keep([one for one in self.recent if one != source])
+
+    def _keep(self, sources: list[str]) -> None:
+        self._file.setValue("recent", sources)
+        self._file.sync()
+
+    def last(self) -> str | None:
+        """The source to open at start; None when that is not wanted, or its connection is not saved any more."""
+        found = self.recent[0] if self.again and self.recent else ""
+        named = found and "://" not in found and not is_file(found)
+        return None if not found or (named and found not in {one.name for one in known_brokers()}) else found
