@@ -1,7 +1,7 @@
 """Several hosts on this machine: network namespaces, with a cable each to a switch in a namespace of its own.
 
-Nothing of the machine's own network is touched. A host is named by its address alone, as machines are in a lab without
-a name service. `Service(host.inside(command))` of `processes` runs a service there, ``run``, ``start`` what else.
+Nothing of the machine's own network is touched. On each host all are known by their names, ``NAME.example.org``, also
+when they move. `Service(host.inside(command))` of `processes` runs a service there, ``run``, ``start`` what else.
 
 The file is also the program of a slow line: ``python hosts.py ADDRESS TO DELAY_S PORT…``.
 """
@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +26,8 @@ _NETWORK = ipaddress.ip_network("10.77.0.0/24")
 _CARD = "eth0"
 _CHUNK_BYTES = 65_536
 _numbers = itertools.count()
+_connections: set[object] = set()
+"""Of the slow line: asyncio itself would let those vanish that wait for ever."""
 
 
 def why_not() -> str:
@@ -48,9 +51,11 @@ class Network:
         self._switch = f"{self._prefix}-switch"
         self._hosts: list[Host] = []
         self._addresses = _NETWORK.hosts()
+        self._names = Path(tempfile.gettempdir(), f"{self._prefix}-hosts")
 
     def __enter__(self) -> Network:
         _remove_left_behind()
+        self._name_hosts()
         _ip("netns", "add", self._switch)
         _ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
         _ip("-n", self._switch, "link", "set", "switch", "up")
@@ -60,12 +65,24 @@ class Network:
         for host in self._hosts:
             host.remove()
         _ip("netns", "delete", self._switch)
+        self._names.unlink()
+
+    def _name_hosts(self) -> None:
+        """In place, as the file is mounted where something runs."""
+        named = "".join(f"{host.address} {host.name}\n" for host in self._hosts)
+        self._names.write_text(f"127.0.0.1 localhost\n{named}")
+
+    def move(self, host: Host) -> None:
+        """Give it another address; connections from and to the old one hear nothing of it."""
+        host.take_address(self.address())
+        self._name_hosts()
 
     def host(self, name: str) -> Host:
         """A new one, which all others reach."""
         port = f"port{len(self._hosts)}"
-        host = Host(f"{self._prefix}-{name}", self._switch, port, self.address())
+        host = Host(f"{self._prefix}-{name}", f"{name}.example.org", self._switch, port, self.address(), self._names)
         self._hosts.append(host)
+        self._name_hosts()
         return host
 
     def address(self) -> str:
@@ -75,7 +92,7 @@ class Network:
     def slow_line(self, to: Host, ports: Sequence[int], *, delay_s: float = 0.05) -> Host:
         """A host whose ports lead to those of another one: what passes is late by `delay_s` each way."""
         relay = self.host(f"relay{len(self._hosts)}")
-        words = [__file__, relay.address, to.address, str(delay_s), *map(str, ports)]
+        words = [__file__, relay.address, to.name, str(delay_s), *map(str, ports)]
         process = relay.start([sys.executable, *words], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -85,22 +102,25 @@ class Network:
 class Host:
     """One namespace. Made by `Network.host`."""
 
-    def __init__(self, namespace: str, switch: str, port: str, address: str) -> None:
+    def __init__(self, namespace: str, name: str, switch: str, port: str, address: str, names: Path) -> None:
         self.namespace = namespace
+        self.name = name
         self.address = address
         self._switch = switch
         self._port = port
+        self._names = names
         self._started: list[subprocess.Popen[bytes]] = []
         _ip("netns", "add", namespace)
         _ip("-n", namespace, "link", "set", "lo", "up")
         _ip("link", "add", _CARD, "netns", namespace, "type", "veth", "peer", "name", port, "netns", switch)
         _ip("-n", switch, "link", "set", port, "master", "switch", "up")
-        self._take_address(address)
+        self.take_address(address)
         _ip("-n", namespace, "link", "set", _CARD, "up")
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """The command that runs this one here, as a process of the same number."""
-        return ["ip", "netns", "exec", self.namespace, *command]
+        named = ["sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(self._names)]
+        return ["ip", "netns", "exec", self.namespace, *named, *command]
 
     def run(self, command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
         given = {"capture_output": True, "text": True, "timeout": 60, **options}
@@ -119,12 +139,6 @@ class Host:
     def up(self) -> None:
         _ip("-n", self._switch, "link", "set", self._port, "up")
 
-    def move(self, address: str) -> None:
-        """Give it another address; connections from and to the old one hear nothing of it."""
-        _ip("-n", self.namespace, "address", "flush", "dev", _CARD)
-        self._take_address(address)
-        self.address = address
-
     def lose(self, percent: int) -> None:
         """Of the packets that come and go from now on so many vanish, 99 at most."""
         self.keep()
@@ -136,9 +150,10 @@ class Host:
         self._nft(f"table inet loss {{\n{chains}}}\n")
 
     def only_ports(self, ports: Sequence[int]) -> None:
-        """A firewall: from outside nothing but these TCP ports can be reached."""
+        """A firewall, in place of the last: from outside nothing but these TCP ports can be reached."""
         listed = ", ".join(map(str, ports))
         self._nft(
+            "add table inet wall\ndelete table inet wall\n"
             "table inet wall {\nchain input { type filter hook input priority 1; ct state established accept; "
             f'iifname "{_CARD}" tcp dport {{ {listed} }} accept; iifname "{_CARD}" drop; }}\n}}\n'
         )
@@ -152,6 +167,19 @@ class Host:
         shown = self.run(["nft", "list", "table", "inet", "loss"]).stdout.split()
         return sum(int(shown[at + 1]) for at, word in enumerate(shown) if word == "packets")
 
+    def kill_all(self) -> None:
+        """kill -9 to whatever runs here, as a power cut does; who started it waits for it."""
+        there = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
+        for pid in map(int, there.stdout.split()):
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+
+    def listening(self) -> set[tuple[str, int]]:
+        """Address and port of each TCP socket to which somebody may connect."""
+        lines = self.run(["ss", "--no-header", "--numeric", "--listening", "--tcp"]).stdout.splitlines()
+        ends = [line.split()[3].rpartition(":") for line in lines]
+        return {(address, int(port)) for address, _, port in ends}
+
     def remove(self) -> None:
         for process in self._started:
             process.kill()
@@ -159,13 +187,13 @@ class Host:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:
                     pipe.close()
-        there = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
-        for pid in map(int, there.stdout.split()):
-            with suppress(ProcessLookupError):  # it has just ended
-                os.kill(pid, signal.SIGKILL)
+        self.kill_all()
         _ip("netns", "delete", self.namespace)
 
-    def _take_address(self, address: str) -> None:
+    def take_address(self, address: str) -> None:
+        """In place of the one before."""
+        _ip("-n", self.namespace, "address", "flush", "dev", _CARD)
+        self.address = address
         _ip("-n", self.namespace, "address", "add", f"{address}/{_NETWORK.prefixlen}", "dev", _CARD)
 
     def _nft(self, script: str) -> None:
@@ -202,9 +230,18 @@ async def _connection(
     except OSError:  # nobody listens there: so does nobody here
         writer.transport.abort()
         return
-    await asyncio.gather(_pass(reader, back, delay_s), _pass(there, writer, delay_s), return_exceptions=True)
-    for end in (writer, back):
-        end.transport.abort()
+    task = asyncio.current_task()
+    _connections.add(task)
+    try:
+        async with asyncio.TaskGroup() as ways:
+            ways.create_task(_pass(reader, back, delay_s))
+            ways.create_task(_pass(there, writer, delay_s))
+    except* OSError:
+        pass  # one end has gone
+    finally:
+        _connections.discard(task)
+        for end in (writer, back):
+            end.transport.abort()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
@@ -219,12 +256,12 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
         if writer.can_write_eof():
             writer.write_eof()
 
-    delivering = asyncio.create_task(deliver())
-    chunk = b"begin"
-    while chunk:
-        chunk = await reader.read(_CHUNK_BYTES)
-        await on_the_way.put((time.monotonic() + delay_s, chunk))
-    await delivering
+    async with asyncio.TaskGroup() as delivering:
+        delivering.create_task(deliver())
+        chunk = b"begin"
+        while chunk:
+            chunk = await reader.read(_CHUNK_BYTES)
+            await on_the_way.put((time.monotonic() + delay_s, chunk))
 
 
 if __name__ == "__main__":

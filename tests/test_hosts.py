@@ -85,8 +85,9 @@ def test_hosts_reach_each_other_and_a_cut_link_cuts(network: Network, server: Ho
 
 def test_a_host_that_moves_is_reached_where_it_is(network: Network, server: Host) -> None:
     desk, before = network.host("desk"), server.address
-    server.move(network.address())
+    network.move(server)
     assert asked(desk, server.address) is not None
+    assert asked(desk, server.name) is not None
     assert asked(desk, before) is None
 
 

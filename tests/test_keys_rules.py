@@ -120,6 +120,12 @@ def test_which_role_sends_which_message():
     }
 
 
+def test_everybody_may_ask_the_time_and_only_who_publishes_may_beat_for_a_stream() -> None:
+    beat = control.Beat(1, [control.StreamBeat(b"s" * 16, 1, 1, 0, 0, 0, 0)])
+    assert all(may_send(role, control.Beat(1, [])) for role in Role)
+    assert {role for role in Role if not may_send(role, beat)} == {Role.CLIENT, Role.OPERATOR, Role.STORE}
+
+
 @pytest.mark.parametrize(
     ("runs", "run", "covered"),
     [("*", "x", True), ("sweep-*", "sweep-1", True), ("sweep-*", "Sweep-1", False), ("a[12]", "a3", False)],

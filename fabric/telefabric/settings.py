@@ -238,6 +238,8 @@ SETTINGS: dict[str, Setting] = {
                 "limit."),
         Setting("group_readable", _choice("on", "off"), "off",
                 "on: the group of the store's files may read them and their backups; off: only their owner."),
+        Setting("store_name", _name, "store",
+                "Name of the store as a durable subscriber: each store of a broker has another."),
         Setting("required", _names, "store",
                 "Names of the durable subscribers that must hold an event before it is acknowledged, separated by "
                 "commas."),

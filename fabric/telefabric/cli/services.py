@@ -98,6 +98,7 @@ def broker(
 @setting("data")
 @click.option("--query", metavar="URL",
               help="Address at which the store answers queries; by default four ports above the broker's.")  # fmt: skip
+@setting("store_name", flag="--name")
 @setting("lost_after_s")
 @setting("frame_bytes_max")
 @setting("group_readable")
@@ -106,15 +107,16 @@ def broker(
 @tied
 @click.pass_context
 def store(
-    ctx: click.Context, connect: str | None, data: str | None, query: str | None, lost_after_s: str | None,
-    frame_bytes_max: str | None, group_readable: str | None, metrics: str | None, log_format: str | None,
-    log_level: str | None, tied: bool,
+    ctx: click.Context, connect: str | None, data: str | None, query: str | None, store_name: str | None,
+    lost_after_s: str | None, frame_bytes_max: str | None, group_readable: str | None, metrics: str | None,
+    log_format: str | None, log_level: str | None, tied: bool,
 ) -> None:  # fmt: skip
     """Run the store alone, until ^C or SIGTERM: it writes all events that the broker receives to SQLite.
 
     \b
     Example:
       telefabric store --connect tcp://127.0.0.1:7750 --data ./runs
+      telefabric store --connect lab --name archive
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -144,7 +146,8 @@ def store(
         queries.reload()
 
     manager = Manager(reload, tied=tied)
-    options = {**limits_set(), "group_readable": resolve("group_readable", group_readable).value == "on"}
+    name = resolve("store_name", store_name).value
+    options = {**limits_set(), "name": name, "group_readable": resolve("group_readable", group_readable).value == "on"}
     query_metrics = metrics_endpoint(metrics, OFFSET_QUERY_METRICS)
     endpoint = endpoint_of("store", metrics_endpoint(metrics, OFFSET_STORE_METRICS), FAMILIES)
     show = endpoint.show if endpoint else None
@@ -167,7 +170,8 @@ def store(
     queries = Part("query service", query_service)
     opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)
     with closing(opened) as service, Supervisor([queries]):
-        service.subscription.query = f"*:{Address.parse(queries.url).port}"
+        if keys or not broker_address.keys:  # else the broker is elsewhere, and nobody there can ask this store
+            service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
             os.nice(_NICE)

@@ -84,7 +84,9 @@ def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
         listen="" if address.url == DEFAULT else f" --listen {address.url}",
         elsewhere=f"telefabric up --listen tcp://127.0.0.1:{seen.free or 'PORT'}",
         wake=f"kill -CONT {number} wakes a stopped one. " if number else "",
-        start=f"A broker listens on its own machine only: start telefabric up there, and forward its ports: {forward}",
+        start=f"Start telefabric up there. {forward}" if address.keys else
+        f"A broker without keys listens on its own machine only: start telefabric up there, and forward its ports: "
+        f"{forward}",
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from telefabric.doctor.ports import Answer, PortSeen
 from telefabric.doctor.side_by_side import begin, in_time, seen_by
 from telefabric.files import open_files
 from telefabric.files.processes import listeners
+from telefabric.keys.core.roles import Domain, may_enter
 from telefabric.settings import STORE_FILE_NAME
 from telefabric.wire.control import StatusReply
 
@@ -89,8 +90,10 @@ def about_service(address: Address, host: str, reply: StatusReply, holder: str) 
     """The findings on a broker that answers. `holder`: see `judge_store`."""
     deadline_s = time.monotonic() + _SERVICE_S
     status, named = reply.status, service.ports_named(address, reply.endpoints)
-    clock, live = begin(service.look_at_clock, address), begin(service.look_at_live, address)
-    queries = begin(service.look_at_queries, address) if reply.endpoints.query else None
+    key = service.look_at_key(address)
+    may_watch, may_ask = (key is None or may_enter(key.role, domain) for domain in (Domain.WATCH, Domain.QUERY))
+    clock, live = begin(service.look_at_clock, address), begin(service.look_at_live, address) if may_watch else None
+    queries = begin(service.look_at_queries, address) if reply.endpoints.query and may_ask else None
     knocks = {
         name: begin(ports.look_at_port, host if one.host == address.host else one.host, one.port)
         for name, one in named.items()
@@ -100,15 +103,16 @@ def about_service(address: Address, host: str, reply: StatusReply, holder: str) 
     owners = listeners(silent) if silent and ports.is_here(address) else {}
     reached = {name for name, seen in answers.items() if seen.answer is Answer.ZEROMQ}
     clock_seen = seen_by(deadline_s, clock)
-    live_seen = seen_by(deadline_s if "watch" in reached else time.monotonic() + _REFUSAL_S, live)
+    live_seen = seen_by(deadline_s if "watch" in reached else time.monotonic() + _REFUSAL_S, live) if live else None
     is_refused = live_seen is not None and live_seen.refusal
     return [
         broker.judge_version(status),
+        service.judge_key(key),
         ports.judge_ports(address, {name: one.port for name, one in named.items()}, answers, owners),
         service.judge_store(address, status, reply.endpoints, holder),
         service.judge_queries(address, seen_by(deadline_s, queries)) if queries and "queries" in reached else None,
         service.judge_quarantine(address, status),
-        service.judge_live(address, live_seen) if "watch" in reached or is_refused else None,
+        service.judge_live(address, live_seen) if live and ("watch" in reached or is_refused) else None,
         *service.judge_clock(address, clock_seen),
         streams.judge_worker_clocks(status),
         *streams.judge_streams(address, status, holder),

@@ -188,8 +188,10 @@ def control_port(address: Address, named: Mapping[str, int]) -> int:
 
 
 def tunnel(address: Address, far_port: int, others: Iterable[int]) -> str:
-    """How to forward all ports: nothing of this version listens beyond its own machine."""
+    """How to reach all ports: without keys nothing listens beyond its own machine."""
     pairs = [(address.port, far_port), *((port, port) for port in others)]
+    if address.keys:
+        return f"Let ports {', '.join(str(port) for port, _ in pairs)} through the firewall of {address.host}"
     forwards = " ".join(f"-L {here}:127.0.0.1:{there}" for here, there in pairs)
     if is_here(address):
         return f"If this is a tunnel, end it and forward all: ssh -N {forwards} USER@HOST"

@@ -14,6 +14,9 @@ from telefabric.doctor.finding import Finding, counted, say
 from telefabric.doctor.ports import is_here
 from telefabric.doctor.streams import CLOCK_OFF_S, ROUND_TRIP_SLOW_S, STORE, remedy
 from telefabric.errors import StoreError, Unreachable, WireError
+from telefabric.keys import saved_connections
+from telefabric.keys.core.roles import Domain, may_enter
+from telefabric.keys.saved_connections import SavedConnection
 from telefabric.peer.core.clock import Clock, clock_of
 from telefabric.peer.requests import Requests
 from telefabric.store.read.remote_reader import RemoteReader
@@ -68,6 +71,12 @@ def look_at_live(address: Address) -> LiveSeen:
         return LiveSeen(None, subscription.granted is not None, subscription.refusal)
 
 
+def look_at_key(address: Address) -> SavedConnection | None:
+    """The key with which the broker is asked; None without one."""
+    name = saved_connections.at(address.keys.public) if address.keys else None
+    return saved_connections.load(name) if name else None
+
+
 def look_at_clock(address: Address) -> Clock | None:
     """Measured by the quickest of some round trips; None without an answer."""
     found: list[Clock] = []
@@ -113,6 +122,13 @@ def judge_queries(address: Address, seen: float | str | None) -> Finding:
         return say("queries", "slow" if seen > QUERY_SLOW_S else "fine", s=seen, ms=seen * 1000)
     why = f": {seen}" if seen else " in time"
     return say("queries", "none", why=why, address=address, there=_there(address))
+
+
+def judge_key(key: SavedConnection | None) -> Finding | None:
+    """None without one. What a role may not do is not looked at."""
+    if key is None:
+        return None
+    return say("key", "reads" if may_enter(key.role, Domain.QUERY) else "does not read", key=key)
 
 
 def judge_live(address: Address, seen: LiveSeen | None) -> Finding:

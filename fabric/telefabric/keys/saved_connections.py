@@ -123,14 +123,14 @@ def address_of(broker: str) -> Address:
     return load(found).dialled if found else address
 
 
-def at(url: str) -> str | None:
-    """The name of the connection to an address that was joined last. Those that cannot be read are left out."""
+def at(fact: str) -> str | None:
+    """The name of the connection with this address or public key that was joined last. Unreadable ones are left out."""
     found: list[tuple[datetime, str]] = []
     with suppress(UsageError, OSError):  # no home folder, or somebody else's: nothing is saved
         for name in names():
             with suppress(OSError, msgspec.DecodeError):
                 one = msgspec.json.decode((folder() / (name + _SUFFIX)).read_bytes(), type=SavedConnection)
-                found += [(one.joined, name)] if one.address == url else []
+                found += [(one.joined, name)] if fact in (one.address, one.public) else []
     return max(found, default=(None, None))[1]
 
 

@@ -58,6 +58,7 @@ class Store(Owner):
         broker: Address,
         path: Path,
         *,
+        name: str = "store",
         lost_after_s: float = limits.LOST_AFTER_S,
         frame_bytes_max: int = limits.FRAME_BYTES_KEPT,
         group_readable: bool = False,
@@ -73,7 +74,7 @@ class Store(Owner):
         """False after a failure, until the file is opened again."""
         keeps = end_of(f"{socket.gethostname()}:{path}")
         self.subscription = DurableSubscription(
-            broker, name="store", held=self._held, keeps=keeps, required=True, owner=self
+            broker, name=name, held=self._held, keeps=keeps, required=True, owner=self
         )
         self.subscription.edits = True
         self._lost_after_s = lost_after_s
