@@ -47,8 +47,9 @@ class Door:
 
     def tell_refused(self) -> None:
         """Log who was refused since the last time, and what is wrong with the registry."""
-        if new := self.gate.newly_refused():
-            log.warning("keys.refused", **new)
+        times, kinds = self.gate.newly_refused()
+        if times:
+            log.warning("keys.refused", times=times, kinds=kinds)
         if self.gate.problem != self._problem:
             self._problem = self.gate.problem
             log.error("keys.registry", problem=self._problem or "it is well again")

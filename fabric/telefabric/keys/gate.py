@@ -196,12 +196,12 @@ class Gate:
         """Why nobody new gets in: a sentence about the registry's file; empty while it is well."""
         return self.registry.problem
 
-    def newly_refused(self) -> dict[str, Any]:
+    def newly_refused(self) -> tuple[int, list[str]]:
         """For a line in a log, what was refused since the last call: how often, and the most frequent kinds."""
         new, self._told = self.refused - self._told, self.refused.copy()
         kinds = [f"{one.reason} at {one.domain} by {one.name or 'a stranger'}: {count}" for one, count in
                  new.most_common(_TOLD_MAX)]  # fmt: skip
-        return {"times": new.total(), "kinds": kinds} if new else {}
+        return new.total(), kinds
 
     def count(self, reason: str, domain: Domain, name: str) -> None:
         self.refused[Refused(reason, domain.value, name)] += 1

@@ -54,13 +54,7 @@ FAMILIES = (
     ),
     Family(_P + "bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"),
     Family(_P + "unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"),
-    Family(
-        _P + "keys_refused_total",
-        COUNTER,
-        "Handshakes and questions refused.",
-        ("reason", "socket", "key"),
-        "keys_refused",
-    ),
+    Family(_P + "keys_refused_total", COUNTER, "Handshakes and questions refused.", ("reason", "socket", "key")),
     Family(_P + "seconds", HISTOGRAM, "Time from a question to its answer."),
 )
 
@@ -134,8 +128,9 @@ class QueryService:
     def _tell_refused(self, now_s: float) -> None:
         if self._gate is not None and now_s >= self._tell_due_s:
             self._tell_due_s = now_s + limits.LOG_INTERVAL_S
-            if new := self._gate.newly_refused():
-                log.warning("keys.refused", **new)
+            times, kinds = self._gate.newly_refused()
+            if times:
+                log.warning("keys.refused", times=times, kinds=kinds)
 
     def _interrupted(self) -> bool:
         """Whether to stop, also to begin again with another server key.
