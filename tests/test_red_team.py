@@ -304,6 +304,7 @@ def test_who_joins_writes_nothing_into_terminals(siege: Siege) -> None:
     assert "\x1b]0" not in siege.log.read_text()
 
 
+@requires("another user to be", hasattr(os, "geteuid") and os.geteuid() == 0)
 def test_another_user_of_the_machine_gets_nothing(siege: Siege) -> None:
     program = (
         "import os, sys\nfrom telefabric.address import Address\nfrom telefabric.peer.requests import ask_status\n"
@@ -319,8 +320,6 @@ def test_another_user_of_the_machine_gets_nothing(siege: Siege) -> None:
         "try: ask_status(Address.parse(sys.argv[1]), 5)\n"
         "except Exception as error: print(error)\n"
     )
-    if os.geteuid():
-        pytest.skip("this machine lacks: another user to be")
     pids = ",".join(map(str, siege.pids()))
     places = [str(siege.keys.path), str(siege.spool), os.environ["XDG_CONFIG_HOME"]]
     words = [sys.executable, "-c", program, siege.url, pids, *places]

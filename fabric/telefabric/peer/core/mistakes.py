@@ -19,6 +19,8 @@ from telefabric.wire.names import cut
 
 _SENTENCE_BYTES_MAX = limits.ERROR_BYTES_MAX // 2
 _WORD_BYTES_MAX = 64
+_SHOWN_BYTES = 4
+"""Of a routing id: enough to tell peers apart, and no use to who would take a peer's place with it."""
 
 
 class Quota:
@@ -76,7 +78,7 @@ class Mistakes:
         """The newest first."""
         return [
             {
-                "peer": peer.id.hex() if peer else "",
+                "peer": peer.id[:_SHOWN_BYTES].hex() if peer else "",
                 "name": name,
                 "reason": reason,
                 "field": field,
