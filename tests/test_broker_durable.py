@@ -8,6 +8,7 @@ import pytest
 from telefabric import __version__, limits
 from telefabric.broker.core.durable import BrokerCore
 from telefabric.errors import UsageError, WireError
+from telefabric.keys.core.roles import Refused
 from telefabric.limits import NS
 from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal, Role
 from telefabric.wire import batch, control, records
@@ -243,6 +244,33 @@ def test_a_hello_beyond_the_limit_of_streams_is_told_to_wait():
     assert welcome.expected is None
     assert "limit of 1 streams" in welcome.wait_reason
     assert [one for _, one in world.beat(B, WORKER_2)] == [control.Who(INSTANCE, B)]
+
+
+def test_one_key_has_a_limit_of_streams_and_of_live_subscribers(world, monkeypatch):
+    monkeypatch.setattr(limits, "STREAMS_OF_KEY_MAX", 1)
+    monkeypatch.setattr(limits, "WATCHERS_OF_KEY_MAX", 1)
+    ada, bob = (Peer(b"peer", Principal(name, Role.RELAY)) for name in ("ada", "bob"))
+    watch = control.Watch(control.PROTOCOL, "viewer")
+    for peer in (ada, bob):
+        assert only(world.hello(A if peer is ada else B, peer), control.Welcome)
+        assert only(world.tell(peer, watch), control.Watching)
+    again = Peer(b"another connection", ada.principal)
+    assert "has its limit of 1 streams" in only(world.hello(b"c" * 16, again), control.Refused).reason
+    assert "has its limit of 1 live subscribers" in only(world.tell(again, watch), control.Refused).reason
+    for reason in ("too_many_streams", "too_many_watchers"):
+        assert world.core.refused[Refused(reason, "control", "ada")] == 1
+
+
+def test_a_stream_that_no_store_takes_for_the_run_that_was_named_goes_back_to_a_key_that_covers_its_own(world):
+    eve, ada = (Peer(b"peer", Principal(name, Role.WORKER, runs)) for name, runs in (("eve", "evil-*"), ("ada", "run")))
+    world.attach()
+    info = control.StreamInfo(A, "evil-1", "worker", "agent", 0)
+    assert only(world.tell(eve, control.Hello(control.PROTOCOL, info, 1, 100)), control.Welcome).expected is None
+    assert only(world.hello(A, ada), control.Refused), "the store may be about to answer"
+    world.wait(limits.ACK_STALL_S + 1, alive=[STORE])
+    assert only(world.hello(A, ada), control.Welcome)
+    assert only(world.marks(A, 7), control.Welcome).expected == 8
+    assert only(world.tell(eve, control.Hello(control.PROTOCOL, info, 1, 100)), control.Refused)
 
 
 def test_a_second_hello_opens_the_stream_afresh(open_world):

@@ -23,11 +23,11 @@ from telefabric.address import Address, ClientKeys
 from telefabric.errors import EnvironmentProblem, Unreachable, UsageError
 from telefabric.keys import saved_connections
 from telefabric.keys.core.registry import Key, TicketRecord
-from telefabric.keys.core.roles import INVITED, Domain, Role, may_enter
+from telefabric.keys.core.roles import INVITED, Domain, Refused, Role, may_enter
 from telefabric.keys.core.ticket import Ticket
 from telefabric.keys.curve import as_client
 from telefabric.keys.enrol_desk import EnrolDesk
-from telefabric.keys.gate import Gate, Refused, now, read_seen
+from telefabric.keys.gate import Gate, now, read_seen
 from telefabric.keys.handshake import Handshake, HandshakeMonitor, why_not
 from telefabric.keys.join import join, join_and_save
 from telefabric.keys.key_folder import KeyFolder

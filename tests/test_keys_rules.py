@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from telefabric import limits
 from telefabric.errors import UsageError
+from telefabric.keys.core.rates import RATES, Rates
 from telefabric.keys.core.registry import Enrolled, Key, Refusal, Registry, TicketRecord
 from telefabric.keys.core.roles import INVITED, Domain, Role, covers, may_enter, may_send
 from telefabric.keys.core.ticket import Ticket
@@ -252,3 +253,13 @@ def test_what_ended_long_ago_is_forgotten_and_the_registry_has_a_limit(monkeypat
     monkeypatch.setattr(limits, "KEYS_MAX", 1)
     full = enrolled(with_ticket(reusable=True)).registry
     assert refused(full).reason == "full"
+
+
+@pytest.mark.parametrize("domain", list(RATES))
+def test_a_key_may_send_so_much_in_a_second_and_takes_nothing_from_others(domain):
+    rates, rate = Rates(), RATES[domain]
+    assert all(rates.grants("ada", domain, 1, 0) for _ in range(rate.messages))
+    assert not rates.grants("ada", domain, 1, limits.NS - 1)
+    assert rates.grants("bob", domain, 1, limits.NS - 1)
+    assert rates.grants("ada", domain, rate.size + 1, limits.NS), "in the next second, and one message always"
+    assert not rates.grants("ada", domain, 1, limits.NS)

@@ -317,9 +317,16 @@ class Dealer:
         self._socket.connect(address.url)
 
     def ask(self, message: control.Message) -> control.Message:
-        self._socket.send(control.encode(message))
-        assert self._socket.poll(int(patience(10) * 1000))
-        return control.decode(self._socket.recv(), 1 << 23)
+        self.say(control.encode(message))
+        answer = self.hear(patience(10))
+        assert answer is not None
+        return answer
+
+    def say(self, data: bytes) -> None:
+        self._socket.send(data)
+
+    def hear(self, timeout_s: float) -> control.Message | None:
+        return control.decode(self._socket.recv(), 1 << 23) if self._socket.poll(int(timeout_s * 1000)) else None
 
     def __enter__(self) -> Dealer:
         return self

@@ -57,7 +57,7 @@ FAMILIES = {
 SERVICES = ("Broker", "Store", "Query service")
 MAY_BE_EMPTY = {
     "telefabric_broker_sources_dropped_events", "telefabric_store_refused_batches_total", "telefabric_ring_rings",
-    "telefabric_broker_keys_refused_total",
+    "telefabric_broker_keys_refused_total", "telefabric_query_keys_refused_total",
 }  # fmt: skip
 """No series until there is a reason, and here is none."""
 GARBAGE = 40

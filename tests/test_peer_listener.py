@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import zmq
 from processes import wait_for
@@ -78,3 +78,18 @@ def test_a_batch_without_keys_is_of_local_users() -> None:
             return list(published(subscriber, guard, 1))
 
         assert wait_for(arrives, "a batch arrives") == [(LOCAL_USERS, [b"topic", b"batch"])]
+
+
+def test_a_flood_of_what_is_refused_leaves_the_loop_its_turn() -> None:
+    """In which the one who sends it is cut off."""
+
+    class Flooded:
+        def recv_multipart(self, flags: int, *, copy: bool) -> list[zmq.Frame]:
+            return [zmq.Frame(b"peer"), zmq.Frame(b"message")]
+
+    class Closed:
+        def key_of(self, frame: zmq.Frame, domain: Domain) -> None:
+            return None
+
+    router, gate = cast("Any", Flooded()), cast("Any", Closed())
+    assert hear(router, Guard(gate, Domain.CONTROL)) is None

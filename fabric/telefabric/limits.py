@@ -219,6 +219,13 @@ REGISTRY_LOCK_S = 2.0
 """How long a change of the registry waits for another, which takes milliseconds."""
 SEEN_WRITE_S = 5.0
 """How often a broker writes down when each key was last heard."""
+WORDS_OF_KEY_A_SECOND, WORDS_OF_KEY_BYTES_A_SECOND = 2_000, 8 * MIB
+"""Control messages, or questions to the store, of one key: heartbeats of a thousand processes, and their HELLOs."""
+BATCHES_OF_KEY_A_SECOND, BATCHES_OF_KEY_BYTES_A_SECOND = 20_000, 256 * MIB
+"""Batches of one key, durable and live each: more than a network of 1 Gbit/s carries."""
+STREAMS_OF_KEY_MAX = STREAMS_MAX // 2
+WATCHERS_OF_KEY_MAX = WATCHERS_MAX // 2
+"""Live subscribers of one key. One key alone shuts nobody else out."""
 HANDSHAKE_BYTES_MAX = 1 * KIB
 """MAXMSGSIZE holds for the frames of a CURVE handshake too; its longest has 257 bytes and the peer's properties."""
 JOIN_S = 10.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import structlog
@@ -14,13 +13,10 @@ from telefabric.broker.sockets import ENROL, opened
 from telefabric.errors import EnvironmentProblem
 from telefabric.keys.core.registry import Key
 from telefabric.keys.enrol_desk import EnrolDesk
-from telefabric.keys.gate import Gate, Refused, now
+from telefabric.keys.gate import Gate, now
 from telefabric.keys.key_folder import KeyFolder
 
 log = structlog.get_logger("telefabric.broker")
-
-_TOLD_MAX = 10
-"""Kinds of refusals in one log line, the most frequent."""
 
 
 class Door:
@@ -31,7 +27,6 @@ class Door:
         self._desk = EnrolDesk(opened(context, ENROL, listen, self.gate).socket, self.gate)
         self.ended: frozenset[Key] = frozenset()
         """The keys that were found to have ended at the last look."""
-        self._told: Counter[Refused] = Counter()
         self._problem = ""
 
     def register(self, poller: zmq.Poller) -> None:
@@ -52,12 +47,8 @@ class Door:
 
     def tell_refused(self) -> None:
         """Log who was refused since the last time, and what is wrong with the registry."""
-        new = self.gate.refused - self._told
-        if new:
-            kinds = [f"{one.reason} at {one.domain} by {one.name or 'a stranger'}: {count}" for one, count in
-                     new.most_common(_TOLD_MAX)]  # fmt: skip
-            log.warning("keys.refused", handshakes=new.total(), kinds=kinds)
-            self._told = self.gate.refused.copy()
+        if new := self.gate.newly_refused():
+            log.warning("keys.refused", **new)
         if self.gate.problem != self._problem:
             self._problem = self.gate.problem
             log.error("keys.registry", problem=self._problem or "it is well again")

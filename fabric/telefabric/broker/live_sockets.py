@@ -60,7 +60,7 @@ class LiveSockets:
     def read(self, core: BrokerCore, readable: set[Any], now_ns: int) -> None:
         """Subscriptions first, then what workers publish."""
         if self._watch in readable:
-            for token in self._tokens.enter(core.live.lane.subscribers, core.live.lane.dropped):
+            for token in self._tokens.enter(core.live.lane.subscribers, core.live.lane.dropped, core.blame):
                 self._pipes.setdefault(token, Pipe())
         if self._tap in readable:
             self._read_tap(core.live.lane)
@@ -113,7 +113,7 @@ class LiveSockets:
             try:
                 topic, message = self._take(core, principal, frames, now_ns)
             except WireError as error:
-                core.bad_live_batch(error, now_ns)
+                core.bad_live_batch(error, now_ns, principal)
                 continue
             # A listener whose pipe is full misses it; a large batch that does not fit beside others, all of them.
             pipe, most = self._tap_pipe, limits.TAP_PIPES_BYTES_MAX
@@ -130,7 +130,7 @@ class LiveSockets:
         if not header.is_live:
             why = "a batch on the live socket has no live flag: send durable ones on the data socket"
             raise WireError("not_live", why, about=ABOUT, field="flags", stream=header.stream)
-        core.require_carrier(principal, header.stream)
+        core.require_carrier(principal, header.stream, topic)
         core.live.lane.push(topic, header, message, now_ns)
         return frames
 

@@ -82,6 +82,7 @@ class Broker:
         self.core = BrokerCore(
             endpoints=control.Endpoints(**{name: f"*:{one.port}" for name, one in addresses.items() if one}),
             instance=os.urandom(16), new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
+            refused=gate.refused if gate else None,
         )  # fmt: skip
         self._tokens = Tokens(self._durable, guard, nonsense="bad_subscription")
         self._long_answers: defaultdict[bytes, Pipe] = defaultdict(Pipe)
@@ -125,7 +126,7 @@ class Broker:
         self._live.read(self.core, readable, now_ns)
         wait_ms = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
-            for token in self._tokens.enter(self.core.tokens().values(), self.core.dropped):
+            for token in self._tokens.enter(self.core.tokens().values(), self.core.dropped, self.core.blame):
                 self.core.subscribed(token)
         if self._control in readable:
             self._read_control(now_ns)
@@ -185,7 +186,7 @@ class Broker:
                 self.core.batch(frames[1], now_ns, topic=frames[0], principal=principal)
             else:
                 error = WireError("frames", f"a batch comes in two frames, not {len(frames)}", about="batch")
-                self.core.bad_batch(frames[0], error, now_ns)
+                self.core.bad_batch(frames[0], error, now_ns, principal)
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -212,8 +213,7 @@ class Broker:
                 self.core.dropped["control_unreachable"] += 1
 
     def _figures(self, now_ns: int) -> Figures:
-        refused = self._door.gate.refused if self._door else {}
-        return {**self.core.figures(now_ns), KEYS_REFUSED: {tuple(one): count for one, count in refused.items()}}
+        return {**self.core.figures(now_ns), KEYS_REFUSED: {tuple(one): n for one, n in self.core.refused.items()}}
 
     def _tidy(self, now_ns: int) -> None:
         """Once a second: say what was refused since, by reason, and forget the pipes of long answers that were sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket as system
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -16,9 +16,12 @@ from telefabric.broker.pipes import descriptor_of
 from telefabric.keys.core.roles import Domain
 from telefabric.keys.gate import Gate
 from telefabric.keys.key_folder import OFFSET_ENROL
+from telefabric.peer.core.principal import Principal
 from telefabric.peer.listener import Guard, bind, listener
 
 _JOINS_HWM = 4
+Blame = Callable[[Principal, str, Domain], None]
+"""Counts a reason under the name of a key."""
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 
 
@@ -115,17 +118,20 @@ class Tokens:
         self._nonsense = nonsense
         self._harmful = HarmfulPeers()
 
-    def enter(self, issued: Container[bytes], dropped: Counter[str]) -> Iterator[bytes]:
+    def enter(self, issued: Container[bytes], dropped: Counter[str], blame: Blame) -> Iterator[bytes]:
         """The tokens that were subscribed to now. A stranger's subscription is left out and hears nothing.
 
         Who unsubscribes goes: it stops its heartbeats, and what it misses it asks for again.
         """
         for wish, token, frame in subscriptions(self._publisher):
-            if wish != UNSUBSCRIBE and self._guard.principal_of(frame) is None:
+            principal = None if wish == UNSUBSCRIBE else self._guard.principal_of(frame)
+            if principal is None:
                 continue
             if wish == SUBSCRIBE and token in issued:
                 self._publisher.set(zmq.SUBSCRIBE, token)
                 yield token
-            elif wish != UNSUBSCRIBE:
-                dropped["unknown_token" if wish == SUBSCRIBE else self._nonsense] += 1
+            else:
+                reason = "unknown_token" if wish == SUBSCRIBE else self._nonsense
+                dropped[reason] += 1
+                blame(principal, reason, self._guard.domain)
                 self._harmful.count(frame)

@@ -9,11 +9,13 @@ from contextlib import closing
 from typing import Any
 
 import click
+import structlog
 
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, terminate, tied
+from telefabric.files.open_files import raise_limit
 from telefabric.keys.key_folder import KeyFolder
 from telefabric.keys.saved_connections import address_of
 from telefabric.metrics.summary import endpoint_of
@@ -22,6 +24,8 @@ from telefabric.service.logs import set_up_logs
 from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, resolve
+
+log = structlog.get_logger("telefabric.broker")
 
 OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 1, 2
 _COLLECT_AFTER = 100_000
@@ -75,6 +79,9 @@ def broker(
         on_signals(manager.stopping_with(made.stop), manager.ask_to_reload)
         return made
 
+    workers = raise_limit()
+    if workers < streams:
+        log.warning("broker.few_files", workers=workers, streams_max=streams, remedy="raise the limit of open files")
     service = made(address)
     ready(service.address.url)
     manager.ready(f"listening at {service.address.url}")

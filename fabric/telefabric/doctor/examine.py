@@ -16,6 +16,7 @@ from telefabric.doctor import broker, installation, machine, ports, service, set
 from telefabric.doctor.finding import Finding, say
 from telefabric.doctor.ports import Answer, PortSeen
 from telefabric.doctor.side_by_side import begin, in_time, seen_by
+from telefabric.files import open_files
 from telefabric.files.processes import listeners
 from telefabric.keys.core.roles import Domain, may_enter
 from telefabric.settings import STORE_FILE_NAME
@@ -120,9 +121,9 @@ def about_service(address: Address, host: str, reply: StatusReply, holder: str) 
 
 
 def about_limits(address: Address) -> Rows:
-    files = machine.look_at_open_files()
+    files = open_files.most()
     return [
-        machine.judge_open_files(*files) if files else None,
+        machine.judge_open_files(files) if files else None,
         machine.judge_socket_buffers(*machine.look_at_socket_buffers()),
         machine.judge_ports_of_others(address, *machine.look_at_port_range()),
         machine.judge_shm(machine.look_at_shm()),

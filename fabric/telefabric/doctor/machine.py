@@ -17,14 +17,12 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.doctor.finding import Finding, counted, say, size
 from telefabric.errors import SpoolError
+from telefabric.files import open_files
 from telefabric.files.lock import FileLock
 from telefabric.files.processes import text_of
 from telefabric.uplink import orphan_candidates
 
 WORKERS = 1_000
-FILES_A_WORKER = 3
-"""A broker's connections to one worker process: control, data, live."""
-FILES_OF_ITS_OWN = 100
 DISK_LOW_BYTES = 1 << 30
 DISK_FULL_BYTES = 100 * limits.MIB
 SHM_LOW_BYTES = 128 * limits.MIB
@@ -64,17 +62,6 @@ class SpoolsSeen(NamedTuple):
 
 
 # -- looks -------------------------------------------------------------------------------------------------------
-def look_at_open_files() -> tuple[int, int] | None:
-    """The soft and the hard limit; None on Windows, which has none."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 1 << 30
-    return soft if soft >= 0 else most, hard if hard >= 0 else most
-
-
 def look_at_socket_buffers() -> tuple[int | None, int | None]:
     """The largest receive and send buffers that a program may ask for."""
     receive, send = (text_of(f"/proc/sys/net/core/{name}").strip() for name in ("rmem_max", "wmem_max"))
@@ -178,17 +165,13 @@ def file_system_of(path: Path, mounts: str) -> str:
 
 
 # -- verdicts ----------------------------------------------------------------------------------------------------
-def judge_open_files(soft: int, hard: int) -> Finding:
-    """The limit of open files for a broker that is started from this shell."""
-    needed = WORKERS * FILES_A_WORKER + FILES_OF_ITS_OWN
-    if soft >= needed:
-        return say("open files", "fine", soft=soft, workers=WORKERS)
-    workers = max((soft - FILES_OF_ITS_OWN) // FILES_A_WORKER, 0)
-    remedy = f"ulimit -n {needed}, in the shell that starts the broker"
-    if hard < needed:
-        unit = "LimitNOFILE= in a unit, /etc/security/limits.conf"
-        remedy = f"Raise the hard limit of {hard} first ({unit}), then {remedy}"
-    return say("open files", "few" if workers else "none", soft=soft, workers=workers, remedy=remedy)
+def judge_open_files(most: int) -> Finding:
+    """The hard limit of open files for a broker that is started from this shell."""
+    workers = open_files.workers_of(most)
+    if workers >= WORKERS:
+        return say("open files", "fine", most=most, workers=WORKERS)
+    remedy = "Raise the hard limit: LimitNOFILE= in a unit, /etc/security/limits.conf for a shell"
+    return say("open files", "few" if workers else "none", most=most, workers=workers, remedy=remedy)
 
 
 def judge_socket_buffers(receive: int | None, send: int | None) -> Finding | None:

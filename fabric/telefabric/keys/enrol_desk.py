@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import zmq
@@ -10,6 +9,7 @@ import zmq
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, WireError
 from telefabric.keys.core.registry import Enrolled, Key, Refusal, Registry
+from telefabric.keys.core.roles import Domain
 from telefabric.keys.gate import Gate, now
 from telefabric.wire import control
 
@@ -25,8 +25,6 @@ class EnrolDesk:
     def __init__(self, socket: zmq.Socket[Any], gate: Gate) -> None:
         self.socket = socket
         self._gate = gate
-        self.answers: Counter[str] = Counter()
-        """Joined, and refusals by reason."""
 
     def serve(self) -> list[Key]:
         """Answer what is here; the keys that are new."""
@@ -36,8 +34,11 @@ class EnrolDesk:
                 peer, *frames = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
-            answer, key = self._answer(self._gate.ticket_of(peer), frames)
-            self.answers[answer.reason if isinstance(answer, control.NotJoined) else "joined"] += 1
+            ticket = self._gate.ticket_of(peer)
+            answer, key = self._answer(ticket, frames)
+            if isinstance(answer, control.NotJoined):
+                known = self._gate.registry.current().tickets.get(ticket)
+                self._gate.count(answer.reason, Domain.ENROL, known.name if known else "")
             joined += [key] if key else []
             try:
                 self.socket.send_multipart([peer, control.encode(answer)], zmq.DONTWAIT)

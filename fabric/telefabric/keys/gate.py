@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import zmq
@@ -20,8 +20,9 @@ from zmq.utils import z85
 from telefabric import limits
 from telefabric.errors import TelefabricError
 from telefabric.files import private
+from telefabric.keys.core.rates import Rates
 from telefabric.keys.core.registry import Key, Refusal, Registry
-from telefabric.keys.core.roles import Domain
+from telefabric.keys.core.roles import Domain, Refused
 from telefabric.keys.curve import as_server
 from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE, monitored
 from telefabric.keys.key_folder import KeyFolder
@@ -30,20 +31,17 @@ from telefabric.keys.open_connections import OpenConnections
 _ENDPOINT = "inproc://zeromq.zap.01"
 _UNKNOWN = ("unknown_key", "not_a_ticket")
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_WHY_FAILED = {
+    int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "wrong_server_key",
+    int(zmq.PROTOCOL_ERROR_ZMTP_INVALID_SEQUENCE): "replayed",
+}
+"""By what a monitor says. A message that comes twice stops its connection; its sender makes another."""
 _HANDSHAKES_A_TURN = 100
 _LOOK_S = 0.05
 """A monitor holds 2,000 events before it stops libzmq's thread: no one can fail so many handshakes in this time."""
+_TOLD_MAX = 10
 _REVIEW_S = 1.0
 """Keys expire by the clock."""
-
-
-class Refused(NamedTuple):
-    """What refusals are counted by."""
-
-    reason: str
-    domain: str
-    name: str
-    """Of the key; empty where that is unknown."""
 
 
 class Seen(msgspec.Struct):
@@ -70,7 +68,9 @@ class Gate:
         self.socket.set(zmq.LINGER, 0)
         self.socket.bind(_ENDPOINT)
         self.refused: Counter[Refused] = Counter()
-        """Handshakes that were refused, and messages of keys that are not admitted any more."""
+        """Handshakes, and messages of keys that have ended, are too many, or are not for them."""
+        self._told: Counter[Refused] = Counter()
+        self._rates = Rates()
         self._bound: dict[Domain, tuple[zmq.Socket[Any], zmq.Socket[bytes]]] = {}
         """Socket and monitor."""
         self._admitted: dict[str, Key] = {}
@@ -122,7 +122,7 @@ class Gate:
         if isinstance(found, Refusal) and found.reason in _UNKNOWN:  # it may have been written just now
             found = self.registry.current(look=True).admit(domain, public, now())
         if isinstance(found, Refusal):
-            self._count(found.reason, domain, found.name)
+            self.count(found.reason, domain, found.name)
             code = UNKNOWN_CODE if found.reason in _UNKNOWN else REFUSED_CODE
             return str(code).encode(), found.reason.encode(), b""
         if isinstance(found, Key):
@@ -170,11 +170,18 @@ class Gate:
         key = self._admitted.get(public)
         if key is None:
             known = self.registry.current().keys.get(public)
-            self._count("ended", domain, known.name if known else "")
+            self.count("ended", domain, known.name if known else "")
             return None
         self._heard.add(public)
         self._open.note(frame, public)
         return key
+
+    def takes(self, name: str, domain: Domain, size: int) -> bool:
+        """Whether this message is within what a key may send in a second; else it is counted."""
+        within = self._rates.grants(name, domain, size, time.monotonic_ns())
+        if not within:
+            self.count("too_fast", domain, name)
+        return within
 
     def ticket_of(self, frame: zmq.Frame) -> str:
         """The public half of the ticket behind a message on the socket `enrol`."""
@@ -189,15 +196,21 @@ class Gate:
         """Why nobody new gets in: a sentence about the registry's file; empty while it is well."""
         return self.registry.problem
 
-    def _count(self, reason: str, domain: Domain, name: str) -> None:
+    def newly_refused(self) -> dict[str, Any]:
+        """For a line in a log, what was refused since the last call: how often, and the most frequent kinds."""
+        new, self._told = self.refused - self._told, self.refused.copy()
+        kinds = [f"{one.reason} at {one.domain} by {one.name or 'a stranger'}: {count}" for one, count in
+                 new.most_common(_TOLD_MAX)]  # fmt: skip
+        return {"times": new.total(), "kinds": kinds} if new else {}
+
+    def count(self, reason: str, domain: Domain, name: str) -> None:
         self.refused[Refused(reason, domain.value, name)] += 1
 
     def _count_failed(self) -> None:
         """Handshakes that came to nothing before a key was shown: without keys, or for another server's key."""
         for domain, (_, monitor) in self._bound.items():
             for _, value in monitored(monitor):
-                other = value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
-                self._count("wrong_server_key" if other else "no_keys", domain, "")
+                self.count(_WHY_FAILED.get(value, "no_keys"), domain, "")
 
     def _note_seen(self, now_s: float) -> None:
         if self._seen_file is None or now_s < self._write_due_s:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import zmq
+
+from telefabric.files.open_files import most
 
 _DESCRIPTORS = "/dev/fd"
 """The open descriptors of this process, on Linux and on other Unixes."""
@@ -48,13 +51,26 @@ class OpenConnections:
 
 
 def _descriptors() -> Iterator[int]:
-    return map(int, os.listdir(_DESCRIPTORS))
+    try:
+        return map(int, os.listdir(_DESCRIPTORS))
+    except OSError:  # none is left to look with
+        return iter(range(most() or 0))
+
+
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """The socket behind it, which stays open; takes no descriptor, as there may be none left."""
+    found = socket.socket(fileno=descriptor)
+    try:
+        yield found
+    finally:
+        found.detach()
 
 
 def _peer_of(descriptor: int, ports: Collection[int] | None = None) -> Any:
     """The other end's address; None for what is no connection, or not to one of these ports."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
+        with _borrowed(descriptor) as connection:
             if ports is None or connection.getsockname()[1] in ports:
                 return connection.getpeername()
     except (OSError, IndexError):
@@ -64,7 +80,7 @@ def _peer_of(descriptor: int, ports: Collection[int] | None = None) -> Any:
 
 def _hang_up(descriptor: int) -> bool:
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
+        with _borrowed(descriptor) as connection:
             connection.shutdown(socket.SHUT_RDWR)
     except OSError:
         return False  # it has gone by itself

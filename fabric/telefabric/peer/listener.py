@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
+from telefabric import limits
 from telefabric.address import DEFAULT, Address
 from telefabric.errors import EnvironmentProblem
 from telefabric.files.processes import listeners
@@ -32,6 +33,13 @@ class Guard(NamedTuple):
             return LOCAL_USERS
         key = self.gate.key_of(frame, self.domain)
         return None if key is None else Principal(key.name, key.role, key.runs)
+
+    def sender_of(self, frames: list[zmq.Frame]) -> Principal | None:
+        """Of a message; None also for one beyond what its key may send in a second."""
+        principal = self.principal_of(frames[0])
+        if principal is None or self.gate is None:
+            return principal
+        return principal if self.gate.takes(principal.name, self.domain, sum(map(len, frames))) else None
 
 
 def listener(context: zmq.Context[Any], kind: int, guard: Guard | None = None) -> zmq.Socket[Any]:
@@ -72,14 +80,15 @@ class Heard(NamedTuple):
 
 def hear(router: zmq.Socket[Any], guard: Guard) -> Heard | None:
     """The next message, or None without one. This is where a message gets its principal."""
-    while True:
+    for _ in range(limits.CONTROL_A_TURN):  # a flood of what is refused must not keep the loop from cutting it off
         try:
-            routing_id, *frames = router.recv_multipart(zmq.DONTWAIT, copy=False)
+            frames = router.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return None
-        principal = guard.principal_of(routing_id)
+        principal = guard.sender_of(frames)
         if principal is not None:
-            return Heard(Peer(routing_id.bytes, principal), frames)
+            return Heard(Peer(frames[0].bytes, principal), frames[1:])
+    return None
 
 
 def published(subscriber: zmq.Socket[Any], guard: Guard, most: int) -> Iterator[tuple[Principal, list[bytes]]]:
@@ -93,6 +102,6 @@ def published(subscriber: zmq.Socket[Any], guard: Guard, most: int) -> Iterator[
             parts = subscriber.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return
-        principal = guard.principal_of(parts[0])
+        principal = guard.sender_of(parts)
         if principal is not None:
             yield principal, [part.bytes for part in parts]

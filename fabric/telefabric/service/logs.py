@@ -18,6 +18,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from telefabric.log.limit import RateLimit, event_name, left_out_mark
 from telefabric.settings import resolve
+from telefabric.wire.names import printable
 
 
 def set_up_logs(log_format: str | None = None, log_level: str | None = None) -> None:
@@ -87,8 +88,13 @@ def _split_name(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
     return event
 
 
+def _made_harmless(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Texts may come from strangers, and somebody reads the log in a terminal, line by line."""
+    return {name: printable(value, "�") if type(value) is str else value for name, value in event.items()}
+
+
 def _renderers(as_json: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     plain: Any = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return [_made_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]

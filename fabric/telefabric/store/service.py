@@ -32,7 +32,7 @@ from telefabric.store.write.checkpoints import Checkpoints
 from telefabric.store.write.retention import Retention
 from telefabric.store.write.writer import Writer
 from telefabric.subscribe import DurableBatch, DurableSubscription, Owner
-from telefabric.wire.control import Edit
+from telefabric.wire.control import Edit, StreamInfo
 from telefabric.wire.edits import DONE, REFUSED
 from telefabric.wire.names import end_of
 from telefabric_schemas import RunCompleted
@@ -182,6 +182,15 @@ class Store(Owner):
         change = self._vigil.living(streams, time.monotonic_ns())
         self._rows.lost += change.lost
         self._rows.revived += change.revived
+
+    def is_of_its_run(self, info: StreamInfo) -> bool:
+        """Whoever carries on a stream under another run's name would write into a run that is not theirs."""
+        place = self._writer.find(info.stream)
+        if place is None or place.run_id == info.run_id:
+            return True
+        self.subscription.refused["other_run"] += 1
+        log.warning("store.other_run", stream=info.stream.hex(), run=place.run_id, said=info.run_id)
+        return False
 
     def forgotten(self, stream: bytes) -> None:
         self._writer.forget(stream)

@@ -55,6 +55,10 @@ class Owner:
     def living(self, streams: Collection[bytes]) -> None:
         """The broker heard a worker of these streams within three heartbeats."""
 
+    def is_of_its_run(self, info: control.StreamInfo) -> bool:
+        """False for a stream that it holds for another run: nothing is reported of it, and so nothing of it comes."""
+        return True
+
     def forgotten(self, stream: bytes) -> None:
         """The stream's `held` is asked for again when its worker is heard again."""
 
@@ -226,7 +230,8 @@ class DurableSubscription:
             case control.Attached():
                 self._listen(session, message)
             case control.Ask() if message.instance == session.instance:
-                session.send(control.Marks(message.instance, [self._mark(info) for info in message.streams]))
+                marks = [self._mark(info) for info in message.streams if self._owner.is_of_its_run(info)]
+                session.send(control.Marks(message.instance, marks))
             case control.Living() if message.instance == session.instance:
                 self._owner.living(message.streams)
             case control.Edit() if session.instance is not None:

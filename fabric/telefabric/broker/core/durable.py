@@ -30,12 +30,13 @@ from telefabric.broker.core.hops import Lag
 from telefabric.broker.core.live_lane import LiveCore
 from telefabric.broker.core.state import SILENT_NS, DurableSubscriber, StreamState
 from telefabric.errors import UsageError, WireError
-from telefabric.keys.core.roles import covers
+from telefabric.keys.core.roles import Domain, Refused, covers
 from telefabric.metrics.figures import Figures
 from telefabric.peer.core.mistakes import Mistakes, Quota
 from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal, forbidden, other_run
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header, parse_header
+from telefabric.wire.delivery import topic_of
 
 _BACKLOG_GROWTH = 2
 """Factor for the bytes that a fast stream gathers until a grant reaches it, besides those it reported."""
@@ -58,8 +59,11 @@ class BrokerCore:
         durable_bytes_max: int = limits.DURABLE_BYTES_MAX,
         tail_bytes_max: int = limits.LANE_TAIL_BYTES_MAX,
         streams_max: int = limits.STREAMS_MAX,
+        refused: Counter[Refused] | None = None,
     ) -> None:
+        """`refused` counts what the owners of keys did wrong, by name; the gate counts there too."""
         self.instance = instance
+        self.refused: Counter[Refused] = Counter() if refused is None else refused
         self.lane = DurableLane(tail_bytes_max)
         self.dropped: Counter[str] = Counter()
         self.next_key: control.NextKey | None = None
@@ -116,9 +120,15 @@ class BrokerCore:
 
     # -- what peers say wrong ------------------------------------------------------------------------------------
 
-    def mistaken(self, peer: Peer | None, error: WireError, now_ns: int) -> None:
-        """A message of a peer that cannot be used: counted, and answered if that is not too often."""
+    def blame(self, principal: Principal, reason: str, domain: Domain) -> None:
+        """Count it under the name of the key; without keys nobody has one."""
+        if principal != LOCAL_USERS:
+            self.refused[Refused(reason, domain.value, principal.name)] += 1
+
+    def mistaken(self, peer: Peer, error: WireError, now_ns: int) -> None:
+        """A control message that cannot be used: counted, and answered if that is not too often."""
         self.dropped[error.reason] += 1
+        self.blame(peer.principal, error.reason, Domain.CONTROL)
         self._correct(peer, error, now_ns)
 
     def _correct(self, peer: Peer | None, error: WireError, now_ns: int) -> None:
@@ -132,12 +142,17 @@ class BrokerCore:
         state = self._streams.get(stream)
         return state.peer if state else None
 
-    def require_carrier(self, principal: Principal, stream: bytes) -> None:
-        """Raises `WireError` for a batch of a stream for which another key said HELLO."""
-        carrier = self._carrier(stream)
-        if principal != LOCAL_USERS and (carrier is None or carrier.principal != principal):
+    def require_carrier(self, principal: Principal, stream: bytes, topic: bytes | None = None) -> None:
+        """Raises `WireError` for a batch of a stream for which another key said HELLO, or under another run's topic."""
+        if principal == LOCAL_USERS:
+            return
+        state = self._streams.get(stream)
+        if state is None or state.peer.principal != principal:
             why = f"the key {principal.name} sends a batch of a stream for which it has not said HELLO"
             raise WireError("not_carrier", f"{why}: say it", about=ABOUT, field="stream", stream=stream)
+        if topic is not None and not topic.startswith(topic_of(state.info.run_id, "")):
+            why = f"its topic is not of the run {state.info.run_id}, which its stream's HELLO named"
+            raise WireError("other_run", f"{why}: use that one", about=ABOUT, field="topic", stream=stream)
 
     def carries(self, principal: Principal) -> bool:
         """Some stream is its."""
@@ -197,7 +212,9 @@ class BrokerCore:
                 self._durable_beat(peer, message, now_ns, wall_ns)
             case control.Watch() | control.WatchBeat() | control.Unwatch():
                 for answer in self.live.receive(peer, message, now_ns, wall_ns):
-                    if not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
+                    if isinstance(answer, control.Refused):
+                        self._refuse(peer, "too_many_watchers", answer.reason)
+                    elif not isinstance(answer, control.Recent) or self._grants_long_answer(peer, unread_bytes, now_ns):
                         self._send(peer, answer)
             case control.Edit():
                 self._edit(peer, message, now_ns)
@@ -206,10 +223,15 @@ class BrokerCore:
                 self._out += self._edits.answered(durable.name, message) if durable is not None else []
             case control.StatusRequest():
                 if self._grants_long_answer(peer, unread_bytes, now_ns):
-                    self._send(peer, control.StatusReply(self.instance, self.endpoints, self.status(now_ns)))
+                    self._send(
+                        peer,
+                        control.StatusReply(self.instance, self.endpoints, self.status(now_ns, peer.principal.runs)),
+                    )
                 else:
                     too_often = unread_bytes <= limits.UNREAD_BYTES_MAX
-                    self.dropped["status_too_often" if too_often else "status_unread"] += 1
+                    reason = "status_too_often" if too_often else "status_unread"
+                    self.dropped[reason] += 1
+                    self.blame(peer.principal, reason, Domain.CONTROL)
             case control.Error():
                 self.dropped["unexpected_control"] += 1  # never answered: two that correct each other would not end
             case _:
@@ -236,15 +258,19 @@ class BrokerCore:
     def _hello(self, peer: Peer, message: control.Hello, now_ns: int) -> None:
         stream = message.info.stream
         state = self._streams.get(stream)
-        if state is not None and not covers(peer.principal.runs, state.info.run_id):
+        if state is not None and not state.overdue and not covers(peer.principal.runs, state.info.run_id):
             self._forbid(peer, message, other_run(peer.principal, state.info.run_id), now_ns)
             return
         if state is None:
             if len(self._streams) >= self._streams_max:
                 self._wait(peer, stream, f"the broker serves its limit of {self._streams_max} streams")
                 return
+            if self._has_too_many(peer.principal):
+                why = f"the key {peer.principal.name} has its limit of {limits.STREAMS_OF_KEY_MAX} streams"
+                self._refuse(peer, "too_many_streams", f"{why}: ask for another one (telefabric keys invite)")
+                return
             state = self._streams[stream] = StreamState(message.info, peer, message.oldest, message.head, now_ns)
-        state.info, state.peer = message.info, peer
+        state.info, state.peer, state.overdue = message.info, peer, False
         state.heard(now_ns, message.oldest, message.head)
         self._hold(state)
         state.marks.clear()
@@ -252,6 +278,10 @@ class BrokerCore:
         self._wait(peer, stream, self._why_wait())
         for durable in self.durables.values():
             self._send(durable.peer, control.Ask(self.instance, [state.info]))
+
+    def _has_too_many(self, principal: Principal) -> bool:
+        own = sum(state.peer.principal.name == principal.name for state in self._streams.values())
+        return principal != LOCAL_USERS and own >= limits.STREAMS_OF_KEY_MAX
 
     def _beat(self, peer: Peer, message: control.Beat, now_ns: int, wall_ns: int) -> None:
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
@@ -298,7 +328,7 @@ class BrokerCore:
             header, _ = parse_header(message)
             self.require_carrier(principal, header.stream)
         except WireError as error:
-            self.bad_batch(topic, error, now_ns)
+            self.bad_batch(topic, error, now_ns, principal)
             return
         state = self._streams.get(header.stream)
         if state is None:
@@ -309,13 +339,16 @@ class BrokerCore:
         else:
             self._accept(state, header, message, now_ns)
 
-    def bad_batch(self, topic: bytes, error: WireError, now_ns: int) -> None:
-        """Count a batch of the data socket that cannot be used, and answer its sender."""
-        self.mistaken(self._carrier(error.stream or topic), error, now_ns)
+    def bad_batch(self, topic: bytes, error: WireError, now_ns: int, principal: Principal = LOCAL_USERS) -> None:
+        """Count a batch of the data socket that cannot be used, and answer who said HELLO for its stream."""
+        self.dropped[error.reason] += 1
+        self.blame(principal, error.reason, Domain.DATA)
+        self._correct(self._carrier(error.stream or topic), error, now_ns)
 
-    def bad_live_batch(self, error: WireError, now_ns: int) -> None:
+    def bad_live_batch(self, error: WireError, now_ns: int, principal: Principal = LOCAL_USERS) -> None:
         """The same for a batch of the live socket."""
         self.live.lane.dropped[error.reason] += 1
+        self.blame(principal, error.reason, Domain.LIVE)
         self._correct(self._carrier(error.stream), error, now_ns)
 
     def _correct_stale(self, state: StreamState, header: Header, now_ns: int) -> None:
@@ -328,7 +361,8 @@ class BrokerCore:
     def _accept(self, state: StreamState, header: Header, message: bytes, now_ns: int) -> None:
         if header.first_seq < state.next_seq:
             why = f"seq {header.first_seq} was taken in this epoch: say HELLO to go back"
-            self.mistaken(state.peer, WireError("repeated", why, about=ABOUT, field="first_seq"), now_ns)
+            error = WireError("repeated", why, about=ABOUT, field="first_seq")
+            self.bad_batch(header.stream, error, now_ns, state.peer.principal)
             return
         size = len(message) + limits.BATCH_OVERHEAD_BYTES
         if self.lane.bytes + size > self._lane_bytes_max:  # batches of ended epochs wait there too, beside the credit
@@ -462,7 +496,7 @@ class BrokerCore:
         for durable in self.durables.values():
             self._ask(durable, [state for state in due if durable.name not in state.marks])
         for state in due:
-            state.asked_ns = now_ns
+            state.asked_ns, state.overdue = now_ns, not state.epoch
 
     def _tell_skipped(self, now_ns: int) -> None:
         for durable in self._optional():
@@ -502,8 +536,8 @@ class BrokerCore:
         for stream in changed:
             self._tell_credit(self._streams[stream], now_ns)
 
-    def status(self, now_ns: int) -> dict[str, Any]:
-        """The values that `telefabric status` shows."""
+    def status(self, now_ns: int, runs: str = "*") -> dict[str, Any]:
+        """The values that `telefabric status` shows. A key hears of the streams of its `runs` alone."""
         accounts = self.live.lane.ledger.by_stream()
         return {
             "streams": [
@@ -511,6 +545,7 @@ class BrokerCore:
                     state, self._credit.granted(stream), self._required, self.live, accounts.get(stream, ()), now_ns
                 )
                 for stream, state in self._streams.items()
+                if covers(runs, state.info.run_id)
             ],
             "durable": [
                 status.durable_status(durable, self.lane.pending(durable.name), now_ns)
@@ -570,6 +605,7 @@ class BrokerCore:
 
     def _refuse(self, peer: Peer, counted: str, reason: str) -> None:
         self.dropped[counted] += 1
+        self.blame(peer.principal, counted, Domain.CONTROL)
         self._send(peer, control.Refused(self.instance, reason))
 
     def _wait(self, peer: Peer, stream: bytes, reason: str) -> None:

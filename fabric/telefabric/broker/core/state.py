@@ -28,6 +28,8 @@ class StreamState:
     opened_ns: int = 0
     """When its epoch began."""
     asked_ns: int = 0
+    overdue: bool = False
+    """It never was open, and a store does not report it: that may hold it for another run than its HELLO named."""
     told_ns: int = 0
     backlog_bytes: int = 0
     acked: int = 0

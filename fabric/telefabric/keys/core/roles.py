@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from telefabric.wire import control
 
@@ -37,6 +38,15 @@ class Domain(StrEnum):
     QUERY = "query"
     ENROL = "enrol"
     """Admits the keys of tickets, and no others."""
+
+
+class Refused(NamedTuple):
+    """What refusals are counted by."""
+
+    reason: str
+    domain: str
+    name: str
+    """Of the key; empty where that is unknown."""
 
 
 _ALL = frozenset(Domain) - {Domain.ENROL}

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import structlog
 import zmq
 
 from telefabric import limits
@@ -37,6 +38,8 @@ from telefabric.settings import OFF, metrics_endpoint
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import FAILED, NUMBER_BYTES, OK, USAGE, decode_question
 
+log = structlog.get_logger("telefabric.store")
+
 HWM = 4
 """Messages per peer and direction: a peer that does not read its answers holds this many pages and gets no more."""
 _POLL_MS = 100
@@ -51,6 +54,13 @@ FAMILIES = (
     ),
     Family(_P + "bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"),
     Family(_P + "unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"),
+    Family(
+        _P + "keys_refused_total",
+        COUNTER,
+        "Handshakes and questions refused.",
+        ("reason", "socket", "key"),
+        "keys_refused",
+    ),
     Family(_P + "seconds", HISTOGRAM, "Time from a question to its answer."),
 )
 
@@ -78,6 +88,7 @@ class QueryService:
         self._stop = threading.Event()
         self._tend = tend
         self._gate: Gate | None = None
+        self._tell_due_s = 0.0
         self._reader = FileReader(path, deadline_s=deadline_s, cancelled=self._interrupted)
         self._context = zmq.Context()
         if keys is not None:
@@ -115,9 +126,16 @@ class QueryService:
                 if heard is not None:
                     self._turn([heard.peer.id, *(frame.bytes for frame in heard.frames)])
                 self._health.tend(self._figures, time.monotonic_ns())
+                self._tell_refused(time.monotonic())
                 self._tend(time.monotonic_ns())
         finally:
             self._close()
+
+    def _tell_refused(self, now_s: float) -> None:
+        if self._gate is not None and now_s >= self._tell_due_s:
+            self._tell_due_s = now_s + limits.LOG_INTERVAL_S
+            if new := self._gate.newly_refused():
+                log.warning("keys.refused", **new)
 
     def _interrupted(self) -> bool:
         """Whether to stop, also to begin again with another server key.
@@ -163,6 +181,7 @@ class QueryService:
             _P + "questions_total": dict(self._questions),
             _P + "bad_requests_total": {(): self.counts["bad_request"]},
             _P + "unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
+            _P + "keys_refused_total": {tuple(one): n for one, n in self._gate.refused.items()} if self._gate else {},
             _P + "seconds": {(): self._seconds.distribution()},
         }
 
