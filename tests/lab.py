@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -58,11 +59,11 @@ class Machine:
         words = self.host.inside([str(word) for word in command])
         return Service(words, stderr=self.folder / f"{name}.log", env={**self.environment, **more})
 
-    def run(self, *words: str) -> str:
-        """A command of `telefabric` that succeeds: what it prints."""
+    def run(self, *words: str, code: int = 0) -> str:
+        """What a command of `telefabric` prints, on either stream."""
         done = self.host.run([*TELEFABRIC, *words], env={**os.environ, **self.environment}, timeout=PATIENCE_S)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stderr
+        return f"{done.stdout}{done.stderr}"
 
 
 class Lab:
@@ -179,11 +180,13 @@ class Lab:
 
     # -- faults --------------------------------------------------------------------------------------------------
 
-    def cut(self, names: list[str], seconds: float) -> None:
+    def cut(self, names: list[str], seconds: float, meanwhile: Callable[[Lab], None] = lambda lab: None) -> None:
         """Without a link for so long."""
         for name in names:
             self.machines[name].host.down()
-        time.sleep(seconds)
+        until_s = time.monotonic() + seconds
+        meanwhile(self)
+        time.sleep(max(until_s - time.monotonic(), 0))
         for name in names:
             self.machines[name].host.up()
 

@@ -37,13 +37,18 @@ def only_the_published_ports_listen(lab: Lab) -> None:
     lab.lab.host.only_ports(list(PUBLISHED))
 
 
+def what_the_desk_is_told(lab: Lab) -> None:
+    told = lab.machines["desk"].run("status", "--connect", "desk", code=1)
+    assert "is the broker running there, and may this machine reach its ports?" in told
+
+
 def test_hosts_that_are_cut_off_moved_and_restarted_lose_nothing_and_the_client_goes_on(tmp_path: Path) -> None:
     with Lab(tmp_path) as lab:
         only_the_published_ports_listen(lab)
         for name in ("desk", "rig1", "archive"):  # as the role of each may look
             lab.machines[name].run("doctor", "--connect", name)
         assert "dropped by the broker" not in lab.machines["desk"].run("status", "--connect", "desk")
-        lab.cut(["rig1", "archive", "desk"], CUT_S)
+        lab.cut(["rig1", "archive", "desk"], CUT_S, what_the_desk_is_told)
         lab.all_go_on()
         lab.move(["rig2", "archive", "desk"])
         lab.all_go_on()

@@ -109,6 +109,8 @@ def unanswered(handshake: Handshake, address: Address) -> Unreachable:
         return Unreachable(
             f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"
         )
+    if address.keys:  # most likely on another machine, where this one starts nothing
+        return Unreachable(why_not(Handshake.NOBODY, address.url, "this key"))
     return Unreachable(f"nobody answers at {address.url}: is the broker running there? Start one with: telefabric up")
 
 
