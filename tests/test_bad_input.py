@@ -378,6 +378,11 @@ def test_a_store_file_that_goes_while_it_is_written(replaced: bool, tmp_path: Pa
             wait_for(lambda: "is a database of another program" in log.read_text(), "the store says what is there")
             assert worker.acknowledged < worker.emitted
             file.unlink()
+        asked = "status", "--connect", url(port)
+        wait_for(lambda: "held" in run(*asked).stdout, "the new file is another store: nothing goes there by itself")
+        assert worker.acknowledged < worker.emitted
+        moved = run("spool", "drain", "--spool", str(tmp_path / "spool"), "--to", url(port))
+        assert moved.returncode in (0, 1), moved.stderr
         assert worker.flush(patience(30))
     assert audit(file, worker.stream_id, worker.emitted)[1:] == (worker.emitted, 0, 0, 0)
     sentences = [line for line in log.read_text().splitlines() if line.startswith("telefabric: ")]

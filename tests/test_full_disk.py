@@ -268,7 +268,7 @@ def test_the_room_that_a_full_store_asks_for_is_enough_to_go_on(disk: Disk) -> N
         disk(size)
         before = stored
         stored, said = fill_store(file, info)
-        assert stored > before + 100
+        assert stored >= before + 100
         assert audit(file, info.stream, stored)[:4] == (stored, stored, 0, 0)
 
 

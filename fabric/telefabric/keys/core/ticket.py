@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from telefabric.errors import UsageError
+from telefabric_schemas.decoding import Decoder
 
 _PREFIX, _VERSION = "tf", "1"
 _CHECK = struct.Struct(">I")
@@ -56,7 +57,7 @@ class Ticket(msgspec.Struct, array_like=True, frozen=True):
             raise UsageError(_CUT)
         body = _unpack(text[len(_PREFIX + _VERSION) :])
         try:
-            return msgspec.msgpack.decode(body, type=cls)
+            return _tickets.decode(body)
         except msgspec.DecodeError:
             raise UsageError(_CUT) from None
 
@@ -70,3 +71,6 @@ def _unpack(text: str) -> bytes:
     if check != _CHECK.pack(crc32(body)):
         raise UsageError(_CUT)
     return body
+
+
+_tickets: Decoder[Ticket] = Decoder(Ticket)
