@@ -74,8 +74,9 @@ def spans_of(rows: int, stored: int | None, axis: Axis, marks: Iterable[Mark]) -
         found.append(Span(0, stored, "stored", "Committed to the store."))
     if rows > stored:
         found.append(Span(stored, rows, "live only", "Received live, not yet committed to the store."))
-    for mark in marks:
-        at = float(np.clip(np.ceil(axis.rows_of_seqs(mark.first)), 0, rows))
+    listed = list(marks)
+    places = np.clip(np.ceil(axis.rows_of_seqs([mark.first for mark in listed])), 0, rows).tolist()
+    for mark, at in zip(listed, places, strict=True):
         number = mark.last - mark.first + 1
         events = f"{number:,}".replace(",", "\u202f") + (" event" if number == 1 else " events")
         if mark.kind == GAP:
