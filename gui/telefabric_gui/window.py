@@ -249,7 +249,7 @@ class MainWindow(QMainWindow):
     def _built(self, tab: Tab) -> AgentPage:
         if tab.page is not None:
             return tab.page
-        page = tab.build(self.views)
+        page = tab.build(self.views, self.controller.feed)
         page.let_go.connect(self.follow)
         page.frame_wanted.connect(self.controller.feed.ask_frame)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
