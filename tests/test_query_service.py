@@ -132,11 +132,15 @@ def test_unknown_trailing_fields_of_a_question_are_skipped(service: QueryService
         assert status == query.OK
 
 
-def test_a_message_over_the_limit_costs_its_sender_the_connection_and_no_one_else(service: QueryService) -> None:
+def test_a_message_over_the_limit_is_answered_and_a_far_larger_one_costs_its_sender_the_connection(
+    service: QueryService,
+) -> None:
     with asker(service.address) as socket:
-        socket.send_multipart((NUMBER, b"x" * (limits.CONTROL_BYTES_MAX + 1)))
+        status, said = answer(socket, b"x" * (limits.CONTROL_BYTES_MAX + 1))
+        assert (status, b"over 1048576" in said) == (query.USAGE, True)
+        socket.send_multipart((NUMBER, b"x" * (limits.CONTROL_BYTES_MAX + limits.OVERSIZED_BYTES + 1)))
         assert_answers(service)
-        assert service.counts["usage"] == 0
+        assert service.counts["usage"] == 1
 
 
 def test_one_who_asks_and_never_reads_harms_nobody_and_is_given_little(service: QueryService) -> None:
