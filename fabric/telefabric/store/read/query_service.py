@@ -56,9 +56,11 @@ FAMILIES = (
     Family(_P + "bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"),
     Family(_P + "unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"),
     Family(
-        _P + "keys_refused_total", COUNTER, "Connections, handshakes and questions refused.",
+        _P + "keys_refused_total",
+        COUNTER,
+        "Connections, handshakes and questions refused.",
         ("reason", "socket", "key"),
-    ),  # fmt: skip
+    ),
     Family(_P + "seconds", HISTOGRAM, "Time from a question to its answer."),
 )
 
