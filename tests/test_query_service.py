@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -211,12 +212,14 @@ def command(path: Path, listen: str = LOOPBACK.url) -> list[str]:
 
 
 def test_the_process_says_where_it_answers_and_ends_with_its_standard_input(path: Path) -> None:
-    process = subprocess.Popen(command(path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    few_files = ["sh", "-c", 'ulimit -Sn 100; exec "$@"', "sh", *command(path)]
+    process = subprocess.Popen(few_files, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
         word, url = process.stdout.readline().split()
         assert word == "ready"
+        assert re.search(r"open files +(?!100 )", Path(f"/proc/{process.pid}/limits").read_text()), "it takes more"
         process.send_signal(signal.SIGINT)  # as ^C in its terminal would
         with asker(Address.parse(url)) as socket:
             assert answer(socket, GOOD)[0] == query.OK

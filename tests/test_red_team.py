@@ -31,7 +31,7 @@ from test_keys_services import Dealer, Lab, hello
 from telefabric import limits
 from telefabric.address import Address, ClientKeys
 from telefabric.errors import EnvironmentProblem
-from telefabric.files.open_files import most, raise_limit
+from telefabric.files.open_files import files_for, most, raise_limit
 from telefabric.keys.core.registry import TicketRecord
 from telefabric.keys.core.roles import Role
 from telefabric.keys.core.ticket import Ticket
@@ -538,6 +538,7 @@ def test_with_no_open_file_left_those_who_are_connected_go_on(tmp_path: Path, mo
             for one in idle:
                 one.close()
             assert ask_status(lab.join("late", Role.CLIENT), patience(10)).status["streams"], "and now others get in"
+        assert f"raise the hard limit of open files to {files_for(limits.STREAMS_MAX)}" in lab.log.read_text()
     finally:
         lab.end()
 

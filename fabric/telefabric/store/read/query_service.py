@@ -24,6 +24,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, UsageError
+from telefabric.files.open_files import raise_limit
 from telefabric.keys.core.roles import Domain
 from telefabric.keys.gate import Gate
 from telefabric.keys.key_folder import KeyFolder
@@ -216,6 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     except TelefabricError as error:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    raise_limit()
     stop_with_parent(service.stop)
     try:
         ready(service.address.url)
