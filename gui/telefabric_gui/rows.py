@@ -77,6 +77,11 @@ class EventRows:
         return found
 
     @property
+    def marks(self) -> frozenset[Mark]:
+        """All that is missing among the rows."""
+        return self._marks
+
+    @property
     def records(self) -> npt.NDArray[Any]:
         """A view of all rows, valid until the next change."""
         return self._rows

@@ -173,6 +173,11 @@ class Pages(QObject):
         """A row; None while it is not in memory: `see` fetches it."""
         return self._lines.row(row)
 
+    def row_of_seq(self, seq: int) -> int | None:
+        """The number of a row of the tail; None for one that is not shown."""
+        segment = self._lines.tail
+        return None if segment is None else segment.row_of_seq(seq)
+
     def value(self, name: str, row: int, step: int) -> float | None:
         """The value of a metric at a step; None while it is not known."""
         page = self._pages.get(row // PAGE)
