@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,13 +12,18 @@ from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
-from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
+from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
-from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, step_of
+from telefabric_gui.model.asking import Asker
+from telefabric_gui.model.cursor import Mode, Subject
+from telefabric_gui.model.lines import Found
+from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.reduction import EMA
-from telefabric_gui.rows import EVENT, NO_STEP, EventRows
+from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.chart import SeriesChart
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
@@ -27,12 +32,15 @@ from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import Banner, Card, button, column, drop_menu, label, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
+from telefabric_gui.views.transport import place_of
 from telefabric_schemas import Frame
 
 CHART_TICKS = 4
 """The chart is drawn once per this many ticks."""
 _RETURN = "Episode return"
 _ASK_AGAIN_S = 2.0
+_SAID_S = 4.0
+"""How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
 """Named numbers of a frame that are shown under it."""
 
@@ -44,7 +52,10 @@ class AgentPage(QWidget):
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
 
-    def __init__(self, stream: AgentStream, views: Views) -> None:
+    moved = Signal()
+    """The cursor was moved away from where the page had been paused: the pause is over, the cursor stays."""
+
+    def __init__(self, stream: AgentStream, views: Views, feed: Asker) -> None:
         super().__init__()
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
@@ -52,10 +63,22 @@ class AgentPage(QWidget):
         self._views = views
         self.details: list[tuple[str, str]] = []
         """The step that is shown, for the details dock."""
-        self.step_table = StepTable(stream.steps, self)
-        self.episode_table = EpisodeTable(stream.episodes, self)
+        run_id, agent_id = stream.key
+        steps, episodes = (Of(run_id, stream.stream_id, kind, agent_id) for kind in ("step", "episode"))
+        self.step_rows = Pages(stream.steps, steps, feed, voided=stream.voided)
+        self.episode_rows = Pages(
+            stream.episodes, episodes, feed, voided=stream.voided, whole_from=stream.steps_whole_from
+        )
+        self.step_table = StepTable(self.step_rows, stream.metric_at, self)
+        self.episode_table = EpisodeTable(self.episode_rows, self)
         self.steps = TableView(self.step_table, "Steps")
         self.episodes = TableView(self.episode_table, "Episodes")
+        self.time = RunTime(feed, Subject(run_id, agent_id, stream.stream_id), self)
+        self.place = ""
+        """Where the cursor is, in words."""
+        self._held: int | None = None
+        """The row at which the page was paused, while the cursor is there."""
+        self._follow_cursor()
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.chart = SeriesChart()
@@ -78,6 +101,8 @@ class AgentPage(QWidget):
         self._order = "environment"
         self._not_saved = ""
         """Why the last picture could not be saved."""
+        self._not_jumped = "", 0.0
+        """Why the cursor did not move, and since when that is so."""
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
         self._still = False
@@ -93,8 +118,12 @@ class AgentPage(QWidget):
 
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        picked = self.steps.picked_position()
-        given = self.stream.version, picked, paused, self._name
+        for rows in (self.step_rows, self.episode_rows):
+            rows.refresh()
+        rows = self.step_rows
+        self.time.refresh(rows.rows, rows.stored, rows.stored_seq, self.stream.steps.marks)
+        picked = self.steps.chosen
+        given = self.stream.version, picked and picked_row(picked), paused, self._name
         for view, show in (
             (self.environment, partial(self._refresh_environment, run, paused=paused)),
             (self.steps, partial(self._say_steps, pinned=picked is not None, paused=paused)),
@@ -110,15 +139,13 @@ class AgentPage(QWidget):
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
-        rows = self.step_table.rows
-        position = self.steps.picked_position()
-        pinned = position is not None
-        if position is None:
-            position = newest_event(rows)
+        chosen = self.steps.chosen
+        pinned = chosen is not None
+        shown = self.step_table.newest() if chosen is None else chosen
         self._lane_wanted = not pinned and not paused
         self._still = self._still and not pinned
-        if position is not None and not self._still:
-            self._show_step(rows, position, self._frame(rows, position, pinned=pinned))
+        if isinstance(shown, Found) and not self._still:
+            self._show_step(shown, self._frame(shown, pinned=pinned))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -135,17 +162,64 @@ class AgentPage(QWidget):
 
     def set_paused(self, paused: bool) -> None:
         """Freeze tables and picture, or let them continue."""
-        self._still = paused and self.isVisible() and self.steps.picked_position() is None
+        self._still = paused and self.isVisible() and self.steps.chosen is None
         for table in (self.step_table, self.episode_table):
             table.freeze() if paused else table.thaw()
+        cursor = self.time.cursor
+        if paused:
+            self._held = cursor.row
+            cursor.pause()
+        elif self._held is not None:
+            self._held = None
+            cursor.follow()
         self._ticks = 0
 
     def follow(self) -> None:
         """Show the newest step, episode and picture again."""
+        self._held = None
+        self.time.cursor.follow()
         self.steps.follow()
         self.episodes.follow()
         self.chart.follow()
         self._ticks = 0
+
+    # -- the cursor ----------------------------------------------------------------------------------------------
+
+    def _follow_cursor(self) -> None:
+        cursor = self.time.cursor
+        cursor.moved.connect(self._on_cursor)
+        cursor.mode_changed.connect(self._on_cursor)
+        self.steps.picked.connect(lambda row: cursor.follow() if row < 0 else cursor.go_to(row))
+        self.episodes.picked.connect(self._on_episode)
+        self.time.jumps.failed.connect(self._cannot_jump)
+
+    def _on_cursor(self) -> None:
+        """Show the step at the cursor; at the newest, and where the page was paused, none is chosen."""
+        cursor = self.time.cursor
+        if cursor.mode is Mode.FOLLOW:
+            self.steps.show_none()
+        elif cursor.row is not None and not (cursor.row == self._held and cursor.mode is Mode.PAUSED):
+            held, self._held = self._held, None
+            self.steps.show_row(cursor.row)
+            if held is not None:
+                self.moved.emit()
+
+    def _on_episode(self, row: int) -> None:
+        """Go to the first step of the episode that was picked."""
+        found = self.episodes.chosen if row >= 0 else None
+        if isinstance(found, Found):
+            self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
+
+    def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
+        """Ask for a bookmark at the step that is shown."""
+        chosen = self.steps.chosen or self.step_table.newest()
+        if isinstance(chosen, Found):
+            record, (run_id, agent_id) = chosen.record, self.stream.key
+            place = (int(record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, ""])
+
+    def _cannot_jump(self, sentence: str) -> None:
+        self._not_jumped = sentence, time.monotonic()
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -172,10 +246,10 @@ class AgentPage(QWidget):
         cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
         self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
-    def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
+    def _frame(self, shown: Found, *, pinned: bool) -> FrameScene | None:
         """The picture of a step, if there is one; for a chosen or paused step only its own."""
-        exact = pinned or rows is not self.stream.steps
-        row = rows.row(position)
+        exact = pinned or self.step_table.rows is not self.stream.steps
+        row = shown.record
         frame = self.stream.frame_of(row, exact=exact)
         if exact and (frame is None or frame.step_index != row["step"]):
             self._ask_for(row)
@@ -265,13 +339,14 @@ class AgentPage(QWidget):
         super().hideEvent(event)
         self.lane.stop()
 
-    def _show_step(self, rows: EventRows, position: int, frame: FrameScene | None) -> None:
-        row = rows.row(position)
+    def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
+        row = shown.record
         rate = self.stream.steps_per_s()
-        key = (int(row["seq"]), rate, len(self._metadata), frame, self._lane_shown)
+        so_far = return_so_far(self.step_rows.lines, shown)
+        key = (int(row["seq"]), rate, so_far, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
-        step = step_of(rows.raw(row))
+        step = step_of(shown.raw)
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
         name = self.step_table.name_of(value)
@@ -279,7 +354,7 @@ class AgentPage(QWidget):
         hint = decoded(step.render_hint) if step else None
         figures = (
             ("reward", real(float(row["reward"]))),
-            ("return", real(return_so_far(rows, position))),
+            ("return", real(so_far)),
             ("episode", count(int(row["episode"]))),
             ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
@@ -303,26 +378,32 @@ class AgentPage(QWidget):
         ]
         if step and (info := short(decoded(step.info), 200)) not in ("", NONE):
             self.details.append(("info", info))
+        step_number = None if row["global_step"] == NO_STEP else int(row["global_step"])
+        where = f"episode {count(int(row['episode']))}, step {number_of(row)}"
+        self.place = place_of(shown.row, step_number, where, clock(int(row["time_ns"])))
         self._step_shown = key
 
     def _say_steps(self, *, pinned: bool, paused: bool) -> None:
-        steps, following = self.step_table.rows, self.steps.following and not pinned
-        some = "" if steps.held == steps.events else f"the newest {count(steps.held)} of "
+        following = self.steps.following and not pinned
         shown = "one step chosen" if pinned else "following the tail" if following else "scrolled back"
-        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {some}{count(steps.events)}")
+        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {self._number_of(self.step_rows)}")
         self._newest.setVisible(not paused and not following)
+
+    @staticmethod
+    def _number_of(rows: Pages) -> str:
+        """How many rows there are, and whether those in sight are still being read."""
+        return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
-        self._episodes_card.caption.setText(count(self.episode_table.rows.events) + said)
+        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + said)
 
     def _say_age(self, run: RunView | None, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
-        steps = self.step_table.rows
         running = run is not None and run.state in ("running", "revived", "idle")
-        newest = newest_event(steps)
-        age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else None
+        newest = self.step_table.newest()
+        age = age_s(int(newest.record["time_ns"])) if newest is not None else None
         if self._lane_shown:
             age = self.lane.age_s
         self._age.setText(f"age {duration(age)}" if running and following and age is not None else "")
@@ -349,7 +430,9 @@ class AgentPage(QWidget):
         restyle(self._lane_badge, "badge", tone)
 
     def _warn(self, run: RunView | None) -> None:
-        self.banner.say(self._not_saved or (warning_of(run) if run else ""))
+        sentence, at_s = self._not_jumped
+        jump = sentence if time.monotonic() - at_s < _SAID_S else ""
+        self.banner.say(jump or self._not_saved or (warning_of(run) if run else ""))
 
     def _draw_chart(self) -> None:
         name = self._name
@@ -398,14 +481,14 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for rows in (self.stream.steps, self.stream.episodes):
-                rows.listener = None
+            for part in (self.page.step_rows, self.page.episode_rows, self.page.time):
+                part.close()
             self.page.hide()
             self.page.deleteLater()
             self.page = None
 
-    def build(self, views: Views) -> AgentPage:
-        self.page = AgentPage(self.stream, views)
+    def build(self, views: Views, feed: Asker) -> AgentPage:
+        self.page = AgentPage(self.stream, views, feed)
         self.page.setParent(self)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
@@ -420,9 +503,5 @@ class Tab(QWidget):
             self.page.setGeometry(self.rect())
 
 
-def newest_event(rows: EventRows) -> int | None:
-    """Position of the last row that is an event."""
-    for position in range(len(rows) - 1, -1, -1):
-        if rows.row(position)["mark"] == EVENT:
-            return position
-    return None
+def picked_row(found: Found | int) -> int:
+    return found if isinstance(found, int) else found.row
