@@ -122,7 +122,7 @@ def test_whatever_is_done_the_position_is_a_row_and_the_range_is_in_the_run(acts
 
 
 def axis(*steps: int) -> Axis:
-    return Axis(Place(n * 1_024, n * 2_000 + 1, n, step, 10**18 + n * 10**9) for n, step in enumerate(steps))
+    return Axis.of_places(Place(n * 1_024, n * 2_000 + 1, n, step, 10**18 + n * 10**9) for n, step in enumerate(steps))
 
 
 def test_rows_steps_seqs_and_moments_map_both_ways() -> None:
@@ -132,7 +132,7 @@ def test_rows_steps_seqs_and_moments_map_both_ways() -> None:
     assert one.rows_of_seqs([2_001]).tolist() == [1_024]
     assert one.seconds(1_536) == pytest.approx(1.5)
     assert one.time_ns(1_024) == 10**18 + 10**9
-    assert one.density(0, 2_048, 2) == pytest.approx([1_024, 1_024])
+    assert one.rates(np.array([0.0, 1_024, 2_048])) == pytest.approx([1_024, 1_024])
 
 
 def test_a_step_that_goes_back_is_kept_and_its_inverse_is_the_first_row_behind_the_value() -> None:
@@ -145,4 +145,4 @@ def test_without_places_a_row_is_its_own_step() -> None:
     one = Axis()
     assert not one
     assert one.steps([5]).tolist() == [5]
-    assert one.density(0, 10, 3).tolist() == [0, 0, 0]
+    assert one.rates(np.linspace(0, 10, 4)).tolist() == [0, 0, 0]

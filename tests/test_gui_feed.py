@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from processes import wait_for
 from skips import requires
 from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
 
-from telefabric.feed import file_feed
+from telefabric.feed import Answer, Asked, Question, file_feed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, FramePlace, LinkState, RunView, Update
 from telefabric.subscribe.core.handover import Range
@@ -56,6 +57,10 @@ class ScriptedFeed:
 
     def ask_frame(self, place: FramePlace) -> None:
         self.asked.append(place)
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        """Nobody answers."""
+        return Asked(question, answered)
 
     def edit(self, run_id: str, command: str, value: object = None) -> None:
         self.edits.append((run_id, command, value))

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
-from telefabric_gui.rows import EPISODE_ROW, EVENT, NO_STEP, STEP_ROW, EventRows, Mark, Row
+from telefabric_gui.rows import (
+    EPISODE_ROW,
+    EVENT,
+    NO_STEP,
+    STEP_ROW,
+    VOID,
+    EventRows,
+    Mark,
+    Row,
+    counted,
+    episode_row,
+    step_row,
+)
 from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 
 STEP_ROWS_MAX = 100_000
@@ -75,13 +88,14 @@ class AgentStream:
         voids: list[tuple[int, int, int]] = []
         pending, self.pending = self.pending, []
         for _, _, seq, _, inner, raw, live in pending:
-            if self.voided and self._is_void(inner, seq):
-                continue
+            void = bool(self.voided) and self._is_void(inner, seq)
             if isinstance(inner, Step | Reset):
-                steps.append(_step_row(seq, inner, raw))
-                self.live = live if type(inner) is Step else self.live
+                steps.append(_voided(step_row(seq, inner, raw)) if void else step_row(seq, inner, raw))
+                self.live = live if type(inner) is Step and not void else self.live
             elif isinstance(inner, Episode):
-                episodes.append(_episode_row(seq, inner, raw))
+                episodes.append(_voided(episode_row(seq, inner, raw)) if void else episode_row(seq, inner, raw))
+            elif void:
+                continue
             elif isinstance(inner, Metric):
                 self._add_point(inner)
             elif isinstance(inner, EpisodeVoided):
@@ -100,8 +114,8 @@ class AgentStream:
 
     def _void(self, env: int, episode: int, before: int) -> None:
         """The record keeps what is void; tables, charts and pictures do not."""
-        self.steps.remove_episode(env, episode, before)
-        self.episodes.remove_episode(env, episode, before)
+        self.steps.void_episode(env, episode, before)
+        self.episodes.void_episode(env, episode, before)
         for frame in list(self._stored.get((env, episode), {}).values()):
             if frame.seq < before:
                 self._forget(frame)
@@ -164,6 +178,17 @@ class AgentStream:
         points = np.array(self.metrics.get(name, ()), np.float64).reshape(-1, 2)
         return _points(points[:, 0], points[:, 1])
 
+    def metric_at(self, name: str, step: int) -> float | None:
+        """The value of a series at a step; None if it has none there, or not any more."""
+        points = self.metrics.get(name, ())
+        at = bisect_right(points, step, key=itemgetter(0)) - 1
+        return points[at][1] if at >= 0 and points[at][0] == step else None
+
+    def steps_whole_from(self) -> int:
+        """From this seq on, all events have come, or are holes; of older times, some kinds may have come alone."""
+        rows = counted(self.steps.records)
+        return int(self.steps.column("seq")[rows.argmax()]) if rows.any() else 0
+
     def steps_per_s(self) -> float | None:
         """Steps in the newest second, by the worker's clock."""
         times = self.steps.column("time_ns")[-20_000:]
@@ -186,17 +211,6 @@ class AgentStream:
         points.append((float(len(points) if metric.global_step is None else metric.global_step), metric.value))
 
 
-def return_so_far(steps: EventRows, position: int) -> float:
-    """Sum of the rewards of the episode of a step, up to that step, as far as they are held."""
-    end = position + 1 if position >= 0 else len(steps) + position + 1
-    row = steps.row(end - 1)
-    begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
-    same = (steps.column("episode")[begin:end] == row["episode"]) & (steps.column("env")[begin:end] == row["env"])
-    same &= steps.column("mark")[begin:end] == EVENT
-    with np.errstate(over="ignore", invalid="ignore"):  # the sum of what users pay may well be infinite
-        return float(np.nansum(steps.column("reward")[begin:end][same]))
-
-
 def _points(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
     """The finite points, by rising x."""
     finite = np.isfinite(y)
@@ -207,25 +221,6 @@ def _points(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
     return Points(x, y, int(np.count_nonzero(~finite)))
 
 
-def _event_columns(seq: int, event: Step | Reset | Episode, global_step: int | None) -> Row:
-    """The columns that all rows of events begin with."""
-    place = event.env_index, event.episode_index, _or_no_step(global_step)
-    return (EVENT, seq, seq, type(event) is Reset, event.time_ns, *place)
-
-
-def _step_row(seq: int, event: Step | Reset, raw: bytes) -> Row:
-    """A reset is the step before the first."""
-    if isinstance(event, Reset):
-        return (*_event_columns(seq, event, None), -1, math.nan, False, False, raw)
-    common = _event_columns(seq, event, event.global_step)
-    reward = math.nan if event.reward is None else event.reward
-    return (*common, event.step_index, reward, event.terminated, event.truncated, raw)
-
-
-def _episode_row(seq: int, event: Episode, raw: bytes) -> Row:
-    total = math.nan if event.total_reward is None else event.total_reward
-    return (*_event_columns(seq, event, event.global_step), total, _or_no_step(event.length), raw)
-
-
-def _or_no_step(number: int | None) -> int:
-    return NO_STEP if number is None else number
+def _voided(row: Row) -> Row:
+    """A row that keeps its number, and is not shown."""
+    return (VOID, *row[1:-1], b"")

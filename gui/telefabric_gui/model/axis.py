@@ -1,8 +1,8 @@
 """The mappings of rows to steps and moments.
 
-Every 1,024th row of a stream, kind and agent is known exactly (the store's places); between two of them the mapping is
-a straight line. An inverse of values that go back, such as a step that is counted again, takes the first row at or
-behind the value.
+Of a short run every row is known exactly, of a long one every 1,024th (the store's places) and the newest; between two
+of them the mapping is a straight line. An inverse of values that go back, such as a step that is counted again, takes
+the first row at or behind the value.
 """
 
 from __future__ import annotations
@@ -29,16 +29,25 @@ class By(Enum):
 
 
 class Axis:
-    """Rows of a subject, and their seqs, steps and moments (ns since 1970). Rising rows; never changed once made."""
+    """Rows of a subject, rising, with their seqs, steps and moments (ns since 1970); float64 arrays of one length.
 
-    def __init__(self, places: Iterable[Place] = ()) -> None:
+    A step that is NaN is its row. It does not change once it is made.
+    """
+
+    def __init__(self, n: Any = (), seq: Any = (), step: Any = (), time_ns: Any = ()) -> None:
+        self.n, self.seq, steps, times = (np.asarray(one, np.float64) for one in (n, seq, step, time_ns))
+        self.step = np.where(np.isnan(steps), self.n, steps)
+        self.start_ns = int(times[0]) if len(times) else 0
+        self.relative_s = (times - self.start_ns) / 1e9
+
+    @classmethod
+    def of_places(cls, places: Iterable[Place]) -> Axis:
+        """From places in any order; the last one of a row counts."""
         known = sorted({place.n: place for place in places}.values(), key=lambda place: place.n)
-        self.n = np.array([place.n for place in known], np.float64)
-        self.seq = np.array([place.seq for place in known], np.float64)
-        steps = [place.n if place.global_step is None else place.global_step for place in known]
-        self.step = np.array(steps, np.float64)
-        self.start_ns = known[0].time_ns if known else 0
-        self.relative_s = np.array([(place.time_ns - self.start_ns) / 1e9 for place in known], np.float64)
+        steps = [np.nan if place.global_step is None else place.global_step for place in known]
+        return cls(
+            [place.n for place in known], [place.seq for place in known], steps, [place.time_ns for place in known]
+        )
 
     def __bool__(self) -> bool:
         return len(self.n) > 0
@@ -63,14 +72,13 @@ class Axis:
     def time_ns(self, row: float) -> int:
         return self.start_ns + round(float(self.seconds(row)) * 1e9)
 
-    def density(self, first: float, last: float, bins: int) -> Reals:
-        """Rows a second in equal parts of a range of rows; 0 where nothing is known."""
-        edges = np.linspace(first, last, bins + 1)
+    def rates(self, edges: Reals) -> Reals:
+        """Rows a second between each two of these rows; 0 where it is not known."""
         if len(self.n) < 2:
-            return np.zeros(bins)
-        seconds = np.diff(self.seconds(edges))
-        rates = np.where(seconds > 0, np.diff(edges) / np.where(seconds > 0, seconds, 1), 0.0)
-        return np.where(edges[1:] <= self.n[-1] + 1, rates, 0.0)
+            return np.zeros(max(0, len(edges) - 1))
+        rows, seconds = np.diff(edges), np.diff(self.seconds(edges))
+        known = (seconds > 0) & (edges[:-1] <= self.n[-1])
+        return np.where(known, rows / np.where(known, seconds, 1.0), 0.0)
 
     def _at(self, values: Any, known: Reals, wanted: Reals) -> Reals:
         """Interpolated; beyond the ends, with the slope of the whole."""
