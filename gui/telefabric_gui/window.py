@@ -375,7 +375,7 @@ class MainWindow(QMainWindow):
         for key, tab in self._tabs.items():
             self._choose_stream(tab)
             if key.run_id not in lines:
-                lines[key.run_id] = spark(tab.stream.returns().y)
+                lines[key.run_id] = spark(tab.stream.returns())
         rows = [RunRow(run, lines.get(run.run_id, ())) for run in controller.runs.values()]
         self.run_list.show(rows)
         if page := self.page:

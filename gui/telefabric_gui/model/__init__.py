@@ -1,0 +1,1 @@
+"""What the window shows, apart from how it is shown: no widget in here."""
