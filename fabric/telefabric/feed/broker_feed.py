@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,8 +14,11 @@ from telefabric.feed.history_thread import HistoryThread
 from telefabric.feed.interface import Connection, FramePlace, LinkState, Rate, RunView, Update
 from telefabric.feed.live_thread import LiveThread
 from telefabric.feed.merged import HISTORY_EVENTS, MergedStreams
+from telefabric.feed.questions import Answer, Asked, Questions
 from telefabric.feed.run_views import run_views
 from telefabric.peer.edit_request import ask_edit
+from telefabric.store.read.query import Question
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire.policy import QueuePolicy
 
 _UNREACHABLE_S = 4.0
@@ -42,6 +46,7 @@ class BrokerFeed:
         self._frame_requests = FrameRequests()
         self._history = HistoryThread(address, self._merged, self._frame_requests)
         self._live = LiveThread(address, self._merged, name, policy or QueuePolicy())
+        self._questions = Questions(lambda cancelled: RemoteReader(address, cancelled=cancelled))
         self._edits = EditRequests(partial(ask_edit, address))
         self._shown: tuple[RunView, ...] | None = None
         self._said: tuple[Any, ...] = (None, None, None)
@@ -51,10 +56,12 @@ class BrokerFeed:
     def start(self) -> None:
         self._live.start()
         self._history.start()
+        self._questions.start()
 
     def stop(self) -> None:
         self._live.stop()
         self._history.stop()
+        self._questions.stop()
 
     def watch(self, run_ids: frozenset[str]) -> None:
         if run_ids != self._merged.watched:
@@ -68,6 +75,9 @@ class BrokerFeed:
     def ask_frame(self, place: FramePlace) -> None:
         self._frame_requests.ask(place)
         self._history.wake()
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        return self._questions.ask(question, answered, urgent=urgent)
 
     def edit(self, run_id: str, command: str, value: object = None) -> None:
         self._edits.ask(command, run_id, value)
@@ -92,7 +102,8 @@ class BrokerFeed:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _connection(self) -> Connection:
-        subscription, live, history = self._live.subscription, self._live.failures, self._history.failures
+        subscription = self._live.subscription
+        failures = [part.failures for part in (self._live, self._history, self._questions)]
         return Connection(
             *self._link(),
             events_per_s=self._rate.at(subscription.received),
@@ -101,8 +112,8 @@ class BrokerFeed:
             dropped=tuple(sorted(subscription.dropped.items())),
             lost_in_transit=subscription.lost_in_transit,
             absent=tuple(self._live.status.get("absent", ())),
-            failures=live.number + history.number,
-            notice=live.last or history.last,
+            failures=sum(one.number for one in failures),
+            notice=next((one.last for one in failures if one.last), ""),
         )
 
     def _link(self) -> tuple[LinkState, str, str]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from telefabric import limits
 from telefabric.errors import StoreError
@@ -18,11 +20,12 @@ from telefabric.feed.edit_requests import EditRequests
 from telefabric.feed.failures import Failures
 from telefabric.feed.frame_requests import FrameRequests
 from telefabric.feed.interface import Connection, Delivery, FeedEvent, FramePlace, LinkState, Rate, RunView, Update
+from telefabric.feed.questions import Answer, Asked, Questions
 from telefabric.feed.run_views import run_views
 from telefabric.peer.edit_request import read_only
 from telefabric.store.file.database import store_file
 from telefabric.store.read.file_reader import FileReader
-from telefabric.store.read.query import StoredEvent
+from telefabric.store.read.query import Question, StoredEvent
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.subscribe.core.handover import Range, SeqSet
 from telefabric_schemas import DURABLE_KINDS
@@ -53,6 +56,7 @@ class FileFeed:
         self._waiting: dict[str, Delivery] = {}
         """Run → what has come of it since the last `drain`."""
         self._frame_requests = FrameRequests()
+        self._questions = Questions(lambda cancelled: FileReader(self._path, cancelled=cancelled))
         self._edits = EditRequests(self._refuse)
         self._received = 0
         self._rate = Rate()
@@ -63,10 +67,12 @@ class FileFeed:
 
     def start(self) -> None:
         self._thread.start()
+        self._questions.start()
 
     def stop(self) -> None:
-        """Ends the thread, and waits for it."""
+        """Ends the threads, and waits for them."""
         self._stopped.set()
+        self._questions.stop()
         with self._changed:
             self._changed.notify_all()
         if self._thread.ident is not None:
@@ -88,6 +94,9 @@ class FileFeed:
             self._frame_requests.ask(place)
             self._changed.notify_all()
 
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        return self._questions.ask(question, answered, urgent=urgent)
+
     def edit(self, run_id: str, command: str, value: object = None) -> None:
         self._edits.ask(command, run_id, value)
 
@@ -100,9 +109,11 @@ class FileFeed:
             waiting, self._waiting = self._waiting, {}
             if waiting:
                 self._changed.notify_all()
+            failures = (self._failures, self._questions.failures)
             connection = Connection(
                 self._link, str(self._path), self._sentence, self._rate.at(self._received), None, self._received,
-                failures=self._failures.number, notice=self._failures.last or self._notice,
+                failures=sum(one.number for one in failures),
+                notice=next((one.last for one in failures if one.last), self._notice),
             )  # fmt: skip
         found = Delivery([], {}, {}, {})
         for one in waiting.values():

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from telefabric.feed.questions import Answer, Asked
+from telefabric.store.read.query import Question
 from telefabric.subscribe.core.handover import Range
 from telefabric.wire.delivery import AS_WISHED
 from telefabric_schemas import AnyEvent, Frame
@@ -207,6 +209,14 @@ class Feed(Protocol):
 
     def ask_frame(self, place: FramePlace) -> None:
         """Look for the stored frame of a step; a later question takes the place of this one."""
+        ...
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        """Ask the store. `answered` is called once, on a thread of the feed, as soon as the answer is there.
+
+        It must return soon; it is not called for a question that was dropped, or at the end. Several questions are
+        answered at once: the urgent ones first, of these the newest, then the others in their order.
+        """
         ...
 
     def edit(self, run_id: str, command: str, value: object = None) -> None:
