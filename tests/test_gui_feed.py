@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from processes import wait_for
 from skips import requires
 from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream
 
-from telefabric.feed import file_feed
+from telefabric.feed import Answer, Asked, Question, file_feed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, FramePlace, LinkState, RunView, Update
 from telefabric.subscribe.core.handover import Range
@@ -39,6 +40,7 @@ class ScriptedFeed:
         self.watched: frozenset[str] = frozenset()
         self.pictures: frozenset[str] = frozenset()
         self.asked: list[FramePlace] = []
+        self.questions: list[Question[Any]] = []
         self.edits: list[tuple[str, str, object]] = []
         self.running = False
 
@@ -56,6 +58,10 @@ class ScriptedFeed:
 
     def ask_frame(self, place: FramePlace) -> None:
         self.asked.append(place)
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        self.questions.append(question)
+        return Asked(question, answered)
 
     def edit(self, run_id: str, command: str, value: object = None) -> None:
         self.edits.append((run_id, command, value))
@@ -299,6 +305,7 @@ def test_a_file_that_is_not_there_is_named_and_tried_again(tmp_path: Path, read:
 _LOOKING = """
 import os, sys, time
 from pathlib import Path
+from typing import Any
 from telefabric.feed.file_feed import FileFeed
 os.setgroups([]); os.setgid(65_534); os.setuid(65_534)
 feed = FileFeed(Path(sys.argv[1]))

@@ -71,7 +71,7 @@ def test_a_long_series_begins_with_one_small_question_that_has_the_final_axes() 
     assert pyramid.extent() == extent
     drawn = pyramid.samples(0, 999_999, 800)
     assert len(drawn.x) == 3_907
-    assert (drawn.low.min(), drawn.high.max(), drawn.count.sum()) == (-40.0, 40.0, 1_000_000)
+    assert (drawn.low.min(), drawn.high.max(), drawn.number.sum()) == (-40.0, 40.0, 1_000_000)
 
 
 def test_zooming_in_asks_for_single_values_of_what_is_in_sight_and_of_nothing_twice() -> None:
@@ -119,7 +119,7 @@ def test_what_grows_is_read_again_at_its_end_alone() -> None:
     again = pyramid.wanted(0, 1_099_999, 800)
     assert [tile.level for tile in again] == [2, 1, 1]
     grown.fill(pyramid, 0, 1_099_999)
-    assert pyramid.samples(0, 1_099_999, 800).count.sum() == 1_100_000
+    assert pyramid.samples(0, 1_099_999, 800).number.sum() == 1_100_000
     pyramid.refresh()
     pyramid.put(Tile(TOP), *grown.answer(Tile(TOP)))
     assert pyramid.wanted(0, 1_099_999, 800) == []
@@ -237,4 +237,4 @@ def test_buckets_wider_than_a_pixel_fill_their_columns() -> None:
     assert (drawn.low[:64] == -1).all()
     assert (drawn.high[64:] == 4).all()
     assert (drawn.mean[64:] == 3).all()
-    assert drawn.count.sum() == pytest.approx(512)
+    assert drawn.number.sum() == pytest.approx(512)

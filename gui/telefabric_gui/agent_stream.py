@@ -10,7 +10,7 @@ import numpy as np
 
 from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
 from telefabric_gui.reduction import Floats
-from telefabric_gui.rows import EPISODE_ROW, EVENT, NO_STEP, STEP_ROW, EventRows, Mark, Row
+from telefabric_gui.rows import EPISODE_ROW, EVENT, GAP, HOLE, NO_STEP, STEP_ROW, EventRows, Mark, Row
 from telefabric_gui.tail import Tail
 from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 
@@ -162,6 +162,18 @@ class AgentStream:
         there = (rows.column("mark") == EVENT) & ~rows.column("reset")
         step, seq = rows.column("global_step")[there], rows.column("seq")[there]
         return np.where(step == NO_STEP, seq, step).astype(np.float64), rows.column(column)[there]
+
+    def gaps(self) -> Floats:
+        """What is missing among the steps: the step before and the step behind each range, in a row of an array."""
+        rows = self.steps
+        missing = np.isin(rows.column("mark"), (HOLE, GAP))
+        there = np.flatnonzero((rows.column("mark") == EVENT) & ~rows.column("reset"))
+        if not missing.any() or not len(there):
+            return np.empty((0, 2))
+        x, _ = self.tail(REWARD)
+        behind = np.unique(np.searchsorted(there, np.flatnonzero(missing)))
+        behind = behind[behind < len(x)]
+        return np.column_stack((np.where(behind > 0, x[behind - 1], -np.inf), x[behind]))
 
     def steps_per_s(self) -> float | None:
         """Steps in the newest second, by the worker's clock."""

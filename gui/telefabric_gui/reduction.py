@@ -28,7 +28,8 @@ class Samples(NamedTuple):
     low: Floats
     high: Floats
     mean: Floats
-    count: Floats
+    number: Floats
+    """Of values."""
     cut: Bools
     """No line leads from the sample before to this one."""
 
@@ -37,7 +38,7 @@ class Samples(NamedTuple):
 
     def at(self, places: Any) -> Samples:
         """Those at these places, or all that are marked by true."""
-        return Samples(*(column[places] for column in self))  # type: ignore[arg-type]
+        return Samples(*(column[places] for column in self))
 
     @property
     def rising(self) -> bool:
@@ -51,8 +52,12 @@ class Columns(NamedTuple):
     low: Floats
     high: Floats
     mean: Floats
-    count: Floats
+    number: Floats
     cut: Bools
+
+    def at(self, places: Any) -> Columns:
+        """Those at these places."""
+        return Columns(*(column[places] for column in self))
 
 
 _NO_VALUES: Floats = np.empty(0, np.float64)
@@ -75,7 +80,7 @@ def joined(*parts: Samples) -> Samples:
     held = [part for part in parts if len(part.x)]
     if len(held) < 2:
         return held[0] if held else NOTHING
-    return Samples(*map(np.concatenate, zip(*held, strict=True)))  # type: ignore[arg-type]
+    return Samples(*map(np.concatenate, zip(*held, strict=True)))
 
 
 def cut_at(samples: Samples, gaps: Floats) -> Samples:
@@ -123,9 +128,9 @@ def columns(samples: Samples, first: float, last: float, pixels: int) -> Columns
     scale = pixels / (last - first)
     column, samples = _by_column(samples, first, scale, pixels)
     starts = np.flatnonzero(np.diff(column, prepend=column[0] - 1))
-    count = np.add.reduceat(samples.count, starts)
+    count = np.add.reduceat(samples.number, starts)
     low, high = np.minimum.reduceat(samples.low, starts), np.maximum.reduceat(samples.high, starts)
-    mean = np.clip(np.add.reduceat(samples.mean * samples.count, starts) / count, low, high)
+    mean = np.clip(np.add.reduceat(samples.mean * samples.number, starts) / count, low, high)
     alone = (np.diff(starts, append=len(column)) == 1) & (samples.x == samples.end)[starts]
     x = np.where(alone, samples.x[starts], first + (column[starts] + 0.5) / scale)
     return Columns(x, low, high, mean, count, samples.cut[starts])
@@ -143,7 +148,7 @@ def _by_column(samples: Samples, first: float, scale: float, pixels: int) -> tup
     again = np.repeat(np.arange(len(times)), times)
     place = np.arange(len(again)) - np.repeat(np.cumsum(times) - times, times)
     found = samples.at(again)
-    return begun[again] + place, found._replace(count=found.count / times[again], cut=found.cut & (place == 0))
+    return begun[again] + place, found._replace(number=found.number / times[again], cut=found.cut & (place == 0))
 
 
 def strokes(found: Columns, pixel: float) -> tuple[Floats, Floats]:
@@ -189,7 +194,7 @@ def taps(keep: float) -> int:
 
 def dots(found: Columns, pixels: int, apart: int = 8) -> Bools:
     """Which columns are drawn as dots: those of single values that no line touches; all when they are far apart."""
-    alone: Bools = found.count <= 1.0
+    alone: Bools = found.number <= 1.0
     if len(found.x) * apart > pixels:
         alone &= np.append(True, found.cut[1:]) & np.append(found.cut[1:], True)
     return alone

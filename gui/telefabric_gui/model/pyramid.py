@@ -1,8 +1,8 @@
 """A stored series at every resolution, as far as it is held: which parts are wanted for a range, and what to draw.
 
 The store's overview has buckets of 256, 65,536 and 16,777,216 steps, each with its lowest and highest value. A part
-of a level is a tile, as large as a short question. A picture begins with the coarsest tile, which has the final axes, and
-gets finer as tiles come; single values are asked for once few enough are in sight. Pure: no question is asked here.
+of a level is a tile, as large as a short question. A picture begins with the coarsest tile, which has the final axes,
+and gets finer as tiles come; single values are asked for once few enough are in sight. Pure: it asks nobody itself.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Pyramid:
     @property
     def total(self) -> float:
         """Stored values."""
-        return float(self._coarse().count.sum())
+        return float(self._coarse().number.sum())
 
     @property
     def bytes(self) -> int:
@@ -139,7 +139,7 @@ class Pyramid:
         """The steps of a tile of single values: more where values are far apart. Once chosen, it stays."""
         if not self._bits:
             found = self._made_at(TOP - 1)
-            steps_a_value = float((found.end - found.x).sum() / found.count.sum())
+            steps_a_value = float((found.end - found.x).sum() / found.number.sum())
             self._bits = max(2 * BITS, round(math.log2(max(1.0, steps_a_value) * _VALUES_A_TILE)))
         return self._bits
 
@@ -148,7 +148,7 @@ class Pyramid:
         found = self._made_at(TOP - 1)
         width = np.maximum(found.end - found.x, 1.0)
         share = (np.minimum(found.end, last) - np.maximum(found.x, first)) / width
-        return float((found.count * np.clip(share, 0.0, 1.0)).sum())
+        return float((found.number * np.clip(share, 0.0, 1.0)).sum())
 
     # -- what is held --------------------------------------------------------------------------------------------
 

@@ -20,17 +20,19 @@ class Scale(NamedTuple):
     """At the agent's own count, or else the seq: as in the store's overview."""
     time_s: Floats
     episode: Floats
-    """Of an episode's end; by row of `ended`."""
+    """How many episodes have ended at each row of `ended`."""
     ended: Floats
 
     @classmethod
-    def of(
-        cls, rows: Floats, steps: Floats, times_s: Floats, episodes: Floats | None = None, ended: Floats | None = None
-    ) -> Scale:
+    def of(cls, rows: Floats, steps: Floats, times_s: Floats) -> Scale:
         """What goes back is passed over by the highest before it."""
-        rising = [np.maximum.accumulate(one) if len(one) else one for one in (rows, steps, times_s)]
         nothing = np.empty(0, np.float64)
-        return cls(*rising, nothing if episodes is None else episodes, nothing if ended is None else ended)
+        row, step, time_s = (np.maximum.accumulate(one) if len(one) else one for one in (rows, steps, times_s))
+        return cls(row, step, time_s, nothing, nothing)
+
+    def with_ends(self, episodes: Floats, steps: Floats) -> Scale:
+        """With the episodes that ended at these steps."""
+        return self._replace(episode=episodes + 1.0, ended=np.maximum.accumulate(_along(steps, self.step, self.row)))
 
     def places(self, kind: str, steps: Floats) -> Floats:
         """Where steps are on an axis."""

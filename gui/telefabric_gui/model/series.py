@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PySide6.QtCore import QObject, Signal
 
-from telefabric.feed import Answer, Asked, Bucket, Buckets, BucketKey, Points, Question
+from telefabric.feed import Answer, Asked, Bucket, Buckets, Points, Question
 from telefabric_gui.model.pyramid import BITS, VALUES, Pyramid, Tile, buckets, with_tail
-from telefabric_gui.reduction import NOTHING, Floats, Samples, single
+from telefabric_gui.reduction import Floats, Samples, single
 
 BYTES_MAX = 96 * 2**20
 """Stored values of all charts; beyond, the series that was drawn least recently keeps its coarse levels alone."""
@@ -137,16 +137,17 @@ class SeriesData(QObject):
 
     def _take(self, key: SeriesKey, tile: Tile, held: _Held, came: tuple[Floats | None, Answer]) -> None:
         rows, answer = came
+        page = answer.page
         if self._held.get(key) is not held or held.asked.pop(tile, None) is None:
             return
-        if rows is None:
+        if rows is None or page is None:
             held.failed_s, self.problem = time.monotonic(), answer.problem
             held.pages.pop(tile, None)
             return
         pages = held.pages.setdefault(tile, [])
         pages.append(rows)
-        if answer.page.more:
-            after = answer.page.last if tile.level == VALUES else answer.page.rows[-1].key
+        if page.more:
+            after = page.last if tile.level == VALUES else page.rows[-1].key
             self._send(key, held, tile, after)
             return
         del held.pages[tile]

@@ -71,8 +71,8 @@ class _Axis(pg.AxisItem):  # type: ignore[misc]
         shift = datetime.fromtimestamp(high * self.unit).astimezone().utcoffset() if self.kind == "wall time" else None
         shift_s = shift.total_seconds() if shift else 0.0
         begin = math.ceil((low * self.unit + shift_s) / step) * step - shift_s
-        spacing = step / self.unit
-        return [(spacing, [begin / self.unit + at * spacing for at in range(int((high - begin / self.unit) / spacing) + 1)])]
+        spacing, first = step / self.unit, begin / self.unit
+        return [(spacing, [first + at * spacing for at in range(int((high - first) / spacing) + 1)])]
 
 
 def _moment(value_s: float, spacing_s: float, kind: str) -> str:
@@ -198,20 +198,20 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         if unit != 1.0:
             seen = seen._replace(low=seen.low / unit, high=seen.high / unit, mean=seen.mean / unit)
         found = columns(seen, first, last, self.pixels)
-        average = smoothed(found.mean, found.count, keep) if keep else found.mean
+        average = smoothed(found.mean, found.number, keep) if keep else found.mean
         shown = (found.x >= first - 2 * pixel) | np.append(found.x[1:] >= first, False)[: len(found.x)]
         if self._log:
-            fit = found.high > 0
-            self.left_out += int(found.count[shown & ~fit & (found.x >= first) & (found.x <= last)].sum())
-            shown &= fit
+            self.left_out += int(found.number[(found.high <= 0) & (found.x >= first) & (found.x <= last)].sum())
+            shown &= found.high > 0
         kept = np.flatnonzero(shown)
-        cut = found.cut | False
-        found = type(found)(*(column[kept] for column in found[:-1]), cut[kept] | (np.diff(kept, prepend=-1) > 1))
-        average = average[kept]
+        found, average = found.at(kept), average[kept]
+        found = found._replace(cut=found.cut | (np.diff(kept, prepend=-1) > 1))
         if self._log:
             least = float(found.high.min(initial=1.0)) * 1e-3
-            found = found._replace(**{name: np.log10(np.maximum(getattr(found, name), least)) for name in ("low", "high", "mean")})
-            average = np.log10(np.maximum(average, least))
+            low, high, mean, average = (
+                np.log10(np.maximum(one, least)) for one in (found.low, found.high, found.mean, average)
+            )
+            found = found._replace(low=low, high=high, mean=mean)
         faint, full = QColor(curve.colour), QColor(curve.colour)
         faint.setAlphaF(_RAW_OPACITY if keep else 1.0)
         raw.setPen(pg.mkPen(faint, width=1))
@@ -283,13 +283,13 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         """The place on the axis of a pixel of the widget."""
         box = self._view.sceneBoundingRect()
         first, last = self.sight
-        return first + (x - box.left()) / max(1.0, box.width()) * (last - first)
+        return first + (x - float(box.left())) / max(1.0, float(box.width())) * (last - first)
 
     def pixel_of(self, place: float) -> float:
         """The pixel of a place on the axis."""
         box = self._view.sceneBoundingRect()
         first, last = self.sight
-        return float(box.left() + (place - first) / (last - first) * box.width())
+        return float(box.left()) + (place - first) / (last - first) * float(box.width())
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         notches = event.angleDelta().y() / 120
