@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PySide6.QtCore import QPoint, Qt, QTimer, Signal
-from PySide6.QtGui import QContextMenuEvent, QDragEnterEvent, QDropEvent, QShowEvent
-from PySide6.QtWidgets import QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtGui import QContextMenuEvent, QDragEnterEvent, QDropEvent, QResizeEvent, QShowEvent
+from PySide6.QtWidgets import QBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from telefabric_gui import theme
 from telefabric_gui.agent_stream import METRIC, RETURN
@@ -27,6 +27,8 @@ from telefabric_gui.views.painting import PEN_STYLES, line_colour
 from telefabric_gui.views.plot import NO_GAPS, Curve, Plot
 from telefabric_gui.views.styled import button, drop_menu, laid_out, menu_of, row
 
+_NAMES_BESIDE_PX = 560
+"""A narrower chart has its names above."""
 _CHART_PX = 84
 """The lowest chart; more charts than fit are scrolled."""
 _AS_STEPS = Scale.of(np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.array([0.0, 1.0]))
@@ -325,7 +327,7 @@ class ChartsView(QScrollArea):
 
 
 class Chart(QWidget):
-    """Names on the left, the plot beside them. Series can be dropped on it."""
+    """Names and the plot. Series can be dropped on it."""
 
     dropped = Signal(str)
     menu_wanted = Signal(QPoint)
@@ -338,7 +340,18 @@ class Chart(QWidget):
         self.names, self.plot = Names(), Plot()
         self.lines: list[_Line] = []
         """What was drawn last."""
-        self.setLayout(row(self.names, (self.plot, 1)))
+        self._parts = QBoxLayout(QBoxLayout.Direction.LeftToRight, self)
+        self._parts.setContentsMargins(0, 0, 0, 0)
+        self._parts.setSpacing(0)
+        self._parts.addWidget(self.names)
+        self._parts.addWidget(self.plot, 1)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = self.width() < _NAMES_BESIDE_PX
+        self.names.lie(above=narrow)
+        directions = QBoxLayout.Direction
+        self._parts.setDirection(directions.TopToBottom if narrow else directions.LeftToRight)
 
     def show_lines(self, lines: list[_Line], plan: ChartPlan, keep: float, gaps: Floats, *, front: bool) -> None:
         self.lines = lines

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import count, real
+from telefabric_gui.model.scale import WALL_TIME
 from telefabric_gui.reduction import Floats, Samples, columns, cut_at, dots, in_sight, smoothed, strokes, taps, unit_of
 from telefabric_gui.views.painting import reported
 
@@ -22,7 +23,9 @@ _FLAT = 1e-12
 """Share of a value below which floats cannot be distinguished on an axis."""
 _WIDE_MAX = 4
 """Lines of two pixels; with more, a pixel each, which take a quarter of the time to paint."""
-_TICKS_WIDTH = 60
+_TICKS_WIDTH = 56
+_TICK_PX, _TICKS_MAX = 96, 100
+"""From tick to tick at least, and most of them."""
 _TIME_STEPS_S = (
     0.001, 0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400,
 )  # fmt: skip
@@ -51,7 +54,7 @@ class _Axis(pg.AxisItem):  # type: ignore[misc]
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         if self.logMode:
-            return [f"{10**value:.4g}" if value == round(value) or spacing < 1 else "" for value in values]
+            return [f"{10**value:.4g}" for value in values]
         if self.kind.endswith("time"):
             return [_moment(value * self.unit, spacing * self.unit, self.kind) for value in values]
         if self.unit != 1.0:
@@ -63,21 +66,44 @@ class _Axis(pg.AxisItem):  # type: ignore[misc]
         return [real(value, digits) for value in values]
 
     def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
-        if not self.kind.endswith("time"):
+        if self.logMode:
+            return [(1.0, _decades(low, high))]
+        if self.orientation != "bottom":
             found: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
-            return found[:1] if self.orientation == "bottom" else found
-        wanted = (high - low) * self.unit * 110 / max(1.0, size)
-        step = next((step for step in _TIME_STEPS_S if step >= wanted), math.ceil(wanted / _DAY_S) * _DAY_S)
-        shift = datetime.fromtimestamp(high * self.unit).astimezone().utcoffset() if self.kind == "wall time" else None
-        shift_s = shift.total_seconds() if shift else 0.0
-        begin = math.ceil((low * self.unit + shift_s) / step) * step - shift_s
-        spacing, first = step / self.unit, begin / self.unit
-        return [(spacing, [first + at * spacing for at in range(int((high - first) / spacing) + 1)])]
+            return found
+        wanted = (high - low) * self.unit * _TICK_PX / max(1.0, size)
+        shift = 0.0
+        if not self.kind.endswith("time"):
+            power = 10.0 ** math.floor(math.log10(max(wanted, 1e-300)))
+            step = max(next(power * part for part in (1, 2, 5, 10) if power * part >= wanted * 0.999), 1.0)
+        else:
+            step = next((one for one in _TIME_STEPS_S if one >= wanted), math.ceil(wanted / _DAY_S) * _DAY_S)
+            shift = _utc_offset_s(high * self.unit) if self.kind == WALL_TIME else 0.0
+        first = math.ceil((low * self.unit + shift) / step) * step - shift
+        number = min(int((high * self.unit - first) / step) + 1, _TICKS_MAX)
+        return [(step / self.unit, [(first + at * step) / self.unit for at in range(number)])]
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Powers of ten, and parts of them when there are few."""
+    parts = (1, 2, 5) if high - low < 2 else (1,)
+    every = max(1, math.ceil((high - low) / 8))
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    found = [power + math.log10(part) for power in powers if power % every == 0 for part in parts]
+    return [value for value in found if low <= value <= high]
+
+
+def _utc_offset_s(value_s: float) -> float:
+    try:
+        offset = datetime.fromtimestamp(value_s).astimezone().utcoffset()
+    except (OverflowError, ValueError, OSError):
+        return 0.0
+    return offset.total_seconds() if offset else 0.0
 
 
 def _moment(value_s: float, spacing_s: float, kind: str) -> str:
     digits = 3 if spacing_s < 0.1 else 1 if spacing_s < 1 else 0
-    if kind == "wall time":
+    if kind == WALL_TIME:
         try:
             then = datetime.fromtimestamp(value_s)
         except (OverflowError, ValueError, OSError):
