@@ -60,6 +60,7 @@ class ScriptedFeed:
         self.asked.append(place)
 
     def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        """Nobody answers."""
         self.questions.append(question)
         return Asked(question, answered)
 

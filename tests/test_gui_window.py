@@ -515,9 +515,7 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
     for row in range(page.step_table.rowCount()):
         page.steps.selectRow(row)
         tick(main)
-        position = page.steps.picked_position()
-        assert position is not None
-        found = page.step_table.rows.row(position)
+        found = page.step_table.at(row).record
         if int(found["episode"]) == 1:
             said[int(found["step"])] = caption.text()
             assert isinstance(page.environment.scene, scenes.FrameScene)
@@ -541,9 +539,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
     assert page is not None
     page.steps.selectRow(5)
     tick(main)
-    position = page.steps.picked_position()
-    assert position is not None
-    place = page.stream.place_of(page.step_table.rows.row(position))
+    place = page.stream.place_of(page.steps.chosen.record)
     tick(main, 3)
     assert feed.asked == [place], "once"
 

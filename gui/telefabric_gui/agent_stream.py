@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,21 @@ import numpy as np
 
 from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
 from telefabric_gui.reduction import Floats
-from telefabric_gui.rows import EPISODE_ROW, EVENT, GAP, HOLE, NO_STEP, STEP_ROW, EventRows, Mark, Row
+from telefabric_gui.rows import (
+    EPISODE_ROW,
+    EVENT,
+    GAP,
+    HOLE,
+    NO_STEP,
+    STEP_ROW,
+    VOID,
+    EventRows,
+    Mark,
+    Row,
+    counted,
+    episode_row,
+    step_row,
+)
 from telefabric_gui.tail import Tail
 from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 
@@ -69,13 +82,14 @@ class AgentStream:
         voids: list[tuple[int, int, int]] = []
         pending, self.pending = self.pending, []
         for _, _, seq, _, inner, raw, live in pending:
-            if self.voided and self._is_void(inner, seq):
-                continue
+            void = bool(self.voided) and self._is_void(inner, seq)
             if isinstance(inner, Step | Reset):
-                steps.append(_step_row(seq, inner, raw))
-                self.live = live if type(inner) is Step else self.live
+                steps.append(_voided(step_row(seq, inner, raw)) if void else step_row(seq, inner, raw))
+                self.live = live if type(inner) is Step and not void else self.live
             elif isinstance(inner, Episode):
-                episodes.append(_episode_row(seq, inner, raw))
+                episodes.append(_voided(episode_row(seq, inner, raw)) if void else episode_row(seq, inner, raw))
+            elif void:
+                continue
             elif isinstance(inner, Metric):
                 self._add_value(seq, inner)
             elif isinstance(inner, EpisodeVoided):
@@ -94,8 +108,8 @@ class AgentStream:
 
     def _void(self, env: int, episode: int, before: int) -> None:
         """The record keeps what is void; tables, charts and pictures do not."""
-        self.steps.remove_episode(env, episode, before)
-        self.episodes.remove_episode(env, episode, before)
+        self.steps.void_episode(env, episode, before)
+        self.episodes.void_episode(env, episode, before)
         for frame in list(self._stored.get((env, episode), {}).values()):
             if frame.seq < before:
                 self._forget(frame)
@@ -175,6 +189,17 @@ class AgentStream:
         behind = behind[behind < len(x)]
         return np.column_stack((np.where(behind > 0, x[behind - 1], -np.inf), x[behind]))
 
+    def metric_at(self, name: str, step: int) -> float | None:
+        """The value of a series at a step; None if it has none there, or not any more."""
+        x, y = self.tail(METRIC + name)
+        found = y[x == step]
+        return float(found[-1]) if len(found) else None
+
+    def steps_whole_from(self) -> int:
+        """From this seq on, all events have come, or are holes; of older times, some kinds may have come alone."""
+        rows = counted(self.steps.records)
+        return int(self.steps.column("seq")[rows.argmax()]) if rows.any() else 0
+
     def steps_per_s(self) -> float | None:
         """Steps in the newest second, by the worker's clock."""
         times = self.steps.column("time_ns")[-20_000:]
@@ -192,36 +217,6 @@ class AgentStream:
         self.metrics.setdefault(metric.name, Tail()).add(seq, metric.global_step, metric.value)
 
 
-def return_so_far(steps: EventRows, position: int) -> float:
-    """Sum of the rewards of the episode of a step, up to that step, as far as they are held."""
-    end = position + 1 if position >= 0 else len(steps) + position + 1
-    row = steps.row(end - 1)
-    begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
-    same = (steps.column("episode")[begin:end] == row["episode"]) & (steps.column("env")[begin:end] == row["env"])
-    same &= steps.column("mark")[begin:end] == EVENT
-    with np.errstate(over="ignore", invalid="ignore"):  # the sum of what users pay may well be infinite
-        return float(np.nansum(steps.column("reward")[begin:end][same]))
-
-
-def _event_columns(seq: int, event: Step | Reset | Episode, global_step: int | None) -> Row:
-    """The columns that all rows of events begin with."""
-    place = event.env_index, event.episode_index, _or_no_step(global_step)
-    return (EVENT, seq, seq, type(event) is Reset, event.time_ns, *place)
-
-
-def _step_row(seq: int, event: Step | Reset, raw: bytes) -> Row:
-    """A reset is the step before the first."""
-    if isinstance(event, Reset):
-        return (*_event_columns(seq, event, None), -1, math.nan, False, False, raw)
-    common = _event_columns(seq, event, event.global_step)
-    reward = math.nan if event.reward is None else event.reward
-    return (*common, event.step_index, reward, event.terminated, event.truncated, raw)
-
-
-def _episode_row(seq: int, event: Episode, raw: bytes) -> Row:
-    total = math.nan if event.total_reward is None else event.total_reward
-    return (*_event_columns(seq, event, event.global_step), total, _or_no_step(event.length), raw)
-
-
-def _or_no_step(number: int | None) -> int:
-    return NO_STEP if number is None else number
+def _voided(row: Row) -> Row:
+    """A row that keeps its number, and is not shown."""
+    return (VOID, *row[1:-1], b"")

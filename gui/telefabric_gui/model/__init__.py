@@ -1,1 +1,1 @@
-"""What the window shows, apart from how it is shown: no widget in here."""
+"""What the views share: the cursor in a run's time, and the data of the whole run. No widgets."""

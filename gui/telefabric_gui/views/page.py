@@ -12,14 +12,16 @@ from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
-from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
+from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
 from telefabric_gui.model.charting import Charting
+from telefabric_gui.model.lines import Found
+from telefabric_gui.model.pages import Asker, Of, Pages
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, step_of
+from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.rows import EVENT, NO_STEP, EventRows
+from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
@@ -44,7 +46,7 @@ class AgentPage(QWidget):
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
 
-    def __init__(self, stream: AgentStream, views: Views, charting: Charting) -> None:
+    def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker | None = None) -> None:
         super().__init__()
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
@@ -52,8 +54,14 @@ class AgentPage(QWidget):
         self._views = views
         self.details: list[tuple[str, str]] = []
         """The step that is shown, for the details dock."""
-        self.step_table = StepTable(stream.steps, self)
-        self.episode_table = EpisodeTable(stream.episodes, self)
+        run_id, agent_id = stream.key
+        steps, episodes = (Of(run_id, stream.stream_id, kind, agent_id) for kind in ("step", "episode"))
+        self.step_rows = Pages(stream.steps, steps, feed, voided=stream.voided)
+        self.episode_rows = Pages(
+            stream.episodes, episodes, feed, voided=stream.voided, whole_from=stream.steps_whole_from
+        )
+        self.step_table = StepTable(self.step_rows, stream.metric_at, self)
+        self.episode_table = EpisodeTable(self.episode_rows, self)
         self.steps = TableView(self.step_table, "Steps")
         self.episodes = TableView(self.episode_table, "Episodes")
         self.environment = EnvironmentView()
@@ -90,8 +98,10 @@ class AgentPage(QWidget):
 
     def refresh(self, run: RunView | None, *, paused: bool) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        picked = self.steps.picked_position()
-        given = self.stream.version, picked, paused
+        for rows in (self.step_rows, self.episode_rows):
+            rows.refresh()
+        picked = self.steps.chosen
+        given = self.stream.version, picked and picked_row(picked), paused
         self._run = run
         for view, show in (
             (self.environment, partial(self._refresh_environment, run, paused=paused)),
@@ -108,15 +118,13 @@ class AgentPage(QWidget):
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
-        rows = self.step_table.rows
-        position = self.steps.picked_position()
-        pinned = position is not None
-        if position is None:
-            position = newest_event(rows)
+        chosen = self.steps.chosen
+        pinned = chosen is not None
+        shown = self.step_table.newest() if chosen is None else chosen
         self._lane_wanted = not pinned and not paused
         self._still = self._still and not pinned
-        if position is not None and not self._still:
-            self._show_step(rows, position, self._frame(rows, position, pinned=pinned))
+        if isinstance(shown, Found) and not self._still:
+            self._show_step(shown, self._frame(shown, pinned=pinned))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -133,7 +141,7 @@ class AgentPage(QWidget):
 
     def set_paused(self, paused: bool) -> None:
         """Freeze tables and picture, or let them continue."""
-        self._still = paused and self.isVisible() and self.steps.picked_position() is None
+        self._still = paused and self.isVisible() and self.steps.chosen is None
         for table in (self.step_table, self.episode_table):
             table.freeze() if paused else table.thaw()
         self.charts.set_still(paused)
@@ -171,10 +179,10 @@ class AgentPage(QWidget):
         cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
         self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
-    def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
+    def _frame(self, shown: Found, *, pinned: bool) -> FrameScene | None:
         """The picture of a step, if there is one; for a chosen or paused step only its own."""
-        exact = pinned or rows is not self.stream.steps
-        row = rows.row(position)
+        exact = pinned or self.step_table.rows is not self.stream.steps
+        row = shown.record
         frame = self.stream.frame_of(row, exact=exact)
         if exact and (frame is None or frame.step_index != row["step"]):
             self._ask_for(row)
@@ -264,13 +272,14 @@ class AgentPage(QWidget):
         super().hideEvent(event)
         self.lane.stop()
 
-    def _show_step(self, rows: EventRows, position: int, frame: FrameScene | None) -> None:
-        row = rows.row(position)
+    def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
+        row = shown.record
         rate = self.stream.steps_per_s()
-        key = (int(row["seq"]), rate, len(self._metadata), frame, self._lane_shown)
+        so_far = return_so_far(self.step_rows.lines, shown)
+        key = (int(row["seq"]), rate, so_far, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
-        step = step_of(rows.raw(row))
+        step = step_of(shown.raw)
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
         name = self.step_table.name_of(value)
@@ -278,7 +287,7 @@ class AgentPage(QWidget):
         hint = decoded(step.render_hint) if step else None
         figures = (
             ("reward", real(float(row["reward"]))),
-            ("return", real(return_so_far(rows, position))),
+            ("return", real(so_far)),
             ("episode", count(int(row["episode"]))),
             ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
@@ -305,23 +314,26 @@ class AgentPage(QWidget):
         self._step_shown = key
 
     def _say_steps(self, *, pinned: bool, paused: bool) -> None:
-        steps, following = self.step_table.rows, self.steps.following and not pinned
-        some = "" if steps.held == steps.events else f"the newest {count(steps.held)} of "
+        following = self.steps.following and not pinned
         shown = "one step chosen" if pinned else "following the tail" if following else "scrolled back"
-        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {some}{count(steps.events)}")
+        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {self._number_of(self.step_rows)}")
         self._newest.setVisible(not paused and not following)
+
+    @staticmethod
+    def _number_of(rows: Pages) -> str:
+        """How many rows there are, and whether those in sight are still being read."""
+        return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
-        self._episodes_card.caption.setText(count(self.episode_table.rows.events) + said)
+        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + said)
 
     def _say_age(self, run: RunView | None, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
-        steps = self.step_table.rows
         running = run is not None and run.state in ("running", "revived", "idle")
-        newest = newest_event(steps)
-        age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else None
+        newest = self.step_table.newest()
+        age = age_s(int(newest.record["time_ns"])) if newest is not None else None
         if self._lane_shown:
             age = self.lane.age_s
         self._age.setText(f"age {duration(age)}" if running and following and age is not None else "")
@@ -386,14 +398,14 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for rows in (self.stream.steps, self.stream.episodes):
-                rows.listener = None
+            for rows in (self.page.step_rows, self.page.episode_rows):
+                rows.close()
             self.page.hide()
             self.page.deleteLater()
             self.page = None
 
-    def build(self, views: Views, charting: Charting) -> AgentPage:
-        self.page = AgentPage(self.stream, views, charting)
+    def build(self, views: Views, charting: Charting, feed: Asker | None) -> AgentPage:
+        self.page = AgentPage(self.stream, views, charting, feed)
         self.page.setParent(self)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
@@ -408,9 +420,5 @@ class Tab(QWidget):
             self.page.setGeometry(self.rect())
 
 
-def newest_event(rows: EventRows) -> int | None:
-    """Position of the last row that is an event."""
-    for position in range(len(rows) - 1, -1, -1):
-        if rows.row(position)["mark"] == EVENT:
-            return position
-    return None
+def picked_row(found: Found | int) -> int:
+    return found if isinstance(found, int) else found.row

@@ -30,12 +30,14 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, UsageError
+from telefabric.files.open_files import raise_limit
 from telefabric.keys.core.roles import Domain
 from telefabric.keys.gate import Gate
 from telefabric.keys.key_folder import KeyFolder
 from telefabric.metrics.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
 from telefabric.metrics.summary import Health, endpoint_of
 from telefabric.peer.core.mistakes import Quota
+from telefabric.peer.core.principal import Principal
 from telefabric.peer.listener import Guard, bind, hear, listener
 from telefabric.peer.sockets import waiting
 from telefabric.service.logs import set_up_logs
@@ -76,7 +78,12 @@ FAMILIES = (
     ),
     Family(_P + "bad_requests_total", COUNTER, "Messages that are not even a request.", (), "bad_requests"),
     Family(_P + "unsent_total", COUNTER, "Answers that could not be sent, by reason.", ("reason",), "unsent"),
-    Family(_P + "keys_refused_total", COUNTER, "Handshakes and questions refused.", ("reason", "socket", "key")),
+    Family(
+        _P + "keys_refused_total",
+        COUNTER,
+        "Connections, handshakes and questions refused.",
+        ("reason", "socket", "key"),
+    ),
     Family(_P + "seconds", HISTOGRAM, "Time from a question to its answer."),
 )
 
@@ -229,7 +236,7 @@ class QueryService:
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.RCVHWM, HWM)
         self._socket.set(zmq.SNDHWM, HWM)
-        self._socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX)
+        self._socket.set(zmq.MAXMSGSIZE, limits.CONTROL_BYTES_MAX + limits.OVERSIZED_BYTES)
         self.counts: Counter[str] = Counter()
         self._questions: Counter[Labels] = Counter()
         self._seconds = Histogram(_BOUNDS_S)
@@ -256,7 +263,7 @@ class QueryService:
                 poller.poll(_POLL_MS)
                 heard = hear(self._socket, self._guard)
                 if heard is not None:
-                    self._turn([heard.peer.id, *(frame.bytes for frame in heard.frames)])
+                    self._turn([heard.peer.id, *(frame.bytes for frame in heard.frames)], heard.peer.principal)
                 self._reply_all()
                 self._health.tend(self._figures, time.monotonic_ns())
                 self._tell_refused(time.monotonic())
@@ -277,7 +284,7 @@ class QueryService:
             self._gate.tend()
         return self._stop.is_set() or (self._gate is not None and self._gate.is_old)
 
-    def _turn(self, frames: list[bytes]) -> None:
+    def _turn(self, frames: list[bytes], principal: Principal) -> None:
         if len(frames) != 3 or len(frames[1]) != NUMBER_BYTES:
             self.counts["bad_request"] += 1
             if self._quota.grants(frames[0], time.monotonic_ns()):
@@ -289,6 +296,8 @@ class QueryService:
             for job in dropped:
                 job.dropped = True
             return
+        if self._gate is not None and len(data) > limits.CONTROL_BYTES_MAX:
+            self._gate.count("too_large", Domain.QUERY, principal.name)
         try:
             job = _Job(peer, number, len(data), decode_question(data))
         except UsageError as error:
@@ -362,6 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
     except TelefabricError as error:
         print(f"telefabric: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    raise_limit()
     stop_with_parent(service.stop)
     try:
         ready(service.address.url)
