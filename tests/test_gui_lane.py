@@ -15,7 +15,7 @@ import pytest
 from processes import wait_for
 from skips import requires
 from store_fixtures import step
-from test_gui_feed import told
+from test_gui_feed import ScriptedFeed, told
 
 from telefabric.feed import Failures
 from telefabric.ring import Hud, Name, PixelFormat, RingWriter, TileHud
@@ -61,7 +61,7 @@ def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     stream = AgentStream(AgentKey("run", "agent_0"))
     stream.pending.append(told(step(1)))
     stream.apply()
-    shown = AgentPage(stream, Views(Failures()))
+    shown = AgentPage(stream, Views(Failures()), ScriptedFeed())
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()

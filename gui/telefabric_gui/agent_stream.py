@@ -167,25 +167,26 @@ class AgentStream:
         """Names of the series of which values are held, as in the store's overview."""
         return [RETURN, REWARD, *(METRIC + name for name in self.metrics)]
 
-    def tail(self, series: str) -> tuple[Floats, Floats]:
-        """Steps and values of a series as far as they are held here, in the order of seq."""
+    def tail(self, series: str, after: int = 0) -> tuple[Floats, Floats]:
+        """Steps and values of a series behind a seq, as far as they are held here, in the order of seq."""
         if series.startswith(METRIC):
             found = self.metrics.get(series.removeprefix(METRIC))
-            return found.arrays() if found else (np.empty(0), np.empty(0))
+            return found.arrays(after) if found else (np.empty(0), np.empty(0))
         rows, column = (self.episodes, "total") if series == RETURN else (self.steps, "reward")
-        there = (rows.column("mark") == EVENT) & ~rows.column("reset")
-        step, seq = rows.column("global_step")[there], rows.column("seq")[there]
-        return np.where(step == NO_STEP, seq, step).astype(np.float64), rows.column(column)[there]
+        records = rows.records[(rows.column("mark") == EVENT) & ~rows.column("reset") & (rows.column("seq") > after)]
+        return _steps(records), records[column]
 
-    def gaps(self) -> Floats:
-        """What is missing among the steps: the step before and the step behind each range, in a row of an array."""
-        rows = self.steps
-        missing = np.isin(rows.column("mark"), (HOLE, GAP))
-        there = np.flatnonzero((rows.column("mark") == EVENT) & ~rows.column("reset"))
-        if not missing.any() or not len(there):
-            return np.empty((0, 2))
-        x, _ = self.tail(REWARD)
-        behind = np.unique(np.searchsorted(there, np.flatnonzero(missing)))
+    def whole_from(self, stored_seq: float) -> int:
+        """The seq behind which nothing of what the store has, up to a seq, is still missing here."""
+        holes = [mark.last for mark in self.steps.marks if mark.kind == HOLE and mark.first <= stored_seq]
+        return max(holes, default=0)
+
+    def gaps(self, stored_seq: float) -> Floats:
+        """What is missing among the steps, in the store too: the steps before and behind, in a row of an array."""
+        records = self.steps.records
+        there = np.flatnonzero((records["mark"] == EVENT) & ~records["reset"])
+        missing = (records["mark"] == GAP) | ((records["mark"] == HOLE) & (records["seq"] > stored_seq))
+        x, behind = _steps(records[there]), np.unique(np.searchsorted(there, np.flatnonzero(missing)))
         behind = behind[behind < len(x)]
         return np.column_stack((np.where(behind > 0, x[behind - 1], -np.inf), x[behind]))
 
@@ -215,6 +216,13 @@ class AgentStream:
         if metric.name not in self.metrics and len(self.metrics) >= SERIES_MAX:
             return
         self.metrics.setdefault(metric.name, Tail()).add(seq, metric.global_step, metric.value)
+
+
+def _steps(records: Any) -> Floats:
+    """At the agent's own count, or else the seq: as in the store's overview."""
+    step = records["global_step"]
+    found: Floats = np.where(step == NO_STEP, records["seq"], step).astype(np.float64)
+    return found
 
 
 def _voided(row: Row) -> Row:

@@ -143,9 +143,9 @@ class Controller(QObject):
         """Ask for an edit of a run; `answer` says what became of it."""
         self.feed.edit(run_id, command, value)
 
-    def ask(self, question: Question[Any], answered: Callable[[Answer], None]) -> Asked:
-        """Ask the store; `answered` is called on a thread of the feed."""
-        return self.feed.ask(question, answered)
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        """Ask the store of the feed that is shown; `answered` is called on a thread of the feed."""
+        return self.feed.ask(question, answered, urgent=urgent)
 
     def unwatch(self, run_id: str) -> None:
         """Close a run's tabs and forget what is held of it; the store has it all."""

@@ -40,6 +40,14 @@ class Samples(NamedTuple):
         """Those at these places, or all that are marked by true."""
         return Samples(*(column[places] for column in self))
 
+    def before(self, x: float) -> int | None:
+        """Of the newest sample at or before x."""
+        if self.rising:
+            at = int(np.searchsorted(self.x, x, "right")) - 1
+            return at if at >= 0 else None
+        found = np.flatnonzero(self.x <= x)
+        return int(found[-1]) if len(found) else None
+
     @property
     def rising(self) -> bool:
         return bool((self.x[1:] >= self.x[:-1]).all())

@@ -23,11 +23,12 @@ class Tail:
         if len(self._new) > self._values_max:
             self._take()
 
-    def arrays(self) -> tuple[Floats, Floats]:
-        """Steps and values."""
+    def arrays(self, after: int = 0) -> tuple[Floats, Floats]:
+        """Steps and values behind a seq."""
         if self._new:
             self._take()
-        return self._table[:, 1], self._table[:, 2]
+        table = self._table[np.searchsorted(self._table[:, 0], after, "right") :]
+        return table[:, 1], table[:, 2]
 
     def _take(self) -> None:
         table = np.concatenate((self._table, np.array(self._new, np.float64)))

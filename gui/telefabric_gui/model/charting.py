@@ -6,34 +6,31 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject
 
 from telefabric.feed import Answer, Series, SeriesOf
 from telefabric_gui.agent_stream import AgentStream
+from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.model.layout import Layout
 from telefabric_gui.model.overlay import Overlay
 from telefabric_gui.model.series import SeriesData
-from telefabric_gui.model.streams import Ask, Source, Streams
+from telefabric_gui.model.streams import Source, Streams
 
 
 class Charting(QObject):
     """`live` finds what is held of a run's agent, if anything, and whether the run still goes on."""
 
-    names_changed = Signal(str)
-    """Of the series of a run."""
-    _answered = Signal(str, object)
-
     def __init__(
-        self, ask: Ask, live: Callable[[str, str], tuple[AgentStream | None, bool]], kept: str, parent: QObject
+        self, feed: Asker, live: Callable[[str, str], tuple[AgentStream | None, bool]], kept: str, parent: QObject
     ) -> None:
         super().__init__(parent)
-        self._ask, self._live = ask, live
+        self._live = live
+        self._asking = Asking(feed, self)
         self.layout = Layout(kept, self)
         self.overlay = Overlay(self)
-        self.data = SeriesData(ask, self)
-        self.streams = Streams(ask, self)
+        self.data = SeriesData(feed, self)
+        self.streams = Streams(feed, self)
         self._stored: dict[str, list[Series]] = {}
-        self._answered.connect(self._take_names)
 
     def sources(self, own: Source) -> list[Source]:
         """What is drawn on the page of a stream: it, and the runs that are laid over it."""
@@ -54,10 +51,11 @@ class Charting(QObject):
     def look_again(self, run_id: str, after: Series | None = None) -> None:
         """Ask which series of a run are stored."""
         self._stored.setdefault(run_id, [])
-        self._ask(SeriesOf(run_id, after), partial(self._answered.emit, run_id))
+        self._asking.ask(SeriesOf(run_id, after), partial(self._take_names, run_id))
 
     def forget(self) -> None:
         """Another feed is shown."""
+        self._asking.close()
         self.data.forget()
         self.streams.forget()
         self._stored.clear()
@@ -70,4 +68,3 @@ class Charting(QObject):
         known += [one for one in answer.page.rows if one not in known]
         if answer.page.more:
             self.look_again(run_id, answer.page.rows[-1])
-        self.names_changed.emit(run_id)

@@ -16,27 +16,34 @@ class Scale(NamedTuple):
     """Every 1,024th row of a stream and its last: between them, rows, steps and moments are in proportion."""
 
     row: Floats
+    x: Floats
+    """The step by which the store's overview goes: the agent's own count, or else the seq."""
     step: Floats
-    """At the agent's own count, or else the seq: as in the store's overview."""
+    """The step that readers see: the agent's own count, or else the row."""
+    seq: Floats
     time_s: Floats
-    episode: Floats
-    """How many episodes have ended at each row of `ended`."""
     ended: Floats
+    """Rows at which episodes ended."""
+    episode: Floats
+    """How many had ended by then."""
 
     @classmethod
-    def of(cls, rows: Floats, steps: Floats, times_s: Floats) -> Scale:
-        """What goes back is passed over by the highest before it."""
-        nothing = np.empty(0, np.float64)
-        row, step, time_s = (np.maximum.accumulate(one) if len(one) else one for one in (rows, steps, times_s))
-        return cls(row, step, time_s, nothing, nothing)
+    def of(cls, rows: Floats, ends: Floats) -> Scale:
+        """From columns of row, seq, step and time of steps and of episodes; NaN is a step that the events do not tell.
 
-    def with_ends(self, episodes: Floats, steps: Floats) -> Scale:
-        """With the episodes that ended at these steps."""
-        return self._replace(episode=episodes + 1.0, ended=np.maximum.accumulate(_along(steps, self.step, self.row)))
+        What goes back is passed over by the highest before it.
+        """
+        row, seq, step, time_s = rows.T
+        told = ~np.isnan(step)
+        x, shown = np.where(told, step, seq), np.where(told, step, row)
+        row, x, shown, seq, time_s = (_rising(one) for one in (row, x, shown, seq, time_s))
+        shown = x if told.all() else shown
+        ended = _along(ends[:, 1], seq, row)
+        return cls(row, x, shown, seq, time_s, _rising(ended), ends[:, 0] + 1.0)
 
-    def places(self, kind: str, steps: Floats) -> Floats:
-        """Where steps are on an axis."""
-        return steps if kind == STEP else self.of_rows(kind, _along(steps, self.step, self.row))
+    def places(self, kind: str, x: Floats) -> Floats:
+        """Where steps of the overview are on an axis."""
+        return x if self._same(kind) else self.of_rows(kind, _along(x, self.x, self.row))
 
     def of_rows(self, kind: str, rows: Floats) -> Floats:
         """Where rows are on an axis."""
@@ -57,16 +64,27 @@ class Scale(NamedTuple):
         return _along(places + begin, self.time_s, self.row)
 
     def steps(self, kind: str, places: Floats) -> Floats:
-        """The steps of places on an axis."""
-        return places if kind == STEP else _along(self.rows(kind, places), self.row, self.step)
+        """The steps of the overview of places on an axis."""
+        return places if self._same(kind) else _along(self.rows(kind, places), self.row, self.x)
+
+    def steps_of_seqs(self, seqs: Floats) -> Floats:
+        """The steps of the overview at these seqs."""
+        return _along(seqs, self.seq, self.x)
+
+    def _same(self, kind: str) -> bool:
+        return kind == STEP and self.step is self.x
 
     def placed(self, kind: str, samples: Samples) -> Samples:
         """Samples on an axis."""
-        if kind == STEP:
+        if self._same(kind):
             return samples
         single = samples.end is samples.x or bool((samples.end == samples.x).all())
         x = self.places(kind, samples.x)
         return samples._replace(x=x, end=x if single else np.maximum(x, self.places(kind, samples.end)))
+
+
+def _rising(values: Floats) -> Floats:
+    return np.maximum.accumulate(values) if len(values) else values
 
 
 def _along(values: Floats, of: Floats, to: Floats) -> Floats:

@@ -12,6 +12,7 @@ import numpy as np
 from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, Bucket, Buckets, Points, Question
+from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.pyramid import BITS, VALUES, Pyramid, Tile, buckets, with_tail
 from telefabric_gui.reduction import Floats, Samples, single
 
@@ -42,6 +43,9 @@ class _Held:
     tail_from: float = np.inf
     """First step that was live when the end of what is stored was read."""
     drawn: tuple[Hashable, Samples] | None = None
+    near: tuple[int, Samples] | None = None
+    """The single values up to the end of a block, for the cursor."""
+    near_asked: tuple[int, Asked] | None = None
 
 
 class SeriesData(QObject):
@@ -50,14 +54,16 @@ class SeriesData(QObject):
     arrived = Signal(object)
     """A part of this series."""
     _answered = Signal(object, object, object, object)
+    _near = Signal(object, int, object)
 
-    def __init__(self, ask: Callable[[Question[Any], Callable[[Answer], None]], Asked], parent: QObject) -> None:
+    def __init__(self, feed: Asker, parent: QObject) -> None:
         super().__init__(parent)
-        self._ask = ask
+        self._feed = feed
         self._held: dict[SeriesKey, _Held] = {}
         self.problem = ""
         """Why something could not be read, in a sentence."""
         self._answered.connect(self._take)
+        self._near.connect(self._take_near)
 
     def want(self, key: SeriesKey, first: float, last: float, pixels: int, tail: Samples, *, grows: bool) -> None:
         """Have a range of steps of a series read, as fine as pixels can show; what is not in sight any more is not."""
@@ -83,6 +89,23 @@ class SeriesData(QObject):
         if held.drawn is None or held.drawn[0] != made:
             held.drawn = made, with_tail(pyramid.samples(first, last, pixels), tail)
         return held.drawn[1]
+
+    def value_at(self, key: SeriesKey, step: float) -> float | None:
+        """The newest value at or before a step, where only buckets are held there; None until it has come."""
+        held, block = self._held.get(key), int(step) >> BITS
+        if held is None:
+            return None
+        if held.near is not None and held.near[0] == block:
+            at = held.near[1].before(step)
+            return None if at is None else float(held.near[1].mean[at])
+        if held.near_asked is None or held.near_asked[0] != block:
+            if held.near_asked is not None:
+                held.near_asked[1].drop()
+            first, last = (block - 1) << BITS, ((block + 1) << BITS) - 1
+            question = Points(key.stream_id, key.agent_id, key.name, first, last, 0, _VALUES_A_PAGE)
+            asked = self._feed.ask(question, lambda answer: self._near.emit(key, block, answer), urgent=True)
+            held.near_asked = block, asked
+        return None
 
     def known(self, key: SeriesKey) -> bool:
         """Whether the store has told how long the series is."""
@@ -128,7 +151,7 @@ class SeriesData(QObject):
             question = Buckets(
                 None, key.stream_id, key.agent_id, key.name, tile.level, first, last, after, _BUCKETS_A_PAGE
             )
-        held.asked[tile] = self._ask(question, partial(self._on_thread, key, tile, held))
+        held.asked[tile] = self._feed.ask(question, partial(self._on_thread, key, tile, held))
 
     def _on_thread(self, key: SeriesKey, tile: Tile, held: _Held, answer: Answer) -> None:
         """On a thread of the feed: numbers are unpacked here, so that the window need not."""
@@ -159,6 +182,16 @@ class SeriesData(QObject):
             held.pyramid.put(tile, buckets(tile.level, table))
         self._evict(key)
         self.arrived.emit(key)
+
+    def _take_near(self, key: SeriesKey, block: int, answer: Answer) -> None:
+        held = self._held.get(key)
+        if held is None or held.near_asked is None or held.near_asked[0] != block:
+            return
+        held.near_asked = None
+        if answer.page is not None:
+            points = _numbers(Tile(VALUES), answer.page.rows)
+            held.near = block, single(points[:, 0], points[:, 1])[0]
+            self.arrived.emit(key)
 
     def _evict(self, newest: SeriesKey) -> None:
         over = sum(held.pyramid.bytes for held in self._held.values()) - BYTES_MAX

@@ -31,8 +31,17 @@ _NAMES_BESIDE_PX = 560
 """A narrower chart has its names above."""
 _CHART_PX = 84
 """The lowest chart; more charts than fit are scrolled."""
-_AS_STEPS = Scale.of(np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+_AS_STEPS = Scale.of(np.array([[0.0, 0, 0, 0], [1.0, 1, 1, 1]]), np.empty((0, 4)))
 """Of a stream of which nothing is known: rows are steps."""
+
+
+class _Shown(NamedTuple):
+    """A run whose series are drawn."""
+
+    source: Source
+    scale: Scale
+    gaps: Floats
+    """Places on the axis before and behind what is missing."""
 
 
 class _Line(NamedTuple):
@@ -41,6 +50,7 @@ class _Line(NamedTuple):
     key: SeriesKey
     curve: Curve
     name: Name
+    scale: Scale
     height: tuple[float, float] | None
     """Lowest and highest value of all of it."""
     left_out: int
@@ -76,6 +86,9 @@ class ChartsView(QScrollArea):
         self.left_out = 0
         """Values in sight that cannot be drawn."""
         self._scale = _AS_STEPS
+        self._on_axis: dict[SeriesKey, tuple[Samples, Scale, str, Samples]] = {}
+        self._soon_all = False
+        """All is to be drawn soon, and not the cursor alone."""
         self._tails: dict[SeriesKey, tuple[int, Samples, int]] = {}
         self._column = QVBoxLayout()
         self._column.setContentsMargins(0, 0, 0, 0)
@@ -90,7 +103,7 @@ class ChartsView(QScrollArea):
         for part in (self._average, self._axis, self._more):
             self.corner.addWidget(part)
         self._soon = QTimer(self, singleShot=True, interval=0)
-        self._soon.timeout.connect(self.draw)
+        self._soon.timeout.connect(lambda: self.draw() if self._soon_all else self.mark())
         charting.layout.changed.connect(self.draw_soon)
         charting.overlay.changed.connect(self.draw_soon)
         charting.streams.changed.connect(self.draw_soon)
@@ -111,7 +124,7 @@ class ChartsView(QScrollArea):
         """The cursor's row; None for none."""
         if at != self._cursor:
             self._cursor = at
-            self.draw_soon()
+            self._soon.start()
 
     def show_sight(self, sight: tuple[float, float] | None) -> None:
         """The rows in sight; None for the whole run."""
@@ -121,11 +134,12 @@ class ChartsView(QScrollArea):
 
     def show_selection(self, rows: tuple[float, float] | None) -> None:
         self._selection = rows
-        self.draw_soon()
+        self._soon.start()
 
     def draw_soon(self, *what: object) -> None:
         """Once, however much has changed by then."""
         if self.isVisible():
+            self._soon_all = True
             self._soon.start()
 
     @property
@@ -159,69 +173,84 @@ class ChartsView(QScrollArea):
         self._axis.setText(f"by {layout.axis} \u25be")
         self._average.setText(f"EMA {layout.keep:g} \u25be" if layout.keep else "no average \u25be")
         self._own = self._charting.streams.found(self._own)
-        sources = [one for one in self._charting.sources(self._own) if one.stream_id is not None]
-        scales = [self._charting.streams.scale(one) or _AS_STEPS for one in sources]
-        self._scale = scales[0] if scales else _AS_STEPS
-        sight = self._in_sight(sources, scales)
+        shown = [self._show(one) for one in self._charting.sources(self._own) if one.stream_id is not None]
+        self._scale = shown[0].scale if shown else _AS_STEPS
+        sight = self._in_sight(shown)
         self.left_out = 0
         for at, (chart, plan) in enumerate(zip(self.charts, layout.charts, strict=True)):
-            lines = [
-                self._line(source, scale, series, place, sight, chart.plot.pixels, len(sources) > 1)
-                for source, scale in zip(sources, scales, strict=True)
+            chart.lines = [
+                self._line(one, series, place, sight, chart.plot.pixels, len(shown) > 1)
+                for one in shown
                 for place, series in enumerate(plan.series)
             ]
-            self.left_out += sum(line.left_out for line in lines)
+            self.left_out += sum(line.left_out for line in chart.lines)
             chart.plot.sight = sight
             chart.plot.set_axis(layout.axis, bottom=at == len(self.charts) - 1)
-            front = at == layout.front and len(self.charts) > 1
-            chart.show_lines(lines, plan, layout.keep, self._gaps(), front=front)
-            self._show_places(chart.plot, [line.curve for line in lines])
+            chart.draw(plan, layout.keep)
+        self._soon_all = False
+        self.mark()
         self.drawn.emit()
 
-    def _in_sight(self, sources: list[Source], scales: list[Scale]) -> tuple[float, float]:
+    def mark(self) -> None:
+        """Show the cursor, and the values there; the newest values where there is none."""
+        kind, layout = self._charting.layout.axis, self._charting.layout
+        at = None if self._cursor is None else float(self._scale.of_rows(kind, np.array([self._cursor]))[0])
+        ends = self._scale.of_rows(kind, np.array(self._selection)) if self._selection else np.zeros(2)
+        for number, chart in enumerate(self.charts):
+            values = [self._value(line, at) for line in chart.lines]
+            held = list(zip(chart.lines, values, strict=True))
+            chart.plot.show_cursor(at, [(value, line.curve.colour) for line, (value, _) in held])
+            chart.plot.show_selection(float(ends[0]), float(ends[1]))
+            names = [line.name._replace(value=_said(value, exact=exact)) for line, (value, exact) in held]
+            front = number == layout.front and len(self.charts) > 1
+            chart.names.show_names(names, front=front, hint="Tick a series on the left, or drag one here.")
+
+    def _show(self, source: Source) -> _Shown:
+        streams, kind = self._charting.streams, self._charting.layout.axis
+        scale = streams.scale(source)
+        if scale is None:
+            return _Shown(source, _AS_STEPS, NO_GAPS)
+        gaps = streams.gaps(source)
+        return _Shown(source, scale, scale.places(kind, gaps.ravel()).reshape(-1, 2))
+
+    def _in_sight(self, shown: list[_Shown]) -> tuple[float, float]:
         """First and last place of the axis: of the rows in sight, or of all runs."""
         kind = self._charting.layout.axis
         if self._sight is not None:
-            first, last = self._scale.of_rows(kind, np.array(self._sight))
-            return float(first), float(max(last, first + 1e-9))
-        ends = [scale.of_rows(kind, scale.row[[0, -1]]) for scale in scales if scale is not _AS_STEPS]
-        ends += [self._beyond(source, scale) for source, scale in zip(sources, scales, strict=True)]
-        found = np.concatenate([one for one in ends if len(one)] or [np.array([0.0, 1.0])])
-        first, last = float(found.min()), float(found.max())
+            first, last = (float(one) for one in self._scale.of_rows(kind, np.array(self._sight)))
+        else:
+            ends = [one.scale.of_rows(kind, one.scale.row[[0, -1]]) for one in shown if one.scale is not _AS_STEPS]
+            ends += [self._live_ends(one) for one in shown]
+            found = np.concatenate([one for one in ends if len(one)] or [np.array([0.0, 1.0])])
+            first, last = float(found.min()), float(found.max())
         return first, last if last > first else first + 1.0
 
-    def _beyond(self, source: Source, scale: Scale) -> Floats:
-        """Where live values of the series that are drawn begin and end: there may be no rows of steps at all."""
-        found = [
-            self._tail(source, series)[0].x
-            for chart in self._charting.layout.charts for series in chart.series
-        ]  # fmt: skip
-        x = [end for one in found if len(one) for end in (one.min(), one.max())]
-        return scale.places(self._charting.layout.axis, np.array(x, np.float64))
+    def _live_ends(self, shown: _Shown) -> Floats:
+        """Where live values of the series that are drawn begin and end: there may be no steps at all."""
+        series = [series for chart in self._charting.layout.charts for series in chart.series]
+        held = [tail.x for tail in (self._tail(shown.source, one)[0] for one in series) if len(tail.x)]
+        x = np.array([end for one in held for end in (one.min(), one.max())], np.float64)
+        return shown.scale.places(self._charting.layout.axis, x)
 
     def _line(
-        self, source: Source, scale: Scale, series: str, place: int, sight: tuple[float, float], pixels: int,
-        several: bool,
-    ) -> _Line:  # fmt: skip
+        self, shown: _Shown, series: str, place: int, sight: tuple[float, float], pixels: int, several: bool
+    ) -> _Line:
+        layout, data, (source, scale, gaps) = self._charting.layout, self._charting.data, shown
         assert source.stream_id is not None
-        layout, data = self._charting.layout, self._charting.data
         key = SeriesKey(source.run_id, source.agent_id, source.stream_id, series)
         tail, infinite = self._tail(source, series)
         first, last = (float(one) for one in scale.steps(layout.axis, np.array(sight)))
         data.want(key, first, last, pixels, tail, grows=source.grows)
-        samples = scale.placed(layout.axis, data.samples(key, first, last, pixels, tail))
+        samples = self._placed(key, scale, data.samples(key, first, last, pixels, tail))
         slot = self._charting.overlay.slot(source.run_id) if several else layout.slot(series)
         style = PEN_STYLES[(place if several else slot // len(theme.active().series)) % len(PEN_STYLES)]
-        value, exact = self._value(samples)
-        curve = Curve(samples, line_colour(slot), style, value)
         letter = chr(ord("A") + slot) if several else ""
         name = f"{name_of(series)} · {source.run_id}" if several else name_of(series)
-        said = "" if math.isnan(value) else ("" if exact else "\u2248 ") + real(value)
         height = (float(samples.low.min()), float(samples.high.max())) if len(samples.x) else None
-        return _Line(
-            key, curve, Name(short(name), curve.colour, style, letter, said or NONE, short(name, 200)), height,
-            infinite + data.infinite(key),
-        )  # fmt: skip
+        colour = line_colour(slot)
+        said = Name(short(name), colour, style, letter, "", short(name, 200))
+        left_out = infinite + data.infinite(key)
+        return _Line(key, Curve(samples, colour, style, gaps), said, scale, height, left_out)
 
     def _tail(self, source: Source, series: str) -> tuple[Samples, int]:
         """Live values, and how many are beyond all numbers."""
@@ -230,33 +259,29 @@ class ChartsView(QScrollArea):
         key = SeriesKey(source.run_id, source.agent_id, source.stream_id, series)
         held = self._tails.get(key)
         if held is None or (held[0] != source.live.version and not self._still):
-            held = self._tails[key] = source.live.version, *single(*source.live.tail(series))
+            after = self._charting.streams.whole_from(source) if self._charting.data.known(key) else 0
+            held = self._tails[key] = source.live.version, *single(*source.live.tail(series, after))
         return held[1:]
 
-    def _value(self, samples: Samples) -> tuple[float, bool]:
-        """The value at the cursor, else the newest; and whether it is a single value, not the mean of several."""
-        at = len(samples.x) - 1
-        if self._cursor is not None:
-            x = float(self._scale.of_rows(self._charting.layout.axis, np.array([self._cursor]))[0])
-            behind = samples.x > x + 1e-9 * abs(x)
-            at = int(np.searchsorted(behind, True)) - 1 if samples.rising else int(np.flatnonzero(~behind)[-1:].sum())
-        if at < 0 or not len(samples.x):
-            return math.nan, True
-        return float(samples.mean[at]), bool(samples.number[at] <= 1)
-
-    def _gaps(self) -> Floats:
-        """What is missing of the stream itself, on the axis."""
-        if self._own is None or self._own.live is None:
-            return NO_GAPS
-        gaps = self._own.live.gaps()
-        return self._scale.places(self._charting.layout.axis, gaps.ravel()).reshape(-1, 2)
-
-    def _show_places(self, plot: Plot, curves: list[Curve]) -> None:
+    def _placed(self, key: SeriesKey, scale: Scale, samples: Samples) -> Samples:
+        """Samples on the axis, made once as long as nothing changes."""
         kind = self._charting.layout.axis
-        at = None if self._cursor is None else float(self._scale.of_rows(kind, np.array([self._cursor]))[0])
-        plot.show_cursor(at, curves)
-        ends = self._scale.of_rows(kind, np.array(self._selection)) if self._selection else np.zeros(2)
-        plot.show_selection(float(ends[0]), float(ends[1]))
+        held = self._on_axis.get(key)
+        if held is None or held[0] is not samples or held[1] is not scale or held[2] != kind:
+            held = self._on_axis[key] = samples, scale, kind, scale.placed(kind, samples)
+        return held[3]
+
+    def _value(self, line: _Line, at: float | None) -> tuple[float, bool]:
+        """The value at a place, else the newest; and whether it is that, and not the mean of several."""
+        samples = line.curve.samples
+        index = samples.before(math.inf if at is None else at)
+        if index is None:
+            return math.nan, True
+        if samples.number[index] <= 1 or at is None:
+            return float(samples.mean[index]), samples.number[index] <= 1
+        step = float(line.scale.steps(self._charting.layout.axis, np.array([at]))[0])
+        exact = self._charting.data.value_at(line.key, step)
+        return (float(samples.mean[index]), False) if exact is None else (exact, True)
 
     def _hold(self, number: int) -> None:
         while len(self.charts) < number:
@@ -353,13 +378,11 @@ class Chart(QWidget):
         directions = QBoxLayout.Direction
         self._parts.setDirection(directions.TopToBottom if narrow else directions.LeftToRight)
 
-    def show_lines(self, lines: list[_Line], plan: ChartPlan, keep: float, gaps: Floats, *, front: bool) -> None:
-        self.lines = lines
-        heights = [end for line in lines if line.height for end in line.height]
+    def draw(self, plan: ChartPlan, keep: float) -> None:
+        """Draw its lines, with an average that keeps so much."""
+        heights = [end for line in self.lines if line.height for end in line.height]
         height = None if plan.fit or not heights else (min(heights), max(heights))
-        self.plot.draw([line.curve for line in lines], height, keep=keep, log=plan.log, gaps=gaps)
-        hint = "Tick a series on the left, or drag one here."
-        self.names.show_names([line.name for line in lines], front=front, hint=hint)
+        self.plot.draw([line.curve for line in self.lines], height, keep=keep, log=plan.log)
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
         self.menu_wanted.emit(event.globalPos())
@@ -371,6 +394,10 @@ class Chart(QWidget):
     def dropEvent(self, event: QDropEvent) -> None:
         self.dropped.emit(bytes(event.mimeData().data(SERIES_MIME).data()).decode())
         event.acceptProposedAction()
+
+
+def _said(value: float, *, exact: bool) -> str:
+    return NONE if math.isnan(value) else ("" if exact else "\u2248 ") + real(value)
 
 
 def name_of(series: str) -> str:

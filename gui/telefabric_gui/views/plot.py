@@ -41,8 +41,8 @@ class Curve(NamedTuple):
     samples: Samples
     colour: str
     style: Qt.PenStyle
-    at_cursor: float
-    """NaN where it has no value."""
+    gaps: Floats
+    """Places before and behind what is missing, in a row of an array."""
 
 
 class _Axis(pg.AxisItem):  # type: ignore[misc]
@@ -184,15 +184,11 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._axes["bottom"].setStyle(showValues=bottom)
         self._axes["bottom"].setHeight(24 if bottom else 4)
 
-    def draw(
-        self, curves: list[Curve], height: tuple[float, float] | None, *, keep: float, log: bool = False,
-        gaps: Floats = NO_GAPS,
-    ) -> None:  # fmt: skip
+    def draw(self, curves: list[Curve], height: tuple[float, float] | None, *, keep: float, log: bool = False) -> None:
         """Curves in sight, with an average that keeps so much. A height of None is that of what is in sight."""
         if log != self._log:
             self._log = log
             self._axes["right"].setLogMode(False, log)
-        first, last = self.sight
         self._hold(len(curves))
         self.left_out, found, spots = 0, [], []
         unit = unit_of(np.array(height if height else [_largest(curve.samples) for curve in curves], np.float64))
@@ -202,7 +198,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             axis.unit = one
         wide = 2.0 if len(curves) <= _WIDE_MAX else 1.0
         for curve, raw, line in zip(curves, self._raws, self._lines, strict=True):
-            low, high, seen = self._draw_one(curve, raw, line, first, last, keep, gaps, wide)
+            low, high, seen = self._draw_one(curve, raw, line, keep, wide)
             found += [low, high]
             spots += seen
         self._dots.setData(spots)
@@ -212,15 +208,15 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         else:
             height = height[0] / unit, height[1] / unit
         self._fit(height)
-        self._mark(curves)
 
     def _draw_one(
-        self, curve: Curve, raw: Any, line: Any, first: float, last: float, keep: float, gaps: Floats, wide: float
+        self, curve: Curve, raw: Any, line: Any, keep: float, wide: float
     ) -> tuple[float, float, list[dict[str, Any]]]:
         """One curve; its lowest and highest value in sight, and its dots."""
         x_unit, unit = self._units
+        first, last = self.sight
         pixel = (last - first) / self.pixels
-        seen = cut_at(in_sight(curve.samples, first, last, taps(keep)), gaps)
+        seen = cut_at(in_sight(curve.samples, first, last, taps(keep)), curve.gaps)
         if unit != 1.0:
             seen = seen._replace(low=seen.low / unit, high=seen.high / unit, mean=seen.mean / unit)
         found = columns(seen, first, last, self.pixels)
@@ -274,21 +270,17 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     # -- cursor, pointer, selection ------------------------------------------------------------------------------
 
-    def _mark(self, curves: list[Curve]) -> None:
-        """The dots on the lines at the cursor."""
-        spots = []
-        for curve in curves:
-            value = curve.at_cursor / self._units[1]
-            if self._log:
-                value = math.log10(value) if value > 0 else math.nan
-            if math.isfinite(value) and self._cursor.isVisible():
-                spots.append({"pos": (self._cursor.value(), value), "brush": pg.mkBrush(curve.colour)})
-        self._at_cursor.setData(spots)
-
-    def show_cursor(self, at: float | None, curves: list[Curve]) -> None:
-        """The cursor's place, and the dots of these curves there."""
+    def show_cursor(self, at: float | None, values: list[tuple[float, str]]) -> None:
+        """The cursor's place, and dots at these values in these colours."""
         self._place(self._cursor, at)
-        self._mark(curves)
+        spots = []
+        for value, colour in values if at is not None else ():
+            high = value / self._units[1]
+            if self._log:
+                high = math.log10(high) if high > 0 else math.nan
+            if math.isfinite(high):
+                spots.append({"pos": (self._cursor.value(), high), "brush": pg.mkBrush(colour)})
+        self._at_cursor.setData(spots)
 
     def show_pointer(self, at: float | None) -> None:
         self._place(self._pointer, at)

@@ -127,9 +127,7 @@ class Bottom(Panel):
         self.transport.show_axis(by)
 
 
-def place_of(cursor: Cursor, step: int | None, episode: str, time: str) -> str:
-    """The position in words; unknown parts are left out."""
-    if cursor.row is None:
-        return ""
-    first = f"step {count(step)}" if step is not None else f"row {count(cursor.row)}"
-    return "   ".join(part for part in (first, episode, time) if part)
+def place_of(row: int, step: int | None, episode: str, time: str) -> str:
+    """A position in words."""
+    first = f"step {count(step)}" if step is not None else f"row {count(row)}"
+    return "   ".join((first, episode, time))
