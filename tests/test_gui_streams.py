@@ -124,7 +124,7 @@ def test_two_attempts_of_one_agent_share_a_tab_and_do_not_mix(show: Callable[...
     page = main.page
     assert page is not None
     tick(main)
-    assert page.stream.returns().y.tolist() == [9.0]
+    assert page.stream.returns().tolist() == [9.0]
     assert dict(page.environment._figures)["return"] == "9.00"
     assert page.streams_bar.isVisible()
     said = "Attempt 2 of lab-2 is shown. Not shown: attempt 1 of lab-1 (superseded), 19 steps."
@@ -236,7 +236,7 @@ def test_a_voided_episode_leaves_tables_charts_and_pictures_and_is_counted(show:
     tick(main)
     assert texts(main, "EP") == ["2"] * 5
     assert texts(main, "RETURN", "episode_table") == ["2.00"]
-    assert page.stream.returns().y.tolist() == [2.0]
+    assert page.stream.returns().tolist() == [2.0]
     assert page._steps_card.caption.text().endswith("· 5")
     assert page._episodes_card.caption.text() == "1 · 1 episode voided, in the store alone"
     assert not page.stream._stored.get((0, 1))
