@@ -77,11 +77,6 @@ class EventRows:
         return found
 
     @property
-    def marks(self) -> frozenset[Mark]:
-        """All that is missing among the rows."""
-        return self._marks
-
-    @property
     def records(self) -> npt.NDArray[Any]:
         """A view of all rows, valid until the next change."""
         return self._rows
@@ -93,6 +88,11 @@ class EventRows:
     def raw(self, row: Any) -> bytes | None:
         """The encoded event of a row; None in a mark, and when it is not in memory any more."""
         return self._raws.get(int(row["seq"])) if row["mark"] == EVENT else None
+
+    @property
+    def marks(self) -> frozenset[Mark]:
+        """What is missing now."""
+        return self._marks
 
     def reason(self, first: int) -> str:
         """Why the seqs of the gap that begins here are lost."""

@@ -12,13 +12,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PySide6.QtCore import QObject, Qt, Signal
 
 from telefabric.feed import Answer, Asked, CountKey, Counts, Events, Points, RowOf, RowsAt, StoredEvent
+from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.lines import Found, Lines, Segment
 from telefabric_gui.model.seam import End, Seam
 from telefabric_gui.rows import EVENT, GAP, VOID, EventRows, Mark, Row, episode_row, of_episode, step_row
@@ -42,12 +43,6 @@ class Of(NamedTuple):
     kind: str
     """``step`` or ``episode``."""
     agent_id: str
-
-
-class Asker(Protocol):
-    """The part of a feed that answers."""
-
-    def ask(self, question: Any, answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked: ...
 
 
 class Series(NamedTuple):
@@ -155,6 +150,11 @@ class Pages(QObject):
     def stored(self) -> int | None:
         """Rows that the store has; None before it has said so."""
         return self._seam.stored
+
+    @property
+    def stored_seq(self) -> int:
+        """The seq of the last row that the store has; 0 before it has said so."""
+        return self._seam.stored_seq
 
     @property
     def lines(self) -> Lines:

@@ -180,7 +180,7 @@ class WholeRun(QObject):
         self._asked_s = now_s
         self.look_at_bookmarks()
         stored = self.stored.rows if self.stored is not None else 0
-        if stored and stored != self._known_rows and self._busy <= {"bookmarks"}:
+        if stored and stored != self._known_rows and all(one.startswith("bookmark") for one in self._busy):
             self._known_rows = stored
             self._ask_rows()
             self._ask_bands()
