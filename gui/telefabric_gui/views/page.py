@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, QSize, Qt, Signal
-from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
@@ -17,17 +17,20 @@ from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, durati
 from telefabric_gui.lane import Lane
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Asker, Of, Pages
+from telefabric_gui.model.search import Goal
 from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.chart import SeriesChart
+from telefabric_gui.views.columns import offer_columns
 from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, drop_menu, label, menu_of, restyle, row
+from telefabric_gui.views.styled import Banner, Card, button, column, drop_menu, label, laid_out, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 
@@ -70,6 +73,9 @@ class AgentPage(QWidget):
         self.chart.setAccessibleName("Chart")
         self.banner = Banner()
         self.streams_bar = StreamsBar()
+        self.step_finder = StepFinder(self.step_table, self.steps)
+        self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
+        self.episodes.row_opened.connect(self._go_to_episode)
         self._name = _RETURN
         """The series in the chart."""
         self._series = button("series \u25be", self._offer_series, "link", "Show another series of this agent")
@@ -148,6 +154,13 @@ class AgentPage(QWidget):
             table.freeze() if paused else table.thaw()
         self._ticks = 0
 
+    def close_rows(self) -> None:
+        """Ask for nothing any more, and let go of the stream's rows."""
+        self.step_finder.show_all()
+        self.episode_order.show_all()
+        for rows in (self.step_rows, self.episode_rows):
+            rows.close()
+
     def follow(self) -> None:
         """Show the newest step, episode and picture again."""
         self.steps.follow()
@@ -161,7 +174,10 @@ class AgentPage(QWidget):
         self._environment_card = Card("Environment", self.environment)
         self._chart_card = Card(_RETURN, self.chart)
         self._episodes_card = Card("Episodes", self.episodes)
-        self._steps_card = Card("Steps", self.steps)
+        self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
+        find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
+        self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
+        QShortcut(QKeySequence("Ctrl+G"), self, self.step_finder.line.open_line)
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
@@ -174,7 +190,8 @@ class AgentPage(QWidget):
         self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
         self._chart_card.corner.addWidget(self._series)
-        self._steps_card.corner.addWidget(self._newest)
+        for link in (self._newest, find, self._columns):
+            self._steps_card.corner.addWidget(link)
         upper = row((self._environment_card, 1), (self._chart_card, 1), spacing=12)
         lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
         cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
@@ -325,6 +342,13 @@ class AgentPage(QWidget):
         """How many rows there are, and whether those in sight are still being read."""
         return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
 
+    def _offer_columns(self) -> None:
+        offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
+
+    def _go_to_episode(self, episode: Found) -> None:
+        place = int(episode.record["env"]), int(episode.record["episode"])
+        self.step_finder.go_to(Goal("episode", place[1]), place[0])
+
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
@@ -410,8 +434,7 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for rows in (self.page.step_rows, self.page.episode_rows):
-                rows.close()
+            self.page.close_rows()
             self.page.hide()
             self.page.deleteLater()
             self.page = None
