@@ -75,6 +75,9 @@ def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
     assert [formatting.duration(value) for value in (0.0064, 0.0641, 3.21, 14, 840, 8040, 200_000)] == [
         "6.4 ms", "64 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
     ]  # fmt: skip
+    assert [formatting.ago(value) for value in (0.4, 59, 61, 7_300, 200_000, 3e6)] == [
+        "just now", "just now", "1 min ago", "2 h ago", "2 days ago", "34 days ago",
+    ]  # fmt: skip
     assert formatting.clock(0) == formatting.NONE
     assert formatting.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"
     assert formatting.short([0.123456, None, True]) == "0.1235 \u2013 true"

@@ -75,6 +75,17 @@ def megabytes(size: float) -> str:
     return f"{count(round(size / 1e6))} MB"
 
 
+def ago(seconds: float) -> str:
+    """In its largest unit: just now, 12 min ago, 5 h ago, 3 days ago."""
+    minutes = int(seconds // 60)
+    if minutes < 1:
+        return "just now"
+    if minutes < 60:
+        return f"{minutes} min ago"
+    hours = minutes // 60
+    return f"{hours} h ago" if hours < 48 else f"{hours // 24} days ago"
+
+
 def clock(time_ns: int) -> str:
     """Wall time of this machine's zone, to the millisecond."""
     if time_ns <= 0:

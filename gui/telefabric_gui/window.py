@@ -71,6 +71,7 @@ class MainWindow(QMainWindow):
         self.controller = controller
         self.memory = Memory()
         self._opener, self._source, self._offer = opener, source, offer
+        self._remembered = False
         self.views = Views(controller.failures)
         controller.setParent(self)
         self.setWindowTitle("Telefabric")
@@ -176,7 +177,7 @@ class MainWindow(QMainWindow):
         except TelefabricError as error:
             self.sheet.say("error", *parts_of(error))
             return
-        self._source, self._offer = source, False
+        self._source, self._offer, self._remembered = source, False, False
         self.controller.use(feed)
         self.sheet.close_sheet()
 
@@ -304,8 +305,10 @@ class MainWindow(QMainWindow):
     def _note_link(self, link: LinkState) -> None:
         """Remember a source that works; offer others when the first one does not."""
         if self._source and link in (LinkState.LIVE, LinkState.FILE):
-            self.memory.worked(self._source)
-            self._source, self._offer = "", False
+            if not self._remembered:
+                self.memory.worked(self._source)
+                self._remembered, self._offer = True, False
+            self.memory.reached(self._source)
         elif self._offer and link in (LinkState.UNREACHABLE, LinkState.REFUSED):
             self._offer = False
             self.show_sheet()

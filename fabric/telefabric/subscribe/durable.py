@@ -12,6 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from random import Random
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
@@ -19,6 +20,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
+from telefabric.peer.core.backoff import Backoff
 from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.subscribe.sockets import DurableSockets
 from telefabric.wire import control
@@ -137,6 +139,8 @@ class DurableSubscription:
         self._unstored: dict[bytes, int] = {}
         """The last seq that was given of each stream and is not stored, of one that is required."""
         self._session: DurableSockets | None = None
+        self._backoff = Backoff(Random(os.urandom(8)), limits.HEARTBEAT_S, limits.ACK_STALL_S)
+        """Of refusals."""
 
     @property
     def attached(self) -> bool:
@@ -242,6 +246,7 @@ class DurableSubscription:
                 self._attach(session)
             case control.Refused():
                 self._refuse(message.reason)
+                session.rest(self._backoff.next_s(), now_ns)  # the next heartbeat is answered with WHO
 
     def _listen(self, session: DurableSockets, message: control.Attached) -> None:
         if self._required and message.required is False:
@@ -256,6 +261,7 @@ class DurableSubscription:
             self._refuse(str(error))
             return
         self.refusal = ""
+        self._backoff.reset()
         self._owner.attached(message.instance)
 
     def _refuse(self, reason: str) -> None:

@@ -46,7 +46,7 @@ class Refused(NamedTuple):
     reason: str
     domain: str
     name: str
-    """Of the key; empty where that is unknown."""
+    """Of the key, or the host of a connection that has shown none; empty where both are unknown."""
 
 
 _ALL = frozenset(Domain) - {Domain.ENROL}

@@ -563,6 +563,8 @@ _decoder: Decoder[AnyQuestion] = Decoder(AnyQuestion)
 
 def decode_question(data: bytes) -> AnyQuestion:
     """Raises `UsageError` for anything that is not a question."""
+    if len(data) > limits.CONTROL_BYTES_MAX:
+        raise UsageError(f"a question of {len(data)} bytes is over {limits.CONTROL_BYTES_MAX}: ask for less at a time")
     try:
         question = _decoder.decode(data)
     except msgspec.DecodeError as error:

@@ -122,14 +122,15 @@ class _At(NamedTuple):
 
 
 class _Clock:
-    """Says when a page has to end."""
+    """Says before each part of a page whether the page has to end; not before the first, so that each page goes on."""
 
     def __init__(self) -> None:
         self._until = time.monotonic() + _PAGE_S
+        self._begun = False
 
-    @property
     def over(self) -> bool:
-        return time.monotonic() > self._until
+        begun, self._begun = self._begun, True
+        return begun and time.monotonic() > self._until
 
 
 class RowsByNumber(Reader):
@@ -273,12 +274,10 @@ class RowsByNumber(Reader):
         values = of.values | {"seq": self._at(of, question.first).seq, "limit": limit}
         found, clock = self._query(sql, **values), _Clock()
         columns, rows = [bytearray() for _ in parts], 0
-        while part := list(islice(found, _SLICE)):
+        while not clock.over() and (part := list(islice(found, _SLICE))):
             rows += len(part)
             for column, numbers in zip(columns, zip(*part, strict=True), strict=True):
                 column.extend(_packed(numbers))
-            if clock.over:
-                break
         last = question.first + rows
         return Page([ColumnChunk(question.first, rows, [bytes(column) for column in columns])], last < of.n, last)
 
@@ -292,12 +291,12 @@ class RowsByNumber(Reader):
             f"{'' if name is None else ' AND +name = :name'} AND step BETWEEN :first_step AND :last_step"
             " ORDER BY seq LIMIT :left"
         )
-        before = f"SELECT n FROM places WHERE {_OF_AGENT} AND seq <= :after ORDER BY n DESC LIMIT 1"
+        before = f"SELECT n FROM places WHERE {_OF_AGENT} AND seq <= :after + 1 ORDER BY n DESC LIMIT 1"
         first = self._query(before, **of.values, after=question.after).get or 0
         points, rows, clock = bytearray(), 0, _Clock()
         last, more = question.after, False
         for start, end in self._blocks(of, first):
-            if more := rows >= question.limit or clock.over:
+            if more := rows >= question.limit or clock.over():
                 break
             if _may_have(start.step, end.step, question.first_step, question.last_step):
                 values = of.values | {"seq": max(start.seq, question.after + 1), "end": end.seq, "name": name}
@@ -359,7 +358,7 @@ class RowsByNumber(Reader):
         found: list[FoundRow] = []
         clock, last, size = _Clock(), question.after, 0
         for start, end in self._blocks(of, question.after + 1):
-            if clock.over:
+            if clock.over():
                 return Page(found, True, last)
             n, seq = start.n, start.seq
             for row in self._query(sql, **of.values, **values, seq=start.seq, end=end.seq):
@@ -381,7 +380,7 @@ class RowsByNumber(Reader):
         now = self._mode(self._at(of, question.after)) if 0 <= question.after < of.n else None
         of_start = None
         for start, end in self._blocks(of, question.after + 1):
-            if clock.over or len(found) > question.limit:
+            if clock.over() or len(found) > question.limit:
                 return _first(found, question.limit, last)
             of_start = of_start or self._mode(start)
             of_end = None if end.step is None else self._mode(end)
