@@ -192,7 +192,7 @@ def test_a_table_follows_at_its_top_and_stands_still_elsewhere(window: Callable[
     main.follow()
     tick(main)
     assert view_.following
-    assert page.step_table.index(view_.rowAt(0), 0).data() == "1\u2009049"
+    assert page.step_table.index(view_.rowAt(0), 0).data() == "1\u202f049"
 
 
 def test_a_chosen_step_stays_chosen_while_others_come(window: Callable[..., MainWindow]) -> None:

@@ -245,7 +245,7 @@ class EventTable(QAbstractTableModel):
         """Show other lines; without any, all of the run."""
         self.beginResetModel()
         self.listing.changed.disconnect(self._sync)
-        self.listing = listing or self.whole
+        self.listing = self.whole if listing is None else listing
         self.listing.changed.connect(self._sync)
         self._lines = len(self.listing)
         self.endResetModel()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, QSize, Qt, Signal
-from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
@@ -26,12 +26,14 @@ from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
+from telefabric_gui.views.columns import offer_columns
 from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, label, menu_of, restyle, row
+from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
 from telefabric_gui.views.transport import place_of
 from telefabric_schemas import Frame
@@ -78,7 +80,6 @@ class AgentPage(QWidget):
         """Where the cursor is, in words."""
         self._held: int | None = None
         """The row at which the page was paused, while the cursor is there."""
-        self._follow_cursor()
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.charts = ChartsView(charting)
@@ -86,6 +87,9 @@ class AgentPage(QWidget):
         self._join_charts()
         self.banner = Banner()
         self.streams_bar = StreamsBar()
+        self.step_finder = StepFinder(self.step_table, self.steps)
+        self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
+        self._follow_cursor()
         self._ticks = 0
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
@@ -174,6 +178,13 @@ class AgentPage(QWidget):
             cursor.follow()
         self._ticks = 0
 
+    def close_rows(self) -> None:
+        """Ask for nothing any more, and let go of the stream's rows."""
+        self.step_finder.show_all()
+        self.episode_order.show_all()
+        for part in (self.step_rows, self.episode_rows, self.time):
+            part.close()
+
     def follow(self) -> None:
         """Show the newest step, episode and picture again."""
         self._held = None
@@ -190,6 +201,8 @@ class AgentPage(QWidget):
         cursor.mode_changed.connect(self._on_cursor)
         self.steps.picked.connect(lambda row: cursor.follow() if row < 0 else cursor.go_to(row))
         self.episodes.picked.connect(self._on_episode)
+        self.episodes.row_opened.connect(lambda found: self._on_episode(found.row))
+        self.step_finder.went.connect(cursor.go_to)
         self.time.jumps.failed.connect(self._cannot_jump)
 
     def _join_charts(self) -> None:
@@ -239,7 +252,10 @@ class AgentPage(QWidget):
         self._environment_card = Card("Environment", self.environment)
         self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", self.episodes)
-        self._steps_card = Card("Steps", self.steps)
+        self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
+        find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
+        self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
+        QShortcut(QKeySequence("Ctrl+G"), self, self.step_finder.line.open_line)
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
@@ -253,7 +269,8 @@ class AgentPage(QWidget):
         self._environment_card.corner.addWidget(self._age)
         self._charts_card.corner.addLayout(self.charts.corner)
         self.charts.drawn.connect(self._say_charts)
-        self._steps_card.corner.addWidget(self._newest)
+        for link in (self._newest, find, self._columns):
+            self._steps_card.corner.addWidget(link)
         upper = row((self._environment_card, 1), (self._charts_card, 1), spacing=12)
         lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
         cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
@@ -407,6 +424,9 @@ class AgentPage(QWidget):
         """How many rows there are, and whether those in sight are still being read."""
         return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
 
+    def _offer_columns(self) -> None:
+        offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
+
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
@@ -483,8 +503,7 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for part in (self.page.step_rows, self.page.episode_rows, self.page.time):
-                part.close()
+            self.page.close_rows()
             self.page.hide()
             self.page.deleteLater()
             self.page = None

@@ -32,6 +32,10 @@ class TableView(QTableView):
 
     picked = Signal(int)
     """The number of the row that the user chose; -1 when none is chosen any more."""
+    row_opened = Signal(object)
+    """A `Found` event, by a double click or Enter."""
+    order_wanted = Signal(str)
+    """By a click on the head of a column that the store can sort by: its name there."""
 
     def __init__(self, model: EventTable, name: str) -> None:
         super().__init__()
@@ -64,6 +68,9 @@ class TableView(QTableView):
         self._restoring = False
         self.verticalScrollBar().valueChanged.connect(self._on_scroll)
         self.selectionModel().selectionChanged.connect(self._on_selection)
+        self.activated.connect(self._on_activated)
+        self.horizontalHeader().setSectionsClickable(any(column.order for column in model.columns))
+        self.horizontalHeader().sectionClicked.connect(self._on_head)
         model.modelAboutToBeReset.connect(self._before_reset)
         model.modelReset.connect(self._on_reset)
 
@@ -186,11 +193,13 @@ class TableView(QTableView):
         write(painter, line, cell.text, cell.colour, theme.text_font(theme.CAPTION_PX))
 
     def _hide_what_does_not_fit(self) -> None:
-        """Hide columns that have no room. They are in order of importance: the last ones go first."""
+        """Hide columns that have no room: of the base ones the last first, of those that were chosen none."""
         left = self.viewport().width()
+        chosen = [place for place, column in enumerate(self._events.columns) if column.source]
+        kept = max([_COLUMNS_MIN, *(place + 1 for place in chosen)])
         for place, width in enumerate(self._widths):
             left -= width
-            self.setColumnHidden(place, left < 0 and place >= _COLUMNS_MIN)
+            self.setColumnHidden(place, left < 0 and place >= kept)
 
     def _lay_out_columns(self) -> None:
         digits = QFontMetrics(theme.figure_font())
@@ -241,6 +250,23 @@ class TableView(QTableView):
         self._chosen = None if found is None or missing else self._events.spot(lines[0].row())
         self.picked.emit(self._chosen.row if self._chosen else -1)
         self.viewport().update()
+
+    def _on_activated(self, index: QModelIndex) -> None:
+        if found := self._events.found(index.row()):
+            self.row_opened.emit(found)
+
+    def _on_head(self, place: int) -> None:
+        if order := self._events.columns[place].order:
+            self.order_wanted.emit(order)
+
+    def show_order(self, by: str, *, descending: bool) -> None:
+        """Mark the column by which the rows are sorted; none for the order of time."""
+        place = next((at for at, column in enumerate(self._events.columns) if column.order == by), -1)
+        order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
+        self.horizontalHeader().setSortIndicatorShown(bool(by))
+        self.horizontalHeader().setSortIndicator(place, order)
+        self._top = self._chosen = None
+        self.scrollToTop()
 
     @property
     def chosen(self) -> Found | int | None:
