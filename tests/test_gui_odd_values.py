@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from oddvalues import FOREIGN, ODD, by_name, odd_values
 from skips import requires
+from slowness import patience
 from store_fixtures import episode, metric, raw, step
 from test_gui_feed import ScriptedFeed, told, update, view
 
@@ -30,7 +31,6 @@ from telefabric_workers import connect
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -244,7 +244,7 @@ def assert_shown(main: MainWindow, qtbot: Any, steps: int) -> None:
         page = main.page
         return page is not None and page.step_table.rows.held == steps and len(page.stream.episodes) == len(REALS)
 
-    qtbot.waitUntil(whole, timeout=30_000)
+    qtbot.waitUntil(whole, timeout=patience(30_000))
     main.controller._timer.stop()
     page = main.page
     assert page is not None

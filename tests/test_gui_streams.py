@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from processes import wait_for
 from skips import requires
+from slowness import patience
 from store_fixtures import (
     TIME_NS,
     Scribe,
@@ -37,7 +38,6 @@ from telefabric_schemas import EpisodeVoided, Reset
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -286,8 +286,8 @@ def test_two_attempts_in_a_store_file_are_told_apart(
         scribe.commit()
     main = show(FileFeed(tmp_path / "telemetry.sqlite"))
     main.controller._timer.start()
-    qtbot.waitUntil(lambda: main.controller.shown_events == 17, timeout=20_000)
-    qtbot.waitUntil(lambda: main.page is not None and main.page.streams_bar.isVisible(), timeout=20_000)
+    qtbot.waitUntil(lambda: main.controller.shown_events == 17, timeout=patience(20_000))
+    qtbot.waitUntil(lambda: main.page is not None and main.page.streams_bar.isVisible(), timeout=patience(20_000))
     assert texts(main, "REWARD") == [NONE, *["1.00"] * 6]
     assert main.page is not None
     assert "attempt 1 of lab-1 (superseded), 7 steps" in main.page.streams_bar._text.text()

@@ -28,7 +28,6 @@ from telefabric_schemas import Frame
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -323,7 +322,7 @@ def test_nothing_runs_after_the_window_is_closed(qtbot: Any, qapp: Any, tmp_path
     threads = set(threading.enumerate())
     main = MainWindow(Controller(FileFeed(tmp_path / "none.sqlite")))
     main.show()
-    qtbot.waitUntil(lambda: main.controller.connection.link is LinkState.UNREACHABLE)
+    qtbot.waitUntil(lambda: main.controller.connection.link is LinkState.UNREACHABLE, timeout=patience(5_000))
     main.close()
     assert set(threading.enumerate()) <= threads
     assert not [timer for timer in main.findChildren(QTimer) if timer.isActive()]

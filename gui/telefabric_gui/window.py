@@ -449,6 +449,8 @@ class MainWindow(QMainWindow):
         else:
             self.bottom.line.show_run(None, None)
         self.status.show_figure("replay", replaying)
+        if replaying:
+            self.status.show_figure("redraw", "")  # there is not room for both
 
     def _show_centre(self) -> None:
         connection = self.controller.connection
