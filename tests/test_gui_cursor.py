@@ -39,7 +39,7 @@ def test_a_click_pauses_who_follows_and_replay_runs_on_from_there() -> None:
     one = rules()
     one.go_to(10)
     assert (one.row, one.mode) == (10, Mode.PAUSED)
-    one.replay(2.0)
+    one.replay()
     one.advance(5.5)
     one.go_to(100)
     assert (one.row, one.mode) == (100, Mode.REPLAY)

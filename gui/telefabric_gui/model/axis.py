@@ -85,7 +85,5 @@ class Axis:
 def columns_of(places: Iterable[Place]) -> Reals:
     """The columns of an `Axis`, of places in any order; the last one of a row counts."""
     known = sorted({place.n: place for place in places}.values(), key=lambda place: place.n)
-    rows = [
-        (one.n, one.seq, np.nan if one.global_step is None else one.global_step, one.time_ns) for one in known
-    ]
+    rows = [(one.n, one.seq, np.nan if one.global_step is None else one.global_step, one.time_ns) for one in known]
     return np.array(rows, np.float64).reshape(-1, 4).T

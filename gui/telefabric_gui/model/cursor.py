@@ -56,6 +56,11 @@ class Cursor(QObject):
         return time.monotonic() - self._left_s if self.mode is not Mode.FOLLOW else 0.0
 
     @property
+    def held(self) -> bool:
+        """Paused where it followed, and not moved since."""
+        return self._rules.held
+
+    @property
     def mode(self) -> Mode:
         return self._rules.mode
 
@@ -112,8 +117,8 @@ class Cursor(QObject):
         self.mode_changed.emit()
 
     def toggle(self) -> None:
-        """Pause what follows or replays; replay what is paused."""
-        self.replay() if self.mode is Mode.PAUSED else self.pause()
+        """Pause what runs, or let it run on."""
+        self._change(CursorRules.toggle)
 
     def go_to(self, row: int) -> None:
         self._change(lambda rules: rules.go_to(row))

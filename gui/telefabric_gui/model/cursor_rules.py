@@ -52,6 +52,8 @@ class CursorRules:
         """Rows that were known when the position was last the newest one."""
         self._part = 0.0
         """What replay has run beyond the row, of one row."""
+        self.held = False
+        """Paused where it followed, and not moved since."""
         self._sight: tuple[float, float] | None = None
 
     @property
@@ -84,12 +86,22 @@ class CursorRules:
                 self._sight = (first + self._row - last, float(self._row))
 
     def follow(self) -> None:
-        self.mode = Mode.FOLLOW
+        self.mode, self.held = Mode.FOLLOW, False
         self._row, self._followed = max(0, self.total - 1), self.total
         self._bring_into_sight()
 
     def pause(self) -> None:
+        self.held = self.held or self.mode is Mode.FOLLOW
         self.mode = Mode.PAUSED
+
+    def toggle(self) -> None:
+        """Pause what runs, and let it run on: a live run is followed again, unless the position was moved meanwhile."""
+        if self.mode is Mode.PAUSED and self.held and self.live:
+            self.follow()
+        elif self.mode is Mode.REPLAY or (self.mode is Mode.FOLLOW and self.live):
+            self.pause()
+        else:
+            self.replay()
 
     def replay(self) -> None:
         """Run from the position on. From outside the loop, or from the end of the run, that is from the beginning.
@@ -104,14 +116,14 @@ class CursorRules:
             self._part = 0.0
         if not first <= self._row < last:
             self._row = first
-        self.mode = Mode.REPLAY
+        self.mode, self.held = Mode.REPLAY, False
         self._bring_into_sight()
 
     def go_to(self, row: int) -> None:
         """Move to a row, the nearest there is. What follows is paused then; replay runs on from there."""
         if self.mode is Mode.FOLLOW:
             self.mode = Mode.PAUSED
-        self._row = min(max(row, 0), max(0, self.total - 1))
+        self._row, self.held = min(max(row, 0), max(0, self.total - 1)), False
         self._part = 0.0
         self._bring_into_sight()
 

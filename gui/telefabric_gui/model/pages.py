@@ -112,7 +112,6 @@ class Pages(QObject):
         """Why the store did not answer; empty when it did."""
         self.series_wanted: tuple[str, ...] = ()
         """Metrics whose values are wanted with each page."""
-        self._live = tail
         self._feed = feed
         self._voided = voided if voided is not None else {}
         self._voids = dict(self._voided)
@@ -131,7 +130,6 @@ class Pages(QObject):
         self._resets = 0
         self._gaps: list[Mark] = []
         self._gaps_after = 0
-        self._frozen_rows: int | None = None
         self._counted_s = self._failed_s = -1e9
         self._came.connect(self._take_answer, Qt.ConnectionType.QueuedConnection)
         tail.listeners.append(self._arrange)
@@ -208,29 +206,13 @@ class Pages(QObject):
     def refresh(self) -> None:
         """While in sight, once a tick: ask the store from time to time how far it is."""
         now_s = time.monotonic()
-        if self._feed is not None and self._frozen_rows is None and now_s - self._counted_s > COUNT_S:
+        if self._feed is not None and now_s - self._counted_s > COUNT_S:
             self._counted_s = now_s
             self._ask_counts(Counts(self.of.run_id))
 
-    def freeze(self) -> None:
-        """Show no row that comes from now on."""
-        if self.tail is self._live:
-            self._frozen_rows = self.rows
-            self.tail = self._live.frozen()
-
-    def thaw(self) -> None:
-        """Show what came meanwhile, and all that comes."""
-        self._frozen_rows, self.tail = None, self._live
-        self._arrange()
-
-    @property
-    def waiting(self) -> int:
-        """Events that came since `freeze`."""
-        return self._live.events - self.tail.events
-
     def close(self) -> None:
         """Nothing is asked for any more."""
-        self._live.listeners.remove(self._arrange)
+        self.tail.listeners.remove(self._arrange)
         self._feed = None
         for asked, *_ in self._waiting.values():
             asked.drop()
@@ -350,11 +332,11 @@ class Pages(QObject):
         if not events:
             return
         raws = {one.seq: one.event for one in events}
-        names = self._live.records.dtype.names or ()
+        names = self.tail.records.dtype.names or ()
         rows = [_row_of(one)[:-1] for one in events]
         rows += [(GAP, gap.first, gap.last) for gap in self._gaps if before < gap.first < until]
         whole = [(*row, *([0] * (len(names) - len(row)))) for row in sorted(rows, key=itemgetter(1))]
-        records = np.array(whole, self._live.records.dtype)
+        records = np.array(whole, self.tail.records.dtype)
         page.segment = self._segment(page.first, records, lambda record: raws.get(int(record["seq"])))
         page.bytes = records.nbytes + sum(map(len, raws.values()))
         page.events, page.resets = [], []
@@ -451,7 +433,6 @@ class Pages(QObject):
                 one if one.first + one.rows <= first else one.until(seq) for one in segments if one.first < first
             ]
         rows = max(self.stored or 0, first + tail.rows if tail is not None else 0)
-        rows = rows if self._frozen_rows is None else self._frozen_rows
         self._lines = Lines(rows, segments if tail is None else [*segments, tail])
         self.changed.emit()
 

@@ -77,7 +77,7 @@ class Stored(NamedTuple):
 
 
 def spans_of(rows: int, stored: Stored | None, axis: Axis, marks: Iterable[Mark], problem: str = "") -> list[Span]:
-    """Where the rows of a run are: in the store, or only here. `marks` are ranges of seqs that are lost or have not come.
+    """Where the rows of a run are: in the store, or only here. `marks` are seqs that are lost or have not come.
 
     Only the store's own count makes a row stored: it counts what is below its watermark, and nothing else. What has not
     come to this client is not missing once the store has it. `problem` is why the store does not answer.
@@ -319,8 +319,10 @@ class WholeRun(QObject):
         self.bookmarks = [(row, one) for one in found if (row := self._bookmarked[one.bookmark]) is not None]
         for one in found:
             if self._bookmarked[one.bookmark] is None:
-                place = one.env_index, one.episode_index, StepKey(one.step_index - 1, ANY_ID)
-                question = StepsOf(*self.subject[:2], *place, 1, stream_id, voided=True)
+                key = StepKey(one.step_index - 1, ANY_ID)
+                question = StepsOf(
+                    one.run_id, agent_id, one.env_index, one.episode_index, key, 1, stream_id, voided=True
+                )
                 self._ask(f"bookmark {one.bookmark}", question, partial(self._take_marked_step, one))
 
     def _take_marked_step(self, one: BookmarkRow, page: Any) -> None:

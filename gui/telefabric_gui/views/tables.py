@@ -24,7 +24,7 @@ _PLAIN = int(Qt.TextFlag.TextSingleLine | Qt.TextFlag.TextDontClip)
 
 
 class TableView(QTableView):
-    """A table that follows new rows while its top is in sight; scrolled away, it keeps its place.
+    """A table that follows new rows while its top is in sight; scrolled away, or with a row shown, it keeps its place.
 
     Its scroll bar is the whole run, a line a row. What is chosen and what is on top are kept as spots, since lines
     come above and among them.
@@ -65,6 +65,8 @@ class TableView(QTableView):
         self._top: Spot | None = None
         """The line on top; None while the newest one is."""
         self._chosen: Spot | None = None
+        self._holds = False
+        """Keeps its place at the top, too."""
         self._restoring = False
         self.verticalScrollBar().valueChanged.connect(self._on_scroll)
         self.selectionModel().selectionChanged.connect(self._on_selection)
@@ -86,7 +88,8 @@ class TableView(QTableView):
         self.scrollToTop()
 
     def show_row(self, row: int) -> None:
-        """Mark a row as chosen, and bring it into sight."""
+        """Mark a row as chosen, bring it into sight, and stay there."""
+        self._hold(True)
         if self._chosen != Spot(row):
             self._chosen = Spot(row)
             line = self._events.line_of(self._chosen)
@@ -97,10 +100,16 @@ class TableView(QTableView):
             self._mark_chosen()
 
     def show_none(self) -> None:
-        """Mark no row as chosen."""
+        """Mark no row as chosen, and follow again at the top."""
+        self._hold(False)
         if self._chosen is not None:
             self._chosen = None
             self._mark_chosen()
+
+    def _hold(self, holds: bool) -> None:
+        if holds != self._holds:
+            self._holds = holds
+            self._on_scroll(self.verticalScrollBar().value())
 
     @property
     def _lines_in_sight(self) -> int:
@@ -219,7 +228,7 @@ class TableView(QTableView):
 
     def _on_scroll(self, line: int) -> None:
         if not self._restoring:
-            self._top = self._events.spot(line) if line > 0 else None
+            self._top = self._events.spot(line) if line > 0 or self._holds else None
 
     def _before_reset(self) -> None:
         self._restoring = True
