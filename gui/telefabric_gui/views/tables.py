@@ -90,7 +90,7 @@ class TableView(QTableView):
     def show_row(self, row: int) -> None:
         """Mark a row as chosen, bring it into sight, and stay there."""
         self._hold(True)
-        if self._chosen != Spot(row):
+        if self._chosen is None or self._chosen.row != row:
             self._chosen = Spot(row)
             line = self._events.line_of(self._chosen)
             rows = self._lines_in_sight
