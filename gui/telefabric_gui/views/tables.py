@@ -80,7 +80,7 @@ class TableView(QTableView):
 
     def show_row(self, row: int) -> None:
         """Mark a row as chosen, and bring it into sight."""
-        if self._chosen != Spot(row):
+        if self._chosen is None or self._chosen.row != row:  # else it is the reset before it, or itself
             self._chosen = Spot(row)
             line = self._events.line_of(self._chosen)
             rows = self._lines_in_sight
