@@ -57,7 +57,7 @@ class Watcher:
     """A follower of one run that is drained all the time, and what came of it."""
 
     def __init__(self, url: str, run: str) -> None:
-        self.follower = BrokerFeed(Address.parse(url), name="healthy")
+        self.follower = BrokerFeed(Address.parse(url), name="healthy", history_events=50_000)
         self.follower.watch(frozenset({run}))
         self.seqs: Counter[tuple[bytes, int]] = Counter()
         self.live = 0

@@ -80,7 +80,6 @@ class Controller(QObject):
     stream_closed = Signal(object)
     ticked = Signal()
     """After each tick; views read what they show."""
-    paused_changed = Signal(bool)
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()
@@ -92,8 +91,6 @@ class Controller(QObject):
         self.left_out: dict[tuple[str, str, bytes], int] = {}
         """Events of streams that gave way to newer ones of their agent: the store has them."""
         self.watched: list[str] = []
-        self.paused = False
-        self.paused_since_s = 0.0
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self.unknown_events = 0
         """Events of kinds or versions that this program does not know."""
@@ -138,7 +135,6 @@ class Controller(QObject):
         self.shown_events = self.unknown_events = 0
         self._chosen = False
         self._answer = ""
-        self.set_paused(False)
         feed.start()
         self.runs_changed.emit()
 
@@ -167,12 +163,6 @@ class Controller(QObject):
         for stream_id in [stream_id for stream_id, missing in self._missing.items() if missing.run_id == run_id]:
             del self._missing[stream_id]
         self.feed.watch(frozenset(self.watched))
-
-    def set_paused(self, paused: bool) -> None:
-        """While paused, tables and charts do not change; the streams still receive events."""
-        if paused != self.paused:
-            self.paused, self.paused_since_s = paused, time.monotonic()
-            self.paused_changed.emit(paused)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 

@@ -7,7 +7,18 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QModelIndex, QPoint, QPointF, QRect, QRectF, QSize, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
+from PySide6.QtGui import (
+    QAction,
+    QColor,
+    QFont,
+    QFontMetrics,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPolygonF,
+)
 from PySide6.QtWidgets import QApplication, QLineEdit, QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
 from telefabric_gui import theme
@@ -86,8 +97,12 @@ class RunsDock(Panel):
         index = self.list.indexAt(place)
         if index.isValid():
             run = index.data(ROW_ROLE).run
-            lay = partial(self.overlay_wanted.emit, run.run_id)
-            menu = RunMenu(self, run, self.edit_wanted.emit, lay, laid=bool(self.overlay.letter(run.run_id)))
+            menu = RunMenu(self, run, self.edit_wanted.emit)
+            laid = bool(self.overlay.letter(run.run_id))
+            lay = QAction("Take out of the charts" if laid else "Draw in the charts, too", menu)
+            lay.triggered.connect(partial(self.overlay_wanted.emit, run.run_id))
+            menu.insertAction(menu.actions()[0], lay)
+            menu.insertSeparator(menu.actions()[1])
             menu.popup(self.list.viewport().mapToGlobal(place))
 
     def _on_count(self, *what: object) -> None:
