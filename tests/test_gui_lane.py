@@ -15,7 +15,7 @@ import pytest
 from processes import wait_for
 from skips import requires
 from store_fixtures import step
-from test_gui_feed import told
+from test_gui_feed import ScriptedFeed, told
 
 from telefabric.feed import Failures
 from telefabric.ring import Hud, Name, PixelFormat, RingWriter, TileHud
@@ -23,7 +23,6 @@ from telefabric.ring import Hud, Name, PixelFormat, RingWriter, TileHud
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = all(importlib.util.find_spec(name) for name in ("PySide6", "pyqtgraph"))
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -61,7 +60,7 @@ def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     stream = AgentStream(AgentKey("run", "agent_0"))
     stream.pending.append(told(step(1)))
     stream.apply()
-    shown = AgentPage(stream, Views(Failures()))
+    shown = AgentPage(stream, Views(Failures()), ScriptedFeed())
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()

@@ -89,6 +89,11 @@ class EventRows:
         """The encoded event of a row; None in a mark, and when it is not in memory any more."""
         return self._raws.get(int(row["seq"])) if row["mark"] == EVENT else None
 
+    @property
+    def marks(self) -> frozenset[Mark]:
+        """What is missing now."""
+        return self._marks
+
     def reason(self, first: int) -> str:
         """Why the seqs of the gap that begins here are lost."""
         return next((mark.reason for mark in self._marks if mark.first == first and mark.kind == GAP), "")

@@ -34,8 +34,8 @@ class Asking(QObject):
     def ask(self, question: Any, then: Then, *, urgent: bool = False) -> Asked:
         """`then` takes the answer on this thread."""
         self._last_number += 1
-        number, came = self._last_number, self._came.emit
-        asked = self._feed.ask(question, lambda answer: came(number, answer), urgent=urgent)
+        number = self._last_number
+        asked = self._feed.ask(question, lambda answer: self._came.emit(number, answer), urgent=urgent)
         self._waiting[number] = asked, then
         return asked
 

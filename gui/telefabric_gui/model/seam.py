@@ -35,6 +35,11 @@ class Seam:
         """Rows that the store has; None before it has said so."""
         return self._ends[-1].rows if self._ends else None
 
+    @property
+    def stored_seq(self) -> int:
+        """The seq of the last of them; 0 before it has said so."""
+        return self._ends[-1].seq if self._ends else 0
+
     def note(self, end: End) -> None:
         self._ends = [*self._ends, end][-_ENDS_KEPT:]
 
