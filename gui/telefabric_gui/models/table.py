@@ -158,7 +158,7 @@ class EventTable(QAbstractTableModel):
 
     def at(self, line: int) -> Found | int:
         """What a line shows; the number of its row while that is not in memory."""
-        return self.listing.at(line) if 0 <= line < self._lines else -1
+        return self.listing.at(line) if 0 <= line < len(self.listing) else -1
 
     def found(self, line: int) -> Found | None:
         """The event of a line, while it is in memory."""
@@ -181,7 +181,7 @@ class EventTable(QAbstractTableModel):
         return Spot(row, line - self.listing.line_of(row))
 
     def line_of(self, spot: Spot) -> int:
-        return self.listing.line_of(spot.row) + spot.below
+        return self.listing.line_of(spot.row) + (spot.below if self.listing is self.whole else 0)
 
     def key(self, line: int) -> int | None:
         """The seq of the event of a line, wherever the line is; None for a line without an event in memory."""

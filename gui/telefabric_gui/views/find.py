@@ -92,15 +92,15 @@ class FindLine(Panel):
 
 
 class StepFinder(QObject):
-    """Goes to places, and shows the rows that fit conditions."""
+    """Finds places, and shows the rows that fit conditions."""
 
-    went = Signal(int)
-    """The row that was gone to."""
+    row_wanted = Signal(int)
+    """The cursor is to go there."""
 
     def __init__(self, table: StepTable, view: TableView) -> None:
         super().__init__(view)
         self.line = FindLine()
-        self._table, self._view = table, view
+        self._table = table
         self.search: Search | None = None
         self.line.goal.connect(self.go_to)
         self.line.conditions.connect(self._on_conditions)
@@ -154,8 +154,7 @@ class StepFinder(QObject):
             return
         self.line.say("")
         self.show_all()
-        self._view.show_row(row)
-        self.went.emit(row)
+        self.row_wanted.emit(row)
 
     def _on_conditions(self, conditions: list[Condition] | None) -> None:
         self.show_all()

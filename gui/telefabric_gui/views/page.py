@@ -169,7 +169,7 @@ class AgentPage(QWidget):
         frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
 
-    def close_rows(self) -> None:
+    def close_models(self) -> None:
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
         self.episode_order.show_all()
@@ -192,9 +192,8 @@ class AgentPage(QWidget):
         self.step_rows.changed.connect(self._keep_step)
         self.steps.picked.connect(lambda row: cursor.follow() if row < 0 else cursor.go_to(row))
         self.steps.pressed.connect(self._show_itself)
-        self.step_finder.went.connect(cursor.go_to)
+        self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
-        self.episodes.row_opened.connect(lambda episode: self._on_episode(episode.row))
         self.time.jumps.failed.connect(self._cannot_jump)
 
     def _join_charts(self) -> None:
@@ -537,7 +536,7 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            self.page.close_rows()
+            self.page.close_models()
             self.page.hide()
             self.page.deleteLater()
             self.page = None
