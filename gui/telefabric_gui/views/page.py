@@ -263,7 +263,7 @@ class AgentPage(QWidget):
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
-        self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
+        self._newest = button("newest", self.let_go, "link", "Back to the newest step (End)")
         self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
         self._charts_card.corner.addLayout(self.charts.corner)
@@ -414,14 +414,20 @@ class AgentPage(QWidget):
 
     def _say_steps(self, *, pinned: bool, paused: bool) -> None:
         following = self.steps.following and not pinned
-        shown = "one step chosen" if pinned else "following the tail" if following else "scrolled back"
-        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {self._number_of(self.step_rows)}")
+        chosen, search, number = self.steps.chosen, self.step_finder.search, self._number_of(self.step_rows)
+        if search is not None:
+            shown = f"{count(len(search))} of {number}"
+        elif chosen is not None:
+            shown = f"row {count(picked_row(chosen) + 1)} of {number}"
+        else:
+            shown = f"{'paused' if paused else 'following' if following else 'scrolled back'} · {number}"
+        self._steps_card.caption.setText(shown)
         self._newest.setVisible(not paused and not following)
 
     @staticmethod
     def _number_of(rows: Pages) -> str:
         """How many rows there are, and whether those in sight are still being read."""
-        return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
+        return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
 
     def _offer_columns(self) -> None:
         offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
@@ -429,7 +435,9 @@ class AgentPage(QWidget):
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
-        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + said)
+        by, descending = self.episode_table.order
+        order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
+        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
 
     def _say_age(self, run: RunView | None, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
