@@ -66,6 +66,7 @@ _KEYS = (
     ("Esc", "unselect what is selected, then follow"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
+    ("Ctrl+G", "go to a step or an episode, or search for steps"),
     ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
     ("Ctrl+W", "close the run in front"),
