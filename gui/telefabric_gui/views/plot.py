@@ -41,6 +41,8 @@ class Curve(NamedTuple):
     samples: Samples
     colour: str
     style: Qt.PenStyle
+    rising: bool
+    """Whether its places do."""
     gaps: Floats
     """Places before and behind what is missing, in a row of an array."""
 
@@ -201,7 +203,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             low, high, seen = self._draw_one(curve, raw, line, keep, wide)
             found += [low, high]
             spots += seen
-        self._dots.setData(spots)
+        if spots or len(self._dots.data):
+            self._dots.setData(spots)
         known = [value for value in found if math.isfinite(value)]
         if height is None or log:
             height = (min(known), max(known)) if known else (0.0, 1.0)
@@ -216,7 +219,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         x_unit, unit = self._units
         first, last = self.sight
         pixel = (last - first) / self.pixels
-        seen = cut_at(in_sight(curve.samples, first, last, taps(keep)), curve.gaps)
+        seen = cut_at(in_sight(curve.samples, first, last, taps(keep), rising=curve.rising), curve.gaps)
         if unit != 1.0:
             seen = seen._replace(low=seen.low / unit, high=seen.high / unit, mean=seen.mean / unit)
         found = columns(seen, first, last, self.pixels)
@@ -260,9 +263,10 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     def _hold(self, number: int) -> None:
         while len(self._raws) < number:
-            self._raws.append(self._plot.plot(skipFiniteCheck=True))
-            line = self._plot.plot(skipFiniteCheck=True, antialias=True)
-            line.curve.setSegmentedLineMode("on")  # a wide line as one path takes ten times as long to paint
+            raw, line = (self._plot.plot(skipFiniteCheck=True, antialias=smooth) for smooth in (False, True))
+            for drawn in (raw, line):
+                drawn.curve.setSegmentedLineMode("on")  # as one path it takes ten times as long to paint
+            self._raws.append(raw)
             self._lines.append(line)
         while len(self._raws) > number:
             for items in (self._raws, self._lines):
@@ -280,7 +284,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 high = math.log10(high) if high > 0 else math.nan
             if math.isfinite(high):
                 spots.append({"pos": (self._cursor.value(), high), "brush": pg.mkBrush(colour)})
-        self._at_cursor.setData(spots)
+        if spots or len(self._at_cursor.data):
+            self._at_cursor.setData(spots)
 
     def show_pointer(self, at: float | None) -> None:
         self._place(self._pointer, at)
