@@ -77,8 +77,6 @@ class ChartsView(QScrollArea):
     """A row."""
     sight_wanted = Signal(float, float)
     """First and last row in sight."""
-    zoom_wanted = Signal(float, float)
-    """By a factor, around a row."""
     whole_wanted = Signal()
     selection_wanted = Signal(float, float)
     drawn = Signal()
@@ -175,7 +173,7 @@ class ChartsView(QScrollArea):
         """The name of the series, when there is only one."""
         charts = self._charting.layout.charts
         only = charts[0].series if len(charts) == 1 else []
-        return name_of(only[0]) if len(only) == 1 else "Charts"
+        return "Charts" if len(only) != 1 else "Episode return" if only[0] == RETURN else name_of(only[0])
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
@@ -195,8 +193,8 @@ class ChartsView(QScrollArea):
         for at, (chart, plan) in enumerate(zip(self.charts, layout.charts, strict=True)):
             chart.lines = [
                 self._line(one, series, place, sight, chart.plot.pixels, len(shown) > 1)
-                for one in shown
                 for place, series in enumerate(plan.series)
+                for one in shown
             ]
             self.left_out += sum(line.left_out for line in chart.lines)
             chart.plot.sight = sight
@@ -260,12 +258,12 @@ class ChartsView(QScrollArea):
         slot = self._charting.overlay.slot(source.run_id) if several else layout.slot(series)
         style = PEN_STYLES[(place if several else slot // len(theme.active().series)) % len(PEN_STYLES)]
         letter = chr(ord("A") + slot) if several else ""
-        name = f"{name_of(series)} · {source.run_id}" if several else name_of(series)
+        tip = f"{short(name_of(series), 200)} of {source.run_id}"
         colour = line_colour(slot)
-        said = Name(short(name), colour, style, letter, "", short(name, 200))
+        said = Name(name_of(series), colour, style, letter, "", tip)
         left_out = infinite + data.infinite(key)
         return _Line(
-            key, Curve(placed.samples, colour, style, placed.rising, gaps), said, scale, placed.height, left_out
+            key, Curve(placed.samples, colour, style, letter, placed.rising, gaps), said, scale, placed.height, left_out
         )
 
     def _tail(self, source: Source, series: str) -> tuple[Samples, int]:
@@ -309,7 +307,6 @@ class ChartsView(QScrollArea):
             plot = chart.plot
             plot.clicked.connect(lambda place: self.cursor_wanted.emit(self._rows(place)[0]))
             plot.sight_wanted.connect(lambda *places: self.sight_wanted.emit(*self._rows(*places)))
-            plot.zoom_wanted.connect(lambda factor, place: self.zoom_wanted.emit(factor, self._rows(place)[0]))
             plot.selected.connect(lambda *places: self.selection_wanted.emit(*self._rows(*places)))
             plot.whole_wanted.connect(self.whole_wanted)
             plot.pointed.connect(self._point)
@@ -420,4 +417,4 @@ def _said(value: float, *, exact: bool) -> str:
 
 def name_of(series: str) -> str:
     """A series' name for readers."""
-    return "Episode return" if series == RETURN else short(series.removeprefix(METRIC))
+    return short(series.removeprefix(METRIC))
