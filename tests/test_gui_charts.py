@@ -30,8 +30,10 @@ if THERE:
     from PySide6.QtTest import QAbstractItemModelTester
     from PySide6.QtWidgets import QApplication
 
-    from telefabric_gui import theme
+    from telefabric_gui import agent_stream, theme
     from telefabric_gui.controller import Controller
+    from telefabric_gui.model import series as series_module
+    from telefabric_gui.model import streams as streams_module
     from telefabric_gui.model.layout import AXES, Layout
     from telefabric_gui.model.overlay import Overlay
     from telefabric_gui.model.pyramid import TOP, Tile, buckets
@@ -381,6 +383,47 @@ def test_the_tree_is_a_sound_model(qapp: Any) -> None:
     tree.show_names(["return", "reward", "metric/a", "metric/a/b", "metric//", "metric/a/b/c/d/e/f/g/h"])
     tree.show_names(["return"])
     tree.show_names([])
+
+
+# -- while the run is written ------------------------------------------------------------------------------------
+def test_stored_and_live_values_meet_without_hole_or_double_while_the_run_goes_on(
+    qtbot: Any, qapp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client holds the newest 400 steps only: what leaves has been read from the store before."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(agent_stream, "STEP_ROWS_MAX", 400)
+    for module in (series_module, streams_module):
+        monkeypatch.setattr(module, "AGAIN_S", 0.05)
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        info = stream(run="third")
+        scribe.put(info, *(step(seq, reward=float(seq % 5)) for seq in range(1, 1_001)))
+        scribe.commit()
+        window = MainWindow(Controller(FileFeed(tmp_path / "telemetry.sqlite")))
+        window.show()
+        qtbot.waitUntil(lambda: window.page is not None, timeout=patience(20_000))
+        window.charting.layout.show_alone("reward")
+        assert window.page is not None
+        broken: list[Any] = []
+
+        def look() -> None:
+            line = line_of(window, "reward")
+            if line is None or not len(line.curve.samples.x):
+                return
+            x = line.curve.samples.x
+            if x[0] == 1 and not (np.diff(x) == 1).all():
+                broken.append(x[np.flatnonzero(np.diff(x) != 1)])
+
+        window.page.charts.drawn.connect(look)
+        qtbot.waitUntil(lambda: drawn(window, "reward") == 1_000, timeout=patience(20_000))
+        for first in range(1_001, 2_501, 100):
+            scribe.put(info, *(step(seq, reward=float(seq % 5)) for seq in range(first, first + 100)))
+            scribe.commit()
+            qtbot.waitUntil(lambda last=first + 99: drawn(window, "reward") == last, timeout=patience(5_000))
+        assert len(window.page.stream.steps) <= 400
+        assert not broken, broken[:3]
+        assert not window.controller.failures.number, window.controller.failures.last
+        window.close()
+        window.deleteLater()
 
 
 # -- without a window --------------------------------------------------------------------------------------------
