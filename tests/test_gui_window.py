@@ -41,6 +41,7 @@ if THERE:
     from telefabric_gui import window as window_module
     from telefabric_gui.command import gui
     from telefabric_gui.controller import STREAMS_MAX, Controller
+    from telefabric_gui.model.cursor import Mode
     from telefabric_gui.views import scenes
     from telefabric_gui.views.status import FIGURES
     from telefabric_gui.window import MainWindow
@@ -80,6 +81,11 @@ def tick(window: MainWindow, times: int = 1) -> None:
     for _ in range(times):
         window.controller.tick()
     QCoreApplication.processEvents()
+
+
+def mode(window: MainWindow) -> Mode:
+    assert window.page is not None
+    return window.page.time.cursor.mode
 
 
 def test_the_newest_running_run_opens_by_itself_with_its_first_step(window: Callable[..., MainWindow]) -> None:
@@ -139,10 +145,13 @@ def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., Ma
     tick(main, 2)
     page = main.page
     assert page is not None
-    main.controller.set_paused(True)
+    main.pause()
+    shown = page.details, page.steps.chosen
     feed.updates.append(update(*some(31, 49)))
     tick(main)
-    assert page.step_table.rowCount() == 27
+    assert page.time.cursor.row == 26
+    assert (page.details, page.steps.chosen) == shown
+    assert page.step_table.rowCount() == 45, "what is new is in the table, above the step that is shown"
     assert main.top._waiting.text().startswith("18 new steps, ")
     assert main.top._pause.isChecked()
     main.follow()
@@ -157,9 +166,9 @@ def test_keys(window: Callable[..., MainWindow], qtbot: Any) -> None:
     tick(main, 2)
     main.activateWindow()
     qtbot.keyClick(main, Qt.Key.Key_P)
-    assert main.controller.paused
+    assert mode(main) is Mode.PAUSED
     qtbot.keyClick(main, Qt.Key.Key_F)
-    assert not main.controller.paused
+    assert mode(main) is Mode.FOLLOW
     qtbot.keyClick(main, Qt.Key.Key_BracketLeft)
     assert not main.runs.isVisible()
     qtbot.keyClick(main, Qt.Key.Key_BracketRight)
@@ -171,7 +180,7 @@ def test_keys(window: Callable[..., MainWindow], qtbot: Any) -> None:
     assert main.runs.filter.hasFocus()
     qtbot.keyClicks(main.runs.filter, "fp")
     assert main.runs.filter.text() == "fp"
-    assert not main.controller.paused
+    assert mode(main) is Mode.FOLLOW
 
 
 def test_a_table_follows_at_its_top_and_stands_still_elsewhere(window: Callable[..., MainWindow]) -> None:
@@ -192,7 +201,7 @@ def test_a_table_follows_at_its_top_and_stands_still_elsewhere(window: Callable[
     main.follow()
     tick(main)
     assert view_.following
-    assert page.step_table.index(view_.rowAt(0), 0).data() == "1\u2009049"
+    assert page.step_table.index(view_.rowAt(0), 0).data() == "1\u202f049"
 
 
 def test_a_chosen_step_stays_chosen_while_others_come(window: Callable[..., MainWindow]) -> None:

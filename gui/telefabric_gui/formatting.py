@@ -16,7 +16,7 @@ from msgspec.msgpack import Ext
 
 from telefabric_schemas import values
 
-THIN = "\u2009"
+THIN = "\u202f"
 NONE = "\u2013"
 TIMES = " \u00d7 "
 _SHORT = 40
@@ -29,8 +29,15 @@ _METADATA_KEPT = 64
 
 
 def count(number: int) -> str:
-    """98231 → 98 231, with a thin space."""
+    """98231 → 98 231, with a narrow space at which no line breaks."""
     return f"{number:,}".replace(",", THIN)
+
+
+def millions(part: int, whole: int) -> str:
+    """How far one is: 2.9 of 3.0 million, 512 of 1 204."""
+    if whole < 1_000_000:
+        return f"{count(part)} of {count(whole)}"
+    return f"{part / 1e6:.1f} of {whole / 1e6:.1f} million"
 
 
 def plural(number: int, word: str) -> str:

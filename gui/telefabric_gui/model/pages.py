@@ -45,6 +45,9 @@ class Of(NamedTuple):
     agent_id: str
 
 
+NOWHERE = Of("", b"", "step", "")
+
+
 class Series(NamedTuple):
     """Points of a metric within a page."""
 
@@ -84,7 +87,7 @@ class _Page:
 
 
 class Pages(QObject):
-    """`of` and `feed` are None where there is no store to ask: the tail is all then."""
+    """Without a `feed` there is no store to ask, and the tail is all."""
 
     changed = Signal()
     """Rows came, left, or are loaded."""
@@ -95,7 +98,7 @@ class Pages(QObject):
     def __init__(
         self,
         tail: EventRows,
-        of: Of | None = None,
+        of: Of = NOWHERE,
         feed: Asker | None = None,
         *,
         voided: Mapping[tuple[int, int], int] | None = None,
@@ -109,7 +112,6 @@ class Pages(QObject):
         """Why the store did not answer; empty when it did."""
         self.series_wanted: tuple[str, ...] = ()
         """Metrics whose values are wanted with each page."""
-        self._live = tail
         self._feed = feed
         self._voided = voided if voided is not None else {}
         self._voids = dict(self._voided)
@@ -120,7 +122,7 @@ class Pages(QObject):
         self._lines = Lines()
         self._pages: OrderedDict[int, _Page] = OrderedDict()
         self._loading: dict[int, _Page] = {}
-        self._waiting: dict[int, tuple[Asked, Callable[[Any], None]]] = {}
+        self._waiting: dict[int, tuple[Asked, Callable[[Any], None], Callable[[str], None]]] = {}
         """Questions by number, and who takes the answer."""
         self._last_number = 0
         self._sight = range(0)
@@ -128,7 +130,6 @@ class Pages(QObject):
         self._resets = 0
         self._gaps: list[Mark] = []
         self._gaps_after = 0
-        self._frozen_rows: int | None = None
         self._counted_s = self._failed_s = -1e9
         self._came.connect(self._take_answer, Qt.ConnectionType.QueuedConnection)
         tail.listeners.append(self._arrange)
@@ -157,6 +158,11 @@ class Pages(QObject):
         return self._seam.stored_seq
 
     @property
+    def can_ask(self) -> bool:
+        """There is a store."""
+        return self._feed is not None
+
+    @property
     def lines(self) -> Lines:
         return self._lines
 
@@ -172,6 +178,11 @@ class Pages(QObject):
     def row(self, row: int) -> Found | None:
         """A row; None while it is not in memory: `see` fetches it."""
         return self._lines.row(row)
+
+    def row_of_seq(self, seq: int) -> int | None:
+        """The number of a row of the tail; None for one that is not shown."""
+        segment = self._lines.tail
+        return None if segment is None else segment.row_of_seq(seq)
 
     def value(self, name: str, row: int, step: int) -> float | None:
         """The value of a metric at a step; None while it is not known."""
@@ -195,45 +206,39 @@ class Pages(QObject):
     def refresh(self) -> None:
         """While in sight, once a tick: ask the store from time to time how far it is."""
         now_s = time.monotonic()
-        if self._feed is not None and self._frozen_rows is None and now_s - self._counted_s > COUNT_S:
+        if self._feed is not None and now_s - self._counted_s > COUNT_S:
             self._counted_s = now_s
-            self._ask_counts(Counts(self.of.run_id))  # type: ignore[union-attr]
-
-    def freeze(self) -> None:
-        """Show no row that comes from now on."""
-        if self.tail is self._live:
-            self._frozen_rows = self.rows
-            self.tail = self._live.frozen()
-
-    def thaw(self) -> None:
-        """Show what came meanwhile, and all that comes."""
-        self._frozen_rows, self.tail = None, self._live
-        self._arrange()
-
-    @property
-    def waiting(self) -> int:
-        """Events that came since `freeze`."""
-        return self._live.events - self.tail.events
+            self._ask_counts(Counts(self.of.run_id))
 
     def close(self) -> None:
         """Nothing is asked for any more."""
-        self._live.listeners.remove(self._arrange)
+        self.tail.listeners.remove(self._arrange)
         self._feed = None
-        for asked, _ in self._waiting.values():
+        for asked, *_ in self._waiting.values():
             asked.drop()
         self._waiting.clear()
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def ask(self, question: Any, then: Callable[[Any], None], *, urgent: bool = False) -> Asked | None:
-        """Ask the store; `then` takes the page, on this thread. Without a store, nothing happens."""
+    def ask(
+        self,
+        question: Any,
+        then: Callable[[Any], None],
+        *,
+        urgent: bool = False,
+        failed: Callable[[str], None] | None = None,
+    ) -> Asked | None:
+        """Ask the store; `then` takes the page, on this thread. Without a store, nothing happens.
+
+        `failed` takes the sentence when there is no answer; otherwise it is the table's `problem`.
+        """
         if self._feed is None:
             return None
         self._last_number += 1
         number = self._last_number
         came = self._came.emit
         asked = self._feed.ask(question, lambda answer: came(number, answer), urgent=urgent)
-        self._waiting[number] = asked, then
+        self._waiting[number] = asked, then, failed or self._on_failure
         return asked
 
     def drop(self, asked: Asked) -> None:
@@ -242,16 +247,25 @@ class Pages(QObject):
         self._waiting = {number: one for number, one in self._waiting.items() if one[0] is not asked}
 
     def _take_answer(self, number: int, answer: Answer) -> None:
-        asked, then = self._waiting.pop(number, (None, None))
-        if asked is None or then is None or self._feed is None:
+        waiting = self._waiting.pop(number, None)
+        if waiting is None or self._feed is None:
             return  # it was dropped
-        self.problem = answer.problem
+        _, then, failed = waiting
         if answer.page is None:
-            self._failed_s = time.monotonic()
-            self._loading.clear()
-            self.changed.emit()
-            return
-        then(answer.page)
+            failed(answer.problem)
+        else:
+            self.problem = ""
+            then(answer.page)
+
+    def _on_failure(self, problem: str) -> None:
+        self.problem = problem
+        self._failed_s = time.monotonic()
+        self._loading.clear()
+        self.changed.emit()
+
+    def ask_row(self, row: int, then: Callable[[Any], None]) -> None:
+        """One row by itself."""
+        self.ask(RowsAt(self.of.stream_id, self.of.kind, self.of.agent_id, row, 1), then, urgent=True)
 
     def _drop(self, page: _Page) -> None:
         if page.asked is not None:
@@ -272,8 +286,9 @@ class Pages(QObject):
     # -- a page --------------------------------------------------------------------------------------------------
 
     def _ask_rows(self, page: _Page, *, urgent: bool = True) -> None:
-        stream, kind, agent = self.of[1:]  # type: ignore[index]
-        question = RowsAt(stream, kind, agent, page.from_row + len(page.events), page.missing)
+        question = RowsAt(
+            self.of.stream_id, self.of.kind, self.of.agent_id, page.from_row + len(page.events), page.missing
+        )
         page.asked = self.ask(question, partial(self._rows_came, page), urgent=urgent)
 
     def _rows_came(self, page: _Page, answer: Any) -> None:
@@ -282,8 +297,8 @@ class Pages(QObject):
             self._ask_rows(page)
         elif not page.events:
             self._loading.pop(page.first // PAGE, None)
-        elif self.of.kind == "step" and self._resets:  # type: ignore[union-attr]
-            stream, _, agent = self.of[1:]  # type: ignore[index]
+        elif self.of.kind == "step" and self._resets:
+            stream, _, agent = self.of[1:]
             question = RowOf(stream, "reset", agent, "seq", page.seqs[0] + 1)
             page.asked = self.ask(question, partial(self._reset_came, page), urgent=True)
         else:
@@ -297,7 +312,7 @@ class Pages(QObject):
             self._finish(page)
 
     def _ask_resets(self, page: _Page, first: int) -> None:
-        stream, _, agent = self.of[1:]  # type: ignore[index]
+        stream, _, agent = self.of[1:]
         question = RowsAt(stream, "reset", agent, first, PAGE)
         page.asked = self.ask(question, partial(self._resets_came, page, first), urgent=True)
 
@@ -317,11 +332,11 @@ class Pages(QObject):
         if not events:
             return
         raws = {one.seq: one.event for one in events}
-        names = self._live.records.dtype.names or ()
+        names = self.tail.records.dtype.names or ()
         rows = [_row_of(one)[:-1] for one in events]
         rows += [(GAP, gap.first, gap.last) for gap in self._gaps if before < gap.first < until]
         whole = [(*row, *([0] * (len(names) - len(row)))) for row in sorted(rows, key=itemgetter(1))]
-        records = np.array(whole, self._live.records.dtype)
+        records = np.array(whole, self.tail.records.dtype)
         page.segment = self._segment(page.first, records, lambda record: raws.get(int(record["seq"])))
         page.bytes = records.nbytes + sum(map(len, raws.values()))
         page.events, page.resets = [], []
@@ -356,7 +371,7 @@ class Pages(QObject):
         for name in self.series_wanted:
             if name not in page.series and len(steps):
                 page.series[name] = None
-                stream, _, agent = self.of[1:]  # type: ignore[index]
+                stream, _, agent = self.of[1:]
                 question = Points(stream, agent, f"metric/{name}", int(steps.min()), int(steps.max()), 0, 10 * PAGE)
                 self.ask(question, partial(self._series_came, page, name))
 
@@ -372,14 +387,14 @@ class Pages(QObject):
         self.ask(question, self._counts_came)
 
     def _counts_came(self, answer: Any) -> None:
-        stream, kind, agent = self.of[1:]  # type: ignore[index]
+        stream, kind, agent = self.of[1:]
         counts = {one.kind: one.n for one in answer.rows if (one.stream_id, one.agent_id) == (stream, agent)}
         self._resets = counts.get("reset", self._resets)
         if answer.more and answer.rows:
             last = answer.rows[-1]
-            self._ask_counts(Counts(self.of.run_id, CountKey(last.stream_id, last.kind, last.agent_id)))  # type: ignore[union-attr]
+            self._ask_counts(Counts(self.of.run_id, CountKey(last.stream_id, last.kind, last.agent_id)))
         if kind in counts and counts[kind] != self.stored:
-            self.ask(Events(self._gaps_after, self.of.run_id, ["gap"], None, None, _GAPS_A_PAGE), self._gaps_came)  # type: ignore[union-attr]
+            self.ask(Events(self._gaps_after, self.of.run_id, ["gap"], None, None, _GAPS_A_PAGE), self._gaps_came)
             question = RowsAt(stream, kind, agent, counts[kind] - 1, 1)
             self.ask(question, partial(self._end_came, counts[kind]), urgent=True)
         elif self.stored is None and not answer.more:
@@ -390,7 +405,7 @@ class Pages(QObject):
         self._arrange()
 
     def _gaps_came(self, answer: Any) -> None:
-        of_stream = [one for one in answer.rows if one.stream_id == self.of.stream_id]  # type: ignore[union-attr]
+        of_stream = [one for one in answer.rows if one.stream_id == self.of.stream_id]
         self._gaps += [Mark(one.seq, one.last_seq, GAP, one.reason or "") for one in of_stream]
         self._gaps_after = answer.last
 
@@ -418,9 +433,15 @@ class Pages(QObject):
                 one if one.first + one.rows <= first else one.until(seq) for one in segments if one.first < first
             ]
         rows = max(self.stored or 0, first + tail.rows if tail is not None else 0)
-        rows = rows if self._frozen_rows is None else self._frozen_rows
         self._lines = Lines(rows, segments if tail is None else [*segments, tail])
         self.changed.emit()
+
+
+def found_of(row: int, stored: StoredEvent, like: EventRows) -> Found:
+    """A row that came by itself, as the rows of a table are."""
+    values, names = _row_of(stored)[:-1], like.records.dtype.names or ()
+    record = np.array((*values, *([0] * (len(names) - len(values)))), like.records.dtype)[()]
+    return Found(row, record, stored.event)
 
 
 def _row_of(stored: StoredEvent) -> Row:

@@ -93,7 +93,7 @@ class WholeRun:
 
 
 class EventTable(QAbstractTableModel):
-    """Shows the rows of one kind of an agent's stream; `freeze` lets none come."""
+    """Shows the rows of one kind of an agent's stream."""
 
     base: Sequence[Column]
     """The columns that every table of the kind has."""
@@ -245,23 +245,10 @@ class EventTable(QAbstractTableModel):
         """Show other lines; without any, all of the run."""
         self.beginResetModel()
         self.listing.changed.disconnect(self._sync)
-        self.listing = listing or self.whole
+        self.listing = self.whole if listing is None else listing
         self.listing.changed.connect(self._sync)
         self._lines = len(self.listing)
         self.endResetModel()
-
-    def freeze(self) -> None:
-        """Show no row that comes from now on."""
-        self.pages.freeze()
-
-    def thaw(self) -> None:
-        """Show what came meanwhile, and all that comes."""
-        self.pages.thaw()
-
-    @property
-    def waiting(self) -> int:
-        """Events that came since `freeze`."""
-        return self.pages.waiting
 
     def _sync(self) -> None:
         """Lines have come at the top and elsewhere; a view keeps its place by their spots."""

@@ -24,7 +24,7 @@ _PLAIN = int(Qt.TextFlag.TextSingleLine | Qt.TextFlag.TextDontClip)
 
 
 class TableView(QTableView):
-    """A table that follows new rows while its top is in sight; scrolled away, it keeps its place.
+    """A table that follows new rows while its top is in sight; scrolled away, or with a row shown, it keeps its place.
 
     Its scroll bar is the whole run, a line a row. What is chosen and what is on top are kept as spots, since lines
     come above and among them.
@@ -32,6 +32,10 @@ class TableView(QTableView):
 
     picked = Signal(int)
     """The number of the row that the user chose; -1 when none is chosen any more."""
+    row_opened = Signal(object)
+    """A `Found` event, by a double click or Enter."""
+    order_wanted = Signal(str)
+    """By a click on the head of a column that the store can sort by: its name there."""
 
     def __init__(self, model: EventTable, name: str) -> None:
         super().__init__()
@@ -61,9 +65,14 @@ class TableView(QTableView):
         self._top: Spot | None = None
         """The line on top; None while the newest one is."""
         self._chosen: Spot | None = None
+        self._holds = False
+        """Keeps its place at the top, too."""
         self._restoring = False
         self.verticalScrollBar().valueChanged.connect(self._on_scroll)
         self.selectionModel().selectionChanged.connect(self._on_selection)
+        self.activated.connect(self._on_activated)
+        self.horizontalHeader().setSectionsClickable(any(column.order for column in model.columns))
+        self.horizontalHeader().sectionClicked.connect(self._on_head)
         model.modelAboutToBeReset.connect(self._before_reset)
         model.modelReset.connect(self._on_reset)
 
@@ -79,8 +88,9 @@ class TableView(QTableView):
         self.scrollToTop()
 
     def show_row(self, row: int) -> None:
-        """Mark a row as chosen, and bring it into sight."""
-        if self._chosen != Spot(row):
+        """Mark a row as chosen, bring it into sight, and stay there."""
+        self._hold(True)
+        if self._chosen is None or self._chosen.row != row:  # else it is the reset before it, or itself
             self._chosen = Spot(row)
             line = self._events.line_of(self._chosen)
             rows = self._lines_in_sight
@@ -90,10 +100,16 @@ class TableView(QTableView):
             self._mark_chosen()
 
     def show_none(self) -> None:
-        """Mark no row as chosen."""
+        """Mark no row as chosen, and follow again at the top."""
+        self._hold(False)
         if self._chosen is not None:
             self._chosen = None
             self._mark_chosen()
+
+    def _hold(self, holds: bool) -> None:
+        if holds != self._holds:
+            self._holds = holds
+            self._on_scroll(self.verticalScrollBar().value())
 
     @property
     def _lines_in_sight(self) -> int:
@@ -186,11 +202,13 @@ class TableView(QTableView):
         write(painter, line, cell.text, cell.colour, theme.text_font(theme.CAPTION_PX))
 
     def _hide_what_does_not_fit(self) -> None:
-        """Hide columns that have no room. They are in order of importance: the last ones go first."""
+        """Hide columns that have no room: of the base ones the last first, of those that were chosen none."""
         left = self.viewport().width()
+        chosen = [place for place, column in enumerate(self._events.columns) if column.source]
+        kept = max([_COLUMNS_MIN, *(place + 1 for place in chosen)])
         for place, width in enumerate(self._widths):
             left -= width
-            self.setColumnHidden(place, left < 0 and place >= _COLUMNS_MIN)
+            self.setColumnHidden(place, left < 0 and place >= kept)
 
     def _lay_out_columns(self) -> None:
         digits = QFontMetrics(theme.figure_font())
@@ -210,7 +228,7 @@ class TableView(QTableView):
 
     def _on_scroll(self, line: int) -> None:
         if not self._restoring:
-            self._top = self._events.spot(line) if line > 0 else None
+            self._top = self._events.spot(line) if line > 0 or self._holds else None
 
     def _before_reset(self) -> None:
         self._restoring = True
@@ -241,6 +259,23 @@ class TableView(QTableView):
         self._chosen = None if found is None or missing else self._events.spot(lines[0].row())
         self.picked.emit(self._chosen.row if self._chosen else -1)
         self.viewport().update()
+
+    def _on_activated(self, index: QModelIndex) -> None:
+        if found := self._events.found(index.row()):
+            self.row_opened.emit(found)
+
+    def _on_head(self, place: int) -> None:
+        if order := self._events.columns[place].order:
+            self.order_wanted.emit(order)
+
+    def show_order(self, by: str, *, descending: bool) -> None:
+        """Mark the column by which the rows are sorted; none for the order of time."""
+        place = next((at for at, column in enumerate(self._events.columns) if column.order == by), -1)
+        order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
+        self.horizontalHeader().setSortIndicatorShown(bool(by))
+        self.horizontalHeader().setSortIndicator(place, order)
+        self._top = self._chosen = None
+        self.scrollToTop()
 
     @property
     def chosen(self) -> Found | int | None:
