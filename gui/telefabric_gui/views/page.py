@@ -201,7 +201,6 @@ class AgentPage(QWidget):
         cursor, charts = self.time.cursor, self.charts
         charts.cursor_wanted.connect(lambda row: cursor.go_to(round(row)))
         charts.sight_wanted.connect(cursor.see)
-        charts.zoom_wanted.connect(cursor.zoom)
         charts.whole_wanted.connect(cursor.see_all)
         charts.selection_wanted.connect(lambda first, last: cursor.select(round(first), round(last)))
         for signal in (cursor.moved, cursor.mode_changed):
