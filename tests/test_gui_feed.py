@@ -40,6 +40,7 @@ class ScriptedFeed:
         self.watched: frozenset[str] = frozenset()
         self.pictures: frozenset[str] = frozenset()
         self.asked: list[FramePlace] = []
+        self.questions: list[Question[Any]] = []
         self.edits: list[tuple[str, str, object]] = []
         self.running = False
 
@@ -60,6 +61,7 @@ class ScriptedFeed:
 
     def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
         """Nobody answers."""
+        self.questions.append(question)
         return Asked(question, answered)
 
     def edit(self, run_id: str, command: str, value: object = None) -> None:
@@ -304,6 +306,7 @@ def test_a_file_that_is_not_there_is_named_and_tried_again(tmp_path: Path, read:
 _LOOKING = """
 import os, sys, time
 from pathlib import Path
+from typing import Any
 from telefabric.feed.file_feed import FileFeed
 os.setgroups([]); os.setgid(65_534); os.setuid(65_534)
 feed = FileFeed(Path(sys.argv[1]))

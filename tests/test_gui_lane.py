@@ -23,7 +23,6 @@ from telefabric.ring import Hud, Name, PixelFormat, RingWriter, TileHud
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = all(importlib.util.find_spec(name) for name in ("PySide6", "pyqtgraph"))
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]

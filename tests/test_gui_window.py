@@ -28,7 +28,6 @@ from telefabric_schemas import Frame
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -313,17 +312,17 @@ def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow]) ->
     tick(main, 2)
     page = main.page
     assert page is not None
-    page.show_series("loss")
+    main.charting.layout.show_alone("metric/loss")
     tick(main)
-    assert page._chart_card.title.text() == "loss"
-    assert len(page.chart._points.x) == 100
+    assert page._charts_card.title.text() == "loss"
+    assert page.charts.charts[0].lines[0].curve.samples.mean.tolist() == [1 / seq for seq in range(101, 201)]
 
 
 def test_nothing_runs_after_the_window_is_closed(qtbot: Any, qapp: Any, tmp_path: Path) -> None:
     threads = set(threading.enumerate())
     main = MainWindow(Controller(FileFeed(tmp_path / "none.sqlite")))
     main.show()
-    qtbot.waitUntil(lambda: main.controller.connection.link is LinkState.UNREACHABLE)
+    qtbot.waitUntil(lambda: main.controller.connection.link is LinkState.UNREACHABLE, timeout=patience(5_000))
     main.close()
     assert set(threading.enumerate()) <= threads
     assert not [timer for timer in main.findChildren(QTimer) if timer.isActive()]
@@ -373,7 +372,7 @@ def test_a_real_run_is_shown_whole(qtbot: Any, qapp: Any, demo: dict[str, Any]) 
     assert page.episode_table.rowCount() == demo["episodes"]
     assert isinstance(page.environment.scene, scenes.GridScene)
     qtbot.waitUntil(lambda: main.details._verdict.text() == "all accounted for", timeout=patience(20_000))
-    assert len(page.stream.returns().x) == demo["episodes"]
+    assert len(page.stream.returns()) == demo["episodes"]
     main.close()
     main.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

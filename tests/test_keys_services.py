@@ -87,6 +87,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     found = Lab(tmp_path)
     with found.service:
+        wait_for(lambda: ask_status(found.owner.dialled, patience(5)).endpoints.query, "questions are answered")
         yield found
 
 

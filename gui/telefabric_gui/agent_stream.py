@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterable
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
+from telefabric_gui.reduction import Floats
 from telefabric_gui.rows import (
     EPISODE_ROW,
     EVENT,
+    GAP,
+    HOLE,
     NO_STEP,
     STEP_ROW,
     VOID,
@@ -25,6 +24,7 @@ from telefabric_gui.rows import (
     episode_row,
     step_row,
 )
+from telefabric_gui.tail import Tail
 from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 
 STEP_ROWS_MAX = 100_000
@@ -32,7 +32,6 @@ EPISODE_ROWS_MAX = 50_000
 STEP_BYTES_MAX = 32 * 2**20
 """Encoded steps of one agent's stream; those beyond keep their columns and lose action and observation."""
 EPISODE_BYTES_MAX = 8 * 2**20
-SERIES_POINTS_MAX = 50_000
 STORED_FRAME_BYTES_MAX = 64 * 2**20
 """Stored frames of one agent's stream; the ones that came first go, of the episode that came first."""
 FRAME_OLD_NS = 2_000_000_000
@@ -41,18 +40,13 @@ SERIES_MAX = 64
 """Named metrics of one agent's stream; more are not charted."""
 
 
+RETURN, REWARD, METRIC = "return", "reward", "metric/"
+"""Names of series in the store's overview; of metrics, how they begin."""
+
+
 class AgentKey(NamedTuple):
     run_id: str
     agent_id: str
-
-
-class Points(NamedTuple):
-    """A series to draw: x rising, both float64."""
-
-    x: npt.NDArray[np.float64]
-    y: npt.NDArray[np.float64]
-    infinite: int = 0
-    """Values that cannot be drawn."""
 
 
 class AgentStream:
@@ -65,7 +59,7 @@ class AgentStream:
         """The store's data of the stream; None until it comes."""
         self.steps = EventRows(STEP_ROW, STEP_ROWS_MAX, STEP_BYTES_MAX)
         self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
-        self.metrics: dict[str, deque[tuple[float, float]]] = {}
+        self.metrics: dict[str, Tail] = {}
         self.version = 0
         self.frame: Frame | None = None
         """The newest picture of the environment."""
@@ -97,7 +91,7 @@ class AgentStream:
             elif void:
                 continue
             elif isinstance(inner, Metric):
-                self._add_point(inner)
+                self._add_value(seq, inner)
             elif isinstance(inner, EpisodeVoided):
                 place = inner.env_index, inner.episode_index
                 voids.append((*place, seq))
@@ -164,25 +158,43 @@ class AgentStream:
         """The store's, if it was asked for this step."""
         return self.found if self.found is not None and self.found.place == self.place_of(row) else None
 
-    def returns(self) -> Points:
-        """Episode returns by step, or by episode when the events do not tell the step."""
-        rows = self.episodes
-        there = np.flatnonzero(~np.isnan(rows.column("total")) & (rows.column("mark") == EVENT))
-        at, y = rows.column("global_step")[there].astype(np.float64), rows.column("total")[there]
-        if (at == NO_STEP).any():
-            at = np.arange(len(there), dtype=np.float64)
-        return _points(at, y)
+    def returns(self) -> Floats:
+        """Returns of episodes that are numbers."""
+        _, y = self.tail(RETURN)
+        return y[np.isfinite(y)]
 
-    def metric(self, name: str) -> Points:
-        """One named series by step."""
-        points = np.array(self.metrics.get(name, ()), np.float64).reshape(-1, 2)
-        return _points(points[:, 0], points[:, 1])
+    def series(self) -> list[str]:
+        """Names of the series of which values are held, as in the store's overview."""
+        return [RETURN, REWARD, *(METRIC + name for name in self.metrics)]
+
+    def tail(self, series: str, after: int = 0) -> tuple[Floats, Floats]:
+        """Steps and values of a series behind a seq, as far as they are held here, in the order of seq."""
+        if series.startswith(METRIC):
+            found = self.metrics.get(series.removeprefix(METRIC))
+            return found.arrays(after) if found else (np.empty(0), np.empty(0))
+        rows, column = (self.episodes, "total") if series == RETURN else (self.steps, "reward")
+        records = rows.records[(rows.column("mark") == EVENT) & ~rows.column("reset") & (rows.column("seq") > after)]
+        return _steps(records), records[column]
+
+    def whole_from(self, stored_seq: float) -> int:
+        """The seq behind which nothing of what the store has, up to a seq, is still missing here."""
+        holes = [mark.last for mark in self.steps.marks if mark.kind == HOLE and mark.first <= stored_seq]
+        return max(holes, default=0)
+
+    def gaps(self, stored_seq: float) -> Floats:
+        """What is missing among the steps, in the store too: the steps before and behind, in a row of an array."""
+        records = self.steps.records
+        there = np.flatnonzero((records["mark"] == EVENT) & ~records["reset"])
+        missing = (records["mark"] == GAP) | ((records["mark"] == HOLE) & (records["seq"] > stored_seq))
+        x, behind = _steps(records[there]), np.unique(np.searchsorted(there, np.flatnonzero(missing)))
+        behind = behind[behind < len(x)]
+        return np.column_stack((np.where(behind > 0, x[behind - 1], -np.inf), x[behind]))
 
     def metric_at(self, name: str, step: int) -> float | None:
         """The value of a series at a step; None if it has none there, or not any more."""
-        points = self.metrics.get(name, ())
-        at = bisect_right(points, step, key=itemgetter(0)) - 1
-        return points[at][1] if at >= 0 and points[at][0] == step else None
+        x, y = self.tail(METRIC + name)
+        found = y[x == step]
+        return float(found[-1]) if len(found) else None
 
     def steps_whole_from(self) -> int:
         """From this seq on, all events have come, or are holes; of older times, some kinds may have come alone."""
@@ -200,25 +212,17 @@ class AgentStream:
         span_s = (newest - recent[0]) / 1e9 if len(recent) > 1 else 0.0
         return (len(recent) - 1) / span_s if span_s > 0 else None
 
-    def _add_point(self, metric: Metric) -> None:
-        if metric.value is None:
+    def _add_value(self, seq: int, metric: Metric) -> None:
+        if metric.name not in self.metrics and len(self.metrics) >= SERIES_MAX:
             return
-        points = self.metrics.get(metric.name)
-        if points is None:
-            if len(self.metrics) >= SERIES_MAX:
-                return
-            points = self.metrics[metric.name] = deque(maxlen=SERIES_POINTS_MAX)
-        points.append((float(len(points) if metric.global_step is None else metric.global_step), metric.value))
+        self.metrics.setdefault(metric.name, Tail()).add(seq, metric.global_step, metric.value)
 
 
-def _points(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
-    """The finite points, by rising x."""
-    finite = np.isfinite(y)
-    x, y = x[finite], y[finite]
-    if (np.diff(x) < 0).any():
-        order = np.argsort(x, kind="stable")
-        x, y = x[order], y[order]
-    return Points(x, y, int(np.count_nonzero(~finite)))
+def _steps(records: Any) -> Floats:
+    """At the agent's own count, or else the seq: as in the store's overview."""
+    step = records["global_step"]
+    found: Floats = np.where(step == NO_STEP, records["seq"], step).astype(np.float64)
+    return found
 
 
 def _voided(row: Row) -> Row:

@@ -5,11 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from telefabric.feed import Connection, Failures, Feed, FeedEvent, LinkState, Range, RunView, StreamView, Update
+from telefabric.feed import (
+    Answer,
+    Asked,
+    Connection,
+    Failures,
+    Feed,
+    FeedEvent,
+    LinkState,
+    Question,
+    Range,
+    RunView,
+    StreamView,
+    Update,
+)
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
@@ -128,6 +143,10 @@ class Controller(QObject):
         """Ask for an edit of a run; `answer` says what became of it."""
         self.feed.edit(run_id, command, value)
 
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        """Ask the store of the feed that is shown; `answered` is called on a thread of the feed."""
+        return self.feed.ask(question, answered, urgent=urgent)
+
     def unwatch(self, run_id: str) -> None:
         """Close a run's tabs and forget what is held of it; the store has it all."""
         if run_id not in self.watched:
@@ -173,6 +192,13 @@ class Controller(QObject):
         """The streams of one agent of a run: newest attempt first, within it newest stream first."""
         found = [stream for stream in reversed(self.streams.values()) if stream.key == key]
         return sorted(found, key=_newness, reverse=True)
+
+    def held_of(self, run_id: str, agent_id: str) -> tuple[AgentStream | None, bool]:
+        """What is held of an agent of a run, else of its first agent; and whether the run still goes on."""
+        run = self.runs.get(run_id)
+        found = self.streams_of(AgentKey(run_id, agent_id))
+        found = found or [stream for stream in self.streams.values() if stream.key.run_id == run_id]
+        return found[0] if found else None, run is not None and run.finished_ns is None
 
     # -- the tick ------------------------------------------------------------------------------------------------
 

@@ -84,6 +84,15 @@ class Memory:
         self._file.setValue("again", wanted)
         self._file.sync()
 
+    @property
+    def layout(self) -> str:
+        """The charts, as they were left."""
+        return str(self._file.value("charts", ""))
+
+    def keep_layout(self, text: str) -> None:
+        self._file.setValue("charts", text)
+        self._file.sync()
+
     def worked(self, source: str) -> None:
         self._keep([source, *(one for one in self.recent if one != source)][:REMEMBERED_MAX])
 

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QMainWindow,
     QMessageBox,
+    QSplitter,
     QStackedWidget,
     QTabWidget,
     QWidget,
@@ -25,6 +26,7 @@ from telefabric_gui import health, theme
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
+from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.models.runs import RunList, RunRow, spark
 from telefabric_gui.sources import Memory, Opener, feed_of
@@ -33,7 +35,8 @@ from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage, Tab
-from telefabric_gui.views.runs import RunsDock
+from telefabric_gui.views.runs import WIDTH_PX, RunsDock
+from telefabric_gui.views.series import SeriesDock
 from telefabric_gui.views.status import StatusBar
 from telefabric_gui.views.styled import Banner, column, laid_out, row
 from telefabric_gui.views.topbar import TopBar
@@ -63,6 +66,7 @@ _KEYS = (
     ("Esc", "unselect what is selected, then follow"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
+    ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
     ("Ctrl+W", "close the run in front"),
     ("C", "connect to another broker, or open a file"),
@@ -91,6 +95,7 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
         self.run_list = RunList(self)
+        self.charting = Charting(controller, controller.held_of, self.memory.layout, self)
         self._tabs: dict[AgentKey, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
@@ -104,7 +109,8 @@ class MainWindow(QMainWindow):
 
     def _build(self) -> None:
         self.top = TopBar()
-        self.runs = RunsDock(self.run_list)
+        self.runs = RunsDock(self.run_list, self.charting.overlay)
+        self.series = SeriesDock(self.charting)
         self.details = DetailsDock()
         self.status = StatusBar()
         for view, name in (
@@ -125,7 +131,11 @@ class MainWindow(QMainWindow):
         self.bottom = Bottom()
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
-        middle = row(self.runs, (centre, 1), self.details)
+        self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
+        self.left.setFixedWidth(WIDTH_PX)
+        self.left.addWidget(self.runs)
+        self.left.addWidget(self.series)
+        middle = row(self.left, (centre, 1), self.details)
         self._body = laid_out(column(self.top, (middle, 1), self.status))
         over = QGridLayout()
         over.setContentsMargins(0, 0, 0, 0)
@@ -142,6 +152,8 @@ class MainWindow(QMainWindow):
         controller.paused_changed.connect(self._on_paused)
         self.runs.chosen.connect(self.open_run)
         self.runs.edit_wanted.connect(controller.edit)
+        self.runs.overlay_wanted.connect(self._overlay)
+        self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
         self.tabs.currentChanged.connect(self._on_tab)
         self.top.mode_wanted.connect(self.set_mode)
         self.bottom.transport.acted.connect(self.act)
@@ -157,7 +169,7 @@ class MainWindow(QMainWindow):
         keys = QKeySequence.StandardKey
         for sequence, action in (
             ("F", self.follow), ("End", self.follow), ("P", self.pause),
-            ("Space", self._press_space), ("[", lambda: self._toggle(self.runs)),
+            ("Space", self._press_space), ("[", lambda: self._toggle(self.left)),
             ("]", lambda: self._toggle(self.details)), ("T", self.switch_theme), ("?", self.show_keys),
             ("C", self.show_sheet),
             ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter), ("Ctrl+W", self._close_run),
@@ -199,7 +211,13 @@ class MainWindow(QMainWindow):
             return
         self._source, self._offer, self._remembered = source, False, False
         self.controller.use(feed)
+        self.charting.forget()
         self.sheet.close_sheet()
+
+    def _overlay(self, run_id: str) -> None:
+        """Draw a run over the one in front, in its charts, or take it away."""
+        page = self.page
+        self.charting.overlay.toggle(run_id, page.stream.key.run_id if page else None)
 
     def _rest(self, resting: bool) -> None:
         """Below the sheet nothing takes keys or clicks."""
@@ -280,7 +298,7 @@ class MainWindow(QMainWindow):
         dock.setVisible(not dock.isVisible())
 
     def _to_filter(self) -> None:
-        self.runs.show()
+        self.left.show()
         self.runs.filter.setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     def _let_go(self) -> None:
@@ -317,7 +335,7 @@ class MainWindow(QMainWindow):
     def _built(self, tab: Tab) -> AgentPage:
         if tab.page is not None:
             return tab.page
-        page = tab.build(self.views, self.controller.feed)
+        page = tab.build(self.views, self.charting, self.controller.feed)
         page.let_go.connect(self.follow)
         page.moved.connect(lambda: self.controller.set_paused(False))
         page.frame_wanted.connect(self.controller.feed.ask_frame)
@@ -431,6 +449,8 @@ class MainWindow(QMainWindow):
         else:
             self.bottom.line.show_run(None, None)
         self.status.show_figure("replay", replaying)
+        if replaying:
+            self.status.show_figure("redraw", "")  # there is not room for both
 
     def _show_centre(self) -> None:
         connection = self.controller.connection
@@ -448,6 +468,7 @@ class MainWindow(QMainWindow):
         page = self.page
         wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
         self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and wanted else frozenset())
+        self.series.show_source(page.source if page else None)
         if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
@@ -470,7 +491,7 @@ class MainWindow(QMainWindow):
         for key, tab in self._tabs.items():
             self._choose_stream(tab)
             if key.run_id not in lines:
-                lines[key.run_id] = spark(tab.stream.returns().y)
+                lines[key.run_id] = spark(tab.stream.returns())
         rows = [RunRow(run, lines.get(run.run_id, ())) for run in controller.runs.values()]
         self.run_list.show(rows)
         if page := self.page:

@@ -15,7 +15,7 @@ from telefabric.store.read.reader import Reader
 
 READERS = 3
 WAITING_MAX = 1_000
-"""Questions that wait; beyond it the oldest is given up: its asker does not drop what it does not want any more."""
+"""Questions that wait; beyond it the one that would be answered last is given up: its asker asks without end."""
 _DOWN_S = 1.0
 """A store that could not be reached is not looked for again within this time: each look takes seconds."""
 
@@ -79,7 +79,7 @@ class Questions:
             else:
                 self._waiting.appendleft(asked)
             if len(self._waiting) > WAITING_MAX:
-                given_up = self._waiting.popleft() if urgent else self._waiting.pop()
+                given_up = self._waiting.popleft()
             self._changed.notify()
         if given_up is not None:
             self._tell(given_up, None, f"more than {WAITING_MAX} questions to the store wait: ask for less at once")

@@ -22,7 +22,7 @@ _HANDSHAKE_MS = 5_000
 
 
 class Guard(NamedTuple):
-    """Says who is behind a message at one socket: with keys a gate, without them nobody asks."""
+    """Finds the principal behind a message at one socket: the gate knows it; without keys it is `LOCAL_USERS`."""
 
     gate: Gate | None
     domain: Domain

@@ -320,7 +320,7 @@ class WatchBeat(Message, tag="watch_beat"):
 
 
 class Unwatch(Message, tag="unwatch"):
-    """Nothing more, please."""
+    """The subscriber wants no more batches."""
 
 
 # -- broker to live subscriber -----------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class Joined(Named, Message, tag="joined"):
 
 
 class NotJoined(Message, tag="not_joined"):
-    """It is not, and why."""
+    """The key is not let in; `reason` says why."""
 
     reason: str
     """One word."""

@@ -144,7 +144,7 @@ class WholeRun(QObject):
             return
         self._asked_s = now_s
         self.look_at_bookmarks()
-        if self.stored and self.stored != self._known_rows and not self._busy:
+        if self.stored and self.stored != self._known_rows and not self._busy - {"bookmarks"}:
             self._known_rows = self.stored
             self._ask_rows()
             self._ask_bands()

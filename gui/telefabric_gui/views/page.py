@@ -16,28 +16,28 @@ from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
 from telefabric_gui.lane import Lane
 from telefabric_gui.model.asking import Asker
+from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.reduction import EMA
 from telefabric_gui.rows import NO_STEP
-from telefabric_gui.views.chart import SeriesChart
+from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, drop_menu, label, menu_of, restyle, row
+from telefabric_gui.views.styled import Banner, Card, button, column, label, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
 from telefabric_gui.views.transport import place_of
 from telefabric_schemas import Frame
 
 CHART_TICKS = 4
-"""The chart is drawn once per this many ticks."""
-_RETURN = "Episode return"
+"""Charts take what came live once per this many ticks."""
 _ASK_AGAIN_S = 2.0
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
@@ -55,7 +55,7 @@ class AgentPage(QWidget):
     moved = Signal()
     """The cursor was moved away from where the page had been paused: the pause is over, the cursor stays."""
 
-    def __init__(self, stream: AgentStream, views: Views, feed: Asker) -> None:
+    def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker) -> None:
         super().__init__()
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
@@ -81,13 +81,11 @@ class AgentPage(QWidget):
         self._follow_cursor()
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
-        self.chart = SeriesChart()
-        self.chart.setAccessibleName("Chart")
+        self.charts = ChartsView(charting)
+        self.charts.setAccessibleName("Charts")
+        self._join_charts()
         self.banner = Banner()
         self.streams_bar = StreamsBar()
-        self._name = _RETURN
-        """The series in the chart."""
-        self._series = button("series \u25be", self._offer_series, "link", "Show another series of this agent")
         self._ticks = 0
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
@@ -109,7 +107,7 @@ class AgentPage(QWidget):
         """Paused while the newest step was in sight: the picture stays, whichever way it came."""
         self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
-        self._drawn: tuple[str, int] = ("", -1)
+        self._run: RunView | None = None
         self._asked: tuple[object, float] = (None, 0.0)
         """The place of the last question to the store, and its time."""
         self._lay_out()
@@ -123,15 +121,16 @@ class AgentPage(QWidget):
         rows = self.step_rows
         self.time.refresh(rows.rows, rows.stored, rows.stored_seq, self.stream.steps.marks)
         picked = self.steps.chosen
-        given = self.stream.version, picked and picked_row(picked), paused, self._name
+        given = self.stream.version, picked and picked_row(picked), paused
+        self._run = run
         for view, show in (
             (self.environment, partial(self._refresh_environment, run, paused=paused)),
             (self.steps, partial(self._say_steps, pinned=picked is not None, paused=paused)),
             (self.episodes, self._say_episodes), (self.banner, partial(self._warn, run)),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if self._ticks % CHART_TICKS == 0 and not (paused and self._drawn[1] >= 0):
-            self._views.update(self.chart, self._draw_chart, given)
+        if self._ticks % CHART_TICKS == 0:
+            self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
     def _refresh_environment(self, run: RunView | None, *, paused: bool) -> None:
@@ -165,6 +164,7 @@ class AgentPage(QWidget):
         self._still = paused and self.isVisible() and self.steps.chosen is None
         for table in (self.step_table, self.episode_table):
             table.freeze() if paused else table.thaw()
+        self.charts.set_still(paused)
         cursor = self.time.cursor
         if paused:
             self._held = cursor.row
@@ -180,7 +180,6 @@ class AgentPage(QWidget):
         self.time.cursor.follow()
         self.steps.follow()
         self.episodes.follow()
-        self.chart.follow()
         self._ticks = 0
 
     # -- the cursor ----------------------------------------------------------------------------------------------
@@ -192,6 +191,19 @@ class AgentPage(QWidget):
         self.steps.picked.connect(lambda row: cursor.follow() if row < 0 else cursor.go_to(row))
         self.episodes.picked.connect(self._on_episode)
         self.time.jumps.failed.connect(self._cannot_jump)
+
+    def _join_charts(self) -> None:
+        """Charts show the cursor, and move it."""
+        cursor, charts = self.time.cursor, self.charts
+        charts.cursor_wanted.connect(lambda row: cursor.go_to(round(row)))
+        charts.sight_wanted.connect(cursor.see)
+        charts.zoom_wanted.connect(cursor.zoom)
+        charts.whole_wanted.connect(cursor.see_all)
+        charts.selection_wanted.connect(lambda first, last: cursor.select(round(first), round(last)))
+        for signal in (cursor.moved, cursor.mode_changed):
+            signal.connect(lambda: charts.show_cursor(None if cursor.mode is Mode.FOLLOW else cursor.row))
+        cursor.sight_changed.connect(lambda: charts.show_sight(None if cursor.sees_all else cursor.sight))
+        cursor.selection_changed.connect(lambda: charts.show_selection(cursor.selection))
 
     def _on_cursor(self) -> None:
         """Show the step at the cursor; at the newest, and where the page was paused, none is chosen."""
@@ -225,7 +237,7 @@ class AgentPage(QWidget):
 
     def _lay_out(self) -> None:
         self._environment_card = Card("Environment", self.environment)
-        self._chart_card = Card(_RETURN, self.chart)
+        self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", self.episodes)
         self._steps_card = Card("Steps", self.steps)
         self._path = label(badge="dim")
@@ -239,9 +251,10 @@ class AgentPage(QWidget):
         self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
         self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
-        self._chart_card.corner.addWidget(self._series)
+        self._charts_card.corner.addLayout(self.charts.corner)
+        self.charts.drawn.connect(self._say_charts)
         self._steps_card.corner.addWidget(self._newest)
-        upper = row((self._environment_card, 1), (self._chart_card, 1), spacing=12)
+        upper = row((self._environment_card, 1), (self._charts_card, 1), spacing=12)
         lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
         cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
         self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
@@ -434,27 +447,16 @@ class AgentPage(QWidget):
         jump = sentence if time.monotonic() - at_s < _SAID_S else ""
         self.banner.say(jump or self._not_saved or (warning_of(run) if run else ""))
 
-    def _draw_chart(self) -> None:
-        name = self._name
-        self._series.setVisible(bool(self.stream.metrics))
-        if self._drawn == (name, self.stream.version):
-            return
-        points = self.stream.returns() if name == _RETURN else self.stream.metric(name)
-        left_out = f" · {plural(points.infinite, 'value')} beyond all numbers not drawn" if points.infinite else ""
-        self._chart_card.caption.setText(f"EMA {EMA} · by step{left_out}")
-        self.chart.show_points(points)
-        self._drawn = (name, self.stream.version)
+    @property
+    def source(self) -> Source:
+        """What charts draw on this page."""
+        run_id, agent_id = self.stream.key
+        grows = self._run is not None and self._run.finished_ns is None
+        return Source(run_id, agent_id, self.stream.stream_id, self.stream, grows)
 
-    def show_series(self, name: str) -> None:
-        """Chart the episode returns, or a metric."""
-        self._name = name
-        self._chart_card.title.setText(short(name))
-        self.chart.follow()
-        self._ticks = 0
-
-    def _offer_series(self) -> None:
-        names = _RETURN, *sorted(self.stream.metrics)
-        drop_menu(self._series, [(short(name), partial(self.show_series, name)) for name in names])
+    def _say_charts(self) -> None:
+        self._charts_card.title.setText(self.charts.title)
+        self._charts_card.caption.setText(self.charts.caption)
 
 
 class Tab(QWidget):
@@ -487,8 +489,8 @@ class Tab(QWidget):
             self.page.deleteLater()
             self.page = None
 
-    def build(self, views: Views, feed: Asker) -> AgentPage:
-        self.page = AgentPage(self.stream, views, feed)
+    def build(self, views: Views, charting: Charting, feed: Asker) -> AgentPage:
+        self.page = AgentPage(self.stream, views, charting, feed)
         self.page.setParent(self)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)

@@ -14,11 +14,13 @@ Edit = Callable[[str, str, object], None]
 
 
 class RunMenu(QMenu):
-    """`edit` gets the run, a command and its value."""
+    """`edit` gets the run, a command and its value; `laid` says that the run is laid over others in charts."""
 
-    def __init__(self, parent: QWidget, run: RunView, edit: Edit) -> None:
+    def __init__(self, parent: QWidget, run: RunView, edit: Edit, overlay: Callable[[], object], *, laid: bool) -> None:
         super().__init__(parent)
         self._run, self._edit = run, edit
+        self.addAction("Take out of the charts" if laid else "Draw in the charts, too", overlay)
+        self.addSeparator()
         self.addAction("Tag…", self._tag)
         for tag in run.tags:
             self.addAction(f"Remove the tag {tag!r}".replace("&", "&&"), partial(self._do, "untag", tag))

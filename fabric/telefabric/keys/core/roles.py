@@ -41,7 +41,7 @@ class Domain(StrEnum):
 
 
 class Refused(NamedTuple):
-    """What refusals are counted by."""
+    """The reasons by which refusals are counted."""
 
     reason: str
     domain: str

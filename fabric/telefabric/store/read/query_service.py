@@ -57,7 +57,7 @@ _POLL_MS = 100
 _NO_REQUEST = f"a request is two frames: a number of {NUMBER_BYTES} bytes, and the question".encode()
 _UNREADABLE = "unreadable"
 """The kind of a message that is not a question."""
-_THREADS = 3
+THREADS = 3
 """One of them for quick questions alone."""
 _SLOW = (
     query.Events, query.Newest, query.Since, query.StreamSince, query.EpisodesOf, query.StepsOf, query.SeriesOf,
@@ -110,12 +110,12 @@ class _Answerers:
         self._changed = threading.Condition()
         self._turns: Turns[_Job] = Turns()
         self._stopped = False
-        self._jobs: list[_Job | None] = [None] * _THREADS
+        self._jobs: list[_Job | None] = [None] * THREADS
         """What each thread has in hand."""
         self.done: deque[_Job] = deque()
         self._readers: list[FileReader] = []
         try:
-            for index in range(_THREADS):
+            for index in range(THREADS):
                 cancelled = partial(self._cancelled, index)
                 self._readers.append(FileReader(path, deadline_s=deadline_s, cancelled=cancelled))
         except StoreError:
@@ -124,7 +124,7 @@ class _Answerers:
         self.socket = context.socket(zmq.PULL)
         self._url = f"inproc://{id(self)}"
         self.socket.bind(self._url)
-        self._threads = [threading.Thread(target=self._run, args=(index,)) for index in range(_THREADS)]
+        self._threads = [threading.Thread(target=self._run, args=(index,)) for index in range(THREADS)]
 
     def start(self) -> None:
         for thread in self._threads:
