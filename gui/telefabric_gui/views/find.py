@@ -15,7 +15,7 @@ from telefabric_gui.model.search import EXAMPLES, Goal, Search, asked_for
 from telefabric_gui.models.events import EpisodeTable, StepTable
 from telefabric_gui.models.table import Column
 from telefabric_gui.rows import EVENT
-from telefabric_gui.views.styled import Panel, button, column, label, row
+from telefabric_gui.views.styled import Panel, button, column, label, laid_out, row
 from telefabric_gui.views.tables import TableView
 
 
@@ -51,8 +51,8 @@ class FindLine(Panel):
         self._said.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._stop = button("stop", self.stop_wanted, "link", "Search no further")
         self._all = button("show all", self.close_line, "link", "Show all rows again (Esc)")
-        under = row((self._said, 1), self._stop, self._all, spacing=8)
-        self.setLayout(column(self.field, under, margins=(12, 4, 12, 6), spacing=4))
+        self._under = laid_out(row((self._said, 1), self._stop, self._all, spacing=8))
+        self.setLayout(column(self.field, self._under, margins=(12, 4, 12, 6), spacing=4))
         self.field.left.connect(self.close_line)
         self.say("")
         self.hide()
@@ -71,6 +71,7 @@ class FindLine(Panel):
     def say(self, sentence: str) -> None:
         self._said.setText(sentence)
         self._said.setToolTip(sentence)
+        self._under.setVisible(bool(sentence))
         self._stop.hide()
 
     def show_search(self, search: Search, rows: int) -> None:
@@ -122,7 +123,7 @@ class StepFinder(QObject):
     def go_to(self, goal: Goal, env: int | None = None) -> None:
         """Show the first row at or behind a place."""
         if goal.by == "row":
-            self._show(goal.value)
+            self._show(max(goal.value, 1) - 1)
             return
         live = self._live_row(goal, env)
         stream, kind, agent = self._table.pages.of[1:]
@@ -189,7 +190,7 @@ class EpisodeOrder(QObject):
             self._table.show(None)
             self._order.close()
             self._order = None
-            self._view.show_order("", descending=True)
+            self._view.forget_place()
 
     def _on_wanted(self, by: str) -> None:
         before = self._order
@@ -198,7 +199,7 @@ class EpisodeOrder(QObject):
             self.show_all()
             return
         self._order = Ordered(self._table.pages, by, descending=not turned)
-        self._table.show(self._order)
-        self._view.show_order(by, descending=not turned)
+        self._view.forget_place()
+        self._table.show(self._order, (by, not turned))
         if before is not None:
             before.close()

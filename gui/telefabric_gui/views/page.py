@@ -213,7 +213,6 @@ class AgentPage(QWidget):
         cursor, charts = self.time.cursor, self.charts
         charts.cursor_wanted.connect(lambda row: cursor.go_to(round(row)))
         charts.sight_wanted.connect(cursor.see)
-        charts.zoom_wanted.connect(cursor.zoom)
         charts.whole_wanted.connect(cursor.see_all)
         charts.selection_wanted.connect(lambda first, last: cursor.select(round(first), round(last)))
         for signal in (cursor.moved, cursor.mode_changed):
@@ -311,7 +310,7 @@ class AgentPage(QWidget):
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
-        self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
+        self._newest = button("newest", self.let_go, "link", "Back to the newest step (End)")
         self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
         self._charts_card.corner.addLayout(self.charts.corner)
@@ -461,18 +460,20 @@ class AgentPage(QWidget):
         self._step_shown = key
 
     def _say_steps(self) -> None:
-        cursor, number = self.time.cursor, self._number_of(self.step_rows)
-        if self._following:
-            said = f"{'following the tail' if self.steps.following else 'scrolled back'} · {number}"
+        cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
+        if search is not None:
+            said = f"{count(len(search))} of {number}"
+        elif self._following:
+            said = f"{'following' if self.steps.following else 'scrolled back'} · {number}"
         else:
-            said = f"row {count(cursor.row or 0)} of {number}"
+            said = f"row {count((cursor.row or 0) + 1)} of {number}"
         self._steps_card.caption.setText(said)
         self._newest.setVisible(not (self._following and self.steps.following))
 
     @staticmethod
     def _number_of(rows: Pages) -> str:
         """How many rows there are, and whether those in sight are still being read."""
-        return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
+        return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
 
     def _offer_columns(self) -> None:
         offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
@@ -480,7 +481,9 @@ class AgentPage(QWidget):
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
-        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + said)
+        by, descending = self.episode_table.order
+        order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
+        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
 
     def _say_age(self, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""

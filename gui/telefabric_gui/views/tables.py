@@ -217,7 +217,8 @@ class TableView(QTableView):
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         titles = QFontMetrics(theme.text_font(_HEADER_PX, bold=True))
         for place, column in enumerate(self._events.columns):
-            widest = max(digits.horizontalAdvance("0" * column.width) + 2, titles.horizontalAdvance(column.title) + 2)
+            title = titles.horizontalAdvance(column.title + " \u25be" * bool(column.order))
+            widest = max(digits.horizontalAdvance("0" * column.width), title) + 2
             self.setColumnWidth(place, widest + 2 * _PAD_PX)
         self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
         header.setStretchLastSection(True)
@@ -263,12 +264,8 @@ class TableView(QTableView):
         if order := self._events.columns[place].order:
             self.order_wanted.emit(order)
 
-    def show_order(self, by: str, *, descending: bool) -> None:
-        """Mark the column by which the rows are sorted; none for the order of time."""
-        place = next((at for at, column in enumerate(self._events.columns) if column.order == by), -1)
-        order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
-        self.horizontalHeader().setSortIndicatorShown(bool(by))
-        self.horizontalHeader().setSortIndicator(place, order)
+    def forget_place(self) -> None:
+        """To the top, with none chosen: the lines are others."""
         self._top = self._chosen = None
         self.scrollToTop()
 
