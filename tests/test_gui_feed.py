@@ -110,7 +110,8 @@ class Reading:
     def drain(self) -> Reading:
         found = self.feed.drain()
         self.connection = found.connection
-        self.runs = self.runs if found.runs is None else found.runs
+        runs = {run.run_id: run for run in (*self.runs, *(found.runs or ())) if run.run_id not in found.gone}
+        self.runs = tuple(sorted(runs.values(), key=lambda run: (run.started_ns or 0, run.number), reverse=True))
         self.events += found.events
         self.holes |= found.holes
         self.gaps |= found.gaps

@@ -27,12 +27,13 @@ pytestmark = [
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QPoint, QPointF, Qt
+    from PySide6.QtCore import QCoreApplication, QObject, QPoint, QPointF, Qt
     from PySide6.QtGui import QImage
     from PySide6.QtTest import QTest
 
     from telefabric_gui import theme
     from telefabric_gui.agent_stream import AgentKey, AgentStream
+    from telefabric_gui.model.charting import Charting
     from telefabric_gui.views import frames
     from telefabric_gui.views.isolation import Views
     from telefabric_gui.views.page import AgentPage
@@ -61,7 +62,8 @@ def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     stream = AgentStream(AgentKey("run", "agent_0"))
     stream.pending.append(told(step(1)))
     stream.apply()
-    shown = AgentPage(stream, Views(Failures()), ScriptedFeed())
+    charting = Charting(ScriptedFeed(), lambda run_id, agent_id: (stream, True), "", QObject(qapp))
+    shown = AgentPage(stream, Views(Failures()), charting, ScriptedFeed())
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()

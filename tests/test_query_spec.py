@@ -26,7 +26,8 @@ pytestmark = requires("the specification, which is in the checkout only", SPEC.e
 TEXT = SPEC.read_text("utf-8") if SPEC.exists() else ""
 QUESTIONS = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(query.AnyQuestion)}
 ANSWERS: dict[str, type[msgspec.Struct]] = {
-    "page": query.Page, "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
+    "page": query.Page, "run": query.Run, "stream": query.Stream, "mark": query.Mark,
+    "moment": query.Moment, "name": query.RunName, "event": query.StoredEvent,
     "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket, "bookmark": query.BookmarkRow,
     "count": query.RowCount, "place": query.Place, "found": query.FoundRow, "columns": query.ColumnChunk,
     "points": query.PointChunk, "band": query.Band, "condition": query.Condition,
@@ -50,6 +51,7 @@ TYPES: dict[Any, str] = {
     int: "int", float: "float", str: "str", bytes: "bin", bool: "bool", list[str]: "array of str",
     list[bytes]: "array of bin", list[StreamSeq]: "array of marks", query.EpisodeKey: "key", query.StepKey: "key",
     query.BucketKey: "key", query.Series: "key", query.CountKey: "key", list[query.T]: "array of rows",
+    query.RunName: "key", query.Moment: "moment",
     query.StoredEvent: "event", list[query.Condition]: "array of conditions",
 }  # fmt: skip
 

@@ -215,7 +215,7 @@ ROWS = {
     "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
     "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket, "bookmark": query.BookmarkRow,
     "count": query.RowCount, "place": query.Place, "found": query.FoundRow, "columns": query.ColumnChunk,
-    "points": query.PointChunk, "band": query.Band,
+    "points": query.PointChunk, "band": query.Band, "moment": query.Moment, "name": query.RunName,
 }  # fmt: skip
 CUT = ("query-episodes_of-short", "query-answer-empty")
 """What is missing in them a reader fills in, and a writer writes."""

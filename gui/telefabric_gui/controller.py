@@ -75,7 +75,8 @@ def _newness(stream: AgentStream) -> tuple[int, int, int]:
 class Controller(QObject):
     """Owns the streams of agents. Everything on the GUI thread; the feed's own thread is behind `Feed.drain`."""
 
-    runs_changed = Signal()
+    runs_changed = Signal(object, object)
+    """The runs that came or changed, and the names of those that are gone."""
     stream_opened = Signal(object)
     stream_closed = Signal(object)
     ticked = Signal()
@@ -127,7 +128,7 @@ class Controller(QObject):
         self._asking.deleteLater()
         self.feed, self._asking = feed, Asking(feed, self)
         self.connection = Connection(LinkState.CONNECTING, "")
-        self.runs = {}
+        gone, self.runs = tuple(self.runs), {}
         self.left_out.clear()
         self.hidden_agents.clear()
         self.latencies.clear()
@@ -136,7 +137,7 @@ class Controller(QObject):
         self._chosen = False
         self._answer = ""
         feed.start()
-        self.runs_changed.emit()
+        self.runs_changed.emit((), gone)
 
     def watch(self, run_id: str) -> None:
         """Open a run; once it is, this does nothing."""
@@ -212,8 +213,8 @@ class Controller(QObject):
         self.connection = update.connection
         if update.connection.behind_s is not None:
             self.latencies.append(update.connection.behind_s)
-        if update.runs is not None:
-            self._take_runs(update.runs)
+        if update.runs or update.gone:
+            self._take_runs(update.runs or (), update.gone)
         self._take_events(update)
         if update.answers:
             self._answer, self._answered_s = " ".join(update.answers), time.monotonic()
@@ -222,13 +223,15 @@ class Controller(QObject):
             if stream := self.streams.get((place.run_id, place.agent_id, place.stream_id or b"")):
                 stream.found = update.frame
 
-    def _take_runs(self, runs: tuple[RunView, ...]) -> None:
-        self.runs = {run.run_id: run for run in runs}
-        if not self._chosen and not self.watched and runs:
-            self._watch(next((run.run_id for run in runs if run.state == "running"), runs[0].run_id))
+    def _take_runs(self, changed: tuple[RunView, ...], gone: tuple[str, ...]) -> None:
+        for run_id in gone:
+            self.runs.pop(run_id, None)
+        self.runs.update((run.run_id, run) for run in changed)
+        if not self._chosen and not self.watched and changed:
+            self._watch(next((run.run_id for run in changed if run.state == "running"), changed[0].run_id))
         for stream in self.streams.values():
             stream.source = self._source_of(stream.key.run_id, stream.stream_id) or stream.source
-        self.runs_changed.emit()
+        self.runs_changed.emit(changed, gone)
 
     def _watch(self, run_id: str) -> None:
         if run_id in self.watched:

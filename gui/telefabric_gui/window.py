@@ -66,6 +66,7 @@ _KEYS = (
     ("Esc", "unselect what is selected, then follow"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
+    ("Ctrl+G", "go to a step or an episode, or search for steps"),
     ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
     ("Ctrl+W", "close the run in front"),
@@ -469,7 +470,8 @@ class MainWindow(QMainWindow):
             self._choose_stream(tab)
             if key.run_id not in lines:
                 lines[key.run_id] = spark(tab.stream.returns())
-        rows = [RunRow(run, lines.get(run.run_id, ())) for run in controller.runs.values()]
+        runs = sorted(controller.runs.values(), key=lambda run: (run.started_ns or 2**63, run.number), reverse=True)
+        rows = [RunRow(run, lines.get(run.run_id, ())) for run in runs]
         self.run_list.show(rows)
         if page := self.page:
             self.runs.select(page.stream.key.run_id)

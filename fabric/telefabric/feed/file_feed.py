@@ -19,9 +19,10 @@ from telefabric.errors import StoreError
 from telefabric.feed.edit_requests import EditRequests
 from telefabric.feed.failures import Failures
 from telefabric.feed.frame_requests import FrameRequests
-from telefabric.feed.interface import Connection, Delivery, FeedEvent, FramePlace, LinkState, Rate, RunView, Update
+from telefabric.feed.interface import Connection, Delivery, FeedEvent, FramePlace, LinkState, Rate, Update
 from telefabric.feed.questions import Answer, Asked, Questions
-from telefabric.feed.run_views import run_views
+from telefabric.feed.run_views import RunViews
+from telefabric.feed.stored_runs import StoredRuns
 from telefabric.peer.edit_request import read_only
 from telefabric.store.file.database import store_file
 from telefabric.store.read.file_reader import FileReader
@@ -51,7 +52,7 @@ class FileFeed:
         self._forgotten: set[str] = set()
         """Runs that were let go of since the thread last looked; watched again, they come from their beginning."""
         self._link, self._sentence = LinkState.CONNECTING, ""
-        self._runs: tuple[RunView, ...] | None = None
+        self._runs, self._views = StoredRuns(), RunViews()
         self._waiting: dict[str, Delivery] = {}
         """Run → what has come of it since the last `drain`."""
         self._frame_requests = FrameRequests()
@@ -104,7 +105,6 @@ class FileFeed:
 
     def drain(self) -> Update:
         with self._changed:
-            runs, self._runs = self._runs, None
             waiting, self._waiting = self._waiting, {}
             if waiting:
                 self._changed.notify_all()
@@ -117,7 +117,8 @@ class FileFeed:
         found = Delivery([], {}, {}, {})
         for one in waiting.values():
             found.add(one)
-        return Update(connection, runs, *found, self._frame_requests.take(), self._edits.take())
+        runs, gone = self._views.take()
+        return Update(connection, runs or None, *found, self._frame_requests.take(), self._edits.take(), gone)
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -137,14 +138,9 @@ class FileFeed:
 
     def _read(self, reader: Reader, pagers: dict[str, _Pager]) -> None:
         """Page and poll until stopped. Raises `StoreError`."""
-        known: tuple[RunView, ...] = ()
         while not self._stopped.is_set():
-            runs = tuple(run_views(reversed(reader.runs()), reader.streams()))
+            self._views.store(self._runs.look(reader))
             self._tell(LinkState.FILE, "")
-            if runs != known:
-                known = runs
-                with self._changed:
-                    self._runs = runs
             until = time.monotonic() + POLL_S
             self._frame_requests.answer(reader)
             while self._page_all(reader, pagers) and time.monotonic() < until:

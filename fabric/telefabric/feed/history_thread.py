@@ -9,7 +9,9 @@ from telefabric.errors import TelefabricError
 from telefabric.feed.failures import Failures
 from telefabric.feed.frame_requests import FrameRequests
 from telefabric.feed.merged import MergedStreams, Seen, Task
-from telefabric.store.read.query import Run, StoredEvent, Stream
+from telefabric.feed.run_views import RunViews
+from telefabric.feed.stored_runs import StoredRuns
+from telefabric.store.read.query import StoredEvent, Stream
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe.core.handover import Numbered, Range
@@ -20,17 +22,19 @@ _RETRY_S = 1.0
 
 
 class HistoryThread:
-    """Fetches until `stop`. `runs`, `streams` and `problem` may be looked at from any thread."""
+    """Fetches until `stop`. `streams` and `problem` may be looked at from any thread; `views` gets the list of runs."""
 
-    def __init__(self, address: Address, merged: MergedStreams, frame_requests: FrameRequests) -> None:
-        self.runs: list[Run] = []
+    def __init__(self, address: Address, merged: MergedStreams, frame_requests: FrameRequests, views: RunViews) -> None:
         self.streams: list[Stream] = []
+        """Those of the watched runs."""
         self.problem = ""
         """Why nothing is fetched now: a sentence; empty when it is."""
         self.failures = Failures()
         self._address = address
         self._merged = merged
         self._frame_requests = frame_requests
+        self._views = views
+        self._runs = StoredRuns()
         self._reader: Reader | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -75,7 +79,7 @@ class HistoryThread:
     def _look(self, reader: Reader) -> None:
         """Runs, and the streams of watched ones with how far they are stored; the frame that somebody asked for."""
         self._frame_requests.answer(reader)
-        self.runs = reader.runs()
+        self._views.store(self._runs.look(reader))
         found: list[Stream] = []
         for run_id in self._merged.watched:
             streams = reader.streams(run_id)

@@ -98,7 +98,7 @@ class RunView(NamedTuple):
     round_trip_ms: float | None = None
     """Between its workers and the broker, the longest."""
     streams: tuple[StreamView, ...] = ()
-    """The streams that the store knows; a broker's feed has only those of watched runs."""
+    """The streams that the store knows."""
     attempts: int = 1
     helpers: int = 0
     superseded: int = 0
@@ -106,6 +106,8 @@ class RunView(NamedTuple):
     tags: tuple[str, ...] = ()
     notes: str = ""
     archived: bool = False
+    number: int = 0
+    """The store's own number of it, in the order of appearance; 0 for a run that it does not know."""
 
 
 class FeedEvent(NamedTuple):
@@ -178,7 +180,7 @@ class Update(NamedTuple):
 
     connection: Connection
     runs: tuple[RunView, ...] | None
-    """The whole list when something in it changed; newest first."""
+    """The runs that came or changed, newest first; None when none did."""
     events: Sequence[FeedEvent]
     """Events; within a stream in rising seq, except those that fill a hole. A ``frame`` of seq 0 is a live picture: the
     newest of its agent and environment, not stored. A stored one that came live says ``stored`` and has no picture."""
@@ -192,6 +194,8 @@ class Update(NamedTuple):
     """The answer to `ask_frame`."""
     answers: tuple[str, ...] = ()
     """Of each `edit` that has been judged or has failed, a sentence."""
+    gone: tuple[str, ...] = ()
+    """The runs that are not in the list any more."""
 
 
 class Feed(Protocol):

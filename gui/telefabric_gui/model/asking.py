@@ -45,8 +45,8 @@ class Asking(QObject):
         if self._feed is None:
             return None
         self._last_number += 1
-        number, came = self._last_number, self._came.emit
-        asked = self._feed.ask(question, lambda answer: came(number, answer), urgent=urgent)
+        number = self._last_number
+        asked = self._feed.ask(question, lambda answer: self._came.emit(number, answer), urgent=urgent)
         self._waiting[number] = asked, then
         return asked
 

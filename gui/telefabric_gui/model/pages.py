@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, CountKey, Counts, Events, Points, RowOf, RowsAt, StoredEvent
-from telefabric_gui.model.asking import Asker
+from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.model.lines import Found, Lines, Segment
 from telefabric_gui.model.seam import End, Seam
 from telefabric_gui.rows import EVENT, GAP, VOID, EventRows, Mark, Row, episode_row, of_episode, step_row
@@ -93,7 +93,6 @@ class Pages(QObject):
     """Rows came, left, or are loaded."""
     loaded = Signal(int, int)
     """These rows, the first and the last, have come from the store."""
-    _came = Signal(object, object)
 
     def __init__(
         self,
@@ -112,7 +111,7 @@ class Pages(QObject):
         """Why the store did not answer; empty when it did."""
         self.series_wanted: tuple[str, ...] = ()
         """Metrics whose values are wanted with each page."""
-        self._feed = feed
+        self._asking = Asking(feed) if feed is not None else None
         self._voided = voided if voided is not None else {}
         self._voids = dict(self._voided)
         """Those that the pages know."""
@@ -122,16 +121,12 @@ class Pages(QObject):
         self._lines = Lines()
         self._pages: OrderedDict[int, _Page] = OrderedDict()
         self._loading: dict[int, _Page] = {}
-        self._waiting: dict[int, tuple[Asked, Callable[[Any], None], Callable[[str], None]]] = {}
-        """Questions by number, and who takes the answer."""
-        self._last_number = 0
         self._sight = range(0)
         """Pages in sight."""
         self._resets = 0
         self._gaps: list[Mark] = []
         self._gaps_after = 0
         self._counted_s = self._failed_s = -1e9
-        self._came.connect(self._take_answer, Qt.ConnectionType.QueuedConnection)
         tail.listeners.append(self._arrange)
         self._arrange()
 
@@ -153,14 +148,14 @@ class Pages(QObject):
         return self._seam.stored
 
     @property
+    def can_ask(self) -> bool:
+        """There is a store."""
+        return self._asking is not None
+
+    @property
     def stored_seq(self) -> int:
         """The seq of the last row that the store has; 0 before it has said so."""
         return self._seam.stored_seq
-
-    @property
-    def can_ask(self) -> bool:
-        """There is a store."""
-        return self._feed is not None
 
     @property
     def lines(self) -> Lines:
@@ -206,17 +201,16 @@ class Pages(QObject):
     def refresh(self) -> None:
         """While in sight, once a tick: ask the store from time to time how far it is."""
         now_s = time.monotonic()
-        if self._feed is not None and now_s - self._counted_s > COUNT_S:
+        if self._asking is not None and now_s - self._counted_s > COUNT_S:
             self._counted_s = now_s
             self._ask_counts(Counts(self.of.run_id))
 
     def close(self) -> None:
         """Nothing is asked for any more."""
         self.tail.listeners.remove(self._arrange)
-        self._feed = None
-        for asked, *_ in self._waiting.values():
-            asked.drop()
-        self._waiting.clear()
+        if self._asking is not None:
+            self._asking.close()
+        self._asking = None
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -232,25 +226,17 @@ class Pages(QObject):
 
         `failed` takes the sentence when there is no answer; otherwise it is the table's `problem`.
         """
-        if self._feed is None:
+        if self._asking is None:
             return None
-        self._last_number += 1
-        number = self._last_number
-        came = self._came.emit
-        asked = self._feed.ask(question, lambda answer: came(number, answer), urgent=urgent)
-        self._waiting[number] = asked, then, failed or self._on_failure
-        return asked
+        take = partial(self._take, then, failed or self._on_failure)
+        return self._asking.ask(question, take, urgent=urgent)
 
     def drop(self, asked: Asked) -> None:
         """Nobody waits for this answer any more."""
-        asked.drop()
-        self._waiting = {number: one for number, one in self._waiting.items() if one[0] is not asked}
+        if self._asking is not None:
+            self._asking.drop(asked)
 
-    def _take_answer(self, number: int, answer: Answer) -> None:
-        waiting = self._waiting.pop(number, None)
-        if waiting is None or self._feed is None:
-            return  # it was dropped
-        _, then, failed = waiting
+    def _take(self, then: Callable[[Any], None], failed: Callable[[str], None], answer: Answer) -> None:
         if answer.page is None:
             failed(answer.problem)
         else:
@@ -276,7 +262,7 @@ class Pages(QObject):
         held = self._pages.get(number)
         stored = min(self.stored or 0, number * PAGE + PAGE)
         whole = held is not None and held.segment is not None and held.first + held.segment.rows >= stored
-        if whole or number in self._loading or not number * PAGE < stored or self._feed is None:
+        if whole or number in self._loading or not number * PAGE < stored or self._asking is None:
             return
         if number * PAGE >= self._tail_from or time.monotonic() - self._failed_s < RETRY_S:
             return

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PySide6.QtCore import QObject, Signal
 
-from telefabric.feed import Asked, Condition, Scan
+from telefabric.feed import Asked, Condition, Scan, StoredEvent
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Pages, found_of
 
@@ -86,7 +86,9 @@ class Search(QObject):
         self.stopped = False
         self._rows = pages
         self._found: list[int] = []
-        self._held: dict[int, Found] = {}
+        self._held: dict[int, StoredEvent] = {}
+        self._made: dict[int, Found] = {}
+        """Of those that were in sight last."""
         self._held_bytes = 0
         self._loading: set[int] = set()
         self._last = -1
@@ -108,7 +110,11 @@ class Search(QObject):
 
     def at(self, line: int) -> Found | int:
         row = self._found[len(self._found) - 1 - line]
-        return self._held.get(row) or self._rows.row(row) or row
+        if row not in self._made and row in self._held:
+            if len(self._made) > _ROWS:
+                self._made.clear()
+            self._made[row] = found_of(row, self._held[row], self._rows.tail)
+        return self._made.get(row) or self._rows.row(row) or row
 
     def line_of(self, row: int) -> int:
         return len(self._found) - 1 - min(int(np.searchsorted(self._found, row)), len(self._found) - 1)
@@ -142,7 +148,7 @@ class Search(QObject):
         for one in answer.rows:
             self._found.append(one.n)
             if self._held_bytes < HELD_BYTES_MAX:
-                self._held[one.n] = found_of(one.n, one.event, self._rows.tail)
+                self._held[one.n] = one.event
                 self._held_bytes += len(one.event.event)
         self.stopped = self.stopped or len(self._found) >= FOUND_MAX
         self._go_on()
@@ -155,10 +161,9 @@ class Search(QObject):
     def _row_came(self, row: int, answer: Any) -> None:
         self._loading.discard(row)
         for one in answer.rows:
-            found = found_of(row, one, self._rows.tail)
-            self._held[row] = found
+            self._held[row] = one
             self._held_bytes += len(one.event)
             while self._held_bytes > 2 * HELD_BYTES_MAX:
                 gone = self._held.pop(next(iter(self._held)))
-                self._held_bytes -= len(gone.raw or b"")
+                self._held_bytes -= len(gone.event)
         self.changed.emit()

@@ -127,7 +127,7 @@ class ChartsView(QScrollArea):
         self._later = QTimer(self, singleShot=True, interval=_ARRIVALS_MS)
         self._later.timeout.connect(self.draw_soon)
         for came in (charting.streams.changed, charting.data.arrived):
-            came.connect(self.draw_later)
+            came.connect(self.draw_later)  # a bound method: Qt lets go of it with this view
 
     # -- what the page says --------------------------------------------------------------------------------------
 

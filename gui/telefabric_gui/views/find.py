@@ -15,7 +15,7 @@ from telefabric_gui.model.search import EXAMPLES, Goal, Search, asked_for
 from telefabric_gui.models.events import EpisodeTable, StepTable
 from telefabric_gui.models.table import Column
 from telefabric_gui.rows import EVENT
-from telefabric_gui.views.styled import Panel, button, column, label, row
+from telefabric_gui.views.styled import Panel, button, column, label, laid_out, row
 from telefabric_gui.views.tables import TableView
 
 
@@ -51,8 +51,8 @@ class FindLine(Panel):
         self._said.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._stop = button("stop", self.stop_wanted, "link", "Search no further")
         self._all = button("show all", self.close_line, "link", "Show all rows again (Esc)")
-        under = row((self._said, 1), self._stop, self._all, spacing=8)
-        self.setLayout(column(self.field, under, margins=(12, 4, 12, 6), spacing=4))
+        self._under = laid_out(row((self._said, 1), self._stop, self._all, spacing=8))
+        self.setLayout(column(self.field, self._under, margins=(12, 4, 12, 6), spacing=4))
         self.field.left.connect(self.close_line)
         self.say("")
         self.hide()
@@ -71,6 +71,7 @@ class FindLine(Panel):
     def say(self, sentence: str) -> None:
         self._said.setText(sentence)
         self._said.setToolTip(sentence)
+        self._under.setVisible(bool(sentence))
         self._stop.hide()
 
     def show_search(self, search: Search, rows: int) -> None:
@@ -92,15 +93,15 @@ class FindLine(Panel):
 
 
 class StepFinder(QObject):
-    """Goes to places, and shows the rows that fit conditions."""
+    """Finds places, and shows the rows that fit conditions."""
 
-    went = Signal(int)
-    """The row that was gone to."""
+    row_wanted = Signal(int)
+    """The cursor is to go there."""
 
     def __init__(self, table: StepTable, view: TableView) -> None:
         super().__init__(view)
         self.line = FindLine()
-        self._table, self._view = table, view
+        self._table = table
         self.search: Search | None = None
         self.line.goal.connect(self.go_to)
         self.line.conditions.connect(self._on_conditions)
@@ -122,7 +123,7 @@ class StepFinder(QObject):
     def go_to(self, goal: Goal, env: int | None = None) -> None:
         """Show the first row at or behind a place."""
         if goal.by == "row":
-            self._show(goal.value)
+            self._show(max(goal.value, 1) - 1)
             return
         live = self._live_row(goal, env)
         stream, kind, agent = self._table.pages.of[1:]
@@ -154,8 +155,7 @@ class StepFinder(QObject):
             return
         self.line.say("")
         self.show_all()
-        self._view.show_row(row)
-        self.went.emit(row)
+        self.row_wanted.emit(row)
 
     def _on_conditions(self, conditions: list[Condition] | None) -> None:
         self.show_all()
@@ -190,7 +190,7 @@ class EpisodeOrder(QObject):
             self._table.show(None)
             self._order.close()
             self._order = None
-            self._view.show_order("", descending=True)
+            self._view.forget_place()
 
     def _on_wanted(self, by: str) -> None:
         before = self._order
@@ -199,7 +199,7 @@ class EpisodeOrder(QObject):
             self.show_all()
             return
         self._order = Ordered(self._table.pages, by, descending=not turned)
-        self._table.show(self._order)
-        self._view.show_order(by, descending=not turned)
+        self._view.forget_place()
+        self._table.show(self._order, (by, not turned))
         if before is not None:
             before.close()

@@ -13,7 +13,19 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
-from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
+from telefabric_gui.formatting import (
+    MINUS,
+    NONE,
+    age_s,
+    clock,
+    count,
+    decoded,
+    duration,
+    metadata_of,
+    plural,
+    real,
+    short,
+)
 from telefabric_gui.lane import Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
@@ -169,7 +181,7 @@ class AgentPage(QWidget):
         frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
 
-    def close_rows(self) -> None:
+    def close_models(self) -> None:
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
         self.episode_order.show_all()
@@ -192,9 +204,8 @@ class AgentPage(QWidget):
         self.step_rows.changed.connect(self._keep_step)
         self.steps.picked.connect(lambda row: cursor.follow() if row < 0 else cursor.go_to(row))
         self.steps.pressed.connect(self._show_itself)
-        self.step_finder.went.connect(cursor.go_to)
+        self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
-        self.episodes.row_opened.connect(lambda episode: self._on_episode(episode.row))
         self.time.jumps.failed.connect(self._cannot_jump)
 
     def _join_charts(self) -> None:
@@ -228,8 +239,6 @@ class AgentPage(QWidget):
             self.steps.show_none()
             return
         self.steps.show_row(row)
-        if self.step_finder.search is not None:
-            self.step_rows.see(row, row)  # the table shows other rows
 
     def _show_itself(self) -> None:
         """Show the step that was clicked, though the cursor may have been held there already."""
@@ -269,11 +278,14 @@ class AgentPage(QWidget):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
     def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step that is shown."""
-        if (shown := self._shown) is not None:
-            record, (run_id, agent_id) = shown.record, self.stream.key
-            place = (int(record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, ""])
+        """Ask for a bookmark at the step that is shown, or for the end of the one that is there."""
+        row, run_id = self.time.cursor.row, self.stream.key.run_id
+        there = next((one for at, one in self.time.whole.bookmarks if at == row), None)
+        if there is not None:
+            edit(run_id, "unbookmark", there.bookmark)
+        elif (shown := self._shown) is not None:
+            place = (int(shown.record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [self.stream.key.agent_id, *place, self.stream.stream_id, ""])
 
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
@@ -291,12 +303,14 @@ class AgentPage(QWidget):
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        for badge in (self._path, self._lane_badge):
+        self._frame_badge = label(badge="dim")
+        self._frame_badge.hide()
+        for badge in (self._frame_badge, self._path, self._lane_badge):
             self._environment_card.badges.addWidget(badge)
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
-        self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
+        self._newest = button("newest", self.let_go, "link", "Back to the newest step (End)")
         self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
         self._charts_card.corner.addLayout(self.charts.corner)
@@ -322,12 +336,14 @@ class AgentPage(QWidget):
         return None if self._decoded.image.isNull() else self._decoded
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
-        """How far the picture is from the chosen step, in words."""
-        said = ""
-        if exact and frame is not None:
-            off = frame.step_index - int(row["step"])
-            away = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
-            said = away if off else "frame of this step"
+        """How far the picture is from the step, or why there is none."""
+        said, off = "", None if frame is None else frame.step_index - int(row["step"])
+        self._frame_badge.setVisible(exact and off is not None)
+        if exact and off is not None:
+            away = f"{plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
+            self._frame_badge.setText(f"nearest {'+' if off > 0 else MINUS}{count(abs(off))}" if off else "exact frame")
+            self._frame_badge.setToolTip(f"The stored frame that is nearest, {away}" if off else "Frame of this step")
+            restyle(self._frame_badge, "badge", "warning" if off else "good")
         elif exact and (answer := self.stream.answer(row)):
             none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
             said = answer.problem or none
@@ -444,18 +460,20 @@ class AgentPage(QWidget):
         self._step_shown = key
 
     def _say_steps(self) -> None:
-        cursor, number = self.time.cursor, self._number_of(self.step_rows)
-        if self._following:
-            said = f"{'following the tail' if self.steps.following else 'scrolled back'} · {number}"
+        cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
+        if search is not None:
+            said = f"{count(len(search))} of {number}"
+        elif self._following:
+            said = f"{'following' if self.steps.following else 'scrolled back'} · {number}"
         else:
-            said = f"row {count(cursor.row or 0)} of {number}"
+            said = f"row {count((cursor.row or 0) + 1)} of {number}"
         self._steps_card.caption.setText(said)
         self._newest.setVisible(not (self._following and self.steps.following))
 
     @staticmethod
     def _number_of(rows: Pages) -> str:
         """How many rows there are, and whether those in sight are still being read."""
-        return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
+        return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
 
     def _offer_columns(self) -> None:
         offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
@@ -463,7 +481,9 @@ class AgentPage(QWidget):
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
-        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + said)
+        by, descending = self.episode_table.order
+        order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
+        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
 
     def _say_age(self, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
@@ -536,7 +556,7 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            self.page.close_rows()
+            self.page.close_models()
             self.page.hide()
             self.page.deleteLater()
             self.page = None

@@ -32,8 +32,6 @@ class TableView(QTableView):
 
     picked = Signal(int)
     """The number of the row that the user chose; -1 when none is chosen any more."""
-    row_opened = Signal(object)
-    """A `Found` event, by a double click or Enter."""
     order_wanted = Signal(str)
     """By a click on the head of a column that the store can sort by: its name there."""
 
@@ -70,7 +68,6 @@ class TableView(QTableView):
         self._restoring = False
         self.verticalScrollBar().valueChanged.connect(self._on_scroll)
         self.selectionModel().selectionChanged.connect(self._on_selection)
-        self.activated.connect(self._on_activated)
         self.horizontalHeader().setSectionsClickable(any(column.order for column in model.columns))
         self.horizontalHeader().sectionClicked.connect(self._on_head)
         model.modelAboutToBeReset.connect(self._before_reset)
@@ -92,6 +89,8 @@ class TableView(QTableView):
         self._hold(True)
         if self._chosen is None or self._chosen.row != row:  # else it is the reset before it, or itself
             self._chosen = Spot(row)
+            if self._events.pages.row(row) is None:
+                self._events.pages.see(row, row)
             line = self._events.line_of(self._chosen)
             rows = self._lines_in_sight
             if not 0 <= line - self.verticalScrollBar().value() < rows:
@@ -131,7 +130,7 @@ class TableView(QTableView):
         with painting(self.viewport()) as painter:
             painter.fillRect(event.rect(), QColor(theme.active().panel))
             first, lines, bottom = self.verticalScrollBar().value(), self._events.rowCount(), event.rect().bottom()
-            chosen = self._events.line_of(self._chosen) if self._chosen else -1
+            chosen = self._chosen_line
             row = first + max(event.rect().top(), 0) // ROW_PX
             while row < lines and (top := (row - first) * ROW_PX) <= bottom:
                 self._paint_row(painter, row, top, spans, row == chosen)
@@ -218,7 +217,8 @@ class TableView(QTableView):
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         titles = QFontMetrics(theme.text_font(_HEADER_PX, bold=True))
         for place, column in enumerate(self._events.columns):
-            widest = max(digits.horizontalAdvance("0" * column.width) + 2, titles.horizontalAdvance(column.title) + 2)
+            title = titles.horizontalAdvance(column.title + " \u25be" * bool(column.order))
+            widest = max(digits.horizontalAdvance("0" * column.width), title) + 2
             self.setColumnWidth(place, widest + 2 * _PAD_PX)
         self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
         header.setStretchLastSection(True)
@@ -246,8 +246,8 @@ class TableView(QTableView):
     def _mark_chosen(self) -> None:
         """Let the selection of Qt be the chosen line, without word of it."""
         selection, flags = self.selectionModel(), QItemSelectionModel.SelectionFlag
-        line = self._events.line_of(self._chosen) if self._chosen else -1
-        index = self._events.index(line, 0) if 0 <= line < self._events.rowCount() else QModelIndex()
+        line = self._chosen_line
+        index = QModelIndex() if line is None else self._events.index(line, 0)
         with QSignalBlocker(selection):
             selection.setCurrentIndex(index, flags.ClearAndSelect | flags.Rows)
         self.viewport().update()
@@ -260,24 +260,29 @@ class TableView(QTableView):
         self.picked.emit(self._chosen.row if self._chosen else -1)
         self.viewport().update()
 
-    def _on_activated(self, index: QModelIndex) -> None:
-        if found := self._events.found(index.row()):
-            self.row_opened.emit(found)
-
     def _on_head(self, place: int) -> None:
         if order := self._events.columns[place].order:
             self.order_wanted.emit(order)
 
-    def show_order(self, by: str, *, descending: bool) -> None:
-        """Mark the column by which the rows are sorted; none for the order of time."""
-        place = next((at for at, column in enumerate(self._events.columns) if column.order == by), -1)
-        order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
-        self.horizontalHeader().setSortIndicatorShown(bool(by))
-        self.horizontalHeader().setSortIndicator(place, order)
+    def forget_place(self) -> None:
+        """To the top, with none chosen: the lines are others."""
         self._top = self._chosen = None
         self.scrollToTop()
 
     @property
     def chosen(self) -> Found | int | None:
         """What is chosen; the number of its row while that is not in memory."""
-        return None if self._chosen is None else self._events.at(self._events.line_of(self._chosen))
+        if self._chosen is None:
+            return None
+        if (line := self._chosen_line) is not None:
+            return self._events.at(line)
+        return self._events.pages.row(self._chosen.row) or self._chosen.row
+
+    @property
+    def _chosen_line(self) -> int | None:
+        """The line of what is chosen, if it is among those that are listed."""
+        if self._chosen is None:
+            return None
+        line = self._events.line_of(self._chosen)
+        found = self._events.at(line)
+        return line if (found if isinstance(found, int) else found.row) == self._chosen.row else None

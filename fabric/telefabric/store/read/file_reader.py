@@ -13,6 +13,7 @@ from sys import getsizeof
 from typing import Any, TypeVar, cast
 
 import apsw
+import msgspec
 
 from telefabric import limits
 from telefabric.errors import StoreError, UsageError
@@ -20,7 +21,19 @@ from telefabric.store.file import access
 from telefabric.store.file.database import DAMAGE, open_reader, unreadable
 from telefabric.store.read import attempts, event_parts, query
 from telefabric.store.read.attempts import OF_EPISODE, OF_RUN
-from telefabric.store.read.query import BookmarkRow, Bucket, EpisodeRow, Mark, Page, Run, Series, StoredEvent, Stream
+from telefabric.store.read.query import (
+    BookmarkRow,
+    Bucket,
+    EpisodeRow,
+    Mark,
+    Moment,
+    Page,
+    Run,
+    RunName,
+    Series,
+    StoredEvent,
+    Stream,
+)
 from telefabric.store.read.reader import KINDS
 from telefabric.store.read.rows_by_number import ID, SELECT, SEQ, RowsByNumber, select
 from telefabric.store.tables.columns import COLUMNS, KINDS_OF, RANGES
@@ -68,6 +81,21 @@ _MARKS = f"{select(Mark, stored_seq=_STORED_SEQ)} FROM streams {_WITH_MARKS}"
 _STREAMS = (
     select(Stream, started_ns="streams.started_ns", stored_seq=_STORED_SEQ)
     + f" FROM streams JOIN runs USING (run) {_WITH_MARKS}"
+)
+_LOST = "(SELECT coalesce(sum(stream * 2654435761 % 4294967296), 0) FROM streams WHERE outcome = 'lost')"
+"""Nothing else in the file changes when a stream is lost or heard again. Each stream's share is mixed, so that two sets
+of streams have the same sum by chance only."""
+_RUNS_NOW = (
+    "SELECT coalesce((SELECT max(id) FROM lifecycle), 0), coalesce((SELECT max(stream) FROM streams), 0),"
+    f" coalesce((SELECT max(edit) FROM edits), 0), {_LOST}"
+)
+_CHANGED_RUNS = (
+    "WITH changed AS (SELECT run FROM lifecycle WHERE id > :lifecycle_id"
+    " UNION SELECT run FROM streams WHERE stream > :stream"
+    f" UNION SELECT run FROM streams WHERE outcome = 'lost' AND {_LOST} <> :lost"
+    f" UNION SELECT run FROM runs WHERE status = 'running' AND {_LOST} <> :lost)"
+    " SELECT run_id FROM (SELECT run_id FROM runs JOIN changed USING (run)"
+    " UNION SELECT run_id FROM edits WHERE edit > :edit AND outcome = 'done')"
 )
 _BOOKMARKS = f"{select(BookmarkRow)} FROM bookmarks JOIN runs USING (run)"
 _EPISODES = f"{select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream)"
@@ -130,6 +158,8 @@ class FileReader(RowsByNumber):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
         except apsw.InterruptError:
+            if self._cancelled():
+                raise StoreError(f"a question to {self.where} was dropped") from None
             raise StoreError(
                 f"a question to {self.where} was cut off after {self._deadline_s:g} s: ask for less at a time"
             ) from None
@@ -146,6 +176,14 @@ class FileReader(RowsByNumber):
 
     def _runs(self, question: query.Runs) -> Page[Run]:
         return self._numbered(question, Run, f"{_RUNS} FROM runs", "run", of_run="run_id = :run_id")
+
+    def _runs_now(self, question: query.RunsNow) -> Page[Moment]:
+        return Page([Moment(*row) for row in self._query(_RUNS_NOW)], False)
+
+    def _changed_runs(self, question: query.ChangedRuns) -> Page[RunName]:
+        after = _given(question, after="run_id > :after_run_id")
+        sql = f"{_CHANGED_RUNS} WHERE true{after} ORDER BY run_id"
+        return self._rows(RunName, sql, question, **msgspec.structs.asdict(question.since))
 
     def _streams(self, question: query.Streams) -> Page[Stream]:
         return self._numbered(question, Stream, _STREAMS, "stream", of_run=f"streams.{OF_RUN}")

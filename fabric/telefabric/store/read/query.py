@@ -147,6 +147,25 @@ class BookmarkRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time_ns: int
 
 
+class Moment(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A moment of the list of runs: while it stays the same, no run has begun, changed or gone."""
+
+    lifecycle_id: Count
+    """The newest id of a lifecycle event."""
+    stream: Count
+    """The newest number of a stream."""
+    edit: Count
+    """The newest number of an edit."""
+    lost: Count
+    """A number made of the lost streams, which is another one when they are others."""
+
+
+class RunName(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The name of a run that is there, or was deleted."""
+
+    run_id: str
+
+
 class EpisodeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The columns of an episode."""
 
@@ -312,6 +331,21 @@ class Marks(Numbered[Mark], tag="marks"):
 
 class Bookmarks(Numbered[BookmarkRow], tag="bookmarks"):
     """Bookmarks, or those of one run."""
+
+
+class RunsNow(Question[Moment], tag="runs_now"):
+    """The moment of the list of runs. It costs little."""
+
+
+class ChangedRuns(Question[RunName], tag="changed_runs"):
+    """The runs that began, changed or were deleted since a moment, after `after` in the order of names.
+
+    Some may be among them that did not.
+    """
+
+    since: Moment
+    after: RunName | None = None
+    limit: Limit = limits.QUERY_ROWS_MAX
 
 
 class Events(Question[StoredEvent], tag="events"):
@@ -555,6 +589,7 @@ class Bands(Question[Band], tag="bands"):
 AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, FrameAt, FramesOf,
     SeriesOf, Buckets, Bookmarks, Counts, Places, RowsAt, RowOf, Columns, Points, EpisodesBy, Scan, Bands,
+    RunsNow, ChangedRuns,
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyQuestion)}

@@ -26,6 +26,7 @@ from telefabric.store.read.query import (
     Condition,
     EpisodeRow,
     FoundRow,
+    Moment,
     Page,
     Place,
     PointChunk,
@@ -79,6 +80,15 @@ class Reader(ABC):
     def run(self, run_id: str) -> Run | None:
         """One run, or None when nothing of it is stored."""
         return _only(self.answer(query.Runs(run_id, 0, 1)))
+
+    def runs_now(self) -> Moment:
+        """The moment of the list of runs: it stays the same until a run begins, changes or goes."""
+        return self.answer(query.RunsNow()).rows[0]
+
+    def changed_runs(self, since: Moment) -> list[str]:
+        """Names of the runs that have begun, changed or gone since a moment, and maybe of some others."""
+        found = self._all(query.ChangedRuns(since), behind=lambda page: page.rows[-1])
+        return [one.run_id for one in found]
 
     def streams(self, run_id: str | None = None) -> list[Stream]:
         """All streams, or those of a run, in order of appearance."""

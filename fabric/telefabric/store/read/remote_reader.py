@@ -13,7 +13,15 @@ import msgspec
 
 from telefabric import __version__, limits
 from telefabric.address import Address
-from telefabric.errors import EnvironmentProblem, NotAdmitted, StoreError, Unreachable, UsageError, WireError
+from telefabric.errors import (
+    EnvironmentProblem,
+    NotAdmitted,
+    OlderStore,
+    StoreError,
+    Unreachable,
+    UsageError,
+    WireError,
+)
 from telefabric.keys.handshake import is_refusal, why_not
 from telefabric.keys.saved_connections import address_of
 from telefabric.peer.requests import PATIENCE_S, Requests, ask_status
@@ -50,7 +58,7 @@ class RemoteReader(Reader):
     def answer(self, question: query.Question[T]) -> Page[T]:
         status, body = self._request(msgspec.msgpack.encode(question))
         if status == query.USAGE and body.startswith(query.UNKNOWN.encode()):
-            raise StoreError(
+            raise OlderStore(
                 f"the store behind {self.where} is older than this program and does not know the question "
                 f"{question.__struct_config__.tag!r}: upgrade it to telefabric {__version__} or newer"
             )
