@@ -180,6 +180,9 @@ class AgentStream:
 
     def whole_from(self, stored_seq: float) -> int:
         """The seq behind which nothing of what the store has, up to a seq, is still missing here."""
+        newest = max((int(rows.column("seq")[-1]) for rows in (self.steps, self.episodes) if len(rows)), default=0)
+        if newest < stored_seq:
+            return int(stored_seq)  # the tail has not come as far as the store
         holes = [mark.last for mark in self.steps.marks if mark.kind == HOLE and mark.first <= stored_seq]
         return max(holes, default=0)
 
