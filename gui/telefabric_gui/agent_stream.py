@@ -190,7 +190,7 @@ class AgentStream:
     def begins(self) -> bool:
         """Whether its first events are held, so that nothing older is in the store alone."""
         held = [int(rows.column("seq")[0]) for rows in (self.steps, self.episodes) if len(rows)]
-        return bool(held) and min(held) <= _FIRST_SEQS
+        return min(held) <= _FIRST_SEQS if held else bool(self.metrics)
 
     def gaps(self, stored_seq: float) -> Floats:
         """What is missing among the steps, in the store too: the steps before and behind, in a row of an array."""
