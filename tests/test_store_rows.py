@@ -386,7 +386,7 @@ def test_bands_are_where_mode_or_policy_change(
 def test_a_question_that_makes_no_sense_is_the_callers_fault(books: Reader) -> None:
     at, agent = STREAMS[0].stream, AGENTS[0]
     for ask, sentence in (
-        (lambda: books.rows_at(at, "gap", agent, 0), "rows of the kind 'gap' have no numbers; those of these have: "),
+        (lambda: books.rows_at(at, "gap", agent, 0), "rows of the kind 'gap' have no numbers: ask for one of "),
         (lambda: books.row_of(at, "step", agent, "reward", 1), "a row is not found by 'reward'; by these it is: seq"),
         (lambda: books.row_of(at, "metric", agent, "episode", 1), "rows of the kind 'metric' are of no episode"),
         (lambda: books.columns(at, "step", agent, 0, 9, ["no"]), "rows of the kind 'step' have no field 'no'"),

@@ -22,7 +22,7 @@ NO_STEP = -1
 """In `global_step` and `length`: the event does not say."""
 _FIRST_ROOM = 1_024
 _GROUPS_MAX = 16
-"""From so many places on, the table is made again rather than moved at each."""
+"""With more changed places than this, the table is reset rather than changed at each."""
 
 _EVENT_COLUMNS: list[tuple[str, str]] = [
     ("mark", "u1"), ("seq", "i8"), ("last_seq", "i8"), ("reset", "?"), ("time_ns", "i8"), ("env", "i8"),

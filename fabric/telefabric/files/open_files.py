@@ -43,5 +43,5 @@ def workers_of(files: int) -> int:
 
 
 def files_for(workers: int) -> int:
-    """How many a broker needs that serves so many worker processes, and all subscribers that it admits."""
+    """The open files of a broker that serves this many worker processes and as many subscribers as it admits."""
     return _FILES_WITHOUT_WORKERS + FILES_A_WORKER * workers

@@ -14,7 +14,7 @@ __all__ = ["SPEEDS", "Cursor", "Mode", "Subject"]
 REPLAY_MS = 33
 """Between two moves of replay: no display shows more."""
 ROWS_PER_S = 50.0
-"""Replay at normal speed unless the run's environment says how many frames a second it has."""
+"""Replay at normal speed, as many environments draw their frames."""
 
 
 class Cursor(QObject):
@@ -31,7 +31,6 @@ class Cursor(QObject):
         super().__init__(parent)
         self.subject: Subject | None = None
         self.rows_per_s = ROWS_PER_S
-        """Of replay at normal speed."""
         self._rules = CursorRules()
         self._timer = QTimer(self, interval=REPLAY_MS)
         self._timer.timeout.connect(self._run)

@@ -45,7 +45,7 @@ class Jumps(QObject):
         self._ask(question, lambda rows: self._row_of("step", "seq", rows[0].seq, self._go, nothing), nothing)
 
     def by_episodes(self, number: int) -> None:
-        """So many episodes on, or back: to the first step of one, of the environment in which the cursor is."""
+        """Move by `number` episodes of the environment at the cursor, to the first step; a negative number goes back."""
         self._begin()
         ahead = number > 0
 

@@ -27,7 +27,7 @@ class ChartPlan:
 
 @dataclass
 class _Kept:
-    """As it is kept. Anything else is no layout."""
+    """The layout as settings keep it. Any other value is refused."""
 
     charts: list[ChartPlan]
     keep: float = 0.9

@@ -34,10 +34,10 @@ class Scale(NamedTuple):
         What goes back is passed over by the highest before it.
         """
         row, seq, step, time_s = rows.T
-        told = ~np.isnan(step)
-        x, shown = np.where(told, step, seq), np.where(told, step, row)
+        known = ~np.isnan(step)
+        x, shown = np.where(known, step, seq), np.where(known, step, row)
         row, x, shown, seq, time_s = (_rising(one) for one in (row, x, shown, seq, time_s))
-        shown = x if told.all() else shown
+        shown = x if known.all() else shown
         ended = _along(ends[:, 1], seq, row)
         return cls(row, x, shown, seq, time_s, _rising(ended), ends[:, 0] + 1.0)
 

@@ -111,7 +111,7 @@ class SeriesData(QObject):
         return None
 
     def known(self, key: SeriesKey) -> bool:
-        """Whether the store has told how long the series is."""
+        """Whether the store has said how long the series is."""
         return key in self._held and self._held[key].pyramid.known
 
     def extent(self, key: SeriesKey) -> tuple[float, float, float, float] | None:

@@ -48,7 +48,7 @@ class Cell(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """A line by what it shows, wherever it is: so many lines below the row of this number."""
+    """A line by what it shows: `below` lines under the row of this number, wherever that is."""
 
     row: int
     below: int = 0

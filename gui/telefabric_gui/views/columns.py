@@ -16,7 +16,7 @@ from telefabric_gui.views.styled import menu_of
 OFFERED_MAX = 40
 """Parts of `info`, and metrics, that a menu has room for."""
 _BEFORE = 5
-"""Chosen columns come behind so many of the base ones: the ones behind are hidden first where there is no room."""
+"""The number of base columns before the chosen ones. The last columns are hidden first where there is no room."""
 
 
 def offer_columns(

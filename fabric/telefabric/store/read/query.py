@@ -500,8 +500,8 @@ class RowsAt(OfAgent[StoredEvent], tag="rows_at"):
 class RowOf(OfAgent[Place], tag="row_of"):
     """The first row at or behind a value of `by`: ``seq``, ``id``, ``global_step``, ``time_ns`` or ``episode``.
 
-    Of one environment, if it is named. What goes back, such as a worker that begins to count again, is noticed at every
-    1,024th row only. An episode's index should not go back in an environment.
+    With `env_index`, only rows of that environment count. The values should rise: where they go back, because a worker
+    begins to count again, the store notices it at every 1,024th row only.
     """
 
     by: Name

@@ -227,7 +227,7 @@ class QueryService:
             self._context.destroy(linger=0)
             raise
         self._open: set[_Job] = set()
-        """What is not answered yet."""
+        """Questions that have no answer yet."""
         self._open_bytes = 0
         if keys is not None:
             self._gate = Gate(self._context, keys)

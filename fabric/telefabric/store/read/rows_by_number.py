@@ -152,7 +152,7 @@ class RowsByNumber(Reader):
     def _rows_of(self, stream_id: bytes, kind: str, agent_id: str) -> _Rows | None:
         """None when there are none. Raises `UsageError` for a kind without numbers, `StoreError` for an older store."""
         if kind not in _TABLES:
-            raise UsageError(f"rows of the kind {kind!r} have no numbers; those of these have: {', '.join(_TABLES)}")
+            raise UsageError(f"rows of the kind {kind!r} have no numbers: ask for one of {', '.join(_TABLES)}")
         self._require_numbers()
         of_stream = "stream = (SELECT stream FROM streams WHERE stream_id = :stream_id)"
         counts = f"SELECT stream, agent_id, n FROM counts WHERE {of_stream} AND kind = :kind"
