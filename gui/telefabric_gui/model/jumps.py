@@ -45,7 +45,7 @@ class Jumps(QObject):
         self._ask(question, lambda rows: self._row_of("step", "seq", rows[0].seq, self._go, nothing), nothing)
 
     def by_episodes(self, number: int) -> None:
-        """Move by `number` episodes of the environment at the cursor, to the first step; a negative number goes back."""
+        """Move by `number` episodes of the environment at the cursor, to a first step; below 0 goes back."""
         self._begin()
         ahead = number > 0
 
