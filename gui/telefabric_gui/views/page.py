@@ -149,7 +149,7 @@ class AgentPage(QWidget):
         shown, following = self._shown, self._following
         self._lane_wanted = following
         if shown is not None and not self._still:
-            self._show_step(shown, self._frame(shown, exact=not following))
+            self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:

@@ -70,8 +70,9 @@ class Transport(Panel):
     def show_cursor(self, cursor: Cursor, place: str) -> None:
         """Show mode, speed and selection, and the position in words."""
         replaying = cursor.mode is Mode.REPLAY
-        self._buttons["toggle"].show_strokes("toggle" if cursor.mode is Mode.PAUSED else "pause")
-        self._buttons["toggle"].setToolTip("Pause (Space)" if replaying else "Replay, or pause (Space)")
+        runs = replaying or (cursor.mode is Mode.FOLLOW and cursor.live)
+        self._buttons["toggle"].show_strokes("pause" if runs else "toggle")
+        self._buttons["toggle"].setToolTip("Pause (Space)" if runs else "Replay (Space)")
         selection = cursor.selection
         steps = f"Loop {plural(selection[1] - selection[0] + 1, 'step')}" if selection else "Loop"
         if self._loop.text() != steps:
