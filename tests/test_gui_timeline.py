@@ -175,7 +175,7 @@ def cursor(window: MainWindow) -> Any:
 def pixel(window: MainWindow, row: float, lane: str = "span") -> QPoint:
     line = window.bottom.line
     found = next(one for one in line._lanes if one.name == lane)
-    x = row / STEPS * line._room if lane == "run" else float(line.scale.x(row))
+    x = row / STEPS * line._run_room if lane == "run" else float(line.scale.x(row))
     return QPoint(round(x) + NAMES_PX, found.top + found.height // 2)
 
 
@@ -298,7 +298,7 @@ def test_drag_scrubs_the_wheel_zooms_at_the_pointer_and_the_frame_below_moves(ma
     assert page(main).charts._sight == (first, last)
     at = cursor(main).row
     drag(main, qtbot, pixel(main, (first + last) / 2, "run"), pixel(main, 2_000, "run"))
-    assert sum(cursor(main).sight) / 2 == pytest.approx(2_000, abs=STEPS / line._room)
+    assert sum(cursor(main).sight) / 2 == pytest.approx(2_000, abs=STEPS / line._run_room)
     assert cursor(main).sight[1] - cursor(main).sight[0] == pytest.approx(last - first)
     assert cursor(main).row == at, "what is in sight moved, not the cursor"
     qtbot.mouseDClick(line, Qt.MouseButton.LeftButton, pos=pixel(main, 2_000))
