@@ -42,7 +42,6 @@ if THERE:
     from telefabric_gui.command import gui
     from telefabric_gui.controller import STREAMS_MAX, Controller
     from telefabric_gui.model.cursor import Mode
-    from telefabric_gui.views import page as page_module
     from telefabric_gui.views import scenes
     from telefabric_gui.views.status import FIGURES
     from telefabric_gui.window import MainWindow
@@ -59,7 +58,6 @@ def window(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     """Shows a feed; ticks come from the test, not from the clock, and each brings the details, too."""
     made: list[MainWindow] = []
     monkeypatch.setattr(window_module, "_DETAILS_TICKS", 1)
-    monkeypatch.setattr(page_module, "LOOKING_S", -1.0)
     theme.use(qapp, "dark")
 
     def show(feed: Any, size: tuple[int, int] = (1440, 900)) -> MainWindow:
@@ -559,7 +557,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
         feed.updates.append(update(frame=FoundFrame(place, None if step_index is None else frame)))
         tick(main)
         badge = page._frame_badge
-        return badge.text() if badge.isVisible() else page._environment_card.caption.text()
+        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.text()
 
     at = place.step_index
     assert answer(None) == "no frame of this episode is stored"
