@@ -49,6 +49,7 @@ if THERE:
     from telefabric_gui import window as window_module
     from telefabric_gui.controller import Controller
     from telefabric_gui.formatting import NONE
+    from telefabric_gui.views import page as page_module
     from telefabric_gui.views import scenes
     from telefabric_gui.window import MainWindow
 
@@ -69,6 +70,7 @@ def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     made: list[MainWindow] = []
     for name in ("_DETAILS_TICKS", "_SLOW_TICKS"):
         monkeypatch.setattr(window_module, name, 1)
+    monkeypatch.setattr(page_module, "LOOKING_S", -1.0)
     theme.use(qapp, "dark")
 
     def shown(feed: Any) -> MainWindow:

@@ -138,6 +138,7 @@ class MainWindow(QMainWindow):
         self.left.addWidget(self.series)
         middle = row(self.left, (centre, 1), self.details)
         self._body = laid_out(column(self.top, (middle, 1), self.status))
+        self._body.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         over = QGridLayout()
         over.setContentsMargins(0, 0, 0, 0)
         over.addWidget(self._body, 0, 0)
@@ -491,6 +492,7 @@ class MainWindow(QMainWindow):
         if not self._started:
             self._started = True
             self.details.setVisible(self.width() >= DETAILS_FROM_PX)
+            self._body.setFocus()  # else Space would press the first button
             self.controller.start()
 
     def closeEvent(self, event: QCloseEvent) -> None:

@@ -55,6 +55,11 @@ class Cursor(QObject):
         return time.monotonic() - self._left_s if self.mode is not Mode.FOLLOW else 0.0
 
     @property
+    def live(self) -> bool:
+        """More rows are expected."""
+        return self._rules.live
+
+    @property
     def held(self) -> bool:
         """Paused where it followed, and not moved since."""
         return self._rules.held

@@ -52,6 +52,8 @@ from telefabric_schemas import Frame
 CHART_TICKS = 4
 """Charts take what came live once per this many ticks."""
 _ASK_AGAIN_S = 2.0
+LOOKING_S = 0.2
+"""What is answered sooner is not announced."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -149,7 +151,7 @@ class AgentPage(QWidget):
         shown, following = self._shown, self._following
         self._lane_wanted = following
         if shown is not None and not self._still:
-            self._show_step(shown, self._frame(shown, exact=not following))
+            self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -347,7 +349,7 @@ class AgentPage(QWidget):
         elif exact and (answer := self.stream.answer(row)):
             none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
             said = answer.problem or none
-        elif exact:
+        elif exact and time.monotonic() - self._asked[1] > LOOKING_S:
             said = "looking for its frame"
         self._environment_card.caption.setText(said)
         self._environment_card.caption.setToolTip(said)

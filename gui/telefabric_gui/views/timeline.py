@@ -12,6 +12,7 @@ from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import (
     QBrush,
     QColor,
+    QFontMetricsF,
     QHelpEvent,
     QMouseEvent,
     QPainter,
@@ -35,6 +36,10 @@ from telefabric_gui.views.painting import fill_with, painting, write
 NAMES_PX, RIGHT_PX = 64, 16
 _GAP = 4
 _MARKS, _EVENTS, _SPAN, _BAND, _AXIS, _RUN = 14, 20, 12, 14, 16, 8
+_LEGEND = ("stored", "live only", "missing", "not loaded")
+_LEGEND_PX = 300
+"""Right of the run."""
+_LEGEND_FROM_PX = 560
 _MARK_PX = 6.0
 """The least width of a missing range: it has no rows of its own."""
 _GRAB_PX = 5
@@ -42,6 +47,10 @@ _TICK_PX = 110
 _ENDS_PX = 4
 """Ends of episodes are marked when they are on average so far apart."""
 _ZOOM = 1.25
+
+
+def _rows(band: tuple[float, float, str]) -> float:
+    return band[1] - band[0]
 
 
 class _Lane(NamedTuple):
@@ -112,6 +121,11 @@ class TimeLine(QWidget):
     def _room(self) -> float:
         return max(1.0, self.width() - NAMES_PX - RIGHT_PX)
 
+    @property
+    def _run_room(self) -> float:
+        """For the whole run below, beside the legend."""
+        return self._room - _LEGEND_PX if self._room >= _LEGEND_FROM_PX else self._room
+
     def _changed(self) -> None:
         self._still = None
         self._lay_out()
@@ -128,8 +142,8 @@ class TimeLine(QWidget):
             lanes.append(_Lane(name, top, height))
             top += height + _GAP
         self._lanes = lanes
-        if self.minimumHeight() != top + _GAP:
-            self.setFixedHeight(top + _GAP)
+        if self.minimumHeight() != top + 2 * _GAP:
+            self.setFixedHeight(top + 2 * _GAP)
 
     # -- painting ------------------------------------------------------------------------------------------------
 
@@ -151,7 +165,7 @@ class TimeLine(QWidget):
         with painting(still) as painter:
             for lane in self._lanes:
                 if lane.name in ("events", "span", "mode", "policy", "run"):
-                    area = QRectF(14, lane.top, NAMES_PX - 14, max(lane.height, 12))
+                    area = QRectF(14, lane.top + lane.height / 2 - 8, NAMES_PX - 14, 16)
                     write(painter, area, lane.name, theme.active().dim, theme.text_font(theme.CAPTION_PX))
             painter.save()
             painter.setClipRect(QRectF(NAMES_PX, 0, self._room, self.height()))
@@ -186,7 +200,7 @@ class TimeLine(QWidget):
         colours, bars = theme.active(), max(1, int(self._room // 4))
         rates = self._whole.axis.rates(scale.rows(np.linspace(0, self._room, bars + 1)))
         most = float(rates.max()) if len(rates) else 0.0
-        fill_with(painter, colours.faint)
+        fill_with(painter, theme.mixed(colours.faint, colours.panel, 0.6))
         if most > 0:
             for n in np.flatnonzero(rates).tolist():
                 height = max(1.0, float(rates[n]) / most * lane.height)
@@ -214,7 +228,7 @@ class TimeLine(QWidget):
 
     def _paint_mode(self, painter: QPainter, lane: _Lane, scale: TimeScale) -> None:
         colours = theme.active()
-        for first, last, mode in self._bands("control_mode"):
+        for first, last, mode in sorted(self._bands("control_mode"), key=_rows, reverse=True):  # short ones on top
             self._paint_band(painter, lane, scale, first, last, mode or "unknown", colours.mode(mode))
 
     def _paint_policy(self, painter: QPainter, lane: _Lane, scale: TimeScale) -> None:
@@ -240,7 +254,7 @@ class TimeLine(QWidget):
         self, painter: QPainter, lane: _Lane, scale: TimeScale, first: float, last: float, text: str, colour: str
     ) -> None:
         low, high = (float(x) for x in scale.x([first, last]))
-        low, high = max(low, 0.0), min(high, self._room)
+        low, high = max(low, 0.0), min(max(high, low + 1.0), self._room)
         if high <= low:
             return
         colours = theme.active()
@@ -267,19 +281,29 @@ class TimeLine(QWidget):
         """All of the run, and a frame around what is in sight."""
         assert self._whole is not None
         assert self._cursor is not None
-        all_of_it = max(1.0, float(self._whole.rows))
+        all_of_it, room = max(1.0, float(self._whole.rows)), self._run_room
         fill_with(painter, span_colour("not loaded"))
-        painter.drawRoundedRect(QRectF(0, lane.top + 1, self._room, lane.height - 2), 3, 3)
+        painter.drawRoundedRect(QRectF(0, lane.top + 1, room, lane.height - 2), 3, 3)
         for span in self._whole.spans():
-            low, high = (x / all_of_it * self._room for x in (span.first, span.last))
+            low, high = (x / all_of_it * room for x in (span.first, span.last))
             if span.kind == "missing":
                 low, high = low - 1.5, high + 1.5
             paint_span(painter, QRectF(low, lane.top + 1, high - low, lane.height - 2), span.kind)
         if not self._cursor.sees_all:
-            first, last = (row / all_of_it * self._room for row in self._cursor.sight)
+            first, last = (row / all_of_it * room for row in self._cursor.sight)
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.setPen(QPen(QColor(theme.active().text), 1.5))
             painter.drawRoundedRect(QRectF(first, lane.top, max(6.0, last - first), lane.height), 2, 2)
+        if room < self._room:
+            self._paint_legend(painter, lane.top + lane.height / 2)
+
+    def _paint_legend(self, painter: QPainter, middle: float) -> None:
+        font, right = theme.text_font(11), self._room
+        for kind in reversed(_LEGEND):
+            wide = QFontMetricsF(font).horizontalAdvance(kind)
+            write(painter, QRectF(right - wide, middle - 8, wide + 2, 16), kind, theme.active().dim, font)
+            paint_span(painter, QRectF(right - wide - 18, middle - 4, 12, 8), kind)
+            right -= wide + 32
 
     def _paint_moving(self, painter: QPainter, scale: TimeScale) -> None:
         assert self._cursor is not None
@@ -371,7 +395,7 @@ class TimeLine(QWidget):
             self._cursor.select(round(self._anchor), row)
         elif self._drag == "frame":
             first, last = self._cursor.sight
-            at = min(max(x / self._room, 0.0), 1.0) * self._cursor.total
+            at = min(max(x / self._run_room, 0.0), 1.0) * self._cursor.total
             if self._cursor.sees_all:
                 self._cursor.go_to(round(at))
             else:
@@ -407,9 +431,11 @@ class TimeLine(QWidget):
             near = [text for at, text in self._flags(scale) if abs(at - x) <= _GRAB_PX]
             return "\n".join(near)
         if lane in ("span", "run"):
-            place = row if lane == "span" else x / self._room * self._whole.rows
+            place = row if lane == "span" else x / self._run_room * self._whole.rows
             grab = (
-                float(scale.rows(x + _MARK_PX) - scale.rows(x)) if lane == "span" else self._whole.rows / self._room * 3
+                float(scale.rows(x + _MARK_PX) - scale.rows(x))
+                if lane == "span"
+                else self._whole.rows / self._run_room * 3
             )
             spans = self._whole.spans()
             near_by = [one for one in spans if one.kind == "missing" and abs(one.first - place) <= grab]

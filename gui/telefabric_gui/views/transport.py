@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
-from PySide6.QtCore import QPointF, QRectF, QSignalBlocker, Qt, Signal
-from PySide6.QtGui import QPainter, QPaintEvent, QPolygonF, QResizeEvent
-from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QLabel, QPushButton, QSizePolicy
+from PySide6.QtCore import QPointF, QSignalBlocker, Qt, Signal
+from PySide6.QtGui import QPainter, QPaintEvent, QPolygonF
+from PySide6.QtWidgets import QButtonGroup, QLabel, QPushButton, QSizePolicy
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import plural
 from telefabric_gui.model.axis import By
 from telefabric_gui.model.cursor import SPEEDS, Cursor, Mode
 from telefabric_gui.views.painting import fill_with, painting
-from telefabric_gui.views.styled import Panel, button, column, drop_menu, label, laid_out, row
-from telefabric_gui.views.timeline import TimeLine, paint_span
+from telefabric_gui.views.styled import Panel, button, column, drop_menu, row
+from telefabric_gui.views.timeline import TimeLine
 
-LEGEND_FROM_PX = 640
 _MOVE_PX = 32
-LEGEND = ("stored", "live only", "missing", "not loaded")
 
 
 class Transport(Panel):
@@ -62,16 +60,16 @@ class Transport(Panel):
         self._by = button("by step ▾", self._offer_axes, "link", "What the time line counts")
         moves = [self._buttons[name] for name in ("first", "back", "toggle", "on", "last")]
         others = [self._buttons[name] for name in ("loop", "bookmark")]
-        self._legend = laid_out(self._legend_row())
         bar = row(*moves, speeds, *others, 1, self._by, margins=(12, 6, 16, 2), spacing=4)
-        words = row((self._place, 1), self._legend, margins=(14, 0, 16, 2), spacing=6)
+        words = row((self._place, 1), margins=(14, 4, 16, 2))
         self.setLayout(column(bar, words))
 
     def show_cursor(self, cursor: Cursor, place: str) -> None:
         """Show mode, speed and selection, and the position in words."""
         replaying = cursor.mode is Mode.REPLAY
-        self._buttons["toggle"].show_strokes("toggle" if cursor.mode is Mode.PAUSED else "pause")
-        self._buttons["toggle"].setToolTip("Pause (Space)" if replaying else "Replay, or pause (Space)")
+        runs = replaying or (cursor.mode is Mode.FOLLOW and cursor.live)
+        self._buttons["toggle"].show_strokes("pause" if runs else "toggle")
+        self._buttons["toggle"].setToolTip("Pause (Space)" if runs else "Replay (Space)")
         selection = cursor.selection
         steps = f"Loop {plural(selection[1] - selection[0] + 1, 'step')}" if selection else "Loop"
         if self._loop.text() != steps:
@@ -87,10 +85,6 @@ class Transport(Panel):
     def show_axis(self, by: By) -> None:
         self._by.setText(f"by {by.value} ▾")
 
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        self._legend.setVisible(self.width() >= LEGEND_FROM_PX)
-
     def _button(self, name: str, text: str, tip: str) -> _Move:
         made = _Move(text)
         made.show_strokes(name)
@@ -101,13 +95,6 @@ class Transport(Panel):
         made.setAccessibleName(tip)
         made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         return made
-
-    def _legend_row(self) -> QHBoxLayout:
-        """Colours and words of the spans."""
-        parts = []
-        for kind in LEGEND:
-            parts += [_Swatch(kind), label(kind, role="caption")]
-        return row(*parts, spacing=6)
 
     def _offer_axes(self) -> None:
         drop_menu(self._by, [(f"by {by.value}", partial(self.axis_wanted.emit, by)) for by in By])
@@ -143,19 +130,6 @@ class _Move(QPushButton):
             fill_with(painter, theme.active().text)
             for points in _STROKES.get(self._strokes, ()):
                 painter.drawPolygon(QPolygonF([QPointF(*point) for point in points]))
-
-
-class _Swatch(QLabel):
-    """A piece of a span, as the time line paints it."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self._kind = kind
-        self.setFixedSize(14, 10)
-
-    def paintEvent(self, event: object) -> None:
-        with painting(self) as painter:
-            paint_span(painter, QRectF(0.5, 0.5, 13, 9), self._kind)
 
 
 class Bottom(Panel):
