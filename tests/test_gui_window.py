@@ -42,6 +42,7 @@ if THERE:
     from telefabric_gui.command import gui
     from telefabric_gui.controller import STREAMS_MAX, Controller
     from telefabric_gui.model.cursor import Mode
+    from telefabric_gui.views import page as page_module
     from telefabric_gui.views import scenes
     from telefabric_gui.views.status import FIGURES
     from telefabric_gui.window import MainWindow
@@ -58,6 +59,7 @@ def window(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     """Shows a feed; ticks come from the test, not from the clock, and each brings the details, too."""
     made: list[MainWindow] = []
     monkeypatch.setattr(window_module, "_DETAILS_TICKS", 1)
+    monkeypatch.setattr(page_module, "LOOKING_S", -1.0)
     theme.use(qapp, "dark")
 
     def show(feed: Any, size: tuple[int, int] = (1440, 900)) -> MainWindow:
