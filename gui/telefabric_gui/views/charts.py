@@ -121,7 +121,11 @@ class ChartsView(QScrollArea):
         self._later = QTimer(self, singleShot=True, interval=_ARRIVALS_MS)
         self._later.timeout.connect(self.draw_soon)
         for came in (charting.streams.changed, charting.data.arrived):
-            came.connect(lambda *what: None if self._later.isActive() else self._later.start())
+            came.connect(self._on_arrival)  # no function of its own: that would be called after this view has gone
+
+    def _on_arrival(self, *what: object) -> None:
+        if not self._later.isActive():
+            self._later.start()
 
     # -- what the page says --------------------------------------------------------------------------------------
 
