@@ -518,22 +518,22 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
     tick(main, 2)
     page = main.page
     assert page is not None
-    caption = page._environment_card.caption
+    caption, badge = page._environment_card.caption, page._frame_badge
     said = {}
     for row in range(page.step_table.rowCount()):
         page.steps.selectRow(row)
         tick(main)
         found = page.step_table.at(row).record
         if int(found["episode"]) == 1:
-            said[int(found["step"])] = caption.text()
+            said[int(found["step"])] = badge.text(), badge.property("badge")
             assert isinstance(page.environment.scene, scenes.FrameScene)
         else:
             assert caption.text() == "looking for its frame"
             assert not isinstance(page.environment.scene, scenes.FrameScene)
-    assert said[2] == said[6] == "frame of this step"
-    assert said[1] == "nearest frame, 1 step later"
-    assert said[4] == "nearest frame, 2 steps earlier"
-    assert said[9] == "nearest frame, 3 steps earlier"
+    assert said[2] == said[6] == ("exact frame", "good")
+    assert said[1] == ("nearest +1", "warning")
+    assert said[4] == ("nearest \u22122", "warning")
+    assert said[9] == ("nearest \u22123", "warning")
 
 
 def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., MainWindow]) -> None:
@@ -562,9 +562,9 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
     assert answer(None) == "no frame of this episode is stored"
     assert answer(at, "expired") == "its frames have expired"
     assert not isinstance(page.environment.scene, scenes.FrameScene)
-    assert answer(at + 2) == "nearest frame, 2 steps later"
+    assert answer(at + 2) == "nearest +2"
     assert isinstance(page.environment.scene, scenes.FrameScene)
-    assert answer(at) == "frame of this step"
+    assert answer(at) == "exact frame"
     page.steps.selectRow(7)
     tick(main)
     assert len(feed.asked) == 2, "the answer was for another step"

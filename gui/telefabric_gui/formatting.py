@@ -18,6 +18,7 @@ from telefabric_schemas import values
 
 THIN = "\u202f"
 NONE = "\u2013"
+MINUS = "\u2212"
 TIMES = " \u00d7 "
 _SHORT = 40
 _ITEMS_MAX = 8
@@ -51,7 +52,7 @@ def real(number: float | None, digits: int = 2) -> str:
     size = abs(number)
     if math.isinf(number) or size >= 1e7 or 0 < size < 0.5 * 10**-digits:
         return f"{number:.{digits}g}"
-    return f"{number:,.{digits}f}".replace(",", THIN).replace("-", "\u2212")
+    return f"{number:,.{digits}f}".replace(",", THIN).replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:

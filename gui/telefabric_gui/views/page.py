@@ -13,7 +13,19 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
-from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
+from telefabric_gui.formatting import (
+    MINUS,
+    NONE,
+    age_s,
+    clock,
+    count,
+    decoded,
+    duration,
+    metadata_of,
+    plural,
+    real,
+    short,
+)
 from telefabric_gui.lane import Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
@@ -227,8 +239,6 @@ class AgentPage(QWidget):
             self.steps.show_none()
             return
         self.steps.show_row(row)
-        if self.step_finder.search is not None:
-            self.step_rows.see(row, row)  # the table shows other rows
 
     def _show_itself(self) -> None:
         """Show the step that was clicked, though the cursor may have been held there already."""
@@ -268,11 +278,14 @@ class AgentPage(QWidget):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
     def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step that is shown."""
-        if (shown := self._shown) is not None:
-            record, (run_id, agent_id) = shown.record, self.stream.key
-            place = (int(record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, ""])
+        """Ask for a bookmark at the step that is shown, or for the end of the one that is there."""
+        row, run_id = self.time.cursor.row, self.stream.key.run_id
+        there = next((one for at, one in self.time.whole.bookmarks if at == row), None)
+        if there is not None:
+            edit(run_id, "unbookmark", there.bookmark)
+        elif (shown := self._shown) is not None:
+            place = (int(shown.record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [self.stream.key.agent_id, *place, self.stream.stream_id, ""])
 
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
@@ -290,7 +303,9 @@ class AgentPage(QWidget):
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        for badge in (self._path, self._lane_badge):
+        self._frame_badge = label(badge="dim")
+        self._frame_badge.hide()
+        for badge in (self._frame_badge, self._path, self._lane_badge):
             self._environment_card.badges.addWidget(badge)
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
@@ -321,12 +336,14 @@ class AgentPage(QWidget):
         return None if self._decoded.image.isNull() else self._decoded
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
-        """How far the picture is from the chosen step, in words."""
-        said = ""
-        if exact and frame is not None:
-            off = frame.step_index - int(row["step"])
-            away = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
-            said = away if off else "frame of this step"
+        """How far the picture is from the step, or why there is none."""
+        said, off = "", None if frame is None else frame.step_index - int(row["step"])
+        self._frame_badge.setVisible(exact and off is not None)
+        if exact and off is not None:
+            away = f"{plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
+            self._frame_badge.setText(f"nearest {'+' if off > 0 else MINUS}{count(abs(off))}" if off else "exact frame")
+            self._frame_badge.setToolTip(f"The stored frame that is nearest, {away}" if off else "Frame of this step")
+            restyle(self._frame_badge, "badge", "warning" if off else "good")
         elif exact and (answer := self.stream.answer(row)):
             none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
             said = answer.problem or none

@@ -13,7 +13,7 @@ from PySide6.QtGui import QColor, QMouseEvent, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QApplication
 
 from telefabric_gui import theme
-from telefabric_gui.formatting import count, real
+from telefabric_gui.formatting import MINUS, count, real
 from telefabric_gui.model.scale import WALL_TIME
 from telefabric_gui.reduction import Floats, Samples, columns, cut_at, dots, in_sight, smoothed, strokes, taps, unit_of
 from telefabric_gui.views.painting import reported
@@ -115,7 +115,7 @@ def _moment(value_s: float, spacing_s: float, kind: str) -> str:
         if spacing_s >= _DAY_S:
             return f"{then:%d %b}"
         return f"{then:%H:%M}" if spacing_s >= 60 else f"{then:%H:%M:%S}" + f"{then:.%f}"[: digits + 1 if digits else 0]
-    sign, value_s = ("\u2212" if value_s < 0 else ""), abs(round(value_s, digits))
+    sign, value_s = (MINUS if value_s < 0 else ""), abs(round(value_s, digits))
     minutes, seconds = divmod(value_s, 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{sign}{hours}:{minutes:02}:{seconds:0{3 + digits if digits else 2}.{digits}f}"
