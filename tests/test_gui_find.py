@@ -146,7 +146,7 @@ def test_a_search_finds_all_rows_in_the_background_and_ends_with_escape(
     expected = [seq for seq in STEPS if seq % 5 == 3 and seq > 2_000]
     assert page.step_table.rowCount() == len(expected)
     assert cells(page.step_table, "SEQ")[0] == f"{expected[-1]:,}".replace(",", "\u202f")
-    assert page.step_finder.line._said.text() == f"{len(expected)} found · searched all"
+    assert page.step_finder.line._said.text() == f"searched all · {len(expected)} found"
     page.steps.selectRow(1)
     until(lambda: ("seq", f"{expected[-2]:,}".replace(",", "\u202f")) in page.details)
     qtbot.keyClick(page.step_finder.line.field, Qt.Key.Key_Escape)
@@ -164,7 +164,7 @@ def test_a_search_can_be_stopped_and_a_wrong_field_is_said(page: AgentPage, qtbo
     page.step_finder.line.stop_wanted.emit()
     qtbot.wait(50)
     assert search.searched == 0
-    assert page.step_finder.line._said.text() == f"0 found · searched 0 of {formatting.count(len(STEPS))}"
+    assert page.step_finder.line._said.text() == f"searched 0 of {formatting.count(len(STEPS))} · 0 found"
 
 
 def test_episodes_are_sorted_by_the_store_and_back(page: AgentPage, qtbot: Any, until: Any) -> None:

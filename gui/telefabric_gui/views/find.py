@@ -76,10 +76,9 @@ class FindLine(Panel):
 
     def show_search(self, search: Search, rows: int) -> None:
         """How far it is, and how many rows it has found."""
-        searched = (
-            f"searched {millions(search.searched, rows)}" if search.searching or search.stopped else "searched all"
-        )
-        self.say(search.problem or f"{count(len(search))} found · {searched}")
+        done = not search.searching and not search.stopped
+        searched = "all" if done else millions(search.searched, rows)
+        self.say(search.problem or f"searched {searched} · {count(len(search))} found")
         self._stop.setVisible(search.searching)
 
     def _on_enter(self) -> None:
