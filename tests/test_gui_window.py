@@ -568,6 +568,9 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
     assert answer(at + 2) == "nearest +2"
     assert isinstance(page.environment.scene, scenes.FrameScene)
     assert answer(at) == "exact frame"
+    assert answer(at, "unknown") == "its frame cannot be read as a picture"
+    assert not isinstance(page.environment.scene, scenes.FrameScene)
+    assert answer(at) == "exact frame"
     page.steps.selectRow(7)
     tick(main)
     assert len(feed.asked) == 2, "the answer was for another step"

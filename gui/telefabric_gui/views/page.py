@@ -330,14 +330,14 @@ class AgentPage(QWidget):
         frame = self.stream.frame_of(row, exact=exact)
         if exact and (frame is None or frame.step_index != row["step"]):
             self._ask_for(row)
-        self._say_distance(frame, row, exact=exact)
-        if frame is None:
-            return None
-        if self._decoded is None or self._decoded.frame is not frame:
+        if frame is not None and (self._decoded is None or self._decoded.frame is not frame):
             self._decoded = FrameScene(frame)
-        return None if self._decoded.image.isNull() else self._decoded
+        found = self._decoded if frame is not None else None
+        unreadable = found is not None and found.image.isNull()
+        self._say_distance(None if unreadable else frame, row, exact=exact, unreadable=unreadable)
+        return None if unreadable else found
 
-    def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
+    def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool, unreadable: bool) -> None:
         """How far the picture is from the step, or why there is none."""
         said, off = "", None if frame is None else frame.step_index - int(row["step"])
         self._frame_badge.setVisible(exact and off is not None)
@@ -346,6 +346,8 @@ class AgentPage(QWidget):
             self._frame_badge.setText(f"nearest {'+' if off > 0 else MINUS}{count(abs(off))}" if off else "exact frame")
             self._frame_badge.setToolTip(f"The stored frame that is nearest, {away}" if off else "Frame of this step")
             restyle(self._frame_badge, "badge", "warning" if off else "good")
+        elif unreadable:
+            said = "its frame cannot be read as a picture"
         elif exact and (answer := self.stream.answer(row)):
             none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
             said = answer.problem or none
