@@ -24,6 +24,7 @@ from telefabric.wire.names import DEMAND, is_name, is_printable
 FILE_NAME = "telefabric.toml"
 STORE_FILE_NAME = "telemetry.sqlite"
 OFF = "off"
+_SHM = Path("/dev/shm")
 
 
 class Setting(NamedTuple):
@@ -324,6 +325,20 @@ def data_folder(given: Any = None) -> Path:
 def spool_folder(given: Any = None) -> Path:
     """The folder of the workers' spools."""
     return resolve("spool", given).value or user_data() / "spool"
+
+
+def runtime_folder(base: Path | None = None) -> Path:
+    """What the programs of this user share on this machine, rings and sockets: in `base`, else in that of the setting
+    ``ring``, else in shared memory, else in the temporary folder."""
+    chosen = base or resolve("ring").value or system_runtime_folder()
+    return chosen.absolute() / f"telefabric-{os.getuid() if hasattr(os, 'getuid') else 0}"
+
+
+def system_runtime_folder() -> Path:
+    """Where every user may make a folder that a restart of the machine may empty."""
+    import tempfile  # most systems have shared memory, and most processes ask for neither
+
+    return _SHM if _SHM.is_dir() else Path(tempfile.gettempdir())
 
 
 def user_config() -> Path:

@@ -122,7 +122,7 @@ class BrokerCore:
 
     def blame(self, principal: Principal, reason: str, domain: Domain) -> None:
         """Count it under the name of the key; without keys nobody has one."""
-        if principal != LOCAL_USERS:
+        if principal.has_key:
             self.refused[Refused(reason, domain.value, principal.name)] += 1
 
     def mistaken(self, peer: Peer, error: WireError, now_ns: int) -> None:
@@ -144,7 +144,7 @@ class BrokerCore:
 
     def require_carrier(self, principal: Principal, stream: bytes, topic: bytes | None = None) -> None:
         """Raises `WireError` for a batch of a stream for which another key said HELLO, or under another run's topic."""
-        if principal == LOCAL_USERS:
+        if not principal.has_key:
             return
         state = self._streams.get(stream)
         if state is None or state.peer.principal != principal:
@@ -185,7 +185,7 @@ class BrokerCore:
 
         Messages that only a broker sends are counted and ignored.
         """
-        error = forbidden(peer.principal, message)
+        error = forbidden(peer.principal, message, self._required)
         if error is not None:
             self._forbid(peer, message, error, now_ns)
             return
@@ -281,7 +281,7 @@ class BrokerCore:
 
     def _has_too_many(self, principal: Principal) -> bool:
         own = sum(state.peer.principal.name == principal.name for state in self._streams.values())
-        return principal != LOCAL_USERS and own >= limits.STREAMS_OF_KEY_MAX
+        return principal.has_key and own >= limits.STREAMS_OF_KEY_MAX
 
     def _beat(self, peer: Peer, message: control.Beat, now_ns: int, wall_ns: int) -> None:
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))
