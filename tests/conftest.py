@@ -31,8 +31,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # nohup, a job in the bac
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST_FIRST = (
+    "test_keys_services", "test_cli_edges", "test_bad_input", "test_store_faults", "test_runs", "test_cli_read",
+    "test_supervisor", "test_accounting", "test_service_manager", "test_cli_doctor", "test_broken_data_connection",
+    "test_delivery", "test_worker_endings", "test_worker_callers_code", "test_kills", "test_versions",
+    "test_cli_tail_from_start", "test_several_hosts", "test_readme", "test_gui_connect", "test_cli_odd", "test_worker",
+)  # fmt: skip
+"""The files that take longest. One that begins last would keep all others waiting for its end."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What a test may take in all grows with what it may wait for."""
+    """Long files come first, and the time that a test may take in all grows with the time that it may wait."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
     usual_s = float(config.getini("timeout") or 0)
     for item in items:
         given = item.get_closest_marker("timeout")
@@ -71,9 +82,9 @@ class FabricService(NamedTuple):
         return wait_for(enough, f"{count} rows of {query}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ring_folder() -> Iterator[str]:
-    """For the rings of all tests; short, for the sockets in it."""
+    """Holds the rings of the tests of one file, so that none shows those of another. Short, for the sockets in it."""
     with tempfile.TemporaryDirectory(prefix="tf-", ignore_cleanup_errors=True) as folder:
         yield folder
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,12 +37,31 @@ def wait_for(look: Callable[[], Found], what: str, timeout_s: float = 20.0) -> F
 
 
 def free_ports() -> int:
-    """A base port with all of a broker's free, below those that the system gives to anybody who asks for any."""
+    """A base port with all of a broker's free, below those that the system gives to anybody who asks for any.
+
+    No other process that runs tests gets it before this process has ended.
+    """
     for _ in range(1_000):
-        base = random.randrange(10_000, 32_000)
-        if all(_is_free(base + offset) for offset in range(PORTS)):
+        base = random.randrange(10_000, 32_000, PORTS)
+        if _reserve(base) and all(_is_free(base + offset) for offset in range(PORTS)):
             return base
     raise AssertionError(f"no {PORTS} free ports in a row")
+
+
+def _reserve(base: int) -> bool:
+    """Lock the byte of this number in a file that all tests of this user share; the lock ends with the process."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, base)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    """The file; nothing else here opens it, since closing it would end all locks of the process."""
+    path = Path(tempfile.gettempdir()) / f"telefabric-tests-{os.getuid()}.ports"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _is_free(port: int) -> bool:

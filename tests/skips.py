@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """For a copy of the tests beside an installed wheel, where no pyproject.toml tells of it."""
     config.addinivalue_line("markers", "installed: runs against an installed wheel, outside the checkout")
-    config.addinivalue_line("markers", "alone: measures time or drives a window, so no other test may run beside it")
+    config.addinivalue_line("markers", "alone: measures time, so no other test may run beside it")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

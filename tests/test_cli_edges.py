@@ -120,7 +120,7 @@ def _ended(process: subprocess.Popen[bytes], *, interrupted: bool) -> int:
         if interrupted and process.poll() is None:
             process.send_signal(signal.SIGINT)
         try:
-            return process.wait(10)
+            return process.wait(patience(10))  # a second ^C may meet the very end, and is then what ended it
         except subprocess.TimeoutExpired:
             continue
     process.kill()

@@ -85,8 +85,8 @@ def test_few_open_files_are_told_as_workers() -> None:
     assert machine.judge_open_files(20_000).state == OK
     few = machine.judge_open_files(1_024)
     assert few.state == WARNING
-    assert "308 workers" in few.sentence
-    assert "LimitNOFILE" in few.remedy
+    assert "254 workers" in few.sentence
+    assert "to 3260: LimitNOFILE" in few.remedy
     assert machine.judge_open_files(64).state == PROBLEM
 
 

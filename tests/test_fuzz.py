@@ -19,7 +19,7 @@ from test_garbage import Fabric
 from telefabric import limits
 from telefabric.broker.pipes import unread_bytes
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 ATTACKS = [attack.__name__ for attack in Fuzz.attacks(Fuzz.__new__(Fuzz))]
 LINES_MAX = 40

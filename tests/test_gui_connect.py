@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -41,7 +42,6 @@ from telefabric_workers import connect
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -294,6 +294,43 @@ def test_each_row_says_how_its_broker_is_and_a_failed_one_opens_with_what_helps(
     assert body.width() == main.sheet._scroll.viewport().width()
 
 
+def test_a_row_that_fails_says_when_it_was_last_reached(
+    lab: Laboratory, window: Callable[..., MainWindow], config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.join("ada", Role.CLIENT)
+    saved("never", "ada", address=f"tcp://127.0.0.1:{free_ports()}")
+    main = window()
+    main.show_sheet()
+    until(lambda: state(main, "ada").word.startswith("answers in "), "ada answers")
+    assert state(main, "ada").under == "no run is live"
+    saved("ada", "never")
+    clock = time.time
+    monkeypatch.setattr("telefabric_gui.sources.time.time", lambda: clock() + 3 * 86_400 + 5)
+    later = window()
+    later.show_sheet()
+    until(lambda: state(later, "ada").word == state(later, "never").word == "nothing runs there", "both are asked")
+    assert state(later, "ada").under == "last reached 3 days ago"
+    assert state(later, "never").under == ""
+    assert later.sheet.rows["ada"]._under.isVisible()
+    later.memory.forget("ada")
+    assert Memory().reached_s("ada") is None
+
+
+@pytest.mark.parametrize("spoiled", ["", "{", "[1]", '{"ada": "x"}'])
+def test_a_spoiled_memory_remembers_nothing(config: Path, spoiled: str) -> None:
+    config.mkdir(parents=True)
+    (config / "client.ini").write_text(f"[General]\nreached={spoiled}\n")
+    assert Memory().reached_s("ada") is None
+
+
+def test_what_is_connected_was_reached_until_it_went(lab: Laboratory, window: Callable[..., MainWindow]) -> None:
+    lab.join("ada", Role.CLIENT)
+    main = window(feed_of("ada"), source="ada")
+    until(lambda: main.memory.reached_s("ada") is not None, "reached")
+    main.memory._reached["ada"] -= 3_600
+    until(lambda: (main.memory.reached_s("ada") or 0) < 60, "and again, for as long as it answers")
+
+
 def test_a_broker_that_is_far_is_asked_again_for_longer(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.join("ada", Role.CLIENT)
     monkeypatch.setattr(brokers, "_SOON_S", 0.0)  # nothing answers within that
@@ -470,9 +507,9 @@ def test_below_the_sheet_no_key_and_no_click_does_anything(window: Callable[...,
     assert main.sheet.isVisible()
     QTest.keyClicks(main.sheet.line, "p t")
     QTest.keyClick(main.sheet.again, Qt.Key.Key_P)
-    assert (main.controller.paused, theme.active().name) == (False, "dark")
+    assert theme.active().name == "dark"
     assert not main.top.isEnabled()
     QTest.keyClick(main.sheet.line, Qt.Key.Key_Escape)
     assert not main.sheet.isVisible()
-    QTest.keyClick(main, Qt.Key.Key_P)
-    assert main.controller.paused
+    QTest.keyClick(main, Qt.Key.Key_T)
+    assert theme.active().name == "light"

@@ -28,7 +28,6 @@ if THERE:
 
 __all__ = ["window"]
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]

@@ -28,7 +28,6 @@ from telefabric.feed.interface import Update
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -108,17 +107,17 @@ def test_a_view_that_fails_says_so_in_its_place_and_the_others_go_on(
     main, failing = followed(show), Failing()
     page = main.page
     assert page is not None
-    monkeypatch.setattr(page.chart, "show_points", failing)
-    for seq in range(11, 19):  # the chart is drawn at every fourth tick
+    monkeypatch.setattr(page.charts, "show_source", failing)
+    for seq in range(11, 19):  # charts are drawn at every fourth tick
         tick(main, told(step(seq)))
-    over = covered(main, "chart")
+    over = covered(main, "charts")
     assert over is not None
     assert over.isVisible()
-    assert over.geometry() == page.chart.rect()
-    assert over.sentence.startswith("Chart: not shown. ValueError: a value that nobody expected.")
+    assert over.geometry() == page.charts.rect()
+    assert over.sentence.startswith("Charts: not shown. ValueError: a value that nobody expected.")
     over._copy.click()
     copied = QGuiApplication.clipboard().text()
-    assert "Chart of agent_0 of run" in copied
+    assert "Charts of agent_0 of run" in copied
     assert "Traceback" in copied
     assert page.step_table.rowCount() == 9
     assert page.details[-2] == ("seq", "18")

@@ -67,13 +67,16 @@ def test_the_style_names_each_colour_and_size_by_its_value(name: str) -> None:
 
 
 def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
-    assert formatting.count(98231) == "98\u2009231"
+    assert formatting.count(98231) == "98\u202f231"
     assert formatting.plural(1, "event") == "1 event"
     assert [formatting.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
-        "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", formatting.NONE, formatting.NONE,
+        "0.00", "\u22121.50", "1\u202f234.50", "1e+09", "1e-07", formatting.NONE, formatting.NONE,
     ]  # fmt: skip
     assert [formatting.duration(value) for value in (0.0064, 0.0641, 3.21, 14, 840, 8040, 200_000)] == [
         "6.4 ms", "64 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",
+    ]  # fmt: skip
+    assert [formatting.ago(value) for value in (0.4, 59, 61, 7_300, 200_000, 3e6)] == [
+        "just now", "just now", "1 min ago", "2 h ago", "2 days ago", "34 days ago",
     ]  # fmt: skip
     assert formatting.clock(0) == formatting.NONE
     assert formatting.short(np.zeros((84, 84), np.uint8)) == "uint8 84 \u00d7 84"
@@ -81,17 +84,18 @@ def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
 
 
 # -- reduction ---------------------------------------------------------------------------------------------------
-def test_reduction_keeps_every_extreme_in_few_points() -> None:
+def test_reduction_keeps_every_extreme_in_few_columns() -> None:
     x = np.arange(100_000, dtype=np.float64)
     y = np.sin(x / 500)
     y[54_321], y[12_345] = 50.0, -50.0
-    fewer_x, fewer_y = reduction.extremes(x, y, 0, 99_999, 500)
-    assert len(fewer_x) <= 1_010
-    assert (fewer_y.max(), fewer_y.min()) == (50.0, -50.0)
-    assert (np.diff(fewer_x) >= 0).all()
-    whole = reduction.extremes(x[:100], y[:100], 0, 99, 500)
-    assert (whole[1] == y[:100]).all()
-    assert len(reduction.means(x, y, 0, 99_999, 500)[0]) <= 502
+    samples, _ = reduction.single(x, y)
+    found = reduction.columns(samples, 0, 99_999, 500)
+    assert len(found.x) <= 501
+    assert (found.high.max(), found.low.min()) == (50.0, -50.0)
+    assert (np.diff(found.x) >= 0).all()
+    few = reduction.columns(samples.part(0, 100), 0, 99, 500)
+    assert (few.mean == y[:100]).all()
+    assert (few.x == x[:100]).all()
 
 
 def test_smoothing_is_the_weighted_mean_of_what_came_before() -> None:
@@ -100,6 +104,15 @@ def test_smoothing_is_the_weighted_mean_of_what_came_before() -> None:
     for value in y:
         sums, weights = sums * 0.9 + value, weights * 0.9 + 1.0
         expected.append(sums / weights)
-    assert np.allclose(reduction.smoothed(y), expected, atol=2e-4)
-    assert reduction.smoothed(y[:1]) == y[:1]
-    assert len(reduction.smoothed(y[:0])) == 0
+    ones = np.ones(300)
+    assert np.allclose(reduction.smoothed(y, ones, 0.9), expected, atol=2e-4)
+    assert reduction.smoothed(y[:1], ones[:1], 0.9) == y[:1]
+    assert len(reduction.smoothed(y[:0], ones[:0], 0.9)) == 0
+
+
+def test_smoothing_means_of_many_is_as_smoothing_the_many() -> None:
+    """A bucket of 50 values moves the average as far as its 50 values do."""
+    y = np.repeat(np.random.default_rng(1).random(40), 50)
+    single = reduction.smoothed(y, np.ones(2_000), 0.99)
+    buckets = reduction.smoothed(y[::50], np.full(40, 50.0), 0.99)
+    assert np.allclose(buckets, single[49::50], atol=1e-3)

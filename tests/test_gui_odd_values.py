@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from oddvalues import FOREIGN, ODD, by_name, odd_values
 from skips import requires
+from slowness import patience
 from store_fixtures import episode, metric, raw, step
 from test_gui_feed import ScriptedFeed, told, update, view
 
@@ -30,7 +31,6 @@ from telefabric_workers import connect
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -82,10 +82,10 @@ def look_everywhere(main: MainWindow) -> None:
         main.tabs.setCurrentIndex(at)
         page = main.page
         assert page is not None
-        for series in ("Episode return", *page.stream.metrics):
-            page.show_series(series)
+        for series in page.stream.series():
+            main.charting.layout.show_alone(series)
             tick(main)
-            assert not page.chart.grab().isNull()
+            assert not page.charts.grab().isNull()
         for row in range(page.step_table.rowCount()):
             page.steps.selectRow(row)
             tick(main)
@@ -184,11 +184,11 @@ def test_returns_and_metrics_beyond_all_measure_are_drawn_as_far_as_they_can_be(
     look_everywhere(main)
     page = main.page
     assert page is not None
-    page.show_series("Episode return")
+    main.charting.layout.show_alone("return")
     tick(main)
-    assert len(page.chart._points.x) == len([value for value in REALS if math.isfinite(value)])
-    assert np.isfinite(page.chart._points.y).all()
-    assert "2 values beyond all numbers not drawn" in page._chart_card.caption.text()
+    drawn = page.charts.charts[0].lines[0].curve.samples
+    assert drawn.mean.tolist() == [value for value in REALS if math.isfinite(value)]
+    assert "2 values beyond all numbers not drawn" in page._charts_card.caption.text()
     assert page.episode_table.rowCount() == len(REALS)
 
 
@@ -244,7 +244,7 @@ def assert_shown(main: MainWindow, qtbot: Any, steps: int) -> None:
         page = main.page
         return page is not None and page.step_table.rows.held == steps and len(page.stream.episodes) == len(REALS)
 
-    qtbot.waitUntil(whole, timeout=30_000)
+    qtbot.waitUntil(whole, timeout=patience(30_000))
     main.controller._timer.stop()
     page = main.page
     assert page is not None
@@ -254,10 +254,10 @@ def assert_shown(main: MainWindow, qtbot: Any, steps: int) -> None:
         page.steps.selectRow(row)
         tick(main)
         assert not page.environment.grab().isNull()
-    for series in ("Episode return", *page.stream.metrics):
-        page.show_series(series)
+    for series in page.stream.series():
+        main.charting.layout.show_alone(series)
         tick(main)
-        assert not page.chart.grab().isNull()
+        assert not page.charts.grab().isNull()
     assert not main.grab().isNull()
     assert {run.run_id for run in main.controller.runs.values()} == {"odd", "even"}
 

@@ -19,6 +19,7 @@ from processes import wait_for
 from skips import requires
 from zmq.utils import z85
 
+from telefabric import limits
 from telefabric.address import Address, ClientKeys
 from telefabric.errors import EnvironmentProblem, Unreachable, UsageError
 from telefabric.keys import saved_connections
@@ -371,6 +372,25 @@ def test_a_revoked_key_is_cut_off_within_a_second_and_nobody_else(locked: Locked
         wait_for(only_one_is_heard, "the other goes on")
         assert {name for _, name, _ in locked.heard} == {"ada"}
         assert kept.monitor.look() is Handshake.DONE
+
+
+def test_the_newest_connections_beyond_the_limit_of_a_socket_are_cut(
+    locked: Locked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 2)
+    keys = locked.join("ada", Role.RELAY)
+    with Caller(locked, Domain.DATA, keys) as first, Caller(locked, Domain.DATA, keys) as second:
+        assert (first.outcome(), second.outcome()) == (Handshake.DONE, Handshake.DONE)
+        with Caller(locked, Domain.DATA, keys), Caller(locked, Domain.CONTROL, keys) as elsewhere:
+            reason = Refused("too_many_connections", Domain.DATA, "127.0.0.1")
+            wait_for(lambda: locked.gate.refused[reason] > 1, "it is cut, and again when it dials again")
+            assert elsewhere.outcome() is Handshake.DONE
+        assert (first.monitor.look(), second.monitor.look()) == (Handshake.DONE, Handshake.DONE)
+        first.socket.close()
+        with Caller(locked, Domain.DATA, keys) as third:
+            wait_for(lambda: third.monitor.look() is Handshake.DONE, "there is a place again")
+            third.speak()
+            wait_for(lambda: (third.speak(), locked.heard)[1], "it is heard")
 
 
 def test_what_a_revoked_key_sent_before_it_was_cut_is_dropped_unread(locked: Locked) -> None:

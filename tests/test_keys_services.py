@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from telefabric.keys.pairs import make_pair
 from telefabric.peer.connection import dial
 from telefabric.peer.requests import ask_status
 from telefabric.store.read.remote_reader import RemoteReader
-from telefabric.subscribe import LiveSubscription
+from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import batch, control
 
 PROGRAM = """
@@ -86,6 +87,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     found = Lab(tmp_path)
     with found.service:
+        wait_for(lambda: ask_status(found.owner.dialled, patience(5)).endpoints.query, "questions are answered")
         yield found
 
 
@@ -135,6 +137,34 @@ def test_a_client_s_key_does_not_attach_as_a_store_nor_a_worker_s_read(lab: Lab)
             assert "which may not send" in answer.reason
     with pytest.raises(NotAdmitted, match="refuses this key"), RemoteReader(worker, timeout_s=patience(5)) as reader:
         reader.runs()
+
+
+def test_a_subscriber_that_is_refused_does_not_go_on_making_mistakes(lab: Lab) -> None:
+    worker = lab.join("ada", Role.WORKER)
+    keeper = DurableSubscription(worker, name="keeper", held=lambda stream: 0)
+    with LiveSubscription(worker, name="watcher") as watcher, closing(keeper):
+
+        def both() -> bool:
+            return bool((watcher.poll(0.02), keeper.poll(0.02)) and watcher.refusal and keeper.refusal)
+
+        wait_for(both, "both are refused")
+        before, until_s = lab.dropped()["role"], time.monotonic() + 4
+        while time.monotonic() < until_s:
+            both()
+        assert lab.dropped()["role"] - before <= 4, "a heartbeat of each would be 8"
+
+
+def test_a_durable_subscriber_that_was_refused_gets_the_place_when_it_is_free(lab: Lab) -> None:
+    first, second = (
+        DurableSubscription(lab.owner.dialled, name="keeper", held=lambda stream: 0, keeps=keeps)
+        for keeps in ("here", "there")
+    )
+    with closing(second):
+        with closing(first):
+            wait_for(lambda: (first.poll(0.02), first.attached)[1], "the first is attached")
+            wait_for(lambda: (first.poll(0.02), second.poll(0.02), second.refusal)[2], "the second is refused")
+        wait_for(lambda: (second.poll(0.02), second.attached)[1], "its place is free")
+        assert second.refusal == ""
 
 
 def test_a_stolen_worker_key_takes_over_no_stream_of_another_run(lab: Lab) -> None:

@@ -57,7 +57,7 @@ class Watcher:
     """A follower of one run that is drained all the time, and what came of it."""
 
     def __init__(self, url: str, run: str) -> None:
-        self.follower = BrokerFeed(Address.parse(url), name="healthy")
+        self.follower = BrokerFeed(Address.parse(url), name="healthy", history_events=50_000)
         self.follower.watch(frozenset({run}))
         self.seqs: Counter[tuple[bytes, int]] = Counter()
         self.live = 0
@@ -122,6 +122,7 @@ def ended(worker: Service, folder: Path) -> tuple[bytes, int]:
 
 
 # -- each event once ---------------------------------------------------------------------------------------------
+@pytest.mark.alone
 def test_followers_of_before_during_and_after_a_run_get_each_event_once(tmp_path: Path) -> None:
     port = free_ports()
     url = f"tcp://127.0.0.1:{port}"
@@ -176,7 +177,7 @@ def test_the_history_window_holds_whoever_tells_of_a_stream_first(status_comes_f
         merged.know(STREAM, "run", None)
         assert merged.tasks() == []
     merged.know(STREAM, "run", 1_000)
-    assert merged.tasks() == [Task(STREAM, 0, episodes_before=900)]
+    assert merged.tasks() == [Task(STREAM, 0, voids_before=900)]
     whole = MergedStreams(history_events=None)
     whole.watch(frozenset({"run"}))
     whole.know(STREAM, "run", 1_000)
@@ -211,6 +212,7 @@ def test_an_event_that_is_left_to_the_store_is_counted_once_however_often_it_is_
 
 
 # -- live is live ------------------------------------------------------------------------------------------------
+@pytest.mark.alone
 def test_a_store_that_stands_still_delays_nothing_that_is_live(tmp_path: Path) -> None:
     port = free_ports()
     url = f"tcp://127.0.0.1:{port}"
@@ -312,6 +314,7 @@ class Client(Service):
         return super()._end(number)
 
 
+@pytest.mark.alone
 def test_a_frozen_and_a_slow_client_cost_a_healthy_one_nothing_and_their_drops_are_theirs(tmp_path: Path) -> None:
     port = free_ports()
     url = f"tcp://127.0.0.1:{port}"
@@ -348,6 +351,7 @@ def reaches(url: str, name: str, one: Client) -> bool:
     return bool([one.said["newest"]] == [subscriber["numbered"] for subscriber in live if subscriber["name"] == name])
 
 
+@pytest.mark.alone
 def test_a_stranger_who_subscribes_to_everything_everywhere_harms_nobody(tmp_path: Path) -> None:
     port = free_ports()
     url = f"tcp://127.0.0.1:{port}"
@@ -438,7 +442,7 @@ def niceness(service: Service) -> int:
     return os.getpriority(os.PRIO_PROCESS, service.process.pid)
 
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 if __name__ == "__main__":
     client(*sys.argv[1:])

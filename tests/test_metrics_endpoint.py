@@ -75,4 +75,5 @@ def test_strange_requests_leave_no_word_on_stderr(
         stranger.sendall(STRANGE[strange])
         assert stranger.recv(10), "an answer of whatever kind"
     assert "telefabric_figures_time_seconds 7.0" in scrape(endpoint)
+    wait_for(lambda: answering() == 0, "no thread writes to what the capture takes away")
     assert capfd.readouterr().err == "", "each line there is a log event"

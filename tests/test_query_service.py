@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -132,11 +133,15 @@ def test_unknown_trailing_fields_of_a_question_are_skipped(service: QueryService
         assert status == query.OK
 
 
-def test_a_message_over_the_limit_costs_its_sender_the_connection_and_no_one_else(service: QueryService) -> None:
+def test_a_message_over_the_limit_is_answered_and_a_far_larger_one_costs_its_sender_the_connection(
+    service: QueryService,
+) -> None:
     with asker(service.address) as socket:
-        socket.send_multipart((NUMBER, b"x" * (limits.CONTROL_BYTES_MAX + 1)))
+        status, said = answer(socket, b"x" * (limits.CONTROL_BYTES_MAX + 1))
+        assert (status, b"over 1048576" in said) == (query.USAGE, True)
+        socket.send_multipart((NUMBER, b"x" * (limits.CONTROL_BYTES_MAX + limits.OVERSIZED_BYTES + 1)))
         assert_answers(service)
-        assert service.counts["usage"] == 0
+        assert service.counts["usage"] == 1
 
 
 def test_one_who_asks_and_never_reads_harms_nobody_and_is_given_little(service: QueryService) -> None:
@@ -207,12 +212,14 @@ def command(path: Path, listen: str = LOOPBACK.url) -> list[str]:
 
 
 def test_the_process_says_where_it_answers_and_ends_with_its_standard_input(path: Path) -> None:
-    process = subprocess.Popen(command(path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    few_files = ["sh", "-c", 'ulimit -Sn 100; exec "$@"', "sh", *command(path)]
+    process = subprocess.Popen(few_files, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
         word, url = process.stdout.readline().split()
         assert word == "ready"
+        assert re.search(r"open files +(?!100 )", Path(f"/proc/{process.pid}/limits").read_text()), "it takes more"
         process.send_signal(signal.SIGINT)  # as ^C in its terminal would
         with asker(Address.parse(url)) as socket:
             assert answer(socket, GOOD)[0] == query.OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ pytestmark = requires("the specification, which is in the checkout only", SPEC.e
 TEXT = SPEC.read_text("utf-8") if SPEC.exists() else ""
 QUESTIONS = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(query.AnyQuestion)}
 ANSWERS: dict[str, type[msgspec.Struct]] = {
-    "page": query.Page, "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
+    "page": query.Page, "run": query.Run, "stream": query.Stream, "mark": query.Mark,
+    "moment": query.Moment, "name": query.RunName, "event": query.StoredEvent,
     "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket, "bookmark": query.BookmarkRow,
+    "count": query.RowCount, "place": query.Place, "found": query.FoundRow, "columns": query.ColumnChunk,
+    "points": query.PointChunk, "band": query.Band, "condition": query.Condition,
 }  # fmt: skip
 
 
@@ -46,21 +50,24 @@ def items(kind: type[msgspec.Struct]) -> str:
 TYPES: dict[Any, str] = {
     int: "int", float: "float", str: "str", bytes: "bin", bool: "bool", list[str]: "array of str",
     list[bytes]: "array of bin", list[StreamSeq]: "array of marks", query.EpisodeKey: "key", query.StepKey: "key",
-    query.BucketKey: "key", query.Series: "key", list[query.T]: "array of rows",
+    query.BucketKey: "key", query.Series: "key", query.CountKey: "key", list[query.T]: "array of rows",
+    query.RunName: "key", query.Moment: "moment",
+    query.StoredEvent: "event", list[query.Condition]: "array of conditions",
 }  # fmt: skip
 
 
 def types_of_items() -> dict[str, str]:
     """Which items of questions and answers are of which type, as a row of the specification says it."""
-    types: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for kind in (*QUESTIONS.values(), *ANSWERS.values()):
         for name in kind.__struct_fields__:
             hint = typing.get_type_hints(kind)[name]
-            kinds = typing.get_args(hint) if type(None) in typing.get_args(hint) or hint == int | str else (hint,)
-            words = types.setdefault(name, [])
+            union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+            kinds = typing.get_args(hint) if union else (hint,)
+            words = found.setdefault(name, [])
             words += [TYPES[one] for one in kinds if one is not type(None) and TYPES[one] not in words]
     rows: dict[str, list[str]] = {}
-    for name, words in types.items():
+    for name, words in found.items():
         rows.setdefault(" or ".join(words), []).append(f"`{name}`")
     return {kind: ", ".join(names) for kind, names in rows.items()}
 
@@ -80,7 +87,7 @@ def test_the_items_of_each_question_and_answer() -> None:
 def test_every_question_is_described_and_answers_with_something_described() -> None:
     described = {row[0].strip("`"): row[1] for row in tables("Questions") if len(row) == 4 and row[0] != "question"}
     assert list(described) == list(QUESTIONS)
-    assert set(described.values()) == set(ANSWERS) - {"page"}
+    assert set(described.values()) == set(ANSWERS) - {"page", "condition"}
 
 
 def test_every_question_has_a_method_that_answers_it() -> None:

@@ -31,7 +31,7 @@ from test_keys_services import Dealer, Lab, hello
 from telefabric import limits
 from telefabric.address import Address, ClientKeys
 from telefabric.errors import EnvironmentProblem
-from telefabric.files.open_files import raise_limit
+from telefabric.files.open_files import files_for, most, raise_limit
 from telefabric.keys.core.registry import TicketRecord
 from telefabric.keys.core.roles import Role
 from telefabric.keys.core.ticket import Ticket
@@ -425,6 +425,50 @@ def test_messages_that_are_too_large_cost_their_sender_the_connection(siege: Sie
             siege.wait_refused("damaged", "control", "orson")
 
 
+def test_messages_over_the_limit_are_counted_under_the_name_of_their_key(siege: Siege) -> None:
+    otto, olga = siege.join("otto", Role.WORKER, "large-*"), siege.join("olga", Role.CLIENT)
+    stream, large = os.urandom(16), bytes(limits.MESSAGE_BYTES_MAX)
+    durable = batch.pack(batch.Header(0, bytes(16), stream, 1, 1, 1, 1, 0, 1), large)
+    with siege.goes_on("messages over the limit"), Dealer(otto) as dealer:
+        assert isinstance(dealer.ask(hello(stream, "large-1")), control.Welcome)
+        for port, keys, frames in (
+            (0, otto, [bytes(limits.CONTROL_BYTES_MAX + 1)]),
+            (1, otto, [stream, durable]),
+            (2, otto, [topic_of("good-1", "step"), live(stream, large)]),  # the topics that are asked for
+            (4, olga, [bytes(8), bytes(limits.CONTROL_BYTES_MAX + 1)]),
+        ):
+            with connected(siege, port, owned(keys)) as sender:
+                key = ("too_large", SOCKETS[port], "otto" if keys is otto else "olga")
+
+                def counted(key: Any = key, sender: Any = sender, frames: Any = frames) -> bool:
+                    sender.send_multipart(frames)  # a PUB says nothing before it is connected
+                    return siege.refused().get(key, 0) > 0
+
+                wait_for(counted, f"{key} is counted")
+        said = dealer.hear(1.0)
+        while said is not None and not isinstance(said, control.Error):
+            said = dealer.hear(1.0)
+        assert isinstance(said, control.Error)
+        assert "send several" in said.message, "who said HELLO hears of its batches"
+
+
+@requires("open files for a crowd", (most() or 0) > 2 * limits.CONNECTIONS_MAX)
+def test_connections_beyond_the_limit_of_a_socket_are_cut_and_counted_by_their_host(siege: Siege) -> None:
+    late = 50
+    with siege.goes_on("more connections than a socket has"), ExitStack() as stack:
+        crowd = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", siege.port + 1)))
+            for _ in range(limits.CONNECTIONS_MAX + late)
+        ]
+        siege.wait_refused("too_many_connections", "data", "127.0.0.1", late)
+        crowd[-1].settimeout(1.0)  # a handshake has five seconds
+        assert not crowd[-1].recv(4096)[64:], "nothing but a greeting"
+        assert not crowd[-1].recv(4096)
+        assert ask_status(siege.owner.dialled, patience(5)).status["streams"], "the other sockets let people in"
+    siege.join("lara", Role.WORKER, "late-*")
+    assert siege.work("lara", "late-1") == "", "and so does this one again"
+
+
 def test_a_key_that_floods_holds_up_nobody(siege: Siege) -> None:
     fred, fay = siege.join("fred", Role.WORKER, "flood-*"), siege.join("fay", Role.CLIENT)
     stream = os.urandom(16)
@@ -494,6 +538,7 @@ def test_with_no_open_file_left_those_who_are_connected_go_on(tmp_path: Path, mo
             for one in idle:
                 one.close()
             assert ask_status(lab.join("late", Role.CLIENT), patience(10)).status["streams"], "and now others get in"
+        assert f"raise the hard limit of open files to {files_for(limits.STREAMS_MAX)}" in lab.log.read_text()
     finally:
         lab.end()
 

@@ -10,7 +10,9 @@ import sys
 import textwrap
 import threading
 import time
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -19,6 +21,7 @@ from processes import TELEFABRIC, broker, free_ports, wait_for
 from slowness import patience
 
 from telefabric.errors import EnvironmentProblem, PartFailed
+from telefabric.service import supervisor
 from telefabric.service.supervisor import Part, Supervisor
 from telefabric.store.file.database import FILE_NAME, open_writer
 
@@ -53,6 +56,28 @@ def test_a_part_may_start_as_slowly_as_it_likes_while_it_gets_on(getting_on: str
         assert (slow.url, slow.restarts) == ("tcp://127.0.0.1:1", 0)
     finally:
         slow.stop()
+
+
+def test_a_signal_ends_the_loop_whichever_step_of_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler runs between two steps of the loop, and whatever lock the loop holds then is not given back before."""
+    monkeypatch.setattr(supervisor, "_POLL_S", 0.001)
+
+    def interrupted_at(moment: int) -> None:
+        interrupted, steps = Supervisor([]), count()
+
+        def step(frame: Any, event: str, argument: Any) -> Any:
+            if next(steps) == moment:
+                interrupted.stop()
+            return step
+
+        sys.settrace(step)
+        interrupted.run()
+
+    for moment in range(60):
+        loop = threading.Thread(target=interrupted_at, args=(moment,), daemon=True)
+        loop.start()
+        loop.join(patience(5))
+        assert not loop.is_alive(), f"interrupted at step {moment} it goes on for good"
 
 
 def test_a_start_tells_what_it_does(tmp_path: Path) -> None:

@@ -214,6 +214,8 @@ def test_an_event_is_no_control_message(name):
 ROWS = {
     "run": query.Run, "stream": query.Stream, "mark": query.Mark, "event": query.StoredEvent,
     "episode": query.EpisodeRow, "series": query.Series, "bucket": query.Bucket, "bookmark": query.BookmarkRow,
+    "count": query.RowCount, "place": query.Place, "found": query.FoundRow, "columns": query.ColumnChunk,
+    "points": query.PointChunk, "band": query.Band, "moment": query.Moment, "name": query.RunName,
 }  # fmt: skip
 CUT = ("query-episodes_of-short", "query-answer-empty")
 """What is missing in them a reader fills in, and a writer writes."""

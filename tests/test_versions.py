@@ -261,5 +261,9 @@ def test_each_version_delivers_what_the_other_left_and_says_what_to_upgrade(two:
             assert [stream.stored_seq for stream in reader.streams(worker)] == [3]
         with pytest.raises(StoreError) as refused:
             reader.answer(Invented())
+        if two.store == "old":
+            with pytest.raises(StoreError, match="is older than this program and does not know the question 'counts'"):
+                reader.counts("old")
+        assert reader.runs(), "and it goes on"
     unknown = "is older than this program and does not know the question 'invented'"
     assert f"{unknown}: upgrade it to telefabric {__version__} or newer" in str(refused.value)

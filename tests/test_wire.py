@@ -200,6 +200,10 @@ def test_a_batch_of_too_many_events_is_refused():
     assert refusal(batch.parse_header, message(1, most + 1, b"")) == "too_large"
 
 
+def test_a_batch_over_the_limit_of_bytes_is_refused():
+    assert refusal(batch.parse_header, message(1, 1, bytes(limits.MESSAGE_BYTES_MAX))) == "too_large"
+
+
 def test_a_gap_batch_covers_more_seqs_than_it_has_events():
     header, _ = read(message(1, 10**9, b"", flags=batch.FLAG_GAP, events=1))
     assert header.is_gap

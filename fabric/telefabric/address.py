@@ -16,7 +16,7 @@ _PORTS_ABOVE = 7
 
 
 class ClientKeys(NamedTuple):
-    """With what a program proves who it is, and knows the broker. All in Z85, as ZeroMQ writes keys."""
+    """The keys by which a program proves its identity and recognises the broker, in Z85, as ZeroMQ writes keys."""
 
     server: str
     """The broker's public key."""

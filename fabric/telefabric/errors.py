@@ -7,6 +7,7 @@
     │   ├── SpoolError    the spool cannot be written or read
     │   │   └── SpoolFull  the spool has no room, and its setting forbids dropping older events
     │   ├── StoreError    the store file cannot be opened, read or written
+    │   │   ├── OlderStore  the store is of a version that does not know a question
     │   │   └── StoreReplaced  the store file was removed or replaced while it was open
     │   ├── PartFailed    a child process ended before it was ready, and has printed the reason itself
     │   └── Unreachable   nothing answers at an address
@@ -50,6 +51,10 @@ class SpoolFull(SpoolError):
 
 class StoreError(EnvironmentProblem):
     """The store file cannot be opened, read or written."""
+
+
+class OlderStore(StoreError):
+    """The store is of a version that does not know a question."""
 
 
 class StoreReplaced(StoreError):

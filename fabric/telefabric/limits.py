@@ -16,7 +16,10 @@ interpreter's switch interval beside a loop that never yields, and a batch is wh
 BATCH_EVENTS_MAX = 4_096
 """Keeps the store's decode of one batch under some milliseconds however small the events are."""
 MESSAGE_BYTES_MAX = EVENT_BYTES_MAX + 64 * KIB
-"""ZeroMQ's MAXMSGSIZE on every bound socket: a larger message costs its sender the connection."""
+OVERSIZED_BYTES = 1 * MIB
+"""A message that is over its limit by less than this gets to a service, which counts it under its sender's name and
+answers. A larger one costs its sender the connection, by ZeroMQ's MAXMSGSIZE: ZeroMQ says neither whose it was nor why.
+"""
 CONTROL_BYTES_MAX = 1 * MIB
 STATUS_BYTES_MAX = MESSAGE_BYTES_MAX
 """A status names every stream of the broker and all that it goes to: some kilobytes for each."""
@@ -226,6 +229,9 @@ BATCHES_OF_KEY_A_SECOND, BATCHES_OF_KEY_BYTES_A_SECOND = 20_000, 256 * MIB
 STREAMS_OF_KEY_MAX = STREAMS_MAX // 2
 WATCHERS_OF_KEY_MAX = WATCHERS_MAX // 2
 """Live subscribers of one key. One key alone shuts nobody else out."""
+CONNECTIONS_MAX = 4 * STREAMS_MAX
+"""Connections to one socket with keys: all workers that a broker serves, those that wait for a place, and clients. All
+eight sockets together need half of the files that a unit of systemd grants."""
 HANDSHAKE_BYTES_MAX = 1 * KIB
 """MAXMSGSIZE holds for the frames of a CURVE handshake too; its longest has 257 bytes and the peer's properties."""
 JOIN_S = 10.0
@@ -261,6 +267,8 @@ DELETION_S = 0.1
 QUERY_ROWS_MAX = 2_000
 QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0
+QUERY_NUMBERS_MAX = 65_536
+"""Rows of a page of columns or points: 512 KiB a column."""
 
 assert DURABLE_BYTES_MAX >= STREAMS_MAX * CREDIT_BASE_BYTES + EVENT_BYTES_MAX
 assert CREDIT_STREAM_BYTES_MAX >= EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
-from telefabric_gui.rows import EPISODE_ROW, EVENT, NO_STEP, STEP_ROW, EventRows, Mark, Row
+from telefabric_gui.reduction import Floats
+from telefabric_gui.rows import (
+    EPISODE_ROW,
+    EVENT,
+    GAP,
+    HOLE,
+    NO_STEP,
+    STEP_ROW,
+    VOID,
+    EventRows,
+    Mark,
+    Row,
+    counted,
+    episode_row,
+    step_row,
+)
+from telefabric_gui.tail import Tail
 from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
 
 STEP_ROWS_MAX = 100_000
@@ -19,7 +32,6 @@ EPISODE_ROWS_MAX = 50_000
 STEP_BYTES_MAX = 32 * 2**20
 """Encoded steps of one agent's stream; those beyond keep their columns and lose action and observation."""
 EPISODE_BYTES_MAX = 8 * 2**20
-SERIES_POINTS_MAX = 50_000
 STORED_FRAME_BYTES_MAX = 64 * 2**20
 """Stored frames of one agent's stream; the ones that came first go, of the episode that came first."""
 FRAME_OLD_NS = 2_000_000_000
@@ -28,18 +40,13 @@ SERIES_MAX = 64
 """Named metrics of one agent's stream; more are not charted."""
 
 
+RETURN, REWARD, METRIC = "return", "reward", "metric/"
+"""Names of series in the store's overview; of metrics, how they begin."""
+
+
 class AgentKey(NamedTuple):
     run_id: str
     agent_id: str
-
-
-class Points(NamedTuple):
-    """A series to draw: x rising, both float64."""
-
-    x: npt.NDArray[np.float64]
-    y: npt.NDArray[np.float64]
-    infinite: int = 0
-    """Values that cannot be drawn."""
 
 
 class AgentStream:
@@ -52,7 +59,7 @@ class AgentStream:
         """The store's data of the stream; None until it comes."""
         self.steps = EventRows(STEP_ROW, STEP_ROWS_MAX, STEP_BYTES_MAX)
         self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
-        self.metrics: dict[str, deque[tuple[float, float]]] = {}
+        self.metrics: dict[str, Tail] = {}
         self.version = 0
         self.frame: Frame | None = None
         """The newest picture of the environment."""
@@ -75,15 +82,16 @@ class AgentStream:
         voids: list[tuple[int, int, int]] = []
         pending, self.pending = self.pending, []
         for _, _, seq, _, inner, raw, live in pending:
-            if self.voided and self._is_void(inner, seq):
-                continue
+            void = bool(self.voided) and self._is_void(inner, seq)
             if isinstance(inner, Step | Reset):
-                steps.append(_step_row(seq, inner, raw))
-                self.live = live if type(inner) is Step else self.live
+                steps.append(_voided(step_row(seq, inner, raw)) if void else step_row(seq, inner, raw))
+                self.live = live if type(inner) is Step and not void else self.live
             elif isinstance(inner, Episode):
-                episodes.append(_episode_row(seq, inner, raw))
+                episodes.append(_voided(episode_row(seq, inner, raw)) if void else episode_row(seq, inner, raw))
+            elif void:
+                continue
             elif isinstance(inner, Metric):
-                self._add_point(inner)
+                self._add_value(seq, inner)
             elif isinstance(inner, EpisodeVoided):
                 place = inner.env_index, inner.episode_index
                 voids.append((*place, seq))
@@ -100,8 +108,8 @@ class AgentStream:
 
     def _void(self, env: int, episode: int, before: int) -> None:
         """The record keeps what is void; tables, charts and pictures do not."""
-        self.steps.remove_episode(env, episode, before)
-        self.episodes.remove_episode(env, episode, before)
+        self.steps.void_episode(env, episode, before)
+        self.episodes.void_episode(env, episode, before)
         for frame in list(self._stored.get((env, episode), {}).values()):
             if frame.seq < before:
                 self._forget(frame)
@@ -150,19 +158,48 @@ class AgentStream:
         """The store's, if it was asked for this step."""
         return self.found if self.found is not None and self.found.place == self.place_of(row) else None
 
-    def returns(self) -> Points:
-        """Episode returns by step, or by episode when the events do not tell the step."""
-        rows = self.episodes
-        there = np.flatnonzero(~np.isnan(rows.column("total")) & (rows.column("mark") == EVENT))
-        at, y = rows.column("global_step")[there].astype(np.float64), rows.column("total")[there]
-        if (at == NO_STEP).any():
-            at = np.arange(len(there), dtype=np.float64)
-        return _points(at, y)
+    def returns(self) -> Floats:
+        """Returns of episodes that are numbers."""
+        _, y = self.tail(RETURN)
+        return y[np.isfinite(y)]
 
-    def metric(self, name: str) -> Points:
-        """One named series by step."""
-        points = np.array(self.metrics.get(name, ()), np.float64).reshape(-1, 2)
-        return _points(points[:, 0], points[:, 1])
+    def series(self) -> list[str]:
+        """Names of the series of which values are held, as in the store's overview."""
+        return [RETURN, REWARD, *(METRIC + name for name in self.metrics)]
+
+    def tail(self, series: str, after: int = 0) -> tuple[Floats, Floats]:
+        """Steps and values of a series behind a seq, as far as they are held here, in the order of seq."""
+        if series.startswith(METRIC):
+            found = self.metrics.get(series.removeprefix(METRIC))
+            return found.arrays(after) if found else (np.empty(0), np.empty(0))
+        rows, column = (self.episodes, "total") if series == RETURN else (self.steps, "reward")
+        records = rows.records[(rows.column("mark") == EVENT) & ~rows.column("reset") & (rows.column("seq") > after)]
+        return _steps(records), records[column]
+
+    def whole_from(self, stored_seq: float) -> int:
+        """The seq behind which nothing of what the store has, up to a seq, is still missing here."""
+        holes = [mark.last for mark in self.steps.marks if mark.kind == HOLE and mark.first <= stored_seq]
+        return max(holes, default=0)
+
+    def gaps(self, stored_seq: float) -> Floats:
+        """What is missing among the steps, in the store too: the steps before and behind, in a row of an array."""
+        records = self.steps.records
+        there = np.flatnonzero((records["mark"] == EVENT) & ~records["reset"])
+        missing = (records["mark"] == GAP) | ((records["mark"] == HOLE) & (records["seq"] > stored_seq))
+        x, behind = _steps(records[there]), np.unique(np.searchsorted(there, np.flatnonzero(missing)))
+        behind = behind[behind < len(x)]
+        return np.column_stack((np.where(behind > 0, x[behind - 1], -np.inf), x[behind]))
+
+    def metric_at(self, name: str, step: int) -> float | None:
+        """The value of a series at a step; None if it has none there, or not any more."""
+        x, y = self.tail(METRIC + name)
+        found = y[x == step]
+        return float(found[-1]) if len(found) else None
+
+    def steps_whole_from(self) -> int:
+        """From this seq on, all events have come, or are holes; of older times, some kinds may have come alone."""
+        rows = counted(self.steps.records)
+        return int(self.steps.column("seq")[rows.argmax()]) if rows.any() else 0
 
     def steps_per_s(self) -> float | None:
         """Steps in the newest second, by the worker's clock."""
@@ -175,57 +212,19 @@ class AgentStream:
         span_s = (newest - recent[0]) / 1e9 if len(recent) > 1 else 0.0
         return (len(recent) - 1) / span_s if span_s > 0 else None
 
-    def _add_point(self, metric: Metric) -> None:
-        if metric.value is None:
+    def _add_value(self, seq: int, metric: Metric) -> None:
+        if metric.name not in self.metrics and len(self.metrics) >= SERIES_MAX:
             return
-        points = self.metrics.get(metric.name)
-        if points is None:
-            if len(self.metrics) >= SERIES_MAX:
-                return
-            points = self.metrics[metric.name] = deque(maxlen=SERIES_POINTS_MAX)
-        points.append((float(len(points) if metric.global_step is None else metric.global_step), metric.value))
+        self.metrics.setdefault(metric.name, Tail()).add(seq, metric.global_step, metric.value)
 
 
-def return_so_far(steps: EventRows, position: int) -> float:
-    """Sum of the rewards of the episode of a step, up to that step, as far as they are held."""
-    end = position + 1 if position >= 0 else len(steps) + position + 1
-    row = steps.row(end - 1)
-    begin = max(0, end - 1 - 4 * (int(row["step"]) + 1))
-    same = (steps.column("episode")[begin:end] == row["episode"]) & (steps.column("env")[begin:end] == row["env"])
-    same &= steps.column("mark")[begin:end] == EVENT
-    with np.errstate(over="ignore", invalid="ignore"):  # the sum of what users pay may well be infinite
-        return float(np.nansum(steps.column("reward")[begin:end][same]))
+def _steps(records: Any) -> Floats:
+    """At the agent's own count, or else the seq: as in the store's overview."""
+    step = records["global_step"]
+    found: Floats = np.where(step == NO_STEP, records["seq"], step).astype(np.float64)
+    return found
 
 
-def _points(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Points:
-    """The finite points, by rising x."""
-    finite = np.isfinite(y)
-    x, y = x[finite], y[finite]
-    if (np.diff(x) < 0).any():
-        order = np.argsort(x, kind="stable")
-        x, y = x[order], y[order]
-    return Points(x, y, int(np.count_nonzero(~finite)))
-
-
-def _event_columns(seq: int, event: Step | Reset | Episode, global_step: int | None) -> Row:
-    """The columns that all rows of events begin with."""
-    place = event.env_index, event.episode_index, _or_no_step(global_step)
-    return (EVENT, seq, seq, type(event) is Reset, event.time_ns, *place)
-
-
-def _step_row(seq: int, event: Step | Reset, raw: bytes) -> Row:
-    """A reset is the step before the first."""
-    if isinstance(event, Reset):
-        return (*_event_columns(seq, event, None), -1, math.nan, False, False, raw)
-    common = _event_columns(seq, event, event.global_step)
-    reward = math.nan if event.reward is None else event.reward
-    return (*common, event.step_index, reward, event.terminated, event.truncated, raw)
-
-
-def _episode_row(seq: int, event: Episode, raw: bytes) -> Row:
-    total = math.nan if event.total_reward is None else event.total_reward
-    return (*_event_columns(seq, event, event.global_step), total, _or_no_step(event.length), raw)
-
-
-def _or_no_step(number: int | None) -> int:
-    return NO_STEP if number is None else number
+def _voided(row: Row) -> Row:
+    """A row that keeps its number, and is not shown."""
+    return (VOID, *row[1:-1], b"")

@@ -5,16 +5,36 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from telefabric.feed import Connection, Failures, Feed, FeedEvent, LinkState, Range, RunView, StreamView, Update
+from telefabric.feed import (
+    Answer,
+    Asked,
+    Connection,
+    Counts,
+    Failures,
+    Feed,
+    FeedEvent,
+    LinkState,
+    Question,
+    Range,
+    RunView,
+    StreamView,
+    Update,
+)
 from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.model.asking import Asking
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
 
 TICK_MS = 50
+AGENTS_AGAIN_MS = 2_000
+"""When the store did not say which agents a run has."""
 STREAMS_MAX = 32
 """Open tabs; agents beyond are counted and not shown."""
 MARKS_MAX = 500
@@ -55,12 +75,12 @@ def _newness(stream: AgentStream) -> tuple[int, int, int]:
 class Controller(QObject):
     """Owns the streams of agents. Everything on the GUI thread; the feed's own thread is behind `Feed.drain`."""
 
-    runs_changed = Signal()
+    runs_changed = Signal(object, object)
+    """The runs that came or changed, and the names of those that are gone."""
     stream_opened = Signal(object)
     stream_closed = Signal(object)
     ticked = Signal()
     """After each tick; views read what they show."""
-    paused_changed = Signal(bool)
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()
@@ -72,8 +92,6 @@ class Controller(QObject):
         self.left_out: dict[tuple[str, str, bytes], int] = {}
         """Events of streams that gave way to newer ones of their agent: the store has them."""
         self.watched: list[str] = []
-        self.paused = False
-        self.paused_since_s = 0.0
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self.unknown_events = 0
         """Events of kinds or versions that this program does not know."""
@@ -84,6 +102,7 @@ class Controller(QObject):
         self.shown_events = 0
         self.tick_s = 0.0
         self._answer, self._answered_s = "", 0.0
+        self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
         self._timer = QTimer(self, interval=TICK_MS)
@@ -105,9 +124,11 @@ class Controller(QObject):
         for run_id in list(self.watched):
             self.unwatch(run_id)
         threading.Thread(target=self.feed.stop, name="telefabric-feed-end", daemon=True).start()
-        self.feed = feed
+        self._asking.close()
+        self._asking.deleteLater()
+        self.feed, self._asking = feed, Asking(feed, self)
         self.connection = Connection(LinkState.CONNECTING, "")
-        self.runs = {}
+        gone, self.runs = tuple(self.runs), {}
         self.left_out.clear()
         self.hidden_agents.clear()
         self.latencies.clear()
@@ -115,9 +136,8 @@ class Controller(QObject):
         self.shown_events = self.unknown_events = 0
         self._chosen = False
         self._answer = ""
-        self.set_paused(False)
         feed.start()
-        self.runs_changed.emit()
+        self.runs_changed.emit((), gone)
 
     def watch(self, run_id: str) -> None:
         """Open a run; once it is, this does nothing."""
@@ -127,6 +147,10 @@ class Controller(QObject):
     def edit(self, run_id: str, command: str, value: object = None) -> None:
         """Ask for an edit of a run; `answer` says what became of it."""
         self.feed.edit(run_id, command, value)
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        """Ask the store of the feed that is shown; `answered` is called on a thread of the feed."""
+        return self.feed.ask(question, answered, urgent=urgent)
 
     def unwatch(self, run_id: str) -> None:
         """Close a run's tabs and forget what is held of it; the store has it all."""
@@ -140,12 +164,6 @@ class Controller(QObject):
         for stream_id in [stream_id for stream_id, missing in self._missing.items() if missing.run_id == run_id]:
             del self._missing[stream_id]
         self.feed.watch(frozenset(self.watched))
-
-    def set_paused(self, paused: bool) -> None:
-        """While paused, tables and charts do not change; the streams still receive events."""
-        if paused != self.paused:
-            self.paused, self.paused_since_s = paused, time.monotonic()
-            self.paused_changed.emit(paused)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 
@@ -174,6 +192,13 @@ class Controller(QObject):
         found = [stream for stream in reversed(self.streams.values()) if stream.key == key]
         return sorted(found, key=_newness, reverse=True)
 
+    def held_of(self, run_id: str, agent_id: str) -> tuple[AgentStream | None, bool]:
+        """What is held of an agent of a run, else of its first agent; and whether the run still goes on."""
+        run = self.runs.get(run_id)
+        found = self.streams_of(AgentKey(run_id, agent_id))
+        found = found or [stream for stream in self.streams.values() if stream.key.run_id == run_id]
+        return found[0] if found else None, run is not None and run.finished_ns is None
+
     # -- the tick ------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -188,8 +213,8 @@ class Controller(QObject):
         self.connection = update.connection
         if update.connection.behind_s is not None:
             self.latencies.append(update.connection.behind_s)
-        if update.runs is not None:
-            self._take_runs(update.runs)
+        if update.runs or update.gone:
+            self._take_runs(update.runs or (), update.gone)
         self._take_events(update)
         if update.answers:
             self._answer, self._answered_s = " ".join(update.answers), time.monotonic()
@@ -198,13 +223,15 @@ class Controller(QObject):
             if stream := self.streams.get((place.run_id, place.agent_id, place.stream_id or b"")):
                 stream.found = update.frame
 
-    def _take_runs(self, runs: tuple[RunView, ...]) -> None:
-        self.runs = {run.run_id: run for run in runs}
-        if not self._chosen and not self.watched and runs:
-            self._watch(next((run.run_id for run in runs if run.state == "running"), runs[0].run_id))
+    def _take_runs(self, changed: tuple[RunView, ...], gone: tuple[str, ...]) -> None:
+        for run_id in gone:
+            self.runs.pop(run_id, None)
+        self.runs.update((run.run_id, run) for run in changed)
+        if not self._chosen and not self.watched and changed:
+            self._watch(next((run.run_id for run in changed if run.state == "running"), changed[0].run_id))
         for stream in self.streams.values():
             stream.source = self._source_of(stream.key.run_id, stream.stream_id) or stream.source
-        self.runs_changed.emit()
+        self.runs_changed.emit(changed, gone)
 
     def _watch(self, run_id: str) -> None:
         if run_id in self.watched:
@@ -214,6 +241,22 @@ class Controller(QObject):
             self.unwatch(self.watched[0])
         self.watched.append(run_id)
         self.feed.watch(frozenset(self.watched))
+        self._look_for_agents(run_id)
+
+    def _look_for_agents(self, run_id: str) -> None:
+        """Open the streams of agents that emit no more: of them nothing may come by itself."""
+        if run_id in self.watched:
+            self._asking.ask(Counts(run_id), partial(self._take_agents, run_id))
+
+    def _take_agents(self, run_id: str, answer: Answer) -> None:
+        if answer.page is None:
+            QTimer.singleShot(AGENTS_AGAIN_MS, self, lambda: self._look_for_agents(run_id))
+            return
+        found = {(run_id, row.agent_id, row.stream_id) for row in answer.page.rows if row.kind in ("step", "episode")}
+        sources = {key: self._source_of(run_id, key[2]) for key in found}
+        for key in sorted(found, key=lambda key: (source.started_ns if (source := sources[key]) else 0, key)):
+            if key not in self.streams and key not in self.left_out:
+                self._open(*key)
 
     def _take_events(self, update: Update) -> None:
         for event in update.events:

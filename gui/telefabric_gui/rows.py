@@ -1,26 +1,28 @@
-"""Rows of a table: events of one kind of one stream, with what is missing among them, in a bounded numpy table.
+"""The tail of a table: the newest events of one kind of one stream, with what is missing among them, in numpy.
 
 Rows are in rising seq; what comes late, because a hole is filled, goes to its place. A hole and a gap are rows too, of
-all the seqs that they cover. When there are more than `rows_max`, the oldest leave; encoded events are kept up to
-`raw_bytes_max`, so that large observations cannot fill the memory. GUI thread.
+all the seqs that they cover. A voided event keeps its row, because the store counts it, too. When there are more than
+`rows_max`, the oldest leave; encoded events are kept up to `raw_bytes_max`, so that large observations cannot fill the
+memory. GUI thread.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-EVENT, HOLE, GAP = 0, 1, 2
+from telefabric_schemas import Episode, Reset, Step
+
+EVENT, HOLE, GAP, VOID = 0, 1, 2, 3
 NO_STEP = -1
 """In `global_step` and `length`: the event does not say."""
 _FIRST_ROOM = 1_024
 _GROUPS_MAX = 16
-"""Changes at more places than this are one reset for listeners."""
+"""From so many places on, the table is made again rather than moved at each."""
 
 _EVENT_COLUMNS: list[tuple[str, str]] = [
     ("mark", "u1"), ("seq", "i8"), ("last_seq", "i8"), ("reset", "?"), ("time_ns", "i8"), ("env", "i8"),
@@ -43,16 +45,6 @@ class Mark(NamedTuple):
     reason: str = ""
 
 
-class Change(Enum):
-    INSERT = "insert"
-    REMOVE = "remove"
-    RESET = "reset"
-
-
-Listener = Callable[[Change, int, int], AbstractContextManager[None]]
-"""Enters a block around each change, as item models need it. Given the first position, oldest 0, and the count."""
-
-
 class EventRows:
     """Rows by position, oldest first. `dtype` begins with `_EVENT_COLUMNS`."""
 
@@ -60,7 +52,12 @@ class EventRows:
         self.rows_max = rows_max
         self.events = 0
         """Events that ever came in, those that have left included, and but for resets and what is void."""
-        self.listener: Listener | None = None
+        self.voided = 0
+        """Counted events among the rows that are not shown."""
+        self.dropped = 0
+        """Counted events, see `counted`, that have left because there are newer ones."""
+        self.listeners: list[Callable[[], object]] = []
+        """Called after each change."""
         self._raw_bytes_max = raw_bytes_max
         self._table: npt.NDArray[Any] = np.zeros(_FIRST_ROOM, dtype)
         self._start = self._end = 0
@@ -79,6 +76,11 @@ class EventRows:
         found: npt.NDArray[Any] = self._rows[name]
         return found
 
+    @property
+    def records(self) -> npt.NDArray[Any]:
+        """A view of all rows, valid until the next change."""
+        return self._rows
+
     def row(self, position: int) -> Any:
         """One row as a numpy record; a negative position counts from the end."""
         return self._rows[position]
@@ -86,6 +88,11 @@ class EventRows:
     def raw(self, row: Any) -> bytes | None:
         """The encoded event of a row; None in a mark, and when it is not in memory any more."""
         return self._raws.get(int(row["seq"])) if row["mark"] == EVENT else None
+
+    @property
+    def marks(self) -> frozenset[Mark]:
+        """What is missing now."""
+        return self._marks
 
     def reason(self, first: int) -> str:
         """Why the seqs of the gap that begins here are lost."""
@@ -95,13 +102,6 @@ class EventRows:
     def held(self) -> int:
         """Events among the rows, but for resets."""
         return int(np.count_nonzero((self.column("mark") == EVENT) & ~self.column("reset")))
-
-    def frozen(self) -> EventRows:
-        """A copy that nothing changes, for a paused table."""
-        copy = EventRows(self._table.dtype, self.rows_max, self._raw_bytes_max)
-        copy._table, copy._end = self._rows.copy(), len(self)
-        copy.events, copy._marks, copy._raws = self.events, self._marks, dict(self._raws)
-        return copy
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -113,15 +113,22 @@ class EventRows:
         self._insert_marks(given - self._marks)
         self._marks = given
         self._evict()
+        self._tell()
 
-    def remove_episode(self, env: int, episode: int, before: int) -> None:
-        """Take out what came of an episode before this seq."""
-        rows, held = self._rows, self.held
-        found = (rows["env"] == env) & (rows["episode"] == episode) & (rows["seq"] < before) & (rows["mark"] == EVENT)
+    def void_episode(self, env: int, episode: int, before: int) -> None:
+        """What came of an episode before this seq is not shown any more."""
+        held = self.held
+        found = of_episode(self._rows, env, episode, before)
         if found.any():
-            self._forget(*rows["seq"][found].tolist())
-            self._replace(np.delete(rows, found))
+            self._forget(*self._rows["seq"][found].tolist())
+            self._rows["mark"][found] = VOID
             self.events -= held - self.held
+            self._tell()
+
+    def _tell(self) -> None:
+        self.voided = int(np.count_nonzero((self.column("mark") == VOID) & ~self.column("reset")))
+        for listener in self.listeners:
+            listener()
 
     def _take(self, events: Iterable[Row]) -> None:
         newest = self._rows[-1]["seq"] if len(self) else 0
@@ -138,11 +145,11 @@ class EventRows:
         fresh = self._new_ones(late) if late else []
         oldest = self.row(0)["seq"] if len(self) >= self.rows_max else 0  # what is older would leave at once
         self._insert_sorted([event for event in fresh if event[_SEQ] > oldest])
-        self.events += sum(not event[_RESET] for event in (*tail, *fresh))
+        self.events += sum(not event[_RESET] and event[0] == EVENT for event in (*tail, *fresh))
 
     def _new_ones(self, events: dict[int, Row]) -> list[Row]:
         """Those by seq of which no row is there, in rising seq."""
-        there = self.column("seq")[self.column("mark") == EVENT]
+        there = self.column("seq")[is_event(self._rows)]
         seqs = np.array(sorted(events))
         return [events[seq] for seq in seqs[~np.isin(seqs, there)].tolist()]
 
@@ -158,7 +165,7 @@ class EventRows:
         gone = {(mark.kind, mark.first) for mark in marks}
         if not gone:
             return
-        candidates = np.flatnonzero(self.column("mark") != EVENT).tolist()
+        candidates = np.flatnonzero(~is_event(self._rows)).tolist()
         found = [at for at in candidates if (self.row(at)["mark"], self.row(at)["seq"]) in gone]
         if len(found) > _GROUPS_MAX:
             self._replace(np.delete(self._rows, found))
@@ -168,6 +175,7 @@ class EventRows:
 
     def _evict(self) -> None:
         if (over := len(self) - self.rows_max) > 0:
+            self.dropped += int(np.count_nonzero(counted(self._rows[:over])))
             self._remove(0, over)
         if self._raw_bytes > self._raw_bytes_max:
             for seq in map(int, self.column("seq")[np.searchsorted(self.column("seq"), self._raw_from) :]):
@@ -208,33 +216,26 @@ class EventRows:
         self._raw_bytes += sum(map(len, kept.values()))
         return np.array([row[:-1] for row in rows], self._table.dtype)
 
-    def _changing(self, change: Change, first: int = 0, count: int = 0) -> AbstractContextManager[None]:
-        return self.listener(change, first, count) if self.listener else nullcontext()
-
     def _replace(self, table: npt.NDArray[Any]) -> None:
-        """Changes at many places, as one reset."""
-        with self._changing(Change.RESET):
-            self._table, self._start, self._end = table, 0, len(table)
+        self._table, self._start, self._end = table, 0, len(table)
 
     def _insert(self, position: int, rows: Sequence[Row]) -> None:
         block, count = self._block(rows), len(rows)
-        with self._changing(Change.INSERT, position, count):
-            self._make_room(count)
-            at = self._start + position
-            self._table[at + count : self._end + count] = self._table[at : self._end]
-            self._table[at : at + count] = block
-            self._end += count
+        self._make_room(count)
+        at = self._start + position
+        self._table[at + count : self._end + count] = self._table[at : self._end]
+        self._table[at : at + count] = block
+        self._end += count
 
     def _remove(self, position: int, count: int) -> None:
-        with self._changing(Change.REMOVE, position, count):
-            at = self._start + position
-            gone = self._table[at : at + count]
-            self._forget(*gone["seq"][gone["mark"] == EVENT].tolist())
-            if position == 0:
-                self._start += count
-            else:
-                self._table[at : self._end - count] = self._table[at + count : self._end]
-                self._end -= count
+        at = self._start + position
+        gone = self._table[at : at + count]
+        self._forget(*gone["seq"][gone["mark"] == EVENT].tolist())
+        if position == 0:
+            self._start += count
+        else:
+            self._table[at : self._end - count] = self._table[at + count : self._end]
+            self._end -= count
 
     def _make_room(self, count: int) -> None:
         """Room for `count` rows after the last: to the front of the table first, a larger table else."""
@@ -245,3 +246,46 @@ class EventRows:
             self._table = np.zeros(max(2 * needed, _FIRST_ROOM), rows.dtype)
         self._table[:size] = rows
         self._start, self._end = 0, size
+
+
+def is_event(rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows are of one event, rather than of missing ones."""
+    found: npt.NDArray[np.bool_] = (rows["mark"] == EVENT) | (rows["mark"] == VOID)
+    return found
+
+
+def counted(rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows the store counts as of the table's kind: voided ones too, resets not."""
+    found: npt.NDArray[np.bool_] = is_event(rows) & ~rows["reset"]
+    return found
+
+
+def of_episode(rows: npt.NDArray[Any], env: int, episode: int, before: int) -> npt.NDArray[np.bool_]:
+    """Which rows are events of an episode before a seq."""
+    found: npt.NDArray[np.bool_] = rows["episode"] == episode
+    found &= (rows["env"] == env) & (rows["seq"] < before) & (rows["mark"] == EVENT)
+    return found
+
+
+def _event_columns(seq: int, event: Step | Reset | Episode, global_step: int | None) -> Row:
+    """The columns that all rows of events begin with."""
+    place = event.env_index, event.episode_index, _or_no_step(global_step)
+    return (EVENT, seq, seq, type(event) is Reset, event.time_ns, *place)
+
+
+def step_row(seq: int, event: Step | Reset, raw: bytes) -> Row:
+    """A reset is the step before the first."""
+    if isinstance(event, Reset):
+        return (*_event_columns(seq, event, None), -1, math.nan, False, False, raw)
+    common = _event_columns(seq, event, event.global_step)
+    reward = math.nan if event.reward is None else event.reward
+    return (*common, event.step_index, reward, event.terminated, event.truncated, raw)
+
+
+def episode_row(seq: int, event: Episode, raw: bytes) -> Row:
+    total = math.nan if event.total_reward is None else event.total_reward
+    return (*_event_columns(seq, event, event.global_step), total, _or_no_step(event.length), raw)
+
+
+def _or_no_step(number: int | None) -> int:
+    return NO_STEP if number is None else number

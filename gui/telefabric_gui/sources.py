@@ -5,8 +5,10 @@ A source is one text; the ones that worked are remembered, the last one first.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from telefabric import QueuePolicy, settings
 from telefabric.feed import BrokerFeed, Feed, FileFeed, known_brokers
 
 REMEMBERED_MAX = 8
+_REACHED_MAX = 64
+_REACHED_EVERY_S = 60.0
+"""So often the file is written while a source can be reached."""
 Opener = Callable[[str], Feed]
 
 
@@ -46,6 +51,14 @@ def start_here() -> Path:
     return log
 
 
+def _times_in(text: object) -> dict[str, float]:
+    """By source; a file that somebody spoiled remembers nothing."""
+    try:
+        return {str(source): float(at_s) for source, at_s in json.loads(str(text)).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
 class Memory:
     """In ``client.ini`` beside the user's saved connections. When it cannot be written, nothing is remembered.
 
@@ -54,6 +67,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._file = QSettings(str(settings.user_config() / "client.ini"), QSettings.Format.IniFormat)
+        self._reached = _times_in(self._file.value("reached"))
 
     @property
     def recent(self) -> list[str]:
@@ -70,11 +84,37 @@ class Memory:
         self._file.setValue("again", wanted)
         self._file.sync()
 
+    @property
+    def layout(self) -> str:
+        """The charts, as they were left."""
+        return str(self._file.value("charts", ""))
+
+    def keep_layout(self, text: str) -> None:
+        self._file.setValue("charts", text)
+        self._file.sync()
+
     def worked(self, source: str) -> None:
         self._keep([source, *(one for one in self.recent if one != source)][:REMEMBERED_MAX])
 
     def forget(self, source: str) -> None:
+        self._reached.pop(source, None)
+        self._file.setValue("reached", json.dumps(self._reached))
         self._keep([one for one in self.recent if one != source])
+
+    def reached(self, source: str) -> None:
+        """It answers now. Call it as often as you like."""
+        now_s = time.time()
+        if abs(now_s - self._reached.get(source, 0.0)) > _REACHED_EVERY_S:
+            self._reached.pop(source, None)
+            newest = {**self._reached, source: now_s}
+            self._reached = dict(list(newest.items())[-_REACHED_MAX:])
+            self._file.setValue("reached", json.dumps(self._reached))
+            self._file.sync()
+
+    def reached_s(self, source: str) -> float | None:
+        """How long ago it last answered, to the minute; None if it never did."""
+        at_s = self._reached.get(source)
+        return None if at_s is None else max(time.time() - at_s, 0.0)
 
     def _keep(self, sources: list[str]) -> None:
         self._file.setValue("recent", sources)

@@ -36,6 +36,9 @@ class Theme:
     error: str
     human: str
     multi_agent: str
+    stored: str
+    live_only: str
+    missing: str
     series: tuple[str, ...]
     tint: float
     """Share of a colour in the ground of a badge that is written in it."""
@@ -61,12 +64,12 @@ class Theme:
 
 DARK = Theme(
     "dark", "#14171c", "#1a1e25", "#222833", "#2c333f", "#e6e9ef", "#aab4c3", "#8490a3", "#4c9ffe",
-    "#2fbf71", "#f0b429", "#f0616d", "#2fbf71", "#b083f0",
+    "#2fbf71", "#f0b429", "#f0616d", "#2fbf71", "#b083f0", "#2f7f8f", "#c98a1b", "#f0616d",
     ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.12, "#0b1220",
 )  # fmt: skip
 LIGHT = Theme(
     "light", "#f6f7f9", "#ffffff", "#eef1f5", "#dde2ea", "#1c2430", "#48525f", "#636d7b", "#1b62d1",
-    "#147a46", "#966000", "#c9303e", "#147a46", "#7b4fd0",
+    "#147a46", "#966000", "#c9303e", "#147a46", "#7b4fd0", "#4fa3b3", "#d99a2b", "#d8404d",
     ("#1b62d1", "#966000", "#147a46", "#7b4fd0", "#c9303e", "#11858a"), 0.10, "#ffffff",
 )  # fmt: skip
 THEMES = {theme.name: theme for theme in (DARK, LIGHT)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from PySide6.QtCore import QEvent, Qt
@@ -13,6 +14,7 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QMainWindow,
     QMessageBox,
+    QSplitter,
     QStackedWidget,
     QTabWidget,
     QWidget,
@@ -24,6 +26,8 @@ from telefabric_gui import health, theme
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
+from telefabric_gui.model.charting import Charting
+from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.models.runs import RunList, RunRow, spark
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.connect import ConnectSheet, parts_of
@@ -31,10 +35,12 @@ from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage, Tab
-from telefabric_gui.views.runs import RunsDock
+from telefabric_gui.views.runs import WIDTH_PX, RunsDock
+from telefabric_gui.views.series import SeriesDock
 from telefabric_gui.views.status import StatusBar
 from telefabric_gui.views.styled import Banner, column, laid_out, row
 from telefabric_gui.views.topbar import TopBar
+from telefabric_gui.views.transport import Bottom
 
 DETAILS_FROM_PX = 1280
 """Below this width the right dock starts collapsed."""
@@ -42,13 +48,26 @@ _DETAILS_TICKS = 4
 """Figures that change twenty times a second cannot be read."""
 _SLOW_TICKS = 10
 """Slow figures, such as sparklines and memory, are updated once per this many ticks."""
+_ACTS = {
+    "Home": "first", "Left": "back", "Right": "on", "Shift+Left": "episode back", "Shift+Right": "episode on",
+    ",": "frame back", ".": "frame on", "L": "loop", "B": "bookmark",
+}  # fmt: skip
+"""Key → what it does."""
 _KEYS = (
     ("F, End", "follow: show the newest events"),
-    ("P", "pause: freeze the view"),
-    ("Space", "pause, and follow again"),
-    ("Esc", "unselect the chosen step"),
+    ("P", "pause: stay at the step that is shown"),
+    ("Space", "pause, and go on: replay, or follow again where it was paused"),
+    ("1 to 6", "replay at 0.1, 0.5, 1, 2, 5, 10 times"),
+    ("Left, Right", "a step back or on; with Shift an episode"),
+    (", .", "the stored frame before or behind"),
+    ("Home", "the first step"),
+    ("L", "replay the selection again and again"),
+    ("B", "bookmark this step in the store"),
+    ("Esc", "unselect what is selected, then follow"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
+    ("Ctrl+G", "go to a step or an episode, or search for steps"),
+    ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
     ("Ctrl+W", "close the run in front"),
     ("C", "connect to another broker, or open a file"),
@@ -71,11 +90,13 @@ class MainWindow(QMainWindow):
         self.controller = controller
         self.memory = Memory()
         self._opener, self._source, self._offer = opener, source, offer
+        self._remembered = False
         self.views = Views(controller.failures)
         controller.setParent(self)
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
         self.run_list = RunList(self)
+        self.charting = Charting(controller, controller.held_of, self.memory.layout, self)
         self._tabs: dict[AgentKey, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
@@ -89,7 +110,8 @@ class MainWindow(QMainWindow):
 
     def _build(self) -> None:
         self.top = TopBar()
-        self.runs = RunsDock(self.run_list)
+        self.runs = RunsDock(self.run_list, self.charting.overlay)
+        self.series = SeriesDock(self.charting)
         self.details = DetailsDock()
         self.status = StatusBar()
         for view, name in (
@@ -107,8 +129,14 @@ class MainWindow(QMainWindow):
         self.stack = QStackedWidget()
         self.stack.addWidget(self.empty)
         self.stack.addWidget(self.tabs)
-        centre = laid_out(column(self.banner, (self.stack, 1)), "centre")
-        middle = row(self.runs, (centre, 1), self.details)
+        self.bottom = Bottom()
+        self.bottom.hide()
+        centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
+        self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
+        self.left.setFixedWidth(WIDTH_PX)
+        self.left.addWidget(self.runs)
+        self.left.addWidget(self.series)
+        middle = row(self.left, (centre, 1), self.details)
         self._body = laid_out(column(self.top, (middle, 1), self.status))
         over = QGridLayout()
         over.setContentsMargins(0, 0, 0, 0)
@@ -122,11 +150,14 @@ class MainWindow(QMainWindow):
         controller.runs_changed.connect(lambda: self.views.update(self.runs, self._show_runs, self._ticks))
         controller.stream_opened.connect(self._open_page)
         controller.stream_closed.connect(self._close_page)
-        controller.paused_changed.connect(self._on_paused)
         self.runs.chosen.connect(self.open_run)
         self.runs.edit_wanted.connect(controller.edit)
+        self.runs.overlay_wanted.connect(self._overlay)
+        self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
         self.tabs.currentChanged.connect(self._on_tab)
-        self.top.paused.connect(lambda paused: controller.set_paused(True) if paused else self.follow())
+        self.top.mode_wanted.connect(self.set_mode)
+        self.bottom.transport.acted.connect(self.act)
+        self.bottom.transport.speed_wanted.connect(self.replay)
         self.top.theme_wanted.connect(self.switch_theme)
         self.top.connect_wanted.connect(self.show_sheet)
         self.empty.connect_wanted.connect(self.show_sheet)
@@ -137,13 +168,15 @@ class MainWindow(QMainWindow):
     def _add_keys(self) -> None:
         keys = QKeySequence.StandardKey
         for sequence, action in (
-            ("F", self.follow), ("End", self.follow), ("P", lambda: self.controller.set_paused(True)),
-            ("Space", self._toggle_paused), ("[", lambda: self._toggle(self.runs)),
+            ("F", self.follow), ("End", self.follow), ("P", self.pause),
+            ("Space", self._press_space), ("[", lambda: self._toggle(self.left)),
             ("]", lambda: self._toggle(self.details)), ("T", self.switch_theme), ("?", self.show_keys),
             ("C", self.show_sheet),
             ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter), ("Ctrl+W", self._close_run),
             ("Ctrl+Q", self.close), ("Ctrl+Tab", lambda: self._next_tab(1)),
             ("Ctrl+Shift+Tab", lambda: self._next_tab(-1)),
+            *((key, partial(self.act, name)) for key, name in _ACTS.items()),
+            *((str(number), partial(self.replay, speed)) for number, speed in enumerate(SPEEDS, 1)),
         ):  # fmt: skip
             QShortcut(QKeySequence(sequence), self._body, activated=action)  # type: ignore[call-overload]
 
@@ -160,7 +193,6 @@ class MainWindow(QMainWindow):
 
     def follow(self) -> None:
         """Follow new events, with the newest in sight."""
-        self.controller.set_paused(False)
         if page := self.page:
             page.follow()
 
@@ -176,9 +208,15 @@ class MainWindow(QMainWindow):
         except TelefabricError as error:
             self.sheet.say("error", *parts_of(error))
             return
-        self._source, self._offer = source, False
+        self._source, self._offer, self._remembered = source, False, False
         self.controller.use(feed)
+        self.charting.forget()
         self.sheet.close_sheet()
+
+    def _overlay(self, run_id: str) -> None:
+        """Draw a run over the one in front, in its charts, or take it away."""
+        page = self.page
+        self.charting.overlay.toggle(run_id, page.stream.key.run_id if page else None)
 
     def _rest(self, resting: bool) -> None:
         """Below the sheet nothing takes keys or clicks."""
@@ -202,20 +240,53 @@ class MainWindow(QMainWindow):
         found = self.tabs.currentWidget()
         return self._built(found) if isinstance(found, Tab) else None
 
-    def _toggle_paused(self) -> None:
+    def set_mode(self, mode: Mode) -> None:
+        """Follow, pause or replay."""
+        if mode is Mode.FOLLOW:
+            self.follow()
+        elif mode is Mode.PAUSED:
+            self.pause()
+        else:
+            self.replay()
+
+    def pause(self) -> None:
+        """Stay at the step that is shown."""
+        if page := self.page:
+            page.time.cursor.pause()
+
+    def replay(self, speed: float | None = None) -> None:
+        """Run on from the step that is shown; at another speed if one is given."""
+        if page := self.page:
+            if speed is not None:
+                page.time.cursor.set_speed(speed)
+            page.time.cursor.replay()
+
+    def act(self, name: str) -> None:
+        """What a button of the transport, or its key, does."""
+        if (page := self.page) is None:
+            return
+        cursor, jumps = page.time.cursor, page.time.jumps
+        acts: dict[str, Callable[[], object]] = {
+            "first": lambda: cursor.go_to(0), "back": lambda: cursor.step(-1), "on": lambda: cursor.step(1),
+            "toggle": cursor.toggle, "last": self.follow, "loop": lambda: cursor.loop(not cursor.looping),
+            "bookmark": lambda: page.bookmark(self.controller.edit),
+            "episode back": lambda: jumps.by_episodes(-1), "episode on": lambda: jumps.by_episodes(1),
+            "frame back": lambda: jumps.by_frames(ahead=False), "frame on": lambda: jumps.by_frames(ahead=True),
+        }  # fmt: skip
+        acts[name]()
+
+    def _press_space(self) -> None:
         focused = QApplication.focusWidget()
         if isinstance(focused, QAbstractButton):
             focused.click()  # to a button, Space means itself
-        elif self.controller.paused:
-            self.follow()
         else:
-            self.controller.set_paused(True)
+            self.act("toggle")
 
     def _toggle(self, dock: QWidget) -> None:
         dock.setVisible(not dock.isVisible())
 
     def _to_filter(self) -> None:
-        self.runs.show()
+        self.left.show()
         self.runs.filter.setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     def _let_go(self) -> None:
@@ -223,7 +294,10 @@ class MainWindow(QMainWindow):
             self.runs.filter.clear()
             self.runs.list.setFocus()
         elif page := self.page:
-            page.steps.follow()
+            if page.time.cursor.selection is not None:
+                page.time.cursor.select_nothing()
+            else:
+                page.follow()
 
     def _close_run(self) -> None:
         if page := self.page:
@@ -249,11 +323,10 @@ class MainWindow(QMainWindow):
     def _built(self, tab: Tab) -> AgentPage:
         if tab.page is not None:
             return tab.page
-        page = tab.build(self.views)
+        page = tab.build(self.views, self.charting, self.controller.feed)
         page.let_go.connect(self.follow)
         page.frame_wanted.connect(self.controller.feed.ask_frame)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
-        page.set_paused(self.controller.paused)
         return page
 
     def _close_page(self, stream: AgentStream) -> None:
@@ -264,6 +337,7 @@ class MainWindow(QMainWindow):
             self._choose_stream(tab)
             return
         del self._tabs[stream.key]
+        self.bottom.line.show_run(None, None)
         tab.let_go()
         self.tabs.removeTab(self.tabs.indexOf(tab))
         tab.deleteLater()
@@ -274,16 +348,14 @@ class MainWindow(QMainWindow):
         self._refresh_page()
 
     def _choose_stream(self, tab: Tab) -> None:
-        """Show the chosen stream, else the newest; while paused, change only from a stream that is gone."""
+        """Show the chosen stream, else the newest; a page that does not follow stays at its own while that is there."""
         streams = self.controller.streams_of(tab.stream.key)
-        if not (self.controller.paused and tab.stream in streams and tab.chosen is None):
-            tab.show_stream(tab.chosen or streams[0])
-
-    def _on_paused(self, paused: bool) -> None:
-        for tab in self._tabs.values():
-            if tab.page is not None:
-                tab.page.set_paused(paused)
-        self._show_paused()
+        following = tab.page is None or tab.page.time.cursor.mode is Mode.FOLLOW
+        if following or tab.stream not in streams or tab.chosen is not None:
+            wanted = tab.chosen or streams[0]
+            if wanted is not tab.stream:
+                self.bottom.line.show_run(None, None)  # its page goes
+            tab.show_stream(wanted)
 
     def _on_tab(self) -> None:
         if page := self.page:
@@ -291,21 +363,24 @@ class MainWindow(QMainWindow):
             self._refresh_page()
 
     def _on_tick(self) -> None:
+        self._refresh_page()
         for view, show, each in (
             (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
-            (self.details, self._show_health, _DETAILS_TICKS), (self.runs, self._show_runs, _SLOW_TICKS),
+            (self.bottom, self._show_bottom, 1), (self.details, self._show_health, _DETAILS_TICKS),
+            (self.runs, self._show_runs, _SLOW_TICKS),
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
-        self._refresh_page()
         self._note_link(self.controller.connection.link)
         self._ticks += 1
 
     def _note_link(self, link: LinkState) -> None:
         """Remember a source that works; offer others when the first one does not."""
         if self._source and link in (LinkState.LIVE, LinkState.FILE):
-            self.memory.worked(self._source)
-            self._source, self._offer = "", False
+            if not self._remembered:
+                self.memory.worked(self._source)
+                self._remembered, self._offer = True, False
+            self.memory.reached(self._source)
         elif self._offer and link in (LinkState.UNREACHABLE, LinkState.REFUSED):
             self._offer = False
             self.show_sheet()
@@ -317,7 +392,7 @@ class MainWindow(QMainWindow):
         tone, words = health.LINKS[connection.link]
         told = f"{words}: {connection.address}\n{connection.sentence}".rstrip()
         self.top.show_connection(tone, health.place_of(connection), told, pulse=connection.link is LinkState.LIVE)
-        self._show_paused()
+        self._show_mode()
 
     def _show_figures(self) -> None:
         connection = self.controller.connection
@@ -330,12 +405,30 @@ class MainWindow(QMainWindow):
         age = page.frame_age_s if (page := self.page) else None
         self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
 
-    def _show_paused(self) -> None:
-        controller, waiting = self.controller, ""
-        if controller.paused and (page := self.page):
-            behind = duration(time.monotonic() - controller.paused_since_s)
-            waiting = f"{plural(page.step_table.waiting, 'new step')}, {behind} behind"
-        self.top.show_paused(controller.paused, waiting)
+    def _show_mode(self) -> None:
+        cursor = page.time.cursor if (page := self.page) else None
+        waiting = ""
+        if cursor is not None and cursor.new:
+            waiting = f"{plural(cursor.new, 'new step')}, {duration(cursor.left_for_s)} behind"
+        self.top.show_mode(cursor.mode if cursor is not None else Mode.FOLLOW, waiting)
+
+    def _show_bottom(self) -> None:
+        """Time line and transport of the page in front."""
+        page = self.page
+        self.bottom.setVisible(page is not None)
+        replaying = ""
+        if page is not None:
+            cursor = page.time.cursor
+            self.bottom.line.show_run(cursor, page.time.whole)
+            self.bottom.transport.show_cursor(cursor, page.place)
+            if cursor.mode is Mode.REPLAY:
+                live = ", live goes on" if self.controller.connection.link is LinkState.LIVE else ""
+                replaying = f"replay {cursor.rows_per_s * cursor.speed:g} steps/s{live}"
+        else:
+            self.bottom.line.show_run(None, None)
+        self.status.show_figure("replay", replaying)
+        if replaying:
+            self.status.show_figure("redraw", "")  # there is not room for both
 
     def _show_centre(self) -> None:
         connection = self.controller.connection
@@ -353,10 +446,11 @@ class MainWindow(QMainWindow):
         page = self.page
         wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
         self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and wanted else frozenset())
+        self.series.show_source(page.source if page else None)
         if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id), paused=self.controller.paused)
+            page.refresh(self.controller.runs.get(page.stream.key.run_id))
 
     def _show_health(self) -> None:
         if not self.details.isVisible():
@@ -375,8 +469,9 @@ class MainWindow(QMainWindow):
         for key, tab in self._tabs.items():
             self._choose_stream(tab)
             if key.run_id not in lines:
-                lines[key.run_id] = spark(tab.stream.returns().y)
-        rows = [RunRow(run, lines.get(run.run_id, ())) for run in controller.runs.values()]
+                lines[key.run_id] = spark(tab.stream.returns())
+        runs = sorted(controller.runs.values(), key=lambda run: (run.started_ns or 2**63, run.number), reverse=True)
+        rows = [RunRow(run, lines.get(run.run_id, ())) for run in runs]
         self.run_list.show(rows)
         if page := self.page:
             self.runs.select(page.stream.key.run_id)

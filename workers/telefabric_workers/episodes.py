@@ -115,7 +115,7 @@ class Final(NamedTuple):
 
 
 class _SilentWorker:
-    """In the place of a worker: records nothing."""
+    """Takes the place of a worker and records nothing."""
 
     closed = False
     captured: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ _RETURNS = {code for name, code in opcode.opmap.items() if name in ("RETURN_VALU
 
 
 class Ending(NamedTuple):
-    """How a run ends, and the reason to tell."""
+    """How a run ends, and the reason that is shown."""
 
     outcome: Outcome
     reason: str | None = None

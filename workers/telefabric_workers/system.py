@@ -131,7 +131,7 @@ _LOOKS = (_process, _process_disk, _machine_cpu, _machine_memory, _machine_disks
 
 
 class _Gpus:
-    """NVIDIA's, all that this process may see."""
+    """The NVIDIA GPUs that this process may see."""
 
     def __init__(self) -> None:
         self._handles: list[Any] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -93,7 +92,7 @@ class Broker:
         """Peer → the pipe of long answers to it, while some of them may not have been sent."""
         self.rotated = False
         """`run` has ended because the server's key has changed: make another broker."""
-        self._stop = threading.Event()
+        self._stopped = False  # an Event takes a lock, which the code that a signal interrupts may hold
         self._tend = tend
         self._health = Health("broker", FAMILIES, show, time.monotonic_ns())
         self._refused_told: Counter[str] = Counter()
@@ -102,7 +101,7 @@ class Broker:
     def stop(self) -> None:
         """End `run` soon, and for good. Any thread, and signal handlers."""
         self.rotated = False
-        self._stop.set()
+        self._stopped = True
 
     def run(self) -> None:
         """Serve until `stop`; closes all sockets at the end."""
@@ -118,7 +117,7 @@ class Broker:
         log.info("broker.started", address=self.address.url, instance=self.core.instance.hex())
         wait_ms = 0
         try:
-            while not self._stop.is_set():
+            while not self._stopped:
                 readable = {socket for socket, _ in poller.poll(wait_ms)}
                 wait_ms = self._turn(readable, time.monotonic_ns())
         finally:
@@ -243,7 +242,7 @@ class Broker:
             if self._door.gate.is_old:
                 log.info("keys.rotated", address=self.address.url)
                 self.rotated = True
-                self._stop.set()
+                self._stopped = True
         for reason in _UNSENT:
             del refused[reason]
         new = refused - self._refused_told

@@ -48,15 +48,16 @@ _TOKENS: Mapping[int, int] = {
 _CLIENTS: Mapping[int, int] = {zmq.SNDHWM: limits.LIVE_HWM, zmq.SNDBUF: limits.LIVE_SOCKET_BYTES}
 CONTROL = Plan(Domain.CONTROL, zmq.ROUTER, 0, {
     zmq.ROUTER_MANDATORY: 1, zmq.ROUTER_HANDOVER: 1, zmq.SNDHWM: limits.CONTROL_HWM,
-    zmq.RCVHWM: limits.CONTROL_RECEIVE_HWM, zmq.MAXMSGSIZE: limits.CONTROL_BYTES_MAX,
+    zmq.RCVHWM: limits.CONTROL_RECEIVE_HWM, zmq.MAXMSGSIZE: limits.CONTROL_BYTES_MAX + limits.OVERSIZED_BYTES,
 })  # fmt: skip
-DATA = Plan(Domain.DATA, zmq.SUB, 1, {zmq.RCVHWM: limits.DATA_HWM})
-LIVE = Plan(Domain.LIVE, zmq.SUB, 2, {zmq.RCVHWM: limits.LIVE_WORKERS_HWM})
+_BATCHES: Mapping[int, int] = {zmq.MAXMSGSIZE: limits.MESSAGE_BYTES_MAX + limits.OVERSIZED_BYTES}
+DATA = Plan(Domain.DATA, zmq.SUB, 1, {**_BATCHES, zmq.RCVHWM: limits.DATA_HWM})
+LIVE = Plan(Domain.LIVE, zmq.SUB, 2, {**_BATCHES, zmq.RCVHWM: limits.LIVE_WORKERS_HWM})
 DURABLE = Plan(Domain.DURABLE, zmq.XPUB, 3, {**_TOKENS, zmq.SNDHWM: limits.DURABLE_HWM})
 TAP = Plan(None, zmq.XPUB, 5, {**_SUBSCRIPTIONS, **_CLIENTS, zmq.SNDHWM: limits.TAP_HWM})
 WATCH = Plan(Domain.WATCH, zmq.XPUB, 6, {**_TOKENS, **_CLIENTS})
 ENROL = Plan(Domain.ENROL, zmq.ROUTER, OFFSET_ENROL, {
-    zmq.ROUTER_MANDATORY: 1, zmq.MAXMSGSIZE: limits.JOIN_BYTES_MAX, zmq.SNDHWM: _JOINS_HWM, zmq.RCVHWM: _JOINS_HWM,
+    zmq.ROUTER_MANDATORY: 1, zmq.MAXMSGSIZE: 2 * limits.JOIN_BYTES_MAX, zmq.SNDHWM: _JOINS_HWM, zmq.RCVHWM: _JOINS_HWM,
 })  # fmt: skip
 
 

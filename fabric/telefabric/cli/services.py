@@ -15,7 +15,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.cli import storefile
 from telefabric.cli.options import ignore_interrupt, logging_options, on_signals, setting, terminate, tied
-from telefabric.files.open_files import raise_limit
+from telefabric.files.open_files import files_for, raise_limit
 from telefabric.keys.key_folder import KeyFolder
 from telefabric.keys.saved_connections import address_of
 from telefabric.metrics.summary import endpoint_of
@@ -81,7 +81,9 @@ def broker(
 
     workers = raise_limit()
     if workers < streams:
-        log.warning("broker.few_files", workers=workers, streams_max=streams, remedy="raise the limit of open files")
+        raised = f"raise the hard limit of open files to {files_for(streams)}"
+        remedy = f"{raised} (ulimit -n in a shell, LimitNOFILE= in a unit), or give streams_max {max(workers, 1)}"
+        log.warning("broker.few_files", workers=workers, streams_max=streams, remedy=remedy)
     service = made(address)
     ready(service.address.url)
     manager.ready(f"listening at {service.address.url}")

@@ -170,7 +170,8 @@ def judge_open_files(most: int) -> Finding:
     workers = open_files.workers_of(most)
     if workers >= WORKERS:
         return say("open files", "fine", most=most, workers=WORKERS)
-    remedy = "Raise the hard limit: LimitNOFILE= in a unit, /etc/security/limits.conf for a shell"
+    raised = f"Raise the hard limit to {open_files.files_for(WORKERS)}"
+    remedy = f"{raised}: LimitNOFILE= in a unit, /etc/security/limits.conf for a shell"
     return say("open files", "few" if workers else "none", most=most, workers=workers, remedy=remedy)
 
 

@@ -1,4 +1,4 @@
-"""What a broker that answers does for this machine: stores, queries, the live path, clocks."""
+"""Checks what an answering broker does for this machine: stores, queries, the live path, clocks."""
 
 from __future__ import annotations
 

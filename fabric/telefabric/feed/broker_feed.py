@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,8 +14,11 @@ from telefabric.feed.history_thread import HistoryThread
 from telefabric.feed.interface import Connection, FramePlace, LinkState, Rate, RunView, Update
 from telefabric.feed.live_thread import LiveThread
 from telefabric.feed.merged import HISTORY_EVENTS, MergedStreams
-from telefabric.feed.run_views import run_views
+from telefabric.feed.questions import Answer, Asked, Questions
+from telefabric.feed.run_views import RunViews
 from telefabric.peer.edit_request import ask_edit
+from telefabric.store.read.query import Question
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire.policy import QueuePolicy
 
 _UNREACHABLE_S = 4.0
@@ -40,21 +44,25 @@ class BrokerFeed:
         self.address = address
         self._merged = MergedStreams(history_events=history_events, in_order=in_order)
         self._frame_requests = FrameRequests()
-        self._history = HistoryThread(address, self._merged, self._frame_requests)
+        self._views = RunViews()
+        self._history = HistoryThread(address, self._merged, self._frame_requests, self._views)
         self._live = LiveThread(address, self._merged, name, policy or QueuePolicy())
+        self._questions = Questions(lambda cancelled: RemoteReader(address, cancelled=cancelled))
         self._edits = EditRequests(partial(ask_edit, address))
-        self._shown: tuple[RunView, ...] | None = None
-        self._said: tuple[Any, ...] = (None, None, None)
+        self._heard: tuple[Any, bool] = (None, False)
+        """The broker's status when it was last looked at, and whether there was a broker."""
         self._started_s = time.monotonic()
         self._rate = Rate()
 
     def start(self) -> None:
         self._live.start()
         self._history.start()
+        self._questions.start()
 
     def stop(self) -> None:
         self._live.stop()
         self._history.stop()
+        self._questions.stop()
 
     def watch(self, run_ids: frozenset[str]) -> None:
         if run_ids != self._merged.watched:
@@ -69,6 +77,9 @@ class BrokerFeed:
         self._frame_requests.ask(place)
         self._history.wake()
 
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        return self._questions.ask(question, answered, urgent=urgent)
+
     def edit(self, run_id: str, command: str, value: object = None) -> None:
         self._edits.ask(command, run_id, value)
 
@@ -76,8 +87,9 @@ class BrokerFeed:
         drained = self._merged.drain()
         if any(drained.holes.values()):
             self._history.wake()
-        runs = self._changed_runs()
-        return Update(self._connection(), runs, *drained, self._frame_requests.take(), self._edits.take())
+        runs, gone = self._changed_runs()
+        frame, answers = self._frame_requests.take(), self._edits.take()
+        return Update(self._connection(), runs or None, *drained, frame, answers, gone)
 
     def source(self, stream_id: bytes) -> Source:
         """The stream's source, as store or broker last named it; empty names if neither has."""
@@ -92,7 +104,8 @@ class BrokerFeed:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _connection(self) -> Connection:
-        subscription, live, history = self._live.subscription, self._live.failures, self._history.failures
+        subscription = self._live.subscription
+        failures = [part.failures for part in (self._live, self._history, self._questions)]
         return Connection(
             *self._link(),
             events_per_s=self._rate.at(subscription.received),
@@ -101,8 +114,8 @@ class BrokerFeed:
             dropped=tuple(sorted(subscription.dropped.items())),
             lost_in_transit=subscription.lost_in_transit,
             absent=tuple(self._live.status.get("absent", ())),
-            failures=live.number + history.number,
-            notice=live.last or history.last,
+            failures=sum(one.number for one in failures),
+            notice=next((one.last for one in failures if one.last), ""),
         )
 
     def _link(self) -> tuple[LinkState, str, str]:
@@ -117,16 +130,11 @@ class BrokerFeed:
         sentence = f"Nobody answers at {url}. Is the broker running there? Start one with: telefabric up"
         return LinkState.UNREACHABLE, url, sentence
 
-    def _changed_runs(self) -> tuple[RunView, ...] | None:
-        """The list of runs when it changed. Both threads replace what they say as a whole, never in part."""
-        said = (self._live.status, self._history.runs, self._history.streams)
-        if all(new is old for new, old in zip(said, self._said, strict=True)):
-            return None
-        self._said = said
-        status, runs, streams = said
+    def _changed_runs(self) -> tuple[tuple[RunView, ...], tuple[str, ...]]:
+        status = self._live.status
         broker_known = self._live.subscription.instance is not None and bool(status)
-        views = run_views(runs, streams, status.get("streams", ()), broker_known=broker_known)
-        newest_first = tuple(sorted(views, key=lambda view: (view.started_ns is None, view.started_ns), reverse=True))
-        changed = newest_first if newest_first != self._shown else None
-        self._shown = newest_first
-        return changed
+        before, known_before = self._heard
+        if status is not before or broker_known != known_before:
+            self._heard = status, broker_known
+            self._views.hear(status.get("streams", ()), broker_known=broker_known)
+        return self._views.take()

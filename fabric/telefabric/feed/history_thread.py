@@ -9,7 +9,9 @@ from telefabric.errors import TelefabricError
 from telefabric.feed.failures import Failures
 from telefabric.feed.frame_requests import FrameRequests
 from telefabric.feed.merged import MergedStreams, Seen, Task
-from telefabric.store.read.query import Run, StoredEvent, Stream
+from telefabric.feed.run_views import RunViews
+from telefabric.feed.stored_runs import StoredRuns
+from telefabric.store.read.query import StoredEvent, Stream
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe.core.handover import Numbered, Range
@@ -20,17 +22,19 @@ _RETRY_S = 1.0
 
 
 class HistoryThread:
-    """Fetches until `stop`. `runs`, `streams` and `problem` may be looked at from any thread."""
+    """Fetches until `stop`. `streams` and `problem` may be looked at from any thread; `views` gets the list of runs."""
 
-    def __init__(self, address: Address, merged: MergedStreams, frame_requests: FrameRequests) -> None:
-        self.runs: list[Run] = []
+    def __init__(self, address: Address, merged: MergedStreams, frame_requests: FrameRequests, views: RunViews) -> None:
         self.streams: list[Stream] = []
+        """Those of the watched runs."""
         self.problem = ""
         """Why nothing is fetched now: a sentence; empty when it is."""
         self.failures = Failures()
         self._address = address
         self._merged = merged
         self._frame_requests = frame_requests
+        self._views = views
+        self._runs = StoredRuns()
         self._reader: Reader | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -75,7 +79,7 @@ class HistoryThread:
     def _look(self, reader: Reader) -> None:
         """Runs, and the streams of watched ones with how far they are stored; the frame that somebody asked for."""
         self._frame_requests.answer(reader)
-        self.runs = reader.runs()
+        self._views.store(self._runs.look(reader))
         found: list[Stream] = []
         for run_id in self._merged.watched:
             streams = reader.streams(run_id)
@@ -93,24 +97,21 @@ class HistoryThread:
         return bool(tasks)
 
     def _fetch_one(self, reader: Reader, task: Task) -> None:
-        if task.episodes_before is not None:
-            page = reader.episodes_since({task.stream: task.since})
-            if not task.since:
-                page.rows[:0] = self._voids(reader, task.stream, task.episodes_before)
-            last = page.rows[-1].seq if page.rows else 0
-        else:
-            page = reader.stream_since(task.stream, task.since)
-            last = page.last
+        if task.voids_before is not None:
+            voids = [_numbered(row) for row in self._voids(reader, task.stream, task.since, task.voids_before)]
+            self._merged.stored(task, voids, [], task.voids_before)
+            return
+        page = reader.stream_since(task.stream, task.since)
         gaps = [Range(row.seq, row.last_seq) for row in page.rows if row.kind == "gap"]
-        self._merged.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
+        self._merged.stored(task, [_numbered(row) for row in page.rows], gaps, page.last)
 
-    def _voids(self, reader: Reader, stream_id: bytes, last: int) -> list[StoredEvent]:
-        """Fetch the events that void episodes, up to this seq of a stream, for episodes that are fetched alone."""
+    def _voids(self, reader: Reader, stream_id: bytes, after: int, last: int) -> list[StoredEvent]:
+        """Fetch the events that void episodes, after a seq of a stream and up to another."""
         found: list[StoredEvent] = []
         for run_id in {one.run_id for one in self.streams if one.stream_id == stream_id}:
             page = reader.events(0, run_id, ["episode_voided"])
             while page.rows or page.more:
-                found += [row for row in page.rows if row.stream_id == stream_id and row.seq <= last]
+                found += [row for row in page.rows if row.stream_id == stream_id and after < row.seq <= last]
                 page = reader.events(page.last, run_id, ["episode_voided"])
         return found
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from telefabric.feed.questions import Answer, Asked
+from telefabric.store.read.query import Question
 from telefabric.subscribe.core.handover import Range
 from telefabric.wire.delivery import AS_WISHED
 from telefabric_schemas import AnyEvent, Frame
@@ -96,7 +98,7 @@ class RunView(NamedTuple):
     round_trip_ms: float | None = None
     """Between its workers and the broker, the longest."""
     streams: tuple[StreamView, ...] = ()
-    """The streams that the store knows; a broker's feed has only those of watched runs."""
+    """The streams that the store knows."""
     attempts: int = 1
     helpers: int = 0
     superseded: int = 0
@@ -104,6 +106,8 @@ class RunView(NamedTuple):
     tags: tuple[str, ...] = ()
     notes: str = ""
     archived: bool = False
+    number: int = 0
+    """The store's own number of it, in the order of appearance; 0 for a run that it does not know."""
 
 
 class FeedEvent(NamedTuple):
@@ -176,7 +180,7 @@ class Update(NamedTuple):
 
     connection: Connection
     runs: tuple[RunView, ...] | None
-    """The whole list when something in it changed; newest first."""
+    """The runs that came or changed, newest first; None when none did."""
     events: Sequence[FeedEvent]
     """Events; within a stream in rising seq, except those that fill a hole. A ``frame`` of seq 0 is a live picture: the
     newest of its agent and environment, not stored. A stored one that came live says ``stored`` and has no picture."""
@@ -190,6 +194,8 @@ class Update(NamedTuple):
     """The answer to `ask_frame`."""
     answers: tuple[str, ...] = ()
     """Of each `edit` that has been judged or has failed, a sentence."""
+    gone: tuple[str, ...] = ()
+    """The runs that are not in the list any more."""
 
 
 class Feed(Protocol):
@@ -207,6 +213,14 @@ class Feed(Protocol):
 
     def ask_frame(self, place: FramePlace) -> None:
         """Look for the stored frame of a step; a later question takes the place of this one."""
+        ...
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        """Ask the store. `answered` is called once, on a thread of the feed, as soon as the answer is there.
+
+        It must return soon; it is not called for a question that was dropped, or at the end. Several questions are
+        answered at once: the urgent ones first, of these the newest, then the others in their order.
+        """
         ...
 
     def edit(self, run_id: str, command: str, value: object = None) -> None:

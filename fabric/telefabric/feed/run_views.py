@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from telefabric.feed.interface import RunView, StreamView
-from telefabric.store.read.query import Run, Stream
+from telefabric.feed.stored_runs import StoredRun
+from telefabric.store.read.query import Run
 from telefabric.wire.edits import tags_of
 
 _Status = dict[str, Any]
@@ -17,22 +19,73 @@ _FIRST = ("revived", "running", "idle", "waiting", "held", "stalled")
 """A run has the state of its liveliest stream; revived comes before all others."""
 
 
-def run_views(
-    runs: Iterable[Run], streams: Iterable[Stream], live: Iterable[_Status] = (), *, broker_known: bool = False
-) -> list[RunView]:
-    """Stored runs in the store's order, then those that only the broker knows, by its `live` streams."""
-    stored: defaultdict[str, list[Stream]] = defaultdict(list)
-    reported: defaultdict[str, list[_Status]] = defaultdict(list)
-    for stream in streams:
-        stored[stream.run_id].append(stream)
-    for status in live:
-        reported[status["run_id"]].append(status)
-    known = {run.run_id: run for run in runs}
-    ids = dict.fromkeys((*known, *reported))
-    return [_view(run_id, known.get(run_id), stored[run_id], reported[run_id], broker_known) for run_id in ids]
+class RunViews:
+    """Joins the two, and keeps what changed until it is taken. Any thread; none waits for a long list."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stored: dict[str, StoredRun] = {}
+        self._said: tuple[dict[str, list[_Status]], bool] = ({}, False)
+        """The broker's streams by run, and whether there is a broker to ask. Replaced as a whole."""
+        self._views: dict[str, RunView] = {}
+        self._changed: dict[str, RunView | None] = {}
+        """Since the last `take`; None for a run that is gone."""
+
+    def store(self, found: Mapping[str, StoredRun | None]) -> None:
+        """The store has these runs now; None for those that are gone."""
+        with self._lock:
+            for run_id, stored in found.items():
+                if stored is None:
+                    self._stored.pop(run_id, None)
+                else:
+                    self._stored[run_id] = stored
+        while found:
+            said = self._said
+            views = {run_id: _view(run_id, stored, *said) for run_id, stored in found.items()}
+            with self._lock:
+                if self._said is said:
+                    self._show(views)
+                    return
+
+    def hear(self, streams: Iterable[_Status], *, broker_known: bool) -> None:
+        """The broker has these streams now, if there is one."""
+        live: defaultdict[str, list[_Status]] = defaultdict(list)
+        for status in streams:
+            live[status["run_id"]].append(status)
+        with self._lock:
+            before, known_before = self._said
+            self._said = dict(live), broker_known
+            named = before.keys() | live.keys()
+            if broker_known != known_before:
+                named |= {run_id for run_id, stored in self._stored.items() if stored.run.status == "running"}
+            self._show({run_id: _view(run_id, self._stored.get(run_id), *self._said) for run_id in named})
+
+    def take(self) -> tuple[tuple[RunView, ...], tuple[str, ...]]:
+        """The runs that came or changed since the last time, newest first, and the names of those that are gone."""
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        views = [view for view in changed.values() if view is not None]
+        views.sort(key=lambda view: (view.started_ns is None, view.started_ns or 0, view.number), reverse=True)
+        return tuple(views), tuple(run_id for run_id, view in changed.items() if view is None)
+
+    def _show(self, views: Mapping[str, RunView | None]) -> None:
+        for run_id, view in views.items():
+            if view == self._views.get(run_id):
+                continue
+            self._changed[run_id] = view
+            if view is None:
+                del self._views[run_id]
+            else:
+                self._views[run_id] = view
 
 
-def _view(run_id: str, run: Run | None, stored: list[Stream], live: list[_Status], broker_known: bool) -> RunView:
+def _view(
+    run_id: str, found: StoredRun | None, said: Mapping[str, list[_Status]], broker_known: bool
+) -> RunView | None:
+    """None when neither knows the run."""
+    live, (run, stored) = said.get(run_id, []), found or (None, [])
+    if run is None and not live:
+        return None
     silent_s = min((stream["silent_s"] for stream in live), default=None)
     states = [stream["state"] for stream in live]
     return RunView(
@@ -53,8 +106,9 @@ def _view(run_id: str, run: Run | None, stored: list[Stream], live: list[_Status
     )
 
 
-def _told_of(run: Run) -> tuple[int, int, int, tuple[str, ...], str, bool]:
-    return run.attempts, run.helpers, run.superseded, tuple(tags_of(run.tags)), run.notes, run.archived_ns is not None
+def _told_of(run: Run) -> tuple[Any, ...]:
+    edited = tuple(tags_of(run.tags)), run.notes, run.archived_ns is not None
+    return run.attempts, run.helpers, run.superseded, *edited, run.run
 
 
 def run_state(stored: str | None, streams: Collection[str], *, broker_known: bool) -> str:

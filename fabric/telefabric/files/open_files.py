@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from telefabric import limits
+
 FILES_A_WORKER = 3
-"""A broker's connections to one worker process: control, data, live."""
+"""A broker's connections to one worker process, which all streams of the process share: control, data, live."""
+FILES_A_SUBSCRIBER = 2
+"""Control, and what it is sent."""
 FILES_OF_ITS_OWN = 100
+"""Of which it has 36 at rest; the others are for those who only ask, and for handshakes."""
+_FILES_WITHOUT_WORKERS = FILES_OF_ITS_OWN + FILES_A_SUBSCRIBER * (limits.WATCHERS_MAX + limits.DURABLES_MAX)
 _MOST = 65_536
 """Nobody needs more, and some systems do not grant what they call their hard limit."""
 
@@ -33,4 +39,9 @@ def raise_limit() -> int:
 
 
 def workers_of(files: int) -> int:
-    return max((files - FILES_OF_ITS_OWN) // FILES_A_WORKER, 0)
+    return max((files - _FILES_WITHOUT_WORKERS) // FILES_A_WORKER, 0)
+
+
+def files_for(workers: int) -> int:
+    """How many a broker needs that serves so many worker processes, and all subscribers that it admits."""
+    return _FILES_WITHOUT_WORKERS + FILES_A_WORKER * workers

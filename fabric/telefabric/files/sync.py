@@ -1,4 +1,4 @@
-"""What has been written is on the disk, and survives a power loss."""
+"""Puts written data on the disk, so that it survives a power loss."""
 
 from __future__ import annotations
 

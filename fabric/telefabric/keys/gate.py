@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
@@ -26,11 +26,12 @@ from telefabric.keys.core.roles import Domain, Refused
 from telefabric.keys.curve import as_server
 from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE, monitored
 from telefabric.keys.key_folder import KeyFolder
-from telefabric.keys.open_connections import OpenConnections
+from telefabric.keys.open_connections import Crowd, OpenConnections
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _UNKNOWN = ("unknown_key", "not_a_ticket")
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_WATCHED = _FAILED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _WHY_FAILED = {
     int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "wrong_server_key",
     int(zmq.PROTOCOL_ERROR_ZMTP_INVALID_SEQUENCE): "replayed",
@@ -38,7 +39,7 @@ _WHY_FAILED = {
 """By what a monitor says. A message that comes twice stops its connection; its sender makes another."""
 _HANDSHAKES_A_TURN = 100
 _LOOK_S = 0.05
-"""A monitor holds 2,000 events before it stops libzmq's thread: no one can fail so many handshakes in this time."""
+"""A monitor holds 2,000 events, three for a connection that comes, fails and goes, before libzmq's thread waits."""
 _TOLD_MAX = 10
 _REVIEW_S = 1.0
 """Keys expire by the clock."""
@@ -49,6 +50,20 @@ class Seen(msgspec.Struct):
 
     at: datetime
     host: str
+
+
+class _Bound(NamedTuple):
+    """A socket that is guarded."""
+
+    socket: zmq.Socket[Any]
+    monitor: zmq.Socket[bytes]
+    crowd: Crowd
+
+    @property
+    def port(self) -> int | None:
+        """None until it is bound."""
+        _, _, port = self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00").rpartition(":")
+        return int(port) if port else None
 
 
 class Gate:
@@ -71,8 +86,9 @@ class Gate:
         """Handshakes, and messages of keys that have ended, are too many, or are not for them."""
         self._told: Counter[Refused] = Counter()
         self._rates = Rates()
-        self._bound: dict[Domain, tuple[zmq.Socket[Any], zmq.Socket[bytes]]] = {}
-        """Socket and monitor."""
+        self._bound: dict[Domain, _Bound] = {}
+        self._hosts: set[str] = set()
+        """Those that are counted by name, though they may have no key."""
         self._admitted: dict[str, Key] = {}
         """By user id, which is the public key: those who came through a handshake and may stay."""
         self._tickets: set[str] = set()
@@ -86,7 +102,7 @@ class Gate:
     def protect(self, socket: zmq.Socket[Any], domain: Domain) -> None:
         """Before it is bound: from now on only the keys that may enter this domain get in."""
         as_server(socket, self._server.secret, domain)
-        self._bound[domain] = socket, socket.get_monitor_socket(_FAILED)
+        self._bound[domain] = _Bound(socket, socket.get_monitor_socket(_WATCHED), Crowd())
 
     # -- at each turn --------------------------------------------------------------------------------------------
 
@@ -97,7 +113,8 @@ class Gate:
         if now_s < self._look_due_s:
             return frozenset()
         self._look_due_s = now_s + _LOOK_S
-        self._count_failed()
+        for domain, bound in self._bound.items():
+            self._watch(domain, bound)
         self._note_seen(now_s)
         registry = self.registry.current()
         if registry is self._reviewed and now_s < self._review_due_s:
@@ -145,8 +162,7 @@ class Gate:
         return frozenset(ended)
 
     def _ports(self) -> set[int]:
-        endpoints = (socket.get_string(zmq.LAST_ENDPOINT) for socket, _ in self._bound.values())
-        return {int(endpoint.rstrip("\x00").rpartition(":")[2]) for endpoint in endpoints if endpoint.strip("\x00")}
+        return {port for bound in self._bound.values() if (port := bound.port)}
 
     @property
     def is_old(self) -> bool:
@@ -206,11 +222,20 @@ class Gate:
     def count(self, reason: str, domain: Domain, name: str) -> None:
         self.refused[Refused(reason, domain.value, name)] += 1
 
-    def _count_failed(self) -> None:
-        """Handshakes that came to nothing before a key was shown: without keys, or for another server's key."""
-        for domain, (_, monitor) in self._bound.items():
-            for _, value in monitored(monitor):
-                self.count(_WHY_FAILED.get(value, "no_keys"), domain, "")
+    def _watch(self, domain: Domain, bound: _Bound) -> None:
+        """Count handshakes that came to nothing before a key was shown, and cut off connections beyond the limit."""
+        for event, value in monitored(bound.monitor):
+            match event:
+                case zmq.EVENT_ACCEPTED:
+                    bound.crowd.came(value)
+                case zmq.EVENT_DISCONNECTED:
+                    bound.crowd.went(value)
+                case _:  # without keys, or for another server's key
+                    self.count(_WHY_FAILED.get(value, "no_keys"), domain, "")
+        for host in bound.crowd.cut_beyond(limits.CONNECTIONS_MAX, (bound.port or 0,)):
+            if len(self._hosts) < limits.REASONS_MAX:
+                self._hosts.add(host)
+            self.count("too_many_connections", domain, host if host in self._hosts else "")
 
     def _note_seen(self, now_s: float) -> None:
         if self._seen_file is None or now_s < self._write_due_s:

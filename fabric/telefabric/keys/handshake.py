@@ -1,4 +1,4 @@
-"""What became of the handshakes of a socket that was connected: ZeroMQ tells only its monitor."""
+"""The results of a connected socket's handshakes, which ZeroMQ reports only to the socket's monitor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TCP connections of bound sockets, by the key behind each, so that those of a revoked key can be cut.
+"""The TCP connections of bound sockets: those of a revoked key are cut, and those beyond the limit of a socket.
 
 ZAP is asked at handshakes only, and libzmq has no way to part with one peer of a bound socket. But it says over which
 file descriptor a message came. A connection over which nothing has come yet is nobody's as far as is known here: it is
@@ -48,6 +48,30 @@ class OpenConnections:
                 cut += _hang_up(descriptor)
         self._noted = {one: noted for one, noted in self._noted.items() if noted[0] in keep}
         return cut
+
+
+class Crowd:
+    """The connections of one bound socket by file descriptor, the oldest first, as its monitor tells of them."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, None] = {}
+
+    def came(self, descriptor: int) -> None:
+        self.went(descriptor)
+        self._open[descriptor] = None
+
+    def went(self, descriptor: int) -> None:
+        self._open.pop(descriptor, None)
+
+    def cut_beyond(self, most: int, ports: Collection[int]) -> list[str]:
+        """End the newest beyond `most`; the hosts that they came from."""
+        if len(self._open) <= most:
+            return []
+        # libzmq does not tell of those that it ended by itself
+        peers = {one: peer for one in self._open if (peer := _peer_of(one, ports)) is not None}
+        beyond = list(peers)[most:]
+        self._open = dict.fromkeys(list(peers)[:most])
+        return [peers[one][0] for one in beyond if _hang_up(one)]
 
 
 def _descriptors() -> Iterator[int]:

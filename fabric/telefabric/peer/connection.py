@@ -103,6 +103,10 @@ class Connection(ABC):
         self._silence.asked()
         self.send(message)
 
+    def rest(self, wait_s: float, now_ns: int) -> None:
+        """No heartbeat for so long: the broker has refused this side, and each would be one more mistake."""
+        self._beat_due_ns = now_ns + int(wait_s * limits.NS)
+
     def silent(self, now_ns: int) -> bool:
         """The broker does not answer any more, or has refused this side: close this connection, and make another."""
         return self._silence.too_long(now_ns) or self._handshake.look().is_final

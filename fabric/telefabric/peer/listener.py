@@ -23,7 +23,8 @@ _HANDSHAKE_MS = 5_000
 
 
 class Guard(NamedTuple):
-    """Says who is behind a message at one socket: with keys a gate; without them the system, for one socket."""
+    """Finds the principal behind a message at one socket: the gate knows it; without keys it is `LOCAL_USERS`, or at
+    the socket for the broker's own user that one."""
 
     gate: Gate | None
     domain: Domain

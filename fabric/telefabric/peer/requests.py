@@ -1,4 +1,4 @@
-"""Questions to one endpoint, for which somebody waits."""
+"""Asks one endpoint questions, and waits for the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rings there are."""
+"""Finds the rings of this user on this machine."""
 
 from __future__ import annotations
 

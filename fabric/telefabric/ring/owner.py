@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 
 class Owner(NamedTuple):
-    """A process, as no other can be it. Where the system does not tell, fields are 0 and the heartbeat has to do."""
+    """The identity of one process, which no later process has.
+
+    A field that the system does not offer is 0; readers then rely on the heartbeat.
+    """
 
     pid: int
     start_ticks: int

@@ -225,7 +225,7 @@ class Supervisor:
     def __init__(self, parts: Sequence[Part], manager: Manager | None = None) -> None:
         self._parts = list(parts)
         self._manager = Manager(environ={}) if manager is None else manager
-        self._stop = threading.Event()
+        self._stopped = False  # an Event takes a lock, which the code that a signal interrupts may hold
         self._tending = threading.Thread(target=self.run, name="supervisor")
 
     def __enter__(self) -> Self:
@@ -246,7 +246,8 @@ class Supervisor:
             undo.callback(self._stop_all)
             while not all(part.is_up() for part in self._parts):  # the earlier ones are tended by it
                 self._manager.starting(next(part.doing for part in self._parts if not part.url))
-                if self._stop.wait(_POLL_S):
+                time.sleep(_POLL_S)
+                if self._stopped:
                     return False
             undo.pop_all()
         return True
@@ -254,16 +255,17 @@ class Supervisor:
     def run(self) -> None:
         """Tend the parts until `stop`, then stop them."""
         try:
-            while not self._stop.wait(_POLL_S):
+            while not self._stopped:
                 self._manager.tend(time.monotonic_ns())
                 for part in self._parts:
                     part.tend()
+                time.sleep(_POLL_S)
         finally:
             self._stop_all()
 
     def stop(self) -> None:
         """End `start` or `run` soon. Any thread, and signal handlers."""
-        self._stop.set()
+        self._stopped = True
 
     def reload(self) -> None:
         for part in self._parts:

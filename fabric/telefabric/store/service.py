@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -78,7 +77,7 @@ class Store(Owner):
         )
         self.subscription.edits = True
         self._lost_after_s = lost_after_s
-        self._stop = threading.Event()
+        self._stopped = False  # an Event takes a lock, which the code that a signal interrupts may hold
         self._tend = tend
         self._backoff = Backoff(Random(os.urandom(8)))
         self._checkpoints = Checkpoints(time.monotonic_ns())
@@ -115,7 +114,7 @@ class Store(Owner):
 
     def stop(self) -> None:
         """End `run` soon, after a last commit. Any thread, and signal handlers."""
-        self._stop.set()
+        self._stopped = True
 
     def close(self) -> None:
         """Let go of the file, when `run` has ended. It is whole without its log if nobody else has it open."""
@@ -127,7 +126,7 @@ class Store(Owner):
         """Serve until `stop`. The file stays open: `close` it."""
         log.info("store.started", path=str(self.path), broker=self._broker.url)
         try:
-            while not self._stop.is_set():
+            while not self._stopped:
                 try:
                     self._turn()
                 except StoreReplaced:
@@ -309,7 +308,7 @@ class Store(Owner):
 
     def _reopen(self) -> None:
         if self._backoff.left_s(time.monotonic_ns()):
-            self._stop.wait(_POLL_S)
+            time.sleep(_POLL_S)
             return
         self._writer = Writer(self.path, group_readable=self._group_readable)
         self._writing = True

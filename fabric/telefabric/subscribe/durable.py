@@ -12,6 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from random import Random
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
@@ -19,6 +20,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
+from telefabric.peer.core.backoff import Backoff
 from telefabric.peer.own_socket import control_url
 from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.subscribe.sockets import DurableSockets
@@ -138,6 +140,8 @@ class DurableSubscription:
         self._unstored: dict[bytes, int] = {}
         """The last seq that was given of each stream and is not stored, of one that is required."""
         self._session: DurableSockets | None = None
+        self._backoff = Backoff(Random(os.urandom(8)), limits.HEARTBEAT_S, limits.ACK_STALL_S)
+        """Of refusals."""
 
     @property
     def attached(self) -> bool:
@@ -247,6 +251,7 @@ class DurableSubscription:
                 session.moved = session.control_url != control_url(self._address)
                 if not session.moved:
                     self._refuse(message.reason)
+                    session.rest(self._backoff.next_s(), now_ns)  # the next heartbeat is answered with WHO
 
     def _listen(self, session: DurableSockets, message: control.Attached) -> None:
         if self._required and message.required is False:
@@ -261,6 +266,7 @@ class DurableSubscription:
             self._refuse(str(error))
             return
         self.refusal = ""
+        self._backoff.reset()
         self._owner.attached(message.instance)
 
     def _refuse(self, reason: str) -> None:

@@ -164,7 +164,7 @@ class LiveSubscription:
         sockets.wait(int(timeout_s * 1_000))
         now_ns = time.monotonic_ns()
         for message in sockets.receive_control(now_ns):
-            self._dispatch(sockets, message, found)
+            self._dispatch(sockets, message, found, now_ns)
         if sockets.clock is not None:
             self._clock_offset_ns = sockets.clock.offset_ns
         for frames in sockets.receive_data():
@@ -193,7 +193,7 @@ class LiveSubscription:
 
     # -- control -------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, sockets: WatchSockets, message: control.Message, found: list[LiveEvent]) -> None:
+    def _dispatch(self, sockets: WatchSockets, message: control.Message, found: list[LiveEvent], now_ns: int) -> None:
         match message:
             case control.Watching():
                 self._granted(sockets, message)
@@ -206,6 +206,7 @@ class LiveSubscription:
                 sockets.send(self._wish)
             case control.Refused():
                 self.refusal = message.reason
+                sockets.rest(limits.LIVE_STUCK_S, now_ns)  # by then nothing was delivered, and it begins again
 
     def _granted(self, sockets: WatchSockets, message: control.Watching) -> None:
         try:

@@ -115,6 +115,9 @@ def parse_header(message: bytes) -> tuple[Header, int]:
         raise _bad("damaged", "a batch header fails its CRC-32, which is of all header bytes before it", "header CRC")
     header = Header._make(fields)
     _check_ranges(header)
+    if len(message) > limits.MESSAGE_BYTES_MAX:
+        why = f"a batch of {len(message)} bytes is over {limits.MESSAGE_BYTES_MAX}: send several"
+        raise _bad("too_large", why, "size", header.stream)
     return header, size
 
 

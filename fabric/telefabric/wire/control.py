@@ -320,7 +320,7 @@ class WatchBeat(Message, tag="watch_beat"):
 
 
 class Unwatch(Message, tag="unwatch"):
-    """Nothing more, please."""
+    """The subscriber wants no more batches."""
 
 
 # -- broker to live subscriber -----------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class Joined(Named, Message, tag="joined"):
 
 
 class NotJoined(Message, tag="not_joined"):
-    """It is not, and why."""
+    """The key is not let in; `reason` says why."""
 
     reason: str
     """One word."""
@@ -432,7 +432,7 @@ def decode(data: bytes, bytes_max: int = limits.CONTROL_BYTES_MAX) -> AnyMessage
     A broker sends more than it takes: see `limits.STATUS_BYTES_MAX`.
     """
     if len(data) > bytes_max:
-        raise WireError("too_large", f"a control message of {len(data)} bytes is over the limit")
+        raise WireError("too_large", f"a control message of {len(data)} bytes is over {bytes_max}: leave something out")
     body = unseal(data)
     if body is None:
         about = kind_of(data) or "a control message"

@@ -24,7 +24,7 @@ def unreadable(
     kind = kinds.get(about)
     if kind is None:
         named = f"no {what} is named {about!r}" if about else f"a {what} is an array that begins with its name"
-        listed = ", ".join(sorted(kinds)) if len(kinds) <= _LISTED_MAX else "Messages"
+        listed = ", ".join(sorted(kinds)) if len(kinds) <= _LISTED_MAX else f"{what.capitalize()}s"
         return WireError("bad_control", f"{named}: see {page}, {listed}", about=about)
     said = _PLACE.sub("", why)
     field = _field(kind, why)

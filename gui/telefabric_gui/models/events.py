@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+from PySide6.QtCore import QObject
+
 from telefabric_gui.formatting import NONE, clock, count, decoded, real, short
+from telefabric_gui.model.lines import Found, Lines
+from telefabric_gui.model.pages import Pages
 from telefabric_gui.models.table import Column, EventTable
-from telefabric_gui.rows import NO_STEP
+from telefabric_gui.rows import EVENT, NO_STEP, EventRows
 from telefabric_gui.theme import LEFT, RIGHT
 from telefabric_schemas import Episode, Reset, Step, event_of
 
@@ -17,7 +23,7 @@ _CELL = 20
 class StepTable(EventTable):
     """One row a step. Action and observation are decoded for the rows in sight alone."""
 
-    columns = (
+    base = (
         Column("SEQ", 9, RIGHT, "Number of the event in its stream"),
         Column("EP", 6, RIGHT, "Episode"),
         Column("STEP", 5, RIGHT, "Step within the episode; its reset comes before the first"),
@@ -27,6 +33,16 @@ class StepTable(EventTable):
         Column("END", 10, LEFT, "Whether the episode ended with this step"),
         Column("TIME", 13, RIGHT, "The worker's clock, in this machine's time zone"),
     )
+
+    def __init__(
+        self,
+        rows: EventRows | Pages,
+        metric_at: Callable[[str, int], float | None] = lambda name, step: None,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(rows, parent)
+        self._metric_at = metric_at
+        """The value of a metric at a step, as far as it came live."""
 
     action_names: tuple[str, ...] = ()
     """Names of discrete actions, where they are known. Set them by `name_actions`."""
@@ -41,9 +57,9 @@ class StepTable(EventTable):
         """The name of a discrete action; None if it has none."""
         return self.action_names[action] if type(action) is int and 0 <= action < len(self.action_names) else None
 
-    def cells(self, row: Any, raw: bytes | None) -> tuple[str, ...]:
-        action = observation = NONE
-        if step := step_of(raw):
+    def cells(self, found: Found) -> tuple[str, ...]:
+        row, action, observation = found.record, NONE, NONE
+        if step := step_of(found.raw):
             done = decoded(step.action)
             action = self.name_of(done) or short(done, _CELL)
             observation = short(decoded(step.observation), 2 * _CELL)
@@ -51,6 +67,25 @@ class StepTable(EventTable):
             count(int(row["seq"])), count(int(row["episode"])), number_of(row), action, real(float(row["reward"])),
             observation, end_of(row), clock(int(row["time_ns"])),
         )  # fmt: skip
+
+    def chosen_cell(self, found: Found, source: str) -> str:
+        where, _, name = source.partition("/")
+        if where == "metric":
+            step = int(found.record["global_step"])
+            value = self._metric_at(name, step)
+            return real(self.pages.value(name, found.row, step) if value is None else value, 4)
+        step_ = step_of(found.raw)
+        return short(part_of(decoded(step_.info), name), _CELL) if step_ else NONE
+
+
+def part_of(value: Any, path: str) -> Any:
+    """The part of a map of maps whose keys are joined by dots; None without it."""
+    if not path or not isinstance(value, dict):
+        return value if not path else None
+    for end in [len(path), *(at for at, letter in enumerate(path) if letter == ".")]:
+        if path[:end] in value:
+            return part_of(value[path[:end]], path[end + 1 :])
+    return None
 
 
 def number_of(row: Any) -> str:
@@ -79,6 +114,19 @@ def _step_of_reset(reset: Reset) -> Step:
     )  # fmt: skip
 
 
+def return_so_far(lines: Lines, found: Found) -> float | None:
+    """Sum of the rewards of the episode of a step, up to that step; None if its beginning is not in memory."""
+    record, total = found.record, 0.0
+    for records in lines.before(found.row):
+        env = records[(records["env"] == record["env"]) & (records["mark"] == EVENT)]
+        same = (env["episode"] == record["episode"]) & (env["seq"] <= record["seq"])
+        with np.errstate(over="ignore", invalid="ignore"):  # the sum of what users pay may well be infinite
+            total += float(np.nansum(env["reward"][same]))
+        if not len(records) or env["reset"][same].any() or (len(env) and env["episode"][0] != record["episode"]):
+            return total
+    return None
+
+
 def _tone(end: str) -> str:
     return "dim" if end in ("truncated", "reset", "closed") else "text"
 
@@ -86,18 +134,18 @@ def _tone(end: str) -> str:
 class EpisodeTable(EventTable):
     """One row an episode."""
 
-    columns = (
-        Column("EP", 6, RIGHT, "Episode"),
-        Column("RETURN", 8, RIGHT, "Sum of the rewards"),
-        Column("LENGTH", 7, RIGHT, "Steps"),
-        Column("END", 10, LEFT, "Reason of its end", _tone),
-        Column("SEED", 6, RIGHT, "Seed of its reset"),
+    base = (
+        Column("EP", 6, RIGHT, "Episode", order="episode_index"),
+        Column("RETURN", 8, RIGHT, "Sum of the rewards", order="total_reward"),
+        Column("LENGTH", 7, RIGHT, "Steps", order="length"),
+        Column("END", 10, LEFT, "Reason of its end", _tone, order="end_reason"),
+        Column("SEED", 6, RIGHT, "Seed of its reset", order="seed"),
         Column("MODE", 7, LEFT, "Who acted", lambda mode: "dim"),
-        Column("TIME", 13, RIGHT, "The worker's clock, in this machine's time zone"),
+        Column("TIME", 13, RIGHT, "The worker's clock, in this machine's time zone", order="time_ns"),
     )
 
-    def cells(self, row: Any, raw: bytes | None) -> tuple[str, ...]:
-        told = (NONE, NONE, NONE)
+    def cells(self, found: Found) -> tuple[str, ...]:
+        row, raw, told = found.record, found.raw, (NONE, NONE, NONE)
         # The whole episode again, from its bytes, when they are held. Nothing here raises: Qt's models must not.
         if raw is not None and isinstance(episode := event_of(raw), Episode):
             mode = short(episode.control_mode or NONE, 12)

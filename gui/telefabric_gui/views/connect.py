@@ -28,7 +28,7 @@ from telefabric.feed import (
 )
 from telefabric_gui import theme
 from telefabric_gui.errands import Errands
-from telefabric_gui.formatting import duration, plural
+from telefabric_gui.formatting import ago, duration, plural
 from telefabric_gui.sources import Memory, is_file, start_here
 from telefabric_gui.views.painting import painting
 from telefabric_gui.views.source_row import Source, SourceRow, State, capital
@@ -160,7 +160,8 @@ class ConnectSheet(QWidget):
         if is_file(key):
             shown.show_state(_state_of_file(Path(key)))
         elif broker is not None and broker.problem:
-            shown.show_state(State("error", "cannot be used", problem=broker.problem, action="Try again"))
+            state = State("error", "cannot be used", problem=broker.problem, action="Try again")
+            shown.show_state(self._with_last_reached(key, state))
         else:
             shown.show_state(_ASKING)
         return shown
@@ -229,8 +230,17 @@ class ConnectSheet(QWidget):
             self._log = None
             self.chosen.emit(HERE)  # it was started to be seen
             return
-        self.rows[key].show_state(_state_of(key, answer, self._brokers.get(key), self._log))
+        if answer.took_s is not None:
+            self._memory.reached(key)
+        state = _state_of(key, answer, self._brokers.get(key), self._log)
+        self.rows[key].show_state(self._with_last_reached(key, state))
         self._scroll.updateGeometry()
+
+    def _with_last_reached(self, key: str, state: State) -> State:
+        since_s = self._memory.reached_s(key)
+        if state.tone != "error" or since_s is None:
+            return state
+        return state._replace(under=f"last reached {ago(since_s)}")
 
     def _joined(self, answer: KnownBroker | Exception) -> None:
         self.line.setEnabled(True)

@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, QSize, Qt, Signal
-from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
-from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream, return_so_far
-from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
+from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
+from telefabric_gui.formatting import (
+    MINUS,
+    NONE,
+    age_s,
+    clock,
+    count,
+    decoded,
+    duration,
+    metadata_of,
+    plural,
+    real,
+    short,
+)
 from telefabric_gui.lane import Lane
-from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, step_of
+from telefabric_gui.model.asking import Asker
+from telefabric_gui.model.charting import Charting
+from telefabric_gui.model.cursor import Mode, Subject
+from telefabric_gui.model.lines import Found
+from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.model.streams import Source
+from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.reduction import EMA
-from telefabric_gui.rows import EVENT, NO_STEP, EventRows
-from telefabric_gui.views.chart import SeriesChart
+from telefabric_gui.rows import NO_STEP
+from telefabric_gui.views.charts import ChartsView
+from telefabric_gui.views.columns import offer_columns
 from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, drop_menu, label, menu_of, restyle, row
+from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 
 CHART_TICKS = 4
-"""The chart is drawn once per this many ticks."""
-_RETURN = "Episode return"
+"""Charts take what came live once per this many ticks."""
 _ASK_AGAIN_S = 2.0
+_SAID_S = 4.0
+"""How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
 """Named numbers of a frame that are shown under it."""
 
@@ -44,7 +65,7 @@ class AgentPage(QWidget):
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
 
-    def __init__(self, stream: AgentStream, views: Views) -> None:
+    def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker) -> None:
         super().__init__()
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
@@ -52,19 +73,29 @@ class AgentPage(QWidget):
         self._views = views
         self.details: list[tuple[str, str]] = []
         """The step that is shown, for the details dock."""
-        self.step_table = StepTable(stream.steps, self)
-        self.episode_table = EpisodeTable(stream.episodes, self)
+        run_id, agent_id = stream.key
+        steps, episodes = (Of(run_id, stream.stream_id, kind, agent_id) for kind in ("step", "episode"))
+        self.step_rows = Pages(stream.steps, steps, feed, voided=stream.voided)
+        self.episode_rows = Pages(
+            stream.episodes, episodes, feed, voided=stream.voided, whole_from=stream.steps_whole_from
+        )
+        self.step_table = StepTable(self.step_rows, stream.metric_at, self)
+        self.episode_table = EpisodeTable(self.episode_rows, self)
         self.steps = TableView(self.step_table, "Steps")
         self.episodes = TableView(self.episode_table, "Episodes")
+        self.time = RunTime(feed, Subject(run_id, agent_id, stream.stream_id), self)
+        self._at: tuple[int, int] | None = None
+        """The row at the cursor and its seq, once it was shown."""
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
-        self.chart = SeriesChart()
-        self.chart.setAccessibleName("Chart")
+        self.charts = ChartsView(charting)
+        self.charts.setAccessibleName("Charts")
+        self._join_charts()
         self.banner = Banner()
         self.streams_bar = StreamsBar()
-        self._name = _RETURN
-        """The series in the chart."""
-        self._series = button("series \u25be", self._offer_series, "link", "Show another series of this agent")
+        self.step_finder = StepFinder(self.step_table, self.steps)
+        self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
+        self._follow_cursor()
         self._ticks = 0
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
@@ -78,52 +109,69 @@ class AgentPage(QWidget):
         self._order = "environment"
         self._not_saved = ""
         """Why the last picture could not be saved."""
+        self._not_jumped = "", 0.0
+        """Why the cursor did not move, and since when that is so."""
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
         self._still = False
-        """Paused while the newest step was in sight: the picture stays, whichever way it came."""
+        """Paused at the newest step: the picture stays, whichever way it came."""
         self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
-        self._drawn: tuple[str, int] = ("", -1)
+        self._run: RunView | None = None
         self._asked: tuple[object, float] = (None, 0.0)
         """The place of the last question to the store, and its time."""
         self._lay_out()
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None, *, paused: bool) -> None:
+    def refresh(self, run: RunView | None) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        picked = self.steps.picked_position()
-        given = self.stream.version, picked, paused, self._name
+        self._run = run
+        for rows in (self.step_rows, self.episode_rows):
+            rows.refresh()
+        self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
+        cursor = self.time.cursor
+        given = self.stream.version, cursor.row, cursor.mode
         for view, show in (
-            (self.environment, partial(self._refresh_environment, run, paused=paused)),
-            (self.steps, partial(self._say_steps, pinned=picked is not None, paused=paused)),
-            (self.episodes, self._say_episodes), (self.banner, partial(self._warn, run)),
+            (self.environment, self._refresh_environment), (self.steps, self._say_steps),
+            (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if self._ticks % CHART_TICKS == 0 and not (paused and self._drawn[1] >= 0):
-            self._views.update(self.chart, self._draw_chart, given)
+        if self._ticks % CHART_TICKS == 0:
+            self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
-    def _refresh_environment(self, run: RunView | None, *, paused: bool) -> None:
-        metadata = metadata_of(run.metadata if run else b"")
+    def _refresh_environment(self) -> None:
+        metadata = metadata_of(self._run.metadata if self._run else b"")
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
-        rows = self.step_table.rows
-        position = self.steps.picked_position()
-        pinned = position is not None
-        if position is None:
-            position = newest_event(rows)
-        self._lane_wanted = not pinned and not paused
-        self._still = self._still and not pinned
-        if position is not None and not self._still:
-            self._show_step(rows, position, self._frame(rows, position, pinned=pinned))
+        shown, following = self._shown, self._following
+        self._lane_wanted = following
+        if shown is not None and not self._still:
+            self._show_step(shown, self._frame(shown, exact=not following))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
             self._say_path()
-        self._say_age(run, following=not pinned and not paused)
+        self._say_age(following=following)
+
+    @property
+    def _following(self) -> bool:
+        return self.time.cursor.mode is Mode.FOLLOW
+
+    @property
+    def _grows(self) -> bool:
+        """Whether more steps are expected."""
+        return self._run is not None and self._run.finished_ns is None
+
+    @property
+    def _shown(self) -> Found | None:
+        """The step at the cursor, or the reset before it that was chosen in the table; None until it is loaded."""
+        row, chosen = self.time.cursor.row, self.steps.chosen
+        if self._following or row is None:
+            return self.step_table.newest()
+        return chosen if isinstance(chosen, Found) and chosen.row == row else self.step_rows.row(row)
 
     @property
     def frame_age_s(self) -> float | None:
@@ -133,49 +181,150 @@ class AgentPage(QWidget):
         frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
 
-    def set_paused(self, paused: bool) -> None:
-        """Freeze tables and picture, or let them continue."""
-        self._still = paused and self.isVisible() and self.steps.picked_position() is None
-        for table in (self.step_table, self.episode_table):
-            table.freeze() if paused else table.thaw()
-        self._ticks = 0
+    def close_models(self) -> None:
+        """Ask for nothing any more, and let go of the stream's rows."""
+        self.step_finder.show_all()
+        self.episode_order.show_all()
+        for part in (self.step_rows, self.episode_rows, self.time):
+            part.close()
 
     def follow(self) -> None:
         """Show the newest step, episode and picture again."""
+        self.time.cursor.follow()
         self.steps.follow()
         self.episodes.follow()
-        self.chart.follow()
         self._ticks = 0
+
+    # -- the cursor ----------------------------------------------------------------------------------------------
+
+    def _follow_cursor(self) -> None:
+        cursor = self.time.cursor
+        cursor.mode_changed.connect(self._on_mode)
+        cursor.moved.connect(self._on_moved)
+        self.step_rows.changed.connect(self._keep_step)
+        self.steps.picked.connect(lambda row: cursor.follow() if row < 0 else cursor.go_to(row))
+        self.steps.pressed.connect(self._show_itself)
+        self.step_finder.row_wanted.connect(cursor.go_to)
+        self.episodes.picked.connect(self._on_episode)
+        self.time.jumps.failed.connect(self._cannot_jump)
+
+    def _join_charts(self) -> None:
+        """Charts show the cursor, and move it."""
+        cursor, charts = self.time.cursor, self.charts
+        charts.cursor_wanted.connect(lambda row: cursor.go_to(round(row)))
+        charts.sight_wanted.connect(cursor.see)
+        charts.whole_wanted.connect(cursor.see_all)
+        charts.selection_wanted.connect(lambda first, last: cursor.select(round(first), round(last)))
+        for signal in (cursor.moved, cursor.mode_changed):
+            signal.connect(lambda: charts.show_cursor(None if cursor.mode is Mode.FOLLOW else cursor.row))
+        cursor.sight_changed.connect(lambda: charts.show_sight(None if cursor.sees_all else cursor.sight))
+        cursor.selection_changed.connect(lambda: charts.show_selection(cursor.selection))
+
+    def _on_mode(self) -> None:
+        cursor = self.time.cursor
+        self._still = cursor.held and self.isVisible()
+        self.charts.set_still(cursor.mode is Mode.PAUSED)
+        self._choose_step()
+
+    def _on_moved(self) -> None:
+        if not self._following:
+            self._still, self._at = False, None
+        self._choose_step()
+
+    def _choose_step(self) -> None:
+        """Show in the table where the cursor is; while it follows, no step is chosen."""
+        row = self.time.cursor.row
+        if self._following or row is None:
+            self._at = None
+            self.steps.show_none()
+            return
+        self.steps.show_row(row)
+
+    def _show_itself(self) -> None:
+        """Show the step that was clicked, though the cursor may have been held there already."""
+        if self._still and self.time.cursor.row is not None:
+            self._still = False
+            self.time.cursor.go_to(self.time.cursor.row)
+
+    def _keep_step(self) -> None:
+        """The step at the cursor has another number when rows before it come late: stay at the step."""
+        if self._at is None or self._following:
+            return
+        row, seq = self._at
+        found = self.step_rows.row(row)
+        if found is not None and int(found.record["seq"]) != seq:
+            number = self.step_rows.row_of_seq(seq)
+            if number is not None and number != row:
+                self._at = number, seq
+                self.time.cursor.renumber(number)
+
+    @property
+    def place(self) -> str:
+        """Where the cursor is, in words."""
+        row, found = self.time.cursor.row, self._shown
+        if row is None:
+            return ""
+        if found is None:
+            return f"step {count(round(float(self.time.whole.axis.steps(row))))}   row {count(row)} is being read"
+        record = found.record
+        step = f"row {count(row)}" if record["global_step"] == NO_STEP else f"step {count(int(record['global_step']))}"
+        episode = f"episode {count(int(record['episode']))}, step {number_of(record)}"
+        return f"{step}   {episode}   {clock(int(record['time_ns']))}"
+
+    def _on_episode(self, row: int) -> None:
+        """Go to the first step of the episode that was picked."""
+        found = self.episodes.chosen if row >= 0 else None
+        if isinstance(found, Found):
+            self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
+
+    def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
+        """Ask for a bookmark at the step that is shown, or for the end of the one that is there."""
+        row, run_id = self.time.cursor.row, self.stream.key.run_id
+        there = next((one for at, one in self.time.whole.bookmarks if at == row), None)
+        if there is not None:
+            edit(run_id, "unbookmark", there.bookmark)
+        elif (shown := self._shown) is not None:
+            place = (int(shown.record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [self.stream.key.agent_id, *place, self.stream.stream_id, ""])
+
+    def _cannot_jump(self, sentence: str) -> None:
+        self._not_jumped = sentence, time.monotonic()
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
         self._environment_card = Card("Environment", self.environment)
-        self._chart_card = Card(_RETURN, self.chart)
+        self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", self.episodes)
-        self._steps_card = Card("Steps", self.steps)
+        self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
+        find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
+        self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
+        QShortcut(QKeySequence("Ctrl+G"), self, self.step_finder.line.open_line)
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        for badge in (self._path, self._lane_badge):
+        self._frame_badge = label(badge="dim")
+        self._frame_badge.hide()
+        for badge in (self._frame_badge, self._path, self._lane_badge):
             self._environment_card.badges.addWidget(badge)
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
-        self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
+        self._newest = button("newest", self.let_go, "link", "Back to the newest step (End)")
         self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
-        self._chart_card.corner.addWidget(self._series)
-        self._steps_card.corner.addWidget(self._newest)
-        upper = row((self._environment_card, 1), (self._chart_card, 1), spacing=12)
+        self._charts_card.corner.addLayout(self.charts.corner)
+        self.charts.drawn.connect(self._say_charts)
+        for link in (self._newest, find, self._columns):
+            self._steps_card.corner.addWidget(link)
+        upper = row((self._environment_card, 1), (self._charts_card, 1), spacing=12)
         lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
         cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
         self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
-    def _frame(self, rows: EventRows, position: int, *, pinned: bool) -> FrameScene | None:
-        """The picture of a step, if there is one; for a chosen or paused step only its own."""
-        exact = pinned or rows is not self.stream.steps
-        row = rows.row(position)
+    def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
+        """The picture of a step, if there is one: its own, or else the nearest; when not `exact`, that of its time."""
+        row = shown.record
         frame = self.stream.frame_of(row, exact=exact)
         if exact and (frame is None or frame.step_index != row["step"]):
             self._ask_for(row)
@@ -187,12 +336,14 @@ class AgentPage(QWidget):
         return None if self._decoded.image.isNull() else self._decoded
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
-        """How far the picture is from the chosen step, in words."""
-        said = ""
-        if exact and frame is not None:
-            off = frame.step_index - int(row["step"])
-            away = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
-            said = away if off else "frame of this step"
+        """How far the picture is from the step, or why there is none."""
+        said, off = "", None if frame is None else frame.step_index - int(row["step"])
+        self._frame_badge.setVisible(exact and off is not None)
+        if exact and off is not None:
+            away = f"{plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
+            self._frame_badge.setText(f"nearest {'+' if off > 0 else MINUS}{count(abs(off))}" if off else "exact frame")
+            self._frame_badge.setToolTip(f"The stored frame that is nearest, {away}" if off else "Frame of this step")
+            restyle(self._frame_badge, "badge", "warning" if off else "good")
         elif exact and (answer := self.stream.answer(row)):
             none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
             said = answer.problem or none
@@ -265,13 +416,14 @@ class AgentPage(QWidget):
         super().hideEvent(event)
         self.lane.stop()
 
-    def _show_step(self, rows: EventRows, position: int, frame: FrameScene | None) -> None:
-        row = rows.row(position)
+    def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
+        row = shown.record
         rate = self.stream.steps_per_s()
-        key = (int(row["seq"]), rate, len(self._metadata), frame, self._lane_shown)
+        so_far = return_so_far(self.step_rows.lines, shown)
+        key = (int(row["seq"]), rate, so_far, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
-        step = step_of(rows.raw(row))
+        step = step_of(shown.raw)
         observation = decoded(step.observation) if step else None
         value = decoded(step.action) if step else None
         name = self.step_table.name_of(value)
@@ -279,7 +431,7 @@ class AgentPage(QWidget):
         hint = decoded(step.render_hint) if step else None
         figures = (
             ("reward", real(float(row["reward"]))),
-            ("return", real(return_so_far(rows, position))),
+            ("return", real(so_far)),
             ("episode", count(int(row["episode"]))),
             ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
@@ -303,26 +455,42 @@ class AgentPage(QWidget):
         ]
         if step and (info := short(decoded(step.info), 200)) not in ("", NONE):
             self.details.append(("info", info))
+        if not self._following:
+            self._at = shown.row, int(row["seq"])
         self._step_shown = key
 
-    def _say_steps(self, *, pinned: bool, paused: bool) -> None:
-        steps, following = self.step_table.rows, self.steps.following and not pinned
-        some = "" if steps.held == steps.events else f"the newest {count(steps.held)} of "
-        shown = "one step chosen" if pinned else "following the tail" if following else "scrolled back"
-        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {some}{count(steps.events)}")
-        self._newest.setVisible(not paused and not following)
+    def _say_steps(self) -> None:
+        cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
+        if search is not None:
+            said = f"{count(len(search))} of {number}"
+        elif self._following:
+            said = f"{'following' if self.steps.following else 'scrolled back'} · {number}"
+        else:
+            said = f"row {count((cursor.row or 0) + 1)} of {number}"
+        self._steps_card.caption.setText(said)
+        self._newest.setVisible(not (self._following and self.steps.following))
+
+    @staticmethod
+    def _number_of(rows: Pages) -> str:
+        """How many rows there are, and whether those in sight are still being read."""
+        return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
+
+    def _offer_columns(self) -> None:
+        offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
-        self._episodes_card.caption.setText(count(self.episode_table.rows.events) + said)
+        by, descending = self.episode_table.order
+        order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
+        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
 
-    def _say_age(self, run: RunView | None, *, following: bool) -> None:
+    def _say_age(self, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
-        steps = self.step_table.rows
+        run = self._run
         running = run is not None and run.state in ("running", "revived", "idle")
-        newest = newest_event(steps)
-        age = age_s(int(steps.row(newest)["time_ns"])) if newest is not None else None
+        newest = self.step_table.newest()
+        age = age_s(int(newest.record["time_ns"])) if newest is not None else None
         if self._lane_shown:
             age = self.lane.age_s
         self._age.setText(f"age {duration(age)}" if running and following and age is not None else "")
@@ -348,30 +516,20 @@ class AgentPage(QWidget):
         self._lane_badge.setVisible(self._lane_shown and not (lane.state == "live" and lane.fps is None))
         restyle(self._lane_badge, "badge", tone)
 
-    def _warn(self, run: RunView | None) -> None:
-        self.banner.say(self._not_saved or (warning_of(run) if run else ""))
+    def _warn(self) -> None:
+        sentence, at_s = self._not_jumped
+        jump = sentence if time.monotonic() - at_s < _SAID_S else ""
+        self.banner.say(jump or self._not_saved or (warning_of(self._run) if self._run else ""))
 
-    def _draw_chart(self) -> None:
-        name = self._name
-        self._series.setVisible(bool(self.stream.metrics))
-        if self._drawn == (name, self.stream.version):
-            return
-        points = self.stream.returns() if name == _RETURN else self.stream.metric(name)
-        left_out = f" · {plural(points.infinite, 'value')} beyond all numbers not drawn" if points.infinite else ""
-        self._chart_card.caption.setText(f"EMA {EMA} · by step{left_out}")
-        self.chart.show_points(points)
-        self._drawn = (name, self.stream.version)
+    @property
+    def source(self) -> Source:
+        """What charts draw on this page."""
+        run_id, agent_id = self.stream.key
+        return Source(run_id, agent_id, self.stream.stream_id, self.stream, self._grows)
 
-    def show_series(self, name: str) -> None:
-        """Chart the episode returns, or a metric."""
-        self._name = name
-        self._chart_card.title.setText(short(name))
-        self.chart.follow()
-        self._ticks = 0
-
-    def _offer_series(self) -> None:
-        names = _RETURN, *sorted(self.stream.metrics)
-        drop_menu(self._series, [(short(name), partial(self.show_series, name)) for name in names])
+    def _say_charts(self) -> None:
+        self._charts_card.title.setText(self.charts.title)
+        self._charts_card.caption.setText(self.charts.caption)
 
 
 class Tab(QWidget):
@@ -398,14 +556,13 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for rows in (self.stream.steps, self.stream.episodes):
-                rows.listener = None
+            self.page.close_models()
             self.page.hide()
             self.page.deleteLater()
             self.page = None
 
-    def build(self, views: Views) -> AgentPage:
-        self.page = AgentPage(self.stream, views)
+    def build(self, views: Views, charting: Charting, feed: Asker) -> AgentPage:
+        self.page = AgentPage(self.stream, views, charting, feed)
         self.page.setParent(self)
         self.page.setGeometry(self.rect())
         self.page.setVisible(True)
@@ -418,11 +575,3 @@ class Tab(QWidget):
         super().resizeEvent(event)
         if self.page is not None:
             self.page.setGeometry(self.rect())
-
-
-def newest_event(rows: EventRows) -> int | None:
-    """Position of the last row that is an event."""
-    for position in range(len(rows) - 1, -1, -1):
-        if rows.row(position)["mark"] == EVENT:
-            return position
-    return None

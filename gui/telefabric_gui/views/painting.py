@@ -16,7 +16,7 @@ from PySide6.QtGui import QColor, QFont, QPaintDevice, QPainter, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
-from telefabric_gui.theme import LEFT
+from telefabric_gui.theme import CENTRED, LEFT
 
 
 @contextmanager
@@ -41,10 +41,27 @@ def write(painter: QPainter, area: QRect | QRectF, text: str, colour: str, font:
     painter.drawText(area, alignment, text)
 
 
+_ORDER = 0, 1, 2, 3, 5, 4
+"""Red, which is for what failed, comes last."""
+PEN_STYLES = Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine
+
+
+def line_colour(slot: int) -> str:
+    """The colour of what has this number among those that are drawn together."""
+    return theme.active().series[_ORDER[slot % len(_ORDER)]]
+
+
 def fill_with(painter: QPainter, colour: str | QColor) -> None:
     """What is drawn next is filled, and has no outline."""
     painter.setPen(Qt.PenStyle.NoPen)
     painter.setBrush(QColor(colour))
+
+
+def draw_chip(painter: QPainter, area: QRect, letter: str, colour: str) -> None:
+    """A letter on the colour of what is compared."""
+    fill_with(painter, colour)
+    painter.drawRoundedRect(area, 4, 4)
+    write(painter, area, letter, theme.active().on_accent, theme.text_font(11, bold=True), CENTRED)
 
 
 _PULSE_S = 1.5

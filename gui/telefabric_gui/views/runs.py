@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from PySide6.QtCore import QModelIndex, QPoint, QPointF, QRect, QRectF, QSize, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent, QPen, QPolygonF
-from PySide6.QtWidgets import QLineEdit, QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem
+from PySide6.QtGui import (
+    QAction,
+    QColor,
+    QFont,
+    QFontMetrics,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPolygonF,
+)
+from PySide6.QtWidgets import QApplication, QLineEdit, QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import count, metadata_of, short
+from telefabric_gui.model.overlay import Overlay
 from telefabric_gui.models.runs import ROW_ROLE, RunList, RunRow
 from telefabric_gui.models.table import Index
-from telefabric_gui.views.painting import fill_with, reported, write
+from telefabric_gui.views.painting import draw_chip, fill_with, line_colour, reported, write
 from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.styled import Panel, column, label, row
 
@@ -25,12 +41,15 @@ class RunsDock(Panel):
     """Choosing a run with a click, Enter or an arrow key opens it."""
 
     chosen = Signal(str)
+    overlay_wanted = Signal(str)
+    """A run is to be drawn over the one in front, in its charts, or not any more."""
     edit_wanted = Signal(str, str, object)
     """A run, a command and its value."""
 
-    def __init__(self, runs: RunList) -> None:
+    def __init__(self, runs: RunList, overlay: Overlay) -> None:
         super().__init__("runs")
-        self.setFixedWidth(WIDTH_PX)
+        self.overlay = overlay
+        self.setMinimumWidth(WIDTH_PX)
         self._runs = runs
         self._proxy = _Filter(self)
         self._proxy.setSourceModel(runs)
@@ -39,10 +58,11 @@ class RunsDock(Panel):
         self.filter.setAccessibleName("Filter runs")
         self.filter.textChanged.connect(self._proxy.setFilterFixedString)
         self.filter.textChanged.connect(self._on_count)
-        self.list = _List(uniformItemSizes=True)
+        self.list = _List(self._on_lay, uniformItemSizes=True)
         self.list.setMouseTracking(True)
         self.list.setModel(self._proxy)
-        self.list.setItemDelegate(_Delegate(self.list))
+        self.list.setItemDelegate(_Delegate(self.list, overlay))
+        overlay.changed.connect(self.list.viewport().update)
         self.list.setAccessibleName("Runs")
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.clicked.connect(self._on_chosen)
@@ -67,12 +87,22 @@ class RunsDock(Panel):
                 return
 
     def _on_chosen(self, index: QModelIndex) -> None:
-        self.chosen.emit(index.data())
+        if not QApplication.keyboardModifiers() & Qt.KeyboardModifier.ControlModifier:
+            self.chosen.emit(index.data())
+
+    def _on_lay(self, index: QModelIndex) -> None:
+        self.overlay_wanted.emit(index.data())
 
     def _on_menu(self, place: QPoint) -> None:
         index = self.list.indexAt(place)
         if index.isValid():
-            menu = RunMenu(self, index.data(ROW_ROLE).run, self.edit_wanted.emit)
+            run = index.data(ROW_ROLE).run
+            menu = RunMenu(self, run, self.edit_wanted.emit)
+            laid = bool(self.overlay.letter(run.run_id))
+            lay = QAction("Take out of the charts" if laid else "Draw in the charts, too", menu)
+            lay.triggered.connect(partial(self.overlay_wanted.emit, run.run_id))
+            menu.insertAction(menu.actions()[0], lay)
+            menu.insertSeparator(menu.actions()[1])
             menu.popup(self.list.viewport().mapToGlobal(place))
 
     def _on_count(self, *what: object) -> None:
@@ -82,6 +112,26 @@ class RunsDock(Panel):
 
 
 class _List(QListView):
+    """Ctrl and a click, or Insert, calls `lay` with the row."""
+
+    def __init__(self, lay: Callable[[QModelIndex], None], **given: Any) -> None:
+        super().__init__(**given)
+        self._lay = lay
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        index = self.indexAt(event.position().toPoint())
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier and index.isValid():
+            self._lay(index)
+            event.accept()
+            return
+        super().mousePressEvent(event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() == Qt.Key.Key_Insert and self.currentIndex().isValid():
+            self._lay(self.currentIndex())
+            return
+        super().keyPressEvent(event)
+
     def paintEvent(self, event: QPaintEvent) -> None:
         with reported():
             super().paintEvent(event)
@@ -100,7 +150,14 @@ class _Filter(QSortFilterProxyModel):
 
 
 class _Delegate(QStyledItemDelegate):
-    """State dot, name and mode badge; below agent, state in words and a sparkline of the return."""
+    """State dot, name and mode badge; below agent, state in words and a sparkline of the return.
+
+    A run that is laid over others in charts has its letter in the place of the dot.
+    """
+
+    def __init__(self, parent: QListView, overlay: Overlay) -> None:
+        super().__init__(parent)
+        self._overlay = overlay
 
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
         return QSize(WIDTH_PX, ROW_PX)
@@ -120,8 +177,12 @@ class _Delegate(QStyledItemDelegate):
             painter.drawRoundedRect(area, 6, 6)
         if selected:
             painter.fillRect(QRect(area.left(), area.top() + 10, 3, area.height() - 20), QColor(colours.accent))
-        fill_with(painter, colours.state(run.run.state))
-        painter.drawEllipse(QPointF(area.topLeft() + QPoint(18, 20)), 4, 4)
+        if letter := self._overlay.letter(run.run.run_id):
+            colour = line_colour(self._overlay.slot(run.run.run_id))
+            draw_chip(painter, QRect(area.left() + 10, area.top() + 12, 16, 16), letter, colour)
+        else:
+            fill_with(painter, colours.state(run.run.state))
+            painter.drawEllipse(QPointF(area.topLeft() + QPoint(18, 20)), 4, 4)
         badge_left = self._badge(painter, area, run)
         name = QRect(area.left() + 32, area.top() + 10, badge_left - area.left() - 40, 20)
         caption = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 18, 20)

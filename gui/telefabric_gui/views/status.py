@@ -13,6 +13,7 @@ _MARGIN_PX = 2
 """A label asks for a little more than its text takes."""
 FIGURES = {
     "rate": ("0 000 000 events/s", "Events that this client receives per second"),
+    "replay": ("replay 000 steps/s, live goes on", "Replay runs through what is stored; nothing live is lost by it"),
     "behind": ("behind live 00.0 s", "Age of the newest live event when it came in"),
     "missing": ("missing 000 000", "Events that have not come yet and are being fetched from the store"),
     "gaps": ("gaps 000 000", "Events that are lost for good"),

@@ -1,17 +1,20 @@
-"""The view of a table of events: newest on top, following it until one scrolls away."""
+"""The view of a table of a whole run: newest on top, following it until one scrolls away."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import QModelIndex, QRect, QSize, Qt, Signal
+from PySide6.QtCore import QItemSelectionModel, QModelIndex, QRect, QRectF, QSignalBlocker, QSize, Qt, Signal
 from PySide6.QtGui import QBrush, QColor, QFontMetrics, QPainter, QPaintEvent, QPixmap, QResizeEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from telefabric_gui import theme
-from telefabric_gui.models.table import EventTable
-from telefabric_gui.views.painting import painting, write
+from telefabric_gui.model.lines import Found
+from telefabric_gui.models.table import EventTable, Spot
+from telefabric_gui.views.painting import fill_with, painting, write
 
 ROW_PX = 24
 _PAD_PX = 6
+_BAR_PX = 3
+"""Of the accent, at the left of the chosen row."""
 _COLUMNS_MIN = 4
 _HEADER_PX = 11
 _SIGHTS_KEPT = 3
@@ -21,10 +24,16 @@ _PLAIN = int(Qt.TextFlag.TextSingleLine | Qt.TextFlag.TextDontClip)
 
 
 class TableView(QTableView):
-    """A table that follows new rows while its top is in sight; scrolled away, it keeps its place."""
+    """A table that follows new rows while its top is in sight; scrolled away, or with a row shown, it keeps its place.
+
+    Its scroll bar is the whole run, a line a row. What is chosen and what is on top are kept as spots, since lines
+    come above and among them.
+    """
 
     picked = Signal(int)
-    """Position of the row under the cursor in the model's rows; -1 when none is."""
+    """The number of the row that the user chose; -1 when none is chosen any more."""
+    order_wanted = Signal(str)
+    """By a click on the head of a column that the store can sort by: its name there."""
 
     def __init__(self, model: EventTable, name: str) -> None:
         super().__init__()
@@ -51,22 +60,59 @@ class TableView(QTableView):
         vertical.setDefaultSectionSize(ROW_PX)
         vertical.setMinimumSectionSize(ROW_PX)
         self._lay_out_columns()
-        self._top_before = 0
-        model.rowsAboutToBeInserted.connect(self._before_insert)
-        model.rowsInserted.connect(self._after_insert)
+        self._top: Spot | None = None
+        """The line on top; None while the newest one is."""
+        self._chosen: Spot | None = None
+        self._holds = False
+        """Keeps its place at the top, too."""
+        self._restoring = False
+        self.verticalScrollBar().valueChanged.connect(self._on_scroll)
         self.selectionModel().selectionChanged.connect(self._on_selection)
-        model.modelReset.connect(lambda: self.picked.emit(-1))
+        self.horizontalHeader().setSectionsClickable(any(column.order for column in model.columns))
+        self.horizontalHeader().sectionClicked.connect(self._on_head)
+        model.modelAboutToBeReset.connect(self._before_reset)
+        model.modelReset.connect(self._on_reset)
 
     @property
     def following(self) -> bool:
         """Whether the newest row is in sight."""
-        return self.verticalScrollBar().value() == 0
+        return self._top is None
 
     def follow(self) -> None:
-        """Back to the newest row, with none picked."""
+        """Back to the newest row, with none chosen."""
         self.clearSelection()
         self.setCurrentIndex(QModelIndex())
         self.scrollToTop()
+
+    def show_row(self, row: int) -> None:
+        """Mark a row as chosen, bring it into sight, and stay there."""
+        self._hold(True)
+        if self._chosen is None or self._chosen.row != row:  # else it is the reset before it, or itself
+            self._chosen = Spot(row)
+            if self._events.pages.row(row) is None:
+                self._events.pages.see(row, row)
+            line = self._events.line_of(self._chosen)
+            rows = self._lines_in_sight
+            if not 0 <= line - self.verticalScrollBar().value() < rows:
+                self.updateGeometries()
+                self.verticalScrollBar().setValue(max(line - rows // 2, 0))
+            self._mark_chosen()
+
+    def show_none(self) -> None:
+        """Mark no row as chosen, and follow again at the top."""
+        self._hold(False)
+        if self._chosen is not None:
+            self._chosen = None
+            self._mark_chosen()
+
+    def _hold(self, holds: bool) -> None:
+        if holds != self._holds:
+            self._holds = holds
+            self._on_scroll(self.verticalScrollBar().value())
+
+    @property
+    def _lines_in_sight(self) -> int:
+        return max(self.viewport().height() // ROW_PX, 1)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -77,23 +123,32 @@ class TableView(QTableView):
         columns = [place for place in range(len(self._widths)) if not self.isColumnHidden(place)]
         spans = [(place, self.columnViewportPosition(place), self.columnWidth(place)) for place in columns]
         width, ratio = self.viewport().width(), self.devicePixelRatioF()
-        look = (tuple(spans), width, ratio, theme.active().name, self._events.version)
+        look = (tuple(spans), width, ratio, theme.active().name, self._events.version, tuple(self._events.columns))
         if look != self._painted_for:
             self._painted_for = look
             self._pictures.clear()
         with painting(self.viewport()) as painter:
             painter.fillRect(event.rect(), QColor(theme.active().panel))
-            row, bottom = self.rowAt(max(event.rect().top(), 0)), event.rect().bottom()
-            while 0 <= row < self._events.rowCount() and (top := self.rowViewportPosition(row)) <= bottom:
-                self._paint_row(painter, row, top, spans)
+            first, lines, bottom = self.verticalScrollBar().value(), self._events.rowCount(), event.rect().bottom()
+            chosen = self._chosen_line
+            row = first + max(event.rect().top(), 0) // ROW_PX
+            while row < lines and (top := (row - first) * ROW_PX) <= bottom:
+                self._paint_row(painter, row, top, spans, row == chosen)
                 row += 1
+        if lines:
+            self._events.want(first, min(first + self._lines_in_sight, lines - 1))
 
-    def _paint_row(self, painter: QPainter, row: int, top: int, spans: list[tuple[int, int, int]]) -> None:
+    def _paint_row(
+        self, painter: QPainter, row: int, top: int, spans: list[tuple[int, int, int]], chosen: bool
+    ) -> None:
+        found = self._events.at(row)
+        if isinstance(found, int):
+            self._paint_loading(painter, row, top, spans, chosen)
+            return
         key = self._events.key(row)
         if key is None:
             self._paint_missing(painter, row, top)
             return
-        chosen = self.selectionModel().isRowSelected(row, QModelIndex())
         picture = self._pictures.get((key, chosen))
         if picture is None:
             if len(self._pictures) >= _SIGHTS_KEPT * (self.viewport().height() // ROW_PX + 2):
@@ -107,6 +162,8 @@ class TableView(QTableView):
         picture.setDevicePixelRatio(ratio)
         picture.fill(QColor(colours.raised if chosen else colours.panel))
         with QPainter(picture) as painter:
+            if chosen:
+                painter.fillRect(QRect(0, 0, _BAR_PX, ROW_PX), QColor(colours.accent))
             painter.setFont(theme.figure_font())
             for column, left, width in spans:
                 cell = self._events.cell(row, column)
@@ -114,6 +171,22 @@ class TableView(QTableView):
                 room = QRect(left + _PAD_PX, 0, width - 2 * _PAD_PX, ROW_PX)
                 painter.drawText(room, cell.alignment | _PLAIN, theme.fitting(cell.text, room.width()))
         return picture
+
+    def _paint_loading(
+        self, painter: QPainter, row: int, top: int, spans: list[tuple[int, int, int]], chosen: bool
+    ) -> None:
+        """A grey bar in each column, where its text will be."""
+        colours = theme.active()
+        if chosen:
+            painter.fillRect(QRect(0, top, self.viewport().width(), ROW_PX), QColor(colours.raised))
+            painter.fillRect(QRect(0, top, _BAR_PX, ROW_PX), QColor(colours.accent))
+        fill_with(painter, colours.line)
+        for column, left, width in spans:
+            room = min(width, self._widths[column]) - 2 * _PAD_PX
+            long = room * (5 + (row * 7 + column * 3) % 4) // 9
+            right = self._events.columns[column].alignment & int(Qt.AlignmentFlag.AlignRight)
+            start = left + width - _PAD_PX - long if right else left + _PAD_PX
+            painter.drawRoundedRect(QRectF(start, top + 8, long, ROW_PX - 16), 3, 3)
 
     def _paint_missing(self, painter: QPainter, row: int, top: int) -> None:
         """Hatched, with one sentence over all columns."""
@@ -128,11 +201,13 @@ class TableView(QTableView):
         write(painter, line, cell.text, cell.colour, theme.text_font(theme.CAPTION_PX))
 
     def _hide_what_does_not_fit(self) -> None:
-        """Hide columns that have no room. They are in order of importance: the last ones go first."""
+        """Hide columns that have no room: of the base ones the last first, of those that were chosen none."""
         left = self.viewport().width()
+        chosen = [place for place, column in enumerate(self._events.columns) if column.source]
+        kept = max([_COLUMNS_MIN, *(place + 1 for place in chosen)])
         for place, width in enumerate(self._widths):
             left -= width
-            self.setColumnHidden(place, left < 0 and place >= _COLUMNS_MIN)
+            self.setColumnHidden(place, left < 0 and place >= kept)
 
     def _lay_out_columns(self) -> None:
         digits = QFontMetrics(theme.figure_font())
@@ -142,26 +217,72 @@ class TableView(QTableView):
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         titles = QFontMetrics(theme.text_font(_HEADER_PX, bold=True))
         for place, column in enumerate(self._events.columns):
-            widest = max(digits.horizontalAdvance("0" * column.width) + 2, titles.horizontalAdvance(column.title) + 2)
+            title = titles.horizontalAdvance(column.title + " \u25be" * bool(column.order))
+            widest = max(digits.horizontalAdvance("0" * column.width), title) + 2
             self.setColumnWidth(place, widest + 2 * _PAD_PX)
         self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
         header.setStretchLastSection(True)
+        self._laid_out_for = self._events.columns
 
-    def _before_insert(self, parent: QModelIndex, first: int, last: int) -> None:
-        self._top_before = self.rowAt(0) if not self.following else -1
+    # -- keeping the place ---------------------------------------------------------------------------------------
 
-    def _after_insert(self, parent: QModelIndex, first: int, last: int) -> None:
-        if self._top_before > 0 and first <= self._top_before:
-            self.updateGeometries()
-            self.verticalScrollBar().setValue(self._top_before + last - first + 1)
+    def _on_scroll(self, line: int) -> None:
+        if not self._restoring:
+            self._top = self._events.spot(line) if line > 0 or self._holds else None
+
+    def _before_reset(self) -> None:
+        self._restoring = True
+
+    def _on_reset(self) -> None:
+        """Lines have come or gone: show what was on top, and what was chosen."""
+        self.updateGeometries()
+        self.verticalScrollBar().setValue(self._events.line_of(self._top) if self._top else 0)
+        self._restoring = False
+        if len(self._widths) != len(self._events.columns) or self._laid_out_for is not self._events.columns:
+            self._lay_out_columns()
+            self._hide_what_does_not_fit()
+        self._mark_chosen()
+
+    def _mark_chosen(self) -> None:
+        """Let the selection of Qt be the chosen line, without word of it."""
+        selection, flags = self.selectionModel(), QItemSelectionModel.SelectionFlag
+        line = self._chosen_line
+        index = QModelIndex() if line is None else self._events.index(line, 0)
+        with QSignalBlocker(selection):
+            selection.setCurrentIndex(index, flags.ClearAndSelect | flags.Rows)
+        self.viewport().update()
 
     def _on_selection(self, *what: object) -> None:
-        position = self.picked_position()
-        self.picked.emit(-1 if position is None else position)
+        lines = self.selectionModel().selectedRows()
+        found = self._events.at(lines[0].row()) if lines else None
+        missing = isinstance(found, Found) and self._events.key(lines[0].row()) is None
+        self._chosen = None if found is None or missing else self._events.spot(lines[0].row())
+        self.picked.emit(self._chosen.row if self._chosen else -1)
+        self.viewport().update()
 
-    def picked_position(self) -> int | None:
-        """Position of the chosen row now; rows that came since may have moved it."""
-        chosen = self.selectionModel().selectedRows()
-        if not chosen or self._events.key(chosen[0].row()) is None:
+    def _on_head(self, place: int) -> None:
+        if order := self._events.columns[place].order:
+            self.order_wanted.emit(order)
+
+    def forget_place(self) -> None:
+        """To the top, with none chosen: the lines are others."""
+        self._top = self._chosen = None
+        self.scrollToTop()
+
+    @property
+    def chosen(self) -> Found | int | None:
+        """What is chosen; the number of its row while that is not in memory."""
+        if self._chosen is None:
             return None
-        return self._events.position(chosen[0].row())
+        if (line := self._chosen_line) is not None:
+            return self._events.at(line)
+        return self._events.pages.row(self._chosen.row) or self._chosen.row
+
+    @property
+    def _chosen_line(self) -> int | None:
+        """The line of what is chosen, if it is among those that are listed."""
+        if self._chosen is None:
+            return None
+        line = self._events.line_of(self._chosen)
+        found = self._events.at(line)
+        return line if (found if isinstance(found, int) else found.row) == self._chosen.row else None

@@ -1,10 +1,11 @@
-"""The bar on top: name, connection, and whether one follows or has paused."""
+"""The bar on top: name, connection, and whether one follows, has paused, or replays."""
 
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QButtonGroup, QLabel, QPushButton
 
+from telefabric_gui.model.cursor import Mode
 from telefabric_gui.views.painting import Dot
 from telefabric_gui.views.styled import Panel, button, label, row
 
@@ -14,7 +15,7 @@ HEIGHT_PX = 44
 class TopBar(Panel):
     """Emits what the user wants; `show_…` tells it what is."""
 
-    paused = Signal(bool)
+    mode_wanted = Signal(object)
     theme_wanted = Signal()
     help_wanted = Signal()
     connect_wanted = Signal()
@@ -27,18 +28,23 @@ class TopBar(Panel):
         self._waiting = label(role="warning")
         self._follow = QPushButton("●  Follow live")
         self._follow.setToolTip("Follow new events as they come (F or End)")
-        self._follow.clicked.connect(lambda: self.paused.emit(False))
+        self._follow.clicked.connect(lambda: self.mode_wanted.emit(Mode.FOLLOW))
         self._pause = QPushButton("❚❚  Pause")
         self._pause.setObjectName("pause")
-        self._pause.setToolTip("Freeze the view; new events are kept (P, or Space to switch)")
-        self._pause.clicked.connect(lambda: self.paused.emit(True))
+        self._pause.setToolTip("Stay at the step that is shown; new events are kept (P, or Space to switch)")
+        self._pause.clicked.connect(lambda: self.mode_wanted.emit(Mode.PAUSED))
+        self._replay = QPushButton("▶  Replay")
+        self._replay.setObjectName("replay")
+        self._replay.setToolTip("Run on from the step that is shown (Space, or 1 to 6 for a speed)")
+        self._replay.clicked.connect(lambda: self.mode_wanted.emit(Mode.REPLAY))
+        self._switches = {Mode.FOLLOW: self._follow, Mode.PAUSED: self._pause, Mode.REPLAY: self._replay}
         group = QButtonGroup(self)
-        for switch in (self._follow, self._pause):
+        for switch in self._switches.values():
             switch.setCheckable(True)
             group.addButton(switch)
         self._follow.setChecked(True)
         switches = Panel("segments")
-        switches.setLayout(row(self._follow, self._pause, margins=(2, 2, 2, 2), spacing=2))
+        switches.setLayout(row(*self._switches.values(), margins=(2, 2, 2, 2), spacing=2))
         name = QLabel("Telefabric")
         name.setObjectName("name")
         left = row(name, self.dot, self._address, 1, spacing=6)
@@ -56,6 +62,6 @@ class TopBar(Panel):
             self._address.setText(address)
         self._address.setToolTip(f"{words}\nClick to connect to another (C)")
 
-    def show_paused(self, paused: bool, waiting: str = "") -> None:
-        (self._pause if paused else self._follow).setChecked(True)
+    def show_mode(self, mode: Mode, waiting: str = "") -> None:
+        self._switches[mode].setChecked(True)
         self._waiting.setText(waiting)

@@ -46,7 +46,7 @@ FAMILIES = (
     _family("clock_offset_largest_seconds", "Largest difference of a worker's clock, either way."),
     _family("round_trip_largest_seconds", "Longest control round trip of a worker."),
     _family("dropped_total", "Messages refused or not sent.", "path", "reason", told=True),
-    _family("keys_refused_total", "Handshakes and messages refused.", "reason", "socket", "key"),
+    _family("keys_refused_total", "Connections, handshakes and messages refused.", "reason", "socket", "key"),
     Family(_P + "required_absent", GAUGE, "1 while a required subscriber is not attached.", ("subscriber",), "absent"),
     _family("durable_queued_batches", "Batches that wait for the subscriber.", "subscriber", told=True),
     _family("durable_missed_batches_total", "Batches that the subscriber was not sent.", "subscriber", told=True),

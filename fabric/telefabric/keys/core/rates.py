@@ -11,7 +11,7 @@ from telefabric.keys.core.roles import Domain
 
 
 class Rate(NamedTuple):
-    """In a second."""
+    """The limits of one key: messages and bytes in a second."""
 
     messages: int
     size: int
@@ -26,7 +26,7 @@ RATES: Mapping[Domain, Rate] = {
 
 
 class Rates:
-    """Of all keys at the sockets of one service. Times are monotonic nanoseconds."""
+    """Counts what each key sends to the sockets of one service. Times are monotonic nanoseconds."""
 
     def __init__(self) -> None:
         self._messages: Counter[tuple[str, Domain]] = Counter()

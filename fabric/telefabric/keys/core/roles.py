@@ -43,12 +43,12 @@ class Domain(StrEnum):
 
 
 class Refused(NamedTuple):
-    """What refusals are counted by."""
+    """The reasons by which refusals are counted."""
 
     reason: str
     domain: str
     name: str
-    """Of the key; empty where that is unknown."""
+    """Of the key, or the host of a connection that has shown none; empty where both are unknown."""
 
 
 _ALL = frozenset(Domain) - {Domain.ENROL}

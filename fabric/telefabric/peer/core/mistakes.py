@@ -24,7 +24,7 @@ _SHOWN_BYTES = 4
 
 
 class Quota:
-    """At most this many answers a second to each peer, and to all together."""
+    """Limits the answers in a second, to each peer and to all together."""
 
     def __init__(self, each: int = limits.ERRORS_A_SECOND, together: float = limits.ERRORS_OF_ALL_A_SECOND) -> None:
         self._each, self._together = each, together
@@ -51,7 +51,7 @@ class _Mistake:
 
 
 class Mistakes:
-    """The newest of each kind. Times are monotonic nanoseconds."""
+    """Keeps the newest mistake of each kind. Times are monotonic nanoseconds."""
 
     def __init__(self, instance: bytes) -> None:
         self._instance = instance

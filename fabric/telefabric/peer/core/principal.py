@@ -1,4 +1,4 @@
-"""Who speaks: the principal goes with each message from the socket into the rules, which keep it with the peer.
+"""Principals: each message carries its principal from the socket into the rules, which keep it with the peer.
 
 A routing id is chosen by the peer itself and proves nothing. The principal is what its key proves.
 """

@@ -21,6 +21,7 @@ _SINCE_3 = {
 }
 _SINCE_4 = {
     "bookmarks": ("bookmark", "run", *_OF_PLACE, "stream_id", "label", "by", "time_ns"),
+    "edits": ("edit", "run_id", "outcome"),
     "deleted_streams": ("stream", "stream_id", "stored_seq", "rows_left"),
 }
 

@@ -1,4 +1,4 @@
-"""Which stream is meant by a place that names none: the newest one of the newest attempt that has it.
+"""Finds the stream of a place that names none: the newest stream of the newest attempt that has the place.
 
 A place is (stream, agent, environment, episode, step): two workers of a run, or two attempts at it, may have the same
 episode. Events that an `episode_voided` event covers have no place, unless voided ones are asked for.

@@ -19,10 +19,23 @@ from telefabric import limits
 from telefabric.errors import StoreError, UsageError
 from telefabric.store.file import access
 from telefabric.store.file.database import DAMAGE, open_reader, unreadable
-from telefabric.store.read import attempts, query
+from telefabric.store.read import attempts, event_parts, query
 from telefabric.store.read.attempts import OF_EPISODE, OF_RUN
-from telefabric.store.read.query import BookmarkRow, Bucket, EpisodeRow, Mark, Page, Run, Series, StoredEvent, Stream
-from telefabric.store.read.reader import KINDS, Reader
+from telefabric.store.read.query import (
+    BookmarkRow,
+    Bucket,
+    EpisodeRow,
+    Mark,
+    Moment,
+    Page,
+    Run,
+    RunName,
+    Series,
+    StoredEvent,
+    Stream,
+)
+from telefabric.store.read.reader import KINDS
+from telefabric.store.read.rows_by_number import ID, SELECT, SEQ, RowsByNumber, select
 from telefabric.store.tables.columns import COLUMNS, KINDS_OF, RANGES
 from telefabric_schemas import EXPIRED, Frame
 from telefabric_schemas.decoding import Decoder
@@ -30,22 +43,10 @@ from telefabric_schemas.decoding import Decoder
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-_EVENT = ("id", "kind", "stream", "seq", "last_seq", "agent_id", "time_ns", "reason", "detail", "event")
-"""The columns of a row of any table, read as an event."""
-_ID, _SEQ = _EVENT.index("id"), _EVENT.index("seq")
 _COVERING = " AND reason <> 'conflict'"
 """A conflict contradicts stored rows, so it does not count as its seq."""
 
 
-def _select_events(table: str) -> str:
-    stored = set(COLUMNS[table]) if table in RANGES else {*COLUMNS[table]} - {"reason"}  # a void's is not of its row
-    otherwise = {"kind": f"'{KINDS_OF[table][0]}'", "last_seq": "seq"}
-    columns = ", ".join(column if column in stored else otherwise.get(column, "NULL") for column in _EVENT)
-    return f"SELECT {columns} FROM {table}"
-
-
-_SELECT = {table: _select_events(table) for table in COLUMNS}
-"""How rows of each table are read as events."""
 assert {kind for kinds in KINDS_OF.values() for kind in kinds} == set(KINDS)
 
 _NOT_DELETED = "stream NOT IN (SELECT stream FROM deleted_streams WHERE rows_left)"
@@ -60,15 +61,10 @@ _PROGRESS_STEPS = 10_000
 """SQLite's virtual machine takes well under a millisecond for these."""
 
 
-def _select(row: type[msgspec.Struct], **otherwise: str) -> str:
-    """The columns of a row are its fields, but for those that are computed or ambiguous."""
-    return "SELECT " + ", ".join(otherwise.get(field, field) for field in row.__struct_fields__)
-
-
 _STREAMS_OF_RUN = "FROM streams WHERE run = runs.run"
 _MARKED = "mark IS NOT NULL AND status <> 'running'"
 """A run that was heard again runs, whatever it was marked."""
-_RUNS = _select(
+_RUNS = select(
     Run,
     status=f"iif({_MARKED}, mark, status)",
     reason=f"iif({_MARKED}, mark_reason, reason)",
@@ -81,13 +77,28 @@ _RUNS = _select(
 )
 _STORED_SEQ = "coalesce(stored_seq, 0)"
 _WITH_MARKS = "LEFT JOIN watermarks USING (stream)"
-_MARKS = f"{_select(Mark, stored_seq=_STORED_SEQ)} FROM streams {_WITH_MARKS}"
+_MARKS = f"{select(Mark, stored_seq=_STORED_SEQ)} FROM streams {_WITH_MARKS}"
 _STREAMS = (
-    _select(Stream, started_ns="streams.started_ns", stored_seq=_STORED_SEQ)
+    select(Stream, started_ns="streams.started_ns", stored_seq=_STORED_SEQ)
     + f" FROM streams JOIN runs USING (run) {_WITH_MARKS}"
 )
-_BOOKMARKS = f"{_select(BookmarkRow)} FROM bookmarks JOIN runs USING (run)"
-_EPISODES = f"{_select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream)"
+_LOST = "(SELECT coalesce(sum(stream * 2654435761 % 4294967296), 0) FROM streams WHERE outcome = 'lost')"
+"""Nothing else in the file changes when a stream is lost or heard again. Each stream's share is mixed, so that two sets
+of streams have the same sum by chance only."""
+_RUNS_NOW = (
+    "SELECT coalesce((SELECT max(id) FROM lifecycle), 0), coalesce((SELECT max(stream) FROM streams), 0),"
+    f" coalesce((SELECT max(edit) FROM edits), 0), {_LOST}"
+)
+_CHANGED_RUNS = (
+    "WITH changed AS (SELECT run FROM lifecycle WHERE id > :lifecycle_id"
+    " UNION SELECT run FROM streams WHERE stream > :stream"
+    f" UNION SELECT run FROM streams WHERE outcome = 'lost' AND {_LOST} <> :lost"
+    f" UNION SELECT run FROM runs WHERE status = 'running' AND {_LOST} <> :lost)"
+    " SELECT run_id FROM (SELECT run_id FROM runs JOIN changed USING (run)"
+    " UNION SELECT run_id FROM edits WHERE edit > :edit AND outcome = 'done')"
+)
+_BOOKMARKS = f"{select(BookmarkRow)} FROM bookmarks JOIN runs USING (run)"
+_EPISODES = f"{select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream)"
 _OF_STREAM = "stream = (SELECT stream FROM streams WHERE stream_id = :stream_id)"
 _OF_PLACE = f"{OF_EPISODE} AND +stream = :meant AND +seq > :voided_below"
 """The rows of an episode in the stream that is meant. The plus keeps SQLite on the index by episode, in whose order the
@@ -97,7 +108,7 @@ rows are wanted."""
 _Search = query.Events | query.Newest
 
 
-class FileReader(Reader):
+class FileReader(RowsByNumber):
     """Reads the file itself, over a connection that cannot write. Raises `StoreError` when it is not a store."""
 
     def __init__(
@@ -107,9 +118,10 @@ class FileReader(Reader):
         path = path.absolute()
         self.where = str(path)
         self._db = open_reader(path)
+        event_parts.make_known(self._db)
         self._deadline_s = deadline_s
         self._cancelled = cancelled
-        self._places: dict[int, Row] = {}
+        self._sources: dict[int, Row] = {}
         """Run, worker, id and agent of a stream by its number."""
         self._cursors: list[apsw.Cursor] = []
 
@@ -146,6 +158,8 @@ class FileReader(Reader):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
         except apsw.InterruptError:
+            if self._cancelled():
+                raise StoreError(f"a question to {self.where} was dropped") from None
             raise StoreError(
                 f"a question to {self.where} was cut off after {self._deadline_s:g} s: ask for less at a time"
             ) from None
@@ -163,6 +177,14 @@ class FileReader(Reader):
     def _runs(self, question: query.Runs) -> Page[Run]:
         return self._numbered(question, Run, f"{_RUNS} FROM runs", "run", of_run="run_id = :run_id")
 
+    def _runs_now(self, question: query.RunsNow) -> Page[Moment]:
+        return Page([Moment(*row) for row in self._query(_RUNS_NOW)], False)
+
+    def _changed_runs(self, question: query.ChangedRuns) -> Page[RunName]:
+        after = _given(question, after="run_id > :after_run_id")
+        sql = f"{_CHANGED_RUNS} WHERE true{after} ORDER BY run_id"
+        return self._rows(RunName, sql, question, **msgspec.structs.asdict(question.since))
+
     def _streams(self, question: query.Streams) -> Page[Stream]:
         return self._numbered(question, Stream, _STREAMS, "stream", of_run=f"streams.{OF_RUN}")
 
@@ -179,14 +201,14 @@ class FileReader(Reader):
         found, more = _cut(self._query(f"{select} WHERE {where} ORDER BY {number}", question), question.limit)
         return Page([kind(*row) for row in found], more, found[-1][0] if found else question.after)
 
-    def _place(self, stream: int) -> Row:
-        select = "SELECT run_id, worker_id, stream_id, agent_id FROM streams JOIN runs USING (run) WHERE stream = ?"
-        place = self._places[stream] = self._db.execute(select, (stream,)).fetchone() or ("", "", b"", "")
-        return place
+    def _source(self, stream: int) -> Row:
+        sql = "SELECT run_id, worker_id, stream_id, agent_id FROM streams JOIN runs USING (run) WHERE stream = ?"
+        source = self._sources[stream] = self._db.execute(sql, (stream,)).fetchone() or ("", "", b"", "")
+        return source
 
     def _event(self, row: Row) -> StoredEvent:
         number, kind, stream, seq, last_seq, agent, time_ns, reason, detail, event = row
-        run_id, worker_id, stream_id, agent_of_stream = self._places.get(stream) or self._place(stream)
+        run_id, worker_id, stream_id, agent_of_stream = self._sources.get(stream) or self._source(stream)
         if agent is None:
             agent = agent_of_stream
         return StoredEvent(
@@ -226,7 +248,7 @@ class FileReader(Reader):
         until = time.monotonic() + time_s
         statements = _searches(question, "DESC" if newest_first else "ASC")
         for above, last in windows:
-            yield from self._merged(statements, question, _ID, reverse=newest_first, above=above, until=last)
+            yield from self._merged(statements, question, ID, reverse=newest_first, above=above, until=last)
             if time.monotonic() > until:
                 return
 
@@ -262,7 +284,7 @@ class FileReader(Reader):
     def _since(self, question: query.Since) -> Page[StoredEvent]:
         if question.kind not in ("step", "episode"):
             raise UsageError(f"{question.kind!r} cannot be asked for by seq: step and episode can")
-        sql = f"{_SELECT[f'{question.kind}s']} WHERE {_OF_STREAM} AND seq > :seq ORDER BY seq"
+        sql = f"{SELECT[f'{question.kind}s']} WHERE {_OF_STREAM} AND seq > :seq ORDER BY seq"
         of_streams = (self._query(sql, stream_id=mark.stream, seq=mark.seq) for mark in question.marks)
         return self._page(chain.from_iterable(of_streams), question.limit)
 
@@ -272,11 +294,11 @@ class FileReader(Reader):
         found = self._query(f"{_MARKS} WHERE stream_id = :stream_id UNION ALL {of_deleted}", question)
         stream, _, stored = next(iter(found), (0, b"", 0))
         statements = [
-            f"{select} WHERE stream = :stream AND {'last_seq' if table in RANGES else 'seq'} > :seq AND seq <= :stored"
+            f"{events} WHERE stream = :stream AND {'last_seq' if table in RANGES else 'seq'} > :seq AND seq <= :stored"
             f"{_COVERING if table == 'quarantine' else ''} ORDER BY seq"
-            for table, select in _SELECT.items()
+            for table, events in SELECT.items()
         ]
-        page = self._page(self._merged(statements, question, _SEQ, stream=stream, stored=stored), question.limit)
+        page = self._page(self._merged(statements, question, SEQ, stream=stream, stored=stored), question.limit)
         if page.more:
             page.last = page.rows[-1].last_seq if page.rows else question.seq
         else:
@@ -303,7 +325,7 @@ class FileReader(Reader):
     def _steps_of(self, question: query.StepsOf) -> Page[StoredEvent]:
         table = "frames" if isinstance(question, query.FramesOf) else "steps"
         after = _given(question, after="(step_index, id) > (:after_step_index, :after_id)")
-        sql = f"{_SELECT[table]} WHERE {_OF_PLACE}{after} ORDER BY step_index, id"
+        sql = f"{SELECT[table]} WHERE {_OF_PLACE}{after} ORDER BY step_index, id"
         meant, others = self._meant(table, question)
         return self._page(self._query(sql, question, **meant), question.limit, others)
 
@@ -318,7 +340,7 @@ class FileReader(Reader):
 
     def _frame_of(self, question: query.FrameOf) -> Page[StoredEvent]:
         rows = self._query(
-            f"{_SELECT['frames']} WHERE {OF_RUN} AND frame_ref = :frame_ref"
+            f"{SELECT['frames']} WHERE {OF_RUN} AND frame_ref = :frame_ref"
             f"{_given(question, stream_id=_OF_STREAM)}"
             " ORDER BY (SELECT attempt FROM streams WHERE streams.stream = frames.stream) DESC, id DESC LIMIT 1",
             question,
@@ -340,7 +362,7 @@ class FileReader(Reader):
         Over a long run of expired ones: they are small.
         """
         nearest = f"step_index {side} :step_index ORDER BY step_index {order}, id DESC"
-        rows = self._query(f"{_SELECT['frames']} WHERE {_OF_PLACE} AND {nearest}", question, **meant)
+        rows = self._query(f"{SELECT['frames']} WHERE {_OF_PLACE} AND {nearest}", question, **meant)
         for place, row in enumerate(rows):
             event = self._event(row)
             frame = _frames.decode(event.event)
@@ -367,14 +389,16 @@ class FileReader(Reader):
             where += f" AND {attempts.newest_attempt('overview', ('agent_id', 'series', 'level', 'bucket'))}"
         where += _given(question, after="(stream, bucket) > (:after_stream, :after_bucket)")
         sql = (
-            f"{_select(Bucket)} FROM streams JOIN overview USING (stream) WHERE {where}"
+            f"{select(Bucket)} FROM streams JOIN overview USING (stream) WHERE {where}"
             " AND overview.agent_id = :agent_id AND series = :series AND level = :level"
             " AND bucket BETWEEN :first_bucket AND :last_bucket ORDER BY stream, bucket"
         )
         return self._rows(Bucket, sql, question, others)
 
-    def _rows(self, kind: Callable[..., T], sql: str, question: Any, others: list[bytes] | None = None) -> Page[T]:
-        found, more = _cut(self._query(sql, question), question.limit)
+    def _rows(
+        self, kind: Callable[..., T], sql: str, question: Any, others: list[bytes] | None = None, /, **more_values: Any
+    ) -> Page[T]:
+        found, more = _cut(self._query(sql, question, **more_values), question.limit)
         return Page([kind(*row) for row in found], more, others=others or [])
 
 
@@ -399,7 +423,7 @@ def _searches(question: _Search, order: str) -> list[str]:
             conditions += _given(question, name="name = :name")
         if not wanted.isdisjoint(kinds):
             ids = f"id > :above AND id <= :until AND {_NOT_DELETED}{conditions} ORDER BY id {order}"
-            statements.append(f"{_SELECT[table]} NOT INDEXED WHERE {ids}")
+            statements.append(f"{SELECT[table]} NOT INDEXED WHERE {ids}")
     return statements
 
 

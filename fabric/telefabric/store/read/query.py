@@ -22,6 +22,8 @@ from telefabric_schemas.decoding import Decoder
 
 NUMBER_BYTES = 8
 OK, USAGE, FAILED = b"ok", b"usage", b"failed"
+DROP = b""
+"""A question that drops the one of its number: nobody waits for it any more."""
 UNKNOWN = "the store does not understand the question: no question is named"
 """How the sentence of a store begins that is older than the question."""
 REPLY_BYTES_MAX = limits.MESSAGE_BYTES_MAX + limits.MIB
@@ -33,6 +35,8 @@ T = TypeVar("T")
 Limit = Annotated[int, Meta(ge=0, le=limits.QUERY_ROWS_MAX)]
 Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Kinds = Annotated[list[Name], Meta(max_length=32)]
+RowLimit = Annotated[int, Meta(ge=0, le=limits.QUERY_NUMBERS_MAX)]
+Fields = Annotated[list[Name], Meta(min_length=1, max_length=32)]
 
 
 # -- answers -----------------------------------------------------------------------------------------------------
@@ -143,6 +147,25 @@ class BookmarkRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time_ns: int
 
 
+class Moment(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A moment of the list of runs: while it stays the same, no run has begun, changed or gone."""
+
+    lifecycle_id: Count
+    """The newest id of a lifecycle event."""
+    stream: Count
+    """The newest number of a stream."""
+    edit: Count
+    """The newest number of an edit."""
+    lost: Count
+    """A number made of the lost streams, which is another one when they are others."""
+
+
+class RunName(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The name of a run that is there, or was deleted."""
+
+    run_id: str
+
+
 class EpisodeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The columns of an episode."""
 
@@ -190,6 +213,57 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @property
     def key(self) -> BucketKey:
         return BucketKey(self.stream, self.bucket)
+
+
+class RowCount(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How many rows of a kind an agent has in a stream."""
+
+    stream_id: bytes
+    kind: str
+    agent_id: str
+    n: int
+
+
+class Place(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where row `n` of a stream, kind and agent is."""
+
+    n: int
+    seq: int
+    id: int
+    global_step: int | None
+    time_ns: int
+
+
+class FoundRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Row `n`, which fits the conditions."""
+
+    n: int
+    event: StoredEvent
+
+
+class ColumnChunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Columns of consecutive rows, in the order of the fields that were asked for."""
+
+    first: int
+    rows: int
+    columns: list[bytes]
+    """Of each, `rows` little-endian numbers of 64 bits; NaN stands for null and for what is not a number."""
+
+
+class PointChunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Points of a series, in order of arrival."""
+
+    rows: int
+    points: bytes
+    """Step and value of each, as little-endian numbers of 64 bits; a value that is not finite is a break."""
+
+
+class Band(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """From row `n` on, steps have this mode and policy."""
+
+    n: int
+    control_mode: str
+    policy_label: str | None
 
 
 # -- questions ---------------------------------------------------------------------------------------------------
@@ -257,6 +331,21 @@ class Marks(Numbered[Mark], tag="marks"):
 
 class Bookmarks(Numbered[BookmarkRow], tag="bookmarks"):
     """Bookmarks, or those of one run."""
+
+
+class RunsNow(Question[Moment], tag="runs_now"):
+    """The moment of the list of runs. It costs little."""
+
+
+class ChangedRuns(Question[RunName], tag="changed_runs"):
+    """The runs that began, changed or were deleted since a moment, after `after` in the order of names.
+
+    Some may be among them that did not.
+    """
+
+    since: Moment
+    after: RunName | None = None
+    limit: Limit = limits.QUERY_ROWS_MAX
 
 
 class Events(Question[StoredEvent], tag="events"):
@@ -370,9 +459,137 @@ class Buckets(Question[Bucket], tag="buckets"):
     limit: Limit
 
 
+class CountKey(msgspec.Struct, array_like=True, frozen=True):
+    """The position of a count among those of its run."""
+
+    stream_id: Id
+    kind: Name
+    agent_id: str
+
+
+class Counts(Question[RowCount], tag="counts"):
+    """How many rows there are, by stream, kind and agent, after `after`."""
+
+    run_id: Name
+    after: CountKey | None = None
+    limit: Limit = limits.QUERY_ROWS_MAX
+
+
+class OfAgent(Question[T], Generic[T]):
+    """Rows of a kind and agent in a stream, which are numbered from 0 in the order of seq."""
+
+    stream_id: Id
+    kind: Name
+    agent_id: str
+
+
+class Places(OfAgent[Place], tag="places"):
+    """Where every 1,024th row is, after row `after`, which is -1 for the first page."""
+
+    after: Int
+    limit: Limit
+
+
+class RowsAt(OfAgent[StoredEvent], tag="rows_at"):
+    """Rows from number `first` on."""
+
+    first: Count
+    limit: Limit
+
+
+class RowOf(OfAgent[Place], tag="row_of"):
+    """The first row at or behind a value of `by`: ``seq``, ``id``, ``global_step``, ``time_ns`` or ``episode``.
+
+    Of one environment, if it is named. What goes back, such as a worker that begins to count again, is noticed at every
+    1,024th row only. An episode's index should not go back in an environment.
+    """
+
+    by: Name
+    value: Int
+    env_index: Int | None = None
+
+
+class Columns(OfAgent[ColumnChunk], tag="columns"):
+    """Numbers of consecutive rows: columns of the kind's table, and with ``info/KEY`` a part of the event.
+
+    A part is any item of the event, and behind it the keys of maps, with dots between them.
+    """
+
+    first: Count
+    limit: RowLimit
+    fields: Fields
+
+
+class Points(Question[PointChunk], tag="points"):
+    """The values of a series with a step from `first_step` to `last_step`, after the seq `after`.
+
+    Series and steps are those of the overview: an event without a `global_step` has its seq.
+    """
+
+    stream_id: Id
+    agent_id: str
+    series: Name
+    first_step: Int
+    last_step: Int
+    after: Count
+    limit: RowLimit
+
+
+class EpisodesBy(Question[EpisodeRow], tag="episodes_by"):
+    """Episodes of an agent in a stream from position `first` on, sorted by a column.
+
+    That is ``total_reward``, ``length``, ``seed``, ``time_ns``, ``end_reason`` or ``episode_index``, where environment
+    comes before episode. Null is the smallest.
+    """
+
+    stream_id: Id
+    agent_id: str
+    by: Name
+    descending: bool
+    first: Count
+    limit: Limit
+    voided: bool = False
+
+
+class Condition(msgspec.Struct, array_like=True, frozen=True):
+    """A field, as of `Columns` or any column of the kind's table, and what it is compared with.
+
+    The operators are ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, and ``contains`` for texts without regard to case.
+    """
+
+    field: Name
+    operator: Name
+    value: Int | float | Annotated[str, Meta(max_length=4_096)] | bool | None
+
+
+class Scan(OfAgent[FoundRow], tag="scan"):
+    """The rows after row `after` that fit all conditions; -1 begins.
+
+    A page ends after a short time, too: all rows up to number `last` have been looked at.
+    """
+
+    conditions: Annotated[list[Condition], Meta(max_length=16)]
+    after: Int
+    limit: Limit
+
+
+class Bands(Question[Band], tag="bands"):
+    """Where the control mode or the policy of an agent's steps changes, after row `after`; -1 begins.
+
+    Each band that differs from the one before it, the first row included. A policy that is there for fewer rows than
+    1,024 may be missed. All rows up to number `last` have been looked at.
+    """
+
+    stream_id: Id
+    agent_id: str
+    after: Int
+    limit: Limit
+
+
 AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
     Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, FrameAt, FramesOf,
-    SeriesOf, Buckets, Bookmarks,
+    SeriesOf, Buckets, Bookmarks, Counts, Places, RowsAt, RowOf, Columns, Points, EpisodesBy, Scan, Bands,
+    RunsNow, ChangedRuns,
 ]  # fmt: skip
 
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyQuestion)}
@@ -381,6 +598,8 @@ _decoder: Decoder[AnyQuestion] = Decoder(AnyQuestion)
 
 def decode_question(data: bytes) -> AnyQuestion:
     """Raises `UsageError` for anything that is not a question."""
+    if len(data) > limits.CONTROL_BYTES_MAX:
+        raise UsageError(f"a question of {len(data)} bytes is over {limits.CONTROL_BYTES_MAX}: ask for less at a time")
     try:
         question = _decoder.decode(data)
     except msgspec.DecodeError as error:

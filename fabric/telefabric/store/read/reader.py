@@ -18,7 +18,24 @@ import msgspec
 from telefabric import limits
 from telefabric.errors import UsageError
 from telefabric.store.read import query
-from telefabric.store.read.query import BookmarkRow, Bucket, EpisodeRow, Page, Run, Series, StoredEvent, Stream
+from telefabric.store.read.query import (
+    Band,
+    BookmarkRow,
+    Bucket,
+    ColumnChunk,
+    Condition,
+    EpisodeRow,
+    FoundRow,
+    Moment,
+    Page,
+    Place,
+    PointChunk,
+    RowCount,
+    Run,
+    Series,
+    StoredEvent,
+    Stream,
+)
 from telefabric.wire.control import StreamSeq
 from telefabric_schemas import DURABLE_KINDS
 
@@ -63,6 +80,15 @@ class Reader(ABC):
     def run(self, run_id: str) -> Run | None:
         """One run, or None when nothing of it is stored."""
         return _only(self.answer(query.Runs(run_id, 0, 1)))
+
+    def runs_now(self) -> Moment:
+        """The moment of the list of runs: it stays the same until a run begins, changes or goes."""
+        return self.answer(query.RunsNow()).rows[0]
+
+    def changed_runs(self, since: Moment) -> list[str]:
+        """Names of the runs that have begun, changed or gone since a moment, and maybe of some others."""
+        found = self._all(query.ChangedRuns(since), behind=lambda page: page.rows[-1])
+        return [one.run_id for one in found]
 
     def streams(self, run_id: str | None = None) -> list[Stream]:
         """All streams, or those of a run, in order of appearance."""
@@ -260,6 +286,86 @@ class Reader(ABC):
         )
         return self.answer(question)
 
+    # -- rows by number ------------------------------------------------------------------------------------------
+
+    def counts(self, run_id: str) -> list[RowCount]:
+        """How many rows each stream, kind and agent of a run has. Rows are numbered from 0 in the order of seq.
+
+        These questions and all that follow raise `StoreError` for a store that was written by a version without them.
+        """
+
+        def behind(page: Page[RowCount]) -> query.CountKey:
+            last = page.rows[-1]
+            return query.CountKey(last.stream_id, last.kind, last.agent_id)
+
+        return self._all(query.Counts(run_id), behind)
+
+    def places(self, stream_id: bytes, kind: str, agent_id: str, after: int = -1) -> list[Place]:
+        """Where every 1,024th row is, from the first one after row `after` on."""
+        return self._all(query.Places(stream_id, kind, agent_id, after, _ROWS))
+
+    def rows_at(self, stream_id: bytes, kind: str, agent_id: str, first: int, limit: int = _ROWS) -> Page[StoredEvent]:
+        """Rows from number `first` on; go on with ``first=page.last``."""
+        return self.answer(query.RowsAt(stream_id, kind, agent_id, first, _capped(limit)))
+
+    def row_of(
+        self, stream_id: bytes, kind: str, agent_id: str, by: str, value: int, env_index: int | None = None
+    ) -> Place | None:
+        """The first row at or behind a value of seq, id, global_step, time_ns or episode."""
+        return _only(self.answer(query.RowOf(stream_id, kind, agent_id, by, value, env_index)))
+
+    def columns(
+        self, stream_id: bytes, kind: str, agent_id: str, first: int, limit: int, fields: Iterable[str]
+    ) -> Page[ColumnChunk]:
+        """Numbers of rows from `first` on, one chunk; go on with ``first=page.last``."""
+        limit = _capped(limit, limits.QUERY_NUMBERS_MAX)
+        return self.answer(query.Columns(stream_id, kind, agent_id, first, limit, list(fields)))
+
+    def points(
+        self,
+        stream_id: bytes,
+        agent_id: str,
+        series: str,
+        first_step: int,
+        last_step: int,
+        *,
+        after: int = 0,
+        limit: int = limits.QUERY_NUMBERS_MAX,
+    ) -> Page[PointChunk]:
+        """The values of a series in a range of steps, in order of arrival; go on with ``after=page.last``."""
+        limit = _capped(limit, limits.QUERY_NUMBERS_MAX)
+        return self.answer(query.Points(stream_id, agent_id, series, first_step, last_step, after, limit))
+
+    def episodes_by(
+        self,
+        stream_id: bytes,
+        agent_id: str,
+        by: str,
+        *,
+        descending: bool = False,
+        first: int = 0,
+        limit: int = _ROWS,
+        voided: bool = False,
+    ) -> Page[EpisodeRow]:
+        """Episodes from position `first` on in the order of a column; go on with ``first=page.last``."""
+        return self.answer(query.EpisodesBy(stream_id, agent_id, by, descending, first, _capped(limit), voided))
+
+    def scan(
+        self,
+        stream_id: bytes,
+        kind: str,
+        agent_id: str,
+        conditions: Iterable[Condition],
+        after: int = -1,
+        limit: int = _ROWS,
+    ) -> Page[FoundRow]:
+        """Rows that fit all conditions; a page may be empty although there are more. Go on with ``after=page.last``."""
+        return self.answer(query.Scan(stream_id, kind, agent_id, list(conditions), after, _capped(limit)))
+
+    def bands(self, stream_id: bytes, agent_id: str) -> list[Band]:
+        """Where control mode or policy of an agent's steps change."""
+        return self._all(query.Bands(stream_id, agent_id, -1, _ROWS))
+
 
 def _listed(kinds: Iterable[str] | None) -> list[str] | None:
     return None if kinds is None else list(kinds)
@@ -269,7 +375,7 @@ def _only(page: Page[T]) -> T | None:
     return page.rows[0] if page.rows else None
 
 
-def _capped(limit: int) -> int:
+def _capped(limit: int, most: int = _ROWS) -> int:
     if limit < 0:
-        raise UsageError(f"a page cannot have {limit} rows: ask for 1 to {limits.QUERY_ROWS_MAX}")
-    return min(limit, limits.QUERY_ROWS_MAX)
+        raise UsageError(f"a page cannot have {limit} rows: ask for 1 to {most}")
+    return min(limit, most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,7 +13,15 @@ import msgspec
 
 from telefabric import __version__, limits
 from telefabric.address import Address
-from telefabric.errors import EnvironmentProblem, NotAdmitted, StoreError, Unreachable, UsageError, WireError
+from telefabric.errors import (
+    EnvironmentProblem,
+    NotAdmitted,
+    OlderStore,
+    StoreError,
+    Unreachable,
+    UsageError,
+    WireError,
+)
 from telefabric.keys.handshake import is_refusal, why_not
 from telefabric.keys.saved_connections import address_of
 from telefabric.peer.requests import PATIENCE_S, Requests, ask_status
@@ -23,6 +32,9 @@ from telefabric_schemas.decoding import Decoder
 
 T = TypeVar("T")
 
+_LOOK_S = 0.02
+"""How often a wait looks whether the answer is still wanted."""
+
 
 class RemoteReader(Reader):
     """Asks the query service of the store behind a broker.
@@ -30,7 +42,11 @@ class RemoteReader(Reader):
     Raises `Unreachable` when no broker answers, when it has no store, or when the store does not answer.
     """
 
-    def __init__(self, address: Address, *, timeout_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, address: Address, *, timeout_s: float = PATIENCE_S, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`cancelled` is asked while an answer is awaited; when it says so the question is dropped, and fails."""
+        self._cancelled = cancelled
         self.where = address.url
         self._address = address
         self._timeout_s = timeout_s
@@ -42,7 +58,7 @@ class RemoteReader(Reader):
     def answer(self, question: query.Question[T]) -> Page[T]:
         status, body = self._request(msgspec.msgpack.encode(question))
         if status == query.USAGE and body.startswith(query.UNKNOWN.encode()):
-            raise StoreError(
+            raise OlderStore(
                 f"the store behind {self.where} is older than this program and does not know the question "
                 f"{question.__struct_config__.tag!r}: upgrade it to telefabric {__version__} or newer"
             )
@@ -84,9 +100,13 @@ class RemoteReader(Reader):
     def _await(self, number: bytes, timeout_s: float) -> tuple[bytes, bytes] | None:
         """The reply to that request, or None if it does not come in time. Late replies to others are skipped."""
         deadline_s = time.monotonic() + timeout_s
-        while (frames := self._requests.receive(deadline_s)) is not None:
-            if len(frames) == 3 and frames[0] == number:
+        while (now_s := time.monotonic()) < deadline_s and not self._requests.handshake.is_final:
+            frames = self._requests.receive(min(deadline_s, now_s + _LOOK_S))
+            if frames is not None and len(frames) == 3 and frames[0] == number:
                 return frames[1], frames[2]
+            if self._cancelled():
+                self._requests.send(number, query.DROP)
+                raise StoreError(f"a question to {self.where} was dropped")
         return None
 
     def _find(self) -> str:

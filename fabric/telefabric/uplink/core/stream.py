@@ -44,7 +44,7 @@ class SendBatch(NamedTuple):
 
 
 class SendGap(NamedTuple):
-    """Tell that these are lost."""
+    """Report these seqs as lost."""
 
     first_seq: int
     last_seq: int

@@ -1,0 +1,38 @@
+"""The newest values of a named series: what came live or was read with the newest events."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from telefabric_gui.reduction import Floats
+
+VALUES_MAX = 50_000
+
+
+class Tail:
+    """Step and value in the order of seq, whichever came first; the oldest leave. GUI thread."""
+
+    def __init__(self, values_max: int = VALUES_MAX) -> None:
+        self._values_max = values_max
+        self._new: list[tuple[float, float, float]] = []
+        self._table: Floats = np.empty((0, 3), np.float64)
+
+    def add(self, seq: int, step: int | None, value: float | None) -> None:
+        """A value, at the agent's own count of steps, or else at the seq: as in the store's overview."""
+        self._new.append((seq, seq if step is None else step, np.nan if value is None else value))
+        if len(self._new) > self._values_max:
+            self._take()
+
+    def arrays(self, after: int = 0) -> tuple[Floats, Floats]:
+        """Steps and values behind a seq."""
+        if self._new:
+            self._take()
+        table = self._table[np.searchsorted(self._table[:, 0], after, "right") :]
+        return table[:, 1], table[:, 2]
+
+    def _take(self) -> None:
+        table = np.concatenate((self._table, np.array(self._new, np.float64)))
+        self._new.clear()
+        if (table[1:, 0] < table[:-1, 0]).any():
+            table = table[np.argsort(table[:, 0], kind="stable")]
+        self._table = table[-self._values_max :]
