@@ -930,6 +930,17 @@ def test_what_is_sent_to_a_stream_goes_to_the_principal_that_said_hello_last(wor
     assert [peer for peer, _ in world.marks()] == [later]
 
 
+def test_the_key_that_said_hello_last_goes_to_the_store_whatever_a_worker_says(world):
+    world.attach()
+    info = control.StreamInfo(A, "run", "worker", "agent", 0, carrier="the queen")
+    hello = control.Hello(control.PROTOCOL, info, 1, 1)
+    ada, bob = (Peer(b"worker", Principal(name, Role.WORKER)) for name in ("ada", "bob"))
+    for peer, carrier in ((WORKER, None), (ada, "ada"), (bob, "bob")):
+        asked = [message for to, message in world.tell(peer, hello) if to == STORE]
+        assert [one.carrier for message in asked for one in message.streams] == [carrier]
+        assert world.status()["carrier"] == carrier
+
+
 def test_only_the_user_of_the_broker_is_a_subscriber_that_is_waited_for(world):
     ((peer, refused),) = world.attach(local(b"stranger"), keeps="elsewhere")
     assert (peer, kinds([(peer, refused)])) == (local(b"stranger"), ["Refused"])

@@ -210,7 +210,9 @@ SETTINGS: dict[str, Setting] = {
         Setting("mode", _choice("dual", "durable", "fast-lane", "off", "dry-run"), "dual",
                 "What a worker does: dual stores events and shows frames; durable stores events only; fast-lane only "
                 "shows frames on this machine; off does nothing; dry-run only validates and counts."),
-        Setting("ring", _path, None, "Folder of the frame rings; by default shared memory (/dev/shm)."),
+        Setting("ring", _path, None,
+                "Folder of the frame rings, and of the socket for the broker's own user; by default shared memory "
+                "(/dev/shm)."),
         Setting("video", _choice("grid", "single", "off"), "grid",
                 "Which environments' frames are shown: grid shows the first video_tiles environments, single the "
                 "first one, off none."),
@@ -244,6 +246,9 @@ SETTINGS: dict[str, Setting] = {
         Setting("required", _names, "store",
                 "Names of the durable subscribers that must hold an event before it is acknowledged, separated by "
                 "commas."),
+        Setting("tap", _choice("auto", "on", OFF), "auto",
+                "The tap, by which every user of the broker's machine reads live events: auto has it while there are "
+                "no keys."),
         Setting("policy", _policy, "balanced", f"How the broker's queue for a live client behaves: {policy.FORMS}."),
         Setting("metrics", _endpoint, OFF,
                 "Port for Prometheus: the broker's metrics; those of store and query service are on the next two "

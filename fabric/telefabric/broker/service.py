@@ -61,6 +61,7 @@ class Broker:
         streams_max: int = limits.STREAMS_MAX,
         show: Callable[[Figures], None] | None = None,
         keys: KeyFolder | None = None,
+        tap: str = "auto",
         tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         if keys is None:
@@ -73,7 +74,7 @@ class Broker:
             self._control, self._control_guard, address = opened(self._context, CONTROL, listen, gate)
             self._data, self._data_guard, data = opened(self._context, DATA, listen, gate)
             self._durable, guard, durable = opened(self._context, DURABLE, listen, gate)
-            self._live = LiveSockets(self._context, listen, gate)
+            self._live = LiveSockets(self._context, listen, gate, tap=tap)
             assert address is not None
             by_system = keys is None and own_socket.SUPPORTED
             self._own_user = OwnUserSocket(self._context, address) if by_system else None
@@ -83,7 +84,7 @@ class Broker:
         self.address = address
         addresses = {"data": data, "durable": durable, **self._live.addresses}
         self.core = BrokerCore(
-            endpoints=control.Endpoints(**{name: f"*:{one.port}" for name, one in addresses.items() if one}),
+            endpoints=control.Endpoints(**{name: _endpoint(one, address) for name, one in addresses.items() if one}),
             instance=os.urandom(16), new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
             refused=gate.refused if gate else None,
         )  # fmt: skip
@@ -255,3 +256,7 @@ class Broker:
         if self._own_user is not None:
             self._own_user.tend()
         self._tidy_due_ns = time.monotonic_ns() + int(limits.LOG_INTERVAL_S * limits.NS)
+
+
+def _endpoint(one: Address, dialled: Address) -> str:
+    return f"*:{one.port}" if one.host == dialled.host else one.url

@@ -70,12 +70,11 @@ class Opened(NamedTuple):
     """None for one that is not bound."""
 
 
-def opened(context: zmq.Context[Any], plan: Plan, listen: Address, gate: Gate | None) -> Opened:
-    """Without a domain it is bound only where there are no keys. Raises as `bind` does."""
+def opened(context: zmq.Context[Any], plan: Plan, listen: Address | None, gate: Gate | None) -> Opened:
+    """Raises as `bind` does."""
     guard = Guard(gate if plan.domain else None, plan.domain or Domain.CONTROL)
     socket = _made(context, plan, guard)
-    closed = gate is not None and plan.domain is None
-    return Opened(socket, guard, None if closed else bind(socket, listen.beside(plan.offset)))
+    return Opened(socket, guard, bind(socket, listen.beside(plan.offset)) if listen else None)
 
 
 def _made(context: zmq.Context[Any], plan: Plan, guard: Guard) -> zmq.Socket[Any]:

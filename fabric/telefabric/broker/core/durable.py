@@ -43,7 +43,7 @@ _BACKLOG_GROWTH = 2
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
 _Report = control.Marks | control.Stored
 _INFO_BYTES_MAX = 2 * limits.KIB
-"""A stream's info without its metadata: six texts, with room to spare."""
+"""A stream's info without its metadata: seven texts, with room to spare."""
 
 
 class BrokerCore:
@@ -256,7 +256,8 @@ class BrokerCore:
         return self._long_answers.grants(peer, now_ns) and unread_bytes <= limits.UNREAD_BYTES_MAX
 
     def _hello(self, peer: Peer, message: control.Hello, now_ns: int) -> None:
-        stream = message.info.stream
+        info = replace(message.info, carrier=peer.principal.name if peer.principal.has_key else None)
+        stream = info.stream
         state = self._streams.get(stream)
         if state is not None and not state.overdue and not covers(peer.principal.runs, state.info.run_id):
             self._forbid(peer, message, other_run(peer.principal, state.info.run_id), now_ns)
@@ -269,8 +270,8 @@ class BrokerCore:
                 why = f"the key {peer.principal.name} has its limit of {limits.STREAMS_OF_KEY_MAX} streams"
                 self._refuse(peer, "too_many_streams", f"{why}: ask for another one (telefabric keys invite)")
                 return
-            state = self._streams[stream] = StreamState(message.info, peer, message.oldest, message.head, now_ns)
-        state.info, state.peer, state.overdue = message.info, peer, False
+            state = self._streams[stream] = StreamState(info, peer, message.oldest, message.head, now_ns)
+        state.info, state.peer, state.overdue = info, peer, False
         state.heard(now_ns, message.oldest, message.head)
         self._hold(state)
         state.marks.clear()
