@@ -51,20 +51,21 @@ class _OtherUser(UsageError):
     """Refused, since this came over TCP."""
 
 
-def _ask(address: Address, edit: control.Edit, until_s: float) -> str:
+def _ask(address: Address, edit: control.Edit, until_s: float, *, said: int = 0) -> str:
+    """`said` is how often it was said before."""
     url = control_url(address)
     with Requests(url, "check the address", keys=address.keys) as asked:
         try:
-            return _repeat(asked, address, edit, until_s)
+            return _repeat(asked, address, edit, until_s, said)
         except _OtherUser:
             if control_url(address) == url:
                 raise
-    return _ask(address, edit, until_s)  # the broker has made a socket for its own user meanwhile
+    return _ask(address, edit, until_s, said=said + 1)  # the broker has made a socket for its own user meanwhile
 
 
-def _repeat(asked: Requests, address: Address, edit: control.Edit, until_s: float) -> str:
+def _repeat(asked: Requests, address: Address, edit: control.Edit, until_s: float, said: int) -> str:
     """The first failure counts at once; later ones may come of a restart in which the edit was judged unheard."""
-    failed, said = "", 0
+    failed = ""
     while (now_s := time.monotonic()) < until_s:
         asked.send(control.encode(edit))
         said += 1
