@@ -249,7 +249,7 @@ def test_the_thread_of_a_store_file_outlives_what_it_meets(tmp_path: Path, monke
         scribe.commit()
     feed = FileFeed(tmp_path / "telemetry.sqlite")
     with monkeypatch.context() as broken:
-        broken.setattr(filefeed, "run_views", Failing())
+        broken.setattr(filefeed, "FileReader", lambda *given, **options: Failing()())
         feed.start()
         connection = drained(feed, lambda one: one.connection.failures, "word of the failure").connection
     assert connection.notice == "Reading the store file: ValueError: a value that nobody expected"

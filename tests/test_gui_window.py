@@ -315,7 +315,7 @@ def test_runs_are_filtered_by_any_of_their_words(window: Callable[..., MainWindo
     assert main.run_list.rowCount() == 4
 
 
-def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow]) -> None:
+def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow], qtbot: Any) -> None:
     events = [told(metric(seq, "loss", 1 / seq)) for seq in range(101, 201)]
     main = window(ScriptedFeed(update(runs=(view(),)), update(*some(1, 99), *events)))
     tick(main, 2)
@@ -323,7 +323,7 @@ def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow]) ->
     assert page is not None
     main.charting.layout.show_alone("metric/loss")
     tick(main)
-    assert page._charts_card.title.text() == "loss"
+    qtbot.waitUntil(lambda: page._charts_card.title.text() == "loss", timeout=patience(5_000))
     assert page.charts.charts[0].lines[0].curve.samples.mean.tolist() == [1 / seq for seq in range(101, 201)]
 
 
@@ -556,7 +556,8 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
         frame = Frame(1, "agent_0", 0, place.episode_index, step_index or 0, "f", 8, 4, encoding, data, 1, 1)
         feed.updates.append(update(frame=FoundFrame(place, None if step_index is None else frame)))
         tick(main)
-        return page._environment_card.caption.text()
+        badge = page._frame_badge
+        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.text()
 
     at = place.step_index
     assert answer(None) == "no frame of this episode is stored"
