@@ -257,14 +257,15 @@ CREATE TABLE deleted_streams (
     rows_left INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX deleted_streams_left ON deleted_streams (stream) WHERE rows_left;
+CREATE INDEX episodes_by_end_reason ON episodes (run, end_reason);
 CREATE INDEX episodes_by_return ON episodes (run, total_reward);
 CREATE INDEX episodes_by_length ON episodes (run, length);
 CREATE INDEX episodes_by_seed ON episodes (run, seed);
 CREATE INDEX episodes_by_time ON episodes (run, time_ns);
-INSERT INTO runs VALUES (1, 'done', 'completed', NULL, 1796024617488314228, 1700000000123456789, 1700000000123456811, 'unknown', X'82A767616D655F6964AD46726F7A656E4C616B652D7631A46E6F7465A2C3A9', '["good"]', 'the first
+INSERT INTO runs VALUES (1, 'done', 'completed', NULL, 1796028568100967794, 1700000000123456789, 1700000000123456811, 'unknown', X'82A767616D655F6964AD46726F7A656E4C616B652D7631A46E6F7465A2C3A9', '["good"]', 'the first
 of all', NULL, NULL, NULL, NULL, NULL);
-INSERT INTO runs VALUES (2, 'open', 'running', NULL, 1796024617488570901, 1700000000123456789, NULL, 'unknown', X'80', '[]', '', 1796024617492195257, NULL, NULL, NULL, NULL);
-INSERT INTO runs VALUES (3, 'more', 'completed', NULL, 1796024617488658071, 1700000000123456789, 1700000000123456795, 'unknown', X'80', '[]', '', NULL, 'completed', 'looked at', 'ada', 1796024617492458309);
+INSERT INTO runs VALUES (2, 'open', 'running', NULL, 1796028568101285648, 1700000000123456789, NULL, 'unknown', X'80', '[]', '', 1796028568114852563, NULL, NULL, NULL, NULL);
+INSERT INTO runs VALUES (3, 'more', 'completed', NULL, 1796028568101381321, 1700000000123456789, 1700000000123456795, 'unknown', X'80', '[]', '', NULL, 'completed', 'looked at', 'ada', 1796028568115205199);
 INSERT INTO streams VALUES (1, X'000102030405060708090A0B0C0D0E0F', 1, 'worker-a', 'agent_0', 1700000000123456789, NULL, NULL, NULL, 'completed', NULL, 1, 'counts', NULL, 1700000000123456811, NULL);
 INSERT INTO streams VALUES (2, X'101112131415161718191A1B1C1D1E1F', 2, 'worker-b', 'agent_0', 1700000000123456789, NULL, NULL, NULL, NULL, NULL, 1, 'counts', NULL, NULL, NULL);
 INSERT INTO streams VALUES (3, X'202122232425262728292A2B2C2D2E2F', 3, 'worker-c', 'agent_0', 1700000000123456789, NULL, NULL, NULL, 'completed', NULL, 1, 'counts', NULL, 1700000000123456795, 'rig');
@@ -303,7 +304,7 @@ INSERT INTO lifecycle VALUES (29, 3, 4, 1, 'run_started', 1700000000123456790, X
 INSERT INTO lifecycle VALUES (31, 4, 5, 1, 'run_started', 1700000000123456790, X'9EAB72756E5F7374617274656401A4676F6E65A8776F726B65722D65A76167656E745F30CF17979CFE3D85CD1601C0C0C0C0C001C0');
 INSERT INTO lifecycle VALUES (33, 4, 5, 3, 'run_completed', 1700000000123456792, X'99AD72756E5F636F6D706C6574656403A9636F6D706C65746564C0CF17979CFE3D85CD1803C0C001');
 INSERT INTO gaps VALUES (17, 1, 1, 17, 20, 'spool_full', 1700000000123456789, X'96A36761701114AA73706F6F6C5F66756C6CCF17979CFE3D85CD1501');
-INSERT INTO quarantine VALUES (18, 1, 1, 21, 21, 'undecodable', 'MessagePack data is malformed: invalid opcode ''\xc1'' (byte 0)', 1796024617488494637, X'C1');
+INSERT INTO quarantine VALUES (18, 1, 1, 21, 21, 'undecodable', 'MessagePack data is malformed: invalid opcode ''\xc1'' (byte 0)', 1796028568101196755, X'C1');
 INSERT INTO overview VALUES (1, 'agent_0', 'metric/loss', 1, 0, 0.25, 0.25, 0.25, 0.25, 0.25, 1);
 INSERT INTO overview VALUES (1, 'agent_0', 'metric/loss', 2, 0, 0.25, 0.25, 0.25, 0.25, 0.25, 1);
 INSERT INTO overview VALUES (1, 'agent_0', 'metric/loss', 3, 0, 0.25, 0.25, 0.25, 0.25, 0.25, 1);
@@ -325,7 +326,7 @@ INSERT INTO overview VALUES (3, 'agent_0', 'reward', 3, 0, 0.5, 0.5, 0.5, 0.5, 0
 INSERT INTO overview VALUES (5, 'agent_0', 'reward', 1, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 1);
 INSERT INTO overview VALUES (5, 'agent_0', 'reward', 2, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 1);
 INSERT INTO overview VALUES (5, 'agent_0', 'reward', 3, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 1);
-INSERT INTO store VALUES (X'BA43CA2C5F8555D62DF75653ED178A74');
+INSERT INTO store VALUES (X'C2531EA63A5C94AE103E9CFD40937481');
 INSERT INTO resets VALUES (24, 3, 3, 2, 'agent_0', 0, 0, 7, 1700000000123456791, 'unknown', X'9DA5726573657402A76167656E745F300000CF17979CFE3D85CD1702C0C007C0C001');
 INSERT INTO voids VALUES (27, 3, 3, 5, 'agent_0', 0, 0, 'undone', 1700000000123456794, X'99AE657069736F64655F766F6964656405A76167656E745F300000CF17979CFE3D85CD1A05A6756E646F6E6501');
 INSERT INTO counts VALUES (1, 'episode', 'agent_0', 1);
@@ -354,13 +355,13 @@ INSERT INTO places VALUES (3, 'reset', 'agent_0', 0, 2, 24, NULL, 17000000001234
 INSERT INTO places VALUES (3, 'step', 'agent_0', 0, 3, 25, 3, 1700000000123456792);
 INSERT INTO places VALUES (4, 'log', 'agent_0', 0, 2, 30, NULL, 1700000000123456791);
 INSERT INTO places VALUES (5, 'step', 'agent_0', 0, 2, 32, 2, 1700000000123456791);
-INSERT INTO edits VALUES (1, X'61616161616161616161616161616161', 1796024617491245315, 'ada', 'tag', 'done', X'A4676F6F64', 'done', 'run ''done'' has the tag ''good''');
-INSERT INTO edits VALUES (2, X'62626262626262626262626262626262', 1796024617491578727, 'ada', 'note', 'done', X'B07468652066697273740A6F6620616C6C', 'done', 'run ''done'' has a note of 16 characters');
-INSERT INTO edits VALUES (3, X'63636363636363636363636363636363', 1796024617491926897, 'ada', 'bookmark', 'done', X'96A76167656E745F30000003C0A66120676F616C', 'done', 'run ''done'' has bookmark 1 at episode 0, step 3');
-INSERT INTO edits VALUES (4, X'64646464646464646464646464646464', 1796024617492221456, 'ada', 'archive', 'open', X'C0', 'done', 'run ''open'' is archived');
-INSERT INTO edits VALUES (5, X'65656565656565656565656565656565', 1796024617492484598, 'ada', 'mark', 'more', X'92A9636F6D706C65746564A96C6F6F6B6564206174', 'done', 'run ''more'' is marked completed');
-INSERT INTO edits VALUES (6, X'66666666666666666666666666666666', 1796024617492822613, 'ada', 'delete', 'gone', X'C0', 'done', 'run ''gone'' is deleted');
-INSERT INTO edits VALUES (7, X'67676767676767676767676767676767', 1796024617493229569, 'ada', 'delete', 'open', X'C0', 'refused', 'run ''open'' runs: stop it first; one whose workers are gone is lost in a minute or so, and can be deleted then');
-INSERT INTO bookmarks VALUES (1, 1, 'agent_0', 0, 0, 3, NULL, 'a goal', 'ada', 1796024617491859887);
-INSERT INTO deleted_runs VALUES (4, 'gone', 1796024617492708923, 33);
+INSERT INTO edits VALUES (1, X'61616161616161616161616161616161', 1796028568109351268, 'ada', 'tag', 'done', X'A4676F6F64', 'done', 'run ''done'' has the tag ''good''');
+INSERT INTO edits VALUES (2, X'62626262626262626262626262626262', 1796028568109780898, 'ada', 'note', 'done', X'B07468652066697273740A6F6620616C6C', 'done', 'run ''done'' has a note of 16 characters');
+INSERT INTO edits VALUES (3, X'63636363636363636363636363636363', 1796028568114547989, 'ada', 'bookmark', 'done', X'96A76167656E745F30000003C0A66120676F616C', 'done', 'run ''done'' has bookmark 1 at episode 0, step 3');
+INSERT INTO edits VALUES (4, X'64646464646464646464646464646464', 1796028568114885141, 'ada', 'archive', 'open', X'C0', 'done', 'run ''open'' is archived');
+INSERT INTO edits VALUES (5, X'65656565656565656565656565656565', 1796028568115243967, 'ada', 'mark', 'more', X'92A9636F6D706C65746564A96C6F6F6B6564206174', 'done', 'run ''more'' is marked completed');
+INSERT INTO edits VALUES (6, X'66666666666666666666666666666666', 1796028568115632546, 'ada', 'delete', 'gone', X'C0', 'done', 'run ''gone'' is deleted');
+INSERT INTO edits VALUES (7, X'67676767676767676767676767676767', 1796028568116202556, 'ada', 'delete', 'open', X'C0', 'refused', 'run ''open'' runs: stop it first; one whose workers are gone is lost in a minute or so, and can be deleted then');
+INSERT INTO bookmarks VALUES (1, 1, 'agent_0', 0, 0, 3, NULL, 'a goal', 'ada', 1796028568114443062);
+INSERT INTO deleted_runs VALUES (4, 'gone', 1796028568115479969, 33);
 INSERT INTO deleted_streams VALUES (5, X'404142434445464748494A4B4C4D4E4F', 4, 3, 0, 1);
