@@ -15,7 +15,6 @@ import identity
 
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.interface import Connection
-from telefabric.feed.merged import HISTORY_EVENTS
 from telefabric.keys.saved_connections import address_of
 
 _DRAIN_S = 0.05
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--account", type=Path)
     given = parser.parse_args()
     identity.install()
-    follower = BrokerFeed(address_of(given.broker), history_events=None if given.all else HISTORY_EVENTS)
+    follower = BrokerFeed(address_of(given.broker), history_events=None if given.all else 50_000)
     follower.watch(frozenset({given.run}))
     follower.start()
     print("ready", flush=True)

@@ -13,7 +13,7 @@ from telefabric.feed import Place
 
 pytestmark = requires("PySide6 and pyqtgraph", THERE)
 if THERE:
-    from telefabric_gui.model.axis import Axis
+    from telefabric_gui.model.axis import Axis, columns_of
     from telefabric_gui.model.cursor_rules import CursorRules, Mode
 
 
@@ -39,7 +39,7 @@ def test_a_click_pauses_who_follows_and_replay_runs_on_from_there() -> None:
     one = rules()
     one.go_to(10)
     assert (one.row, one.mode) == (10, Mode.PAUSED)
-    one.replay(2.0)
+    one.replay()
     one.advance(5.5)
     one.go_to(100)
     assert (one.row, one.mode) == (100, Mode.REPLAY)
@@ -122,7 +122,8 @@ def test_whatever_is_done_the_position_is_a_row_and_the_range_is_in_the_run(acts
 
 
 def axis(*steps: int) -> Axis:
-    return Axis.of_places(Place(n * 1_024, n * 2_000 + 1, n, step, 10**18 + n * 10**9) for n, step in enumerate(steps))
+    places = [Place(n * 1_024, n * 2_000 + 1, n, step, 10**18 + n * 10**9) for n, step in enumerate(steps)]
+    return Axis(*columns_of(places))
 
 
 def test_rows_steps_seqs_and_moments_map_both_ways() -> None:

@@ -27,11 +27,13 @@ pytestmark = [
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QPointF
+    from PySide6.QtCore import QCoreApplication, QObject, QPoint, QPointF, Qt
     from PySide6.QtGui import QImage
+    from PySide6.QtTest import QTest
 
     from telefabric_gui import theme
     from telefabric_gui.agent_stream import AgentKey, AgentStream
+    from telefabric_gui.model.charting import Charting
     from telefabric_gui.views import frames
     from telefabric_gui.views.isolation import Views
     from telefabric_gui.views.page import AgentPage
@@ -60,12 +62,13 @@ def page(qtbot: Any, qapp: Any) -> Iterator[AgentPage]:
     stream = AgentStream(AgentKey("run", "agent_0"))
     stream.pending.append(told(step(1)))
     stream.apply()
-    shown = AgentPage(stream, Views(Failures()), ScriptedFeed())
+    charting = Charting(ScriptedFeed(), lambda run_id, agent_id: (stream, True), "", QObject(qapp))
+    shown = AgentPage(stream, Views(Failures()), charting, ScriptedFeed())
     qtbot.addWidget(shown)
     shown.resize(1000, 700)
     shown.show()
     qtbot.waitExposed(shown)
-    shown.refresh(None, paused=False)
+    shown.refresh(None)
     yield shown
     shown.hide()
 
@@ -89,7 +92,7 @@ def shown_value(page: AgentPage) -> int:
 
 
 def texts(page: AgentPage) -> tuple[str, str]:
-    page.refresh(None, paused=False)
+    page.refresh(None)
     return page._path.text(), page._lane_badge.text()
 
 
@@ -134,20 +137,19 @@ def test_a_paused_page_and_a_chosen_step_show_their_own(page: AgentPage, writer:
     until(lambda: writer.wanted, "the page waits at the bell")
     writer.publish(grey(1), Hud())
     until(lambda: page.lane.frame, "a frame")
-    page.refresh(None, paused=False)
-    page.set_paused(True)
-    page.refresh(None, paused=True)
+    page.refresh(None)
+    page.time.cursor.pause()
+    page.refresh(None)
     writer.publish(grey(2), Hud())
     until(lambda: page.lane.frame and page.lane.frame.number == 2, "it comes")
-    page.refresh(None, paused=True)
+    page.refresh(None)
     assert shown_value(page) == 1, "what was in sight stays"
     assert page._path.text() == "fast lane"
-    page.steps.selectRow(0)
-    page.refresh(None, paused=True)
+    QTest.mouseClick(page.steps.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(20, 10))
+    page.refresh(None)
     assert not isinstance(page.environment.scene, frames.PictureScene), "that step has no frame"
-    page.steps.follow()
-    page.set_paused(False)
-    page.refresh(None, paused=False)
+    page.follow()
+    page.refresh(None)
     writer.publish(grey(3), Hud())
     until(lambda: page.lane.frame and page.lane.frame.number == 3, "it goes on")
     assert shown_value(page) == 3
@@ -165,7 +167,7 @@ def test_the_last_frame_of_a_writer_that_has_gone_is_greyed_and_said(page: Agent
         os._exit(0)
     os.waitpid(pid, 0)
     until(lambda: page.lane.state == how, "it is seen")
-    page.refresh(None, paused=False)
+    page.refresh(None)
     assert isinstance(page.environment.scene, frames.GoneScene)
     assert page.environment.scene.words.startswith(said)
     assert texts(page) == ("fast lane", how)
@@ -243,5 +245,5 @@ def test_the_picture_is_saved_with_the_pixels_that_it_has(
     assert (saved.width(), saved.height(), saved.pixelColor(3, 3).red()) == (32, 24, 77)
     path = str(tmp_path / "nowhere" / "picture.png")
     page._ask_where()
-    page.refresh(None, paused=False)
+    page.refresh(None)
     assert "could not be saved" in page.banner._text.text(), "also after the next tick"

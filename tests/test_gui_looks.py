@@ -67,10 +67,10 @@ def test_the_style_names_each_colour_and_size_by_its_value(name: str) -> None:
 
 
 def test_figures_have_thin_spaces_units_and_no_nonsense() -> None:
-    assert formatting.count(98231) == "98\u2009231"
+    assert formatting.count(98231) == "98\u202f231"
     assert formatting.plural(1, "event") == "1 event"
     assert [formatting.real(value) for value in (0.0, -1.5, 1234.5, 1e9, 1e-7, float("nan"), None)] == [
-        "0.00", "\u22121.50", "1\u2009234.50", "1e+09", "1e-07", formatting.NONE, formatting.NONE,
+        "0.00", "\u22121.50", "1\u202f234.50", "1e+09", "1e-07", formatting.NONE, formatting.NONE,
     ]  # fmt: skip
     assert [formatting.duration(value) for value in (0.0064, 0.0641, 3.21, 14, 840, 8040, 200_000)] == [
         "6.4 ms", "64 ms", "3.2 s", "14 s", "14 min", "2 h 14 min", "2 d 7 h",

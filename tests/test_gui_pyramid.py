@@ -169,6 +169,8 @@ def test_stored_and_live_meet_without_a_seam_and_no_value_twice() -> None:
     stored, _ = single(x[:700], x[:700])
     tail, _ = single(x[500:], x[500:])
     assert with_tail(stored, tail).x.tolist() == x.tolist()
+    assert np.flatnonzero(with_tail(stored, tail).cut).tolist() == []
+    assert np.flatnonzero(with_tail(stored, tail.part(300, 500), hole=True).cut).tolist() == [700]
     assert with_tail(stored, single(x[:0], x[:0])[0]).x.tolist() == x[:700].tolist()
     assert with_tail(single(x[:0], x[:0])[0], tail).x.tolist() == x[500:].tolist()
 

@@ -129,19 +129,6 @@ def test_rows_and_bytes_are_bounded(checked: type[Checked]) -> None:
     assert [seq for _, seq, _ in shown(one.table)] == list(range(1_901, 2_001))
 
 
-def test_a_frozen_table_stands_still_and_then_has_all(checked: type[Checked]) -> None:
-    one = checked(rows_max=50)
-    one.put(*range(1, 11))
-    one.table.freeze()
-    one.put(*range(11, 201))
-    assert [seq for _, seq, _ in shown(one.table)] == list(range(1, 11))
-    assert one.table.waiting == 190
-    one.table.thaw()
-    assert [seq for _, seq, _ in shown(one.table)] == list(range(151, 201))
-    one.put(201)
-    assert one.table.rowCount() == 50
-
-
 def test_unusable_values_are_shown_as_such(checked: type[Checked]) -> None:
     one = checked()
     one.rows.apply([(EVENT, 1, 1, False, 0, 0, 0, -1, 0, float("nan"), True, False, b"\xc0")])

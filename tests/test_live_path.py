@@ -57,7 +57,7 @@ class Watcher:
     """A follower of one run that is drained all the time, and what came of it."""
 
     def __init__(self, url: str, run: str) -> None:
-        self.follower = BrokerFeed(Address.parse(url), name="healthy")
+        self.follower = BrokerFeed(Address.parse(url), name="healthy", history_events=50_000)
         self.follower.watch(frozenset({run}))
         self.seqs: Counter[tuple[bytes, int]] = Counter()
         self.live = 0
@@ -177,7 +177,7 @@ def test_the_history_window_holds_whoever_tells_of_a_stream_first(status_comes_f
         merged.know(STREAM, "run", None)
         assert merged.tasks() == []
     merged.know(STREAM, "run", 1_000)
-    assert merged.tasks() == [Task(STREAM, 0, episodes_before=900)]
+    assert merged.tasks() == [Task(STREAM, 0, voids_before=900)]
     whole = MergedStreams(history_events=None)
     whole.watch(frozenset({"run"}))
     whole.know(STREAM, "run", 1_000)

@@ -35,7 +35,7 @@ from telefabric.wire.policy import QueuePolicy
 
 LIVE, WATCH = 2, 6
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 
 
 class Liar:

@@ -597,11 +597,14 @@ def test_a_question_that_takes_too_long_is_cut_off_and_the_next_is_answered(
     with FileReader(library.path, cancelled=lambda: late) as reader:
         late = True
         for ask in (reader.events, lambda: reader.newest(500), lambda: reader.steps_since(marks)):
-            with pytest.raises(StoreError, match="was cut off after 5 s: ask for less"):
+            with pytest.raises(StoreError, match="was dropped"):
                 ask()
         late = False
         assert len(reader.runs()) == 3
-    with FileReader(library.path, deadline_s=0.0) as reader, pytest.raises(StoreError, match="cut off"):
+    with (
+        FileReader(library.path, deadline_s=0.0) as reader,
+        pytest.raises(StoreError, match="was cut off after 0 s: ask for less"),
+    ):
         reader.steps_since(marks)
 
 

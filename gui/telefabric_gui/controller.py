@@ -7,6 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -15,6 +16,7 @@ from telefabric.feed import (
     Answer,
     Asked,
     Connection,
+    Counts,
     Failures,
     Feed,
     FeedEvent,
@@ -26,10 +28,13 @@ from telefabric.feed import (
     Update,
 )
 from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.model.asking import Asking
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
 
 TICK_MS = 50
+AGENTS_AGAIN_MS = 2_000
+"""When the store did not say which agents a run has."""
 STREAMS_MAX = 32
 """Open tabs; agents beyond are counted and not shown."""
 MARKS_MAX = 500
@@ -76,7 +81,6 @@ class Controller(QObject):
     stream_closed = Signal(object)
     ticked = Signal()
     """After each tick; views read what they show."""
-    paused_changed = Signal(bool)
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()
@@ -88,8 +92,6 @@ class Controller(QObject):
         self.left_out: dict[tuple[str, str, bytes], int] = {}
         """Events of streams that gave way to newer ones of their agent: the store has them."""
         self.watched: list[str] = []
-        self.paused = False
-        self.paused_since_s = 0.0
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self.unknown_events = 0
         """Events of kinds or versions that this program does not know."""
@@ -100,6 +102,7 @@ class Controller(QObject):
         self.shown_events = 0
         self.tick_s = 0.0
         self._answer, self._answered_s = "", 0.0
+        self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
         self._timer = QTimer(self, interval=TICK_MS)
@@ -121,7 +124,9 @@ class Controller(QObject):
         for run_id in list(self.watched):
             self.unwatch(run_id)
         threading.Thread(target=self.feed.stop, name="telefabric-feed-end", daemon=True).start()
-        self.feed = feed
+        self._asking.close()
+        self._asking.deleteLater()
+        self.feed, self._asking = feed, Asking(feed, self)
         self.connection = Connection(LinkState.CONNECTING, "")
         gone, self.runs = tuple(self.runs), {}
         self.left_out.clear()
@@ -131,7 +136,6 @@ class Controller(QObject):
         self.shown_events = self.unknown_events = 0
         self._chosen = False
         self._answer = ""
-        self.set_paused(False)
         feed.start()
         self.runs_changed.emit((), gone)
 
@@ -160,12 +164,6 @@ class Controller(QObject):
         for stream_id in [stream_id for stream_id, missing in self._missing.items() if missing.run_id == run_id]:
             del self._missing[stream_id]
         self.feed.watch(frozenset(self.watched))
-
-    def set_paused(self, paused: bool) -> None:
-        """While paused, tables and charts do not change; the streams still receive events."""
-        if paused != self.paused:
-            self.paused, self.paused_since_s = paused, time.monotonic()
-            self.paused_changed.emit(paused)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 
@@ -243,6 +241,22 @@ class Controller(QObject):
             self.unwatch(self.watched[0])
         self.watched.append(run_id)
         self.feed.watch(frozenset(self.watched))
+        self._look_for_agents(run_id)
+
+    def _look_for_agents(self, run_id: str) -> None:
+        """Open the streams of agents that emit no more: of them nothing may come by itself."""
+        if run_id in self.watched:
+            self._asking.ask(Counts(run_id), partial(self._take_agents, run_id))
+
+    def _take_agents(self, run_id: str, answer: Answer) -> None:
+        if answer.page is None:
+            QTimer.singleShot(AGENTS_AGAIN_MS, self, lambda: self._look_for_agents(run_id))
+            return
+        found = {(run_id, row.agent_id, row.stream_id) for row in answer.page.rows if row.kind in ("step", "episode")}
+        sources = {key: self._source_of(run_id, key[2]) for key in found}
+        for key in sorted(found, key=lambda key: (source.started_ns if (source := sources[key]) else 0, key)):
+            if key not in self.streams and key not in self.left_out:
+                self._open(*key)
 
     def _take_events(self, update: Update) -> None:
         for event in update.events:

@@ -16,8 +16,9 @@ from msgspec.msgpack import Ext
 
 from telefabric_schemas import values
 
-THIN = "\u2009"
+THIN = "\u202f"
 NONE = "\u2013"
+MINUS = "\u2212"
 TIMES = " \u00d7 "
 _SHORT = 40
 _ITEMS_MAX = 8
@@ -29,8 +30,15 @@ _METADATA_KEPT = 64
 
 
 def count(number: int) -> str:
-    """98231 → 98 231, with a thin space."""
+    """98231 → 98 231, with a narrow space at which no line breaks."""
     return f"{number:,}".replace(",", THIN)
+
+
+def millions(part: int, whole: int) -> str:
+    """How far one is: 2.9 of 3.0 million, 512 of 1 204."""
+    if whole < 1_000_000:
+        return f"{count(part)} of {count(whole)}"
+    return f"{part / 1e6:.1f} of {whole / 1e6:.1f} million"
 
 
 def plural(number: int, word: str) -> str:
@@ -44,7 +52,7 @@ def real(number: float | None, digits: int = 2) -> str:
     size = abs(number)
     if math.isinf(number) or size >= 1e7 or 0 < size < 0.5 * 10**-digits:
         return f"{number:.{digits}g}"
-    return f"{number:,.{digits}f}".replace(",", THIN).replace("-", "\u2212")
+    return f"{number:,.{digits}f}".replace(",", THIN).replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:

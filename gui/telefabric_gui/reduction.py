@@ -116,9 +116,12 @@ def unit_of(values: Floats) -> float:
     return float(10.0 ** max(math.floor(math.log10(largest)), -300))
 
 
-def in_sight(samples: Samples, first: float, last: float, before: int = 0) -> Samples:
-    """Samples between `first` and `last`, their neighbours, so that lines run to the edge, and `before` ones more."""
-    if samples.rising:
+def in_sight(samples: Samples, first: float, last: float, before: int = 0, *, rising: bool | None = None) -> Samples:
+    """Samples between `first` and `last`, their neighbours, so that lines run to the edge, and `before` ones more.
+
+    Give `rising` where it is known: to look takes longer than the rest.
+    """
+    if samples.rising if rising is None else rising:
         begin = int(np.searchsorted(samples.end, first, "left")) - 1 - before
         return samples.part(max(0, begin), int(np.searchsorted(samples.x, last, "right")) + 1)
     seen = (samples.end >= first) & (samples.x <= last)

@@ -103,14 +103,6 @@ class EventRows:
         """Events among the rows, but for resets."""
         return int(np.count_nonzero((self.column("mark") == EVENT) & ~self.column("reset")))
 
-    def frozen(self) -> EventRows:
-        """A copy that nothing changes, for a paused table."""
-        copy = EventRows(self._table.dtype, self.rows_max, self._raw_bytes_max)
-        copy._table, copy._end = self._rows.copy(), len(self)
-        copy.events, copy._marks, copy._raws = self.events, self._marks, dict(self._raws)
-        copy.dropped, copy.voided = self.dropped, self.voided
-        return copy
-
     # -- changes -------------------------------------------------------------------------------------------------
 
     def apply(self, events: Iterable[Row], marks: Iterable[Mark] | None = None) -> None:

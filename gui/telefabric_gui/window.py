@@ -57,8 +57,8 @@ _ACTS = {
 """Key → what it does."""
 _KEYS = (
     ("F, End", "follow: show the newest events"),
-    ("P", "pause: freeze the view"),
-    ("Space", "pause, replay, and follow again from where it was paused"),
+    ("P", "pause: stay at the step that is shown"),
+    ("Space", "pause, and go on: replay, or follow again where it was paused"),
     ("1 to 6", "replay at 0.1, 0.5, 1, 2, 5, 10 times"),
     ("Left, Right", "a step back or on; with Shift an episode"),
     (", .", "the stored frame before or behind"),
@@ -69,6 +69,7 @@ _KEYS = (
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
     ("Ctrl+H", "all runs as a table: search, sort, compare"),
+    ("Ctrl+G", "go to a step or an episode, or search for steps"),
     ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
     ("Ctrl+W", "close the run in front"),
@@ -166,7 +167,6 @@ class MainWindow(QMainWindow):
         self.runs.scrolled.connect(self._want_sparks)
         controller.stream_opened.connect(self._open_page)
         controller.stream_closed.connect(self._close_page)
-        controller.paused_changed.connect(self._on_paused)
         self.runs.overlay_wanted.connect(self._overlay)
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
         self.tabs.currentChanged.connect(self._on_tab)
@@ -220,7 +220,6 @@ class MainWindow(QMainWindow):
 
     def follow(self) -> None:
         """Follow new events, with the newest in sight."""
-        self.controller.set_paused(False)
         if page := self.page:
             page.follow()
 
@@ -278,17 +277,16 @@ class MainWindow(QMainWindow):
             self.replay()
 
     def pause(self) -> None:
-        """Freeze what follows; stop what replays where it is."""
-        page = self.page
-        if page is None or page.time.cursor.mode is Mode.FOLLOW:
-            self.controller.set_paused(True)
-        else:
+        """Stay at the step that is shown."""
+        if page := self.page:
             page.time.cursor.pause()
 
     def replay(self, speed: float | None = None) -> None:
-        """Run on from the step that is shown."""
+        """Run on from the step that is shown; at another speed if one is given."""
         if page := self.page:
-            page.time.cursor.replay(speed)
+            if speed is not None:
+                page.time.cursor.set_speed(speed)
+            page.time.cursor.replay()
 
     def act(self, name: str) -> None:
         """What a button of the transport, or its key, does."""
@@ -297,7 +295,7 @@ class MainWindow(QMainWindow):
         cursor, jumps = page.time.cursor, page.time.jumps
         acts: dict[str, Callable[[], object]] = {
             "first": lambda: cursor.go_to(0), "back": lambda: cursor.step(-1), "on": lambda: cursor.step(1),
-            "toggle": self._toggle_mode, "last": self.follow, "loop": lambda: cursor.loop(not cursor.looping),
+            "toggle": cursor.toggle, "last": self.follow, "loop": lambda: cursor.loop(not cursor.looping),
             "bookmark": lambda: page.bookmark(self.controller.edit),
             "episode back": lambda: jumps.by_episodes(-1), "episode on": lambda: jumps.by_episodes(1),
             "frame back": lambda: jumps.by_frames(ahead=False), "frame on": lambda: jumps.by_frames(ahead=True),
@@ -309,17 +307,7 @@ class MainWindow(QMainWindow):
         if isinstance(focused, QAbstractButton):
             focused.click()  # to a button, Space means itself
         else:
-            self._toggle_mode()
-
-    def _toggle_mode(self) -> None:
-        """Pause; then replay, but follow again when nothing was moved since the pause."""
-        page = self.page
-        if self.controller.paused:
-            self.follow()
-        elif page is not None and page.time.cursor.mode is Mode.PAUSED:
-            self.replay()
-        else:
-            self.pause()
+            self.act("toggle")
 
     def _toggle(self, dock: QWidget) -> None:
         dock.setVisible(not dock.isVisible())
@@ -366,10 +354,8 @@ class MainWindow(QMainWindow):
             return tab.page
         page = tab.build(self.views, self.charting, self.controller.feed)
         page.let_go.connect(self.follow)
-        page.moved.connect(lambda: self.controller.set_paused(False))
         page.frame_wanted.connect(self.controller.feed.ask_frame)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
-        page.set_paused(self.controller.paused)
         return page
 
     def _close_page(self, stream: AgentStream) -> None:
@@ -391,19 +377,14 @@ class MainWindow(QMainWindow):
         self._refresh_page()
 
     def _choose_stream(self, tab: Tab) -> None:
-        """Show the chosen stream, else the newest; while paused, change only from a stream that is gone."""
+        """Show the chosen stream, else the newest; a page that does not follow stays at its own while that is there."""
         streams = self.controller.streams_of(tab.stream.key)
-        if not (self.controller.paused and tab.stream in streams and tab.chosen is None):
+        following = tab.page is None or tab.page.time.cursor.mode is Mode.FOLLOW
+        if following or tab.stream not in streams or tab.chosen is not None:
             wanted = tab.chosen or streams[0]
             if wanted is not tab.stream:
                 self.bottom.line.show_run(None, None)  # its page goes
             tab.show_stream(wanted)
-
-    def _on_paused(self, paused: bool) -> None:
-        for tab in self._tabs.values():
-            if tab.page is not None:
-                tab.page.set_paused(paused)
-        self._show_paused()
 
     def _on_tab(self) -> None:
         if page := self.page:
@@ -411,15 +392,14 @@ class MainWindow(QMainWindow):
             self._refresh_page()
 
     def _on_tick(self) -> None:
+        self._refresh_page()
         for view, show, each in (
             (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
-
             (self.bottom, self._show_bottom, 1), (self.details, self._show_health, _DETAILS_TICKS),
             (self.runs, self._show_runs, _SLOW_TICKS),
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
-        self._refresh_page()
         self._note_link(self.controller.connection.link)
         self._ticks += 1
 
@@ -441,7 +421,7 @@ class MainWindow(QMainWindow):
         tone, words = health.LINKS[connection.link]
         told = f"{words}: {connection.address}\n{connection.sentence}".rstrip()
         self.top.show_connection(tone, health.place_of(connection), told, pulse=connection.link is LinkState.LIVE)
-        self._show_paused()
+        self._show_mode()
 
     def _show_figures(self) -> None:
         connection = self.controller.connection
@@ -454,14 +434,12 @@ class MainWindow(QMainWindow):
         age = page.frame_age_s if (page := self.page) else None
         self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
 
-    def _show_paused(self) -> None:
-        page, waiting = self.page, ""
-        mode = page.time.cursor.mode if page else Mode.PAUSED if self.controller.paused else Mode.FOLLOW
-        if page and mode is not Mode.FOLLOW:
-            rows, seconds = page.time.waiting
-            new = page.step_table.waiting if self.controller.paused else rows
-            waiting = f"{plural(new, 'new step')}, {duration(seconds)} behind"
-        self.top.show_mode(mode, waiting)
+    def _show_mode(self) -> None:
+        cursor = page.time.cursor if (page := self.page) else None
+        waiting = ""
+        if cursor is not None and cursor.new:
+            waiting = f"{plural(cursor.new, 'new step')}, {duration(cursor.left_for_s)} behind"
+        self.top.show_mode(cursor.mode if cursor is not None else Mode.FOLLOW, waiting)
 
     def _show_bottom(self) -> None:
         """Time line and transport of the page in front."""
@@ -498,7 +476,7 @@ class MainWindow(QMainWindow):
         if page.stream.key.run_id == self._to_replay and cursor.total:
             self._to_replay = ""
             cursor.go_to(0)
-            cursor.replay(1.0)
+            cursor.replay()
 
     def _refresh_page(self) -> None:
         page = self.page
@@ -508,7 +486,7 @@ class MainWindow(QMainWindow):
         if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id), paused=self.controller.paused)
+            page.refresh(self.controller.runs.get(page.stream.key.run_id))
             self._begin_replay(page)
 
     def _show_health(self) -> None:

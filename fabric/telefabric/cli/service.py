@@ -204,10 +204,11 @@ def _state(service: str, *, user: bool) -> dict[str, str]:
 
 
 def _line(one: dict[str, str]) -> str:
-    running = f"process {one['MainPID']}" if one["MainPID"] != "0" else "no process"
+    there = one["MainPID"] != "0"
+    running, said = (f"process {one['MainPID']}", one["StatusText"]) if there else ("no process", "")
     return (
         f"{one['service']} (of the {one['of']})   {one['ActiveState']}, {one['SubState']}   {running}   "
-        f"restarts: {one['NRestarts']}   {one['StatusText']}".rstrip()
+        f"restarts: {one['NRestarts']}   {said}".rstrip()
     )
 
 

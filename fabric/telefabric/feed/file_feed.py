@@ -1,7 +1,7 @@
 """A feed of a store file: history of the watched runs, then what a writer adds to it, polled.
 
-Of a run the newest `WINDOW_IDS` come first, in order, so that a client shows its end at once; then older windows, each
-in order, down to `HISTORY_IDS`. What is older still comes without its steps, frames and logs, which count as skipped.
+Of a run the newest `TAIL_IDS` come, in order, so that a client shows its end at once, then the events that say
+something of older ones: gaps and voided episodes. The others count as skipped: a client asks for what it shows of them.
 A reader thread waits while `BUFFERED_MAX` events have not been drained: nothing is lost by a slow client.
 """
 
@@ -29,16 +29,15 @@ from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import Question, StoredEvent
 from telefabric.store.read.reader import QUARANTINE, Reader
 from telefabric.subscribe.core.handover import Range, SeqSet
-from telefabric_schemas import DURABLE_KINDS
 from telefabric_schemas.decoding import event_of
 
 POLL_S = 0.2
 RETRY_S = 1.0
 BUFFERED_MAX = 3_000
 """Events that wait for `drain`: what a client takes in within a tick without being felt."""
-WINDOW_IDS = 100_000
-HISTORY_IDS = 200_000
-_SPARSE_KINDS = tuple(sorted(DURABLE_KINDS - {"step", "frame", "log"}))
+TAIL_IDS = 5_000
+_OF_OTHERS = ("episode_voided", "gap")
+"""Kinds that say something of other events."""
 
 
 class FileFeed:
@@ -192,52 +191,42 @@ class FileFeed:
 
 
 class _Pager:
-    """Where the feed is in one run. Ids up to `_forward` have come from `_window` on; what is before comes later."""
+    """Where the feed is in one run: first all from the tail's beginning on, then what there is of others before it."""
 
     def __init__(self, reader: Reader, run_id: str) -> None:
         self._run_id = run_id
         last = reader.newest(1, run_id)
         newest = last.rows[-1].id if last.rows else last.last
         first = reader.events(0, run_id, limit=1).rows
-        self._first = first[0].id - 1 if first else newest
+        begin = first[0].id - 1 if first else newest
         """All of the run comes after this id."""
-        self._forward = self._older_end = max(self._first, newest - WINDOW_IDS)
-        self._older: tuple[int, int] | None = None
-        """The older window in work: after which id to ask on, and its end."""
-        self._whole_from = max(self._first, newest - HISTORY_IDS)
-        """Before this id, steps are left out."""
-        self._done = self._older_end <= self._first
-        self._caught_up = False
+        self._forward = self._tail = max(begin, newest - TAIL_IDS)
+        self._past: int | None = begin if begin < self._tail else None
+        """After which id to ask for what is before the tail; None when all has come."""
         self._seen: defaultdict[bytes, SeqSet] = defaultdict(SeqSet)
+        self._first: dict[bytes, int] = {}
+        """Stream → its first seq in the tail, 1 when that is the whole run: what is before is not missed."""
         self._gaps: dict[bytes, tuple[Range, ...]] = {}
         self._holes: dict[bytes, tuple[Range, ...]] = {}
 
     def next_page(self, reader: Reader) -> Delivery | None:
-        """The next of the newest, else the next of the older ones; None when all has come by now."""
+        """The next of the newest, else of those before; None when all has come by now."""
         page = reader.events(self._forward, self._run_id)
         moved = page.last > self._forward
         self._forward = max(self._forward, page.last)
         if page.rows:
+            for row in page.rows:
+                if row.reason != "conflict":
+                    self._first.setdefault(row.stream_id, 1 if self._past is None else row.seq)
             return self._delivery(page.rows)
         if moved and page.more:
             return self._delivery([])
-        return None if self._done else self._delivery(self._older_page(reader))
+        return None if self._past is None else self._delivery(self._past_page(reader, self._past))
 
-    def _older_page(self, reader: Reader) -> list[StoredEvent]:
-        if self._older is None:
-            sparse = self._older_end <= self._whole_from
-            start = self._first if sparse else max(self._whole_from, self._older_end - WINDOW_IDS)
-            self._older = (start, self._older_end)
-            self._older_end = start
-        after, end = self._older
-        kinds = _SPARSE_KINDS if after < self._whole_from else None
-        page = reader.events(after, self._run_id, kinds, limit=limits.QUERY_ROWS_MAX)
-        rows = [row for row in page.rows if row.id <= end]
-        self._older = (page.last, end)
-        if page.last >= end or not page.more:
-            self._older = None
-            self._done = self._older_end <= self._first
-        return rows
+    def _past_page(self, reader: Reader, after: int) -> list[StoredEvent]:
+        page = reader.events(after, self._run_id, _OF_OTHERS, limit=limits.QUERY_ROWS_MAX)
+        self._past = page.last if page.more and page.last < self._tail else None
+        return [row for row in page.rows if row.id <= self._tail]
 
     def _delivery(self, rows: list[StoredEvent]) -> Delivery:
         spans: defaultdict[bytes, list[Range]] = defaultdict(list)
@@ -254,29 +243,22 @@ class _Pager:
         for stream_id, ranges in lost.items():
             self._gaps[stream_id] = tuple(sorted((*self._gaps.get(stream_id, ()), *ranges)))
         gaps = {stream_id: self._gaps[stream_id] for stream_id in lost}
-        skipped = self._give_up() if self._done else {}
         holes = {}
-        for stream_id, seen in self._seen.items():
-            missing = tuple(seen.missing(1, seen.newest)) if not self._sparse_now else self._holes.get(stream_id, ())
+        for stream_id, first in self._first.items():
+            missing = tuple(self._seen[stream_id].missing(first, self._seen[stream_id].newest))
             if missing != self._holes.get(stream_id, ()):
                 holes[stream_id] = self._holes[stream_id] = missing
-        return Delivery([_feed_event(row) for row in rows], holes, gaps, skipped)
+        return Delivery([_feed_event(row) for row in rows], holes, gaps, self._skip() if self._past is None else {})
 
-    @property
-    def _sparse_now(self) -> bool:
-        """Only kinds without steps come: each event would split the hole that stays until the end."""
-        return self._older is not None and self._older[0] < self._whole_from
-
-    def _give_up(self) -> dict[bytes, int]:
-        """At the end of the past: what has not come by now was left out."""
-        if self._caught_up:
-            return {}
-        self._caught_up = True
+    def _skip(self) -> dict[bytes, int]:
+        """When all has come: how much before the tail has not."""
         skipped = {}
-        for stream_id, seen in self._seen.items():
-            if missing := seen.missing(1, seen.newest):
-                skipped[stream_id] = sum(last - first + 1 for first, last in missing)
-                seen.add(1, seen.newest)
+        for stream_id, first in self._first.items():
+            if number := sum(last - low + 1 for low, last in self._seen[stream_id].missing(1, first - 1)):
+                skipped[stream_id] = number
+            self._first[stream_id] = 1
+            if first > 1:
+                self._seen[stream_id].add(1, first - 1)
         return skipped
 
 

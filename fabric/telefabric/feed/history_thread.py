@@ -97,24 +97,21 @@ class HistoryThread:
         return bool(tasks)
 
     def _fetch_one(self, reader: Reader, task: Task) -> None:
-        if task.episodes_before is not None:
-            page = reader.episodes_since({task.stream: task.since})
-            if not task.since:
-                page.rows[:0] = self._voids(reader, task.stream, task.episodes_before)
-            last = page.rows[-1].seq if page.rows else 0
-        else:
-            page = reader.stream_since(task.stream, task.since)
-            last = page.last
+        if task.voids_before is not None:
+            voids = [_numbered(row) for row in self._voids(reader, task.stream, task.since, task.voids_before)]
+            self._merged.stored(task, voids, [], task.voids_before)
+            return
+        page = reader.stream_since(task.stream, task.since)
         gaps = [Range(row.seq, row.last_seq) for row in page.rows if row.kind == "gap"]
-        self._merged.stored(task, [_numbered(row) for row in page.rows], gaps, last, page.more)
+        self._merged.stored(task, [_numbered(row) for row in page.rows], gaps, page.last)
 
-    def _voids(self, reader: Reader, stream_id: bytes, last: int) -> list[StoredEvent]:
-        """Fetch the events that void episodes, up to this seq of a stream, for episodes that are fetched alone."""
+    def _voids(self, reader: Reader, stream_id: bytes, after: int, last: int) -> list[StoredEvent]:
+        """Fetch the events that void episodes, after a seq of a stream and up to another."""
         found: list[StoredEvent] = []
         for run_id in {one.run_id for one in self.streams if one.stream_id == stream_id}:
             page = reader.events(0, run_id, ["episode_voided"])
             while page.rows or page.more:
-                found += [row for row in page.rows if row.stream_id == stream_id and row.seq <= last]
+                found += [row for row in page.rows if row.stream_id == stream_id and after < row.seq <= last]
                 page = reader.events(page.last, run_id, ["episode_voided"])
         return found
 

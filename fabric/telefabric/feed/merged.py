@@ -12,8 +12,9 @@ from telefabric_schemas import AnyEvent, Frame
 
 PENDING_EVENTS_MAX = 200_000
 """Beyond it nobody seems to drain: history waits, and live events are left to the store."""
-HISTORY_EVENTS = 50_000
-"""How far back before the watermark a stream's history is fetched whole unless asked; of older times the episodes."""
+HISTORY_EVENTS = 5_000
+"""How far back before the watermark a stream's history is fetched unless asked: a client asks for what it shows of
+older times. Only the events that void an episode come of them, too."""
 _UNKNOWN_EVENTS_MAX = 5_000
 
 
@@ -30,8 +31,8 @@ class Task(NamedTuple):
 
     stream: bytes
     since: int
-    episodes_before: int | None = None
-    """Only episodes, up to this seq."""
+    voids_before: int | None = None
+    """Only the events that void an episode, up to this seq."""
 
 
 class _MergedStream:
@@ -41,8 +42,8 @@ class _MergedStream:
         self.run_id = run_id
         self.handover: StreamHandover[Any] = StreamHandover()
         self.order: InOrder[FeedEvent] | None = InOrder(self.handover) if in_order else None
-        self.episodes_from = 0
-        """Episodes up to here are fetched, of the time before the handover begins."""
+        self.voids_up_to = 0
+        """Events that void an episode are fetched up to here, of the time before the handover begins."""
         self.gaps: tuple[Range, ...] = ()
         self.skipped = 0
         """Live events left to the store since the last `drain`."""
@@ -144,17 +145,15 @@ class MergedStreams:
                 key = (stream, seen.event.agent_id, seen.event.env_index)
                 self._frames[key] = FeedEvent(followed.run_id, stream, 0, seen.kind, seen.event, seen.raw, True)
 
-    def stored(self, task: Task, events: list[Numbered[Seen]], gaps: Iterable[Range], covers: int, more: bool) -> None:
+    def stored(self, task: Task, events: list[Numbered[Seen]], gaps: Iterable[Range], covers: int) -> None:
         """A page of the store, the answer to a task."""
         with self._lock:
             followed = self._streams.get(task.stream)
             if followed is None:
                 return
-            if task.episodes_before is not None:
-                before = [one for one in events if one.seq <= task.episodes_before]
-                self._pending += _feed_events(task.stream, followed.run_id, before, live=False)
-                done = not more or len(before) < len(events)
-                followed.episodes_from = task.episodes_before if done else before[-1].seq
+            if task.voids_before is not None:
+                self._pending += _feed_events(task.stream, followed.run_id, events, live=False)
+                followed.voids_up_to = task.voids_before
                 return
             followed.gaps = tuple(sorted({*followed.gaps, *gaps}))
             self._take(task.stream, followed, followed.handover.stored(task.since, events, covers=covers), live=False)
@@ -167,8 +166,8 @@ class MergedStreams:
             found: list[Task] = []
             for stream, followed in self._streams.items():
                 missing = followed.handover.ask()
-                if followed.episodes_from < followed.handover.since:
-                    found.append(Task(stream, followed.episodes_from, followed.handover.since))
+                if followed.voids_up_to < followed.handover.since:
+                    found.append(Task(stream, followed.voids_up_to, followed.handover.since))
                 elif missing is not None:
                     found.append(Task(stream, missing.first - 1))
             return found

@@ -40,15 +40,6 @@ class Axis:
         self.start_ns = int(times[0]) if len(times) else 0
         self.relative_s = (times - self.start_ns) / 1e9
 
-    @classmethod
-    def of_places(cls, places: Iterable[Place]) -> Axis:
-        """From places in any order; the last one of a row counts."""
-        known = sorted({place.n: place for place in places}.values(), key=lambda place: place.n)
-        steps = [np.nan if place.global_step is None else place.global_step for place in known]
-        return cls(
-            [place.n for place in known], [place.seq for place in known], steps, [place.time_ns for place in known]
-        )
-
     def __bool__(self) -> bool:
         return len(self.n) > 0
 
@@ -89,3 +80,10 @@ class Axis:
         found = np.interp(at, known, wanted)
         found = np.where(at > known[-1], wanted[-1] + (at - known[-1]) * slope, found)
         return np.asarray(np.where(at < known[0], wanted[0] + (at - known[0]) * slope, found), np.float64)
+
+
+def columns_of(places: Iterable[Place]) -> Reals:
+    """The columns of an `Axis`, of places in any order; the last one of a row counts."""
+    known = sorted({place.n: place for place in places}.values(), key=lambda place: place.n)
+    rows = [(one.n, one.seq, np.nan if one.global_step is None else one.global_step, one.time_ns) for one in known]
+    return np.array(rows, np.float64).reshape(-1, 4).T

@@ -55,7 +55,7 @@ class Charting(QObject):
 
     def forget(self) -> None:
         """Another feed is shown."""
-        self._asking.close()
+        self._asking.forget()
         self.data.forget()
         self.streams.forget()
         self._stored.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -34,7 +35,7 @@ class Cursor(QObject):
         self._rules = CursorRules()
         self._timer = QTimer(self, interval=REPLAY_MS)
         self._timer.timeout.connect(self._run)
-        self._ran_s = 0.0
+        self._ran_s = self._left_s = 0.0
 
     @property
     def row(self) -> int | None:
@@ -43,6 +44,21 @@ class Cursor(QObject):
     @property
     def total(self) -> int:
         return self._rules.total
+
+    @property
+    def new(self) -> int:
+        """Rows that came since the position left the newest one."""
+        return self._rules.new
+
+    @property
+    def left_for_s(self) -> float:
+        """Seconds since the position left the newest row."""
+        return time.monotonic() - self._left_s if self.mode is not Mode.FOLLOW else 0.0
+
+    @property
+    def held(self) -> bool:
+        """Paused where it followed, and not moved since."""
+        return self._rules.held
 
     @property
     def mode(self) -> Mode:
@@ -79,11 +95,11 @@ class Cursor(QObject):
         for signal in (self.subject_changed, self.mode_changed, self.selection_changed, self.sight_changed, self.moved):
             signal.emit()
 
-    def grow(self, total: int) -> None:
-        """So many rows are known now."""
+    def grow(self, total: int, *, live: bool) -> None:
+        """This is how many rows are known now; of a live run, more are expected."""
+        self._rules.live = live
         if total > self.total:
             self._change(lambda rules: rules.grow(total))
-            self.sight_changed.emit()
 
     def follow(self) -> None:
         self._change(CursorRules.follow)
@@ -91,22 +107,32 @@ class Cursor(QObject):
     def pause(self) -> None:
         self._change(CursorRules.pause)
 
-    def replay(self, speed: float | None = None) -> None:
-        """Run on from the position; at another speed if one is given."""
-        self._change(lambda rules: rules.replay(speed))
+    def replay(self) -> None:
+        """Run on from the position."""
+        self._change(CursorRules.replay)
+
+    def set_speed(self, speed: float) -> None:
+        """Of replay, now or when it begins."""
+        self._rules.speed = speed
+        self.mode_changed.emit()
 
     def toggle(self) -> None:
-        """Pause what follows or replays; replay what is paused."""
-        self.replay() if self.mode is Mode.PAUSED else self.pause()
+        """Pause what runs, or let it run on."""
+        self._change(CursorRules.toggle)
 
     def go_to(self, row: int) -> None:
         self._change(lambda rules: rules.go_to(row))
+
+    def renumber(self, row: int) -> None:
+        """The row at the position has another number by now."""
+        self._change(lambda rules: rules.renumber(row))
 
     def step(self, rows: int) -> None:
         """Move by rows, and stay there."""
         if self.row is not None:
             at = self.row + rows
-            self._change(lambda rules: (rules.pause(), rules.go_to(at)))
+            self.pause()
+            self.go_to(at)
 
     def select(self, first: int, last: int) -> None:
         self._change(lambda rules: rules.select(first, last))
@@ -137,18 +163,18 @@ class Cursor(QObject):
         self._ran_s = now_s
         self._change(lambda rules: rules.advance(rows))
 
-    def _change(self, by: object) -> None:
-        """Let the rules decide, and say what became different."""
+    def _change(self, by: Callable[[CursorRules], object]) -> None:
+        """Let the rules decide, and emit what became different."""
         rules = self._rules
-        before = rules.row, rules.mode, rules.speed, rules.sight
-        by(rules)  # type: ignore[operator]
-        row, mode, speed, sight = rules.row, rules.mode, rules.speed, rules.sight
-        if (mode is Mode.REPLAY) != self._timer.isActive():
+        row, mode, sight = rules.row, rules.mode, rules.sight
+        by(rules)
+        if (rules.mode is Mode.REPLAY) != self._timer.isActive():
             self._ran_s = time.monotonic()
-            self._timer.start() if mode is Mode.REPLAY else self._timer.stop()
-        if (mode, speed) != before[1:3]:
+            self._timer.start() if rules.mode is Mode.REPLAY else self._timer.stop()
+        if rules.mode is not mode:
+            self._left_s = time.monotonic() if mode is Mode.FOLLOW else self._left_s
             self.mode_changed.emit()
-        if sight != before[3]:
+        if rules.sight != sight:
             self.sight_changed.emit()
-        if row != before[0]:
+        if rules.row != row:
             self.moved.emit()

@@ -39,6 +39,8 @@ class CursorRules:
     def __init__(self) -> None:
         self.total = 0
         """Rows that are known, stored and live."""
+        self.live = False
+        """More rows are expected: replay that has come to the newest one follows."""
         self.mode = Mode.FOLLOW
         self.speed = 1.0
         self.looping = False
@@ -46,14 +48,23 @@ class CursorRules:
         self.selection: tuple[int, int] | None = None
         """First and last row."""
         self._row = 0
+        self._followed = 0
+        """Rows that were known when the position was last the newest one."""
         self._part = 0.0
         """What replay has run beyond the row, of one row."""
+        self.held = False
+        """Paused where it followed, and not moved since."""
         self._sight: tuple[float, float] | None = None
 
     @property
     def row(self) -> int | None:
         """The position; None while there is no row."""
         return self._row if self.total else None
+
+    @property
+    def new(self) -> int:
+        """Rows that came since the position left the newest one."""
+        return self.total - self._followed
 
     @property
     def sight(self) -> tuple[float, float]:
@@ -65,58 +76,80 @@ class CursorRules:
         return self._sight is None
 
     def grow(self, total: int) -> None:
-        """So many rows are known now. They do not become fewer but for another subject."""
+        """This is how many rows are known now. They become fewer with another subject only."""
         more = total - self.total
         self.total = max(self.total, total)
         if self.mode is Mode.FOLLOW:
-            self._row = max(0, self.total - 1)
+            self._row, self._followed = max(0, self.total - 1), self.total
             if self._sight is not None and more > 0:
                 first, last = self._sight
                 self._sight = (first + self._row - last, float(self._row))
 
     def follow(self) -> None:
-        self.mode = Mode.FOLLOW
-        self._row = max(0, self.total - 1)
+        self.mode, self.held = Mode.FOLLOW, False
+        self._row, self._followed = max(0, self.total - 1), self.total
         self._bring_into_sight()
 
     def pause(self) -> None:
+        self.held = self.held or self.mode is Mode.FOLLOW
         self.mode = Mode.PAUSED
 
-    def replay(self, speed: float | None = None) -> None:
-        """Run from the position on: from the beginning of the selection when outside it, or of the run at its end."""
-        if speed is not None:
-            self.speed = speed
+    def toggle(self) -> None:
+        """Pause what runs, and let it run on: a live run is followed again, unless the position was moved meanwhile."""
+        if self.mode is Mode.PAUSED and self.held and self.live:
+            self.follow()
+        elif self.mode is Mode.REPLAY or (self.mode is Mode.FOLLOW and self.live):
+            self.pause()
+        else:
+            self.replay()
+
+    def replay(self) -> None:
+        """Run from the position on. From outside the loop, or from the end of the run, that is from the beginning.
+
+        Of a live run there is nothing to replay at its end: the position follows.
+        """
         first, last = self._bounds()
+        if self.live and not self.looping and self._row >= last:
+            self.follow()
+            return
         if self.mode is not Mode.REPLAY:
             self._part = 0.0
         if not first <= self._row < last:
             self._row = first
-        self.mode = Mode.REPLAY
+        self.mode, self.held = Mode.REPLAY, False
         self._bring_into_sight()
 
     def go_to(self, row: int) -> None:
-        """Move to a row, the nearest there is. Who follows is paused then; replay runs on from there."""
+        """Move to a row, the nearest there is. What follows is paused then; replay runs on from there."""
         if self.mode is Mode.FOLLOW:
             self.mode = Mode.PAUSED
-        self._row = min(max(row, 0), max(0, self.total - 1))
+        self._row, self.held = min(max(row, 0), max(0, self.total - 1)), False
         self._part = 0.0
         self._bring_into_sight()
 
     def advance(self, rows: float) -> None:
-        """Run on by so many rows while replaying; at the end begin the loop again, or pause."""
+        """Replay by these many rows. At the end the loop begins again; without one, a live run is followed."""
         if self.mode is not Mode.REPLAY:
             return
         first, last = self._bounds()
-        at = self._row + self._part + rows
+        at = max(self._row + self._part, first) + rows
         if at >= last:
             if self.looping and last > first:
                 at = first + (at - last) % (last - first)
+            elif self.live:
+                self.follow()
+                return
             else:
                 at = float(last)
                 self.mode = Mode.PAUSED
         self._row = int(at)
         self._part = at - self._row
         self._bring_into_sight()
+
+    def renumber(self, row: int) -> None:
+        """The row at the position has another number by now: rows before it have come."""
+        if self.mode is not Mode.FOLLOW:
+            self._row = min(max(row, 0), max(0, self.total - 1))
 
     def select(self, first: int, last: int) -> None:
         """Select the rows between two, both included."""

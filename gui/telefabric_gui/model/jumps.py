@@ -7,11 +7,9 @@ from typing import Any
 from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Counts, RowOf, RowsAt, StepKey, StepsOf
-from telefabric_gui.model.asking import Asker, Asking
+from telefabric_gui.model.asking import ANY_ID, Asker, Asking
 from telefabric_gui.model.cursor import Cursor
 from telefabric_schemas import Frame, Step, event_of
-
-_ANY_ID = 2**63 - 1
 
 
 class Jumps(QObject):
@@ -20,7 +18,7 @@ class Jumps(QObject):
     failed = Signal(str)
     """Why the cursor stays: a sentence."""
 
-    def __init__(self, feed: Asker, cursor: Cursor, parent: QObject | None = None) -> None:
+    def __init__(self, feed: Asker | None, cursor: Cursor, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._cursor = cursor
         self._asking = Asking(feed, self)
@@ -39,7 +37,7 @@ class Jumps(QObject):
         subject = self._cursor.subject
         if subject is None:
             return
-        key = StepKey(step_index - 1, _ANY_ID)
+        key = StepKey(step_index - 1, ANY_ID)
         question = StepsOf(
             subject.run_id, subject.agent_id, env_index, episode_index, key, 1, subject.stream_id, voided=True
         )
@@ -93,7 +91,7 @@ class Jumps(QObject):
 
     def _begin(self) -> None:
         """Forget the jump before."""
-        self._asking.close()
+        self._asking.forget()
 
     def _of(self, kind: str) -> tuple[bytes, str, str]:
         subject = self._cursor.subject

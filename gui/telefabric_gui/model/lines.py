@@ -54,6 +54,17 @@ class Segment:
         record = self.records[self._places[row - self.first]]
         return Found(row, record, self.raws(record))
 
+    @property
+    def events(self) -> npt.NDArray[Any]:
+        """The records of the rows, without those between them."""
+        return self.records[self._places]
+
+    def row_of_seq(self, seq: int) -> int | None:
+        """The number of the row of an event; None when it is not here."""
+        place = int(np.searchsorted(self.records["seq"], seq))
+        there = place < len(self.records) and self.records["seq"][place] == seq
+        return self.first + int(self._numbers[place]) if there else None
+
     def until(self, seq: int) -> Segment:
         """The part before a seq."""
         return Segment(self.first, self.records[: np.searchsorted(self.records["seq"], seq)], self.raws)
@@ -86,6 +97,11 @@ class Lines:
         """A row, if it is in memory."""
         place = self._segment(row)
         return None if place is None else self._segments[place].row(row)
+
+    @property
+    def tail(self) -> Segment | None:
+        """The last segment in memory."""
+        return self._segments[-1] if self._segments else None
 
     def before(self, row: int) -> Iterator[npt.NDArray[Any]]:
         """Records in memory without a break from that of a row backwards, segment by segment; the run's first comes

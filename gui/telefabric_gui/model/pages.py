@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, CountKey, Counts, Events, Points, RowOf, RowsAt, StoredEvent
-from telefabric_gui.model.asking import Asker
+from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.model.lines import Found, Lines, Segment
 from telefabric_gui.model.seam import End, Seam
 from telefabric_gui.rows import EVENT, GAP, VOID, EventRows, Mark, Row, episode_row, of_episode, step_row
@@ -43,6 +43,9 @@ class Of(NamedTuple):
     kind: str
     """``step`` or ``episode``."""
     agent_id: str
+
+
+NOWHERE = Of("", b"", "step", "")
 
 
 class Series(NamedTuple):
@@ -84,18 +87,17 @@ class _Page:
 
 
 class Pages(QObject):
-    """`of` and `feed` are None where there is no store to ask: the tail is all then."""
+    """Without a `feed` there is no store to ask, and the tail is all."""
 
     changed = Signal()
     """Rows came, left, or are loaded."""
     loaded = Signal(int, int)
     """These rows, the first and the last, have come from the store."""
-    _came = Signal(object, object)
 
     def __init__(
         self,
         tail: EventRows,
-        of: Of | None = None,
+        of: Of = NOWHERE,
         feed: Asker | None = None,
         *,
         voided: Mapping[tuple[int, int], int] | None = None,
@@ -109,8 +111,7 @@ class Pages(QObject):
         """Why the store did not answer; empty when it did."""
         self.series_wanted: tuple[str, ...] = ()
         """Metrics whose values are wanted with each page."""
-        self._live = tail
-        self._feed = feed
+        self._asking = Asking(feed) if feed is not None else None
         self._voided = voided if voided is not None else {}
         self._voids = dict(self._voided)
         """Those that the pages know."""
@@ -120,17 +121,12 @@ class Pages(QObject):
         self._lines = Lines()
         self._pages: OrderedDict[int, _Page] = OrderedDict()
         self._loading: dict[int, _Page] = {}
-        self._waiting: dict[int, tuple[Asked, Callable[[Any], None]]] = {}
-        """Questions by number, and who takes the answer."""
-        self._last_number = 0
         self._sight = range(0)
         """Pages in sight."""
         self._resets = 0
         self._gaps: list[Mark] = []
         self._gaps_after = 0
-        self._frozen_rows: int | None = None
         self._counted_s = self._failed_s = -1e9
-        self._came.connect(self._take_answer, Qt.ConnectionType.QueuedConnection)
         tail.listeners.append(self._arrange)
         self._arrange()
 
@@ -150,6 +146,11 @@ class Pages(QObject):
     def stored(self) -> int | None:
         """Rows that the store has; None before it has said so."""
         return self._seam.stored
+
+    @property
+    def can_ask(self) -> bool:
+        """There is a store."""
+        return self._asking is not None
 
     @property
     def stored_seq(self) -> int:
@@ -173,6 +174,11 @@ class Pages(QObject):
         """A row; None while it is not in memory: `see` fetches it."""
         return self._lines.row(row)
 
+    def row_of_seq(self, seq: int) -> int | None:
+        """The number of a row of the tail; None for one that is not shown."""
+        segment = self._lines.tail
+        return None if segment is None else segment.row_of_seq(seq)
+
     def value(self, name: str, row: int, step: int) -> float | None:
         """The value of a metric at a step; None while it is not known."""
         page = self._pages.get(row // PAGE)
@@ -195,63 +201,57 @@ class Pages(QObject):
     def refresh(self) -> None:
         """While in sight, once a tick: ask the store from time to time how far it is."""
         now_s = time.monotonic()
-        if self._feed is not None and self._frozen_rows is None and now_s - self._counted_s > COUNT_S:
+        if self._asking is not None and now_s - self._counted_s > COUNT_S:
             self._counted_s = now_s
-            self._ask_counts(Counts(self.of.run_id))  # type: ignore[union-attr]
-
-    def freeze(self) -> None:
-        """Show no row that comes from now on."""
-        if self.tail is self._live:
-            self._frozen_rows = self.rows
-            self.tail = self._live.frozen()
-
-    def thaw(self) -> None:
-        """Show what came meanwhile, and all that comes."""
-        self._frozen_rows, self.tail = None, self._live
-        self._arrange()
-
-    @property
-    def waiting(self) -> int:
-        """Events that came since `freeze`."""
-        return self._live.events - self.tail.events
+            self._ask_counts(Counts(self.of.run_id))
 
     def close(self) -> None:
         """Nothing is asked for any more."""
-        self._live.listeners.remove(self._arrange)
-        self._feed = None
-        for asked, _ in self._waiting.values():
-            asked.drop()
-        self._waiting.clear()
+        self.tail.listeners.remove(self._arrange)
+        if self._asking is not None:
+            self._asking.close()
+        self._asking = None
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def ask(self, question: Any, then: Callable[[Any], None], *, urgent: bool = False) -> Asked | None:
-        """Ask the store; `then` takes the page, on this thread. Without a store, nothing happens."""
-        if self._feed is None:
+    def ask(
+        self,
+        question: Any,
+        then: Callable[[Any], None],
+        *,
+        urgent: bool = False,
+        failed: Callable[[str], None] | None = None,
+    ) -> Asked | None:
+        """Ask the store; `then` takes the page, on this thread. Without a store, nothing happens.
+
+        `failed` takes the sentence when there is no answer; otherwise it is the table's `problem`.
+        """
+        if self._asking is None:
             return None
-        self._last_number += 1
-        number = self._last_number
-        came = self._came.emit
-        asked = self._feed.ask(question, lambda answer: came(number, answer), urgent=urgent)
-        self._waiting[number] = asked, then
-        return asked
+        take = partial(self._take, then, failed or self._on_failure)
+        return self._asking.ask(question, take, urgent=urgent)
 
     def drop(self, asked: Asked) -> None:
         """Nobody waits for this answer any more."""
-        asked.drop()
-        self._waiting = {number: one for number, one in self._waiting.items() if one[0] is not asked}
+        if self._asking is not None:
+            self._asking.drop(asked)
 
-    def _take_answer(self, number: int, answer: Answer) -> None:
-        asked, then = self._waiting.pop(number, (None, None))
-        if asked is None or then is None or self._feed is None:
-            return  # it was dropped
-        self.problem = answer.problem
+    def _take(self, then: Callable[[Any], None], failed: Callable[[str], None], answer: Answer) -> None:
         if answer.page is None:
-            self._failed_s = time.monotonic()
-            self._loading.clear()
-            self.changed.emit()
-            return
-        then(answer.page)
+            failed(answer.problem)
+        else:
+            self.problem = ""
+            then(answer.page)
+
+    def _on_failure(self, problem: str) -> None:
+        self.problem = problem
+        self._failed_s = time.monotonic()
+        self._loading.clear()
+        self.changed.emit()
+
+    def ask_row(self, row: int, then: Callable[[Any], None]) -> None:
+        """One row by itself."""
+        self.ask(RowsAt(self.of.stream_id, self.of.kind, self.of.agent_id, row, 1), then, urgent=True)
 
     def _drop(self, page: _Page) -> None:
         if page.asked is not None:
@@ -262,7 +262,7 @@ class Pages(QObject):
         held = self._pages.get(number)
         stored = min(self.stored or 0, number * PAGE + PAGE)
         whole = held is not None and held.segment is not None and held.first + held.segment.rows >= stored
-        if whole or number in self._loading or not number * PAGE < stored or self._feed is None:
+        if whole or number in self._loading or not number * PAGE < stored or self._asking is None:
             return
         if number * PAGE >= self._tail_from or time.monotonic() - self._failed_s < RETRY_S:
             return
@@ -272,8 +272,9 @@ class Pages(QObject):
     # -- a page --------------------------------------------------------------------------------------------------
 
     def _ask_rows(self, page: _Page, *, urgent: bool = True) -> None:
-        stream, kind, agent = self.of[1:]  # type: ignore[index]
-        question = RowsAt(stream, kind, agent, page.from_row + len(page.events), page.missing)
+        question = RowsAt(
+            self.of.stream_id, self.of.kind, self.of.agent_id, page.from_row + len(page.events), page.missing
+        )
         page.asked = self.ask(question, partial(self._rows_came, page), urgent=urgent)
 
     def _rows_came(self, page: _Page, answer: Any) -> None:
@@ -282,8 +283,8 @@ class Pages(QObject):
             self._ask_rows(page)
         elif not page.events:
             self._loading.pop(page.first // PAGE, None)
-        elif self.of.kind == "step" and self._resets:  # type: ignore[union-attr]
-            stream, _, agent = self.of[1:]  # type: ignore[index]
+        elif self.of.kind == "step" and self._resets:
+            stream, _, agent = self.of[1:]
             question = RowOf(stream, "reset", agent, "seq", page.seqs[0] + 1)
             page.asked = self.ask(question, partial(self._reset_came, page), urgent=True)
         else:
@@ -297,7 +298,7 @@ class Pages(QObject):
             self._finish(page)
 
     def _ask_resets(self, page: _Page, first: int) -> None:
-        stream, _, agent = self.of[1:]  # type: ignore[index]
+        stream, _, agent = self.of[1:]
         question = RowsAt(stream, "reset", agent, first, PAGE)
         page.asked = self.ask(question, partial(self._resets_came, page, first), urgent=True)
 
@@ -317,11 +318,11 @@ class Pages(QObject):
         if not events:
             return
         raws = {one.seq: one.event for one in events}
-        names = self._live.records.dtype.names or ()
+        names = self.tail.records.dtype.names or ()
         rows = [_row_of(one)[:-1] for one in events]
         rows += [(GAP, gap.first, gap.last) for gap in self._gaps if before < gap.first < until]
         whole = [(*row, *([0] * (len(names) - len(row)))) for row in sorted(rows, key=itemgetter(1))]
-        records = np.array(whole, self._live.records.dtype)
+        records = np.array(whole, self.tail.records.dtype)
         page.segment = self._segment(page.first, records, lambda record: raws.get(int(record["seq"])))
         page.bytes = records.nbytes + sum(map(len, raws.values()))
         page.events, page.resets = [], []
@@ -356,7 +357,7 @@ class Pages(QObject):
         for name in self.series_wanted:
             if name not in page.series and len(steps):
                 page.series[name] = None
-                stream, _, agent = self.of[1:]  # type: ignore[index]
+                stream, _, agent = self.of[1:]
                 question = Points(stream, agent, f"metric/{name}", int(steps.min()), int(steps.max()), 0, 10 * PAGE)
                 self.ask(question, partial(self._series_came, page, name))
 
@@ -372,14 +373,14 @@ class Pages(QObject):
         self.ask(question, self._counts_came)
 
     def _counts_came(self, answer: Any) -> None:
-        stream, kind, agent = self.of[1:]  # type: ignore[index]
+        stream, kind, agent = self.of[1:]
         counts = {one.kind: one.n for one in answer.rows if (one.stream_id, one.agent_id) == (stream, agent)}
         self._resets = counts.get("reset", self._resets)
         if answer.more and answer.rows:
             last = answer.rows[-1]
-            self._ask_counts(Counts(self.of.run_id, CountKey(last.stream_id, last.kind, last.agent_id)))  # type: ignore[union-attr]
+            self._ask_counts(Counts(self.of.run_id, CountKey(last.stream_id, last.kind, last.agent_id)))
         if kind in counts and counts[kind] != self.stored:
-            self.ask(Events(self._gaps_after, self.of.run_id, ["gap"], None, None, _GAPS_A_PAGE), self._gaps_came)  # type: ignore[union-attr]
+            self.ask(Events(self._gaps_after, self.of.run_id, ["gap"], None, None, _GAPS_A_PAGE), self._gaps_came)
             question = RowsAt(stream, kind, agent, counts[kind] - 1, 1)
             self.ask(question, partial(self._end_came, counts[kind]), urgent=True)
         elif self.stored is None and not answer.more:
@@ -390,7 +391,7 @@ class Pages(QObject):
         self._arrange()
 
     def _gaps_came(self, answer: Any) -> None:
-        of_stream = [one for one in answer.rows if one.stream_id == self.of.stream_id]  # type: ignore[union-attr]
+        of_stream = [one for one in answer.rows if one.stream_id == self.of.stream_id]
         self._gaps += [Mark(one.seq, one.last_seq, GAP, one.reason or "") for one in of_stream]
         self._gaps_after = answer.last
 
@@ -418,9 +419,15 @@ class Pages(QObject):
                 one if one.first + one.rows <= first else one.until(seq) for one in segments if one.first < first
             ]
         rows = max(self.stored or 0, first + tail.rows if tail is not None else 0)
-        rows = rows if self._frozen_rows is None else self._frozen_rows
         self._lines = Lines(rows, segments if tail is None else [*segments, tail])
         self.changed.emit()
+
+
+def found_of(row: int, stored: StoredEvent, like: EventRows) -> Found:
+    """A row that came by itself, as the rows of a table are."""
+    values, names = _row_of(stored)[:-1], like.records.dtype.names or ()
+    record = np.array((*values, *([0] * (len(names) - len(values)))), like.records.dtype)[()]
+    return Found(row, record, stored.event)
 
 
 def _row_of(stored: StoredEvent) -> Row:

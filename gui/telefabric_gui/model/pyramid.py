@@ -103,6 +103,12 @@ class Pyramid:
             return None
         return float(top.x[0]), float(top.end[-1]), float(top.low.min()), float(top.high.max())
 
+    @property
+    def end(self) -> float:
+        """Behind the last step that is stored, as finely as it is held."""
+        found = self._made_at(VALUES)
+        return float(found.end[-1]) if len(found.x) else -math.inf
+
     # -- what is wanted ------------------------------------------------------------------------------------------
 
     def level(self, first: float, last: float, pixels: int) -> int:
@@ -204,8 +210,10 @@ class Pyramid:
         return joined(*parts, coarser.part(begin, len(coarser.x)))
 
 
-def with_tail(stored: Samples, tail: Samples) -> Samples:
-    """Stored samples up to the first live one, and then those that are live."""
+def with_tail(stored: Samples, tail: Samples, *, hole: bool = False) -> Samples:
+    """Stored samples up to the first live one, and then those that are live; behind a hole no line leads to them."""
     if not len(tail.x) or not len(stored.x):
         return joined(stored, tail)
+    if hole:
+        tail = tail._replace(cut=np.append(True, tail.cut[1:]))
     return joined(stored.at(stored.x < tail.x.min()), tail)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from PySide6.QtCore import QObject
 
 from telefabric_gui.model.asking import Asker
-from telefabric_gui.model.cursor import Cursor, Mode, Subject
+from telefabric_gui.model.cursor import Cursor, Subject
 from telefabric_gui.model.jumps import Jumps
-from telefabric_gui.model.whole_run import WholeRun
-from telefabric_gui.rows import HOLE, Mark
+from telefabric_gui.model.pages import Pages
+from telefabric_gui.model.whole_run import Stored, WholeRun
+from telefabric_gui.rows import Mark
 
 
 class RunTime(QObject):
@@ -23,23 +23,13 @@ class RunTime(QObject):
         self.cursor.show(subject)
         self.whole = WholeRun(feed, subject, self)
         self.jumps = Jumps(feed, self.cursor, self)
-        self._left_rows = 0
-        self._left_s = 0.0
-        """What was known when the newest was followed last."""
 
-    def refresh(self, rows: int, stored: int | None, stored_seq: int, marks: Iterable[Mark]) -> None:
-        """So many rows are known, the stored ones up to a seq; holes before it are this client's alone."""
-        holes = [mark for mark in marks if mark.kind == HOLE and mark.first > stored_seq]
-        self.whole.grow(rows, stored, holes)
+    def refresh(self, rows: Pages, marks: Iterable[Mark], *, live: bool) -> None:
+        """Take what the steps' rows know, and what has not come to this client; of a live run, more is expected."""
+        stored = None if rows.stored is None else Stored(rows.stored, rows.stored_seq)
+        self.whole.grow(rows.rows, stored, marks, rows.lines.tail, rows.problem)
         self.whole.refresh()
-        self.cursor.grow(rows)
-        if self.cursor.mode is Mode.FOLLOW:
-            self._left_rows, self._left_s = self.cursor.total, time.monotonic()
-
-    @property
-    def waiting(self) -> tuple[int, float]:
-        """Rows that came since the newest was followed, and for how many seconds."""
-        return self.cursor.total - self._left_rows, time.monotonic() - self._left_s
+        self.cursor.grow(rows.rows, live=live)
 
     def close(self) -> None:
         self.cursor.pause()

@@ -85,9 +85,12 @@ class SeriesData(QObject):
         if held is None:
             return tail
         pyramid = held.pyramid
-        made = pyramid.version, pyramid.level(first, last, pixels), len(tail.x), *(tail.x[-1:]), *(tail.mean[-1:])
+        # What was live when the end was read has left since, and the end has not been read again: see `_refresh`.
+        hole = len(tail.x) > 0 and held.tail_from <= pyramid.end < tail.x[0]
+        ends = len(tail.x), *tail.x[:1], *tail.x[-1:], *tail.mean[-1:]
+        made = pyramid.version, pyramid.level(first, last, pixels), hole, ends
         if held.drawn is None or held.drawn[0] != made:
-            held.drawn = made, with_tail(pyramid.samples(first, last, pixels), tail)
+            held.drawn = made, with_tail(pyramid.samples(first, last, pixels), tail, hole=hole)
         return held.drawn[1]
 
     def value_at(self, key: SeriesKey, step: float) -> float | None:
@@ -129,14 +132,15 @@ class SeriesData(QObject):
 
     def _refresh(self, held: _Held, tail: Samples, *, grows: bool) -> None:
         """Read the end again before live values that are let go leave a hole behind it."""
-        extent = held.pyramid.extent()
+        pyramid = held.pyramid
         first = float(tail.x.min()) if len(tail.x) else np.inf
-        leaving = extent is not None and first > (held.tail_from + extent[1]) / 2 if np.isfinite(first) else grows
-        if (leaving or (extent is None and held.pyramid.known)) and time.monotonic() - held.refreshed_s >= AGAIN_S:
-            held.refreshed_s, held.tail_from = time.monotonic(), first
-            held.pyramid.refresh()
         if not np.isfinite(held.tail_from):
             held.tail_from = first
+        leaving = first > (held.tail_from + pyramid.end) / 2 if np.isfinite(first) else grows
+        due = pyramid.known and (leaving or not pyramid.total)
+        if due and time.monotonic() - held.refreshed_s >= AGAIN_S:
+            held.refreshed_s, held.tail_from = time.monotonic(), first
+            pyramid.refresh()
 
     def _send(self, key: SeriesKey, held: _Held, tile: Tile, after: Any = None) -> None:
         question: Question[Any]

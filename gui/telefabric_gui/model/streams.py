@@ -142,7 +142,7 @@ class Streams(QObject):
 
     def forget(self) -> None:
         """Another feed is shown."""
-        self._asking.close()
+        self._asking.forget()
         self._streams.clear()
         self._of_runs.clear()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +25,17 @@ from telefabric.feed import (
     Events,
     Place,
     Places,
+    RowOf,
     RowsAt,
+    StepKey,
+    StepsOf,
 )
-from telefabric_gui.model.asking import Asker, Asking
-from telefabric_gui.model.axis import Axis, Reals
+from telefabric_gui.formatting import plural
+from telefabric_gui.model.asking import ANY_ID, Asker, Asking
+from telefabric_gui.model.axis import Axis, Reals, columns_of
 from telefabric_gui.model.cursor_rules import Subject
-from telefabric_gui.rows import GAP, Mark
+from telefabric_gui.model.lines import Segment
+from telefabric_gui.rows import GAP, NO_STEP, Mark
 from telefabric_schemas import event_of
 
 EXACT_ROWS_MAX = 65_536
@@ -61,30 +68,48 @@ class Episodes(NamedTuple):
     total: Reals
 
 
-def spans_of(rows: int, stored: int | None, axis: Axis, marks: Iterable[Mark]) -> list[Span]:
-    """How much of a run is where: of `rows` rows the store has counted the first `stored`, None before it said so.
+class Stored(NamedTuple):
+    """How far the store is, by its own count."""
 
-    What lies behind its count is live only, whatever else is believed: only the count is a promise. `marks` are ranges
-    of seqs that are lost, or have not come.
+    rows: int
+    seq: int
+    """Of the last of these rows."""
+
+
+def spans_of(rows: int, stored: Stored | None, axis: Axis, marks: Iterable[Mark], problem: str = "") -> list[Span]:
+    """Where the rows of a run are: in the store, or only here. `marks` are seqs that are lost or have not come.
+
+    Only the store's own count makes a row stored: it counts what is below its watermark, and nothing else. What has not
+    come to this client is not missing once the store has it. `problem` is why the store does not answer.
     """
+    if not rows:
+        return []
     if stored is None:
-        return [Span(0, rows, "not loaded", "The store has not said yet how far it is.")] if rows else []
+        here = Span(0, rows, "live only", f"Received live. {problem}")
+        return [here if problem else Span(0, rows, "not loaded", "The store has not said yet how much it has.")]
     found = []
-    if stored:
-        found.append(Span(0, stored, "stored", "Committed to the store."))
-    if rows > stored:
-        found.append(Span(stored, rows, "live only", "Received live, not yet committed to the store."))
-    listed = list(marks)
+    if stored.rows:
+        found.append(Span(0, min(stored.rows, rows), "stored", "Committed to the store."))
+    if rows > stored.rows:
+        found.append(Span(stored.rows, rows, "live only", problem or "Received live, not yet committed to the store."))
+    return found + _missing(rows, stored.seq, axis, marks)
+
+
+def _missing(rows: int, stored_seq: int, axis: Axis, marks: Iterable[Mark]) -> list[Span]:
+    listed = []
+    for mark in marks:
+        first = mark.first if mark.kind == GAP else max(mark.first, stored_seq + 1)
+        if first <= mark.last:
+            listed.append(mark._replace(first=first))
     places = np.clip(np.ceil(axis.rows_of_seqs([mark.first for mark in listed])), 0, rows).tolist()
-    for mark, at in zip(listed, places, strict=True):
-        number = mark.last - mark.first + 1
-        events = f"{number:,}".replace(",", "\u202f") + (" event" if number == 1 else " events")
-        if mark.kind == GAP:
-            said = f"{events} missing for good" + (f": {mark.reason}." if mark.reason else ".")
-        else:
-            said = f"{events} did not come live. They are fetched when the store has them."
-        found.append(Span(at, at, "missing", said))
-    return found
+    return [Span(at, at, "missing", _why_missing(mark)) for mark, at in zip(listed, places, strict=True)]
+
+
+def _why_missing(mark: Mark) -> str:
+    events = plural(mark.last - mark.first + 1, "event")
+    if mark.kind == GAP:
+        return f"{events} missing for good{f': {mark.reason}' if mark.reason else ''}."
+    return f"{events} did not come live. They are fetched as soon as the store has them."
 
 
 class WholeRun(QObject):
@@ -92,26 +117,32 @@ class WholeRun(QObject):
 
     changed = Signal()
 
-    def __init__(self, feed: Asker, subject: Subject, parent: QObject | None = None) -> None:
+    def __init__(self, feed: Asker | None, subject: Subject, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.subject = subject
         self.axis = Axis()
         self.rows = 0
-        self.stored: int | None = None
-        """Rows that the store has counted; None before it said so."""
+        self.stored: Stored | None = None
+        """None before the store said how much it has."""
         self.bands: list[Band] = []
-        self.bookmarks: list[tuple[float, BookmarkRow]] = []
-        """With the row at which each is, as far as it is known."""
+        self.bookmarks: list[tuple[int, BookmarkRow]] = []
+        """With the row of each. Those whose row is not known yet are left out."""
         self.episodes = Episodes(*(np.empty(0) for _ in Episodes._fields))
         self.problem = ""
-        """Why the store did not answer; empty when it did."""
+        """Why the store does not answer; empty when it does."""
         self._asking = Asking(feed, self)
         self._columns = np.empty((3, 0))
         self._places: dict[int, Place] = {}
+        self._end: Place | None = None
+        """The newest row that the store has said."""
         self._ends = np.empty((len(_EPISODE_FIELDS), 0))
-        self._marked: list[BookmarkRow] = []
+        self._bookmarked: dict[int, int | None] = {}
+        """Number of a bookmark → its row; None before that is known."""
         self._lost: list[Mark] = []
         self._marks: list[Mark] = []
+        self._tail: Segment | None = None
+        self._tail_axis = (0, 0)
+        """Rows of the tail that are in the axis: the first, and how many."""
         self._gaps_after = 0
         self._bands_to = -1
         self._known_rows = -1
@@ -123,18 +154,22 @@ class WholeRun(QObject):
 
     def spans(self) -> list[Span]:
         lost = {mark.first: mark for mark in (*self._marks, *self._lost)}
-        return spans_of(self.rows, self.stored, self.axis, sorted(lost.values()))
+        return spans_of(self.rows, self.stored, self.axis, sorted(lost.values()), self.problem)
 
     def band_at(self, row: float) -> Band | None:
         return next((band for band in reversed(self.bands) if band.n <= row), None)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def grow(self, rows: int, stored: int | None, marks: Iterable[Mark]) -> None:
-        """So many rows are known, and so many of them stored; these ranges have not come to this client."""
+    def grow(
+        self, rows: int, stored: Stored | None, marks: Iterable[Mark], tail: Segment | None = None, problem: str = ""
+    ) -> None:
+        """Take what the rows' owner knows: how many there are and how many of them are stored, what has not come to
+        this client, the live tail, and why the store does not answer."""
         given = sorted(marks)
-        if (rows, stored, given) != (self.rows, self.stored, self._marks):
-            self.rows, self.stored, self._marks = rows, stored, given
+        self._tail = tail
+        if (rows, stored, given, problem) != (self.rows, self.stored, self._marks, self.problem):
+            self.rows, self.stored, self._marks, self.problem = rows, stored, given, problem
             self.changed.emit()
 
     def refresh(self) -> None:
@@ -144,29 +179,33 @@ class WholeRun(QObject):
             return
         self._asked_s = now_s
         self.look_at_bookmarks()
-        if self.stored and self.stored != self._known_rows and not self._busy - {"bookmarks"}:
-            self._known_rows = self.stored
+        stored = self.stored.rows if self.stored is not None else 0
+        if stored and stored != self._known_rows and all(one.startswith("bookmark") for one in self._busy):
+            self._known_rows = stored
             self._ask_rows()
             self._ask_bands()
             self._ask_episodes()
             self._ask_gaps()
+        elif self._tail is not None and (self._tail.first, self._tail.rows) != self._tail_axis:
+            self._make_axis()
+            self.changed.emit()
 
     def look_at_bookmarks(self) -> None:
         """Ask which bookmarks there are."""
         self._ask("bookmarks", Bookmarks(self.subject.run_id, 0, _PAGE), self._take_bookmarks)
 
     def close(self) -> None:
+        """Nothing is asked for any more."""
         self._asking.close()
 
     def _ask(self, about: str, question: Any, take: Callable[[Any], None]) -> None:
         """One question of a sort at a time."""
-        if about not in self._busy:
+        if about not in self._busy and self._asking.can_ask:
             self._busy.add(about)
             self._asking.ask(question, lambda answer: self._took(about, answer, take))
 
     def _took(self, about: str, answer: Answer, take: Callable[[Any], None]) -> None:
         self._busy.discard(about)
-        self.problem = answer.problem
         if answer.page is None:
             self._known_rows = -1
         else:
@@ -207,16 +246,22 @@ class WholeRun(QObject):
             self._end = Place(self._known_rows - 1, row.seq, row.id, step, row.time_ns)
             self._make_axis()
 
-    _end: Place | None = None
-
     def _make_axis(self) -> None:
-        if self._known_rows <= EXACT_ROWS_MAX:
-            seq, step, time_ns = self._columns
-            self.axis = Axis(np.arange(len(seq)), seq, step, time_ns)
+        """Of what the store has said, and of the tail behind it."""
+        if self._places:
+            known = columns_of([*self._places.values(), *([self._end] if self._end else [])])
         else:
-            self.axis = Axis.of_places([*self._places.values(), *([self._end] if self._end else [])])
+            known = np.vstack([np.arange(self._columns.shape[1]), self._columns])
+        tail = self._tail
+        if tail is not None:
+            self._tail_axis = tail.first, tail.rows
+            events = tail.events
+            steps = np.where(events["global_step"] == NO_STEP, np.nan, events["global_step"])
+            rows = np.array([tail.first + np.arange(tail.rows), events["seq"], steps, events["time_ns"]], np.float64)
+            newer = (rows[0] > known[0, -1]) & (rows[1] > known[1, -1]) if known.size else slice(None)
+            known = np.hstack([known, rows[:, newer]])
+        self.axis = Axis(*known)
         self._place_episodes()
-        self._place_bookmarks()
 
     # -- bands, episodes, gaps, bookmarks ------------------------------------------------------------------------
 
@@ -267,22 +312,28 @@ class WholeRun(QObject):
             self._ask_gaps()
 
     def _take_bookmarks(self, page: Any) -> None:
+        """Bookmarks of this agent; the row of each is asked for once, as soon as its step is stored."""
         stream_id, agent_id = self.subject.stream_id, self.subject.agent_id
         found = [one for one in page.rows if one.agent_id == agent_id and one.stream_id in (None, stream_id)]
-        if found != self._marked:
-            self._marked = found
-            self._place_bookmarks()
+        self._bookmarked = {one.bookmark: self._bookmarked.get(one.bookmark) for one in found}
+        self.bookmarks = [(row, one) for one in found if (row := self._bookmarked[one.bookmark]) is not None]
+        for one in found:
+            if self._bookmarked[one.bookmark] is None:
+                key = StepKey(one.step_index - 1, ANY_ID)
+                question = StepsOf(
+                    one.run_id, agent_id, one.env_index, one.episode_index, key, 1, stream_id, voided=True
+                )
+                self._ask(f"bookmark {one.bookmark}", question, partial(self._take_marked_step, one))
 
-    def _place_bookmarks(self) -> None:
-        """A bookmark is where its episode begins, and its step behind it."""
-        ends = self.episodes
-        placed = []
-        for one in self._marked:
-            at = np.flatnonzero((ends.number == one.episode_index) & (ends.env == one.env_index))
-            if len(at):
-                first = ends.row[at[0]] - ends.length[at[0]] + 1
-                placed.append((float(max(0.0, first + one.step_index)), one))
-        self.bookmarks = placed
+    def _take_marked_step(self, one: BookmarkRow, page: Any) -> None:
+        for step in page.rows[:1]:
+            question = RowOf(self.subject.stream_id, "step", self.subject.agent_id, "seq", step.seq)
+            self._ask(f"bookmark {one.bookmark}", question, partial(self._take_marked_row, one))
+
+    def _take_marked_row(self, one: BookmarkRow, page: Any) -> None:
+        for place in page.rows[:1]:
+            self._bookmarked[one.bookmark] = place.n
+            self.bookmarks = sorted([*self.bookmarks, (place.n, one)], key=itemgetter(0))
 
 
 def _numbers(chunk: Any) -> Reals:

@@ -108,7 +108,7 @@ class SeriesFilter(QSortFilterProxyModel):
 
     def search(self, text: str) -> None:
         self._words = text.lower().split()
-        self.invalidateFilter()
+        self.setFilterFixedString(text)  # Qt looks at all rows again
 
     def filterAcceptsRow(self, row: int, parent: QModelIndex | QPersistentModelIndex) -> bool:
         series = self.sourceModel().index(row, 0, parent).data(SERIES_ROLE)

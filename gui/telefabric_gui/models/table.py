@@ -20,6 +20,8 @@ _ROLES = (
     Qt.ItemDataRole.TextAlignmentRole,
 )  # fmt: skip
 _CACHED_MAX = 512
+_ORDERS = {True: " \u25be", False: " \u25b4"}
+"""Behind the title of the column by which rows are sorted."""
 
 
 class Column(NamedTuple):
@@ -93,7 +95,7 @@ class WholeRun:
 
 
 class EventTable(QAbstractTableModel):
-    """Shows the rows of one kind of an agent's stream; `freeze` lets none come."""
+    """Shows the rows of one kind of an agent's stream."""
 
     base: Sequence[Column]
     """The columns that every table of the kind has."""
@@ -102,6 +104,8 @@ class EventTable(QAbstractTableModel):
         super().__init__(parent)
         self.pages = rows if isinstance(rows, Pages) else Pages(rows)
         self.columns: Sequence[Column] = self.base
+        self.order = "", True
+        """By what the store sorts the rows, and whether descending; empty for the order of time."""
         self.version = 0
         """Rises when events that were shown already say something else."""
         self._cache: dict[int, tuple[str, ...]] = {}
@@ -138,7 +142,8 @@ class EventTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return column.alignment
         if role == Qt.ItemDataRole.DisplayRole:
-            return column.title
+            mark = _ORDERS[self.order[1]] if column.order and column.order == self.order[0] else ""
+            return column.title + mark
         return column.tip or None if role == Qt.ItemDataRole.ToolTipRole else None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -158,7 +163,7 @@ class EventTable(QAbstractTableModel):
 
     def at(self, line: int) -> Found | int:
         """What a line shows; the number of its row while that is not in memory."""
-        return self.listing.at(line) if 0 <= line < self._lines else -1
+        return self.listing.at(line) if 0 <= line < len(self.listing) else -1
 
     def found(self, line: int) -> Found | None:
         """The event of a line, while it is in memory."""
@@ -181,7 +186,7 @@ class EventTable(QAbstractTableModel):
         return Spot(row, line - self.listing.line_of(row))
 
     def line_of(self, spot: Spot) -> int:
-        return self.listing.line_of(spot.row) + spot.below
+        return self.listing.line_of(spot.row) + (spot.below if self.listing is self.whole else 0)
 
     def key(self, line: int) -> int | None:
         """The seq of the event of a line, wherever the line is; None for a line without an event in memory."""
@@ -241,27 +246,16 @@ class EventTable(QAbstractTableModel):
 
     # -- changes -------------------------------------------------------------------------------------------------
 
-    def show(self, listing: Listing | None) -> None:
+    def show(self, listing: Listing | None, order: tuple[str, bool] = ("", True)) -> None:
         """Show other lines; without any, all of the run."""
         self.beginResetModel()
+        self.order = order
         self.listing.changed.disconnect(self._sync)
-        self.listing = listing or self.whole
+        self.listing = self.whole if listing is None else listing
         self.listing.changed.connect(self._sync)
         self._lines = len(self.listing)
         self.endResetModel()
-
-    def freeze(self) -> None:
-        """Show no row that comes from now on."""
-        self.pages.freeze()
-
-    def thaw(self) -> None:
-        """Show what came meanwhile, and all that comes."""
-        self.pages.thaw()
-
-    @property
-    def waiting(self) -> int:
-        """Events that came since `freeze`."""
-        return self.pages.waiting
+        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(self.columns) - 1)
 
     def _sync(self) -> None:
         """Lines have come at the top and elsewhere; a view keeps its place by their spots."""

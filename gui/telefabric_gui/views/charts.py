@@ -31,6 +31,8 @@ _NAMES_BESIDE_PX = 560
 """A narrower chart has its names above."""
 _CHART_PX = 84
 """The lowest chart; more charts than fit are scrolled."""
+_ARRIVALS_MS = 40
+"""Parts that the store sends within this time are drawn together."""
 _AS_STEPS = Scale.of(np.array([[0.0, 0, 0, 0], [1.0, 1, 1, 1]]), np.empty((0, 4)))
 """Of a stream of which nothing is known: rows are steps."""
 
@@ -42,6 +44,18 @@ class _Shown(NamedTuple):
     scale: Scale
     gaps: Floats
     """Places on the axis before and behind what is missing."""
+
+
+class _Placed(NamedTuple):
+    """Samples of a series on an axis, and of what they were made."""
+
+    of: Samples
+    scale: Scale
+    kind: str
+    samples: Samples
+    rising: bool
+    height: tuple[float, float] | None
+    """Lowest and highest value; None for no value."""
 
 
 class _Line(NamedTuple):
@@ -63,8 +77,6 @@ class ChartsView(QScrollArea):
     """A row."""
     sight_wanted = Signal(float, float)
     """First and last row in sight."""
-    zoom_wanted = Signal(float, float)
-    """By a factor, around a row."""
     whole_wanted = Signal()
     selection_wanted = Signal(float, float)
     drawn = Signal()
@@ -86,7 +98,7 @@ class ChartsView(QScrollArea):
         self.left_out = 0
         """Values in sight that cannot be drawn."""
         self._scale = _AS_STEPS
-        self._on_axis: dict[SeriesKey, tuple[Samples, Scale, str, Samples]] = {}
+        self._on_axis: dict[SeriesKey, _Placed] = {}
         self._soon_all = False
         """All is to be drawn soon, and not the cursor alone."""
         self._tails: dict[SeriesKey, tuple[int, Samples, int]] = {}
@@ -106,8 +118,14 @@ class ChartsView(QScrollArea):
         self._soon.timeout.connect(lambda: self.draw() if self._soon_all else self.mark())
         charting.layout.changed.connect(self.draw_soon)
         charting.overlay.changed.connect(self.draw_soon)
-        charting.streams.changed.connect(self.draw_soon)
-        charting.data.arrived.connect(self.draw_soon)
+        self._later = QTimer(self, singleShot=True, interval=_ARRIVALS_MS)
+        self._later.timeout.connect(self.draw_soon)
+        for came in (charting.streams.changed, charting.data.arrived):
+            came.connect(self._draw_later)  # a bound method: Qt lets go of it with this view
+
+    def _draw_later(self, *what: object) -> None:
+        if not self._later.isActive():
+            self._later.start()
 
     # -- what the page says --------------------------------------------------------------------------------------
 
@@ -145,8 +163,7 @@ class ChartsView(QScrollArea):
     @property
     def caption(self) -> str:
         """How the charts are drawn, in words."""
-        layout = self._charting.layout
-        parts = [f"EMA {layout.keep:g}" if layout.keep else "no average", f"by {layout.axis}", "min/max per pixel"]
+        parts = ["min/max per pixel"]
         if self.left_out:
             parts.append(f"{plural(self.left_out, 'value')} beyond all numbers not drawn")
         if unfit := sum(chart.plot.left_out for chart in self.charts):
@@ -160,7 +177,7 @@ class ChartsView(QScrollArea):
         """The name of the series, when there is only one."""
         charts = self._charting.layout.charts
         only = charts[0].series if len(charts) == 1 else []
-        return name_of(only[0]) if len(only) == 1 else "Charts"
+        return "Charts" if len(only) != 1 else "Episode return" if only[0] == RETURN else name_of(only[0])
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
@@ -180,8 +197,8 @@ class ChartsView(QScrollArea):
         for at, (chart, plan) in enumerate(zip(self.charts, layout.charts, strict=True)):
             chart.lines = [
                 self._line(one, series, place, sight, chart.plot.pixels, len(shown) > 1)
-                for one in shown
                 for place, series in enumerate(plan.series)
+                for one in shown
             ]
             self.left_out += sum(line.left_out for line in chart.lines)
             chart.plot.sight = sight
@@ -241,16 +258,17 @@ class ChartsView(QScrollArea):
         tail, infinite = self._tail(source, series)
         first, last = (float(one) for one in scale.steps(layout.axis, np.array(sight)))
         data.want(key, first, last, pixels, tail, grows=source.grows)
-        samples = self._placed(key, scale, data.samples(key, first, last, pixels, tail))
+        placed = self._placed(key, scale, data.samples(key, first, last, pixels, tail))
         slot = self._charting.overlay.slot(source.run_id) if several else layout.slot(series)
         style = PEN_STYLES[(place if several else slot // len(theme.active().series)) % len(PEN_STYLES)]
         letter = chr(ord("A") + slot) if several else ""
-        name = f"{name_of(series)} · {source.run_id}" if several else name_of(series)
-        height = (float(samples.low.min()), float(samples.high.max())) if len(samples.x) else None
+        tip = f"{short(name_of(series), 200)} of {source.run_id}"
         colour = line_colour(slot)
-        said = Name(short(name), colour, style, letter, "", short(name, 200))
+        said = Name(name_of(series), colour, style, letter, "", tip)
         left_out = infinite + data.infinite(key)
-        return _Line(key, Curve(samples, colour, style, gaps), said, scale, height, left_out)
+        return _Line(
+            key, Curve(placed.samples, colour, style, letter, placed.rising, gaps), said, scale, placed.height, left_out
+        )
 
     def _tail(self, source: Source, series: str) -> tuple[Samples, int]:
         """Live values, and how many are beyond all numbers."""
@@ -263,13 +281,15 @@ class ChartsView(QScrollArea):
             held = self._tails[key] = source.live.version, *single(*source.live.tail(series, after))
         return held[1:]
 
-    def _placed(self, key: SeriesKey, scale: Scale, samples: Samples) -> Samples:
+    def _placed(self, key: SeriesKey, scale: Scale, samples: Samples) -> _Placed:
         """Samples on the axis, made once as long as nothing changes."""
         kind = self._charting.layout.axis
         held = self._on_axis.get(key)
-        if held is None or held[0] is not samples or held[1] is not scale or held[2] != kind:
-            held = self._on_axis[key] = samples, scale, kind, scale.placed(kind, samples)
-        return held[3]
+        if held is None or held.of is not samples or held.scale is not scale or held.kind != kind:
+            placed = scale.placed(kind, samples)
+            height = (float(samples.low.min()), float(samples.high.max())) if len(samples.x) else None
+            held = self._on_axis[key] = _Placed(samples, scale, kind, placed, placed.rising, height)
+        return held
 
     def _value(self, line: _Line, at: float | None) -> tuple[float, bool]:
         """The value at a place, else the newest; and whether it is that, and not the mean of several."""
@@ -291,7 +311,6 @@ class ChartsView(QScrollArea):
             plot = chart.plot
             plot.clicked.connect(lambda place: self.cursor_wanted.emit(self._rows(place)[0]))
             plot.sight_wanted.connect(lambda *places: self.sight_wanted.emit(*self._rows(*places)))
-            plot.zoom_wanted.connect(lambda factor, place: self.zoom_wanted.emit(factor, self._rows(place)[0]))
             plot.selected.connect(lambda *places: self.selection_wanted.emit(*self._rows(*places)))
             plot.whole_wanted.connect(self.whole_wanted)
             plot.pointed.connect(self._point)
@@ -402,4 +421,4 @@ def _said(value: float, *, exact: bool) -> str:
 
 def name_of(series: str) -> str:
     """A series' name for readers."""
-    return "Episode return" if series == RETURN else short(series.removeprefix(METRIC))
+    return short(series.removeprefix(METRIC))

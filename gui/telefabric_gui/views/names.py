@@ -12,7 +12,7 @@ from telefabric_gui import theme
 from telefabric_gui.theme import LEFT, RIGHT
 from telefabric_gui.views.painting import draw_chip, painting, write
 
-WIDTH_PX = 136
+WIDTH_PX = 152
 _ROW_PX, _TALL_PX = 18, 36
 _CHIP_PX, _MARK_PX = 15, 22
 _NAME_PX = 160
@@ -100,8 +100,13 @@ class Names(QWidget):
                 area = QRect(12, 4, self.width() - 16, self.height() - 8)
                 wrapped = int(Qt.TextFlag.TextWordWrap)
                 write(painter, area, self.hint, colours.faint, theme.text_font(theme.CAPTION_PX), wrapped)
-            for name, place in zip(self.names, self._places(), strict=False):
+            places = self._places()
+            more = len(self.names) - len(places)
+            for name, place in zip(self.names, places[:-1] if more else places, strict=False):
                 self._draw(painter, name, place)
+            if more:
+                said = f"and {more + 1} more"
+                write(painter, places[-1], said, colours.faint, theme.text_font(theme.CAPTION_PX), LEFT)
 
     def _draw(self, painter: QPainter, name: Name, place: QRect) -> None:
         colours, top, left = theme.active(), place.top(), place.left() + _MARK_PX

@@ -8,12 +8,24 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, QSize, Qt, Signal
-from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
-from telefabric_gui.formatting import NONE, age_s, clock, count, decoded, duration, metadata_of, plural, real, short
+from telefabric_gui.formatting import (
+    MINUS,
+    NONE,
+    age_s,
+    clock,
+    count,
+    decoded,
+    duration,
+    metadata_of,
+    plural,
+    real,
+    short,
+)
 from telefabric_gui.lane import Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
@@ -26,14 +38,15 @@ from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
+from telefabric_gui.views.columns import offer_columns
 from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, label, menu_of, restyle, row
+from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
-from telefabric_gui.views.transport import place_of
 from telefabric_schemas import Frame
 
 CHART_TICKS = 4
@@ -51,9 +64,6 @@ class AgentPage(QWidget):
     let_go = Signal()
     frame_wanted = Signal(object)
     """The store is to be asked for the frame of a `FramePlace`."""
-
-    moved = Signal()
-    """The cursor was moved away from where the page had been paused: the pause is over, the cursor stays."""
 
     def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker) -> None:
         super().__init__()
@@ -74,11 +84,8 @@ class AgentPage(QWidget):
         self.steps = TableView(self.step_table, "Steps")
         self.episodes = TableView(self.episode_table, "Episodes")
         self.time = RunTime(feed, Subject(run_id, agent_id, stream.stream_id), self)
-        self.place = ""
-        """Where the cursor is, in words."""
-        self._held: int | None = None
-        """The row at which the page was paused, while the cursor is there."""
-        self._follow_cursor()
+        self._at: tuple[int, int] | None = None
+        """The row at the cursor and its seq, once it was shown."""
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.charts = ChartsView(charting)
@@ -86,6 +93,9 @@ class AgentPage(QWidget):
         self._join_charts()
         self.banner = Banner()
         self.streams_bar = StreamsBar()
+        self.step_finder = StepFinder(self.step_table, self.steps)
+        self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
+        self._follow_cursor()
         self._ticks = 0
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
@@ -104,7 +114,7 @@ class AgentPage(QWidget):
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
         self._still = False
-        """Paused while the newest step was in sight: the picture stays, whichever way it came."""
+        """Paused at the newest step: the picture stays, whichever way it came."""
         self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
         self._run: RunView | None = None
@@ -114,42 +124,54 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None, *, paused: bool) -> None:
+    def refresh(self, run: RunView | None) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
+        self._run = run
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
-        rows = self.step_rows
-        self.time.refresh(rows.rows, rows.stored, rows.stored_seq, self.stream.steps.marks)
-        picked = self.steps.chosen
-        given = self.stream.version, picked and picked_row(picked), paused
-        self._run = run
+        self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
+        cursor = self.time.cursor
+        given = self.stream.version, cursor.row, cursor.mode
         for view, show in (
-            (self.environment, partial(self._refresh_environment, run, paused=paused)),
-            (self.steps, partial(self._say_steps, pinned=picked is not None, paused=paused)),
-            (self.episodes, self._say_episodes), (self.banner, partial(self._warn, run)),
+            (self.environment, self._refresh_environment), (self.steps, self._say_steps),
+            (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
         if self._ticks % CHART_TICKS == 0:
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
-    def _refresh_environment(self, run: RunView | None, *, paused: bool) -> None:
-        metadata = metadata_of(run.metadata if run else b"")
+    def _refresh_environment(self) -> None:
+        metadata = metadata_of(self._run.metadata if self._run else b"")
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
-        chosen = self.steps.chosen
-        pinned = chosen is not None
-        shown = self.step_table.newest() if chosen is None else chosen
-        self._lane_wanted = not pinned and not paused
-        self._still = self._still and not pinned
-        if isinstance(shown, Found) and not self._still:
-            self._show_step(shown, self._frame(shown, pinned=pinned))
+        shown, following = self._shown, self._following
+        self._lane_wanted = following
+        if shown is not None and not self._still:
+            self._show_step(shown, self._frame(shown, exact=not following))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
             self._say_path()
-        self._say_age(run, following=not pinned and not paused)
+        self._say_age(following=following)
+
+    @property
+    def _following(self) -> bool:
+        return self.time.cursor.mode is Mode.FOLLOW
+
+    @property
+    def _grows(self) -> bool:
+        """Whether more steps are expected."""
+        return self._run is not None and self._run.finished_ns is None
+
+    @property
+    def _shown(self) -> Found | None:
+        """The step at the cursor, or the reset before it that was chosen in the table; None until it is loaded."""
+        row, chosen = self.time.cursor.row, self.steps.chosen
+        if self._following or row is None:
+            return self.step_table.newest()
+        return chosen if isinstance(chosen, Found) and chosen.row == row else self.step_rows.row(row)
 
     @property
     def frame_age_s(self) -> float | None:
@@ -159,24 +181,15 @@ class AgentPage(QWidget):
         frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
 
-    def set_paused(self, paused: bool) -> None:
-        """Freeze tables and picture, or let them continue."""
-        self._still = paused and self.isVisible() and self.steps.chosen is None
-        for table in (self.step_table, self.episode_table):
-            table.freeze() if paused else table.thaw()
-        self.charts.set_still(paused)
-        cursor = self.time.cursor
-        if paused:
-            self._held = cursor.row
-            cursor.pause()
-        elif self._held is not None:
-            self._held = None
-            cursor.follow()
-        self._ticks = 0
+    def close_models(self) -> None:
+        """Ask for nothing any more, and let go of the stream's rows."""
+        self.step_finder.show_all()
+        self.episode_order.show_all()
+        for part in (self.step_rows, self.episode_rows, self.time):
+            part.close()
 
     def follow(self) -> None:
         """Show the newest step, episode and picture again."""
-        self._held = None
         self.time.cursor.follow()
         self.steps.follow()
         self.episodes.follow()
@@ -186,9 +199,12 @@ class AgentPage(QWidget):
 
     def _follow_cursor(self) -> None:
         cursor = self.time.cursor
-        cursor.moved.connect(self._on_cursor)
-        cursor.mode_changed.connect(self._on_cursor)
+        cursor.mode_changed.connect(self._on_mode)
+        cursor.moved.connect(self._on_moved)
+        self.step_rows.changed.connect(self._keep_step)
         self.steps.picked.connect(lambda row: cursor.follow() if row < 0 else cursor.go_to(row))
+        self.steps.pressed.connect(self._show_itself)
+        self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
         self.time.jumps.failed.connect(self._cannot_jump)
 
@@ -197,7 +213,6 @@ class AgentPage(QWidget):
         cursor, charts = self.time.cursor, self.charts
         charts.cursor_wanted.connect(lambda row: cursor.go_to(round(row)))
         charts.sight_wanted.connect(cursor.see)
-        charts.zoom_wanted.connect(cursor.zoom)
         charts.whole_wanted.connect(cursor.see_all)
         charts.selection_wanted.connect(lambda first, last: cursor.select(round(first), round(last)))
         for signal in (cursor.moved, cursor.mode_changed):
@@ -205,16 +220,56 @@ class AgentPage(QWidget):
         cursor.sight_changed.connect(lambda: charts.show_sight(None if cursor.sees_all else cursor.sight))
         cursor.selection_changed.connect(lambda: charts.show_selection(cursor.selection))
 
-    def _on_cursor(self) -> None:
-        """Show the step at the cursor; at the newest, and where the page was paused, none is chosen."""
+    def _on_mode(self) -> None:
         cursor = self.time.cursor
-        if cursor.mode is Mode.FOLLOW:
+        self._still = cursor.held and self.isVisible()
+        self.charts.set_still(cursor.mode is Mode.PAUSED)
+        self._choose_step()
+
+    def _on_moved(self) -> None:
+        if not self._following:
+            self._still, self._at = False, None
+        self._choose_step()
+
+    def _choose_step(self) -> None:
+        """Show in the table where the cursor is; while it follows, no step is chosen."""
+        row = self.time.cursor.row
+        if self._following or row is None:
+            self._at = None
             self.steps.show_none()
-        elif cursor.row is not None and not (cursor.row == self._held and cursor.mode is Mode.PAUSED):
-            held, self._held = self._held, None
-            self.steps.show_row(cursor.row)
-            if held is not None:
-                self.moved.emit()
+            return
+        self.steps.show_row(row)
+
+    def _show_itself(self) -> None:
+        """Show the step that was clicked, though the cursor may have been held there already."""
+        if self._still and self.time.cursor.row is not None:
+            self._still = False
+            self.time.cursor.go_to(self.time.cursor.row)
+
+    def _keep_step(self) -> None:
+        """The step at the cursor has another number when rows before it come late: stay at the step."""
+        if self._at is None or self._following:
+            return
+        row, seq = self._at
+        found = self.step_rows.row(row)
+        if found is not None and int(found.record["seq"]) != seq:
+            number = self.step_rows.row_of_seq(seq)
+            if number is not None and number != row:
+                self._at = number, seq
+                self.time.cursor.renumber(number)
+
+    @property
+    def place(self) -> str:
+        """Where the cursor is, in words."""
+        row, found = self.time.cursor.row, self._shown
+        if row is None:
+            return ""
+        if found is None:
+            return f"step {count(round(float(self.time.whole.axis.steps(row))))}   row {count(row)} is being read"
+        record = found.record
+        step = f"row {count(row)}" if record["global_step"] == NO_STEP else f"step {count(int(record['global_step']))}"
+        episode = f"episode {count(int(record['episode']))}, step {number_of(record)}"
+        return f"{step}   {episode}   {clock(int(record['time_ns']))}"
 
     def _on_episode(self, row: int) -> None:
         """Go to the first step of the episode that was picked."""
@@ -223,12 +278,14 @@ class AgentPage(QWidget):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
     def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step that is shown."""
-        chosen = self.steps.chosen or self.step_table.newest()
-        if isinstance(chosen, Found):
-            record, (run_id, agent_id) = chosen.record, self.stream.key
-            place = (int(record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, ""])
+        """Ask for a bookmark at the step that is shown, or for the end of the one that is there."""
+        row, run_id = self.time.cursor.row, self.stream.key.run_id
+        there = next((one for at, one in self.time.whole.bookmarks if at == row), None)
+        if there is not None:
+            edit(run_id, "unbookmark", there.bookmark)
+        elif (shown := self._shown) is not None:
+            place = (int(shown.record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [self.stream.key.agent_id, *place, self.stream.stream_id, ""])
 
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
@@ -239,29 +296,34 @@ class AgentPage(QWidget):
         self._environment_card = Card("Environment", self.environment)
         self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", self.episodes)
-        self._steps_card = Card("Steps", self.steps)
+        self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
+        find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
+        self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
+        QShortcut(QKeySequence("Ctrl+G"), self, self.step_finder.line.open_line)
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        for badge in (self._path, self._lane_badge):
+        self._frame_badge = label(badge="dim")
+        self._frame_badge.hide()
+        for badge in (self._frame_badge, self._path, self._lane_badge):
             self._environment_card.badges.addWidget(badge)
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
-        self._newest = button("to the newest", self.let_go, "link", "Back to the newest step (End)")
+        self._newest = button("newest", self.let_go, "link", "Back to the newest step (End)")
         self._newest.hide()
         self._environment_card.corner.addWidget(self._age)
         self._charts_card.corner.addLayout(self.charts.corner)
         self.charts.drawn.connect(self._say_charts)
-        self._steps_card.corner.addWidget(self._newest)
+        for link in (self._newest, find, self._columns):
+            self._steps_card.corner.addWidget(link)
         upper = row((self._environment_card, 1), (self._charts_card, 1), spacing=12)
         lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
         cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
         self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
-    def _frame(self, shown: Found, *, pinned: bool) -> FrameScene | None:
-        """The picture of a step, if there is one; for a chosen or paused step only its own."""
-        exact = pinned or self.step_table.rows is not self.stream.steps
+    def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
+        """The picture of a step, if there is one: its own, or else the nearest; when not `exact`, that of its time."""
         row = shown.record
         frame = self.stream.frame_of(row, exact=exact)
         if exact and (frame is None or frame.step_index != row["step"]):
@@ -274,12 +336,14 @@ class AgentPage(QWidget):
         return None if self._decoded.image.isNull() else self._decoded
 
     def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool) -> None:
-        """How far the picture is from the chosen step, in words."""
-        said = ""
-        if exact and frame is not None:
-            off = frame.step_index - int(row["step"])
-            away = f"nearest frame, {plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
-            said = away if off else "frame of this step"
+        """How far the picture is from the step, or why there is none."""
+        said, off = "", None if frame is None else frame.step_index - int(row["step"])
+        self._frame_badge.setVisible(exact and off is not None)
+        if exact and off is not None:
+            away = f"{plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
+            self._frame_badge.setText(f"nearest {'+' if off > 0 else MINUS}{count(abs(off))}" if off else "exact frame")
+            self._frame_badge.setToolTip(f"The stored frame that is nearest, {away}" if off else "Frame of this step")
+            restyle(self._frame_badge, "badge", "warning" if off else "good")
         elif exact and (answer := self.stream.answer(row)):
             none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
             said = answer.problem or none
@@ -391,29 +455,39 @@ class AgentPage(QWidget):
         ]
         if step and (info := short(decoded(step.info), 200)) not in ("", NONE):
             self.details.append(("info", info))
-        step_number = None if row["global_step"] == NO_STEP else int(row["global_step"])
-        where = f"episode {count(int(row['episode']))}, step {number_of(row)}"
-        self.place = place_of(shown.row, step_number, where, clock(int(row["time_ns"])))
+        if not self._following:
+            self._at = shown.row, int(row["seq"])
         self._step_shown = key
 
-    def _say_steps(self, *, pinned: bool, paused: bool) -> None:
-        following = self.steps.following and not pinned
-        shown = "one step chosen" if pinned else "following the tail" if following else "scrolled back"
-        self._steps_card.caption.setText(f"{'paused' if paused else shown} · {self._number_of(self.step_rows)}")
-        self._newest.setVisible(not paused and not following)
+    def _say_steps(self) -> None:
+        cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
+        if search is not None:
+            said = f"{count(len(search))} of {number}"
+        elif self._following:
+            said = f"{'following' if self.steps.following else 'scrolled back'} · {number}"
+        else:
+            said = f"row {count((cursor.row or 0) + 1)} of {number}"
+        self._steps_card.caption.setText(said)
+        self._newest.setVisible(not (self._following and self.steps.following))
 
     @staticmethod
     def _number_of(rows: Pages) -> str:
         """How many rows there are, and whether those in sight are still being read."""
-        return rows.problem or f"{'loading · ' if rows.loading else ''}{count(rows.shown_rows)}"
+        return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
+
+    def _offer_columns(self) -> None:
+        offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
-        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + said)
+        by, descending = self.episode_table.order
+        order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
+        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
 
-    def _say_age(self, run: RunView | None, *, following: bool) -> None:
+    def _say_age(self, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
+        run = self._run
         running = run is not None and run.state in ("running", "revived", "idle")
         newest = self.step_table.newest()
         age = age_s(int(newest.record["time_ns"])) if newest is not None else None
@@ -442,17 +516,16 @@ class AgentPage(QWidget):
         self._lane_badge.setVisible(self._lane_shown and not (lane.state == "live" and lane.fps is None))
         restyle(self._lane_badge, "badge", tone)
 
-    def _warn(self, run: RunView | None) -> None:
+    def _warn(self) -> None:
         sentence, at_s = self._not_jumped
         jump = sentence if time.monotonic() - at_s < _SAID_S else ""
-        self.banner.say(jump or self._not_saved or (warning_of(run) if run else ""))
+        self.banner.say(jump or self._not_saved or (warning_of(self._run) if self._run else ""))
 
     @property
     def source(self) -> Source:
         """What charts draw on this page."""
         run_id, agent_id = self.stream.key
-        grows = self._run is not None and self._run.finished_ns is None
-        return Source(run_id, agent_id, self.stream.stream_id, self.stream, grows)
+        return Source(run_id, agent_id, self.stream.stream_id, self.stream, self._grows)
 
     def _say_charts(self) -> None:
         self._charts_card.title.setText(self.charts.title)
@@ -483,8 +556,7 @@ class Tab(QWidget):
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
         if self.page is not None:
-            for part in (self.page.step_rows, self.page.episode_rows, self.page.time):
-                part.close()
+            self.page.close_models()
             self.page.hide()
             self.page.deleteLater()
             self.page = None
@@ -503,7 +575,3 @@ class Tab(QWidget):
         super().resizeEvent(event)
         if self.page is not None:
             self.page.setGeometry(self.rect())
-
-
-def picked_row(found: Found | int) -> int:
-    return found if isinstance(found, int) else found.row

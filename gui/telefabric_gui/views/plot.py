@@ -13,7 +13,7 @@ from PySide6.QtGui import QColor, QMouseEvent, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QApplication
 
 from telefabric_gui import theme
-from telefabric_gui.formatting import count, real
+from telefabric_gui.formatting import MINUS, count, real
 from telefabric_gui.model.scale import WALL_TIME
 from telefabric_gui.reduction import Floats, Samples, columns, cut_at, dots, in_sight, smoothed, strokes, taps, unit_of
 from telefabric_gui.views.painting import reported
@@ -30,8 +30,8 @@ _TIME_STEPS_S = (
     0.001, 0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400,
 )  # fmt: skip
 _DAY_S = 86_400
-_WHEEL = 1.2
-"""Zoom of one notch."""
+_WHEEL_ZOOM, _WHEEL_SHIFT = 1.2, 0.1
+"""One notch of the wheel: a factor, and with Shift a share of what is in sight."""
 NO_GAPS: Floats = np.empty((0, 2))
 
 
@@ -41,6 +41,10 @@ class Curve(NamedTuple):
     samples: Samples
     colour: str
     style: Qt.PenStyle
+    letter: str
+    """At the line's end, where several runs are compared."""
+    rising: bool
+    """Whether its places do."""
     gaps: Floats
     """Places before and behind what is missing, in a row of an array."""
 
@@ -111,7 +115,7 @@ def _moment(value_s: float, spacing_s: float, kind: str) -> str:
         if spacing_s >= _DAY_S:
             return f"{then:%d %b}"
         return f"{then:%H:%M}" if spacing_s >= 60 else f"{then:%H:%M:%S}" + f"{then:.%f}"[: digits + 1 if digits else 0]
-    sign, value_s = ("\u2212" if value_s < 0 else ""), abs(round(value_s, digits))
+    sign, value_s = (MINUS if value_s < 0 else ""), abs(round(value_s, digits))
     minutes, seconds = divmod(value_s, 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{sign}{hours}:{minutes:02}:{seconds:0{3 + digits if digits else 2}.{digits}f}"
@@ -125,8 +129,6 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
     pointed = Signal(object)
     """A place on the axis; None when the pointer has left."""
     sight_wanted = Signal(float, float)
-    zoom_wanted = Signal(float, float)
-    """By a factor, around a place."""
     whole_wanted = Signal()
     selected = Signal(float, float)
 
@@ -158,6 +160,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._view.enableAutoRange(x=False, y=False)
         self._raws: list[Any] = []
         self._lines: list[Any] = []
+        self._letters: list[Any] = []
         self._dots = pg.ScatterPlotItem(size=5, pen=None)
         self._at_cursor = pg.ScatterPlotItem(size=7)
         self._cursor, self._pointer = (pg.InfiniteLine(angle=90, movable=False) for _ in range(2))
@@ -197,11 +200,12 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         for axis, one in zip((self._axes["bottom"], self._axes["right"]), self._units, strict=True):
             axis.unit = one
         wide = 2.0 if len(curves) <= _WIDE_MAX else 1.0
-        for curve, raw, line in zip(curves, self._raws, self._lines, strict=True):
-            low, high, seen = self._draw_one(curve, raw, line, keep, wide)
+        for curve, *items in zip(curves, self._raws, self._lines, self._letters, strict=True):
+            low, high, seen = self._draw_one(curve, items, keep, wide)
             found += [low, high]
             spots += seen
-        self._dots.setData(spots)
+        if spots or len(self._dots.data):
+            self._dots.setData(spots)
         known = [value for value in found if math.isfinite(value)]
         if height is None or log:
             height = (min(known), max(known)) if known else (0.0, 1.0)
@@ -210,13 +214,14 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._fit(height)
 
     def _draw_one(
-        self, curve: Curve, raw: Any, line: Any, keep: float, wide: float
+        self, curve: Curve, items: list[Any], keep: float, wide: float
     ) -> tuple[float, float, list[dict[str, Any]]]:
         """One curve; its lowest and highest value in sight, and its dots."""
+        raw, line, letter = items
         x_unit, unit = self._units
         first, last = self.sight
         pixel = (last - first) / self.pixels
-        seen = cut_at(in_sight(curve.samples, first, last, taps(keep)), curve.gaps)
+        seen = cut_at(in_sight(curve.samples, first, last, taps(keep), rising=curve.rising), curve.gaps)
         if unit != 1.0:
             seen = seen._replace(low=seen.low / unit, high=seen.high / unit, mean=seen.mean / unit)
         found = columns(seen, first, last, self.pixels)
@@ -244,6 +249,11 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             line.setPen(pg.mkPen(full, width=wide, style=curve.style))
             goes_on = np.append(~found.cut[1:], False)[: len(found.x)]
             line.setData(found.x / x_unit, average, connect=goes_on.astype(np.int32))
+        letter.setVisible(bool(curve.letter and (ends := np.flatnonzero(found.x <= last)).size))
+        if letter.isVisible():
+            letter.setText(f" {curve.letter} ", color=theme.active().on_accent)
+            letter.fill = pg.mkBrush(full)
+            letter.setPos(found.x[ends[-1]] / x_unit, average[ends[-1]])
         brush = pg.mkBrush(full)
         seen_dots = np.flatnonzero(dots(found, self.pixels))
         spots = [{"pos": (found.x[at] / x_unit, found.mean[at]), "brush": brush} for at in seen_dots.tolist()]
@@ -260,12 +270,19 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     def _hold(self, number: int) -> None:
         while len(self._raws) < number:
-            self._raws.append(self._plot.plot(skipFiniteCheck=True))
-            line = self._plot.plot(skipFiniteCheck=True, antialias=True)
-            line.curve.setSegmentedLineMode("on")  # a wide line as one path takes ten times as long to paint
+            raw, line = (self._plot.plot(skipFiniteCheck=True, antialias=smooth) for smooth in (False, True))
+            for drawn in (raw, line):
+                drawn.curve.setSegmentedLineMode("on")  # as one path it takes ten times as long to paint
+            self._raws.append(raw)
             self._lines.append(line)
+            letter = pg.TextItem(anchor=(1.0, 0.5))
+            letter.setFont(theme.text_font(10, bold=True))
+            letter.textItem.document().setDocumentMargin(1)
+            letter.setZValue(7)
+            self._plot.addItem(letter, ignoreBounds=True)
+            self._letters.append(letter)
         while len(self._raws) > number:
-            for items in (self._raws, self._lines):
+            for items in (self._raws, self._lines, self._letters):
                 self._plot.removeItem(items.pop())
 
     # -- cursor, pointer, selection ------------------------------------------------------------------------------
@@ -280,7 +297,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 high = math.log10(high) if high > 0 else math.nan
             if math.isfinite(high):
                 spots.append({"pos": (self._cursor.value(), high), "brush": pg.mkBrush(colour)})
-        self._at_cursor.setData(spots)
+        if spots or len(self._at_cursor.data):
+            self._at_cursor.setData(spots)
 
     def show_pointer(self, at: float | None) -> None:
         self._place(self._pointer, at)
@@ -310,12 +328,14 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         return float(box.left()) + (place - first) / (last - first) * float(box.width())
 
     def wheelEvent(self, event: QWheelEvent) -> None:
+        first, last = self.sight
         notches = event.angleDelta().y() / 120
         if event.modifiers() & Qt.KeyboardModifier.ShiftModifier or not notches:
-            shift = -(event.angleDelta().x() or event.angleDelta().y()) / 120 * 0.1 * (self.sight[1] - self.sight[0])
-            self.sight_wanted.emit(self.sight[0] + shift, self.sight[1] + shift)
+            shift = -(event.angleDelta().x() / 120 or notches) * _WHEEL_SHIFT * (last - first)
+            self.sight_wanted.emit(first + shift, last + shift)
         else:
-            self.zoom_wanted.emit(_WHEEL**-notches, self.place_at(event.position().x()))
+            at, factor = self.place_at(event.position().x()), _WHEEL_ZOOM**-notches
+            self.sight_wanted.emit(at - (at - first) * factor, at + (last - at) * factor)
         event.accept()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:

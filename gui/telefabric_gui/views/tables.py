@@ -24,7 +24,7 @@ _PLAIN = int(Qt.TextFlag.TextSingleLine | Qt.TextFlag.TextDontClip)
 
 
 class TableView(QTableView):
-    """A table that follows new rows while its top is in sight; scrolled away, it keeps its place.
+    """A table that follows new rows while its top is in sight; scrolled away, or with a row shown, it keeps its place.
 
     Its scroll bar is the whole run, a line a row. What is chosen and what is on top are kept as spots, since lines
     come above and among them.
@@ -32,6 +32,8 @@ class TableView(QTableView):
 
     picked = Signal(int)
     """The number of the row that the user chose; -1 when none is chosen any more."""
+    order_wanted = Signal(str)
+    """By a click on the head of a column that the store can sort by: its name there."""
 
     def __init__(self, model: EventTable, name: str) -> None:
         super().__init__()
@@ -61,9 +63,13 @@ class TableView(QTableView):
         self._top: Spot | None = None
         """The line on top; None while the newest one is."""
         self._chosen: Spot | None = None
+        self._holds = False
+        """Keeps its place at the top, too."""
         self._restoring = False
         self.verticalScrollBar().valueChanged.connect(self._on_scroll)
         self.selectionModel().selectionChanged.connect(self._on_selection)
+        self.horizontalHeader().setSectionsClickable(any(column.order for column in model.columns))
+        self.horizontalHeader().sectionClicked.connect(self._on_head)
         model.modelAboutToBeReset.connect(self._before_reset)
         model.modelReset.connect(self._on_reset)
 
@@ -79,9 +85,12 @@ class TableView(QTableView):
         self.scrollToTop()
 
     def show_row(self, row: int) -> None:
-        """Mark a row as chosen, and bring it into sight."""
-        if self._chosen != Spot(row):
+        """Mark a row as chosen, bring it into sight, and stay there."""
+        self._hold(True)
+        if self._chosen is None or self._chosen.row != row:  # else it is the reset before it, or itself
             self._chosen = Spot(row)
+            if self._events.pages.row(row) is None:
+                self._events.pages.see(row, row)
             line = self._events.line_of(self._chosen)
             rows = self._lines_in_sight
             if not 0 <= line - self.verticalScrollBar().value() < rows:
@@ -90,10 +99,16 @@ class TableView(QTableView):
             self._mark_chosen()
 
     def show_none(self) -> None:
-        """Mark no row as chosen."""
+        """Mark no row as chosen, and follow again at the top."""
+        self._hold(False)
         if self._chosen is not None:
             self._chosen = None
             self._mark_chosen()
+
+    def _hold(self, holds: bool) -> None:
+        if holds != self._holds:
+            self._holds = holds
+            self._on_scroll(self.verticalScrollBar().value())
 
     @property
     def _lines_in_sight(self) -> int:
@@ -115,7 +130,7 @@ class TableView(QTableView):
         with painting(self.viewport()) as painter:
             painter.fillRect(event.rect(), QColor(theme.active().panel))
             first, lines, bottom = self.verticalScrollBar().value(), self._events.rowCount(), event.rect().bottom()
-            chosen = self._events.line_of(self._chosen) if self._chosen else -1
+            chosen = self._chosen_line
             row = first + max(event.rect().top(), 0) // ROW_PX
             while row < lines and (top := (row - first) * ROW_PX) <= bottom:
                 self._paint_row(painter, row, top, spans, row == chosen)
@@ -186,11 +201,13 @@ class TableView(QTableView):
         write(painter, line, cell.text, cell.colour, theme.text_font(theme.CAPTION_PX))
 
     def _hide_what_does_not_fit(self) -> None:
-        """Hide columns that have no room. They are in order of importance: the last ones go first."""
+        """Hide columns that have no room: of the base ones the last first, of those that were chosen none."""
         left = self.viewport().width()
+        chosen = [place for place, column in enumerate(self._events.columns) if column.source]
+        kept = max([_COLUMNS_MIN, *(place + 1 for place in chosen)])
         for place, width in enumerate(self._widths):
             left -= width
-            self.setColumnHidden(place, left < 0 and place >= _COLUMNS_MIN)
+            self.setColumnHidden(place, left < 0 and place >= kept)
 
     def _lay_out_columns(self) -> None:
         digits = QFontMetrics(theme.figure_font())
@@ -200,7 +217,8 @@ class TableView(QTableView):
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         titles = QFontMetrics(theme.text_font(_HEADER_PX, bold=True))
         for place, column in enumerate(self._events.columns):
-            widest = max(digits.horizontalAdvance("0" * column.width) + 2, titles.horizontalAdvance(column.title) + 2)
+            title = titles.horizontalAdvance(column.title + " \u25be" * bool(column.order))
+            widest = max(digits.horizontalAdvance("0" * column.width), title) + 2
             self.setColumnWidth(place, widest + 2 * _PAD_PX)
         self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
         header.setStretchLastSection(True)
@@ -210,7 +228,7 @@ class TableView(QTableView):
 
     def _on_scroll(self, line: int) -> None:
         if not self._restoring:
-            self._top = self._events.spot(line) if line > 0 else None
+            self._top = self._events.spot(line) if line > 0 or self._holds else None
 
     def _before_reset(self) -> None:
         self._restoring = True
@@ -228,8 +246,8 @@ class TableView(QTableView):
     def _mark_chosen(self) -> None:
         """Let the selection of Qt be the chosen line, without word of it."""
         selection, flags = self.selectionModel(), QItemSelectionModel.SelectionFlag
-        line = self._events.line_of(self._chosen) if self._chosen else -1
-        index = self._events.index(line, 0) if 0 <= line < self._events.rowCount() else QModelIndex()
+        line = self._chosen_line
+        index = QModelIndex() if line is None else self._events.index(line, 0)
         with QSignalBlocker(selection):
             selection.setCurrentIndex(index, flags.ClearAndSelect | flags.Rows)
         self.viewport().update()
@@ -242,7 +260,29 @@ class TableView(QTableView):
         self.picked.emit(self._chosen.row if self._chosen else -1)
         self.viewport().update()
 
+    def _on_head(self, place: int) -> None:
+        if order := self._events.columns[place].order:
+            self.order_wanted.emit(order)
+
+    def forget_place(self) -> None:
+        """To the top, with none chosen: the lines are others."""
+        self._top = self._chosen = None
+        self.scrollToTop()
+
     @property
     def chosen(self) -> Found | int | None:
         """What is chosen; the number of its row while that is not in memory."""
-        return None if self._chosen is None else self._events.at(self._events.line_of(self._chosen))
+        if self._chosen is None:
+            return None
+        if (line := self._chosen_line) is not None:
+            return self._events.at(line)
+        return self._events.pages.row(self._chosen.row) or self._chosen.row
+
+    @property
+    def _chosen_line(self) -> int | None:
+        """The line of what is chosen, if it is among those that are listed."""
+        if self._chosen is None:
+            return None
+        line = self._events.line_of(self._chosen)
+        found = self._events.at(line)
+        return line if (found if isinstance(found, int) else found.row) == self._chosen.row else None

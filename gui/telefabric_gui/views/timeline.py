@@ -233,7 +233,7 @@ class TimeLine(QWidget):
                 continue
             if found:
                 found[-1] = found[-1][0], float(band.n), found[-1][2]
-            found.append((float(band.n), float(self._whole.rows), value))
+            found.append((float(band.n), float(self._whole.stored.rows if self._whole.stored else 0), value))
         return found
 
     def _paint_band(
@@ -316,8 +316,12 @@ class TimeLine(QWidget):
         row, selection = float(self.scale.rows(x)), self._cursor.selection
         ends = self.scale.x(selection).tolist() if selection is not None else []
         self._anchor = row
-        if self._lane_at(event.position().y()) == "run":
+        lane = self._lane_at(event.position().y())
+        if lane == "run":
             self._drag = "frame"
+        elif lane == "marks" and (marked := self._flag_at(x)) is not None:
+            self._cursor.go_to(marked)
+            return
         elif event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
             self._drag = "selection"
         elif selection is not None and min(abs(end - x) for end in ends) <= _GRAB_PX:
@@ -368,7 +372,17 @@ class TimeLine(QWidget):
         elif self._drag == "frame":
             first, last = self._cursor.sight
             at = min(max(x / self._room, 0.0), 1.0) * self._cursor.total
-            self._cursor.see(at - (last - first) / 2, at + (last - first) / 2)
+            if self._cursor.sees_all:
+                self._cursor.go_to(round(at))
+            else:
+                self._cursor.see(at - (last - first) / 2, at + (last - first) / 2)
+
+    def _flag_at(self, x: float) -> int | None:
+        """The row of the bookmark at a pixel."""
+        assert self._whole is not None
+        rows = [row for row, _ in self._whole.bookmarks]
+        near = [(abs(float(self.scale.x(row)) + 3 - x), row) for row in rows]
+        return min(near)[1] if near and min(near)[0] <= _GRAB_PX else None
 
     def _lane_at(self, y: float) -> str:
         return next((lane.name for lane in self._lanes if lane.top <= y < lane.top + lane.height + _GAP), "")

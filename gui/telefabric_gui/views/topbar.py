@@ -31,7 +31,7 @@ class TopBar(Panel):
         self._follow.clicked.connect(lambda: self.mode_wanted.emit(Mode.FOLLOW))
         self._pause = QPushButton("❚❚  Pause")
         self._pause.setObjectName("pause")
-        self._pause.setToolTip("Freeze the view; new events are kept (P, or Space to switch)")
+        self._pause.setToolTip("Stay at the step that is shown; new events are kept (P, or Space to switch)")
         self._pause.clicked.connect(lambda: self.mode_wanted.emit(Mode.PAUSED))
         self._replay = QPushButton("▶  Replay")
         self._replay.setObjectName("replay")

@@ -9,7 +9,7 @@ from PySide6.QtGui import QPainter, QPaintEvent, QPolygonF, QResizeEvent
 from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QLabel, QPushButton, QSizePolicy
 
 from telefabric_gui import theme
-from telefabric_gui.formatting import count, plural
+from telefabric_gui.formatting import plural
 from telefabric_gui.model.axis import By
 from telefabric_gui.model.cursor import SPEEDS, Cursor, Mode
 from telefabric_gui.views.painting import fill_with, painting
@@ -170,9 +170,3 @@ class Bottom(Panel):
     def show_axis(self, by: By) -> None:
         self.line.show_axis(by)
         self.transport.show_axis(by)
-
-
-def place_of(row: int, step: int | None, episode: str, time: str) -> str:
-    """A position in words."""
-    first = f"step {count(step)}" if step is not None else f"row {count(row)}"
-    return "   ".join((first, episode, time))

@@ -158,6 +158,8 @@ class FileReader(RowsByNumber):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
         except apsw.InterruptError:
+            if self._cancelled():
+                raise StoreError(f"a question to {self.where} was dropped") from None
             raise StoreError(
                 f"a question to {self.where} was cut off after {self._deadline_s:g} s: ask for less at a time"
             ) from None

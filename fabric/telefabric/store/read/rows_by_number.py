@@ -65,7 +65,7 @@ def select(row: type[msgspec.Struct], **otherwise: str) -> str:
 _TABLES = {kind: table for table, kind in KINDS.items()}
 _PAGE_S = 0.05
 """A page of columns, points, found rows or bands ends after this time, and says how far it came."""
-_SLICE = 4_096
+_SLICE = 1_024
 """Rows between two looks at the clock."""
 _END = 2**63 - 1
 _NAN = float("nan")
