@@ -55,7 +55,11 @@ class RunRow(NamedTuple):
     @property
     def mode(self) -> str:
         """The badge."""
-        return {"multi_agent": "multi"}.get(self.run.control_mode, self.run.control_mode)
+        return mode_words(self.run)
+
+
+def mode_words(run: RunView) -> str:
+    return {"multi_agent": "multi"}.get(run.control_mode, run.control_mode)
 
 
 def state_words(run: RunView) -> str:
@@ -189,14 +193,14 @@ def of_metadata(name: str) -> RunColumn:
     return RunColumn(name, 14, value, lambda run: short(value(run)) if name in metadata_of(run.metadata) else "")
 
 
-NAME = RunColumn("run", 30, lambda run: run.run_id, lambda run: run.run_id)
+NAME = RunColumn("run", 27, lambda run: run.run_id, lambda run: run.run_id)
 STARTED = RunColumn("started", 17, newness, lambda run: minute(run.started_ns) if run.started_ns else NONE)
 COLUMNS = (
     NAME,
-    RunColumn("state", 14, lambda run: run.state, lambda run: f"● {state_words(run)}"),
-    RunColumn("mode", 11, lambda run: run.control_mode, lambda run: run.control_mode),
+    RunColumn("state", 12, lambda run: run.state, lambda run: f"● {state_words(run)}"),
+    RunColumn("mode", 10, lambda run: run.control_mode, mode_words),
     STARTED,
-    RunColumn("took", 10, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
+    RunColumn("took", 9, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
     RunColumn("agents", 12, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
     RunColumn("tags", 16, lambda run: ", ".join(run.tags), lambda run: ", ".join(run.tags)),
     RunColumn("note", 22, lambda run: run.notes, lambda run: short(run.notes, 80) if run.notes else ""),

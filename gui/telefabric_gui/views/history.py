@@ -8,11 +8,14 @@ from functools import partial
 from typing import TypeVar
 
 from PySide6.QtCore import QItemSelectionModel, QPoint, Qt, Signal
-from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QShowEvent
+from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QPainter, QPalette, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
     QLineEdit,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
     QTableView,
     QTableWidget,
     QTableWidgetItem,
@@ -24,13 +27,17 @@ from telefabric_gui import theme
 from telefabric_gui.formatting import count, metadata_of, plural
 from telefabric_gui.model.run_difference import Difference, difference
 from telefabric_gui.models.runs import COLUMNS, STARTED, Runs, RunTable, of_metadata
+from telefabric_gui.models.table import Index
 from telefabric_gui.sources import Memory
 from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.runs import SEARCH_TIP
-from telefabric_gui.views.styled import Card, button, column, menu_of, row
+from telefabric_gui.views.styled import Card, button, column, label, menu_of, row
 
 ROW_PX = 26
 _DIFFERENCE_PX = 232
+_CHANGES_PX = (170, 240)
+"""Widths of names and of values before; what is now has the rest."""
+_BAR_PX = 3
 _NAMES_MAX = 60
 """Names of metadata that are offered as columns, those of most runs first."""
 _LOOKED_AT = 2_000
@@ -62,6 +69,7 @@ class HistoryView(QWidget):
         self.list = _table(QTableView(), "All runs")
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setModel(self.table)
+        self.list.setItemDelegate(_Delegate(self.list))
         self.list.setSortingEnabled(True)
         self.list.sortByColumn(COLUMNS.index(STARTED), Qt.SortOrder.DescendingOrder)
         self.list.doubleClicked.connect(lambda index: self.chosen.emit(self.table.row(index.row()).run.run_id))
@@ -69,6 +77,8 @@ class HistoryView(QWidget):
         self.list.customContextMenuRequested.connect(self._on_menu)
         self.changes = _table(QTableWidget(0, 3), "What changed")
         self.changes.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        for place, width in enumerate(_CHANGES_PX):
+            self.changes.setColumnWidth(place, width)
         self._equal = button("", self._toggle_equal, "link")
         self._with_equal = False
         self._picked: list[str] = []
@@ -83,16 +93,18 @@ class HistoryView(QWidget):
 
     def _lay_out(self) -> None:
         self._acts = [
-            button("Open", lambda: self._each(self.chosen.emit), "plain", "Open the run (Enter)"),
-            button("Replay", lambda: self._each(self.replay_wanted.emit), "plain", "Replay the run from its start"),
-            button("Edit ▾", self._on_edit, "plain", "Tags, note, archive, delete"),
+            button("Open", lambda: self._each(self.chosen.emit), "button", "Open the run (Enter)"),
+            button("Replay", lambda: self._each(self.replay_wanted.emit), "button", "Replay the run from its start"),
+            button("Edit ▾", self._on_edit, "button", "Tags, note, archive, delete"),
         ]  # fmt: skip
         self._archived = button("Archived", self._toggle_archived, "plain", "Show the runs that were put aside, too")
         self._archived.setCheckable(True)
         more = button("Columns ▾", self._offer_columns, "plain", "Values of the metadata as columns")
         found = row((self.search, 1), self._archived, more, *self._acts, margins=(12, 4, 12, 8), spacing=8)
         body = QWidget()
-        body.setLayout(column(found, (self.list, 1)))
+        self._hint = label("", "dim")
+        self._hint.setContentsMargins(14, 4, 12, 8)
+        body.setLayout(column(found, self._hint, (self.list, 1)))
         self._runs_card = Card("All runs", body)
         self._runs_card.corner.addWidget(button("close", self.closed, "link", "Back to the runs that are open (Esc)"))
         self._changes_card = Card("What changed", self.changes)
@@ -162,6 +174,8 @@ class HistoryView(QWidget):
         shown, total, chosen = self.table.rowCount(), len(self._runs.rows), len(self._picked)
         said = count(total) if shown == total else f"{count(shown)} of {count(total)}"
         self._runs_card.caption.setText(f"{said} · {plural(chosen, 'run')} chosen" if chosen > 1 else said)
+        self._hint.setVisible(not shown)
+        self._hint.setText(f"No run fits the words. {SEARCH_TIP}." if total else "No run is stored yet.")
 
     # -- what changed --------------------------------------------------------------------------------------------
 
@@ -184,11 +198,10 @@ class HistoryView(QWidget):
                 f"{now} and {before} were told the same"
             )  # fmt: skip
             self.changes.setHorizontalHeaderLabels(["name", before, now])
+        self.changes.horizontalHeader().setVisible(bool(found))
         self._changes_card.caption.setText(said)
         self._equal.setVisible(bool(equal))
-        self._equal.setText(
-            f"hide the {count(equal)} that are equal" if self._with_equal else f"show {count(equal)} equal"
-        )
+        self._equal.setText(f"{'hide' if self._with_equal else 'show'} the {count(equal)} that are equal")
         shown = found if self._with_equal else [one for one in found if not one.equal]
         self.changes.setRowCount(len(shown))
         colours = theme.active()
@@ -233,12 +246,28 @@ class HistoryView(QWidget):
         self.table.choose_columns([*COLUMNS[:-1], *map(of_metadata, names), COLUMNS[-1]])
         digits = QFontMetrics(theme.text_font())
         for place, one in enumerate(self.table.columns):
-            self.list.setColumnWidth(place, digits.averageCharWidth() * one.width + 16)
+            self.list.setColumnWidth(place, digits.averageCharWidth() * one.width + 28)
+
+
+class _Delegate(QStyledItemDelegate):
+    """A chosen row keeps the colours of its texts, and has a bar of the accent."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
+        super().initStyleOption(option, index)
+        colour = index.data(Qt.ItemDataRole.ForegroundRole)
+        option.palette.setColor(QPalette.ColorRole.HighlightedText, colour)
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        super().paint(painter, option, index)
+        area, state = option.rect, option.state
+        if index.column() == 0 and state & QStyle.StateFlag.State_Selected:
+            painter.fillRect(area.left(), area.top(), _BAR_PX, area.height(), QColor(theme.active().accent))
 
 
 def _table(view: _View, name: str) -> _View:
     """The look of both tables."""
     view.setAccessibleName(name)
+    view.setObjectName("cells")
     view.setShowGrid(False)
     view.setWordWrap(False)
     view.setCornerButtonEnabled(False)
