@@ -26,7 +26,7 @@ pytestmark = [
 ]
 if THERE:
     from PySide6.QtCore import QCoreApplication, QEvent, QObject, QPoint, QPointF, Qt
-    from PySide6.QtGui import QWheelEvent
+    from PySide6.QtGui import QMouseEvent, QWheelEvent
     from PySide6.QtTest import QAbstractItemModelTester
     from PySide6.QtWidgets import QApplication
 
@@ -99,7 +99,7 @@ def opened(
         made.append(window)
         window.resize(1600, 1000)
         window.show()
-        qtbot.waitUntil(lambda: window.page is not None and drawn(window, "return") == 55, timeout=patience(20_000))
+        qtbot.waitUntil(lambda: whole(window), timeout=patience(20_000))
         return window
 
     yield show
@@ -120,6 +120,12 @@ def drawn(window: MainWindow, series: str, run: str = "third") -> int:
     """Values of a series that are drawn."""
     line = line_of(window, series, run)
     return 0 if line is None else round(float(line.curve.samples.number.sum()))
+
+
+def whole(window: MainWindow) -> bool:
+    """Whether all of the run is there: its returns and the number of its rows."""
+    page = window.page
+    return page is not None and drawn(window, "return") == 55 and page.time.cursor.total == STEPS - LOST
 
 
 def plot_of(window: MainWindow, number: int = 0) -> Any:
@@ -169,17 +175,24 @@ def test_a_stored_run_has_its_final_axes_from_the_first_picture_on(
     window.deleteLater()
 
 
-def test_what_is_lost_and_what_is_no_number_are_cuts_in_the_line(opened: Callable[[], MainWindow], qtbot: Any) -> None:
+@pytest.mark.parametrize("tail", [5_000, 1_000])
+def test_what_is_lost_and_what_is_no_number_are_cuts_in_the_line(
+    opened: Callable[[], MainWindow], qtbot: Any, monkeypatch: pytest.MonkeyPatch, tail: int
+) -> None:
+    """Whether the client holds what is around the gap, or the store alone does."""
+    monkeypatch.setattr("telefabric.feed.file_feed.TAIL_IDS", tail)
     window = opened()
     window.charting.layout.show_alone("metric/loss/policy")
     qtbot.waitUntil(lambda: drawn(window, "metric/loss/policy") == 100, timeout=patience(10_000))
-    raw = plot_of(window)._raws[0]
-    x, _ = raw.getData()
-    x = x * plot_of(window)._units[0]
-    spans = [tuple(sorted(pair)) for pair in zip(x[0::2].tolist(), x[1::2].tolist(), strict=True)]
-    wide = {(begin, end) for begin, end in spans if end > begin}
+
+    def lines() -> set[tuple[float, ...]]:
+        x, _ = plot_of(window)._raws[0].getData()
+        pairs = zip(x[0::2].tolist(), x[1::2].tolist(), strict=True)
+        return {tuple(sorted(pair)) for pair in pairs if pair[0] != pair[1]}
+
+    qtbot.waitUntil(lambda: not any(begin < LOST_FROM < end for begin, end in lines()), timeout=patience(5_000))
+    wide = lines()
     assert (1_900.0, 1_950.0) in wide
-    assert not [one for one in wide if one[0] < LOST_FROM < one[1]]
     assert not [one for one in wide if one[0] < 4_200 < one[1]]
     assert not [one for one in wide if one[1] - one[0] > 60], "lines go from value to value and nowhere else"
 
@@ -253,8 +266,11 @@ def test_the_pointer_moves_a_line_and_not_the_cursor(opened: Callable[[], MainWi
     page = window.page
     assert page is not None
     before = page.time.cursor.row
-    qtbot.mouseMove(plot_of(window).viewport(), pixel(window, 500))
-    qtbot.mouseMove(plot_of(window).viewport(), pixel(window, 3_000))
+    plot, at, none = plot_of(window), QPointF(pixel(window, 3_000)), Qt.MouseButton.NoButton
+    there = plot.viewport().mapToGlobal(at)
+    move = QMouseEvent(QEvent.Type.MouseMove, at, there, none, none, Qt.KeyboardModifier.NoModifier)
+    QApplication.sendEvent(plot.viewport(), move)
+    assert plot._pointer.value() * plot._units[0] == pytest.approx(3_000, abs=15)
     assert plot_of(window)._pointer.isVisible()
     assert page.time.cursor.row == before
 

@@ -40,6 +40,8 @@ SERIES_MAX = 64
 """Named metrics of one agent's stream; more are not charted."""
 
 
+_FIRST_SEQS = 3
+"""The beginning and the metadata of a run come before its first step."""
 RETURN, REWARD, METRIC = "return", "reward", "metric/"
 """Names of series in the store's overview; of metrics, how they begin."""
 
@@ -181,13 +183,22 @@ class AgentStream:
         holes = [mark.last for mark in self.steps.marks if mark.kind == HOLE and mark.first <= stored_seq]
         return max(holes, default=0)
 
+    @property
+    def begins(self) -> bool:
+        """Whether its first events are held, so that nothing older is in the store alone."""
+        held = [int(rows.column("seq")[0]) for rows in (self.steps, self.episodes) if len(rows)]
+        return min(held, default=1) <= _FIRST_SEQS
+
     def gaps(self, stored_seq: float) -> Floats:
         """What is missing among the steps, in the store too: the steps before and behind, in a row of an array."""
         records = self.steps.records
         there = np.flatnonzero((records["mark"] == EVENT) & ~records["reset"])
-        missing = (records["mark"] == GAP) | ((records["mark"] == HOLE) & (records["seq"] > stored_seq))
-        x, behind = _steps(records[there]), np.unique(np.searchsorted(there, np.flatnonzero(missing)))
-        behind = behind[behind < len(x)]
+        lost, unstored = records["mark"] == GAP, records["seq"] > stored_seq
+        missing = np.flatnonzero(lost | ((records["mark"] == HOLE) & unstored))
+        behind = np.searchsorted(there, missing)
+        # What lies before all that is held here is between steps that the store alone knows.
+        behind = np.unique(behind[(behind < len(there)) & ((behind > 0) | unstored[missing])])
+        x = _steps(records[there])
         return np.column_stack((np.where(behind > 0, x[behind - 1], -np.inf), x[behind]))
 
     def metric_at(self, name: str, step: int) -> float | None:

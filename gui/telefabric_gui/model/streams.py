@@ -48,6 +48,10 @@ class _Track:
     places: Floats = field(default_factory=lambda: np.empty((0, 4)))
     end: Floats = field(default_factory=lambda: np.empty((0, 4)))
 
+    @property
+    def known(self) -> bool:
+        return not self.n or (len(self.end) > 0 and len(self.places) > 0)
+
     def table(self, rows: EventRows | None) -> Floats:
         """With the live rows, whose numbers go on from those that are stored."""
         stored = np.concatenate((self.places, self.end))
@@ -121,6 +125,11 @@ class Streams(QObject):
         scale = stream.made[1]
         return scale if len(scale.row) else None
 
+    def known(self, source: Source) -> bool:
+        """Whether the store has told how long the stream is, and where its rows are."""
+        stream = self._streams.get((source.stream_id or b"", source.agent_id))
+        return stream is not None and stream.known and all(track.known for track in stream.tracks.values())
+
     def whole_from(self, source: Source) -> int:
         """The seq from which on nothing that is live is still to be fetched from the store."""
         return source.live.whole_from(self._stored_seq(source)) if source.live is not None else 0
@@ -132,7 +141,8 @@ class Streams(QObject):
             return np.empty((0, 2))
         found = live.gaps(self._stored_seq(source)) if live is not None else np.empty((0, 2))
         known = self._streams[source.stream_id, source.agent_id].gaps
-        first = float(live.steps.column("seq")[0]) if live is not None and len(live.steps) else np.inf
+        held = live.steps.records[counted(live.steps.records)] if live is not None else _NOTHING
+        first = float(held["seq"][0]) if len(held) else np.inf
         ends = np.array([(gap[0] - 1, gap[1] + 1) for gap in known if gap[0] < first], np.float64)
         return np.concatenate((scale.steps_of_seqs(ends.ravel()).reshape(-1, 2), found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -31,6 +32,8 @@ _NAMES_BESIDE_PX = 560
 """A narrower chart has its names above."""
 _CHART_PX = 84
 """The lowest chart; more charts than fit are scrolled."""
+_STORE_ANSWERS_S = 3.0
+"""Without an answer of the store within this time, what is live is drawn alone."""
 _ARRIVALS_MS = 40
 """Parts that the store sends within this time are drawn together."""
 _AS_STEPS = Scale.of(np.array([[0.0, 0, 0, 0], [1.0, 1, 1, 1]]), np.empty((0, 4)))
@@ -89,6 +92,9 @@ class ChartsView(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._charting = charting
         self._own: Source | None = None
+        self._drawn_of: bytes | None = None
+        """The stream of which a picture has been drawn."""
+        self._shown_s = 0.0
         self._sight: tuple[float, float] | None = None
         """First and last row; None for the whole run."""
         self._cursor: float | None = None
@@ -121,16 +127,14 @@ class ChartsView(QScrollArea):
         self._later = QTimer(self, singleShot=True, interval=_ARRIVALS_MS)
         self._later.timeout.connect(self.draw_soon)
         for came in (charting.streams.changed, charting.data.arrived):
-            came.connect(self._draw_later)  # a bound method: Qt lets go of it with this view
-
-    def _draw_later(self, *what: object) -> None:
-        if not self._later.isActive():
-            self._later.start()
+            came.connect(self.draw_later)  # a bound method: Qt lets go of it with this view
 
     # -- what the page says --------------------------------------------------------------------------------------
 
     def show_source(self, own: Source) -> None:
         """The stream that is shown, with what came since."""
+        if self._own is None or self._own.stream_id != own.stream_id:
+            self._shown_s = time.monotonic()
         self._own = own
         self.draw()
 
@@ -159,6 +163,11 @@ class ChartsView(QScrollArea):
         if self.isVisible():
             self._soon_all = True
             self._soon.start()
+
+    def draw_later(self, *what: object) -> None:
+        """Soon, with what comes until then."""
+        if not self._later.isActive():
+            self._later.start()
 
     @property
     def caption(self) -> str:
@@ -193,6 +202,9 @@ class ChartsView(QScrollArea):
         shown = [self._show(one) for one in self._charting.sources(self._own) if one.stream_id is not None]
         self._scale = shown[0].scale if shown else _AS_STEPS
         sight = self._in_sight(shown)
+        if self._waits(shown, sight):
+            self.draw_later()
+            return
         self.left_out = 0
         for at, (chart, plan) in enumerate(zip(self.charts, layout.charts, strict=True)):
             chart.lines = [
@@ -207,6 +219,19 @@ class ChartsView(QScrollArea):
         self._soon_all = False
         self.mark()
         self.drawn.emit()
+
+    def _waits(self, shown: list[_Shown], sight: tuple[float, float]) -> bool:
+        """Whether the first picture has to wait for the store: without it, the axes would change when it answers."""
+        own, layout = self._own, self._charting.layout
+        if own is None or own.live is None or own.live.begins or self._drawn_of == own.stream_id:
+            return False
+        series = [series for chart in layout.charts for series in chart.series]
+        lines = [self._line(shown[0], one, 0, sight, self.charts[0].plot.pixels, False) for one in series]
+        known = self._charting.streams.known(own) and all(self._charting.data.known(line.key) for line in lines)
+        if not known and time.monotonic() - self._shown_s < _STORE_ANSWERS_S:
+            return True
+        self._drawn_of = own.stream_id
+        return False
 
     def mark(self) -> None:
         """Show the cursor, and the values there; the newest values where there is none."""
