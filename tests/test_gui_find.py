@@ -56,7 +56,6 @@ def page(qtbot: Any, qapp: Any, store: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Of a client that holds few rows: most come as pages."""
     monkeypatch.setattr(agent_stream, "STEP_ROWS_MAX", 200)
     monkeypatch.setattr(file_feed, "TAIL_IDS", 300)
-    monkeypatch.setattr(file_feed, "WINDOW_IDS", 300)
     theme.use(qapp, "dark")
     main = MainWindow(Controller(FileFeed(store)))
     main.resize(1440, 900)

@@ -17,13 +17,13 @@ from store_fixtures import Scribe, episode, run_started, step, stream
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
 from telefabric.address import Address
+from telefabric.feed import file_feed as filefeed
 from telefabric.feed import history_thread as history
 from telefabric.feed import merged
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.failures import Failures
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import Update
-from telefabric.feed.run_views import RunViews
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
@@ -249,7 +249,7 @@ def test_the_thread_of_a_store_file_outlives_what_it_meets(tmp_path: Path, monke
         scribe.commit()
     feed = FileFeed(tmp_path / "telemetry.sqlite")
     with monkeypatch.context() as broken:
-        broken.setattr(RunViews, "store", Failing())
+        broken.setattr(filefeed, "FileReader", lambda *given, **options: Failing()())
         feed.start()
         connection = drained(feed, lambda one: one.connection.failures, "word of the failure").connection
     assert connection.notice == "Reading the store file: ValueError: a value that nobody expected"

@@ -47,7 +47,7 @@ class Screen:
     def open(self) -> None:
         """Closes the one before, as its user would."""
         self.close()
-        self.window = MainWindow(Controller(BrokerFeed(Address.parse(self.url))))
+        self.window = MainWindow(Controller(BrokerFeed(Address.parse(self.url), history_events=None)))
         self.window.show()
         self.other = subprocess.Popen([*TELEFABRIC, "gui", "--connect", self.url], stdin=subprocess.DEVNULL)
 

@@ -180,6 +180,9 @@ class AgentStream:
 
     def whole_from(self, stored_seq: float) -> int:
         """The seq behind which nothing of what the store has, up to a seq, is still missing here."""
+        newest = max((int(rows.column("seq")[-1]) for rows in (self.steps, self.episodes) if len(rows)), default=0)
+        if newest < stored_seq:
+            return int(stored_seq)  # the tail has not come as far as the store
         holes = [mark.last for mark in self.steps.marks if mark.kind == HOLE and mark.first <= stored_seq]
         return max(holes, default=0)
 
@@ -187,7 +190,7 @@ class AgentStream:
     def begins(self) -> bool:
         """Whether its first events are held, so that nothing older is in the store alone."""
         held = [int(rows.column("seq")[0]) for rows in (self.steps, self.episodes) if len(rows)]
-        return min(held, default=1) <= _FIRST_SEQS
+        return bool(held) and min(held) <= _FIRST_SEQS
 
     def gaps(self, stored_seq: float) -> Floats:
         """What is missing among the steps, in the store too: the steps before and behind, in a row of an array."""

@@ -59,6 +59,8 @@ class _Track:
         if not len(records):
             return stored
         seq = records["seq"].astype(np.float64)
+        if len(self.end) and seq[-1] < self.end[-1, 1]:
+            return stored  # the tail has not come as far as the store, so its numbers are not known
         first = self.n - (np.searchsorted(seq, self.end[-1, 1], "right") if len(self.end) else 0)
         step = np.where(records["global_step"] == NO_STEP, np.nan, records["global_step"])
         live = np.column_stack((np.arange(len(seq)) + first, seq, step, records["time_ns"] / 1e9))
@@ -126,9 +128,12 @@ class Streams(QObject):
         return scale if len(scale.row) else None
 
     def known(self, source: Source) -> bool:
-        """Whether the store has told how long the stream is, and where its rows are."""
+        """Whether the store has said how long the stream is, and where its rows are; it has some."""
         stream = self._streams.get((source.stream_id or b"", source.agent_id))
-        return stream is not None and stream.known and all(track.known for track in stream.tracks.values())
+        if stream is None or not stream.known:
+            return False
+        tracks = stream.tracks.values()
+        return any(track.n for track in tracks) and all(track.known for track in tracks)
 
     def whole_from(self, source: Source) -> int:
         """The seq from which on nothing that is live is still to be fetched from the store."""
