@@ -22,13 +22,13 @@ if THERE:
     from PySide6.QtTest import QAbstractItemModelTester
     from PySide6.QtWidgets import QApplication, QInputDialog, QMessageBox
 
-    from telefabric.feed import BrokerFeed, Bucket, Feed, FileFeed, RunView
+    from telefabric.feed import Answer, BrokerFeed, Bucket, Feed, FileFeed, Page, RunView
     from telefabric.store.file.database import FILE_NAME
     from telefabric_gui.formatting import NONE
     from telefabric_gui.model.cursor import Mode
     from telefabric_gui.model.run_difference import difference
     from telefabric_gui.model.run_search import search, text_of
-    from telefabric_gui.model.sparks import values_of
+    from telefabric_gui.model.sparks import AGAIN_S, Sparks, values_of
     from telefabric_gui.models.runs import COLUMNS, Runs, RunTable, explained, of_metadata
     from telefabric_gui.window import MainWindow
 
@@ -38,6 +38,11 @@ pytestmark = [
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
+
+
+@pytest.fixture(autouse=True)
+def settings_of_one_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 def told(**metadata: Any) -> bytes:
@@ -118,7 +123,7 @@ def test_runs_come_change_move_and_go_one_by_one(runs: Runs) -> None:
     runs.take([some(5)], ())
     assert names(table)[0] == "run005"
     runs.take([some(2, "failed")], ())
-    assert table.index(table.place_of("run002"), 1).data() == "● failed"
+    assert table.index(table.place_of("run002"), 1).data() == "failed"
     runs.take([some(3)._replace(started_ns=2_000)], ())
     assert names(table) == ["run003", "run005", "run004", "run002", "run001", "run000"]
     runs.take([some(3)], ("run005", "run000"))
@@ -394,6 +399,61 @@ def test_chosen_runs_stay_chosen_while_the_table_is_laid_out_again(window: Calla
         assert "run010" in {run.run_id for run in history.picked}
     assert main.memory.run_columns == ["lr"]
     assert [one.title for one in history.table.columns][-2:] == ["lr", "note"]
+
+
+def test_the_mark_of_the_order_stays_at_its_column(window: Callable[..., MainWindow]) -> None:
+    main = window(ScriptedFeed(update(runs=tuple(some(number, notes=str(9 - number)) for number in range(3)))))
+    tick(main)
+    main.show_history()
+    history = main.history
+    head = history.list.horizontalHeader()
+    history.list.sortByColumn(len(COLUMNS) - 1, Qt.SortOrder.AscendingOrder)
+    for shown in (["lr", "state"], ["lr"]):
+        history.show_columns(shown)
+        assert history.table.columns[head.sortIndicatorSection()].title == "note"
+        assert names(history.table) == ["run002", "run001", "run000"]
+    history.list.sortByColumn(len(COLUMNS) - 1, Qt.SortOrder.AscendingOrder)
+    history.show_columns([])
+    assert history.table.columns[head.sortIndicatorSection()].title == "started"
+
+
+def test_the_return_of_a_run_is_asked_for_again_while_it_goes_on_or_has_no_answer(
+    qapp: QApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions: list[tuple[Any, Callable[[Answer], None]]] = []
+    now_s = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+
+    class Store:
+        def ask(self, question: Any, answered: Callable[[Answer], None], *, urgent: bool = False) -> Any:
+            questions.append((question, answered))
+
+    sparks = Sparks(Store())
+    bucket = Bucket(1, b"s" * 16, 0, 0.0, 0.0, 1.0, 3.0, 8.0, 4)
+
+    def asked(run: RunView, page: Any) -> bool:
+        """Whether a look at the run asks; the answer is the page, or none."""
+        sparks.want([run])
+        found = bool(questions)
+        while questions:
+            question, answered = questions.pop()
+            answered(Answer(question, page))
+            qapp.processEvents()
+        return found
+
+    some_, nothing = Page([bucket], False), None
+    going_on, ended = some(1, "running"), some(1, finished_ns=9)
+    assert [asked(ended, nothing), asked(ended, some_)] == [True, False]
+    now_s[0] += AGAIN_S
+    assert [asked(ended, some_), asked(ended, some_)] == [True, False]
+    assert sparks.known == {"run001"}
+    now_s[0] += 100 * AGAIN_S
+    assert not asked(ended, some_), "what it has stays as it is"
+    assert [asked(going_on, some_), asked(going_on, some_)] == [True, False]
+    now_s[0] += AGAIN_S
+    assert asked(going_on, some_)
+    sparks.forget(["run001"])
+    assert asked(going_on, some_)
 
 
 def test_several_runs_are_edited_at_once_and_deleted_after_a_question(

@@ -397,7 +397,7 @@ class MainWindow(QMainWindow):
         for view, show, each in (
             (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
             (self.bottom, self._show_bottom, 1), (self.details, self._show_health, _DETAILS_TICKS),
-            (self.runs, self._show_runs, _SLOW_TICKS),
+            (self.runs, self._show_runs, _SLOW_TICKS), (self.history, self.history.refresh, _SLOW_TICKS),
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
@@ -504,13 +504,14 @@ class MainWindow(QMainWindow):
     def _take_runs(self, changed: Sequence[RunView], gone: Sequence[str]) -> None:
         self.sparks.forget(gone)
         self.known_runs.take(changed, gone)
-        self._show_runs()
+        self.views.update(self.runs, self._show_runs, self._ticks)
+        self.views.update(self.history, self.history.refresh, self._ticks)
 
     def _show_runs(self) -> None:
-        drawn = set()
+        drawn: set[str] = set()
         for key, tab in self._tabs.items():
             self._choose_stream(tab)
-            if key.run_id not in drawn and (points := spark(tab.stream.returns())):
+            if key.run_id not in drawn | self.sparks.known and (points := spark(tab.stream.returns())):
                 drawn.add(key.run_id)
                 self.known_runs.show_spark(key.run_id, points)
         self._want_sparks()
@@ -518,8 +519,7 @@ class MainWindow(QMainWindow):
             self.runs.select(page.stream.key.run_id)
 
     def _want_sparks(self) -> None:
-        """Of the runs in sight; those that are watched have theirs from their steps."""
-        self.sparks.want(run for run in self.runs.in_sight if run.run_id not in self.controller.watched)
+        self.sparks.want(self.runs.in_sight)
 
     # -- as a widget ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The shape of the return of runs that nobody has open, from the store's overview."""
+"""The shape of the return of runs, over all of each run, from the store's overview."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ class Sparks(QObject):
         super().__init__(parent)
         self._asking = Asking(asker, self)
         self._asked: dict[str, tuple[int | None, float]] = {}
-        """Run → its end when it was asked for, and the time."""
+        """Run → its end when it was asked for, and the time; no end when there was no answer."""
+        self.known: set[str] = set()
+        """Runs whose return the store has."""
         self._waiting: set[str] = set()
 
     def want(self, runs: Iterable[RunView]) -> None:
         """These are in sight. What is known of them still holds, or is asked for now or at a later call."""
         now_s = time.monotonic()
         for run in runs:
-            end_ns, asked_s = self._asked.get(run.run_id, (-1, 0.0))
-            holds = end_ns == run.finished_ns and (end_ns is not None or now_s - asked_s < AGAIN_S)
+            end_ns, asked_s = self._asked.get(run.run_id, (None, -AGAIN_S))
+            holds = now_s - asked_s < AGAIN_S or (end_ns is not None and end_ns == run.finished_ns)
             if holds or not run.agents or run.run_id in self._waiting or len(self._waiting) >= _AT_ONCE:
                 continue
             self._asked[run.run_id] = run.finished_ns, now_s
@@ -51,6 +53,7 @@ class Sparks(QObject):
         """These are gone, or another feed is shown."""
         for run_id in run_ids:
             self._asked.pop(run_id, None)
+            self.known.discard(run_id)
             self._waiting.discard(run_id)
 
     def _ask(self, run: RunView, level: int) -> None:
@@ -64,7 +67,10 @@ class Sparks(QObject):
             self._ask(run, _FINER)
             return
         self._waiting.discard(run.run_id)
-        if answer.page is not None:
+        if answer.page is None:
+            self._asked[run.run_id] = None, time.monotonic()
+        elif answer.page.rows:
+            self.known.add(run.run_id)
             self.came.emit(run.run_id, values_of(answer.page.rows))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ READ_MS = 20
 _READ_AT_ONCE = 100
 """Two milliseconds of work: between two ticks nobody feels it, and 10,000 runs are read in two seconds."""
 _EXPLAINED = {
+    "pending": "The store has no event of it yet.",
+    "waiting": "Its events wait at the worker for a store: start one with telefabric up.",
     "lost": "All received events are kept. The run continues here if its worker is heard again.",
     "revived": "It was silent, and is heard again.",
     "held": "Its events wait at the worker, because its spool belongs to another store: see telefabric status.",
@@ -184,6 +187,7 @@ def _took_s(run: RunView) -> float | None:
     return (run.finished_ns - run.started_ns) / 1e9 if run.finished_ns and run.started_ns else None
 
 
+@lru_cache
 def of_metadata(name: str) -> RunColumn:
     """The column of a value of the metadata."""
 
@@ -195,10 +199,12 @@ def of_metadata(name: str) -> RunColumn:
 
 NAME = RunColumn("run", 27, lambda run: run.run_id, lambda run: run.run_id)
 STARTED = RunColumn("started", 17, newness, lambda run: minute(run.started_ns) if run.started_ns else NONE)
+STATE = RunColumn("state", 12, lambda run: run.state, state_words)
+MODE = RunColumn("mode", 10, lambda run: run.control_mode, mode_words)
 COLUMNS = (
     NAME,
-    RunColumn("state", 12, lambda run: run.state, lambda run: f"● {state_words(run)}"),
-    RunColumn("mode", 10, lambda run: run.control_mode, mode_words),
+    STATE,
+    MODE,
     STARTED,
     RunColumn("took", 9, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
     RunColumn("agents", 12, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
@@ -206,6 +212,14 @@ COLUMNS = (
     RunColumn("note", 22, lambda run: run.notes, lambda run: short(run.notes, 80) if run.notes else ""),
 )
 _Key = tuple[Any, ...]
+
+
+def tone_of(column: RunColumn, run: RunView) -> str:
+    """The colour of a text in a column."""
+    colours = theme.active()
+    if column in (STATE, MODE):
+        return colours.state(run.state) if column is STATE else colours.mode(run.control_mode)
+    return colours.text if column is NAME else colours.dim
 
 
 def _sortable(value: Any) -> _Key:
@@ -266,9 +280,7 @@ class RunTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return column.alignment
         if role == Qt.ItemDataRole.ForegroundRole:
-            colours = theme.active()
-            tones = {"state": colours.state(row.run.state), "mode": colours.mode(row.run.control_mode)}
-            return QColor(tones.get(column.title, colours.text if column is NAME else colours.dim))
+            return QColor(tone_of(column, row.run))
         return row if role == ROW_ROLE else None
 
     def row(self, place: int) -> RunRow:
@@ -300,6 +312,11 @@ class RunTable(QAbstractTableModel):
         if 0 <= column < len(self.columns):
             self._by, self._down = self.columns[column], order == Qt.SortOrder.DescendingOrder
             self._reset()
+
+    @property
+    def sorted_by(self) -> int:
+        """The place of the column that decides the order; that of the start when it is shown no more."""
+        return self.columns.index(self._by if self._by in self.columns else STARTED)
 
     def choose_columns(self, columns: Sequence[RunColumn]) -> None:
         self.beginResetModel()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from PySide6.QtCore import QItemSelectionModel, QPoint, Qt, Signal
-from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QPainter, QPalette, QShowEvent
+from PySide6.QtCore import QItemSelectionModel, QPoint, QRect, Qt, Signal
+from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QPainter, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -26,9 +26,21 @@ from telefabric.feed import RunView
 from telefabric_gui import theme
 from telefabric_gui.formatting import count, metadata_of, plural
 from telefabric_gui.model.run_difference import Difference, difference
-from telefabric_gui.models.runs import COLUMNS, STARTED, Runs, RunTable, of_metadata
+from telefabric_gui.models.runs import (
+    COLUMNS,
+    MODE,
+    NAME,
+    STARTED,
+    STATE,
+    RunColumn,
+    Runs,
+    RunTable,
+    of_metadata,
+    tone_of,
+)
 from telefabric_gui.models.table import Index
 from telefabric_gui.sources import Memory
+from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write
 from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.runs import SEARCH_TIP
 from telefabric_gui.views.styled import Card, button, column, label, menu_of, row
@@ -37,7 +49,7 @@ ROW_PX = 26
 _DIFFERENCE_PX = 232
 _CHANGES_PX = (170, 240)
 """Widths of names and of values before; what is now has the rest."""
-_BAR_PX = 3
+_BAR_PX, _PAD_PX = 3, 8
 _NAMES_MAX = 60
 """Names of metadata that are offered as columns, those of most runs first."""
 _LOOKED_AT = 2_000
@@ -69,7 +81,7 @@ class HistoryView(QWidget):
         self.list = _table(QTableView(), "All runs")
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setModel(self.table)
-        self.list.setItemDelegate(_Delegate(self.list))
+        self.list.setItemDelegate(_Delegate(self.list, self.table))
         self.list.setSortingEnabled(True)
         self.list.sortByColumn(COLUMNS.index(STARTED), Qt.SortOrder.DescendingOrder)
         self.list.doubleClicked.connect(lambda index: self.chosen.emit(self.table.row(index.row()).run.run_id))
@@ -88,7 +100,6 @@ class HistoryView(QWidget):
         self._lay_out()
         self.table.modelReset.connect(self._on_reset)
         self.list.selectionModel().selectionChanged.connect(self._on_selection)
-        runs.changed.connect(self._on_changed)
         self.show_columns(memory.run_columns)
 
     def _lay_out(self) -> None:
@@ -158,9 +169,11 @@ class HistoryView(QWidget):
                 selection.select(self.table.index(place, 0), flags.Select | flags.Rows)
         self._on_selection()
 
-    def _on_changed(self, names: Sequence[str]) -> None:
+    def refresh(self) -> None:
+        """Say what has become of the runs since."""
         self._say_count()
-        if self.pair is not None and any(run.run_id in names for run in self.pair):
+        rows = self._runs.rows
+        if any(run.run_id not in rows or rows[run.run_id].run is not run for run in self.pair or ()):
             self._compare()
 
     def _on_selection(self, *what: object) -> None:
@@ -247,21 +260,39 @@ class HistoryView(QWidget):
         digits = QFontMetrics(theme.text_font())
         for place, one in enumerate(self.table.columns):
             self.list.setColumnWidth(place, digits.averageCharWidth() * one.width + 28)
+        head = self.list.horizontalHeader()
+        head.setSortIndicator(self.table.sorted_by, head.sortIndicatorOrder())
 
 
 class _Delegate(QStyledItemDelegate):
-    """A chosen row keeps the colours of its texts, and has a bar of the accent."""
+    """State with its dot, control mode as its badge; a chosen row has a bar of the accent."""
 
-    def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
-        super().initStyleOption(option, index)
-        colour = index.data(Qt.ItemDataRole.ForegroundRole)
-        option.palette.setColor(QPalette.ColorRole.HighlightedText, colour)
+    def __init__(self, parent: QTableView, table: RunTable) -> None:
+        super().__init__(parent)
+        self._table = table
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        super().paint(painter, option, index)
-        area, state = option.rect, option.state
-        if index.column() == 0 and state & QStyle.StateFlag.State_Selected:
-            painter.fillRect(area.left(), area.top(), _BAR_PX, area.height(), QColor(theme.active().accent))
+        with strokes(painter):
+            area: QRect = option.rect
+            state: QStyle.StateFlag = option.state
+            column, run = self._table.columns[index.column()], self._table.row(index.row()).run
+            if state & QStyle.StateFlag.State_Selected:
+                painter.fillRect(area, QColor(theme.active().raised))
+                if not index.column():
+                    painter.fillRect(area.left(), area.top(), _BAR_PX, area.height(), QColor(theme.active().accent))
+            self._paint(painter, area.adjusted(_PAD_PX, 0, -_PAD_PX, 0), column, run)
+
+    def _paint(self, painter: QPainter, area: QRect, column: RunColumn, run: RunView) -> None:
+        colour, text = tone_of(column, run), column.text(run)
+        if column is MODE:
+            draw_badge(painter, area.left(), area.center().y() - BADGE_PX // 2, text, colour)
+            return
+        if column is STATE:
+            draw_dot(painter, area.left() + 4, area.center().y() + 1, colour)
+            area.setLeft(area.left() + 16)
+        font = theme.text_font(bold=column is NAME)
+        shown = QFontMetrics(font).elidedText(text, Qt.TextElideMode.ElideRight, area.width())
+        write(painter, area, shown, colour, font, column.alignment)
 
 
 def _table(view: _View, name: str) -> _View:

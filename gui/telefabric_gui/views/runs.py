@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from PySide6.QtCore import QModelIndex, QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPen, QPolygonF
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -24,7 +24,16 @@ from telefabric_gui.formatting import count
 from telefabric_gui.model.overlay import Overlay
 from telefabric_gui.models.runs import ROW_ROLE, RunRow, Runs, RunTable
 from telefabric_gui.models.table import Index
-from telefabric_gui.views.painting import draw_chip, fill_with, line_colour, reported, write
+from telefabric_gui.views.painting import (
+    badge_width,
+    draw_badge,
+    draw_chip,
+    draw_dot,
+    fill_with,
+    line_colour,
+    strokes,
+    write,
+)
 from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.styled import Panel, button, column, label, row
 
@@ -45,7 +54,6 @@ class RunsDock(Panel):
     """A run is to be drawn over the one in front, in its charts, or not any more."""
     edit_wanted = Signal(str, str, object)
     """A run, a command and its value."""
-
     replay_wanted = Signal(str)
     history_wanted = Signal()
     scrolled = Signal()
@@ -64,7 +72,7 @@ class RunsDock(Panel):
         self.list = _List(self._on_lay)
         self.list.setMouseTracking(True)
         self.list.setModel(self.table)
-        self.list.setItemDelegate(_Delegate(self.list, overlay))
+        self.list.setItemDelegate(_Delegate(self.list, self.table, overlay))
         overlay.changed.connect(self.list.viewport().update)
         self.list.setAccessibleName("Runs")
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -152,10 +160,6 @@ class _List(QTableView):
             return
         super().keyPressEvent(event)
 
-    def paintEvent(self, event: QPaintEvent) -> None:
-        with reported():
-            super().paintEvent(event)
-
 
 class _Delegate(QStyledItemDelegate):
     """State dot, name and mode badge; below agent, state in words and a sparkline of the return.
@@ -163,54 +167,48 @@ class _Delegate(QStyledItemDelegate):
     A run that is laid over others in charts has its letter in the place of the dot.
     """
 
-    def __init__(self, parent: QTableView, overlay: Overlay) -> None:
+    def __init__(self, parent: QTableView, table: RunTable, overlay: Overlay) -> None:
         super().__init__(parent)
-        self._overlay = overlay
+        self._table, self._overlay = table, overlay
 
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
         return QSize(WIDTH_PX, ROW_PX)
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        run: RunRow = index.data(ROW_ROLE)
-        colours = theme.active()
-        area: QRect = option.rect.adjusted(8, 1, -8, -1)
-        state: QStyle.StateFlag = option.state
+        with strokes(painter):
+            area: QRect = option.rect
+            state: QStyle.StateFlag = option.state
+            self._ground(painter, area.adjusted(8, 1, -8, -1), state)
+            self._paint(painter, area.adjusted(8, 1, -8, -1), self._table.row(index.row()))
+
+    def _ground(self, painter: QPainter, area: QRect, state: QStyle.StateFlag) -> None:
         selected = bool(state & QStyle.StateFlag.State_Selected)
-        painter.save()
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         if selected or state & QStyle.StateFlag.State_MouseOver:
-            ground = QColor(colours.raised)
+            ground = QColor(theme.active().raised)
             ground.setAlphaF(1.0 if selected else 0.5)
             fill_with(painter, ground)
             painter.drawRoundedRect(area, 6, 6)
         if selected:
-            painter.fillRect(QRect(area.left(), area.top() + 10, 3, area.height() - 20), QColor(colours.accent))
-        if letter := self._overlay.letter(run.run.run_id):
-            colour = line_colour(self._overlay.slot(run.run.run_id))
+            painter.fillRect(area.left(), area.top() + 10, 3, area.height() - 20, QColor(theme.active().accent))
+
+    def _paint(self, painter: QPainter, area: QRect, row: RunRow) -> None:
+        colours, run = theme.active(), row.run
+        if letter := self._overlay.letter(run.run_id):
+            colour = line_colour(self._overlay.slot(run.run_id))
             draw_chip(painter, QRect(area.left() + 10, area.top() + 12, 16, 16), letter, colour)
         else:
-            fill_with(painter, colours.state(run.run.state))
-            painter.drawEllipse(QPointF(area.topLeft() + QPoint(18, 20)), 4, 4)
-        badge_left = self._badge(painter, area, run)
+            draw_dot(painter, area.left() + 18, area.top() + 20, colours.state(run.state))
+        badge_left = area.right() - badge_width(row.mode) - 7
+        draw_badge(painter, badge_left, area.top() + 10, row.mode, colours.mode(run.control_mode))
         name = QRect(area.left() + 32, area.top() + 10, badge_left - area.left() - 40, 20)
         caption = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 18, 20)
-        alarming = run.run.state in ("stalled", "waiting", "held", "failed", "lost", "revived")
-        colour = colours.state(run.run.state) if alarming else colours.dim
+        alarming = run.state in ("stalled", "waiting", "held", "failed", "lost", "revived")
+        colour = colours.state(run.state) if alarming else colours.dim
         bold, small = theme.text_font(bold=True), theme.text_font(theme.CAPTION_PX)
-        self._line(painter, name, run.run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)
-        self._line(painter, caption, run.caption, colour, small, Qt.TextElideMode.ElideRight)
-        if run.spark:
-            self._spark(painter, area, run)
-        painter.restore()
-
-    def _badge(self, painter: QPainter, area: QRect, run: RunRow) -> int:
-        font, colour = theme.text_font(11, bold=True), theme.active().mode(run.run.control_mode)
-        width = QFontMetrics(font).horizontalAdvance(run.mode) + 16
-        badge = QRect(area.right() - width - 7, area.top() + 10, width, 19)
-        fill_with(painter, theme.active().tinted(colour))
-        painter.drawRoundedRect(badge, 9, 9)
-        write(painter, badge, run.mode, colour, font, theme.CENTRED)
-        return badge.left()
+        self._line(painter, name, run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)
+        self._line(painter, caption, row.caption, colour, small, Qt.TextElideMode.ElideRight)
+        if row.spark:
+            self._spark(painter, area, row)
 
     def _line(self, painter: QPainter, area: QRect, text: str, colour: str, font: QFont, cut: Qt.TextElideMode) -> None:
         shown = QFontMetrics(font).elidedText(text, cut, area.width())
