@@ -41,6 +41,7 @@ from telefabric.store.read.query import (
     EpisodeKey,
     EpisodeRow,
     EpisodesBy,
+    EpisodesIn,
     EpisodesOf,
     Events,
     FoundRow,
@@ -72,9 +73,9 @@ from telefabric.subscribe.core.handover import Range
 __all__ = [
     "HERE", "Answer", "Asked", "Band", "Bands", "BookmarkRow", "Bookmarks", "BrokerAnswer", "BrokerFeed", "Bucket",
     "BucketKey", "Buckets", "ColumnChunk", "Columns", "Condition", "Connection", "CountKey", "Counts", "EpisodeKey",
-    "EpisodeRow", "EpisodesBy", "EpisodesOf", "Events", "Failures", "Feed", "FeedEvent", "FileFeed", "FoundFrame",
-    "FoundRow", "FrameAt", "FrameOf", "FramePlace", "FramesOf", "KnownBroker", "LinkState", "Mark", "Marks",
-    "Newest", "Page", "Place", "Places", "PointChunk", "Points", "Question", "Range", "RowCount", "RowOf", "RowsAt",
-    "RunView", "Scan", "Series", "SeriesOf", "StepKey", "StepsOf", "StoredEvent", "StreamSince", "StreamView",
+    "EpisodeRow", "EpisodesBy", "EpisodesIn", "EpisodesOf", "Events", "Failures", "Feed", "FeedEvent", "FileFeed",
+    "FoundFrame", "FoundRow", "FrameAt", "FrameOf", "FramePlace", "FramesOf", "KnownBroker", "LinkState", "Mark",
+    "Marks", "Newest", "Page", "Place", "Places", "PointChunk", "Points", "Question", "Range", "RowCount", "RowOf",
+    "RowsAt", "RunView", "Scan", "Series", "SeriesOf", "StepKey", "StepsOf", "StoredEvent", "StreamSince", "StreamView",
     "Ticket", "Update", "ask_broker", "forget_broker", "join_broker", "known_brokers", "said",
 ]  # fmt: skip
