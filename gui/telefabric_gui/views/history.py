@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 from PySide6.QtCore import QItemSelectionModel, QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QPainter, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QHeaderView,
     QLineEdit,
     QStyle,
     QStyledItemDelegate,
@@ -43,9 +41,8 @@ from telefabric_gui.sources import Memory
 from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write
 from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.runs import SEARCH_TIP
-from telefabric_gui.views.styled import Card, button, column, label, menu_of, row
+from telefabric_gui.views.styled import Card, button, cells, column, label, menu_of, row
 
-ROW_PX = 26
 _DIFFERENCE_PX = 232
 _CHANGES_PX = (170, 240)
 """Widths of names and of values before; what is now has the rest."""
@@ -54,8 +51,6 @@ _NAMES_MAX = 60
 """Names of metadata that are offered as columns, those of most runs first."""
 _LOOKED_AT = 2_000
 """Runs, newest first, that are looked at for such names."""
-
-_View = TypeVar("_View", bound=QTableView)
 
 
 class HistoryView(QWidget):
@@ -78,7 +73,7 @@ class HistoryView(QWidget):
         self.search.setAccessibleName("Search all runs")
         self.search.setToolTip(SEARCH_TIP)
         self.search.textChanged.connect(self.table.search)
-        self.list = _table(QTableView(), "All runs")
+        self.list = cells(QTableView(), "All runs")
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setModel(self.table)
         self.list.setItemDelegate(_Delegate(self.list, self.table))
@@ -87,7 +82,7 @@ class HistoryView(QWidget):
         self.list.doubleClicked.connect(lambda index: self.chosen.emit(self.table.row(index.row()).run.run_id))
         self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.list.customContextMenuRequested.connect(self._on_menu)
-        self.changes = _table(QTableWidget(0, 3), "What changed")
+        self.changes = cells(QTableWidget(0, 3), "What changed")
         self.changes.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         for place, width in enumerate(_CHANGES_PX):
             self.changes.setColumnWidth(place, width)
@@ -293,23 +288,3 @@ class _Delegate(QStyledItemDelegate):
         font = theme.text_font(bold=column is NAME)
         shown = QFontMetrics(font).elidedText(text, Qt.TextElideMode.ElideRight, area.width())
         write(painter, area, shown, colour, font, column.alignment)
-
-
-def _table(view: _View, name: str) -> _View:
-    """The look of both tables."""
-    view.setAccessibleName(name)
-    view.setObjectName("cells")
-    view.setShowGrid(False)
-    view.setWordWrap(False)
-    view.setCornerButtonEnabled(False)
-    view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    view.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-    view.setTabKeyNavigation(False)
-    view.verticalHeader().setVisible(False)
-    view.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-    view.verticalHeader().setDefaultSectionSize(ROW_PX)
-    view.horizontalHeader().setStretchLastSection(True)
-    view.horizontalHeader().setHighlightSections(False)
-    view.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    return view
