@@ -105,6 +105,8 @@ class MainWindow(QMainWindow):
         self._ticks = 0
         self._painted_s = 0.0
         self._in_history = False
+        self._left_shown = True
+        """Whether the left side comes back after the table of all runs."""
         self._to_replay = ""
         """The run that is replayed from its start when it comes."""
         self._started = False
@@ -145,6 +147,7 @@ class MainWindow(QMainWindow):
         self.left.setFixedWidth(WIDTH_PX)
         self.left.addWidget(self.runs)
         self.left.addWidget(self.series)
+        self.left.setSizes([600, 400])
         middle = row(self.left, (centre, 1), self.details)
         self._body = laid_out(column(self.top, (middle, 1), self.status))
         self._body.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
@@ -162,7 +165,7 @@ class MainWindow(QMainWindow):
         for view in (self.runs, self.history):
             view.chosen.connect(self.open_run)
             view.edit_wanted.connect(controller.edit)
-            view.replay_wanted.connect(self.replay_run)
+            view.replay_wanted.connect(partial(self.open_run, replay=True))
         self.history.closed.connect(lambda: self.show_history(False))
         self.runs.history_wanted.connect(self.show_history)
         self.runs.scrolled.connect(self._want_sparks)
@@ -198,26 +201,33 @@ class MainWindow(QMainWindow):
 
     # -- what the user does --------------------------------------------------------------------------------------
 
-    def open_run(self, run_id: str) -> None:
-        """Watch a run, and show its first tab when it has one."""
-        self._in_history = False
+    def open_run(self, run_id: str, *, replay: bool = False) -> None:
+        """Watch a run, and show its first tab when it has one; or replay it, once its first step is known."""
+        self._turn_to(history=False)
+        self._to_replay = run_id if replay else ""
         self.controller.watch(run_id)
         for key, tab in self._tabs.items():
             if key.run_id == run_id:
                 self.tabs.setCurrentWidget(tab)
         self._show_centre()
 
-    def replay_run(self, run_id: str) -> None:
-        """Open a run, and replay it from its first step as soon as that is known."""
-        self._to_replay = run_id
-        self.open_run(run_id)
-
     def show_history(self, shown: bool = True) -> None:
         """Show all runs as a table, in the place of those that are open."""
-        self._in_history = shown
+        self._turn_to(history=shown)
         self._show_centre()
+        if shown and (page := self.page):
+            self.history.choose(page.stream.key.run_id)
         self._show_bottom()
         (self.history.search if shown else self.runs.list).setFocus()
+
+    def _turn_to(self, *, history: bool) -> None:
+        """The list of runs gives its room to the table of all of them."""
+        if history and not self._in_history:
+            self._left_shown = not self.left.isHidden()
+            self.left.hide()
+        elif self._in_history and not history:
+            self.left.setVisible(self._left_shown)
+        self._in_history = history
 
     def follow(self) -> None:
         """Follow new events, with the newest in sight."""
@@ -314,7 +324,8 @@ class MainWindow(QMainWindow):
         dock.setVisible(not dock.isVisible())
 
     def _to_filter(self) -> None:
-        self.left.show()
+        if not self._in_history:
+            self.left.show()
         (self.history.search if self._in_history else self.runs.filter).setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     def _let_go(self) -> None:
@@ -464,10 +475,10 @@ class MainWindow(QMainWindow):
         connection = self.controller.connection
         broken = connection.link in (LinkState.UNREACHABLE, LinkState.REFUSED, LinkState.HISTORY) and self._tabs
         self.banner.say(self.controller.answer or (connection.sentence if broken else connection.notice))
-        if self._in_history or self._tabs:
+        controller = self.controller
+        if (self._in_history and controller.runs) or self._tabs:
             self.stack.setCurrentWidget(self.history if self._in_history else self.tabs)
             return
-        controller = self.controller
         waiting_for = controller.watched[-1] if controller.watched else None
         self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
         self.stack.setCurrentWidget(self.empty)
@@ -495,6 +506,8 @@ class MainWindow(QMainWindow):
             return
         controller, page = self.controller, self.page
         run = controller.runs.get(page.stream.key.run_id) if page else None
+        if self._in_history:
+            page, run = None, next(iter(self.history.picked), None)
         self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
         if self._ticks % _SLOW_TICKS == 0:
             self.details.show_latency(controller.latencies)
