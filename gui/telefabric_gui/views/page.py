@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import QPoint, QSize, Qt, Signal
-from PySide6.QtGui import QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
+from PySide6.QtCore import QPoint, Qt, Signal
+from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
@@ -534,48 +534,3 @@ class AgentPage(QWidget):
     def _say_charts(self) -> None:
         self._charts_card.title.setText(self.charts.title)
         self._charts_card.caption.setText(self.charts.caption)
-
-
-class Tab(QWidget):
-    """A page that is built when it first comes to the front: a run may have many agents.
-
-    It lays the page out by itself: of every label that changes its text a layout would tell the tabs, which then have
-    everything in them painted again.
-    """
-
-    def __init__(self, stream: AgentStream) -> None:
-        super().__init__()
-        self.stream = stream
-        """The stream that is shown."""
-        self.chosen: AgentStream | None = None
-        """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
-        self.page: AgentPage | None = None
-
-    def show_stream(self, stream: AgentStream) -> None:
-        """Change to the page of another stream; it is built when it comes to the front."""
-        if stream is not self.stream:
-            self.let_go()
-            self.stream = stream
-
-    def let_go(self) -> None:
-        """The page, and the page of its stream's rows."""
-        if self.page is not None:
-            self.page.close_models()
-            self.page.hide()
-            self.page.deleteLater()
-            self.page = None
-
-    def build(self, views: Views, charting: Charting, feed: Asker) -> AgentPage:
-        self.page = AgentPage(self.stream, views, charting, feed)
-        self.page.setParent(self)
-        self.page.setGeometry(self.rect())
-        self.page.setVisible(True)
-        return self.page
-
-    def minimumSizeHint(self) -> QSize:
-        return self.page.minimumSizeHint() if self.page is not None else super().minimumSizeHint()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        if self.page is not None:
-            self.page.setGeometry(self.rect())
