@@ -28,6 +28,7 @@ from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
+from telefabric_gui.model.pins import Pins
 from telefabric_gui.models.runs import RunList, RunRow, spark
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.connect import ConnectSheet, parts_of
@@ -64,6 +65,7 @@ _KEYS = (
     ("L", "replay the selection again and again"),
     ("B", "bookmark this step in the store"),
     ("Esc", "unselect what is selected, then follow"),
+    ("H", "hide or show the probabilities over the picture"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
     ("Ctrl+G", "go to a step or an episode, or search for steps"),
@@ -97,6 +99,7 @@ class MainWindow(QMainWindow):
         self.resize(1440, 900)
         self.run_list = RunList(self)
         self.charting = Charting(controller, controller.held_of, self.memory.layout, self)
+        self.pins = Pins(self.memory.pins, self)
         self._tabs: dict[AgentKey, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
@@ -112,7 +115,7 @@ class MainWindow(QMainWindow):
         self.top = TopBar()
         self.runs = RunsDock(self.run_list, self.charting.overlay)
         self.series = SeriesDock(self.charting)
-        self.details = DetailsDock()
+        self.details = DetailsDock(self.pins)
         self.status = StatusBar()
         for view, name in (
             (self.top, "The bar on top"), (self.runs, "Runs"), (self.details, "Health and details"),
@@ -155,6 +158,7 @@ class MainWindow(QMainWindow):
         self.runs.edit_wanted.connect(controller.edit)
         self.runs.overlay_wanted.connect(self._overlay)
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
+        self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
         self.tabs.currentChanged.connect(self._on_tab)
         self.top.mode_wanted.connect(self.set_mode)
         self.bottom.transport.acted.connect(self.act)
@@ -461,7 +465,7 @@ class MainWindow(QMainWindow):
         self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
         if self._ticks % _SLOW_TICKS == 0:
             self.details.show_latency(controller.latencies)
-        self.details.show_step(page.details if page else [])
+        self.details.show_step(page.step if page else None)
         self.details.show_run(health.run_details(run))
 
     def _show_runs(self) -> None:
