@@ -101,6 +101,15 @@ class Memory:
         self._file.setValue("pins", paths)
         self._file.sync()
 
+    @property
+    def run_columns(self) -> list[str]:
+        """The values of the metadata that have a column in the list of all runs."""
+        return self._texts("run_columns")
+
+    def keep_run_columns(self, names: list[str]) -> None:
+        self._file.setValue("run_columns", names)
+        self._file.sync()
+
     def _texts(self, name: str) -> list[str]:
         """A list; Qt writes one text as that text alone."""
         found = self._file.value(name)
