@@ -26,6 +26,7 @@ from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
+from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
 from telefabric_gui.sources import Memory, Opener, feed_of
@@ -65,6 +66,7 @@ _KEYS = (
     ("L", "replay the selection again and again"),
     ("B", "bookmark this step in the store"),
     ("Esc", "unselect what is selected, then follow"),
+    ("H", "hide or show the probabilities over the picture"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
     ("Ctrl+H", "all runs as a table: search, sort, compare"),
@@ -100,6 +102,7 @@ class MainWindow(QMainWindow):
         self.known_runs = Runs(self)
         self.sparks = Sparks(controller, self)
         self.charting = Charting(controller, controller.held_of, self.memory.layout, self)
+        self.pins = Pins(self.memory.pins, self)
         self._ticks = 0
         self._painted_s = 0.0
         self._in_history = False
@@ -119,7 +122,7 @@ class MainWindow(QMainWindow):
         self.top = TopBar()
         self.runs = RunsDock(self.known_runs, self.charting.overlay)
         self.series = SeriesDock(self.charting)
-        self.details = DetailsDock()
+        self.details = DetailsDock(self.pins)
         self.status = StatusBar()
         for view, name in (
             (self.top, "The bar on top"), (self.runs, "Runs"), (self.details, "Health and details"),
@@ -167,6 +170,7 @@ class MainWindow(QMainWindow):
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
         self.tabs.page_changed.connect(self._on_tab)
         self.tabs.page_goes.connect(lambda: self.bottom.line.show_run(None, None))
+        self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
         self.top.mode_wanted.connect(self.set_mode)
         self.bottom.transport.acted.connect(self.act)
         self.bottom.transport.speed_wanted.connect(self.replay)
@@ -446,7 +450,7 @@ class MainWindow(QMainWindow):
         self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
         if self._ticks % _SLOW_TICKS == 0:
             self.details.show_latency(controller.latencies)
-        self.details.show_step(page.details if page else [])
+        self.details.show_step(page.step if page else None)
         self.details.show_run(health.run_details(run))
 
     def _take_runs(self, changed: Sequence[RunView], gone: Sequence[str]) -> None:

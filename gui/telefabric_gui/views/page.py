@@ -33,8 +33,9 @@ from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
+from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
@@ -43,6 +44,7 @@ from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
+from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
@@ -73,7 +75,7 @@ class AgentPage(QWidget):
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
         self.stream = stream
         self._views = views
-        self.details: list[tuple[str, str]] = []
+        self.step: Shown | None = None
         """The step that is shown, for the details dock."""
         run_id, agent_id = stream.key
         steps, episodes = (Of(run_id, stream.stream_id, kind, agent_id) for kind in ("step", "episode"))
@@ -90,6 +92,7 @@ class AgentPage(QWidget):
         """The row at the cursor and its seq, once it was shown."""
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
+        self.probabilities = ProbabilitiesPanel(self.environment)
         self.charts = ChartsView(charting)
         self.charts.setAccessibleName("Charts")
         self._join_charts()
@@ -302,6 +305,7 @@ class AgentPage(QWidget):
         find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
         self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
         QShortcut(QKeySequence("Ctrl+G"), self, self.step_finder.line.open_line)
+        QShortcut(QKeySequence("H"), self, self.probabilities.toggle)
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
@@ -428,11 +432,8 @@ class AgentPage(QWidget):
         if key == self._step_shown:
             return
         step = step_of(shown.raw)
-        observation = decoded(step.observation) if step else None
-        value = decoded(step.action) if step else None
-        name = self.step_table.name_of(value)
-        action = short(value) if name is None else f"{value} ({name})"
-        hint = decoded(step.render_hint) if step else None
+        names = self.step_table.action_names
+        self.step = Shown(row, step, so_far, names, self._metadata)
         figures = (
             ("reward", real(float(row["reward"]))),
             ("return", real(so_far)),
@@ -441,27 +442,18 @@ class AgentPage(QWidget):
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
         if not self._lane_shown:
+            observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
             self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
-        self.details = [
-            ("action", action),
-            ("observation", short(observation, 200) if step else "not in memory any more; the store has it"),
-            ("reward", real(float(row["reward"]), 4)),
-            ("episode", count(int(row["episode"]))),
-            ("step", number_of(row)),
-            ("global step", NONE if row["global_step"] == NO_STEP else count(int(row["global_step"]))),
-            ("ended", end_of(row) or "no"),
-            ("policy", short((step.policy_label if step else None) or NONE)),
-            ("backend", short((step.backend if step else None) or NONE)),
-            ("environment", count(int(row["env"]))),
-            ("frame", short((step.frame_ref if step else None) or "none")),
-            ("seq", count(int(row["seq"]))),
-            ("time", clock(int(row["time_ns"]))),
-        ]
-        if step and (info := short(decoded(step.info), 200)) not in ("", NONE):
-            self.details.append(("info", info))
+        chances = probabilities(decoded(step.info), decoded(step.action), names) if step else []
+        self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following:
             self._at = shown.row, int(row["seq"])
         self._step_shown = key
+
+    @property
+    def details(self) -> list[tuple[str, str]]:
+        """The step that is shown, in names and values."""
+        return [line[:2] for line in lines(self.step)] if self.step else []
 
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
