@@ -326,7 +326,6 @@ class MainWindow(QMainWindow):
             return tab.page
         page = tab.build(self.views, self.charting, self.controller.feed)
         page.let_go.connect(self.follow)
-        page.frame_wanted.connect(self.controller.feed.ask_frame)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
         return page
 
