@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import apsw
@@ -31,6 +32,7 @@ from store_fixtures import (
 from test_kills import emitter
 
 from telefabric.address import Address
+from telefabric.feed import Answer, Asked, Question, file_feed, merged
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import LinkState
@@ -234,17 +236,45 @@ def test_the_frame_of_the_step_or_how_far_the_nearest_is(main: MainWindow, qtbot
         until(qtbot, lambda said=said: badge.isVisible() and badge.text() == said)
 
 
-@pytest.mark.parametrize("of", ["file", "broker"])
+class FarFeed(FileFeed):
+    """Of a store whose answers take a while."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.on_the_way: list[Timer] = []
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        def send(answer: Answer) -> None:
+            self.on_the_way.append(Timer(0.1, arrive, [answer]))
+            self.on_the_way[-1].start()
+
+        def arrive(answer: Answer) -> None:
+            if not asked.dropped:
+                answered(answer)
+
+        asked = super().ask(question, send, urgent=urgent)
+        return asked
+
+    def stop(self) -> None:
+        super().stop()
+        for answer in self.on_the_way:
+            answer.cancel()
+            answer.join()
+
+
+@pytest.mark.parametrize("of", ["file", "far", "broker"])
 @pytest.mark.parametrize("speed", [1.0, 10.0])
 def test_replay_shows_the_frames_as_it_goes(
-    show: Callable[..., MainWindow], file: Path, qtbot: Any, of: str, speed: float
+    show: Callable[..., MainWindow], file: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch, of: str, speed: float
 ) -> None:
     """One in ten steps has a frame: the picture is that of the nearest, but for a few ticks on a busy machine."""
+    monkeypatch.setattr(file_feed, "TAIL_IDS", 200)
+    monkeypatch.setattr(merged, "HISTORY_EVENTS", 200)
     with ExitStack() as stack:
         if of == "broker":
             main = show(BrokerFeed(stack.enter_context(query_behind_broker(file))))
         else:
-            main = show(FileFeed(file))
+            main = show(FarFeed(file) if of == "far" else FileFeed(file))
         stack.callback(main.close)
         until(qtbot, lambda: main.page is not None and cursor(main).total == STEPS, 20_000)
         shown = page(main)
