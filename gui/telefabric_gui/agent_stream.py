@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.reduction import Floats
 from telefabric_gui.rows import (
     EPISODE_ROW,
@@ -159,6 +160,17 @@ class AgentStream:
     def answer(self, row: Any) -> FoundFrame | None:
         """The store's, if it was asked for this step."""
         return self.found if self.found is not None and self.found.place == self.place_of(row) else None
+
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        rows = [Part(Sort.ROWS, rows.bytes_held, rows.let_go) for rows in (self.steps, self.episodes)]
+        values = [Part(Sort.ROWS, tail.bytes_held, tail.let_go) for tail in self.metrics.values()]
+        return [Part(Sort.FRAMES, self._stored_bytes, self._let_frames_go), *rows, *values]
+
+    def _let_frames_go(self, number: int) -> None:
+        least = max(self._stored_bytes - number, 0)
+        while self._stored_bytes > least:
+            self._forget(next(iter(next(iter(self._stored.values())).values())))
 
     def returns(self) -> Floats:
         """Returns of episodes that are numbers."""

@@ -20,12 +20,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from telefabric import TelefabricError
+from telefabric import TelefabricError, settings
 from telefabric.feed import LinkState
 from telefabric_gui import health, theme
 from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.budget import Holder, MemoryBudget, Part
 from telefabric_gui.controller import Controller
-from telefabric_gui.formatting import count, duration, plural
+from telefabric_gui.formatting import duration, plural
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.models.runs import RunList, RunRow, spark
@@ -80,14 +81,21 @@ class MainWindow(QMainWindow):
     """Takes over the controller: starts it when shown, stops it and the feed when closed.
 
     `opener` makes the feed of a source that is chosen in the sheet for connecting. `source` is that of the first feed,
-    to be remembered when it works; with `offer` the sheet opens by itself when it does not.
+    to be remembered when it works; with `offer` the sheet opens by itself when it does not. `memory_limit` is in MB.
     """
 
     def __init__(
-        self, controller: Controller, *, opener: Opener = feed_of, source: str = "", offer: bool = False
+        self,
+        controller: Controller,
+        *,
+        opener: Opener = feed_of,
+        source: str = "",
+        offer: bool = False,
+        memory_limit: int = settings.SETTINGS["memory_limit"].default,
     ) -> None:
         super().__init__()
         self.controller = controller
+        self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
@@ -400,11 +408,18 @@ class MainWindow(QMainWindow):
         live = connection.link is LinkState.LIVE
         self.status.show_state(*health.LINKS[connection.link], pulse=live)
         if self._ticks % _SLOW_TICKS == 0:
-            self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
+            self.budget.keep(self._held)
+            self.status.show_figure("memory", *health.memory_of(self.budget))
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
             self.status.show_figure(name, text, role)
         age = page.frame_age_s if (page := self.page) else None
         self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
+
+    def _held(self) -> list[Part]:
+        """All that takes much memory here."""
+        pages = (tab.page for tab in self._tabs.values())
+        holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
+        return [part for holder in (*holders, self.charting.data) for part in holder.parts()]
 
     def _show_mode(self) -> None:
         cursor = page.time.cursor if (page := self.page) else None
