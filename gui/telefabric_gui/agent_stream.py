@@ -161,6 +161,14 @@ class AgentStream:
         """The store's, if it was asked for this step."""
         return self.found if self.found is not None and self.found.place == self.place_of(row) else None
 
+    def begin_again(self) -> None:
+        """What comes now does not go on from what is held, which the store has."""
+        self.pending.clear()
+        for rows in (self.steps, self.episodes):
+            rows.begin_again()
+        self.metrics.clear()
+        self.version += 1
+
     def parts(self) -> list[Part]:
         """What is held, for the memory's limit."""
         rows = [Part(Sort.ROWS, rows.bytes_held, rows.let_go) for rows in (self.steps, self.episodes)]

@@ -60,6 +60,8 @@ class EventRows:
         """Counted events among the rows that are not shown."""
         self.dropped = 0
         """Counted events, see `counted`, that have left because there are newer ones."""
+        self.begun = 0
+        """How often other rows began, which do not follow on those before."""
         self.listeners: list[Callable[[], object]] = []
         """Called after each change."""
         self._raw_bytes_max = raw_bytes_max
@@ -143,6 +145,11 @@ class EventRows:
             self._leave(gone)
             self._replace(self._rows.copy())
             self._tell()
+
+    def begin_again(self) -> None:
+        """What comes next does not follow on what is here."""
+        self.begun += 1
+        self.leave(len(self), keep=0)
 
     def _leave(self, rows: int) -> None:
         self.dropped += int(np.count_nonzero(counted(self._rows[:rows])))

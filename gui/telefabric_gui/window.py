@@ -108,7 +108,8 @@ class MainWindow(QMainWindow):
         self._tabs: dict[AgentKey, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
-        self._started = False
+        self._started = self._seen = False
+        self._was_in_sight = True
         self._build()
         self._connect()
         self._add_keys()
@@ -371,7 +372,36 @@ class MainWindow(QMainWindow):
             self.runs.select(page.stream.key.run_id)
             self._refresh_page()
 
+    @property
+    def _in_sight(self) -> bool:
+        """As far as the desktop says; a window that it has not shown yet will be in sight at once."""
+        handle = self.windowHandle()
+        exposed = handle is not None and handle.isExposed()
+        self._seen = self._seen or exposed
+        return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
+
+    def _look_at_sight(self) -> bool:
+        """What is out of sight gives up its live events, its pictures and its bell."""
+        page, in_sight = self.page, self._in_sight
+        runs = frozenset(self.charting.overlay.shown_with(page.stream.key.run_id) if page and in_sight else ())
+        self.controller.show_runs(runs)
+        pictures = page is not None and page.lane.state != "live" and in_sight
+        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and pictures else frozenset())
+        if page is not None and in_sight is not self._was_in_sight:
+            (page.lane.start if in_sight else page.lane.stop)()
+        self._was_in_sight = in_sight
+        return in_sight
+
     def _on_tick(self) -> None:
+        in_sight = self._look_at_sight()
+        if self._ticks % _SLOW_TICKS == 0:
+            self.budget.keep(self._held)
+        if in_sight:
+            self._refresh_views()
+        self._note_link(self.controller.connection.link)
+        self._ticks += 1
+
+    def _refresh_views(self) -> None:
         self._refresh_page()
         for view, show, each in (
             (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
@@ -380,8 +410,6 @@ class MainWindow(QMainWindow):
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
-        self._note_link(self.controller.connection.link)
-        self._ticks += 1
 
     def _note_link(self, link: LinkState) -> None:
         """Remember a source that works; offer others when the first one does not."""
@@ -408,7 +436,6 @@ class MainWindow(QMainWindow):
         live = connection.link is LinkState.LIVE
         self.status.show_state(*health.LINKS[connection.link], pulse=live)
         if self._ticks % _SLOW_TICKS == 0:
-            self.budget.keep(self._held)
             self.status.show_figure("memory", *health.memory_of(self.budget))
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
             self.status.show_figure(name, text, role)
@@ -460,8 +487,6 @@ class MainWindow(QMainWindow):
 
     def _refresh_page(self) -> None:
         page = self.page
-        wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
-        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and wanted else frozenset())
         self.series.show_source(page.source if page else None)
         if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
