@@ -19,11 +19,12 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from telefabric import TelefabricError
+from telefabric import TelefabricError, settings
 from telefabric.feed import LinkState, RunView
 from telefabric_gui import health, theme
+from telefabric_gui.budget import Holder, MemoryBudget, Part
 from telefabric_gui.controller import Controller
-from telefabric_gui.formatting import count, duration, plural
+from telefabric_gui.formatting import duration, plural
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.pins import Pins
@@ -84,14 +85,21 @@ class MainWindow(QMainWindow):
     """Takes over the controller: starts it when shown, stops it and the feed when closed.
 
     `opener` makes the feed of a source that is chosen in the sheet for connecting. `source` is that of the first feed,
-    to be remembered when it works; with `offer` the sheet opens by itself when it does not.
+    to be remembered when it works; with `offer` the sheet opens by itself when it does not. `memory_limit` is in MB.
     """
 
     def __init__(
-        self, controller: Controller, *, opener: Opener = feed_of, source: str = "", offer: bool = False
+        self,
+        controller: Controller,
+        *,
+        opener: Opener = feed_of,
+        source: str = "",
+        offer: bool = False,
+        memory_limit: int = settings.SETTINGS["memory_limit"].default,
     ) -> None:
         super().__init__()
         self.controller = controller
+        self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
@@ -110,7 +118,8 @@ class MainWindow(QMainWindow):
         """Whether the left side comes back after the table of all runs."""
         self._to_replay = ""
         """The run that is replayed from its start when it comes."""
-        self._started = False
+        self._started = self._seen = False
+        self._was_in_sight = True
         self._build()
         self._connect()
         self._add_keys()
@@ -345,7 +354,36 @@ class MainWindow(QMainWindow):
             self.runs.select(page.stream.key.run_id)
             self._refresh_page()
 
+    @property
+    def _in_sight(self) -> bool:
+        """As far as the desktop says; a window that it has not shown yet will be in sight at once."""
+        handle = self.windowHandle()
+        exposed = handle is not None and handle.isExposed()
+        self._seen = self._seen or exposed
+        return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
+
+    def _look_at_sight(self) -> bool:
+        """What is out of sight gives up its live events, its pictures and its bell."""
+        page, in_sight = self.page, self._in_sight
+        runs = frozenset(self.charting.overlay.shown_with(page.stream.key.run_id) if page and in_sight else ())
+        self.controller.show_runs(runs)
+        pictures = page is not None and page.lane.state != "live" and in_sight
+        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and pictures else frozenset())
+        if page is not None and in_sight is not self._was_in_sight:
+            (page.lane.start if in_sight else page.lane.stop)()
+        self._was_in_sight = in_sight
+        return in_sight
+
     def _on_tick(self) -> None:
+        in_sight = self._look_at_sight()
+        if self._ticks % _SLOW_TICKS == 0:
+            self.budget.keep(self._held)
+        if in_sight:
+            self._refresh_views()
+        self._note_link(self.controller.connection.link)
+        self._ticks += 1
+
+    def _refresh_views(self) -> None:
         self._refresh_page()
         for view, show, each in (
             (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
@@ -354,8 +392,6 @@ class MainWindow(QMainWindow):
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
-        self._note_link(self.controller.connection.link)
-        self._ticks += 1
 
     def _note_link(self, link: LinkState) -> None:
         """Remember a source that works; offer others when the first one does not."""
@@ -382,11 +418,17 @@ class MainWindow(QMainWindow):
         live = connection.link is LinkState.LIVE
         self.status.show_state(*health.LINKS[connection.link], pulse=live)
         if self._ticks % _SLOW_TICKS == 0:
-            self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
+            self.status.show_figure("memory", *health.memory_of(self.budget))
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
             self.status.show_figure(name, text, role)
         age = page.frame_age_s if (page := self.page) else None
         self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
+
+    def _held(self) -> list[Part]:
+        """All that takes much memory here."""
+        pages = (tab.page for tab in self.tabs.agents)
+        holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
+        return [part for holder in (*holders, self.charting.data) for part in holder.parts()]
 
     def _show_mode(self) -> None:
         cursor = page.time.cursor if (page := self.page) else None
@@ -431,8 +473,6 @@ class MainWindow(QMainWindow):
 
     def _refresh_page(self) -> None:
         page = self.page
-        wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
-        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and wanted else frozenset())
         self.series.show_source(page.source if page else None)
         if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)

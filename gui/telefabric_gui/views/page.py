@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
+from telefabric_gui.budget import Part
 from telefabric_gui.formatting import (
     NONE,
     age_s,
@@ -176,6 +177,11 @@ class AgentPage(QWidget):
             return self.lane.age_s
         frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
+
+    def parts(self) -> list[Part]:
+        """What is held beside the stream itself, for the memory's limit."""
+        holders = (self.step_rows, self.episode_rows, self.time.whole, self.step_finder.search)
+        return [part for holder in holders if holder is not None for part in holder.parts()]
 
     def close_models(self) -> None:
         """Ask for nothing any more, and let go of the stream's rows."""
