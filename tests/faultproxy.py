@@ -1,7 +1,8 @@
-"""A TCP proxy that does to connections what bad networks do: one asyncio loop on a thread of its own.
+"""A proxy that does to connections what bad networks do: one asyncio loop on a thread of its own.
 
 It listens on another loopback host with the same port numbers: a broker names its sockets `*:port`, and its peers
-take the host that they dialled, so all connections of a peer that dials this host pass here.
+take the host that they dialled, so all connections of a peer that dials this host pass here. The first port is the
+broker's own; its socket for its own user has one in front of it, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 
+from telefabric.address import Address
+from telefabric.files import private
+from telefabric.peer import own_socket
+
 BROKER_HOST = "127.0.0.1"
+OWN = 0
+"""Stands for the socket of the broker's own user, which has no port."""
 HOLDING = ("latency", "bandwidth", "black_hole", "half_open")
 """What makes bytes late."""
 CUTTING = ("reset", "truncate")
@@ -74,10 +81,14 @@ class FaultProxy:
             await asyncio.start_server(lambda r, w, port=port: self._begin(r, w, port), self.host, port)
             for port in self._ports
         ]
+        self._own = own_socket.path_for(Address(self.host, self._ports[0]))
+        private.make_own_folder(self._own.parent)
+        self._servers.append(await asyncio.start_unix_server(lambda r, w: self._begin(r, w, OWN), self._own))
 
     async def _close(self) -> None:
         for server in self._servers:
             server.close()
+        self._own.unlink(missing_ok=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -90,7 +101,7 @@ class FaultProxy:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         """Both ways until either ends; then neither side hears of the other any more."""
         try:
-            there, back = await asyncio.open_connection(BROKER_HOST, port)
+            there, back = await self._dial(port)
         except OSError:  # the broker is away: so is its proxy
             _abort(writer)
             return
@@ -105,6 +116,11 @@ class FaultProxy:
             await asyncio.gather(up, down, return_exceptions=True)
             _abort(writer)
             _abort(back)
+
+    async def _dial(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if port != OWN:
+            return await asyncio.open_connection(BROKER_HOST, port)
+        return await asyncio.open_unix_connection(own_socket.path_for(Address(BROKER_HOST, self._ports[0])))
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, port: int, *, upward: bool

@@ -22,12 +22,13 @@ from typing import Any
 from telefabric import limits
 from telefabric.broker.core.durable import BrokerCore
 from telefabric.limits import NS
-from telefabric.peer.core.principal import LOCAL_USERS, Peer
+from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal, Role
 from telefabric.spool.spool import Dropped, why_lost
 from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.uplink.core.stream import Phase, SendGap, StreamSession
 from telefabric.wire import batch, control
 
+STORES_USER = Principal("the user of broker and store", Role.BROKERS_USER)
 ENDPOINTS = control.Endpoints("*:1", "*:2")
 STREAMS_MAX = 4
 TAIL_BYTES_MAX = 10_000
@@ -372,7 +373,7 @@ class Store:
         self.connect()
 
     def connect(self) -> None:
-        self.peer = Peer(f"{self.name} {self.world.next_number()}".encode(), LOCAL_USERS)
+        self.peer = Peer(f"{self.name} {self.world.next_number()}".encode(), STORES_USER)
         self.up, self.down, self.data = Wire(self.world), Wire(self.world), Wire(self.world)
         self.instance: bytes | None = None
         self.token: bytes | None = None

@@ -16,6 +16,7 @@ from processes import wait_for
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
+from telefabric.peer.own_socket import control_url
 from telefabric.peer.requests import ask_status
 from telefabric.store.read.query_service import QueryService
 from telefabric.store.service import Store
@@ -174,7 +175,7 @@ def attached(broker: Address, query: str | None) -> Iterator[None]:
     """Somebody is the broker's store, and says that questions are answered at `query`."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.set(zmq.LINGER, 0)
-        socket.connect(broker.url)
+        socket.connect(control_url(broker))
         socket.send(control.encode(control.Attach(control.PROTOCOL, "store", query)))
         wait_for(lambda: ask_status(broker).endpoints.query == query, "the store is attached")
         yield

@@ -23,7 +23,12 @@ def local(name: bytes) -> Peer:
     return Peer(name, LOCAL_USERS)
 
 
-WORKER, WORKER_2, STORE, MIRROR, EXPORTER = map(local, (b"worker", b"worker-2", b"store", b"mirror", b"exporter"))
+def own(name: bytes) -> Peer:
+    return Peer(name, Principal("ada", Role.BROKERS_USER))
+
+
+WORKER, WORKER_2, EXPORTER = map(local, (b"worker", b"worker-2", b"exporter"))
+STORE, MIRROR = map(own, (b"store", b"mirror"))
 BASE = limits.CREDIT_BASE_BYTES
 HEARTBEAT_NS = int(limits.HEARTBEAT_S * NS)
 
@@ -231,7 +236,7 @@ INFO = control.StreamInfo(A, "run", "worker", "agent", 0)
 def test_another_protocol_is_refused_and_counted_and_the_sentence_says_what_to_upgrade_to_which_version(
     world, message, remedy
 ):
-    refused = only(world.tell(WORKER, message), control.Refused)
+    refused = only(world.tell(STORE, message), control.Refused)
     known = f"this broker, telefabric {__version__}, speaks protocol 1, not {message.protocol}"
     assert refused.reason == f"{known}: upgrade {remedy}"
     assert world.core.dropped == {"protocol": 1}
@@ -666,18 +671,18 @@ def test_a_store_that_attaches_again_is_asked_again_and_nothing_passes_until_it_
     world = open_world
     world.send(1, 5)
     epoch = world.epoch()
-    sent = world.attach(local(b"store-2"))
+    sent = world.attach(own(b"store-2"))
     assert [info.stream for info in only(sent, control.Ask).streams] == [A]
     world.send(6, 9, epoch=epoch)
     assert world.core.dropped == {"stale": 1}
     assert world.queued() == [], "the new one asks for what it lacks"
-    welcome = only(world.marks(seq=3, peer=local(b"store-2")), control.Welcome)
+    welcome = only(world.marks(seq=3, peer=own(b"store-2")), control.Welcome)
     assert welcome.expected == 4
     assert welcome.epoch > epoch
 
 
 def test_the_report_of_the_store_before_does_not_count_after_it_attached_again(open_world):
-    open_world.attach(local(b"store-2"))
+    open_world.attach(own(b"store-2"))
     assert open_world.marks(seq=3, peer=STORE)[0][1] == control.Who(INSTANCE, bytes(16))
     assert open_world.status()["state"] == "waiting"
 
@@ -841,20 +846,20 @@ def test_a_stream_without_heartbeats_is_shown_as_stalled(open_world):
 
 def test_a_second_store_of_the_name_with_another_file_is_refused_while_the_first_lives(world):
     world.attach(keeps="a:/store")
-    ((peer, refused),) = world.attach(local(b"another store"), keeps="b:/store")
-    assert peer == local(b"another store")
+    ((peer, refused),) = world.attach(own(b"another store"), keeps="b:/store")
+    assert peer == own(b"another store")
     assert "a:/store" in refused.reason
     assert world.core.dropped["second_durable"] == 1
     world.hello()
     world.marks(seq=3)
     assert world.core.status(world.now_ns)["streams"][0]["state"] == "running"
     world.wait(limits.MISSED_HEARTBEATS_MAX * limits.HEARTBEAT_S + 0.1)
-    only(world.attach(local(b"another store"), keeps="b:/store"), control.Attached)
+    only(world.attach(own(b"another store"), keeps="b:/store"), control.Attached)
 
 
 def test_a_store_that_was_restarted_takes_its_own_place_at_once(world):
     world.attach(keeps="a:/store")
-    only(world.attach(local(b"the same, restarted"), keeps="a:/store"), control.Attached)
+    only(world.attach(own(b"the same, restarted"), keeps="a:/store"), control.Attached)
 
 
 def test_numbers_that_add_up_to_more_than_a_reply_can_hold_stop_no_status(open_world):
@@ -923,3 +928,26 @@ def test_what_is_sent_to_a_stream_goes_to_the_principal_that_said_hello_last(wor
     assert [peer for peer, _ in world.marks()] == [carrier]
     world.hello(peer=later)
     assert [peer for peer, _ in world.marks()] == [later]
+
+
+def test_the_key_that_said_hello_last_goes_to_the_store_whatever_a_worker_says(world):
+    world.attach()
+    info = control.StreamInfo(A, "run", "worker", "agent", 0, carrier="the queen")
+    hello = control.Hello(control.PROTOCOL, info, 1, 1)
+    ada, bob = (Peer(b"worker", Principal(name, Role.WORKER)) for name in ("ada", "bob"))
+    for peer, carrier in ((WORKER, None), (ada, "ada"), (bob, "bob")):
+        asked = [message for to, message in world.tell(peer, hello) if to == STORE]
+        assert [one.carrier for message in asked for one in message.streams] == [carrier]
+        assert world.status()["carrier"] == carrier
+
+
+def test_only_the_user_of_the_broker_is_a_subscriber_that_is_waited_for(world):
+    ((peer, refused),) = world.attach(local(b"stranger"), keeps="elsewhere")
+    assert (peer, kinds([(peer, refused)])) == (local(b"stranger"), ["Refused"])
+    assert "only the user that runs the broker may attach as 'store'" in refused.reason
+    assert "telefabric keys init" in refused.reason
+    assert world.core.dropped == {"other_user": 1}
+    assert not world.core.refused, "nobody has a key"
+    assert world.core.durables == {}
+    only(world.attach(local(b"exporter"), name="exporter"), control.Attached)
+    only(world.attach(STORE), control.Attached)

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from test_broker_durable import MIRROR, STORE, World, local
+from test_broker_durable import MIRROR, STORE, World, local, own
 
 from telefabric import limits
 from telefabric.keys.core.roles import Role
@@ -10,7 +10,7 @@ from telefabric.peer.core.principal import Peer, Principal
 from telefabric.wire import control
 from telefabric.wire.edits import COMMANDS, Bookmark, Marked
 
-ASKER = local(b"asker")
+ASKER = own(b"asker")
 ID = b"e" * 16
 
 
@@ -34,7 +34,7 @@ def world():
 
 
 def test_an_edit_goes_to_the_store_with_the_name_of_its_principal_and_its_answer_back(world):
-    assert world.tell(ASKER, edit(by="the queen")) == [(STORE, edit(by="local users"))]
+    assert world.tell(ASKER, edit(by="the queen")) == [(STORE, edit(by="ada"))]
     assert world.tell(STORE, done()) == [(ASKER, done())]
     assert world.tell(STORE, done()) == [], "nobody waits for it any more"
 
@@ -42,16 +42,16 @@ def test_an_edit_goes_to_the_store_with_the_name_of_its_principal_and_its_answer
 def test_an_edit_that_is_said_again_goes_to_the_store_again_and_its_answer_to_who_asked_last(world):
     """Any message may have been lost, and the asker's connection may be another one."""
     world.tell(ASKER, edit())
-    again = local(b"again")
-    assert world.tell(again, edit()) == [(STORE, edit(by="local users"))]
+    again = own(b"again")
+    assert world.tell(again, edit()) == [(STORE, edit(by="ada"))]
     assert world.tell(STORE, done()) == [(again, done())]
 
 
 def test_a_store_that_attached_again_meanwhile_gets_the_edit_when_it_is_said_again(world):
     world.tell(ASKER, edit())
-    other = local(b"store again")
+    other = own(b"store again")
     attach(world, other)
-    assert world.tell(ASKER, edit()) == [(other, edit(by="local users"))]
+    assert world.tell(ASKER, edit()) == [(other, edit(by="ada"))]
     assert world.tell(other, done()) == [(ASKER, done())]
 
 
@@ -74,7 +74,7 @@ def test_with_several_stores_all_apply_it_and_the_worst_answer_counts():
     attach(world, MIRROR, "mirror")
     assert {peer for peer, _ in world.tell(ASKER, edit())} == {STORE, MIRROR}
     assert world.tell(MIRROR, done("refused", "there is no run")) == []
-    assert world.tell(ASKER, edit()) == [(STORE, edit(by="local users"))], "the mirror has answered"
+    assert world.tell(ASKER, edit()) == [(STORE, edit(by="ada"))], "the mirror has answered"
     assert world.tell(STORE, done()) == [(ASKER, done("refused", "there is no run"))]
 
 
@@ -82,7 +82,7 @@ def test_a_required_subscriber_that_stores_elsewhere_is_left_out():
     world = World(required=("store", "exporter"))
     attach(world)
     attach(world, MIRROR, "exporter", edits=False)
-    assert world.tell(ASKER, edit()) == [(STORE, edit(by="local users"))]
+    assert world.tell(ASKER, edit()) == [(STORE, edit(by="ada"))]
 
 
 def test_a_subscriber_that_was_not_asked_cannot_answer(world):
@@ -101,6 +101,12 @@ def test_a_principal_of_another_role_may_not_edit(world, role):
     assert "eve" in answer.message
     assert "operator" in answer.message
     assert world.core.dropped["role"] == 1
+
+
+def test_without_keys_only_the_user_of_the_broker_may_edit(world):
+    ((_, answer),) = world.tell(local(b"stranger"), edit())
+    assert (answer.reason, answer.about, world.core.dropped["other_user"]) == ("other_user", "edit", 1)
+    assert answer.message.endswith("or make keys with telefabric keys init"), "not cut"
 
 
 def test_an_operator_may_edit_and_is_named(world):
@@ -148,7 +154,7 @@ VALUES = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_reaches_the_store_as_it_was_said(world, command):
     ((peer, told),) = world.tell(ASKER, edit(command, VALUES[command]))
-    assert (peer, told) == (STORE, edit(command, VALUES[command], by="local users"))
+    assert (peer, told) == (STORE, edit(command, VALUES[command], by="ada"))
     assert control.decode(control.encode(told)) == told
 
 
@@ -159,8 +165,8 @@ def test_the_broker_waits_for_a_limited_number_of_edits_and_for_each_a_limited_t
     ((_, full),) = world.tell(ASKER, edit())
     assert (full.id, full.outcome) == (ID, "failed")
     assert "64 other edits" in full.sentence
-    assert world.tell(ASKER, many[0]) == [(STORE, edit(id=many[0].id, by="local users"))], "this one is known"
+    assert world.tell(ASKER, many[0]) == [(STORE, edit(id=many[0].id, by="ada"))], "this one is known"
     given_up = [message for peer, message in world.wait(limits.EDIT_S + 1, alive=[STORE]) if peer == ASKER]
     assert {answer.id for answer in given_up} == {one.id for one in many}
     assert {answer.outcome for answer in given_up} == {"failed"}
-    assert world.tell(ASKER, edit()) == [(STORE, edit(by="local users"))]
+    assert world.tell(ASKER, edit()) == [(STORE, edit(by="ada"))]

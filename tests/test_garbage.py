@@ -516,7 +516,7 @@ def test_questions_that_make_no_sense(fabric: Fabric) -> None:
 
 
 # -- attachments -------------------------------------------------------------------------------------------------
-def test_attachments_are_bounded_and_a_false_store_is_replaced(fabric: Fabric) -> None:
+def test_attachments_are_bounded_and_a_false_store_is_refused(fabric: Fabric) -> None:
     """The last one here: these hold their places for some seconds after they are gone."""
     with stranger(zmq.DEALER, fabric.at(CONTROL)) as peer:
         for number in range(200):

@@ -111,6 +111,7 @@ def test_which_role_sends_which_message():
     sends = {role: [may_send(role, one) for one in (hello, attach, watch, control.StatusRequest())] for role in Role}
     assert sends == {
         Role.ANY: [True, True, True, True],
+        Role.BROKERS_USER: [True, True, True, True],
         Role.OWNER: [True, True, True, True],
         Role.WORKER: [True, False, False, True],
         Role.CLIENT: [False, False, True, True],

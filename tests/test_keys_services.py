@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import zmq
 from msgspec.structs import replace
-from processes import TELEFABRIC, Service, free_ports, wait_for
+from processes import TELEFABRIC, Service, free_ports, run, wait_for
 from slowness import patience
 
 from telefabric.address import Address, ClientKeys
@@ -33,6 +34,7 @@ from telefabric.peer.requests import ask_status
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.subscribe import DurableSubscription, LiveSubscription
 from telefabric.wire import batch, control
+from telefabric_workers import connect
 
 PROGRAM = """
 import sys, time
@@ -257,6 +259,36 @@ def test_the_spool_of_a_revoked_key_is_delivered_by_another_that_covers_its_run(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert lab.stored("sweep-1") == 12
+
+
+def test_the_store_keeps_the_key_that_carried_a_stream_last(lab: Lab) -> None:
+    """Of a stream that a key began to deliver, and that another one ended when the first was revoked."""
+    lab.join("ada", Role.WORKER)
+    lab.join("bob", Role.WORKER)
+    lab.join("clara", Role.CLIENT)
+
+    def carriers() -> list[str | None]:
+        with RemoteReader(lab.owner.dialled, timeout_s=patience(5)) as reader:
+            return [one.carrier for one in reader.streams("walk")]
+
+    worker = connect("ada", run="walk", spool=lab.spool, exit_flush_s=1)
+    worker.metric("loss", 0.5)
+    assert worker.flush(patience(20))
+    assert carriers() == ["ada"]
+
+    def streams() -> list[Any]:
+        return list(ask_status(lab.owner.dialled, patience(5)).status["streams"])
+
+    assert [one["carrier"] for one in streams()] == ["ada"]
+    lab.revoke("ada")
+    wait_for(lambda: not streams(), "the key is not admitted any more")
+    worker.metric("loss", 0.4)
+    worker.close()
+    done = run("spool", "drain", "--spool", str(lab.spool), "--connect", "bob")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: carriers() == ["bob"], "the other key is in the file")
+    assert json.loads(run("runs", "show", "walk", "--connect", "clara", "--json").stdout)["carriers"] == ["bob"]
+    assert "keys        bob" in run("runs", "show", "walk", "--store", str(lab.data)).stdout
 
 
 def test_a_ticket_in_the_environment_is_enough_and_its_keys_end_with_the_work(lab: Lab) -> None:

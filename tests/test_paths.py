@@ -14,7 +14,6 @@ from telefabric.cli import read
 from telefabric.errors import UsageError
 from telefabric.feed.file_feed import FileFeed
 from telefabric.ring import RingReader
-from telefabric.ring.places import user_folder
 from telefabric.service.embedded import Services
 from telefabric.store.file.database import FILE_NAME, store_file
 from telefabric.store.read.file_reader import FileReader
@@ -61,11 +60,11 @@ def test_paths_from_a_file_begin_at_its_folder(name: str, elsewhere: Path, monke
 def test_what_a_worker_is_told_stays(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = WorkerEnvironment.read(spool="spool")
     monkeypatch.setenv("TELEFABRIC_RING", "ring")
-    ring = user_folder()
+    ring = settings.runtime_folder()
     monkeypatch.chdir(elsewhere)
     assert told.spool == elsewhere.parent / "spool"
     assert ring.parent == elsewhere.parent / "ring"
-    assert user_folder(Path("mine")).parent == elsewhere / "mine"
+    assert settings.runtime_folder(Path("mine")).parent == elsewhere / "mine"
 
 
 def test_objects_that_live_long_keep_their_path(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

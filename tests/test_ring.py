@@ -47,6 +47,7 @@ from telefabric.ring import (
 )
 from telefabric.ring.owner import Owner
 from telefabric.ring.ring_file import RingFile
+from telefabric.settings import runtime_folder
 
 NAME = Name("run", "agent", "worker")
 STEPS = ("intent", "begin", "half", "payload", "descriptor", "end", "head")
@@ -517,7 +518,7 @@ def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.
     show(writer, 1)
     (path,) = writer.folder.glob("ring.*")
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
-    folder = places.user_folder(tmp_path)
+    folder = runtime_folder(tmp_path)
     folder.mkdir()
     assert discover(tmp_path) == []
     assert collect_garbage(tmp_path, grace_s=-1) == []
@@ -796,7 +797,7 @@ def test_a_ring_that_was_tampered_with_is_refused_or_read_within_its_bounds(
 )  # fmt: skip
 def test_a_manifest_that_lies_leads_nowhere(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
     base = tmp_path_factory.mktemp("ring")
-    folder = places.user_folder(base) / "0123456789abcdef"
+    folder = runtime_folder(base) / "0123456789abcdef"
     folder.mkdir(parents=True)
     (folder / places.MANIFEST).write_bytes(text)
     reader = RingReader(folder)

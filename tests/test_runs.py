@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import threading
 import time
@@ -86,12 +87,18 @@ def test_each_command_does_what_it_says_and_is_in_the_audit(fabric: Fabric) -> N
     shown = json.loads(out)
     assert (code, shown["tags"], shown["notes"]) == (0, ["baseline"], "diverges after\nstep 4000")
     assert (shown["status"], shown["reason"], shown["computed_status"]) == ("failed", "wrong reward", "completed")
-    assert shown["marked_by"] == "local users"
+    assert shown["marked_by"] == getpass.getuser()
     assert [(one["episode_index"], one["step_index"], one["label"]) for one in shown["bookmarks"]] == [
         (0, 3, "the goal")
     ]
     _, out, _ = fabric.cli("show", "walk")
-    for words in ("failed: wrong reward", "marked by local users", "computed: completed", "baseline", "the goal"):
+    for words in (
+        "failed: wrong reward",
+        f"marked by {getpass.getuser()}",
+        "computed: completed",
+        "baseline",
+        "the goal",
+    ):
         assert words in out
     assert fabric.cli("list") == (0, "No runs.", "")
     _, listed, _ = fabric.cli("list", "--archived")
@@ -108,7 +115,7 @@ def test_each_command_does_what_it_says_and_is_in_the_audit(fabric: Fabric) -> N
         "tag", "tag", "untag", "note", "bookmark", "bookmark", "unbookmark", "mark", "archive", "unarchive", "mark",
         "delete",
     ]  # fmt: skip
-    assert set(fabric.rows("SELECT by, outcome FROM edits")) == {("local users", "done")}
+    assert set(fabric.rows("SELECT by, outcome FROM edits")) == {(getpass.getuser(), "done")}
     wait_for(lambda: fabric.rows("SELECT count(*) FROM steps") == [(0,)], "its rows go")
 
 

@@ -56,6 +56,8 @@ def test_a_store_of_every_version_opens_and_goes_on(version: int, tmp_path: Path
     assert [one[2:4] for one in report.findings] == [(17, 20), (21, 21)]
     with FileReader(path) as reader:
         edited = {one.run_id: (one.tags, one.notes, one.marked_by) for one in reader.runs()}
+        carriers = {None, "rig"} if version >= 5 else {None}
+        assert {one.carrier for one in reader.streams()} == carriers
         assert [one.label for one in reader.bookmarks()] == (["a goal"] if version >= 4 else [])
         assert [(one.run_id, one.status) for one in reader.runs()] == [*RUNS, *([MORE] if version >= 3 else [])]
         assert [one.kind for one in reader.events(run_id="more").rows] == (MORE_KINDS if version >= 3 else [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -14,12 +15,14 @@ from typing import Any
 import pytest
 import zmq
 from conftest import FabricService
-from processes import broker, free_ports, store, wait_for
+from processes import TELEFABRIC, Service, broker, free_ports, store, wait_for
 from skips import requires
 from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.keys import saved_connections
+from telefabric.keys.key_folder import KeyFolder
 from telefabric.peer.requests import ask_status
 from telefabric.wire.batch import decode_body, parse_header
 from telefabric_workers import connect
@@ -153,3 +156,42 @@ def test_a_watcher_is_told_that_a_stream_is_throttled_and_resumed(tmp_path: Path
                 wait_for(lambda: heard("resumed"), "it is resumed")
     assert [one.state for one in told] == ["throttled", "resumed"]
     assert all(one.stream == worker.stream_id for one in told)
+
+
+def test_with_keys_the_tap_is_there_when_it_is_asked_for_and_on_this_machine_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    port = free_ports()
+    owner = KeyFolder(tmp_path).init(f"tcp://127.0.0.1:{port}")
+    saved_connections.save(owner.name, owner)
+    command = [*TELEFABRIC, "up", "--listen", f"tcp://*:{port}", "--data", str(tmp_path), "--tap", "on"]
+    with Service(command), zmq.Context() as context, context.socket(zmq.SUB) as tap:
+        endpoint = ask_status(owner.dialled, patience(5)).endpoints.tap
+        assert endpoint == f"tcp://127.0.0.1:{port + 5}"
+        assert _listening(port + 5) == {"127.0.0.1"}
+        assert "0.0.0.0" in _listening(port), "the others are for the network"
+        tap.set(zmq.LINGER, 0)
+        tap.subscribe(b"one\0")
+        tap.connect(endpoint)
+        with connect(owner.address, run="one", spool=tmp_path / "spool", exit_flush_s=patience(20)) as worker:
+
+            def heard() -> bool:
+                worker.metric("loss", 0.5)
+                return bool(tap.poll(50))
+
+            wait_for(heard, "the tap hears the run")
+
+
+def test_the_tap_can_be_off_without_keys(tmp_path: Path) -> None:
+    port = free_ports()
+    with broker(port, "--tap", "off"):
+        assert ask_status(Address("127.0.0.1", port)).endpoints.tap is None
+        assert _listening(port + 5) == set()
+
+
+def _listening(port: int) -> set[str]:
+    """The addresses at which something listens on this port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    found = (row[1].split(":") for row in rows if row[3] == "0A")
+    return {socket.inet_ntoa(bytes.fromhex(host)[::-1]) for host, number in found if int(number, 16) == port}

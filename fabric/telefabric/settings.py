@@ -24,6 +24,7 @@ from telefabric.wire.names import DEMAND, is_name, is_printable
 FILE_NAME = "telefabric.toml"
 STORE_FILE_NAME = "telemetry.sqlite"
 OFF = "off"
+_SHM = Path("/dev/shm")
 
 
 class Setting(NamedTuple):
@@ -209,7 +210,9 @@ SETTINGS: dict[str, Setting] = {
         Setting("mode", _choice("dual", "durable", "fast-lane", "off", "dry-run"), "dual",
                 "What a worker does: dual stores events and shows frames; durable stores events only; fast-lane only "
                 "shows frames on this machine; off does nothing; dry-run only validates and counts."),
-        Setting("ring", _path, None, "Folder of the frame rings; by default shared memory (/dev/shm)."),
+        Setting("ring", _path, None,
+                "Folder of the frame rings, and of the socket for the broker's own user; by default shared memory "
+                "(/dev/shm)."),
         Setting("video", _choice("grid", "single", "off"), "grid",
                 "Which environments' frames are shown: grid shows the first video_tiles environments, single the "
                 "first one, off none."),
@@ -243,6 +246,9 @@ SETTINGS: dict[str, Setting] = {
         Setting("required", _names, "store",
                 "Names of the durable subscribers that must hold an event before it is acknowledged, separated by "
                 "commas."),
+        Setting("tap", _choice("auto", "on", OFF), "auto",
+                "The tap, by which every user of the broker's machine reads live events: auto has it while there are "
+                "no keys."),
         Setting("policy", _policy, "balanced", f"How the broker's queue for a live client behaves: {policy.FORMS}."),
         Setting("metrics", _endpoint, OFF,
                 "Port for Prometheus: the broker's metrics; those of store and query service are on the next two "
@@ -324,6 +330,20 @@ def data_folder(given: Any = None) -> Path:
 def spool_folder(given: Any = None) -> Path:
     """The folder of the workers' spools."""
     return resolve("spool", given).value or user_data() / "spool"
+
+
+def runtime_folder(base: Path | None = None) -> Path:
+    """What the programs of this user share on this machine, rings and sockets: in `base`, else in that of the setting
+    ``ring``, else in shared memory, else in the temporary folder."""
+    chosen = base or resolve("ring").value or system_runtime_folder()
+    return chosen.absolute() / f"telefabric-{os.getuid() if hasattr(os, 'getuid') else 0}"
+
+
+def system_runtime_folder() -> Path:
+    """Where every user may make a folder that a restart of the machine may empty."""
+    import tempfile  # most systems have shared memory, and most processes ask for neither
+
+    return _SHM if _SHM.is_dir() else Path(tempfile.gettempdir())
 
 
 def user_config() -> Path:

@@ -34,14 +34,20 @@ _A_TOPIC_NS = 50_000
 """Time between two new topics that the workers are asked for."""
 
 
+def _has_tap(setting: str, gate: Gate | None) -> bool:
+    return gate is None if setting == "auto" else setting == "on"
+
+
 class LiveSockets:
     """Binds on construction. The broker's thread."""
 
-    def __init__(self, context: zmq.Context[Any], listen: Address, gate: Gate | None) -> None:
+    def __init__(self, context: zmq.Context[Any], listen: Address, gate: Gate | None, *, tap: str = "auto") -> None:
+        """`tap` as in the settings. It is plain, and so never leaves this machine."""
         self._live, self._guard, live = sockets.opened(context, sockets.LIVE, listen, gate)
-        self._tap, _, tap = sockets.opened(context, sockets.TAP, listen, gate)
+        tapped = (listen._replace(host="127.0.0.1") if gate else listen) if _has_tap(tap, gate) else None
+        self._tap, _, tap_address = sockets.opened(context, sockets.TAP, tapped, gate)
         self._watch, guard, watch = sockets.opened(context, sockets.WATCH, listen, gate)
-        self.addresses = {"live": live, "tap": tap, "watch": watch}
+        self.addresses = {"live": live, "tap": tap_address, "watch": watch}
         self._tokens = sockets.Tokens(self._watch, guard, nonsense="unknown_token")
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()

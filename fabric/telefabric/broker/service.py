@@ -20,13 +20,15 @@ from telefabric.broker.core.metrics import FAMILIES, KEYS_REFUSED
 from telefabric.broker.door import Door
 from telefabric.broker.live_sockets import LiveSockets
 from telefabric.broker.pipes import Pipe, unread_bytes
-from telefabric.broker.sockets import CONTROL, DATA, DURABLE, Tokens, opened
+from telefabric.broker.sockets import CONTROL, DATA, DURABLE, OwnUserSocket, Tokens, opened
 from telefabric.errors import TelefabricError, WireError
+from telefabric.keys.core.roles import Role
 from telefabric.keys.key_folder import KeyFolder
 from telefabric.metrics.figures import Figures, by_reason
 from telefabric.metrics.summary import Health
-from telefabric.peer.core.principal import Principal
-from telefabric.peer.listener import Heard, hear, published
+from telefabric.peer import own_socket
+from telefabric.peer.core.principal import Peer, Principal
+from telefabric.peer.listener import Guard, Heard, hear, published
 from telefabric.peer.sockets import send_frames
 from telefabric.wire import control
 
@@ -59,6 +61,7 @@ class Broker:
         streams_max: int = limits.STREAMS_MAX,
         show: Callable[[Figures], None] | None = None,
         keys: KeyFolder | None = None,
+        tap: str = "auto",
         tend: Callable[[int], None] = lambda now_ns: None,
     ) -> None:
         if keys is None:
@@ -71,15 +74,17 @@ class Broker:
             self._control, self._control_guard, address = opened(self._context, CONTROL, listen, gate)
             self._data, self._data_guard, data = opened(self._context, DATA, listen, gate)
             self._durable, guard, durable = opened(self._context, DURABLE, listen, gate)
-            self._live = LiveSockets(self._context, listen, gate)
+            self._live = LiveSockets(self._context, listen, gate, tap=tap)
+            assert address is not None
+            by_system = keys is None and own_socket.SUPPORTED
+            self._own_user = OwnUserSocket(self._context, address) if by_system else None
         except TelefabricError:
             self._context.destroy(linger=0)
             raise
-        assert address is not None
         self.address = address
         addresses = {"data": data, "durable": durable, **self._live.addresses}
         self.core = BrokerCore(
-            endpoints=control.Endpoints(**{name: f"*:{one.port}" for name, one in addresses.items() if one}),
+            endpoints=control.Endpoints(**{name: _endpoint(one, address) for name, one in addresses.items() if one}),
             instance=os.urandom(16), new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
             refused=gate.refused if gate else None,
         )  # fmt: skip
@@ -106,6 +111,8 @@ class Broker:
         for socket in (self._control, self._data, self._durable):
             poller.register(socket, zmq.POLLIN)
         self._live.register(poller)
+        if self._own_user is not None:
+            poller.register(self._own_user.socket, zmq.POLLIN)
         if self._door is not None:
             self._door.register(poller)
         log.info("broker.started", address=self.address.url, instance=self.core.instance.hex())
@@ -115,6 +122,8 @@ class Broker:
                 readable = {socket for socket, _ in poller.poll(wait_ms)}
                 wait_ms = self._turn(readable, time.monotonic_ns())
         finally:
+            if self._own_user is not None:
+                self._own_user.remove()
             self._context.destroy(linger=0)
             log.info("broker.stopped", address=self.address.url)
 
@@ -128,7 +137,9 @@ class Broker:
             for token in self._tokens.enter(self.core.tokens().values(), self.core.dropped, self.core.blame):
                 self.core.subscribed(token)
         if self._control in readable:
-            self._read_control(now_ns)
+            self._read_control(self._control, self._control_guard, now_ns)
+        if self._own_user is not None and self._own_user.socket in readable:
+            self._read_control(self._own_user.socket, self._own_user.guard, now_ns)
         if self._data in readable:
             self._read_data(now_ns)
         self.core.tick(now_ns)
@@ -156,9 +167,9 @@ class Broker:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def _read_control(self, now_ns: int) -> None:
+    def _read_control(self, router: zmq.Socket[Any], guard: Guard, now_ns: int) -> None:
         until_ns = time.monotonic_ns() + _CONTROL_TURN_NS
-        for heard in islice(iter(partial(hear, self._control, self._control_guard), None), limits.CONTROL_A_TURN):
+        for heard in islice(iter(partial(hear, router, guard), None), limits.CONTROL_A_TURN):
             self._read_message(heard, now_ns)
             self._answer()
             if time.monotonic_ns() > until_ns:
@@ -204,12 +215,18 @@ class Broker:
         for peer, message in self.core.take():
             send = self._long_answers[peer.id].send if isinstance(message, _LONG_ANSWERS) else send_frames
             try:
-                if not send(self._control, peer.id, control.encode(message)):
+                if not send(self._router_for(peer), peer.id, control.encode(message)):
                     self.core.dropped["control_full"] += 1
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
                 self.core.dropped["control_unreachable"] += 1
+
+    def _router_for(self, peer: Peer) -> zmq.Socket[Any]:
+        """By which it came."""
+        if self._own_user is not None and peer.principal.role is Role.BROKERS_USER:
+            return self._own_user.socket
+        return self._control
 
     def _figures(self, now_ns: int) -> Figures:
         return {**self.core.figures(now_ns), KEYS_REFUSED: {tuple(one): n for one, n in self.core.refused.items()}}
@@ -236,4 +253,10 @@ class Broker:
         for peer in [peer for peer, pipe in self._long_answers.items() if not pipe.unsent_bytes]:
             del self._long_answers[peer]
         # From now, not from the beginning of the turn: a line that comes sooner after another is left out of the log.
+        if self._own_user is not None:
+            self._own_user.tend()
         self._tidy_due_ns = time.monotonic_ns() + int(limits.LOG_INTERVAL_S * limits.NS)
+
+
+def _endpoint(one: Address, dialled: Address) -> str:
+    return f"*:{one.port}" if one.host == dialled.host else one.url

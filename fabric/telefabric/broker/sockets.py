@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket as system
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -13,11 +14,14 @@ import zmq
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.pipes import descriptor_of
-from telefabric.keys.core.roles import Domain
+from telefabric.errors import EnvironmentProblem
+from telefabric.files import private
+from telefabric.keys.core.roles import Domain, Role
 from telefabric.keys.gate import Gate
 from telefabric.keys.key_folder import OFFSET_ENROL
 from telefabric.peer.core.principal import Principal
 from telefabric.peer.listener import Guard, bind, listener
+from telefabric.peer.own_socket import path_for
 
 _JOINS_HWM = 4
 Blame = Callable[[Principal, str, Domain], None]
@@ -66,15 +70,67 @@ class Opened(NamedTuple):
     """None for one that is not bound."""
 
 
-def opened(context: zmq.Context[Any], plan: Plan, listen: Address, gate: Gate | None) -> Opened:
-    """Without a domain it is bound only where there are no keys. Raises as `bind` does."""
+def opened(context: zmq.Context[Any], plan: Plan, listen: Address | None, gate: Gate | None) -> Opened:
+    """Raises as `bind` does."""
     guard = Guard(gate if plan.domain else None, plan.domain or Domain.CONTROL)
+    socket = _made(context, plan, guard)
+    return Opened(socket, guard, bind(socket, listen.beside(plan.offset)) if listen else None)
+
+
+def _made(context: zmq.Context[Any], plan: Plan, guard: Guard) -> zmq.Socket[Any]:
     socket = listener(context, plan.kind, guard)
     for option, value in plan.options.items():
         keys_need = limits.HANDSHAKE_BYTES_MAX if guard.gate and option == zmq.MAXMSGSIZE else 0
         socket.set(option, max(value, keys_need))
-    closed = gate is not None and plan.domain is None
-    return Opened(socket, guard, None if closed else bind(socket, listen.beside(plan.offset)))
+    return socket
+
+
+class OwnUserSocket:
+    """A second control socket, for the user of this process. Binds on construction, which raises `EnvironmentProblem`.
+
+    A file that is there already was left by a broker that was killed: another one would have the port.
+    """
+
+    def __init__(self, context: zmq.Context[Any], address: Address) -> None:
+        self.guard = Guard(None, Domain.CONTROL, own_user=Principal(_user_name(), Role.BROKERS_USER))
+        self.socket = _made(context, CONTROL, self.guard)
+        self._path = path_for(address)
+        self._bind()
+
+    def _bind(self) -> None:
+        try:
+            if not private.make_own_folder(self._path.parent):
+                raise EnvironmentProblem(
+                    f"{self._path.parent} belongs to another user: name another folder with TELEFABRIC_RING"
+                )
+            self.socket.bind(self._url)
+        except (OSError, zmq.ZMQError) as error:
+            raise EnvironmentProblem(
+                f"no socket can be made in {self._path.parent}: {error}: name another folder with TELEFABRIC_RING"
+            ) from None
+
+    @property
+    def _url(self) -> str:
+        return f"ipc://{self._path}"
+
+    def tend(self) -> None:
+        """Make the file again when somebody has removed it: a system empties such folders now and then."""
+        if not self._path.exists():
+            self.socket.unbind(self._url)
+            self._bind()
+
+    def remove(self) -> None:
+        """libzmq leaves the file. Call it while the port is still this broker's."""
+        self._path.unlink(missing_ok=True)
+
+
+def _user_name() -> str:
+    import pwd  # not on Windows
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # of a container
+        return f"user {os.getuid()}"
 
 
 def subscriptions(publisher: zmq.Socket[Any]) -> Iterator[tuple[bytes, bytes, zmq.Frame]]:

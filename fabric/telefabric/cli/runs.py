@@ -88,11 +88,15 @@ def show(run: str, store: Path | None, connect: str | None, as_json: bool) -> No
         found = reader.run(run)
         assert found is not None
         bookmarks = reader.bookmarks(run)
+        carriers = sorted({one.carrier for one in reader.streams(run) if one.carrier})
     if as_json:
-        click.echo(encode_json({**_as_json(found), "bookmarks": [_bookmark_as_json(one) for one in bookmarks]}))
+        more = {"carriers": carriers, "bookmarks": [_bookmark_as_json(one) for one in bookmarks]}
+        click.echo(encode_json({**_as_json(found), **more}))
         return
     for name, value in _details(found):
         click.echo(f"{name:<12}{value}")
+    if carriers:
+        click.echo(f"{'keys':<12}{clean(', '.join(carriers))}")
     for one in bookmarks:
         place = f"{clean(one.agent_id)} env {one.env_index} episode {one.episode_index} step {one.step_index}"
         click.echo(f"{f'bookmark {one.bookmark}':<12} {place}  {clean(one.label)}  (by {clean(one.by)})")

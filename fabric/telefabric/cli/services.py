@@ -43,12 +43,13 @@ _NICE = 5
 @setting("data")
 @setting("streams_max")
 @setting("required")
+@setting("tap")
 @setting("metrics")
 @logging_options
 @tied
 def broker(
-    listen: str | None, data: str | None, streams_max: str | None, required: str | None, metrics: str | None,
-    log_format: str | None, log_level: str | None, tied: bool,
+    listen: str | None, data: str | None, streams_max: str | None, required: str | None, tap: str | None,
+    metrics: str | None, log_format: str | None, log_level: str | None, tied: bool,
 ) -> None:  # fmt: skip
     """Run the broker alone, until ^C or SIGTERM. Where the data folder has keys, it asks everybody for one.
 
@@ -71,11 +72,12 @@ def broker(
     families = (*FAMILIES, *rings.FAMILIES)
     endpoint = endpoint_of("broker", metrics_endpoint(metrics), families, rings.figures)
     keys = KeyFolder(data_folder(data)).if_any()
+    tapped = resolve("tap", tap).value
     manager = Manager(lambda: set_up_logs(log_format, log_level), tied=tied)
     show = endpoint.show if endpoint else None
 
     def made(listen: Address) -> Broker:
-        made = Broker(listen, required=names, streams_max=streams, show=show, tend=manager.tend, keys=keys)
+        made = Broker(listen, required=names, streams_max=streams, show=show, tend=manager.tend, keys=keys, tap=tapped)
         on_signals(manager.stopping_with(made.stop), manager.ask_to_reload)
         return made
 
@@ -194,12 +196,14 @@ store.add_command(storefile.verify)
 @click.command()
 @setting("listen")
 @setting("data")
+@setting("tap")
 @setting("metrics")
 @logging_options
 @tied
 def up(
-    listen: str | None, data: str | None, metrics: str | None, log_format: str | None, log_level: str | None, tied: bool
-) -> None:
+    listen: str | None, data: str | None, tap: str | None, metrics: str | None, log_format: str | None,
+    log_level: str | None, tied: bool,
+) -> None:  # fmt: skip
     """Run broker and store together, until ^C or SIGTERM, and restart a part that dies.
 
     \b
@@ -217,7 +221,8 @@ def up(
         services.reload()
 
     manager = Manager(reload)
-    services = Services(address, data_folder(data), log_format, log_level, port, manager, limits.HANG_S)
+    tapped = resolve("tap", tap).value
+    services = Services(address, data_folder(data), log_format, log_level, port, manager, limits.HANG_S, tap=tapped)
     on_signals(manager.stopping_with(services.stop), manager.ask_to_reload)
     if tied:
         ignore_interrupt()

@@ -46,7 +46,9 @@ def ports_named(address: Address, endpoints: control.Endpoints) -> dict[str, Add
         "data": endpoints.data, "live": endpoints.live, "durable": endpoints.durable, "queries": endpoints.query,
         "tap": endpoints.tap, "watch": endpoints.watch,
     }  # fmt: skip
-    return {name: Address.parse(address.resolve(url)) for name, url in named.items() if url}
+    # One that is named by a whole address is on the broker's machine alone: a tap beside keys.
+    here = {name: url for name, url in named.items() if url and (name != "tap" or url.startswith("*"))}
+    return {name: Address.parse(address.resolve(url)) for name, url in here.items()}
 
 
 def look_at_queries(address: Address) -> float | str:

@@ -20,7 +20,7 @@ from telefabric.settings import STORE_FILE_NAME
 STORE_LOG = f"{STORE_FILE_NAME}-wal"
 HEAD_BYTES = 100
 APPLICATION_ID = 0x54464142
-VERSION = 4
+VERSION = 5
 """The value in `telefabric.store.file.database`, which cannot be imported without apsw."""
 _MAGIC = b"SQLite format 3\0"
 _HEAD = struct.Struct(">16sH10xI28xI4xI28x")

@@ -11,6 +11,21 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def make_own_folder(folder: Path) -> bool:
+    """Make it where everybody may make folders; False when another user was there first. Raises `OSError`."""
+    make_folder(folder)
+    if not is_own(folder):
+        return False
+    if not is_private(folder):
+        folder.chmod(0o700)  # versions before this one made it as the umask said
+    return True
+
+
+def is_own(path: Path) -> bool:
+    """It belongs to this user. Raises `OSError`."""
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+
+
 def write(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Raises `OSError`."""
     with open(path, "wb", opener=_private) as file:

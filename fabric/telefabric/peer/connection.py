@@ -38,8 +38,11 @@ def dial(context: zmq.Context[Any], kind: int, keys: ClientKeys | None) -> zmq.S
 class Connection(ABC):
     """A connection to a broker, for one thread. A subclass opens further sockets and logs problems as its part does."""
 
-    def __init__(self, address: Address, peer: bytes, *, message_bytes_max: int = limits.CONTROL_BYTES_MAX) -> None:
-        """`peer` is a letter with which the broker's logs tell the kinds of peers apart."""
+    def __init__(
+        self, address: Address, peer: bytes, *, url: str = "", message_bytes_max: int = limits.CONTROL_BYTES_MAX
+    ) -> None:
+        """`peer` is a letter with which the broker's logs tell the kinds of peers apart. `url` is that of the control
+        socket, when it is another than the address."""
         self.address = address
         self.clock: Clock | None = None
         """The broker's, by its last answer to a heartbeat."""
@@ -55,7 +58,7 @@ class Connection(ABC):
         self._control.set(zmq.ROUTING_ID, peer + os.urandom(15))
         self._control.set(zmq.SNDHWM, limits.CONTROL_HWM)
         self._handshake = HandshakeMonitor(self._control, address.keys)
-        self._control.connect(address.url)
+        self._control.connect(url or address.url)
 
     def wait(self, timeout_ms: int) -> None:
         """Until a socket can be read."""

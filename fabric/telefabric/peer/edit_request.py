@@ -11,6 +11,8 @@ import msgspec
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import Foreign, Unreachable, UsageError, WireError
+from telefabric.peer.core.principal import OTHER_USER
+from telefabric.peer.own_socket import control_url
 from telefabric.peer.requests import Requests, unanswered
 from telefabric.wire import control
 from telefabric.wire.edits import DONE, FAILED, value_of
@@ -45,29 +47,44 @@ def read_only(file: Path) -> UsageError:
     )
 
 
-def _ask(address: Address, edit: control.Edit, until_s: float) -> str:
+class _OtherUser(UsageError):
+    """Refused, since this came over TCP."""
+
+
+def _ask(address: Address, edit: control.Edit, until_s: float, *, said: int = 0) -> str:
+    """`said` is how often it was said before."""
+    url = control_url(address)
+    with Requests(url, "check the address", keys=address.keys) as asked:
+        try:
+            return _repeat(asked, address, edit, until_s, said)
+        except _OtherUser:
+            if control_url(address) == url:
+                raise
+    return _ask(address, edit, until_s, said=said + 1)  # the broker has made a socket for its own user meanwhile
+
+
+def _repeat(asked: Requests, address: Address, edit: control.Edit, until_s: float, said: int) -> str:
     """The first failure counts at once; later ones may come of a restart in which the edit was judged unheard."""
-    failed, said = "", 0
-    with Requests(address.url, "check the address", keys=address.keys) as asked:
-        while (now_s := time.monotonic()) < until_s:
-            asked.send(control.encode(edit))
-            said += 1
-            answer = _answer(asked, address, edit.id, min(until_s, now_s + limits.EDIT_REPEAT_S))
-            if answer is None:
-                if asked.handshake.is_final:
-                    break
-                continue
-            if answer.outcome == DONE:
-                return answer.sentence
-            if answer.outcome != FAILED:
-                raise UsageError(answer.sentence)
-            if said == 1:
-                raise Unreachable(answer.sentence)
-            failed = answer.sentence
-            time.sleep(max(min(until_s, now_s + limits.EDIT_REPEAT_S) - time.monotonic(), 0))
-        if failed:
-            raise Unreachable(f"{failed}; it may have been done all the same: see telefabric runs show")
-        raise unanswered(asked.handshake, address)
+    failed = ""
+    while (now_s := time.monotonic()) < until_s:
+        asked.send(control.encode(edit))
+        said += 1
+        answer = _answer(asked, address, edit.id, min(until_s, now_s + limits.EDIT_REPEAT_S))
+        if answer is None:
+            if asked.handshake.is_final:
+                break
+            continue
+        if answer.outcome == DONE:
+            return answer.sentence
+        if answer.outcome != FAILED:
+            raise UsageError(answer.sentence)
+        if said == 1:
+            raise Unreachable(answer.sentence)
+        failed = answer.sentence
+        time.sleep(max(min(until_s, now_s + limits.EDIT_REPEAT_S) - time.monotonic(), 0))
+    if failed:
+        raise Unreachable(f"{failed}; it may have been done all the same: see telefabric runs show")
+    raise unanswered(asked.handshake, address)
 
 
 def _answer(asked: Requests, address: Address, id: bytes, deadline_s: float) -> control.Edited | None:
@@ -81,6 +98,8 @@ def _answer(asked: Requests, address: Address, id: bytes, deadline_s: float) -> 
                 return message
             case control.Error(reason="bad_control"):
                 raise Unreachable(f"the broker at {address.url} cannot edit runs: pip install -U telefabric there")
+            case control.Error(reason=reason) if reason == OTHER_USER:
+                raise _OtherUser(message.message)
             case control.Error():
                 raise UsageError(message.message)
             case control.Refused():

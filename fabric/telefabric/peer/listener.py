@@ -14,6 +14,7 @@ from telefabric.files.processes import listeners
 from telefabric.keys.core.roles import Domain
 from telefabric.keys.gate import Gate
 from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal
+from telefabric.peer.own_socket import is_of_own_user
 from telefabric.peer.sockets import common_options, waiting, why
 
 _BACKLOG = 1024
@@ -22,15 +23,18 @@ _HANDSHAKE_MS = 5_000
 
 
 class Guard(NamedTuple):
-    """Finds the principal behind a message at one socket: the gate knows it; without keys it is `LOCAL_USERS`."""
+    """Finds the principal behind a message at one socket: the gate knows it; without keys it is `LOCAL_USERS`, or at
+    the socket for the broker's own user that one."""
 
     gate: Gate | None
     domain: Domain
+    own_user: Principal | None = None
+    """At the socket for the broker's own user."""
 
     def principal_of(self, frame: zmq.Frame) -> Principal | None:
         """None for somebody who is not admitted any more."""
         if self.gate is None:
-            return LOCAL_USERS
+            return self.own_user if self.own_user and is_of_own_user(frame) else LOCAL_USERS
         key = self.gate.key_of(frame, self.domain)
         return None if key is None else Principal(key.name, key.role, key.runs)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,10 @@ import msgspec
 
 from telefabric.errors import EnvironmentProblem
 from telefabric.files import private as privatefile
-from telefabric.settings import resolve
+from telefabric.settings import runtime_folder
 
 MANIFEST, LOCK, STATS, BELLS, READERS = "manifest.json", "lock", "stats.json", "bell", "reader"
 _MANIFEST_BYTES_MAX = 64 * 1024
-_SHM = Path("/dev/shm")
 
 
 class Name(msgspec.Struct, frozen=True):
@@ -58,24 +56,16 @@ class Manifest(msgspec.Struct, frozen=True):
 FORMAT = "telefabric ring 1"
 
 
-def user_folder(base: Path | None = None) -> Path:
-    """This user's rings: below `base`, else the setting ``ring``, else shared memory, else the temporary folder."""
-    chosen = base or resolve("ring").value or (_SHM if _SHM.is_dir() else Path(tempfile.gettempdir()))
-    return chosen.absolute() / f"telefabric-{os.getuid() if hasattr(os, 'getuid') else 0}"
-
-
 def make_folder(folder: Path) -> None:
     """Make the folder with its parents, for this user only. Raises `EnvironmentProblem`."""
     try:
-        for one in (folder.parent, folder):
-            privatefile.make_folder(one)
-        mine = folder.parent.stat()
+        if not privatefile.make_own_folder(folder.parent):
+            raise EnvironmentProblem(
+                f"{folder.parent} belongs to another user: name another folder with TELEFABRIC_RING"
+            )
+        privatefile.make_folder(folder)
     except OSError as error:
         raise no_ring(folder, error) from None
-    if hasattr(os, "getuid") and mine.st_uid != os.getuid():
-        raise EnvironmentProblem(f"{folder.parent} belongs to another user: name another folder with TELEFABRIC_RING")
-    if mine.st_mode & 0o077:
-        folder.parent.chmod(0o700)  # versions before this one made it as the umask said
 
 
 def no_ring(folder: Path, error: OSError) -> EnvironmentProblem:
@@ -120,9 +110,9 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def ring_folders(base: Path | None = None) -> list[Path]:
     """All of this user, oldest name first; none when there are none."""
-    folder = user_folder(base)
+    folder = runtime_folder(base)
     try:
-        mine = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+        mine = privatefile.is_own(folder)
         return sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink()) if mine else []
     except OSError:
         return []

@@ -30,6 +30,7 @@ from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import Picture, PixelFormat
 from telefabric.ring.places import Manifest, Name
 from telefabric.ring.ring_file import RingFile
+from telefabric.settings import runtime_folder
 
 log = library_logger("telefabric.ring")
 
@@ -296,7 +297,7 @@ def _nowhere(step: str) -> None:
 def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:
     """The folder of this name, which nobody else writes; what a dead one left in it is taken over."""
     for folder_name in places.folder_names(name):
-        folder = places.user_folder(base) / folder_name
+        folder = runtime_folder(base) / folder_name
         places.make_folder(folder)
         try:
             lock = FileLock.take(folder / places.LOCK)

@@ -32,11 +32,13 @@ class Services(Supervisor):
         metrics: str = OFF,
         manager: Manager | None = None,
         hang_s: float = math.inf,
+        tap: str = "auto",
     ) -> None:
         self.folder = folder.absolute()
         self.broker = Part("broker", self._broker_command, hang_s=hang_s)
         self.store = Part("store", self._store_command, stop_s=limits.STOP_STORE_S, hang_s=hang_s)
         self._listen = listen
+        self._tap = tap
         self._options = [
             *("--metrics", metrics),
             *(["--log-format", log_format] if log_format else []),
@@ -56,7 +58,8 @@ class Services(Supervisor):
 
     def _broker_command(self) -> list[str]:
         listen = self.broker.url or self._listen.url
-        return [*_TELEFABRIC, "broker", "--tied", "--listen", listen, "--data", str(self.folder), *self._options]
+        own = ["--listen", listen, "--data", str(self.folder), "--tap", self._tap]
+        return [*_TELEFABRIC, "broker", "--tied", *own, *self._options]
 
     def _store_command(self) -> list[str]:
         port = self._listen.port and self._listen.beside(OFFSET_QUERY).port

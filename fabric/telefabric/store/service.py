@@ -185,7 +185,11 @@ class Store(Owner):
     def is_of_its_run(self, info: StreamInfo) -> bool:
         """Whoever carries on a stream under another run's name would write into a run that is not theirs."""
         place = self._writer.find(info.stream)
-        if place is None or place.run_id == info.run_id:
+        if place is None:
+            return True
+        if place.run_id == info.run_id:
+            if info.carrier is not None and self._writer.hand_over(place, info.carrier):
+                self._rows.carriers[info.stream] = info.carrier
             return True
         self.subscription.refused["other_run"] += 1
         log.warning("store.other_run", stream=info.stream.hex(), run=place.run_id, said=info.run_id)

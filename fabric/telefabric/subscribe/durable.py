@@ -21,6 +21,7 @@ from telefabric.address import Address
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
 from telefabric.peer.core.backoff import Backoff
+from telefabric.peer.own_socket import control_url
 from telefabric.subscribe.core.intake import Intake, Verdict
 from telefabric.subscribe.sockets import DurableSockets
 from telefabric.wire import control
@@ -221,7 +222,9 @@ class DurableSubscription:
         now_ns = time.monotonic_ns()
         if session.beat_due(now_ns):
             session.beat(control.DurableBeat(now_ns, self.stored_events, self.quarantined_events), now_ns)
-        if session.silent(now_ns):
+        if session.moved:
+            self._begin()
+        elif session.silent(now_ns):
             self._owner.silent(stuck=session.stall.too_long(now_ns))
             if why := session.why_silent:
                 self._refuse(why)
@@ -245,8 +248,10 @@ class DurableSubscription:
             case control.Who() | control.Ask():  # ATTACHED was lost, or the broker is another one now
                 self._attach(session)
             case control.Refused():
-                self._refuse(message.reason)
-                session.rest(self._backoff.next_s(), now_ns)  # the next heartbeat is answered with WHO
+                session.moved = session.control_url != control_url(self._address)
+                if not session.moved:
+                    self._refuse(message.reason)
+                    session.rest(self._backoff.next_s(), now_ns)  # the next heartbeat is answered with WHO
 
     def _listen(self, session: DurableSockets, message: control.Attached) -> None:
         if self._required and message.required is False:

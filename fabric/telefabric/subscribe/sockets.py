@@ -13,6 +13,7 @@ from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
 from telefabric.peer.connection import Connection
 from telefabric.peer.core.silence import Stall
+from telefabric.peer.own_socket import control_url
 from telefabric.peer.sockets import receive
 from telefabric.wire import control
 
@@ -43,8 +44,11 @@ class DurableSockets(_TokenSockets):
     """The sockets of a durable subscriber."""
 
     def __init__(self, address: Address) -> None:
-        super().__init__(address, b"d")
+        self.control_url = control_url(address)
+        super().__init__(address, b"d", url=self.control_url)
         self.instance: bytes | None = None
+        self.moved = False
+        """Since it was dialled, the broker has made a socket for its own user."""
         self.stall = Stall()
 
     def subscribe(self, message: control.Attached) -> None:

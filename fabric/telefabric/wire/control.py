@@ -62,6 +62,8 @@ class StreamInfo(Named, array_like=True, gc=False):
     metadata: Annotated[bytes, Meta(max_length=limits.METADATA_BYTES_MAX)] = b"\x80"
     parent: Id | None = None
     """The stream that this one helps: that of its parent process."""
+    carrier: str | None = None
+    """The key that said HELLO for it last, as the broker knows it; what a worker says is replaced."""
 
 
 class StreamBeat(msgspec.Struct, array_like=True, gc=False):

@@ -43,7 +43,7 @@ _BACKLOG_GROWTH = 2
 ASK_CHUNK_BYTES = limits.CONTROL_BYTES_MAX // 2
 _Report = control.Marks | control.Stored
 _INFO_BYTES_MAX = 2 * limits.KIB
-"""A stream's info without its metadata: six texts, with room to spare."""
+"""A stream's info without its metadata: seven texts, with room to spare."""
 
 
 class BrokerCore:
@@ -122,7 +122,7 @@ class BrokerCore:
 
     def blame(self, principal: Principal, reason: str, domain: Domain) -> None:
         """Count it under the name of the key; without keys nobody has one."""
-        if principal != LOCAL_USERS:
+        if principal.has_key:
             self.refused[Refused(reason, domain.value, principal.name)] += 1
 
     def mistaken(self, peer: Peer, error: WireError, now_ns: int) -> None:
@@ -144,7 +144,7 @@ class BrokerCore:
 
     def require_carrier(self, principal: Principal, stream: bytes, topic: bytes | None = None) -> None:
         """Raises `WireError` for a batch of a stream for which another key said HELLO, or under another run's topic."""
-        if principal == LOCAL_USERS:
+        if not principal.has_key:
             return
         state = self._streams.get(stream)
         if state is None or state.peer.principal != principal:
@@ -185,7 +185,7 @@ class BrokerCore:
 
         Messages that only a broker sends are counted and ignored.
         """
-        error = forbidden(peer.principal, message)
+        error = forbidden(peer.principal, message, self._required)
         if error is not None:
             self._forbid(peer, message, error, now_ns)
             return
@@ -256,7 +256,8 @@ class BrokerCore:
         return self._long_answers.grants(peer, now_ns) and unread_bytes <= limits.UNREAD_BYTES_MAX
 
     def _hello(self, peer: Peer, message: control.Hello, now_ns: int) -> None:
-        stream = message.info.stream
+        info = replace(message.info, carrier=peer.principal.name if peer.principal.has_key else None)
+        stream = info.stream
         state = self._streams.get(stream)
         if state is not None and not state.overdue and not covers(peer.principal.runs, state.info.run_id):
             self._forbid(peer, message, other_run(peer.principal, state.info.run_id), now_ns)
@@ -269,8 +270,8 @@ class BrokerCore:
                 why = f"the key {peer.principal.name} has its limit of {limits.STREAMS_OF_KEY_MAX} streams"
                 self._refuse(peer, "too_many_streams", f"{why}: ask for another one (telefabric keys invite)")
                 return
-            state = self._streams[stream] = StreamState(message.info, peer, message.oldest, message.head, now_ns)
-        state.info, state.peer, state.overdue = message.info, peer, False
+            state = self._streams[stream] = StreamState(info, peer, message.oldest, message.head, now_ns)
+        state.info, state.peer, state.overdue = info, peer, False
         state.heard(now_ns, message.oldest, message.head)
         self._hold(state)
         state.marks.clear()
@@ -281,7 +282,7 @@ class BrokerCore:
 
     def _has_too_many(self, principal: Principal) -> bool:
         own = sum(state.peer.principal.name == principal.name for state in self._streams.values())
-        return principal != LOCAL_USERS and own >= limits.STREAMS_OF_KEY_MAX
+        return principal.has_key and own >= limits.STREAMS_OF_KEY_MAX
 
     def _beat(self, peer: Peer, message: control.Beat, now_ns: int, wall_ns: int) -> None:
         self._send(peer, control.Alive(self.instance, message.sent_ns, wall_ns))

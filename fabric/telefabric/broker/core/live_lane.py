@@ -18,7 +18,7 @@ from telefabric.broker.core.live_queue import Flow, LiveSubscriber
 from telefabric.broker.core.recent import RecentWindow
 from telefabric.broker.core.sampling import LiveBatch
 from telefabric.errors import WireError
-from telefabric.peer.core.principal import LOCAL_USERS, Peer
+from telefabric.peer.core.principal import Peer
 from telefabric.subscribe.core.accounting import Ledger
 from telefabric.wire import control
 from telefabric.wire.batch import ABOUT, Header
@@ -184,7 +184,7 @@ class LiveCore:
         watcher = self._watchers.get(peer)
         if watcher is None:
             own = sum(one.principal.name == peer.principal.name for one in self._watchers)
-            if peer.principal != LOCAL_USERS and own >= limits.WATCHERS_OF_KEY_MAX:
+            if peer.principal.has_key and own >= limits.WATCHERS_OF_KEY_MAX:
                 why = f"the key {peer.principal.name} has its limit of {limits.WATCHERS_OF_KEY_MAX} live subscribers"
                 return [control.Refused(self._instance, f"{why}: close one")]
             if len(self._watchers) >= limits.WATCHERS_MAX:

@@ -58,6 +58,7 @@ def stream_status(
         "worker_id": stream.info.worker_id,
         "agent_id": stream.info.agent_id,
         "host": stream.info.host,
+        "carrier": stream.info.carrier,
         "started_ns": stream.info.started_ns,
         "state": stream.liveness(now_ns),
         "emitted": emitted,

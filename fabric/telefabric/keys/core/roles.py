@@ -13,7 +13,9 @@ class Role(StrEnum):
     """What the owner of a key may do."""
 
     ANY = "any"
-    """Everything: without keys there is nothing by which to tell the users of this machine apart."""
+    """Without keys, every user of this machine: everything but edits, and to be a subscriber that is waited for."""
+    BROKERS_USER = "broker's user"
+    """Without keys, the user that runs the broker: everything."""
     OWNER = "owner"
     """Everything: the key that `telefabric keys init` makes, for the services of the data folder and its user."""
     WORKER = "worker"
@@ -53,6 +55,7 @@ _ALL = frozenset(Domain) - {Domain.ENROL}
 _READING = frozenset({Domain.CONTROL, Domain.WATCH, Domain.QUERY})
 _DOMAINS: dict[Role, frozenset[Domain]] = {
     Role.ANY: _ALL,
+    Role.BROKERS_USER: _ALL,
     Role.OWNER: _ALL,
     Role.WORKER: frozenset({Domain.CONTROL, Domain.DATA, Domain.LIVE}),
     Role.CLIENT: _READING,
@@ -78,7 +81,9 @@ def may_enter(role: Role, domain: Domain) -> bool:
 
 def may_send(role: Role, message: control.Message) -> bool:
     """Everybody with a key may ask for the status, and how the clocks differ: it says why something does not get on."""
-    if role in (Role.ANY, Role.OWNER):
+    if role is Role.ANY:
+        return not isinstance(message, control.Edit)
+    if role in (Role.BROKERS_USER, Role.OWNER):
         return True
     asks_the_time = isinstance(message, control.Beat) and not message.streams
     return asks_the_time or isinstance(message, (control.StatusRequest, *_MESSAGES[role]))

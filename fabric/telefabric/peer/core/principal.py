@@ -5,24 +5,34 @@ A routing id is chosen by the peer itself and proves nothing. The principal is w
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
+from telefabric import __version__
 from telefabric.errors import WireError
 from telefabric.keys.core.roles import INVITED, Role, covers, may_send
 from telefabric.wire import control
 
 
 class Principal(NamedTuple):
-    """The owner of a key."""
+    """The owner of a key; where there are no keys, a user or all users of this machine."""
 
     name: str
     role: Role
     runs: str = "*"
     """The runs that it may publish, as a pattern."""
 
+    @property
+    def has_key(self) -> bool:
+        return self.role not in (Role.ANY, Role.BROKERS_USER)
+
 
 LOCAL_USERS = Principal("local users", Role.ANY)
-"""Everybody, where there are no keys."""
+"""Everybody who comes over TCP, where there are no keys."""
+
+
+OTHER_USER = "other_user"
+"""The reason for which what only the broker's own user may do is refused."""
 
 
 class Peer(NamedTuple):
@@ -33,8 +43,14 @@ class Peer(NamedTuple):
     principal: Principal
 
 
-def forbidden(principal: Principal, message: control.Message) -> WireError | None:
-    """Why the owner of a key may not send this, if it may not."""
+def forbidden(principal: Principal, message: control.Message, required: Container[str]) -> WireError | None:
+    """Why a principal may not send this, if it may not. `required` names the subscribers that are waited for."""
+    if principal.role is Role.ANY:
+        if isinstance(message, control.Edit):
+            return _other_user(message, "edit runs")
+        if isinstance(message, control.Attach) and message.name in required:
+            return _other_user(message, f"attach as {message.name!r}")
+        return None
     if not may_send(principal.role, message):
         about = str(message.__struct_config__.tag)
         why = f"the key {principal.name} has the role {principal.role}, which may not send {about}"
@@ -43,6 +59,12 @@ def forbidden(principal: Principal, message: control.Message) -> WireError | Non
     if isinstance(message, control.Hello) and not covers(principal.runs, message.info.run_id):
         return other_run(principal, message.info.run_id)
     return None
+
+
+def _other_user(message: control.Message, what: str) -> WireError:
+    why = f"while there are no keys, only the user that runs the broker may {what}, on its machine"
+    remedy = f"use that account and telefabric {__version__} or newer, or make keys with telefabric keys init"
+    return WireError(OTHER_USER, f"{why}: {remedy}", about=str(message.__struct_config__.tag))
 
 
 def other_run(principal: Principal, run_id: str) -> WireError:

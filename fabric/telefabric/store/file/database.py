@@ -27,7 +27,9 @@ log = logging.getLogger("telefabric.store")
 FILE_NAME = STORE_FILE_NAME
 APPLICATION_ID = 0x54464142  # "TFAB"
 SQLITE_MIN = (3, 51, 3)
-MIGRATIONS: dict[int, str] = {1: "schema.sql", 2: "frames_by_place.sql", 3: "version_3.sql", 4: "version_4.sql"}
+MIGRATIONS: dict[int, str] = {
+    1: "schema.sql", 2: "frames_by_place.sql", 3: "version_3.sql", 4: "version_4.sql", 5: "version_5.sql",
+}  # fmt: skip
 """user_version → the script that leads to it from the one before."""
 VERSION = max(MIGRATIONS)
 

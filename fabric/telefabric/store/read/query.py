@@ -123,6 +123,8 @@ class Stream(msgspec.Struct, array_like=True, frozen=True, gc=False):
     outcome_reason: str | None = None
     last_ns: int | None = None
     """Its last word; null while it runs."""
+    carrier: str | None = None
+    """The key that carried it last; null without keys."""
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -45,6 +45,8 @@ class Place(NamedTuple):
     stream_id: bytes
     deleted: bool = False
     """Its run was: what still comes is acknowledged, counted and not stored."""
+    carrier: str | None = None
+    """The key that carried it last."""
 
 
 class Lifecycle(NamedTuple):
@@ -68,6 +70,8 @@ class Rows:
         self.lost: list[bytes] = []
         """Ids of the lost streams."""
         self.revived: list[bytes] = []
+        self.carriers: dict[bytes, str] = {}
+        """Stream id → another key than carried it before."""
         self.overview = Overview()
         """The rows' contribution to the overview."""
         self.step_spans: list[Span] = []
@@ -221,7 +225,7 @@ class Rows:
         return self.next_id - self.first_id
 
     def __bool__(self) -> bool:
-        return self.next_id > self.first_id or bool(self.lost or self.revived or self.discarded)
+        return self.next_id > self.first_id or bool(self.lost or self.revived or self.carriers or self.discarded)
 
 
 def _fault(event: events.AnyEvent, seq: int, place: Place) -> tuple[str, str] | None:

@@ -41,6 +41,7 @@ _COLUMNS = {
     "runs": ("run", "run_id", "created_ns", "started_ns", "control_mode", "metadata", "status"),
     "streams": (
         "stream", "stream_id", "run", "worker_id", "agent_id", "started_ns", "host", "pid", "sdk_version", "parent",
+        "carrier",
     ),
     "deleted_streams": ("stream", "stream_id", "run"),
 }  # fmt: skip
@@ -60,8 +61,9 @@ _LOST_KNOWN = 100_000
 _WORKERS_TOLD = 10
 _CHECKPOINT_PATIENCE_MS = 100
 _FIND = (
-    "SELECT run, stream, run_id, stream_id, 0 FROM streams JOIN runs USING (run) WHERE stream_id = ?1 UNION ALL"
-    " SELECT run, stream, run_id, stream_id, 1 FROM deleted_streams JOIN deleted_runs USING (run) WHERE stream_id = ?1"
+    "SELECT run, stream, run_id, stream_id, 0, carrier FROM streams JOIN runs USING (run) WHERE stream_id = ?1"
+    " UNION ALL SELECT run, stream, run_id, stream_id, 1, NULL FROM deleted_streams JOIN deleted_runs USING (run)"
+    " WHERE stream_id = ?1"
 )
 _FIND_DELETED = "SELECT max(run) FROM deleted_runs WHERE run_id = ? AND time_ns > ?"
 _DISCARD = "UPDATE deleted_streams SET stored_seq = ?, discarded = discarded + ? WHERE stream_id = ?"
@@ -228,10 +230,17 @@ class Writer:
                 return place
             run = self._run(info)
             row = (stream, info.stream, run, info.worker_id, info.agent_id, info.started_ns, info.host, info.pid)
-            self._new.append(("streams", (*row, info.sdk_version, info.parent)))
+            self._new.append(("streams", (*row, info.sdk_version, info.parent, info.carrier)))
             self._changed_runs.add(run)
-            place = self._places[info.stream] = Place(run, stream, info.run_id, info.stream)
+            place = self._places[info.stream] = Place(run, stream, info.run_id, info.stream, carrier=info.carrier)
         return place
+
+    def hand_over(self, place: Place, carrier: str) -> bool:
+        """Remember the key that carries a stream now; whether it is another one, which has to be written."""
+        if carrier == place.carrier or place.deleted:
+            return False
+        self._places[place.stream_id] = place._replace(carrier=carrier)
+        return True
 
     def find(self, stream: bytes) -> Place | None:
         """Like `place`, but None for a stream that was not placed before."""
@@ -340,6 +349,8 @@ class Writer:
             self._apply(change)
         for stream in rows.revived:
             self._revive(stream)
+        carriers = ((carrier, stream) for stream, carrier in rows.carriers.items())
+        self._db.executemany("UPDATE streams SET carrier = ? WHERE stream_id = ?", carriers)
         lost = [worker for stream in rows.lost for worker in self._lose(stream)]
         if lost:
             self.changes["lost"] += len(lost)
