@@ -272,7 +272,6 @@ class Tabs(QTabWidget):
         feed = self._controller.feed
         page = tab.build(self._views, self._charting, feed)
         page.let_go.connect(page.follow)
-        page.frame_wanted.connect(feed.ask_frame)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
         return page
 
