@@ -69,6 +69,7 @@ class AgentPage(QWidget):
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
         self.stream = stream
+        self.run_id = stream.key.run_id
         self._views = views
         self.step: Shown | None = None
         """The step that is shown, for the details dock."""
