@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PySide6.QtCore import QObject
 
-from telefabric.feed import Answer, Columns, RowOf, RowsAt
+from telefabric.feed import Answer, Columns, RowOf, StepKey, StepsOf
 from telefabric_gui.agent_stream import AgentStream
-from telefabric_gui.model.asking import Asker, Asking
+from telefabric_gui.model.asking import ANY_ID, Asker, Asking
 from telefabric_gui.reduction import Floats
 from telefabric_gui.rows import EVENT
 
@@ -92,7 +92,7 @@ class Peer(QObject):
         self._at_time: tuple[int, tuple[int, int, int] | None] = -1, None
         """A time, and the place of the last step before it."""
         self._raw: tuple[int, bytes | None] = -1, None
-        """A row of the store, and its event."""
+        """The seq of a step, and its event from the store."""
 
     def close(self) -> None:
         self._asking.close()
@@ -112,12 +112,13 @@ class Peer(QObject):
 
     def raw(self, found: Standing) -> bytes | None:
         """The encoded step; None while it is being read."""
-        if (raw := self.stream.steps.raw_of(found.seq)) is not None or found.n < 0:
+        if (raw := self.stream.steps.raw_of(found.seq)) is not None:
             return raw
-        if self._raw[0] == found.n:
+        if self._raw[0] == found.seq:
             return self._raw[1]
-        question = RowsAt(self.stream.stream_id, "step", self.stream.key.agent_id, found.n, 1)
-        self._ask(question, partial(self._take_raw, found.n))
+        before, stream = StepKey(found.step - 1, ANY_ID), self.stream
+        question = StepsOf(*stream.key, found.env, found.episode, before, 1, stream.stream_id, voided=True)
+        self._ask(question, partial(self._take_raw, found.seq))
         return None
 
     # -- the episode and step of a moment ------------------------------------------------------------------------
@@ -206,9 +207,9 @@ class Peer(QObject):
             else:
                 self._stored = of, course, time.monotonic()
 
-    def _take_raw(self, n: int, answer: Answer) -> None:
-        for row in answer.page.rows if answer.page is not None else []:
-            self._raw = n, row.event
+    def _take_raw(self, seq: int, answer: Answer) -> None:
+        if answer.page is not None:
+            self._raw = seq, next((row.event for row in answer.page.rows), None)
 
     # -- asking --------------------------------------------------------------------------------------------------
 

@@ -26,11 +26,13 @@ from telefabric_gui.rows import EVENT
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.painting import draw_chip, fill_with, line_colour, painting, write
-from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
+from telefabric_gui.views.scenes import FrameScene, TextScene, action_names, scene_of
 from telefabric_gui.views.styled import Banner, Panel, button, column, label, laid_out, restyle, row
 
-_CARD_PX, _CARD_HEIGHT_PX, _GAP_PX = 252, 268, 12
+_CARD_PX, _CARD_HEIGHT_PX, _GAP_PX = 252, 220, 12
 _SHARES_PX = 40
+_AS_LONG = 0.9
+"""Agents with so large a part of the most steps are as long in the run: of these the first leads."""
 _LOOKED_AT = 64
 """Rows of the tail among which the newest step is."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -59,7 +61,7 @@ class MultiAgentPage(QWidget):
         self._grid = QGridLayout()
         self._grid.setContentsMargins(12, 0, 12, 12)
         self._grid.setSpacing(_GAP_PX)
-        body = laid_out(column(self._grid, 1), "page")
+        body = laid_out(column((self._grid, 100), 1), "page")
         area = QScrollArea(widgetResizable=True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -69,7 +71,8 @@ class MultiAgentPage(QWidget):
         head.setLayout(column(title, self.shares, margins=(12, 10, 12, 10), spacing=6))
         top = row((head, 1), margins=(12, 12, 12, 12))
         self.setLayout(column(self.banner, top, (area, 1)))
-        self._begin(max(streams, key=_length))
+        longest = max(stream.steps.events for stream in streams)
+        self._begin(next(stream for stream in streams if stream.steps.events >= _AS_LONG * longest))
         self.show_streams(streams, 0)
 
     # -- whose cursor it is --------------------------------------------------------------------------------------
@@ -232,11 +235,6 @@ def _moment_of(stream: AgentStream, record: Any) -> Moment:
     return Moment(stream.stream_id, *numbers)
 
 
-def _length(stream: AgentStream) -> int:
-    """Of what is held, as long as the store has not said."""
-    return stream.steps.events
-
-
 class AgentCard(Panel):
     """One agent. A click opens its tab at this moment."""
 
@@ -248,7 +246,8 @@ class AgentCard(Panel):
         run_id, agent_id = stream.key
         self.setAccessibleName(f"Agent {agent_id}")
         self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setFixedHeight(_CARD_HEIGHT_PX)
+        self.setMinimumHeight(_CARD_HEIGHT_PX)
+        self.setMaximumHeight(2 * _CARD_HEIGHT_PX)
         self.frames = StoredFrames(feed, Subject(run_id, agent_id, stream.stream_id), stream.keep_stored, self)
         self._decoded: FrameScene | None = None
         self._shown: object = None
@@ -258,7 +257,7 @@ class AgentCard(Panel):
         self.share = label(role="caption")
         self.lead = button("lead", lambda: None, "link", "Let the cursor be that of this agent")
         self.picture = EnvironmentView()
-        self.picture.setMinimumSize(200, 140)
+        self.picture.setMinimumSize(200, 120)
         self.picture.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         chip = _Chip(self)
         head = row(chip, name, self.state, 1, self.share, self.lead, margins=(12, 10, 12, 4), spacing=8)
@@ -290,10 +289,8 @@ class AgentCard(Panel):
             ("action", named), ("reward", real(found.reward)), ("return", real(found.so_far)),
             ("step", count(found.step)),
         )  # fmt: skip
-        scene = frame or scene_of(
-            decoded(step.observation) if step else None, decoded(step.render_hint) if step else None, metadata
-        )
-        self.picture.show_step(scene, figures)
+        scene = frame or (scene_of(decoded(step.observation), decoded(step.render_hint), metadata) if step else None)
+        self.picture.show_step(scene or self.picture.scene or TextScene("reading"), figures)
 
     def _frame(self, stream: AgentStream, found: Standing, raw: bytes | None, *, live: bool) -> FrameScene | None:
         step = step_of(raw)

@@ -111,7 +111,7 @@ class Tabs(QTabWidget):
     """A page is to be forgotten."""
 
     def __init__(self, controller: Controller, charting: Charting, views: Views, start: QWidget) -> None:
-        super().__init__(documentMode=True, movable=True, elideMode=Qt.TextElideMode.ElideMiddle)
+        super().__init__(documentMode=True, movable=True, elideMode=Qt.TextElideMode.ElideNone)
         self.setObjectName("tabs")
         self.tabBar().setExpanding(False)
         self.tabBar().setDrawBase(False)
