@@ -63,10 +63,13 @@ class HandshakeMonitor:
         self._has_keys = keys is not None
         self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_EVENTS)
         self._last = Handshake.NOBODY
+        self.made = 0
+        """Number of connections that came about, one after another."""
 
     def look(self) -> Handshake:
         for event, value in monitored(self._monitor):
             self._last = self._after(event, value)
+            self.made += event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         return self._last
 
     def close(self) -> None:

@@ -39,6 +39,8 @@ class Requests:
         self._socket = dial(self._context, zmq.DEALER, keys)
         self._handshake = HandshakeMonitor(self._socket, keys)
         self._socket.set(zmq.MAXMSGSIZE, reply_bytes_max)
+        self._sent: tuple[bytes, ...] = ()
+        self._connections = 0
         try:
             self._socket.connect(url)
         except zmq.ZMQError as error:
@@ -47,15 +49,24 @@ class Requests:
 
     def send(self, *frames: bytes) -> None:
         """Lost, as any question can be, when the other side has refused this one."""
+        self._sent = frames
         with suppress(zmq.Again):
             self._socket.send_multipart(frames, zmq.DONTWAIT)
 
     def receive(self, deadline_s: float) -> list[bytes] | None:
         """The next reply to any request; None if none comes by `deadline_s` of the monotonic clock, or none can."""
         while (left_s := deadline_s - time.monotonic()) > 0 and not self.handshake.is_final:
+            self._repeat_when_reconnected()
             if self._socket.poll(min(int(left_s * 1000) + 1, _LOOK_MS)):
                 return self._socket.recv_multipart()
         return None
+
+    def _repeat_when_reconnected(self) -> None:
+        """What was on its way is lost with a connection: the other side has started again, or a key has ended there,
+        which cuts every connection that nobody has been heard on."""
+        before, self._connections = self._connections, self._handshake.made
+        if self._connections > max(before, 1):
+            self.send(*self._sent)
 
     @property
     def handshake(self) -> Handshake:
