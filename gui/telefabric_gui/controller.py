@@ -42,6 +42,8 @@ MARKS_MAX = 500
 """Missing ranges of one stream in a table, the newest."""
 ANSWER_S = 8.0
 """How long the answer to an edit is in sight."""
+ANSWERS_MAX = 3
+"""Of several edits, the last ones."""
 LATENCIES_MAX = 1_200
 """Samples of the live path's latency: a minute of ticks."""
 
@@ -105,7 +107,8 @@ class Controller(QObject):
         """Events and views that failed."""
         self.shown_events = 0
         self.tick_s = 0.0
-        self._answer, self._answered_s = "", 0.0
+        self._answers: deque[str] = deque(maxlen=ANSWERS_MAX)
+        self._answered_s = 0.0
         self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
@@ -139,7 +142,7 @@ class Controller(QObject):
         self._missing.clear()
         self.shown_events = self.unknown_events = 0
         self._chosen = False
-        self._answer = ""
+        self._answers.clear()
         feed.start()
         self.runs_changed.emit((), gone)
 
@@ -184,8 +187,10 @@ class Controller(QObject):
 
     @property
     def answer(self) -> str:
-        """What became of the last edit, for a while."""
-        return self._answer if time.monotonic() - self._answered_s < ANSWER_S else ""
+        """What became of the last edits, for a while."""
+        if time.monotonic() - self._answered_s >= ANSWER_S:
+            self._answers.clear()
+        return " ".join(self._answers)
 
     @property
     def missing(self) -> int:
@@ -232,7 +237,8 @@ class Controller(QObject):
             self._take_runs(update.runs or (), update.gone)
         self._take_events(update)
         if update.answers:
-            self._answer, self._answered_s = " ".join(update.answers), time.monotonic()
+            self._answers.extend(update.answers)
+            self._answered_s = time.monotonic()
 
     def _take_runs(self, changed: tuple[RunView, ...], gone: tuple[str, ...]) -> None:
         for run_id in gone:
