@@ -252,6 +252,7 @@ class MainWindow(QMainWindow):
             return
         self._source, self._offer, self._remembered = source, False, False
         self.controller.use(feed)
+        self.tabs.human.episodes.use(feed)
         self.charting.forget()
         self.sheet.close_sheet()
 
