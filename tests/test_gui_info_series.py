@@ -184,3 +184,23 @@ def test_parts_are_taken_from_the_steps_in_memory_and_from_all_that_come() -> No
 def test_the_tree_has_parts_under_info() -> None:
     assert _path("info/deep.er") == ["info", "deep", "er"]
     assert _path("info/reward/goal") == ["info", "reward", "goal"]
+
+
+def test_blocks_out_of_sight_are_let_go_of_and_read_again(
+    shown: Callable[[Any], MainWindow], store: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = shown(FileFeed(store))
+    main.charting.layout.show_alone("info/deep.er")
+    qtbot.waitUntil(lambda: drawn(main) == STEPS - len(BREAK), timeout=patience(20_000))
+    (part,) = main.charting.info.parts()
+    assert part.bytes > 0
+    assert part.let_go is not None
+    part.let_go(part.bytes)
+    assert main.charting.info.parts()[0].bytes == part.bytes, "all are in sight"
+    assert main.page is not None
+    main.page.time.cursor.see(300, 500)
+    monkeypatch.setattr(info_series, "AGAIN_S", -1.0)
+    part.let_go(part.bytes)
+    assert main.charting.info.parts()[0].bytes == 0
+    main.page.time.cursor.see_all()
+    qtbot.waitUntil(lambda: drawn(main) == STEPS - len(BREAK), timeout=patience(20_000))

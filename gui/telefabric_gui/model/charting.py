@@ -31,7 +31,7 @@ class Charting(QObject):
         self.layout = Layout(kept, self)
         self.overlay = Overlay(self)
         self.data = SeriesData(feed, self)
-        self.parts = InfoSeries(feed, self)
+        self.info = InfoSeries(feed, self)
         self.streams = Streams(feed, self)
         self._stored: dict[str, list[Series]] = {}
 
@@ -64,7 +64,7 @@ class Charting(QObject):
         """Another feed is shown."""
         self._asking.forget()
         self.data.forget()
-        self.parts.forget()
+        self.info.forget()
         self.streams.forget()
         self._stored.clear()
         self.overlay.clear()

@@ -16,6 +16,7 @@ import numpy as np
 from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, Columns
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.formatting import millions
 from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.model.pyramid import with_tail
@@ -24,6 +25,7 @@ from telefabric_gui.reduction import NOTHING, Floats, Samples, joined, single
 
 BLOCK = 8_192
 """Rows that are asked for at once."""
+_BLOCK_BYTES = 2 * 8 * BLOCK
 BLOCKS_IN_SIGHT_MAX = 16
 """The newest 131,072 steps in sight: two values a pixel of the widest screens; the store decodes them in seconds."""
 BLOCKS_MAX = 256
@@ -53,6 +55,7 @@ class _Block:
     x: Floats
     y: Floats
     read_s: float
+    wanted_s: float
 
     @property
     def whole(self) -> bool:
@@ -95,6 +98,7 @@ class InfoSeries(QObject):
             held = self._blocks.get(place)
             if held is not None:
                 self._blocks.move_to_end(place)
+                held.wanted_s = now_s
                 begin = number * BLOCK
                 rows += max(0, min(last + 1, begin + len(held.x)) - max(first, begin))
             again = held is None or (grows and not held.whole and now_s - held.read_s >= AGAIN_S)
@@ -123,6 +127,17 @@ class InfoSeries(QObject):
             hole = bool(held) and numbers[-1] * BLOCK + len(held[-1].x) < tail_row
             self._made[key] = made, with_tail(joined(*parts) if parts else NOTHING, tail, hole=hole)
         return self._made[key][1]
+
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        return [Part(Sort.SERIES, _BLOCK_BYTES * len(self._blocks), self._let_go)]
+
+    def _let_go(self, number: int) -> None:
+        since_s = time.monotonic() - AGAIN_S
+        for place, _ in list(self._blocks.items())[: -(-number // _BLOCK_BYTES)]:
+            if self._blocks[place].wanted_s < since_s:  # else it is read at once again
+                del self._blocks[place]
+        self._made.clear()
 
     def forget(self) -> None:
         """Another feed is shown."""
@@ -156,7 +171,8 @@ class InfoSeries(QObject):
             return
         del self._coming[place]
         step, seq, value = np.concatenate(coming.columns, axis=1)
-        self._blocks[place] = _Block(np.where(np.isnan(step), seq, step), value, time.monotonic())
+        now_s = time.monotonic()
+        self._blocks[place] = _Block(np.where(np.isnan(step), seq, step), value, now_s, now_s)
         while len(self._blocks) > BLOCKS_MAX:
             self._blocks.popitem(last=False)
         self.arrived.emit(place[0])

@@ -130,7 +130,7 @@ class ChartsView(QScrollArea):
         charting.overlay.changed.connect(self.draw_soon)
         self._later = QTimer(self, singleShot=True, interval=_ARRIVALS_MS)
         self._later.timeout.connect(self.draw_soon)
-        for came in (charting.streams.changed, charting.data.arrived, charting.parts.arrived):
+        for came in (charting.streams.changed, charting.data.arrived, charting.info.arrived):
             came.connect(self.draw_later)  # a bound method: Qt lets go of it with this view
 
     # -- what the page says --------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class ChartsView(QScrollArea):
         if unfit := sum(chart.plot.left_out for chart in self.charts):
             parts.append(f"{plural(unfit, 'value')} of 0 or less not drawn")
         parts += [f"{name_of(name)}: {read.words}" for name, read in self._read.items() if read.words]
-        if problem := self._charting.data.problem or self._charting.parts.problem:
+        if problem := self._charting.data.problem or self._charting.info.problem:
             parts.append(problem)
         return " · ".join(parts)
 
@@ -307,13 +307,13 @@ class ChartsView(QScrollArea):
 
     def _part(self, source: Source, key: SeriesKey, sight: tuple[float, float], scale: Scale, tail: Samples) -> Samples:
         """What is held of a part of `info`, read as far as it is not live; a run without it is not asked for it."""
-        parts = self._charting.parts
+        info = self._charting.info
         tail_row = float(scale.rows_of_steps(tail.x[:1])[0]) if len(tail.x) else math.inf
         if scale is not _AS_STEPS and (source.live is None or key.name in source.live.series()):
             first, last = scale.rows(self._charting.layout.axis, np.array(sight)).tolist()
             rows = max(scale.row[0], first), min(scale.row[-1], last, tail_row - 1)
-            self._read[key.name] = parts.want(key, *rows, grows=source.grows)
-        return parts.samples(key, tail, tail_row)
+            self._read[key.name] = info.want(key, *rows, grows=source.grows)
+        return info.samples(key, tail, tail_row)
 
     def _tail(self, source: Source, series: str) -> tuple[Samples, int]:
         """Live values, and how many are beyond all numbers."""
