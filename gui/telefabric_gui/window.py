@@ -429,7 +429,7 @@ class MainWindow(QMainWindow):
         """All that takes much memory here."""
         pages = (tab.page for tab in self.tabs.agents)
         holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
-        return [part for holder in (*holders, self.charting.data) for part in holder.parts()]
+        return [part for holder in (*holders, self.charting.data, self.charting.info) for part in holder.parts()]
 
     def _show_mode(self) -> None:
         cursor = page.time.cursor if (page := self.page) else None
