@@ -534,7 +534,7 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
             said[int(found["step"])] = badge.text(), badge.property("badge")
             assert isinstance(page.environment.scene, scenes.FrameScene)
         else:
-            assert caption.text() == "looking for its frame"
+            assert caption.toolTip() == "looking for its frame"
             assert not isinstance(page.environment.scene, scenes.FrameScene)
     assert said[2] == said[6] == ("exact frame", "good")
     assert said[1] == ("nearest +1", "warning")
@@ -570,7 +570,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
         page.picture.stored._take(1, place, Answer(place, Page(rows, False)))
         tick(main)
         badge = page.picture.badge
-        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.text()
+        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.toolTip()
 
     at = place.step_index
     assert answer(None) == "no frame of this episode is stored"
