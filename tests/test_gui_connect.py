@@ -389,10 +389,10 @@ def test_what_was_shown_before_is_forgotten_and_its_feed_ends(window: Callable[.
     before = ScriptedFeed(update(runs=(view(),)), update(*[told_event(step(seq)) for seq in range(1, 9)]))
     after = ScriptedFeed(update(runs=(view("other"),)))
     main = window(before, opener=lambda source: after)
-    until(lambda: main.tabs.count() == 1, "the run before")
+    until(lambda: len(main.tabs.agents) == 1, "the run before")
     main.open_source("tcp://lab:7750")
     until(lambda: not before.running, "its feed ends")
-    assert main.tabs.count() == 0
+    assert len(main.tabs.agents) == 0
     assert after.running
     until(lambda: list(main.controller.runs) == ["other"], "the other's runs alone")
     assert main.controller.watched == ["other"], "its newest run opens by itself, as at start"

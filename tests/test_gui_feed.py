@@ -38,6 +38,9 @@ class ScriptedFeed:
         self.updates = list(updates)
         self.connection = connection
         self.watched: frozenset[str] = frozenset()
+        self.resting: frozenset[str] = frozenset()
+        self.again: frozenset[bytes] = frozenset()
+        """The streams that begin again after a rest."""
         self.pictures: frozenset[str] = frozenset()
         self.asked: list[Asked] = []
         self.edits: list[tuple[str, str, object]] = []
@@ -51,6 +54,11 @@ class ScriptedFeed:
 
     def watch(self, run_ids: frozenset[str]) -> None:
         self.watched = run_ids
+
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        again = self.again if self.resting - run_ids else frozenset()
+        self.resting = run_ids
+        return again
 
     def want_pictures(self, run_ids: frozenset[str]) -> None:
         self.pictures = run_ids

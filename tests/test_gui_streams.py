@@ -122,7 +122,7 @@ def two_attempts(show: Callable[..., MainWindow]) -> MainWindow:
 
 def test_two_attempts_of_one_agent_share_a_tab_and_do_not_mix(show: Callable[..., MainWindow]) -> None:
     main = two_attempts(show)
-    assert main.tabs.count() == 1
+    assert len(main.tabs.agents) == 1
     assert texts(main, "REWARD") == ["1.00"] * 9
     assert texts(main, "RETURN", "episode_table") == ["9.00"]
     page = main.page

@@ -99,19 +99,21 @@ def test_the_newest_running_run_opens_by_itself_with_its_first_step(window: Call
     main = window(feed)
     tick(main)
     assert feed.watched == {"run"}
-    assert main.tabs.count() == 0
+    assert not main.tabs.agents
+    assert main.tabs.currentWidget() is main.empty
     tick(main)
-    assert main.tabs.tabText(0) == "agent_0 · run"
+    assert main.tabs.tabText(0) == "Agent-0-Online"
     assert main.page is not None
     assert (main.page.step_table.rowCount(), main.page.episode_table.rowCount()) == (27, 3)
-    assert main.stack.currentWidget() is main.tabs
+    assert main.tabs.currentWidget() is main.tabs.agents[0]
+    assert main.tabs.indexOf(main.empty) < 0
 
 
 def test_a_tab_for_each_agent_and_none_twice(window: Callable[..., MainWindow]) -> None:
     events = [told(step(seq, agent=f"agent_{seq % 3}")) for seq in range(1, 31)]
     main = window(ScriptedFeed(update(runs=(view(agents=("agent_0", "agent_1", "agent_2")),)), update(*events)))
     tick(main, 3)
-    assert [main.tabs.tabText(at) for at in range(main.tabs.count())] == [f"agent_{n} · run" for n in (1, 2, 0)]
+    assert [main.tabs.tabText(at) for at in range(3)] == [f"Agent-{n}-Online" for n in (1, 2, 0)]
     assert [len(stream.steps) for stream in main.controller.streams.values()] == [10, 10, 10]
     main.tabs.setCurrentIndex(2)
     assert main.page is not None
@@ -122,7 +124,7 @@ def test_more_agents_than_tabs_are_counted(window: Callable[..., MainWindow]) ->
     events = [told(step(seq, agent=f"a{seq}")) for seq in range(1, STREAMS_MAX + 6)]
     main = window(ScriptedFeed(update(runs=(view(),)), update(*events)))
     tick(main, 2)
-    assert main.tabs.count() == STREAMS_MAX
+    assert len(main.tabs.agents) == STREAMS_MAX
     assert len(main.controller.hidden_agents) == 5
 
 
@@ -134,15 +136,15 @@ def test_choosing_a_run_opens_it_and_closing_it_forgets_it(window: Callable[...,
     assert feed.watched == {"run", "other"}
     feed.updates.append(update(*[told(step(1), "other", b"o" * 16)]))
     tick(main)
-    assert main.tabs.count() == 2
+    assert len(main.tabs.agents) == 2
     assert main.page is not None
     assert main.page.stream.key.run_id == "other"
-    main._close_run()
+    main.tabs.close_front()
     assert feed.watched == {"run"}
-    assert main.tabs.count() == 1
+    assert len(main.tabs.agents) == 1
     feed.updates.append(update(*[told(step(2), "other", b"o" * 16)]))
     tick(main)
-    assert main.tabs.count() == 1
+    assert len(main.tabs.agents) == 1
 
 
 def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., MainWindow]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from telefabric.feed import FeedEvent, StreamView
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.held_frames import HeldFrames
 from telefabric_gui.reduction import Floats
 from telefabric_gui.rows import (
@@ -137,6 +138,20 @@ class AgentStream:
         if frame is not None and (env, episode, step) == (frame.env_index, frame.episode_index, frame.step_index):
             return frame
         return self.held.nearest((env, episode), step)
+
+    def begin_again(self) -> None:
+        """What comes now does not go on from what is held, which the store has."""
+        self.pending.clear()
+        for rows in (self.steps, self.episodes):
+            rows.begin_again()
+        self.metrics.clear()
+        self.version += 1
+
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        rows = [Part(Sort.ROWS, rows.bytes_held, rows.let_go) for rows in (self.steps, self.episodes)]
+        values = [Part(Sort.ROWS, tail.bytes_held, tail.let_go) for tail in self.metrics.values()]
+        return [Part(Sort.FRAMES, self.held.bytes, self.held.let_go), *rows, *values]
 
     def returns(self) -> Floats:
         """Returns of episodes that are numbers."""

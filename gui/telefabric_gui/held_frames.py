@@ -33,7 +33,12 @@ class HeldFrames:
         self._frames[place] = frame
         self._steps.setdefault(place[:2], set()).add(frame.step_index)
         self.bytes += len(frame.data)
-        while self.bytes > self.bytes_max:
+        self.let_go(self.bytes - self.bytes_max)
+
+    def let_go(self, number: int) -> None:
+        """Forget about this many bytes, those first that came or were shown longest ago."""
+        least = max(self.bytes - number, 0)
+        while self.bytes > least:
             self._forget(next(iter(self._frames)))
 
     def void(self, episode: Episode, before: int) -> None:

@@ -68,6 +68,14 @@ class BrokerFeed:
             self._live.watch_changed()
             self._history.wake()
 
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        if run_ids == self._merged.resting:
+            return frozenset()
+        again = self._merged.rest(run_ids)
+        self._live.watch_changed()
+        self._history.wake()
+        return again
+
     def want_pictures(self, run_ids: frozenset[str]) -> None:
         self._live.want_pictures(run_ids)
 

@@ -84,6 +84,10 @@ class FileFeed:
             self._watched = run_ids
             self._changed.notify_all()
 
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        """A file is read on: nobody has to send it."""
+        return frozenset()
+
     def want_pictures(self, run_ids: frozenset[str]) -> None:
         """Nothing is live in a file."""
 

@@ -183,6 +183,14 @@ class Feed(Protocol):
         """Follow these runs and no others, from their history on."""
         ...
 
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        """Of these watched runs nothing need come, because nobody has them in sight; of the other ones all does.
+
+        A stream that was at rest goes on where it was. If it is far behind the store by now, it begins again with its
+        newest events instead, and what lies between has to be asked for: these streams are returned.
+        """
+        ...
+
     def want_pictures(self, run_ids: frozenset[str]) -> None:
         """Have the workers of these watched runs send live pictures, and no others: none to begin with."""
         ...

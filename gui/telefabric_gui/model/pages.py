@@ -19,10 +19,22 @@ import numpy.typing as npt
 from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, CountKey, Counts, Events, Points, RowOf, RowsAt, StoredEvent
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.model.lines import Found, Lines, Segment
 from telefabric_gui.model.seam import End, Seam
-from telefabric_gui.rows import EVENT, GAP, VOID, EventRows, Mark, Row, episode_row, of_episode, step_row
+from telefabric_gui.rows import (
+    EVENT,
+    GAP,
+    RAW_MORE_BYTES,
+    VOID,
+    EventRows,
+    Mark,
+    Row,
+    episode_row,
+    of_episode,
+    step_row,
+)
 from telefabric_schemas import Episode, Reset, Step, event_of
 
 PAGE = 128
@@ -333,11 +345,11 @@ class Pages(QObject):
         whole = [(*row, *([0] * (len(names) - len(row)))) for row in sorted(rows, key=itemgetter(1))]
         records = np.array(whole, self.tail.records.dtype)
         page.segment = self._segment(page.first, records, lambda record: raws.get(int(record["seq"])))
-        page.bytes = records.nbytes + sum(map(len, raws.values()))
+        page.bytes = records.nbytes + sum(map(len, raws.values())) + RAW_MORE_BYTES * len(raws)
         page.events, page.resets = [], []
         self._pages[number] = page
         self._pages.move_to_end(number)
-        self._evict()
+        self._evict(self._bytes_max)
         self._ask_series(page)
         self._arrange()
         self.loaded.emit(page.first, page.first + page.segment.rows - 1)
@@ -348,9 +360,17 @@ class Pages(QObject):
             records["mark"][of_episode(records, env, episode, before)] = VOID
         return Segment(first, records, raws)
 
-    def _evict(self) -> None:
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        return [Part(Sort.PAGES, self.bytes_held, self._let_go)]
+
+    def _let_go(self, number: int) -> None:
+        self._evict(self.bytes_held - number)
+        self._arrange()
+
+    def _evict(self, bytes_max: int) -> None:
         held = self.bytes_held
-        while held > self._bytes_max and len(self._pages) > len(self._sight) + 1:
+        while held > bytes_max and len(self._pages) > len(self._sight) + 1:
             _, gone = self._pages.popitem(last=False)
             held -= gone.bytes
 
