@@ -608,3 +608,13 @@ def test_pictures_are_wanted_of_the_run_in_front_alone(window: Callable[..., Mai
     main.page.lane.state = "live"
     tick(main)
     assert not feed.pictures, "the ring shows them"
+
+
+def test_replay_is_as_fast_as_the_environment_of_the_run(window: Callable[..., MainWindow]) -> None:
+    metadata = msgspec.msgpack.encode({"environment": {"render_fps": 30}})
+    main = window(ScriptedFeed(update(runs=(view(metadata=metadata),)), update(*some(1, 29))))
+    tick(main, 2)
+    assert main.page is not None
+    assert main.page.time.cursor.rows_per_s == 30
+    main.replay(2.0)
+    assert main.page.time.cursor.rows_per_s == 60

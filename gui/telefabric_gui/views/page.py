@@ -32,6 +32,7 @@ from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
+from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
@@ -39,7 +40,7 @@ from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.rows import NO_STEP
+from telefabric_gui.rows import EVENT, NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import offer_columns
 from telefabric_gui.views.environment import EnvironmentView
@@ -66,6 +67,8 @@ from telefabric_gui.views.tables import TableView
 
 CHART_TICKS = 4
 """Charts take what came live once per this many ticks."""
+_PACE_ROWS = 5_000
+"""The newest steps, by whose times the pace of replay is known."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -158,6 +161,7 @@ class AgentPage(QWidget):
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
+            self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
         if shown is not None and not self._still:
@@ -241,7 +245,14 @@ class AgentPage(QWidget):
         cursor = self.time.cursor
         self._still = cursor.held and self.isVisible()
         self.charts.set_still(cursor.mode is Mode.PAUSED)
+        self._set_pace()
         self._choose_step()
+
+    def _set_pace(self) -> None:
+        """Replay is as fast as the environment, by the newest steps: they are always there."""
+        records = self.stream.steps.records[-_PACE_ROWS:]
+        records = records[(records["mark"] == EVENT) & ~records["reset"]]
+        self.time.cursor.pace = pace_of(self._metadata, records["env"], records["time_ns"])
 
     def _on_moved(self) -> None:
         if not self._following:
