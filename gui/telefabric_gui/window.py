@@ -442,17 +442,18 @@ class MainWindow(QMainWindow):
         """Time line and transport of the page in front."""
         page = self.page
         self.bottom.setVisible(page is not None and not self._in_history)
-        replaying = ""
+        replaying = pace = ""
         if page is not None:
             cursor = page.time.cursor
             self.bottom.line.show_run(cursor, page.time.whole)
             self.bottom.transport.show_cursor(cursor, page.place)
             if cursor.mode is Mode.REPLAY:
                 live = ", live goes on" if self.controller.connection.link is LinkState.LIVE else ""
-                replaying = f"replay {cursor.rows_per_s * cursor.speed:g} steps/s{live}"
+                replaying = f"replay {cursor.rows_per_s:.3g} steps/s{live}"
+                pace = f"Replay at {cursor.speed:g} times {cursor.pace.why}. Nothing live is lost by it"
         else:
             self.bottom.line.show_run(None, None)
-        self.status.show_figure("replay", replaying)
+        self.status.show_figure("replay", replaying, tip=pace)
         if replaying:
             self.status.show_figure("redraw", "")  # there is not room for both
 

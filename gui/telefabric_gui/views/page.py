@@ -12,6 +12,7 @@ from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
+from telefabric_gui import theme
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.budget import Part
 from telefabric_gui.formatting import (
@@ -31,13 +32,15 @@ from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
+from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, return_so_far, step_of
+from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.rows import NO_STEP
+from telefabric_gui.rows import EVENT, NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import offer_columns
 from telefabric_gui.views.environment import EnvironmentView
@@ -48,11 +51,24 @@ from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
+from telefabric_gui.views.styled import (
+    Banner,
+    Card,
+    button,
+    column,
+    label,
+    laid_out,
+    menu_of,
+    restyle,
+    row,
+    say_fitting,
+)
 from telefabric_gui.views.tables import TableView
 
 CHART_TICKS = 4
 """Charts take what came live once per this many ticks."""
+_PACE_ROWS = 5_000
+"""The newest steps, by whose times the pace of replay is known."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -82,10 +98,12 @@ class AgentPage(QWidget):
         self.episode_table = EpisodeTable(self.episode_rows, self)
         self.steps = TableView(self.step_table, "Steps")
         self.episodes = TableView(self.episode_table, "Episodes")
-        self.time = RunTime(feed, Subject(run_id, agent_id, stream.stream_id), self)
+        subject = Subject(run_id, agent_id, stream.stream_id)
+        self.time = RunTime(feed, subject, self)
         self._at: tuple[int, int] | None = None
         """The row at the cursor and its seq, once it was shown."""
         self.picture = StepPicture(stream, feed, self.time.cursor)
+        self.returns = Returns(feed, subject, stream.voided, self)
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
@@ -143,6 +161,7 @@ class AgentPage(QWidget):
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
+            self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
         if shown is not None and not self._still:
@@ -187,7 +206,7 @@ class AgentPage(QWidget):
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored):
+        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns):
             part.close()
 
     def follow(self) -> None:
@@ -226,7 +245,14 @@ class AgentPage(QWidget):
         cursor = self.time.cursor
         self._still = cursor.held and self.isVisible()
         self.charts.set_still(cursor.mode is Mode.PAUSED)
+        self._set_pace()
         self._choose_step()
+
+    def _set_pace(self) -> None:
+        """Replay is as fast as the environment, by the newest steps: they are always there."""
+        records = self.stream.steps.records[-_PACE_ROWS:]
+        records = records[(records["mark"] == EVENT) & ~records["reset"]]
+        self.time.cursor.pace = pace_of(self._metadata, records["env"], records["time_ns"])
 
     def _on_moved(self) -> None:
         if not self._following:
@@ -326,8 +352,7 @@ class AgentPage(QWidget):
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
         found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
-        caption.setText(self.picture.said)
-        caption.setToolTip(self.picture.said)
+        say_fitting(caption, self.picture.said, theme.fitting(self.picture.said, caption.width()))
         return found
 
     @property
@@ -390,7 +415,7 @@ class AgentPage(QWidget):
     def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
         row = shown.record
         rate = self.stream.steps_per_s()
-        so_far = return_so_far(self.step_rows.lines, shown)
+        so_far = self.returns.so_far(self.step_rows.lines, shown)
         key = (int(row["seq"]), rate, so_far, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
@@ -421,12 +446,13 @@ class AgentPage(QWidget):
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
         if search is not None:
-            said = f"{count(len(search))} of {number}"
+            said = [f"{count(len(search))} of {number}"]
         elif self._following:
-            said = f"{'following' if self.steps.following else 'scrolled back'} · {number}"
+            said = [f"{'following' if self.steps.following else 'scrolled back'} · {number}", number]
         else:
-            said = f"row {count((cursor.row or 0) + 1)} of {number}"
-        self._steps_card.caption.setText(said)
+            at = count((cursor.row or 0) + 1)
+            said = [f"row {at} of {number}", f"{at} of {number}", f"row {at}", at]
+        say_fitting(self._steps_card.caption, *said)
         self._newest.setVisible(not (self._following and self.steps.following))
 
     @staticmethod
