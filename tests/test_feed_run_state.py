@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from telefabric import limits
 from telefabric.broker.core.hops import Hop, Lag, first_behind
-from telefabric.feed.run_views import run_state
+from telefabric.feed.run_views import RunViews, run_state
+from telefabric.feed.stored_runs import StoredRun
 from telefabric.limits import NS
+from telefabric.store.read.query import Run
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,61 @@ def test_the_hop_that_others_wait_for_is_the_first_that_is_behind(late, named):
     places = (("worker", "durable"), ("broker", "durable"), ("store", "durable"), ("gui", "live"))
     found = first_behind(hop(name, path, late.get(name, 0.0)) for name, path in places)
     assert (found.name if found else None) == named
+
+
+def stored(run_id, status="running", number=1):
+    return StoredRun(Run(number, run_id, status, None, 1, number, None, "agent", b"\x80", "[]", ""), [])
+
+
+def heard(run_id, state="running", **given):
+    known = {
+        "run_id": run_id, "state": state, "silent_s": 0.2, "agent_id": "agent_0", "worker_id": "w", "emitted": 9,
+        "backlog": 0, "hops": [], "first_behind": None, "clock_offset_ms": None, "round_trip_ms": None,
+    }  # fmt: skip
+    return known | given
+
+
+def took(views):
+    runs, gone = views.take()
+    return {run.run_id: run.state for run in runs}, gone
+
+
+def test_only_runs_that_changed_are_handed_over_newest_first():
+    views = RunViews()
+    views.store({f"run{number}": stored(f"run{number}", "completed", number) for number in range(1, 4)})
+    runs, gone = views.take()
+    assert ([run.run_id for run in runs], gone) == (["run3", "run2", "run1"], ())
+    assert took(views) == ({}, ())
+    views.store({"run2": stored("run2", "failed", 2), "run1": stored("run1", "completed", 1)})
+    assert took(views) == ({"run2": "failed"}, ())
+    views.store({"run2": None})
+    assert took(views) == ({}, ("run2",))
+
+
+def test_a_run_has_what_store_and_broker_say_of_it_whichever_comes_first():
+    views = RunViews()
+    views.hear([heard("new"), heard("old", "idle")], broker_known=True)
+    assert took(views) == ({"new": "running", "old": "idle"}, ())
+    views.store({"old": stored("old"), "done": stored("done", "completed")})
+    assert took(views) == ({"old": "idle", "done": "completed"}, ())
+    views.hear([heard("old", "stalled", silent_s=14.0)], broker_known=True)
+    assert took(views) == ({"old": "stalled"}, ("new",))
+    views.hear([], broker_known=True)
+    assert took(views) == ({"old": "stalled"}, ()), "forgotten by the broker"
+    views.hear([], broker_known=False)
+    assert took(views) == ({"old": "running"}, ()), "there is nobody to ask"
+
+
+def test_a_word_of_the_broker_that_comes_while_runs_are_joined_counts():
+    views = RunViews()
+    views.hear([heard("run", "idle")], broker_known=True)
+    words = [[heard("run", "stalled")]]
+
+    class Interrupted(dict):
+        def items(self):
+            if words and not views._lock.locked():
+                views.hear(words.pop(), broker_known=True)
+            return super().items()
+
+    views.store(Interrupted(run=stored("run")))
+    assert took(views) == ({"run": "stalled"}, ())

@@ -46,14 +46,14 @@ def test_the_menu_of_a_run_edits_it(window: Callable[..., MainWindow], monkeypat
     monkeypatch.setattr(QInputDialog, "getText", lambda *asked: (" new ", True))
     monkeypatch.setattr(QInputDialog, "getMultiLineText", lambda *asked: (f"{asked[-1]} and after", True))
     monkeypatch.setattr(QMessageBox, "question", lambda *asked: QMessageBox.StandardButton.Yes)
-    menu = RunMenu(main.runs, run, main.runs.edit_wanted.emit)
+    menu = RunMenu(main.runs, [run], main.runs.edit_wanted.emit)
     for words in ("Tag", "'good'", "'a && b'", "Note", "Archive", "Delete"):
         choose(menu, words)
     assert feed.edits == [
         ("lake", "tag", "new"), ("lake", "untag", "good"), ("lake", "untag", "a & b"),
         ("lake", "note", "before and after"), ("lake", "archive", None), ("lake", "delete", None),
     ]  # fmt: skip
-    choose(RunMenu(main.runs, run._replace(archived=True), main.runs.edit_wanted.emit), "Unarchive")
+    choose(RunMenu(main.runs, [run._replace(archived=True)], main.runs.edit_wanted.emit), "Unarchive")
     assert feed.edits[-1] == ("lake", "unarchive", None)
 
 
@@ -65,7 +65,7 @@ def test_a_question_that_is_declined_edits_nothing(
     monkeypatch.setattr(QInputDialog, "getText", lambda *asked: ("new", False))
     monkeypatch.setattr(QInputDialog, "getMultiLineText", lambda *asked: ("", True))
     monkeypatch.setattr(QMessageBox, "question", lambda *asked: QMessageBox.StandardButton.No)
-    menu = RunMenu(main.runs, view("lake"), main.runs.edit_wanted.emit)
+    menu = RunMenu(main.runs, [view("lake")], main.runs.edit_wanted.emit)
     for words in ("Tag", "Note", "Delete"):
         choose(menu, words)
     assert feed.edits == []
@@ -75,8 +75,8 @@ def test_a_click_with_the_right_button_opens_the_menu_of_the_run_below(
     window: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Any] = []
-    monkeypatch.setattr(run_menu.RunMenu, "popup", lambda menu, place: opened.append(menu._run.run_id))
-    main = window(ScriptedFeed(update(runs=(view("lake"), view("pole")))))
+    monkeypatch.setattr(run_menu.RunMenu, "popup", lambda menu, place: opened.append(menu.runs[0].run_id))
+    main = window(ScriptedFeed(update(runs=(view("lake", started_ns=2), view("pole")))))
     tick(main)
     index = main.runs.list.model().index(1, 0)
     main.runs.list.customContextMenuRequested.emit(main.runs.list.visualRect(index).center())
@@ -90,7 +90,7 @@ def test_archived_runs_are_left_out_until_they_are_asked_for(window: Callable[..
     tick(main, 2)
     for text, left in (("", 1), ("archived", 1), ("archived baseline", 0), ("baseline", 1)):
         main.runs.filter.setText(text)
-        assert main.runs._proxy.rowCount() == left, text
+        assert main.runs.table.rowCount() == left, text
 
 
 def test_what_became_of_an_edit_is_said_for_a_while(

@@ -186,6 +186,26 @@ def test_a_model_that_fails_while_its_table_is_painted_covers_the_table(
     assert covered(main, "steps") is None
 
 
+@pytest.mark.parametrize("where", ["runs", "history"])
+def test_a_fault_while_a_list_is_painted_covers_that_list(
+    show: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    main = show(ScriptedFeed(update(runs=(view("lake"),)), update(runs=(view("pole"),))))
+    tick(main)
+    main.show_history()
+    views = {"runs": main.runs, "history": main.history, "stack": main.stack, "top": main.top}
+    faulty = views.pop(where)
+    with monkeypatch.context() as broken:
+        broken.setattr(faulty.table, "row", lambda place: 1 // 0)
+        faulty.list.viewport().repaint()
+        QCoreApplication.processEvents()
+        assert main.views.cover(faulty) is not None
+        assert not any(main.views.cover(view) for view in views.values())
+        tick(main)
+    wait_for(lambda: tick(main) or main.views.cover(faulty) is None, "it is shown again")
+    assert faulty.table.rowCount() == 2
+
+
 def test_a_failure_outside_of_all_views_is_counted(show: Callable[..., MainWindow]) -> None:
     main = followed(show)
     try:

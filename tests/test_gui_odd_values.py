@@ -96,8 +96,8 @@ def look_everywhere(main: MainWindow) -> None:
                     assert isinstance(table.index(row, column).data(), str)
         page.follow()
         tick(main)
-    for row in range(main.run_list.rowCount()):
-        assert main.run_list.index(row).data(Qt.ItemDataRole.ToolTipRole)
+    for row in range(main.runs.table.rowCount()):
+        assert main.runs.table.index(row, 0).data(Qt.ItemDataRole.ToolTipRole)
     main.runs.filter.setText("run")
     assert not main.grab().isNull()
     main.runs.filter.clear()

@@ -309,12 +309,12 @@ def test_runs_are_filtered_by_any_of_their_words(window: Callable[..., MainWindo
     tick(main, 2)
     for text, left in (("", 3), ("failed", 1), ("cartpole-v1", 1), ("agent run", 1), ("nothing", 0)):
         main.runs.filter.setText(text)
-        assert main.runs._proxy.rowCount() == left
+        assert main.runs.table.rowCount() == left
     assert main.runs._hint.isVisible()
     main.runs.filter.clear()
     main.controller.feed.updates.append(update(runs=(view("new"), *runs)))  # type: ignore[attr-defined]
     tick(main)
-    assert main.run_list.rowCount() == 4
+    assert len(main.known_runs.rows) == 4
 
 
 def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow], qtbot: Any) -> None:

@@ -119,6 +119,12 @@ def test_names_come_in_pages(lab: Lab) -> None:
     assert ([one.run_id for one in page.rows], page.more) == (["taxi"], False)
 
 
+def looked(followed: StoredRuns, reader: Reader) -> dict[str, StoredRun | None]:
+    found: dict[str, StoredRun | None] = {}
+    followed.look(reader, found.update)
+    return found
+
+
 def whole(reader: Reader) -> dict[str, StoredRun]:
     found = {run.run_id: StoredRun(run, []) for run in reader.runs()}
     for one in reader.streams():
@@ -168,7 +174,7 @@ def test_what_changed_joined_is_the_whole_list_whatever_happens(
             for _ in range(chance.randrange(6)):
                 change_by_chance(chance, scribe, infos, seqs)
             scribe.commit()
-            for run_id, found in followed.look(reader).items():
+            for run_id, found in looked(followed, reader).items():
                 if found is None:
                     shown.pop(run_id, None)
                 else:
@@ -176,16 +182,27 @@ def test_what_changed_joined_is_the_whole_list_whatever_happens(
             assert shown == whole(reader)
 
 
+def test_what_could_not_be_taken_comes_again(lab: Lab) -> None:
+    followed = StoredRuns()
+    looked(followed, lab.reader)
+    lab.put(lab.streams["pole"], run_completed)
+    lab.scribe.commit()
+    with pytest.raises(ZeroDivisionError):
+        followed.look(lab.reader, lambda found: 1 / 0)
+    assert list(looked(followed, lab.reader)) == ["pole"]
+    assert looked(followed, lab.reader) == {}
+
+
 def test_another_reader_reads_all_again(lab: Lab, tmp_path: Path) -> None:
     followed = StoredRuns()
-    assert list(followed.look(lab.reader)) == list(RUNS)
-    assert followed.look(lab.reader) == {}
+    assert list(looked(followed, lab.reader)) == list(RUNS)
+    assert looked(followed, lab.reader) == {}
     (tmp_path / "other").mkdir()
     with Scribe(tmp_path / "other" / FILE_NAME) as scribe, FileReader(scribe.path) as reader:
         info = stream("taxi")
         scribe.put(info, run_started(1, info))
         scribe.commit()
-        found = followed.look(reader)
+        found = looked(followed, reader)
     assert {name for name, one in found.items() if one is None} == {"lake", "pole"}
     assert found["taxi"] is not None
 
@@ -203,11 +220,11 @@ def test_an_older_store_is_read_as_a_whole_each_time(lab: Lab) -> None:
     followed = StoredRuns()
     with Older(lab.scribe.path) as reader:
         for _ in range(2):
-            assert list(followed.look(reader)) == list(RUNS)
+            assert list(looked(followed, reader)) == list(RUNS)
         lab.lose(lab.streams["pole"])
         lab.scribe.commit()
         lab.scribe.edit("delete", "pole")
-        assert followed.look(reader)["pole"] is None
+        assert looked(followed, reader)["pole"] is None
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
@@ -221,9 +238,9 @@ def test_a_file_of_an_older_version_has_a_moment(lab: Lab, tmp_path: Path, versi
 def test_the_same_through_the_query_service(lab: Lab) -> None:
     followed = StoredRuns()
     with query_behind_broker(lab.scribe.path) as broker, RemoteReader(broker) as reader:
-        assert list(followed.look(reader)) == list(RUNS)
+        assert list(looked(followed, reader)) == list(RUNS)
         lab.put(lab.streams["lake"], run_completed)
         lab.scribe.commit()
-        (found,) = followed.look(reader).values()
+        (found,) = looked(followed, reader).values()
         assert found is not None
         assert (found.run.run_id, found.run.status) == ("lake", "completed")

@@ -97,6 +97,14 @@ def clock(time_ns: int) -> str:
         return NONE
 
 
+def minute(time_ns: int) -> str:
+    """Day and wall time of this machine's zone, to the minute."""
+    try:
+        return datetime.fromtimestamp(time_ns / 1e9).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return NONE
+
+
 def age_s(time_ns: int) -> float:
     return max(0.0, time.time() - time_ns / 1e9)
 

@@ -93,6 +93,16 @@ class Memory:
         self._file.setValue("charts", text)
         self._file.sync()
 
+    @property
+    def run_columns(self) -> list[str]:
+        """The values of the metadata that have a column in the list of all runs."""
+        found = self._file.value("run_columns")
+        return found if isinstance(found, list) else [found] if isinstance(found, str) else []
+
+    def keep_run_columns(self, names: list[str]) -> None:
+        self._file.setValue("run_columns", names)
+        self._file.sync()
+
     def worked(self, source: str) -> None:
         self._keep([source, *(one for one in self.recent if one != source)][:REMEMBERED_MAX])
 

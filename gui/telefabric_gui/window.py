@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from PySide6.QtCore import QEvent, Qt
@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from telefabric import TelefabricError, settings
-from telefabric.feed import LinkState
+from telefabric.feed import LinkState, RunView
 from telefabric_gui import health, theme
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.budget import Holder, MemoryBudget, Part
@@ -29,11 +29,13 @@ from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import duration, plural
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
-from telefabric_gui.models.runs import RunList, RunRow, spark
+from telefabric_gui.model.sparks import Sparks
+from telefabric_gui.models.runs import Runs, spark
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.connect import ConnectSheet, parts_of
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
+from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage, Tab
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
@@ -67,6 +69,7 @@ _KEYS = (
     ("Esc", "unselect what is selected, then follow"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
+    ("Ctrl+H", "all runs as a table: search, sort, compare"),
     ("Ctrl+G", "go to a step or an episode, or search for steps"),
     ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
@@ -103,13 +106,17 @@ class MainWindow(QMainWindow):
         controller.setParent(self)
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
-        self.run_list = RunList(self)
+        self.known_runs = Runs(self)
+        self.sparks = Sparks(controller, self)
         self.charting = Charting(controller, controller.held_of, self.memory.layout, self)
         self._tabs: dict[AgentKey, Tab] = {}
         self._ticks = 0
         self._painted_s = 0.0
         self._started = self._seen = False
         self._was_in_sight = True
+        self._in_history = False
+        self._to_replay = ""
+        """The run that is replayed from its start when it comes."""
         self._build()
         self._connect()
         self._add_keys()
@@ -119,7 +126,7 @@ class MainWindow(QMainWindow):
 
     def _build(self) -> None:
         self.top = TopBar()
-        self.runs = RunsDock(self.run_list, self.charting.overlay)
+        self.runs = RunsDock(self.known_runs, self.charting.overlay)
         self.series = SeriesDock(self.charting)
         self.details = DetailsDock()
         self.status = StatusBar()
@@ -138,6 +145,8 @@ class MainWindow(QMainWindow):
         self.stack = QStackedWidget()
         self.stack.addWidget(self.empty)
         self.stack.addWidget(self.tabs)
+        self.history = HistoryView(self.known_runs, self.memory)
+        self.stack.addWidget(self.history)
         self.bottom = Bottom()
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
@@ -157,11 +166,17 @@ class MainWindow(QMainWindow):
     def _connect(self) -> None:
         controller = self.controller
         controller.ticked.connect(self._on_tick)
-        controller.runs_changed.connect(lambda: self.views.update(self.runs, self._show_runs, self._ticks))
+        controller.runs_changed.connect(self._take_runs)
+        self.sparks.came.connect(lambda run_id, values: self.known_runs.show_spark(run_id, spark(values)))
+        for view in (self.runs, self.history):
+            view.chosen.connect(self.open_run)
+            view.edit_wanted.connect(controller.edit)
+            view.replay_wanted.connect(self.replay_run)
+        self.history.closed.connect(lambda: self.show_history(False))
+        self.runs.history_wanted.connect(self.show_history)
+        self.runs.scrolled.connect(self._want_sparks)
         controller.stream_opened.connect(self._open_page)
         controller.stream_closed.connect(self._close_page)
-        self.runs.chosen.connect(self.open_run)
-        self.runs.edit_wanted.connect(controller.edit)
         self.runs.overlay_wanted.connect(self._overlay)
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
         self.tabs.currentChanged.connect(self._on_tab)
@@ -181,7 +196,7 @@ class MainWindow(QMainWindow):
             ("F", self.follow), ("End", self.follow), ("P", self.pause),
             ("Space", self._press_space), ("[", lambda: self._toggle(self.left)),
             ("]", lambda: self._toggle(self.details)), ("T", self.switch_theme), ("?", self.show_keys),
-            ("C", self.show_sheet),
+            ("C", self.show_sheet), ("Ctrl+H", lambda: self.show_history(not self._in_history)),
             ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter), ("Ctrl+W", self._close_run),
             ("Ctrl+Q", self.close), ("Ctrl+Tab", lambda: self._next_tab(1)),
             ("Ctrl+Shift+Tab", lambda: self._next_tab(-1)),
@@ -194,12 +209,24 @@ class MainWindow(QMainWindow):
 
     def open_run(self, run_id: str) -> None:
         """Watch a run, and show its first tab when it has one."""
+        self._in_history = False
         self.controller.watch(run_id)
         for key, tab in self._tabs.items():
             if key.run_id == run_id:
                 self.tabs.setCurrentWidget(tab)
-                return
         self._show_centre()
+
+    def replay_run(self, run_id: str) -> None:
+        """Open a run, and replay it from its first step as soon as that is known."""
+        self._to_replay = run_id
+        self.open_run(run_id)
+
+    def show_history(self, shown: bool = True) -> None:
+        """Show all runs as a table, in the place of those that are open."""
+        self._in_history = shown
+        self._show_centre()
+        self._show_bottom()
+        (self.history.search if shown else self.runs.list).setFocus()
 
     def follow(self) -> None:
         """Follow new events, with the newest in sight."""
@@ -297,12 +324,14 @@ class MainWindow(QMainWindow):
 
     def _to_filter(self) -> None:
         self.left.show()
-        self.runs.filter.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        (self.history.search if self._in_history else self.runs.filter).setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     def _let_go(self) -> None:
         if self.runs.filter.hasFocus():
             self.runs.filter.clear()
             self.runs.list.setFocus()
+        elif self._in_history:
+            self.show_history(False)
         elif page := self.page:
             if page.time.cursor.selection is not None:
                 page.time.cursor.select_nothing()
@@ -383,10 +412,10 @@ class MainWindow(QMainWindow):
     def _look_at_sight(self) -> bool:
         """What is out of sight gives up its live events, its pictures and its bell."""
         page, in_sight = self.page, self._in_sight
-        runs = frozenset(self.charting.overlay.shown_with(page.stream.key.run_id) if page and in_sight else ())
-        self.controller.show_runs(runs)
-        pictures = page is not None and page.lane.state != "live" and in_sight
-        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and pictures else frozenset())
+        seen = page.stream.key.run_id if page and in_sight and not self._in_history else None
+        self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
+        pictures = seen is not None and page is not None and page.lane.state != "live"
+        self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
         if page is not None and in_sight is not self._was_in_sight:
             (page.lane.start if in_sight else page.lane.stop)()
         self._was_in_sight = in_sight
@@ -406,7 +435,7 @@ class MainWindow(QMainWindow):
         for view, show, each in (
             (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
             (self.bottom, self._show_bottom, 1), (self.details, self._show_health, _DETAILS_TICKS),
-            (self.runs, self._show_runs, _SLOW_TICKS),
+            (self.runs, self._show_runs, _SLOW_TICKS), (self.history, self.history.refresh, _SLOW_TICKS),
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
@@ -458,7 +487,7 @@ class MainWindow(QMainWindow):
     def _show_bottom(self) -> None:
         """Time line and transport of the page in front."""
         page = self.page
-        self.bottom.setVisible(page is not None)
+        self.bottom.setVisible(page is not None and not self._in_history)
         replaying = ""
         if page is not None:
             cursor = page.time.cursor
@@ -477,13 +506,20 @@ class MainWindow(QMainWindow):
         connection = self.controller.connection
         broken = connection.link in (LinkState.UNREACHABLE, LinkState.REFUSED, LinkState.HISTORY) and self._tabs
         self.banner.say(self.controller.answer or (connection.sentence if broken else connection.notice))
-        if self._tabs:
-            self.stack.setCurrentWidget(self.tabs)
+        if self._in_history or self._tabs:
+            self.stack.setCurrentWidget(self.history if self._in_history else self.tabs)
             return
         controller = self.controller
         waiting_for = controller.watched[-1] if controller.watched else None
         self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
         self.stack.setCurrentWidget(self.empty)
+
+    def _begin_replay(self, page: AgentPage) -> None:
+        cursor = page.time.cursor
+        if page.stream.key.run_id == self._to_replay and cursor.total:
+            self._to_replay = ""
+            cursor.go_to(0)
+            cursor.replay()
 
     def _refresh_page(self) -> None:
         page = self.page
@@ -492,6 +528,7 @@ class MainWindow(QMainWindow):
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
             page.refresh(self.controller.runs.get(page.stream.key.run_id))
+            self._begin_replay(page)
 
     def _show_health(self) -> None:
         if not self.details.isVisible():
@@ -504,18 +541,25 @@ class MainWindow(QMainWindow):
         self.details.show_step(page.details if page else [])
         self.details.show_run(health.run_details(run))
 
+    def _take_runs(self, changed: Sequence[RunView], gone: Sequence[str]) -> None:
+        self.sparks.forget(gone)
+        self.known_runs.take(changed, gone)
+        self.views.update(self.runs, self._show_runs, self._ticks)
+        self.views.update(self.history, self.history.refresh, self._ticks)
+
     def _show_runs(self) -> None:
-        controller = self.controller
-        lines = {}
+        drawn: set[str] = set()
         for key, tab in self._tabs.items():
             self._choose_stream(tab)
-            if key.run_id not in lines:
-                lines[key.run_id] = spark(tab.stream.returns())
-        runs = sorted(controller.runs.values(), key=lambda run: (run.started_ns or 2**63, run.number), reverse=True)
-        rows = [RunRow(run, lines.get(run.run_id, ())) for run in runs]
-        self.run_list.show(rows)
+            if key.run_id not in drawn | self.sparks.known and (points := spark(tab.stream.returns())):
+                drawn.add(key.run_id)
+                self.known_runs.show_spark(key.run_id, points)
+        self._want_sparks()
         if page := self.page:
             self.runs.select(page.stream.key.run_id)
+
+    def _want_sparks(self) -> None:
+        self.sparks.want(self.runs.in_sight)
 
     # -- as a widget ---------------------------------------------------------------------------------------------
 

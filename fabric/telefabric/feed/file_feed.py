@@ -143,7 +143,7 @@ class FileFeed:
     def _read(self, reader: Reader, pagers: dict[str, _Pager]) -> None:
         """Page and poll until stopped. Raises `StoreError`."""
         while not self._stopped.is_set():
-            self._views.store(self._runs.look(reader))
+            self._runs.look(reader, self._views.store)
             self._tell(LinkState.FILE, "")
             until = time.monotonic() + POLL_S
             self._frame_requests.answer(reader)

@@ -79,7 +79,7 @@ class HistoryThread:
     def _look(self, reader: Reader) -> None:
         """Runs, and the streams of watched ones with how far they are stored; the frame that somebody asked for."""
         self._frame_requests.answer(reader)
-        self._views.store(self._runs.look(reader))
+        self._runs.look(reader, self._views.store)
         found: list[Stream] = []
         for run_id in self._merged.watched:
             streams = reader.streams(run_id)

@@ -86,29 +86,45 @@ def _view(
     live, (run, stored) = said.get(run_id, []), found or (None, [])
     if run is None and not live:
         return None
-    silent_s = min((stream["silent_s"] for stream in live), default=None)
-    states = [stream["state"] for stream in live]
     return RunView(
         run_id,
-        run_state(run.status if run else None, states, broker_known=broker_known),
+        run_state(run.status if run else None, [stream["state"] for stream in live], broker_known=broker_known),
         run.control_mode if run else "unknown",
         tuple(sorted({one.agent_id for one in stored} | {one["agent_id"] for one in live})),
         len({one.worker_id for one in stored} | {one["worker_id"] for one in live}),
-        *((run.started_ns, run.finished_ns, run.reason, run.metadata) if run else (None, None, None, b"")),
-        silent_s and round(silent_s, 0),
-        sum(stream["emitted"] for stream in live),
-        sum(stream["backlog"] for stream in live),
-        next((hop for stream in live if (hop := _behind_at(stream)) is not None), None),
-        _most([stream["clock_offset_ms"] for stream in live]),
-        _most([stream["round_trip_ms"] for stream in live]),
-        tuple(StreamView(one.stream_id, one.worker_id, one.started_ns, one.attempt, one.role) for one in stored),
-        *(_told_of(run) if run else ()),
+        run.started_ns if run else None,
+        run.finished_ns if run else None,
+        run.reason if run else None,
+        run.metadata if run else b"",
+        **(_heard_of(live) if live else {}),
+        streams=tuple(
+            StreamView(one.stream_id, one.worker_id, one.started_ns, one.attempt, one.role) for one in stored
+        ),
+        **(_told_of(run) if run else {}),
     )
 
 
-def _told_of(run: Run) -> tuple[Any, ...]:
-    edited = tuple(tags_of(run.tags)), run.notes, run.archived_ns is not None
-    return run.attempts, run.helpers, run.superseded, *edited, run.run
+def _heard_of(live: list[_Status]) -> dict[str, Any]:
+    """Silence, events and clocks of a run, as the broker knows them."""
+    return {
+        "silent_s": round(min(stream["silent_s"] for stream in live), 0),
+        "emitted": sum(stream["emitted"] for stream in live),
+        "backlog": sum(stream["backlog"] for stream in live),
+        "behind_at": next((hop for stream in live if (hop := _behind_at(stream)) is not None), None),
+        "clock_offset_ms": _most([stream["clock_offset_ms"] for stream in live]),
+        "round_trip_ms": _most([stream["round_trip_ms"] for stream in live]),
+    }
+
+
+_NO_TAGS = "[]"
+
+
+def _told_of(run: Run) -> dict[str, Any]:
+    return {
+        "attempts": run.attempts, "helpers": run.helpers, "superseded": run.superseded, "notes": run.notes,
+        "tags": () if run.tags == _NO_TAGS else tuple(tags_of(run.tags)), "archived": run.archived_ns is not None,
+        "number": run.run,
+    }  # fmt: skip
 
 
 def run_state(stored: str | None, streams: Collection[str], *, broker_known: bool) -> str:

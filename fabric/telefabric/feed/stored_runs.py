@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from telefabric.errors import OlderStore
@@ -26,36 +27,40 @@ class StoredRuns:
         """That of the last look."""
         self._names: set[str] = set()
 
-    def look(self, reader: Reader) -> dict[str, StoredRun | None]:
-        """The runs that came or changed since the last look, and None for those that are gone.
+    def look(self, reader: Reader, take: Callable[[dict[str, StoredRun | None]], object]) -> None:
+        """`take` gets the runs that came or changed since the last look, and None for those that are gone.
 
-        With another reader all are read, since it may have found another store; and so they are each time in a store
-        that is older than the question for what changed.
+        When it fails, it gets them again. With another reader all are read, since it may have found another store; and
+        so they are each time in a store that is older than the question for what changed.
         """
         if reader is not self._reader:
             self._reader, self._moment = reader, None
-        try:
-            now, before = reader.runs_now(), self._moment
-            if now == before:
-                return {}
-            names = None if before is None or _went_back(before, now) else reader.changed_runs(before)
-        except OlderStore:
-            return self._all(reader)
+        now, before = _moment_of(reader), self._moment
+        if now is not None and now == before:
+            return
+        names = None if now is None or before is None or _went_back(before, now) else reader.changed_runs(before)
         if names is None or len(names) > _ONE_BY_ONE_MAX:
             found = self._all(reader)
         else:
             found = {name: _one(reader, name) for name in names}
-            self._names.update(names)
+        take(found)
+        for name, stored in found.items():
+            self._names.discard(name) if stored is None else self._names.add(name)
         self._moment = now  # from before what was read: what came meanwhile is read again
-        return found
 
     def _all(self, reader: Reader) -> dict[str, StoredRun | None]:
         found = {run.run_id: StoredRun(run, []) for run in reader.runs()}
         for stream in reader.streams():
             if stream.run_id in found:
                 found[stream.run_id].streams.append(stream)
-        gone, self._names = self._names - found.keys(), set(found)
-        return {**dict.fromkeys(gone), **found}
+        return {**dict.fromkeys(self._names - found.keys()), **found}
+
+
+def _moment_of(reader: Reader) -> Moment | None:
+    try:
+        return reader.runs_now()
+    except OlderStore:
+        return None
 
 
 def _one(reader: Reader, name: str) -> StoredRun | None:

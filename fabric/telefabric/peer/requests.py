@@ -62,8 +62,10 @@ class Requests:
         return None
 
     def _repeat_when_reconnected(self) -> None:
-        """What was on its way is lost with a connection: the other side has started again, or has cut off all it does not
-        know yet when a key ended."""
+        """Repeat the last request when its connection was cut.
+
+        The other side has started again, or a key ended there and it cut all connections whose key it did not know yet.
+        """
         before, self._connections = self._connections, self._handshake.made
         if self._connections > max(before, 1):
             self.send(*self._sent)

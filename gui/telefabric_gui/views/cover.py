@@ -38,8 +38,9 @@ class Cover(Panel):
     def fall(self, name: str, why: str, details: str, given: object) -> None:
         """The view failed at showing what was `given`."""
         now_s = time.monotonic()
-        again = now_s - self._failed_s < 4 * self._pause_s
-        self._pause_s = min(2 * self._pause_s, AGAIN_S_MAX) if again else AGAIN_S
+        since_s = now_s - self._failed_s
+        if since_s >= self._pause_s:  # else it is still the same failure, such as one of each cell of a table
+            self._pause_s = min(2 * self._pause_s, AGAIN_S_MAX) if since_s < 4 * self._pause_s else AGAIN_S
         self._failed_s, self._given, self.details = now_s, given, details
         self._title.setText(f"{name}: not shown.")
         self._why.setText(f"{why}. Tried again with what comes next; everything else goes on.")

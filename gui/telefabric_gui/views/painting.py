@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PySide6.QtCore import QPointF, QRect, QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QPaintDevice, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QPaintDevice, QPainter, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
@@ -35,12 +35,25 @@ def painting(device: QPaintDevice) -> Iterator[QPainter]:
         yield painter
 
 
+@contextmanager
+def strokes(painter: QPainter) -> Iterator[None]:
+    """The block paints a part with Qt's own painter, and leaves that as it was."""
+    with reported():
+        painter.save()
+        try:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            yield
+        finally:
+            painter.restore()
+
+
 def write(painter: QPainter, area: QRect | QRectF, text: str, colour: str, font: QFont, alignment: int = LEFT) -> None:
     painter.setFont(font)
     painter.setPen(QColor(colour))
     painter.drawText(area, alignment, text)
 
 
+BADGE_PX = 19
 _ORDER = 0, 1, 2, 3, 5, 4
 """Red, which is for what failed, comes last."""
 PEN_STYLES = Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine
@@ -62,6 +75,24 @@ def draw_chip(painter: QPainter, area: QRect, letter: str, colour: str) -> None:
     fill_with(painter, colour)
     painter.drawRoundedRect(area, 4, 4)
     write(painter, area, letter, theme.active().on_accent, theme.text_font(11, bold=True), CENTRED)
+
+
+def draw_badge(painter: QPainter, left: int, top: int, text: str, colour: str) -> None:
+    """A word on a tint of its colour."""
+    badge = QRect(left, top, badge_width(text), BADGE_PX)
+    fill_with(painter, theme.active().tinted(colour))
+    painter.drawRoundedRect(badge, BADGE_PX / 2, BADGE_PX / 2)
+    write(painter, badge, text, colour, theme.text_font(11, bold=True), CENTRED)
+
+
+def badge_width(text: str) -> int:
+    return QFontMetrics(theme.text_font(11, bold=True)).horizontalAdvance(text) + 16
+
+
+def draw_dot(painter: QPainter, x: int, y: int, colour: str) -> None:
+    """Of a state, around this point."""
+    fill_with(painter, colour)
+    painter.drawEllipse(QPointF(x, y), 4, 4)
 
 
 _PULSE_S = 1.5

@@ -4,36 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from PySide6.QtCore import QModelIndex, QPoint, QPointF, QRect, QRectF, QSize, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import (
-    QAction,
-    QColor,
-    QFont,
-    QFontMetrics,
-    QKeyEvent,
-    QMouseEvent,
-    QPainter,
-    QPaintEvent,
-    QPen,
-    QPolygonF,
+from PySide6.QtCore import QModelIndex, QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPen, QPolygonF
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QHeaderView,
+    QLineEdit,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
 )
-from PySide6.QtWidgets import QApplication, QLineEdit, QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
+from telefabric.feed import RunView
 from telefabric_gui import theme
-from telefabric_gui.formatting import count, metadata_of, short
+from telefabric_gui.formatting import count
 from telefabric_gui.model.overlay import Overlay
-from telefabric_gui.models.runs import ROW_ROLE, RunList, RunRow
+from telefabric_gui.models.runs import ROW_ROLE, RunRow, Runs, RunTable
 from telefabric_gui.models.table import Index
-from telefabric_gui.views.painting import draw_chip, fill_with, line_colour, reported, write
+from telefabric_gui.views.painting import (
+    badge_width,
+    draw_badge,
+    draw_chip,
+    draw_dot,
+    fill_with,
+    line_colour,
+    strokes,
+    write,
+)
 from telefabric_gui.views.run_menu import RunMenu
-from telefabric_gui.views.styled import Panel, column, label, row
+from telefabric_gui.views.styled import Panel, button, column, label, row
 
 WIDTH_PX = 264
 ROW_PX = 64
-ARCHIVED = "archived"
-"""The word with which the filter finds the runs that are put aside."""
+SEARCH_TIP = (
+    "All words must fit: dqn failed, state:lost, tag:baseline, -tag:old, mode:human, lr=0.001, seed>3; archived shows "
+    "what was put aside"
+)
 _SPARK = QSize(68, 18)
 
 
@@ -45,23 +54,25 @@ class RunsDock(Panel):
     """A run is to be drawn over the one in front, in its charts, or not any more."""
     edit_wanted = Signal(str, str, object)
     """A run, a command and its value."""
+    replay_wanted = Signal(str)
+    history_wanted = Signal()
+    scrolled = Signal()
 
-    def __init__(self, runs: RunList, overlay: Overlay) -> None:
+    def __init__(self, runs: Runs, overlay: Overlay) -> None:
         super().__init__("runs")
+        self.table = RunTable(runs, parent=self)
         self.overlay = overlay
         self.setMinimumWidth(WIDTH_PX)
         self._runs = runs
-        self._proxy = _Filter(self)
-        self._proxy.setSourceModel(runs)
         self._total = label(role="caption")
-        self.filter = QLineEdit(placeholderText="Filter: name, state, mode, agent, tag", clearButtonEnabled=True)
+        self.filter = QLineEdit(placeholderText="Filter: name, state, mode, tag …", clearButtonEnabled=True)
         self.filter.setAccessibleName("Filter runs")
-        self.filter.textChanged.connect(self._proxy.setFilterFixedString)
-        self.filter.textChanged.connect(self._on_count)
-        self.list = _List(self._on_lay, uniformItemSizes=True)
+        self.filter.setToolTip(SEARCH_TIP)
+        self.filter.textChanged.connect(self.table.search)
+        self.list = _List(self._on_lay)
         self.list.setMouseTracking(True)
-        self.list.setModel(self._proxy)
-        self.list.setItemDelegate(_Delegate(self.list, overlay))
+        self.list.setModel(self.table)
+        self.list.setItemDelegate(_Delegate(self.list, self.table, overlay))
         overlay.changed.connect(self.list.viewport().update)
         self.list.setAccessibleName("Runs")
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -71,20 +82,27 @@ class RunsDock(Panel):
         self.list.customContextMenuRequested.connect(self._on_menu)
         self._hint = label("No run matches the filter.", "dim")
         self._hint.setContentsMargins(12, 0, 12, 0)
-        heading = row(label("RUNS", "heading"), 1, self._total, spacing=8)
+        history = button("all ▸", self.history_wanted, "link", "Search, sort and compare all runs (Ctrl+H)")
+        heading = row(label("RUNS", "heading"), 1, self._total, history, spacing=8)
         top = column(heading, self.filter, margins=(12, 12, 12, 8), spacing=8)
         self.setLayout(column(top, self._hint, (self.list, 1), margins=(0, 0, 1, 0)))
-        for signal in (runs.rowsInserted, runs.modelReset, self._proxy.rowsRemoved, self._proxy.rowsInserted):
+        self.list.verticalScrollBar().valueChanged.connect(self.scrolled)
+        for signal in (runs.changed, self.table.modelReset):
             signal.connect(self._on_count)
         self._on_count()
 
     def select(self, run_id: str) -> None:
         """Mark a run as the one whose tab is in front."""
-        for place in range(self._proxy.rowCount()):
-            index = self._proxy.index(place, 0)
-            if index.data() == run_id:
-                self.list.setCurrentIndex(index)
-                return
+        place = self.table.place_of(run_id)
+        if place >= 0 and place != self.list.currentIndex().row():
+            self.list.setCurrentIndex(self.table.index(place, 0))
+
+    @property
+    def in_sight(self) -> list[RunView]:
+        """The runs whose rows are in sight."""
+        first = self.list.rowAt(0)
+        last = min(first + self.list.viewport().height() // ROW_PX + 1, self.table.rowCount() - 1)
+        return [self.table.row(place).run for place in range(first, last + 1)] if first >= 0 else []
 
     def _on_chosen(self, index: QModelIndex) -> None:
         if not QApplication.keyboardModifiers() & Qt.KeyboardModifier.ControlModifier:
@@ -97,26 +115,36 @@ class RunsDock(Panel):
         index = self.list.indexAt(place)
         if index.isValid():
             run = index.data(ROW_ROLE).run
-            menu = RunMenu(self, run, self.edit_wanted.emit)
-            laid = bool(self.overlay.letter(run.run_id))
-            lay = QAction("Take out of the charts" if laid else "Draw in the charts, too", menu)
-            lay.triggered.connect(partial(self.overlay_wanted.emit, run.run_id))
-            menu.insertAction(menu.actions()[0], lay)
-            menu.insertSeparator(menu.actions()[1])
+            laid = "Take out of the charts" if self.overlay.letter(run.run_id) else "Draw in the charts, too"
+            signals = {"Replay from the start": self.replay_wanted, laid: self.overlay_wanted}
+            first = [(words, partial(signal.emit, run.run_id)) for words, signal in signals.items()]
+            menu = RunMenu(self, [run], self.edit_wanted.emit, first)
             menu.popup(self.list.viewport().mapToGlobal(place))
 
     def _on_count(self, *what: object) -> None:
-        shown, total = self._proxy.rowCount(), self._runs.rowCount()
+        shown, total = self.table.rowCount(), len(self._runs.rows)
         self._total.setText(count(total) if shown == total else f"{count(shown)} of {count(total)}")
         self._hint.setVisible(bool(total) and not shown)
 
 
-class _List(QListView):
-    """Ctrl and a click, or Insert, calls `lay` with the row."""
+class _List(QTableView):
+    """Ctrl and a click, or Insert, calls `lay` with the row.
 
-    def __init__(self, lay: Callable[[QModelIndex], None], **given: Any) -> None:
-        super().__init__(**given)
+    A table of one column: after each change a QListView lays out all of its rows again.
+    """
+
+    def __init__(self, lay: Callable[[QModelIndex], None]) -> None:
+        super().__init__()
         self._lay = lay
+        self.setShowGrid(False)
+        self.setTabKeyNavigation(False)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.horizontalHeader().hide()
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.verticalHeader().hide()
+        self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        self.verticalHeader().setDefaultSectionSize(ROW_PX)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         index = self.indexAt(event.position().toPoint())
@@ -132,22 +160,6 @@ class _List(QListView):
             return
         super().keyPressEvent(event)
 
-    def paintEvent(self, event: QPaintEvent) -> None:
-        with reported():
-            super().paintEvent(event)
-
-
-class _Filter(QSortFilterProxyModel):
-    """Runs in which all words of the filter occur."""
-
-    def filterAcceptsRow(self, source_row: int, source_parent: Index) -> bool:
-        run = self.sourceModel().index(source_row, 0, source_parent).data(ROW_ROLE).run
-        told = " ".join(short(value, 200) for value in metadata_of(run.metadata).values())
-        edited = f"{' '.join(run.tags)} {run.notes} {ARCHIVED if run.archived else ''}"
-        text = f"{run.run_id} {run.state} {run.control_mode} {' '.join(run.agents)} {told} {edited}".lower()
-        wanted = self.filterRegularExpression().pattern().replace("\\", "").lower().split()
-        return (ARCHIVED in wanted or not run.archived) and all(word in text for word in wanted)
-
 
 class _Delegate(QStyledItemDelegate):
     """State dot, name and mode badge; below agent, state in words and a sparkline of the return.
@@ -155,54 +167,48 @@ class _Delegate(QStyledItemDelegate):
     A run that is laid over others in charts has its letter in the place of the dot.
     """
 
-    def __init__(self, parent: QListView, overlay: Overlay) -> None:
+    def __init__(self, parent: QTableView, table: RunTable, overlay: Overlay) -> None:
         super().__init__(parent)
-        self._overlay = overlay
+        self._table, self._overlay = table, overlay
 
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
         return QSize(WIDTH_PX, ROW_PX)
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        run: RunRow = index.data(ROW_ROLE)
-        colours = theme.active()
-        area: QRect = option.rect.adjusted(8, 1, -8, -1)
-        state: QStyle.StateFlag = option.state
+        with strokes(painter):
+            area: QRect = option.rect
+            state: QStyle.StateFlag = option.state
+            self._ground(painter, area.adjusted(8, 1, -8, -1), state)
+            self._paint(painter, area.adjusted(8, 1, -8, -1), self._table.row(index.row()))
+
+    def _ground(self, painter: QPainter, area: QRect, state: QStyle.StateFlag) -> None:
         selected = bool(state & QStyle.StateFlag.State_Selected)
-        painter.save()
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         if selected or state & QStyle.StateFlag.State_MouseOver:
-            ground = QColor(colours.raised)
+            ground = QColor(theme.active().raised)
             ground.setAlphaF(1.0 if selected else 0.5)
             fill_with(painter, ground)
             painter.drawRoundedRect(area, 6, 6)
         if selected:
-            painter.fillRect(QRect(area.left(), area.top() + 10, 3, area.height() - 20), QColor(colours.accent))
-        if letter := self._overlay.letter(run.run.run_id):
-            colour = line_colour(self._overlay.slot(run.run.run_id))
+            painter.fillRect(area.left(), area.top() + 10, 3, area.height() - 20, QColor(theme.active().accent))
+
+    def _paint(self, painter: QPainter, area: QRect, row: RunRow) -> None:
+        colours, run = theme.active(), row.run
+        if letter := self._overlay.letter(run.run_id):
+            colour = line_colour(self._overlay.slot(run.run_id))
             draw_chip(painter, QRect(area.left() + 10, area.top() + 12, 16, 16), letter, colour)
         else:
-            fill_with(painter, colours.state(run.run.state))
-            painter.drawEllipse(QPointF(area.topLeft() + QPoint(18, 20)), 4, 4)
-        badge_left = self._badge(painter, area, run)
+            draw_dot(painter, area.left() + 18, area.top() + 20, colours.state(run.state))
+        badge_left = area.right() - badge_width(row.mode) - 7
+        draw_badge(painter, badge_left, area.top() + 10, row.mode, colours.mode(run.control_mode))
         name = QRect(area.left() + 32, area.top() + 10, badge_left - area.left() - 40, 20)
         caption = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 18, 20)
-        alarming = run.run.state in ("stalled", "waiting", "held", "failed", "lost", "revived")
-        colour = colours.state(run.run.state) if alarming else colours.dim
+        alarming = run.state in ("stalled", "waiting", "held", "failed", "lost", "revived")
+        colour = colours.state(run.state) if alarming else colours.dim
         bold, small = theme.text_font(bold=True), theme.text_font(theme.CAPTION_PX)
-        self._line(painter, name, run.run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)
-        self._line(painter, caption, run.caption, colour, small, Qt.TextElideMode.ElideRight)
-        if run.spark:
-            self._spark(painter, area, run)
-        painter.restore()
-
-    def _badge(self, painter: QPainter, area: QRect, run: RunRow) -> int:
-        font, colour = theme.text_font(11, bold=True), theme.active().mode(run.run.control_mode)
-        width = QFontMetrics(font).horizontalAdvance(run.mode) + 16
-        badge = QRect(area.right() - width - 7, area.top() + 10, width, 19)
-        fill_with(painter, theme.active().tinted(colour))
-        painter.drawRoundedRect(badge, 9, 9)
-        write(painter, badge, run.mode, colour, font, theme.CENTRED)
-        return badge.left()
+        self._line(painter, name, run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)
+        self._line(painter, caption, row.caption, colour, small, Qt.TextElideMode.ElideRight)
+        if row.spark:
+            self._spark(painter, area, row)
 
     def _line(self, painter: QPainter, area: QRect, text: str, colour: str, font: QFont, cut: Qt.TextElideMode) -> None:
         shown = QFontMetrics(font).elidedText(text, cut, area.width())
