@@ -31,12 +31,14 @@ from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
+from telefabric_gui.pace import Pace
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.connect import ConnectSheet, parts_of
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
+from telefabric_gui.views.pace_menu import pace_menu
 from telefabric_gui.views.page import AgentPage, Tab
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
 from telefabric_gui.views.series import SeriesDock
@@ -100,6 +102,7 @@ class MainWindow(QMainWindow):
         self.controller = controller
         self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
+        controller.pace = self.memory.pace
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
         self.views = Views(controller.failures)
@@ -184,6 +187,7 @@ class MainWindow(QMainWindow):
         self.bottom.transport.acted.connect(self.act)
         self.bottom.transport.speed_wanted.connect(self.replay)
         self.top.theme_wanted.connect(self.switch_theme)
+        self.top.pace_wanted.connect(self._offer_paces)
         self.top.connect_wanted.connect(self.show_sheet)
         self.empty.connect_wanted.connect(self.show_sheet)
         self.sheet.chosen.connect(self.open_source)
@@ -249,6 +253,16 @@ class MainWindow(QMainWindow):
         self.controller.use(feed)
         self.charting.forget()
         self.sheet.close_sheet()
+
+    def _offer_paces(self) -> None:
+        under = self.top.pace
+        menu = pace_menu(under, self.controller.pace, self.set_pace)
+        menu.popup(under.mapToGlobal(under.rect().bottomLeft()))
+
+    def set_pace(self, pace: Pace) -> None:
+        """Draw views at this pace, now and at the next start."""
+        self.controller.pace = pace
+        self.memory.keep_pace(pace)
 
     def _overlay(self, run_id: str) -> None:
         """Draw a run over the one in front, in its charts, or take it away."""
@@ -527,7 +541,7 @@ class MainWindow(QMainWindow):
         if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id))
+            page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.pace)
             self._begin_replay(page)
 
     def _show_health(self) -> None:

@@ -27,7 +27,7 @@ from telefabric_gui.formatting import (
     real,
     short,
 )
-from telefabric_gui.lane import Lane
+from telefabric_gui.lane import FRAME_MS, Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
@@ -37,6 +37,7 @@ from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
+from telefabric_gui.pace import BALANCED, TICK_MS, Pace, is_due
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import offer_columns
@@ -50,8 +51,6 @@ from telefabric_gui.views.styled import Banner, Card, button, column, label, lai
 from telefabric_gui.views.tables import TableView
 from telefabric_schemas import Frame
 
-CHART_TICKS = 4
-"""Charts take what came live once per this many ticks."""
 _ASK_AGAIN_S = 2.0
 LOOKING_S = 0.2
 """What is answered sooner is not announced."""
@@ -100,6 +99,7 @@ class AgentPage(QWidget):
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
+        self.pace = BALANCED
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
@@ -127,9 +127,10 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None) -> None:
+    def refresh(self, run: RunView | None, pace: Pace = BALANCED) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        self._run = run
+        self._run, self.pace = run, pace
+        self.lane.frame_ms = max(FRAME_MS, pace.pictures_ms if pace.pictures_ms > TICK_MS else 0)
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
         self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
@@ -140,7 +141,7 @@ class AgentPage(QWidget):
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if self._ticks % CHART_TICKS == 0:
+        if is_due(self.pace.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
@@ -151,7 +152,7 @@ class AgentPage(QWidget):
             self.step_table.name_actions(action_names(metadata))
         shown, following = self._shown, self._following
         self._lane_wanted = following
-        if shown is not None and not self._still:
+        if shown is not None and not self._still and (not following or is_due(self.pace.pictures_ms, self._ticks)):
             self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
