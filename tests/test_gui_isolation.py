@@ -192,7 +192,7 @@ def test_a_fault_while_a_list_is_painted_covers_that_list(
 ) -> None:
     main = show(ScriptedFeed(update(runs=(view("lake"),)), update(runs=(view("pole"),))))
     tick(main)
-    main.show_history()
+    main.show_history(where == "history")
     views = {"runs": main.runs, "history": main.history, "stack": main.stack, "top": main.top}
     faulty = views.pop(where)
     with monkeypatch.context() as broken:

@@ -20,7 +20,7 @@ from test_gui_window import THERE, tick, window
 if THERE:
     from PySide6.QtCore import QItemSelectionModel, Qt
     from PySide6.QtTest import QAbstractItemModelTester
-    from PySide6.QtWidgets import QApplication, QInputDialog, QMessageBox
+    from PySide6.QtWidgets import QApplication, QInputDialog, QMenu, QMessageBox
 
     from telefabric.feed import Answer, BrokerFeed, Bucket, Feed, FileFeed, Page, RunView
     from telefabric.store.file.database import FILE_NAME
@@ -178,7 +178,7 @@ def test_many_runs_at_once_come_in_one_reset_and_a_table_that_is_not_seen_rests(
 
 
 @pytest.mark.parametrize(("title", "first", "last"), [
-    ("run", "run000", "run003"), ("took", "run003", "run001"), ("tags", "run000", "run001"), ("lr", "run000", "run003"),
+    ("RUN", "run000", "run003"), ("TOOK", "run003", "run001"), ("TAGS", "run000", "run001"), ("lr", "run000", "run003"),
 ])  # fmt: skip
 def test_a_column_sorts_numbers_as_numbers_and_nothing_before_them(
     runs: Runs, title: str, first: str, last: str
@@ -210,6 +210,21 @@ def test_any_value_of_the_metadata_can_be_a_column(runs: Runs) -> None:
 # -- words ---------------------------------------------------------------------------------------------------------
 
 
+def test_order_words_and_columns_change_as_a_model_may(runs: Runs) -> None:
+    table = RunTable(runs, COLUMNS)
+    tester = checked(table)
+    runs.take([some(number, metadata=told(lr=number)) for number in range(80)], ())
+    for place in range(len(COLUMNS)):
+        table.sort(place, Qt.SortOrder.AscendingOrder)
+        table.search("" if place % 2 else "lr>20 -run03")
+        table.choose_columns([*COLUMNS, *map(of_metadata, ("lr", "seed")[: place % 3])])
+        table.show_archived(bool(place % 2))
+        runs.take([some(place, "failed"), some(100 + place)], (f"run{50 + place:03}",))
+        runs.show_spark("run001", (0.0, place / 10))
+    assert table.rowCount() == 80
+    del tester
+
+
 @pytest.mark.parametrize(
     ("given_", "words"),
     [
@@ -218,6 +233,11 @@ def test_any_value_of_the_metadata_can_be_a_column(runs: Runs) -> None:
         ({"state": "failed", "reason": None}, "gave no reason"),
         ({"state": "running", "attempts": 3, "superseded": 2}, "Resumed: this is attempt 3"),
         ({"state": "revived"}, "is heard again"),
+        ({"state": "stalled", "silent_s": 14.0}, "Silent for 14 s"),
+        ({"state": "pending"}, "no event of it yet"),
+        ({"state": "waiting", "backlog": 7}, "7 events wait"),
+        ({"state": "held"}, "another store"),
+        ({"state": "idle"}, "is alive"),
         ({"state": "cancelled"}, "ended on purpose"),
         ({"state": "running", "helpers": 4}, "4 helpers"),
         ({"notes": "look at step 500"}, "look at step 500"),
@@ -344,8 +364,40 @@ def test_all_runs_as_a_table_are_searched_sorted_compared_opened_and_replayed(
     assert main.controller.watched[-1] == "run013"
     assert not history.isVisible()
     main.show_history()
+    assert not main.left.isVisible()
     history.replay_wanted.emit("run013")
     assert not history.isVisible()
+    assert main.left.isVisible()
+
+
+def test_words_are_offered_to_both_searches(window: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = (some(1, "failed", control_mode="human", tags=("good", "of two words")), some(2))
+    main = window(ScriptedFeed(update(runs=runs)))
+    tick(main)
+    menus: list[QMenu] = []
+    monkeypatch.setattr(QMenu, "popup", lambda menu, place: menus.append(menu))
+    for field, table in ((main.runs.filter, main.runs.table), (main.history.search, main.history.table)):
+        main.show_history(table is main.history.table)
+        field.setText("run")
+        for word, left in (("mode:human", 1), ("state:failed", 1), ("mode:human", 1), ("state:failed", 2)):
+            field._offer()
+            offered = {action.text(): action for action in menus.pop().actions() if action.text()}
+            assert list(offered) == ["state:completed", "state:failed", "mode:agent", "mode:human", "tag:good"]
+            assert offered[word].isChecked() is (word in field.text())
+            offered[word].trigger()
+            assert table.rowCount() == left
+        assert field.text() == "run"
+
+
+def test_the_details_are_those_of_the_run_that_is_chosen_in_the_table(window: Callable[..., MainWindow]) -> None:
+    main = window(ScriptedFeed(update(runs=(some(1), some(2, "failed", reason="out of memory")))))
+    tick(main)
+    main.show_history()
+    main.history.choose("run002")
+    main.history.choose("run001")
+    assert [run.run_id for run in main.history.picked] == ["run002"], "what is chosen stays so"
+    tick(main)
+    assert ("reason", "out of memory") in main.details._run._pairs
 
 
 def click(qtbot: Any, main: MainWindow, name: str, modifier: Any = None) -> None:
@@ -398,7 +450,7 @@ def test_chosen_runs_stay_chosen_while_the_table_is_laid_out_again(window: Calla
         assert {run.run_id for run in history.picked} <= {"run010", "run020"}
         assert "run010" in {run.run_id for run in history.picked}
     assert main.memory.run_columns == ["lr"]
-    assert [one.title for one in history.table.columns][-2:] == ["lr", "note"]
+    assert [one.title for one in history.table.columns][-2:] == ["AGENTS", "NOTE"]
 
 
 def test_the_mark_of_the_order_stays_at_its_column(window: Callable[..., MainWindow]) -> None:
@@ -410,11 +462,12 @@ def test_the_mark_of_the_order_stays_at_its_column(window: Callable[..., MainWin
     history.list.sortByColumn(len(COLUMNS) - 1, Qt.SortOrder.AscendingOrder)
     for shown in (["lr", "state"], ["lr"]):
         history.show_columns(shown)
-        assert history.table.columns[head.sortIndicatorSection()].title == "note"
+        assert history.table.columns[head.sortIndicatorSection()].title == "NOTE"
         assert names(history.table) == ["run002", "run001", "run000"]
-    history.list.sortByColumn(len(COLUMNS) - 1, Qt.SortOrder.AscendingOrder)
+    history.list.sortByColumn(len(COLUMNS) - 2, Qt.SortOrder.AscendingOrder)
+    assert history.table.headerData(len(COLUMNS) - 2, Qt.Orientation.Horizontal) == "lr ▴"
     history.show_columns([])
-    assert history.table.columns[head.sortIndicatorSection()].title == "started"
+    assert history.table.columns[head.sortIndicatorSection()].title == "STARTED"
 
 
 def test_the_return_of_a_run_is_asked_for_again_while_it_goes_on_or_has_no_answer(

@@ -236,10 +236,6 @@ class Controller(QObject):
         self._take_events(update)
         if update.answers:
             self._answer, self._answered_s = " ".join(update.answers), time.monotonic()
-        if update.frame is not None:
-            place = update.frame.place
-            if stream := self.streams.get((place.run_id, place.agent_id, place.stream_id or b"")):
-                stream.found = update.frame
 
     def _take_runs(self, changed: tuple[RunView, ...], gone: tuple[str, ...]) -> None:
         for run_id in gone:

@@ -200,15 +200,17 @@ class Pages(QObject):
     # -- what is wanted ------------------------------------------------------------------------------------------
 
     def see(self, first: int, last: int) -> None:
-        """These rows are in sight: fetch those that are not in memory, and nothing else any more."""
+        """These rows are in sight: fetch those that are not in memory, then those beside them, and nothing else."""
         self._sight = range(max(first, 0) // PAGE, min(last, self.rows - 1) // PAGE + 1)
-        for number in [number for number in self._loading if number not in self._sight]:
+        wanted = range(self._sight.start - 1, self._sight.stop + 1)
+        for number in [number for number in self._loading if number not in wanted]:
             self._drop(self._loading.pop(number))
         for number in self._sight:
             if number in self._pages:
                 self._pages.move_to_end(number)
                 self._ask_series(self._pages[number])
             self._want(number, urgent=True)
+        self._want_beside()
 
     def refresh(self) -> None:
         """While in sight, once a tick: ask the store from time to time how far it is."""
@@ -281,6 +283,13 @@ class Pages(QObject):
         self._loading[number] = _Page(number)
         self._ask_rows(self._loading[number], urgent=urgent)
 
+    def _want_beside(self) -> None:
+        """Fetch the pages before and behind those in sight, once these are there."""
+        if self._sight and not self.loading:
+            for beside in (self._sight[-1] + 1, self._sight[0] - 1):
+                if beside >= 0:
+                    self._want(beside, urgent=False)
+
     # -- a page --------------------------------------------------------------------------------------------------
 
     def _ask_rows(self, page: _Page, *, urgent: bool = True) -> None:
@@ -344,10 +353,7 @@ class Pages(QObject):
         self._ask_series(page)
         self._arrange()
         self.loaded.emit(page.first, page.first + page.segment.rows - 1)
-        if not self._loading and self._sight:
-            for beside in (self._sight[0] - 1, self._sight[-1] + 1):
-                if beside >= 0:
-                    self._want(beside, urgent=False)
+        self._want_beside()
 
     def _segment(self, first: int, records: npt.NDArray[Any], raws: Callable[[Any], bytes | None]) -> Segment:
         for (env, episode), before in self._voided.items():

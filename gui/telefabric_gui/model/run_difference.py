@@ -1,4 +1,4 @@
-"""What two runs were told differently: their metadata, value by value."""
+"""The metadata of two runs, compared value by value."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Difference(NamedTuple):
 
 def difference(before: RunView, now: RunView) -> list[Difference]:
     """Every value of either, by name, those that differ first."""
-    old, new = _told(before), _told(now)
+    old, new = _values_of(before), _values_of(now)
     found = [Difference(name, old.get(name, NONE), new.get(name, NONE)) for name in {**new, **old}]
     return sorted(found, key=lambda one: one.equal)
 
 
-def _told(run: RunView) -> dict[str, str]:
-    told = {"control mode": run.control_mode, "agents": ", ".join(run.agents) or NONE}
+def _values_of(run: RunView) -> dict[str, str]:
+    found = {"control mode": run.control_mode, "agents": ", ".join(run.agents) or NONE}
     for _, (name, value) in zip(range(VALUES_MAX), _flat("", metadata_of(run.metadata)), strict=False):
-        told[name] = short(value, _LENGTH)
-    return told
+        found[name] = short(value, _LENGTH)
+    return found
 
 
 def _flat(above: str, value: Any) -> Iterator[tuple[str, Any]]:

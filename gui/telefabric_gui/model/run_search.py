@@ -16,7 +16,7 @@ from telefabric.feed import RunView
 from telefabric_gui.formatting import metadata_of, short
 
 ARCHIVED = "archived"
-"""The word that shows the runs that are put aside, and no others."""
+"""This word finds archived runs, and no others."""
 _LENGTH = 200
 _WORD = re.compile(r'(-?)(?:([\w./-]+)(<=|>=|[:=<>]))?("[^"]*"?|\S+)')
 _ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

@@ -32,7 +32,7 @@ _READ_AT_ONCE = 100
 """Two milliseconds of work: between two ticks nobody feels it, and 10,000 runs are read in two seconds."""
 _EXPLAINED = {
     "pending": "The store has no event of it yet.",
-    "waiting": "Its events wait at the worker for a store: start one with telefabric up.",
+    "waiting": "Its events wait at the worker until a store is attached. Start it: telefabric store",
     "lost": "All received events are kept. The run continues here if its worker is heard again.",
     "revived": "It was silent, and is heard again.",
     "held": "Its events wait at the worker, because its spool belongs to another store: see telefabric status.",
@@ -197,19 +197,19 @@ def of_metadata(name: str) -> RunColumn:
     return RunColumn(name, 14, value, lambda run: short(value(run)) if name in metadata_of(run.metadata) else "")
 
 
-NAME = RunColumn("run", 27, lambda run: run.run_id, lambda run: run.run_id)
-STARTED = RunColumn("started", 17, newness, lambda run: minute(run.started_ns) if run.started_ns else NONE)
-STATE = RunColumn("state", 12, lambda run: run.state, state_words)
-MODE = RunColumn("mode", 10, lambda run: run.control_mode, mode_words)
+NAME = RunColumn("RUN", 25, lambda run: run.run_id, lambda run: run.run_id)
+STARTED = RunColumn("STARTED", 17, newness, lambda run: minute(run.started_ns) if run.started_ns else NONE)
+STATE = RunColumn("STATE", 11, lambda run: run.state, state_words)
+MODE = RunColumn("MODE", 8, lambda run: run.control_mode, mode_words)
 COLUMNS = (
     NAME,
     STATE,
     MODE,
     STARTED,
-    RunColumn("took", 9, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
-    RunColumn("agents", 12, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
-    RunColumn("tags", 16, lambda run: ", ".join(run.tags), lambda run: ", ".join(run.tags)),
-    RunColumn("note", 22, lambda run: run.notes, lambda run: short(run.notes, 80) if run.notes else ""),
+    RunColumn("TOOK", 9, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
+    RunColumn("TAGS", 12, lambda run: ", ".join(run.tags), lambda run: ", ".join(run.tags)),
+    RunColumn("AGENTS", 9, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
+    RunColumn("NOTE", 10, lambda run: run.notes, lambda run: short(run.notes, 80) if run.notes else ""),
 )
 _Key = tuple[Any, ...]
 
@@ -265,7 +265,10 @@ class RunTable(QAbstractTableModel):
             return None
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return self.columns[section].alignment
-        return self.columns[section].title if role == Qt.ItemDataRole.DisplayRole else None
+        if role != Qt.ItemDataRole.DisplayRole:
+            return None
+        mark = (" ▾" if self._down else " ▴") if self.columns[section] is self._by else ""
+        return self.columns[section].title + mark
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if not index.isValid():

@@ -1,4 +1,4 @@
-"""All runs as a table: searched, sorted, edited and opened again; and what one was told differently than another."""
+"""All runs as a table: searched, sorted, edited and opened; below it, two of them compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QPainter,
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
-    QLineEdit,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -41,9 +40,9 @@ from telefabric_gui.models.runs import (
 from telefabric_gui.models.table import Index
 from telefabric_gui.sources import Memory
 from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write
+from telefabric_gui.views.run_filter import TIP, RunFilter
 from telefabric_gui.views.run_menu import RunMenu
-from telefabric_gui.views.runs import SEARCH_TIP
-from telefabric_gui.views.styled import Card, button, column, label, menu_of, row
+from telefabric_gui.views.styled import Card, button, column, label, laid_out, menu_of, row
 
 ROW_PX = 26
 _DIFFERENCE_PX = 232
@@ -74,10 +73,7 @@ class HistoryView(QWidget):
         self._runs, self._memory = runs, memory
         self.table = RunTable(runs, COLUMNS, self)
         self.table.follow(False)
-        self.search = QLineEdit(placeholderText="Search: dqn failed  tag:baseline  lr=0.001", clearButtonEnabled=True)
-        self.search.setAccessibleName("Search all runs")
-        self.search.setToolTip(SEARCH_TIP)
-        self.search.textChanged.connect(self.table.search)
+        self.search = RunFilter(self.table, "Search all runs", "Search: dqn failed  tag:baseline  lr=0.001")
         self.list = _table(QTableView(), "All runs")
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setModel(self.table)
@@ -104,19 +100,23 @@ class HistoryView(QWidget):
 
     def _lay_out(self) -> None:
         self._acts = [
-            button("Open", lambda: self._each(self.chosen.emit), "button", "Open the run (Enter)"),
-            button("Replay", lambda: self._each(self.replay_wanted.emit), "button", "Replay the run from its start"),
-            button("Edit ▾", self._on_edit, "button", "Tags, note, archive, delete"),
-        ]  # fmt: skip
-        self._archived = button("Archived", self._toggle_archived, "plain", "Show the runs that were put aside, too")
+            button("Open", lambda: self._first(self.chosen.emit), "transport", "Open the run (Enter)"),
+            button("Replay", lambda: self._first(self.replay_wanted.emit), "transport", "Replay it from its start"),
+            button("Edit ▾", self._on_edit, "transport", "Tags, note, archive, delete"),
+        ]
+        self._archived = button("Archived", self._toggle_archived, "plain", "Show archived runs, too")
         self._archived.setCheckable(True)
         more = button("Columns ▾", self._offer_columns, "plain", "Values of the metadata as columns")
-        found = row((self.search, 1), self._archived, more, *self._acts, margins=(12, 4, 12, 8), spacing=8)
-        body = QWidget()
-        self._hint = label("", "dim")
+        found = row(
+            (self.search, 1), self.search.words("Filter ▾"), self._archived, more, margins=(12, 4, 12, 8), spacing=4
+        )
+        self._hint = label(f"No run fits the words. {TIP}.", "dim")
+        self._hint.setWordWrap(True)
+        self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._hint.setContentsMargins(14, 4, 12, 8)
-        body.setLayout(column(found, self._hint, (self.list, 1)))
-        self._runs_card = Card("All runs", body)
+        self._runs_card = Card("All runs", laid_out(column(found, (self._hint, 1), (self.list, 1))))
+        for act in self._acts:
+            self._runs_card.corner.addWidget(act)
         self._runs_card.corner.addWidget(button("close", self.closed, "link", "Back to the runs that are open (Esc)"))
         self._changes_card = Card("What changed", self.changes)
         self._changes_card.corner.addWidget(self._equal)
@@ -126,13 +126,19 @@ class HistoryView(QWidget):
 
     # -- what is chosen ------------------------------------------------------------------------------------------
 
+    def choose(self, run_id: str) -> None:
+        """Choose a run, unless some are chosen."""
+        place = self.table.place_of(run_id)
+        if place >= 0 and not self._picked:
+            self.list.selectRow(place)
+
     @property
     def picked(self) -> list[RunView]:
         """The chosen runs, in the order of the table."""
         places = sorted(index.row() for index in self.list.selectionModel().selectedRows())
         return [self.table.row(place).run for place in places]
 
-    def _each(self, act: Callable[[str], None]) -> None:
+    def _first(self, act: Callable[[str], None]) -> None:
         for run in self.picked[:1]:
             act(run.run_id)
 
@@ -146,7 +152,7 @@ class HistoryView(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            self._each(self.chosen.emit)
+            self._first(self.chosen.emit)
         else:
             super().keyPressEvent(event)
 
@@ -188,7 +194,7 @@ class HistoryView(QWidget):
         said = count(total) if shown == total else f"{count(shown)} of {count(total)}"
         self._runs_card.caption.setText(f"{said} · {plural(chosen, 'run')} chosen" if chosen > 1 else said)
         self._hint.setVisible(not shown)
-        self._hint.setText(f"No run fits the words. {SEARCH_TIP}." if total else "No run is stored yet.")
+        self.list.setVisible(bool(shown))
 
     # -- what changed --------------------------------------------------------------------------------------------
 
@@ -207,10 +213,8 @@ class HistoryView(QWidget):
         equal = sum(one.equal for one in found)
         if self.pair is not None:
             before, now = (run.run_id for run in self.pair)
-            said = f"{now} against {before}: {count(len(found) - equal)} differ" if equal < len(found) else (
-                f"{now} and {before} were told the same"
-            )  # fmt: skip
-            self.changes.setHorizontalHeaderLabels(["name", before, now])
+            said = f"{plural(len(found) - equal, 'value')} other than in {before}"
+            self.changes.setHorizontalHeaderLabels(["NAME", before, now])
         self.changes.horizontalHeader().setVisible(bool(found))
         self._changes_card.caption.setText(said)
         self._equal.setVisible(bool(equal))
@@ -229,7 +233,7 @@ class HistoryView(QWidget):
         self._with_equal = not self._with_equal
         self._compare()
 
-    # -- archived runs and columns -------------------------------------------------------------------------------
+    # -- what is searched, and columns -------------------------------------------------------------------------------
 
     def _toggle_archived(self) -> None:
         self.table.show_archived(self._archived.isChecked())
@@ -256,12 +260,13 @@ class HistoryView(QWidget):
 
     def show_columns(self, names: Sequence[str]) -> None:
         """Show these values of the metadata beside what every run has."""
-        self.table.choose_columns([*COLUMNS[:-1], *map(of_metadata, names), COLUMNS[-1]])
+        self.table.choose_columns([*COLUMNS[:-2], *map(of_metadata, names), *COLUMNS[-2:]])
         digits = QFontMetrics(theme.text_font())
         for place, one in enumerate(self.table.columns):
             self.list.setColumnWidth(place, digits.averageCharWidth() * one.width + 28)
         head = self.list.horizontalHeader()
         head.setSortIndicator(self.table.sorted_by, head.sortIndicatorOrder())
+        head.setSortIndicatorShown(False)  # it points to the other side; the title has a mark
 
 
 class _Delegate(QStyledItemDelegate):
@@ -285,13 +290,14 @@ class _Delegate(QStyledItemDelegate):
     def _paint(self, painter: QPainter, area: QRect, column: RunColumn, run: RunView) -> None:
         colour, text = tone_of(column, run), column.text(run)
         if column is MODE:
-            draw_badge(painter, area.left(), area.center().y() - BADGE_PX // 2, text, colour)
+            draw_badge(painter, area.left(), area.top() + (area.height() - BADGE_PX + 1) // 2, text, colour)
             return
         if column is STATE:
             draw_dot(painter, area.left() + 4, area.center().y() + 1, colour)
             area.setLeft(area.left() + 16)
         font = theme.text_font(bold=column is NAME)
-        shown = QFontMetrics(font).elidedText(text, Qt.TextElideMode.ElideRight, area.width())
+        cut = Qt.TextElideMode.ElideMiddle if column is NAME else Qt.TextElideMode.ElideRight
+        shown = QFontMetrics(font).elidedText(text, cut, area.width())
         write(painter, area, shown, colour, font, column.alignment)
 
 

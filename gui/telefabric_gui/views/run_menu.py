@@ -1,4 +1,4 @@
-"""The menu of a run in the list: what is edited of it, and the questions that this needs."""
+"""The menu of runs: they are tagged, archived and deleted here, after the questions that this needs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ Chosen = Callable[[], object]
 
 
 class RunMenu(QMenu):
-    """What can be done with one run, or with several. `edit` gets a run, a command and its value.
-
-    `first` are entries that come before those.
-    """
+    """Edits one run or several. `edit` gets a run, a command and its value; the entries of `first` come on top."""
 
     def __init__(
         self, parent: QWidget, runs: Sequence[RunView], edit: Edit, first: Iterable[tuple[str, Chosen]] = ()

@@ -11,7 +11,6 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QApplication,
     QHeaderView,
-    QLineEdit,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -22,7 +21,7 @@ from telefabric.feed import RunView
 from telefabric_gui import theme
 from telefabric_gui.formatting import count
 from telefabric_gui.model.overlay import Overlay
-from telefabric_gui.models.runs import ROW_ROLE, RunRow, Runs, RunTable
+from telefabric_gui.models.runs import ROW_ROLE, RunRow, Runs, RunTable, state_words
 from telefabric_gui.models.table import Index
 from telefabric_gui.views.painting import (
     badge_width,
@@ -34,15 +33,12 @@ from telefabric_gui.views.painting import (
     strokes,
     write,
 )
+from telefabric_gui.views.run_filter import RunFilter
 from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.styled import Panel, button, column, label, row
 
 WIDTH_PX = 264
 ROW_PX = 64
-SEARCH_TIP = (
-    "All words must fit: dqn failed, state:lost, tag:baseline, -tag:old, mode:human, lr=0.001, seed>3; archived shows "
-    "what was put aside"
-)
 _SPARK = QSize(68, 18)
 
 
@@ -65,10 +61,7 @@ class RunsDock(Panel):
         self.setMinimumWidth(WIDTH_PX)
         self._runs = runs
         self._total = label(role="caption")
-        self.filter = QLineEdit(placeholderText="Filter: name, state, mode, tag …", clearButtonEnabled=True)
-        self.filter.setAccessibleName("Filter runs")
-        self.filter.setToolTip(SEARCH_TIP)
-        self.filter.textChanged.connect(self.table.search)
+        self.filter = RunFilter(self.table, "Filter runs", "Filter: state, tag, mode")
         self.list = _List(self._on_lay)
         self.list.setMouseTracking(True)
         self.list.setModel(self.table)
@@ -84,7 +77,9 @@ class RunsDock(Panel):
         self._hint.setContentsMargins(12, 0, 12, 0)
         history = button("all ▸", self.history_wanted, "link", "Search, sort and compare all runs (Ctrl+H)")
         heading = row(label("RUNS", "heading"), 1, self._total, history, spacing=8)
-        top = column(heading, self.filter, margins=(12, 12, 12, 8), spacing=8)
+        top = column(
+            heading, row((self.filter, 1), self.filter.words("▾"), spacing=4), margins=(12, 12, 12, 8), spacing=8
+        )
         self.setLayout(column(top, self._hint, (self.list, 1), margins=(0, 0, 1, 0)))
         self.list.verticalScrollBar().valueChanged.connect(self.scrolled)
         for signal in (runs.changed, self.table.modelReset):
@@ -100,7 +95,7 @@ class RunsDock(Panel):
     @property
     def in_sight(self) -> list[RunView]:
         """The runs whose rows are in sight."""
-        first = self.list.rowAt(0)
+        first = self.list.rowAt(0) if self.isVisible() else -1
         last = min(first + self.list.viewport().height() // ROW_PX + 1, self.table.rowCount() - 1)
         return [self.table.row(place).run for place in range(first, last + 1)] if first >= 0 else []
 
@@ -201,12 +196,14 @@ class _Delegate(QStyledItemDelegate):
         badge_left = area.right() - badge_width(row.mode) - 7
         draw_badge(painter, badge_left, area.top() + 10, row.mode, colours.mode(run.control_mode))
         name = QRect(area.left() + 32, area.top() + 10, badge_left - area.left() - 40, 20)
-        caption = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 18, 20)
+        caption = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 14, 20)
         alarming = run.state in ("stalled", "waiting", "held", "failed", "lost", "revived")
         colour = colours.state(run.state) if alarming else colours.dim
         bold, small = theme.text_font(bold=True), theme.text_font(theme.CAPTION_PX)
         self._line(painter, name, run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)
-        self._line(painter, caption, row.caption, colour, small, Qt.TextElideMode.ElideRight)
+        whole = QFontMetrics(small).elidedText(row.caption, Qt.TextElideMode.ElideRight, caption.width()) == row.caption
+        words = row.caption if whole else state_words(run)
+        self._line(painter, caption, words, colour, small, Qt.TextElideMode.ElideRight)
         if row.spark:
             self._spark(painter, area, row)
 
