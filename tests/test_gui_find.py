@@ -29,7 +29,7 @@ if THERE:
     from telefabric_gui.controller import Controller
     from telefabric_gui.info import paths_of
     from telefabric_gui.model.search import Goal, asked_for
-    from telefabric_gui.views.columns import _column, with_column
+    from telefabric_gui.views.columns import _column, columns_named, names_of, with_column
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.window import MainWindow
 
@@ -200,6 +200,28 @@ def test_parts_of_info_and_metrics_become_columns(page: AgentPage, qtbot: Any, u
     assert cells_in_sight(page, "lives")[0].isdigit()
     page.step_finder.show_columns(with_column(table, table.columns[5], on=False))
     assert [one.title for one in table.columns][5] == "loss"
+
+
+def test_chosen_columns_are_those_of_every_page_and_of_the_next_start(
+    page: AgentPage, qtbot: Any, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    wanted = ["EP", "STEP", "info/lives", "OBS", "metric/loss"]
+    for _ in range(2):
+        main = MainWindow(Controller(FileFeed(store)))
+        main.show()
+        qtbot.waitUntil(lambda main=main: main.page is not None and main.page.step_rows.rows == len(STEPS))
+        assert main.page is not None
+        if not main.memory.step_columns:
+            page_columns = [one.title for one in main.page.step_table.columns]
+            assert page_columns == [one.title for one in main.page.step_table.base]
+            main.page.columns_chosen.emit(wanted)
+        assert names_of(main.page.step_table.columns) == wanted
+        assert main.page.step_rows.series_wanted == ("loss",)
+        main.close()
+        main.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert columns_named(page.step_table, ["no such", ""]) == page.step_table.base
 
 
 def cells_in_sight(page: AgentPage, title: str) -> list[str]:

@@ -112,6 +112,15 @@ class Memory:
         self._file.sync()
 
     @property
+    def step_columns(self) -> list[str]:
+        """The columns of the tables of steps, by name; none for those that every table has."""
+        return self._texts("step_columns")
+
+    def keep_step_columns(self, names: list[str]) -> None:
+        self._file.setValue("step_columns", names)
+        self._file.sync()
+
+    @property
     def pace(self) -> Pace:
         """How often views are drawn."""
         return pace_of(str(self._file.value("pace", "")))

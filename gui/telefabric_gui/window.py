@@ -180,6 +180,7 @@ class MainWindow(QMainWindow):
         self.runs.scrolled.connect(self._want_sparks)
         self.runs.overlay_wanted.connect(self._overlay)
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
+        self.tabs.page_built.connect(self._on_built)
         self.tabs.page_changed.connect(self._on_tab)
         self.tabs.page_goes.connect(lambda: self.bottom.line.show_run(None, None))
         self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
@@ -362,6 +363,17 @@ class MainWindow(QMainWindow):
             self.tabs.setCurrentIndex((self.tabs.currentIndex() + step) % number)
 
     # -- what the controller tells -------------------------------------------------------------------------------
+
+    def _on_built(self, page: AgentPage) -> None:
+        page.show_columns(self.memory.step_columns)
+        page.columns_chosen.connect(self._show_columns)
+
+    def _show_columns(self, names: list[str]) -> None:
+        """In all tables of steps, and at the next start."""
+        self.memory.keep_step_columns(names)
+        for tab in self.tabs.agents:
+            if tab.page is not None:
+                tab.page.show_columns(names)
 
     def _on_tab(self) -> None:
         if page := self.page:

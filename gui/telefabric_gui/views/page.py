@@ -40,7 +40,7 @@ from telefabric_gui.models.runs import warning_of
 from telefabric_gui.pace import BALANCED, TICK_MS, Pace, is_due
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
-from telefabric_gui.views.columns import offer_columns
+from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
@@ -62,6 +62,8 @@ class AgentPage(QWidget):
     """`refresh` once a tick while in sight; the tables follow their models by themselves."""
 
     let_go = Signal()
+    columns_chosen = Signal(list)
+    """Names of the columns that the user wants, in every table of steps."""
 
     def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker) -> None:
         super().__init__()
@@ -436,7 +438,16 @@ class AgentPage(QWidget):
         return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
 
     def _offer_columns(self) -> None:
-        offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
+        offer_columns(
+            self._columns,
+            self.step_table,
+            self.stream.metrics,
+            lambda columns: self.columns_chosen.emit(names_of(columns)),
+        )
+
+    def show_columns(self, names: list[str]) -> None:
+        """Show the columns of these names in the table of steps."""
+        self.step_finder.show_columns(columns_named(self.step_table, names))
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
