@@ -32,6 +32,7 @@ from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
 from telefabric_gui.pace import Pace
 from telefabric_gui.sources import Memory, Opener, feed_of
+from telefabric_gui.views.bookmarks import Bookmarks
 from telefabric_gui.views.connect import ConnectSheet, parts_of
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
@@ -67,7 +68,7 @@ _KEYS = (
     (", .", "the stored frame before or behind"),
     ("Home", "the first step"),
     ("L", "replay the selection again and again"),
-    ("B", "bookmark this step in the store"),
+    ("B", "bookmark this step in the store, under a name if you type one; or remove its bookmark"),
     ("Esc", "unselect what is selected, then follow"),
     ("H", "hide or show the probabilities over the picture"),
     ("[  ]", "hide or show the left and the right side"),
@@ -150,6 +151,7 @@ class MainWindow(QMainWindow):
         self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
         self.bottom = Bottom()
+        self.bookmarks = Bookmarks(self.bottom, lambda: self.page, self.controller.edit)
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
         self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
@@ -325,7 +327,7 @@ class MainWindow(QMainWindow):
         acts: dict[str, Callable[[], object]] = {
             "first": lambda: cursor.go_to(0), "back": lambda: cursor.step(-1), "on": lambda: cursor.step(1),
             "toggle": cursor.toggle, "last": self.follow, "loop": lambda: cursor.loop(not cursor.looping),
-            "bookmark": lambda: page.bookmark(self.controller.edit),
+            "bookmark": self.bookmarks.toggle,
             "episode back": lambda: jumps.by_episodes(-1), "episode on": lambda: jumps.by_episodes(1),
             "frame back": lambda: jumps.by_frames(ahead=False), "frame on": lambda: jumps.by_frames(ahead=True),
         }  # fmt: skip

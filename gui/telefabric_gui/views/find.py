@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, QObject, Qt, Signal
-from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QLineEdit, QSizePolicy
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QSizePolicy
 
 from telefabric.feed import Condition, RowOf
 from telefabric_gui.formatting import count, millions, plural
@@ -15,21 +14,9 @@ from telefabric_gui.model.search import EXAMPLES, Goal, Search, asked_for
 from telefabric_gui.models.events import EpisodeTable, StepTable
 from telefabric_gui.models.table import Column
 from telefabric_gui.rows import EVENT
+from telefabric_gui.views.field import Field
 from telefabric_gui.views.styled import Panel, button, column, label, laid_out, row
 from telefabric_gui.views.tables import TableView
-
-
-class _Field(QLineEdit):
-    left = Signal()
-    """With Esc, which the window has another use for."""
-
-    def event(self, event: QEvent) -> bool:
-        if isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape:
-            event.accept()
-            if event.type() == QEvent.Type.KeyPress:
-                self.left.emit()
-            return True
-        return super().event(event)
 
 
 class FindLine(Panel):
@@ -43,7 +30,7 @@ class FindLine(Panel):
 
     def __init__(self) -> None:
         super().__init__("find")
-        self.field = _Field(placeholderText=EXAMPLES, clearButtonEnabled=True)
+        self.field = Field(placeholderText=EXAMPLES, clearButtonEnabled=True)
         self.field.setAccessibleName("Go to a step or an episode, or search for rows")
         self.field.returnPressed.connect(self._on_enter)
         self.field.textChanged.connect(lambda text: self.conditions.emit(None) if not text else None)

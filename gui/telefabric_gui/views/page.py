@@ -31,7 +31,7 @@ from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
-from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.pages import Of, Pages, found_of
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
@@ -282,15 +282,22 @@ class AgentPage(QWidget):
         if isinstance(found, Found):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
-    def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step that is shown, or for the end of the one that is there."""
-        row, run_id = self.time.cursor.row, self.stream.key.run_id
-        there = next((one for at, one in self.time.whole.bookmarks if at == row), None)
-        if there is not None:
-            edit(run_id, "unbookmark", there.bookmark)
-        elif (shown := self._shown) is not None:
-            place = (int(shown.record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [self.stream.key.agent_id, *place, self.stream.stream_id, ""])
+    def bookmark(self, row: int, label: str, edit: Callable[[str, str, object], None]) -> None:
+        """Ask for a bookmark at a row, which is read first if it is not in memory."""
+        run_id, agent_id = self.stream.key
+
+        def keep(record: Any) -> None:
+            place = (int(record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, label])
+
+        def came(answer: Any) -> None:
+            for stored in answer.rows:
+                keep(found_of(row, stored, self.step_rows.tail).record)
+
+        if (found := self.step_rows.row(row)) is not None:
+            keep(found.record)
+        else:
+            self.step_rows.ask_row(row, came)
 
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
