@@ -33,6 +33,7 @@ from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Of, Pages, found_of
 from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.model.search import OF_EPISODES, Goal
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, return_so_far, step_of
@@ -42,7 +43,7 @@ from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
-from telefabric_gui.views.find import EpisodeOrder, StepFinder
+from telefabric_gui.views.find import EpisodeOrder, Finder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
@@ -96,6 +97,8 @@ class AgentPage(QWidget):
         self.banner = Banner()
         self.streams_bar = StreamsBar()
         self.step_finder = StepFinder(self.step_table, self.steps)
+        self.episode_finder = Finder(self.episode_table, self.episodes, OF_EPISODES)
+        self.episodes.order_wanted.connect(self.episode_finder.line.close_line)  # before the order is made
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
@@ -183,12 +186,19 @@ class AgentPage(QWidget):
 
     def parts(self) -> list[Part]:
         """What is held beside the stream itself, for the memory's limit."""
-        holders = (self.step_rows, self.episode_rows, self.time.whole, self.step_finder.search)
+        holders = (
+            self.step_rows,
+            self.episode_rows,
+            self.time.whole,
+            self.step_finder.search,
+            self.episode_finder.search,
+        )
         return [part for holder in holders if holder is not None for part in holder.parts()]
 
     def close_models(self) -> None:
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
+        self.episode_finder.show_all()
         self.episode_order.show_all()
         for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored):
             part.close()
@@ -211,6 +221,8 @@ class AgentPage(QWidget):
         self.steps.pressed.connect(self._show_itself)
         self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
+        self.episode_finder.begins.connect(self.episode_order.show_all)
+        self.episode_finder.line.goal.connect(self._on_goal)
         self.time.jumps.failed.connect(self._cannot_jump)
 
     def _join_charts(self) -> None:
@@ -276,6 +288,12 @@ class AgentPage(QWidget):
         episode = f"episode {count(int(record['episode']))}, step {number_of(record)}"
         return f"{step}   {episode}   {clock(int(record['time_ns']))}"
 
+    def _on_goal(self, goal: Goal) -> None:
+        if goal.by == "row":
+            self.episodes.show_row(max(goal.value, 1) - 1)
+        else:
+            self.time.jumps.to_value(goal.by, goal.value)
+
     def _on_episode(self, row: int) -> None:
         """Go to the first step of the episode that was picked."""
         found = self.episodes.chosen if row >= 0 else None
@@ -307,7 +325,9 @@ class AgentPage(QWidget):
     def _lay_out(self) -> None:
         self._environment_card = Card("Environment", self.environment)
         self._charts_card = Card("Charts", self.charts)
-        self._episodes_card = Card("Episodes", self.episodes)
+        self._episodes_card = Card("Episodes", laid_out(column(self.episode_finder.line, (self.episodes, 1))))
+        find_episodes = button("find", self.episode_finder.line.open_line, "link", "Go to an episode, or filter them")
+        self._episodes_card.corner.addWidget(find_episodes)
         self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
         find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
         self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
@@ -460,8 +480,10 @@ class AgentPage(QWidget):
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
         by, descending = self.episode_table.order
+        search = self.episode_finder.search
+        found = f"{count(len(search))} of " if search is not None else ""
         order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
-        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
+        self._episodes_card.caption.setText(found + self._number_of(self.episode_rows) + order + said)
 
     def _say_age(self, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
