@@ -431,6 +431,7 @@ def test_a_bookmark_of_a_file_is_refused_in_words(main: MainWindow, qtbot: Any) 
     cursor(main).go_to(100)
     all_are_at(main, qtbot, 100)
     qtbot.keyClick(main, Qt.Key.Key_B)
+    qtbot.keyClick(main.bottom.transport.name, Qt.Key.Key_Return)
     until(qtbot, lambda: "read" in main.banner._text.text(), 5_000)
 
 

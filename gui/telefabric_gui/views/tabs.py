@@ -85,6 +85,7 @@ class Tabs(QTabWidget):
     `start` is in their place while no run is open.
     """
 
+    page_built = Signal(object)
     page_changed = Signal()
     """The tab in front shows another page."""
     page_goes = Signal()
@@ -272,6 +273,7 @@ class Tabs(QTabWidget):
         feed = self._controller.feed
         page = tab.build(self._views, self._charting, feed)
         page.let_go.connect(page.follow)
+        self.page_built.emit(page)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
         return page
 
