@@ -88,9 +88,9 @@ class Locked:
             poller.poll(20)
             self.ended |= self.gate.tend()
             self.desk.serve()
-            for domain, socket in self.sockets.items():
-                while socket.poll(0):
-                    frame = socket.recv_multipart(copy=False)[-1]
+            for domain, one in self.sockets.items():
+                while one.poll(0):
+                    frame = one.recv_multipart(copy=False)[-1]
                     key = self.gate.key_of(frame, domain)
                     if key is not None:
                         self.heard.append((domain, key.name, frame.bytes))
