@@ -29,7 +29,7 @@ from test_gui_feed import told as told_event
 from test_keys_services import Lab
 
 from telefabric.address import Address
-from telefabric.feed import HERE, FramePlace, Ticket, brokers
+from telefabric.feed import HERE, Answer, FrameAt, Ticket, brokers
 from telefabric.feed.interface import Connection, LinkState
 from telefabric.keys import saved_connections
 from telefabric.keys.core.registry import TicketRecord
@@ -37,6 +37,7 @@ from telefabric.keys.core.roles import Role
 from telefabric.keys.gate import now
 from telefabric.keys.join import join_and_save
 from telefabric.keys.pairs import join_pairs_in_child
+from telefabric_schemas import event_of
 from telefabric_workers import connect
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -164,7 +165,7 @@ def test_over_the_address_alone_go_live_steps_pictures_frames_history_and_edits(
     lab.join("ada", Role.OPERATOR)
     monkeypatch.setenv("TELEFABRIC_STORE_FRAMES", "steps:1")
     seen: dict[str, set[bool]] = {}
-    found: list[Any] = []
+    found: list[Answer] = []
     edits: list[str] = []
 
     def drained() -> dict[str, set[bool]]:
@@ -173,7 +174,6 @@ def test_over_the_address_alone_go_live_steps_pictures_frames_history_and_edits(
         for one in news.events:
             kind = "picture" if one.kind == "frame" and not one.seq else one.kind
             seen.setdefault(kind, set()).add(one.live)
-        found.extend([news.frame] if news.frame else [])
         edits.extend(news.answers)
         return seen
 
@@ -193,9 +193,10 @@ def test_over_the_address_alone_go_live_steps_pictures_frames_history_and_edits(
                 return True in drained().get("step", ()) and "picture" in seen
 
             wait_for(one_more, "live steps and pictures")
-        feed.ask_frame(FramePlace("sweep-1", "agent_0", 0, 0, 2))
-        wait_for(lambda: (drained(), found)[1], "the frame of a step")
-        assert found[0].frame.step_index == 2
+        feed.ask(FrameAt("sweep-1", "agent_0", 0, 0, 2), found.append)
+        wait_for(lambda: found, "the frame of a step")
+        assert found[0].page is not None
+        assert event_of(found[0].page.rows[0].event).step_index == 2  # type: ignore[union-attr]
         feed.edit("sweep-1", "tag", "good")
         wait_for(lambda: (drained(), edits)[1], "an answer to an edit")
         assert "has the tag" in edits[0]
@@ -388,10 +389,10 @@ def test_what_was_shown_before_is_forgotten_and_its_feed_ends(window: Callable[.
     before = ScriptedFeed(update(runs=(view(),)), update(*[told_event(step(seq)) for seq in range(1, 9)]))
     after = ScriptedFeed(update(runs=(view("other"),)))
     main = window(before, opener=lambda source: after)
-    until(lambda: main.tabs.count() == 1, "the run before")
+    until(lambda: len(main.tabs.agents) == 1, "the run before")
     main.open_source("tcp://lab:7750")
     until(lambda: not before.running, "its feed ends")
-    assert main.tabs.count() == 0
+    assert len(main.tabs.agents) == 0
     assert after.running
     until(lambda: list(main.controller.runs) == ["other"], "the other's runs alone")
     assert main.controller.watched == ["other"], "its newest run opens by itself, as at start"

@@ -23,7 +23,7 @@ from store_fixtures import Scribe, episode, log, run_completed, run_started, ste
 
 from telefabric.feed import Answer, Asked, Question, file_feed
 from telefabric.feed.file_feed import FileFeed
-from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, FramePlace, LinkState, RunView, Update
+from telefabric.feed.interface import Connection, FeedEvent, LinkState, RunView, Update
 from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import AnyEvent, Event, values
 
@@ -38,9 +38,11 @@ class ScriptedFeed:
         self.updates = list(updates)
         self.connection = connection
         self.watched: frozenset[str] = frozenset()
+        self.resting: frozenset[str] = frozenset()
+        self.again: frozenset[bytes] = frozenset()
+        """The streams that begin again after a rest."""
         self.pictures: frozenset[str] = frozenset()
-        self.asked: list[FramePlace] = []
-        self.questions: list[Question[Any]] = []
+        self.asked: list[Asked] = []
         self.edits: list[tuple[str, str, object]] = []
         self.running = False
 
@@ -53,16 +55,21 @@ class ScriptedFeed:
     def watch(self, run_ids: frozenset[str]) -> None:
         self.watched = run_ids
 
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        again = self.again if self.resting - run_ids else frozenset()
+        self.resting = run_ids
+        return again
+
     def want_pictures(self, run_ids: frozenset[str]) -> None:
         self.pictures = run_ids
 
-    def ask_frame(self, place: FramePlace) -> None:
-        self.asked.append(place)
-
     def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
-        """Nobody answers."""
-        self.questions.append(question)
-        return Asked(question, answered)
+        """Nobody answers, but a test may."""
+        self.asked.append(Asked(question, answered))
+        return self.asked[-1]
+
+    def asked_for(self, kind: type[Question[Any]]) -> list[Asked]:
+        return [asked for asked in self.asked if isinstance(asked.question, kind)]
 
     def edit(self, run_id: str, command: str, value: object = None) -> None:
         self.edits.append((run_id, command, value))
@@ -77,9 +84,8 @@ def update(
     runs: tuple[RunView, ...] | None = None,
     holes: dict[bytes, tuple[Range, ...]] | None = None,
     gaps: dict[bytes, tuple[Range, ...]] | None = None,
-    frame: FoundFrame | None = None,
 ) -> Update:
-    return Update(connection, runs, events, holes or {}, gaps or {}, {}, frame)
+    return Update(connection, runs, events, holes or {}, gaps or {}, {})
 
 
 def told(event: AnyEvent, run_id: str = "run", stream_id: bytes = b"s" * 16, *, live: bool = True) -> FeedEvent:

@@ -27,8 +27,9 @@ if THERE:
 
     from telefabric_gui import agent_stream, formatting, theme
     from telefabric_gui.controller import Controller
+    from telefabric_gui.info import paths_of
     from telefabric_gui.model.search import Goal, asked_for
-    from telefabric_gui.views.columns import _column, _parts, with_column
+    from telefabric_gui.views.columns import _column, with_column
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.window import MainWindow
 
@@ -188,7 +189,7 @@ def test_episodes_are_sorted_by_the_store_and_back(page: AgentPage, qtbot: Any, 
 
 
 def test_parts_of_info_and_metrics_become_columns(page: AgentPage, qtbot: Any, until: Any) -> None:
-    assert _parts({"lives": 1, "deep": {"er": 2, "est": {"x": 1}}, 3: 4}) == ["lives", "deep.er", "deep.est.x"]
+    assert paths_of({"lives": 1, "deep": {"er": 2, "est": {"x": 1}}, 3: 4}) == ["lives", "deep.er", "deep.est.x"]
     table = page.step_table
     for source in ("info/lives", "metric/loss"):
         page.step_finder.show_columns(with_column(table, _column(source), on=True))

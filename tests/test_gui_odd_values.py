@@ -78,8 +78,8 @@ def tick(main: MainWindow) -> None:
 
 def look_everywhere(main: MainWindow) -> None:
     """Visit every view of every tab: rows chosen one by one, every series, every tooltip, both tables, the docks."""
-    for at in range(main.tabs.count()):
-        main.tabs.setCurrentIndex(at)
+    for tab in main.tabs.agents:
+        main.tabs.setCurrentWidget(tab)
         page = main.page
         assert page is not None
         for series in page.stream.series():

@@ -396,7 +396,7 @@ def test_the_details_are_those_of_the_run_that_is_chosen_in_the_table(window: Ca
     main.history.choose("run001")
     assert [run.run_id for run in main.history.picked] == ["run002"], "what is chosen stays so"
     tick(main)
-    assert ("reason", "out of memory") in main.details._run._pairs
+    assert "reason: out of memory" in main.details._run.accessibleDescription()
 
 
 def click(qtbot: Any, main: MainWindow, name: str, modifier: Any = None) -> None:

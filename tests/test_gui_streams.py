@@ -29,9 +29,10 @@ from store_fixtures import (
 )
 from test_gui_feed import ScriptedFeed, told, update, view
 
+from telefabric.feed import Answer, FrameAt, Page
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
-from telefabric.feed.interface import FeedEvent, FoundFrame, StreamView
+from telefabric.feed.interface import FeedEvent, StreamView
 from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import EpisodeVoided, Reset
 
@@ -49,8 +50,8 @@ if THERE:
     from telefabric_gui import window as window_module
     from telefabric_gui.controller import Controller
     from telefabric_gui.formatting import NONE
-    from telefabric_gui.views import page as page_module
     from telefabric_gui.views import scenes
+    from telefabric_gui.views import step_picture as picture_module
     from telefabric_gui.window import MainWindow
 
 OLD, NEW = b"o" * 16, b"n" * 16
@@ -70,7 +71,8 @@ def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     made: list[MainWindow] = []
     for name in ("_DETAILS_TICKS", "_SLOW_TICKS"):
         monkeypatch.setattr(window_module, name, 1)
-    monkeypatch.setattr(page_module, "LOOKING_S", -1.0)
+    monkeypatch.setattr(picture_module, "LOOKING_S", -1.0)
+    monkeypatch.setattr(picture_module, "KEPT_S", -1.0)
     theme.use(qapp, "dark")
 
     def shown(feed: Any) -> MainWindow:
@@ -120,7 +122,7 @@ def two_attempts(show: Callable[..., MainWindow]) -> MainWindow:
 
 def test_two_attempts_of_one_agent_share_a_tab_and_do_not_mix(show: Callable[..., MainWindow]) -> None:
     main = two_attempts(show)
-    assert main.tabs.count() == 1
+    assert len(main.tabs.agents) == 1
     assert texts(main, "REWARD") == ["1.00"] * 9
     assert texts(main, "RETURN", "episode_table") == ["9.00"]
     page = main.page
@@ -170,12 +172,12 @@ def test_a_frame_belongs_to_the_step_of_its_own_stream(show: Callable[..., MainW
     tick(main, *of(OLD, frame(25)))
     page.steps.selectRow(0)
     tick(main)
-    place = main.controller.feed.asked[-1]  # type: ignore[attr-defined]
+    asked = main.controller.feed.asked_for(FrameAt)[-1]  # type: ignore[attr-defined]
+    place = asked.question
     assert (place.stream_id, place.episode_index, place.step_index) == (NEW, 0, 9)
     assert page._environment_card.caption.text() == "looking for its frame"
-    tick(main, frame=FoundFrame(place._replace(stream_id=OLD), None))
-    assert page._environment_card.caption.text() == "looking for its frame", "the answer is of another stream"
-    tick(main, frame=FoundFrame(place, None))
+    asked.answered(Answer(place, Page([], False)))
+    tick(main)
     tick(main)
     assert page._environment_card.caption.text() == "no frame of this episode is stored"
 
@@ -241,7 +243,7 @@ def test_a_voided_episode_leaves_tables_charts_and_pictures_and_is_counted(show:
     assert page.stream.returns().tolist() == [2.0]
     assert page._steps_card.caption.text().endswith("· 5")
     assert page._episodes_card.caption.text() == "1 · 1 episode voided, in the store alone"
-    assert not page.stream._stored.get((0, 1))
+    assert page.stream.held.nearest((0, 1), 8) is None
     again = [reset(31, at=1), step(32, episode_index=1, step_index=0), episode(33, episode_index=1, total_reward=3.0)]
     late = step(12)
     tick(main, *of(NEW, *again, late))
@@ -261,8 +263,7 @@ def test_pictures_have_a_limit_after_an_episode_was_voided_too(
     tick(main, *of(NEW, void(14, of=1)))
     tick(main, *of(NEW, *pictures[1:]))
     assert main.page is not None
-    held = main.page.stream._stored
-    assert [picture.seq for episode in held.values() for picture in episode.values()] == [23, 24]
+    assert [picture.seq for picture in main.page.stream.held._frames.values()] == [23, 24]
 
 
 def test_what_was_missing_of_a_closed_run_is_not_counted_any_more(show: Callable[..., MainWindow]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import apsw
@@ -16,10 +18,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import broker, free_ports, store
 from slowness import patience
-from store_fixtures import TIME_NS, Scribe, episode, frame, run_completed, run_started, step, stream
+from store_fixtures import (
+    TIME_NS,
+    Scribe,
+    episode,
+    frame,
+    query_behind_broker,
+    run_completed,
+    run_started,
+    step,
+    stream,
+)
 from test_kills import emitter
 
 from telefabric.address import Address
+from telefabric.feed import Answer, Asked, Question, file_feed, merged
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import LinkState
@@ -37,6 +50,7 @@ if test_gui_window.THERE:
     from telefabric_gui.model.timescale import TimeScale
     from telefabric_gui.model.whole_run import Episodes, Stored, spans_of
     from telefabric_gui.rows import GAP, HOLE, Mark
+    from telefabric_gui.views.scenes import FrameScene
     from telefabric_gui.views.timeline import NAMES_PX
     from telefabric_gui.window import MainWindow
 
@@ -216,10 +230,71 @@ def test_a_click_moves_every_view_to_exactly_that_step(main: MainWindow, qtbot: 
 
 
 def test_the_frame_of_the_step_or_how_far_the_nearest_is(main: MainWindow, qtbot: Any) -> None:
-    badge = page(main)._frame_badge
+    badge = page(main).picture.badge
     for row, said in ((600, "exact frame"), (603, "nearest \u22123"), (608, "nearest +2"), (610, "exact frame")):
         cursor(main).go_to(row)
         until(qtbot, lambda said=said: badge.isVisible() and badge.text() == said)
+
+
+class FarFeed(FileFeed):
+    """Of a store whose answers take a while."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.on_the_way: list[Timer] = []
+
+    def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
+        def send(answer: Answer) -> None:
+            self.on_the_way.append(Timer(0.1, arrive, [answer]))
+            self.on_the_way[-1].start()
+
+        def arrive(answer: Answer) -> None:
+            if not asked.dropped:
+                answered(answer)
+
+        asked = super().ask(question, send, urgent=urgent)
+        return asked
+
+    def stop(self) -> None:
+        super().stop()
+        for answer in self.on_the_way:
+            answer.cancel()
+            answer.join()
+
+
+@pytest.mark.parametrize("of", ["file", "far", "broker"])
+@pytest.mark.parametrize("speed", [1.0, 10.0])
+def test_replay_shows_the_frames_as_it_goes(
+    show: Callable[..., MainWindow], file: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch, of: str, speed: float
+) -> None:
+    """One in ten steps has a frame: the picture is that of the nearest, but for a few ticks on a busy machine."""
+    monkeypatch.setattr(file_feed, "TAIL_IDS", 200)
+    monkeypatch.setattr(merged, "HISTORY_EVENTS", 200)
+    with ExitStack() as stack:
+        if of == "broker":
+            main = show(BrokerFeed(stack.enter_context(query_behind_broker(file))))
+        else:
+            main = show(FarFeed(file) if of == "far" else FileFeed(file))
+        stack.callback(main.close)
+        until(qtbot, lambda: main.page is not None and cursor(main).total == STEPS, 20_000)
+        shown = page(main)
+        cursor(main).go_to(600)
+        until(qtbot, lambda: shown.picture.badge.text() == "exact frame")
+        away: list[int] = []
+
+        def note() -> None:
+            scene, (row, _) = shown.environment.scene, shown._at
+            assert isinstance(scene, FrameScene), "the picture stays while the next one is read"
+            away.append(abs(scene.frame.episode_index * 30 + scene.frame.step_index - row))
+
+        cursor(main).set_speed(speed)
+        cursor(main).replay()
+        main.controller.ticked.connect(note)
+        until(qtbot, lambda: cursor(main).row > 600 + 100 * speed)
+        main.controller.ticked.disconnect(note)
+        assert len(away) >= 10
+        near = sum(steps <= 9 for steps in away)
+        assert near >= 0.8 * len(away), away
 
 
 def test_keys_move_by_steps_episodes_and_frames(main: MainWindow, qtbot: Any) -> None:

@@ -8,9 +8,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from processes import run
@@ -20,8 +22,9 @@ from store_fixtures import episode, metric, raw, step
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
 from telefabric.errors import UsageError
+from telefabric.feed import Answer, FrameAt, Page, StoredEvent
 from telefabric.feed.file_feed import FileFeed
-from telefabric.feed.interface import Connection, FeedEvent, FoundFrame, LinkState
+from telefabric.feed.interface import Connection, FeedEvent, LinkState
 from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import Frame
 
@@ -42,8 +45,8 @@ if THERE:
     from telefabric_gui.command import gui
     from telefabric_gui.controller import STREAMS_MAX, Controller
     from telefabric_gui.model.cursor import Mode
-    from telefabric_gui.views import page as page_module
     from telefabric_gui.views import scenes
+    from telefabric_gui.views import step_picture as picture_module
     from telefabric_gui.views.status import FIGURES
     from telefabric_gui.window import MainWindow
 
@@ -59,7 +62,8 @@ def window(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     """Shows a feed; ticks come from the test, not from the clock, and each brings the details, too."""
     made: list[MainWindow] = []
     monkeypatch.setattr(window_module, "_DETAILS_TICKS", 1)
-    monkeypatch.setattr(page_module, "LOOKING_S", -1.0)
+    monkeypatch.setattr(picture_module, "LOOKING_S", -1.0)
+    monkeypatch.setattr(picture_module, "KEPT_S", -1.0)
     theme.use(qapp, "dark")
 
     def show(feed: Any, size: tuple[int, int] = (1440, 900)) -> MainWindow:
@@ -95,19 +99,21 @@ def test_the_newest_running_run_opens_by_itself_with_its_first_step(window: Call
     main = window(feed)
     tick(main)
     assert feed.watched == {"run"}
-    assert main.tabs.count() == 0
+    assert not main.tabs.agents
+    assert main.tabs.currentWidget() is main.empty
     tick(main)
-    assert main.tabs.tabText(0) == "agent_0 · run"
+    assert main.tabs.tabText(0) == "Agent-0-Online"
     assert main.page is not None
     assert (main.page.step_table.rowCount(), main.page.episode_table.rowCount()) == (27, 3)
-    assert main.stack.currentWidget() is main.tabs
+    assert main.tabs.currentWidget() is main.tabs.agents[0]
+    assert main.tabs.indexOf(main.empty) < 0
 
 
 def test_a_tab_for_each_agent_and_none_twice(window: Callable[..., MainWindow]) -> None:
     events = [told(step(seq, agent=f"agent_{seq % 3}")) for seq in range(1, 31)]
     main = window(ScriptedFeed(update(runs=(view(agents=("agent_0", "agent_1", "agent_2")),)), update(*events)))
     tick(main, 3)
-    assert [main.tabs.tabText(at) for at in range(main.tabs.count())] == [f"agent_{n} · run" for n in (1, 2, 0)]
+    assert [main.tabs.tabText(at) for at in range(3)] == [f"Agent-{n}-Online" for n in (1, 2, 0)]
     assert [len(stream.steps) for stream in main.controller.streams.values()] == [10, 10, 10]
     main.tabs.setCurrentIndex(2)
     assert main.page is not None
@@ -118,7 +124,7 @@ def test_more_agents_than_tabs_are_counted(window: Callable[..., MainWindow]) ->
     events = [told(step(seq, agent=f"a{seq}")) for seq in range(1, STREAMS_MAX + 6)]
     main = window(ScriptedFeed(update(runs=(view(),)), update(*events)))
     tick(main, 2)
-    assert main.tabs.count() == STREAMS_MAX
+    assert len(main.tabs.agents) == STREAMS_MAX
     assert len(main.controller.hidden_agents) == 5
 
 
@@ -130,15 +136,15 @@ def test_choosing_a_run_opens_it_and_closing_it_forgets_it(window: Callable[...,
     assert feed.watched == {"run", "other"}
     feed.updates.append(update(*[told(step(1), "other", b"o" * 16)]))
     tick(main)
-    assert main.tabs.count() == 2
+    assert len(main.tabs.agents) == 2
     assert main.page is not None
     assert main.page.stream.key.run_id == "other"
-    main._close_run()
+    main.tabs.close_front()
     assert feed.watched == {"run"}
-    assert main.tabs.count() == 1
+    assert len(main.tabs.agents) == 1
     feed.updates.append(update(*[told(step(2), "other", b"o" * 16)]))
     tick(main)
-    assert main.tabs.count() == 1
+    assert len(main.tabs.agents) == 1
 
 
 def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., MainWindow]) -> None:
@@ -520,7 +526,7 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
     tick(main, 2)
     page = main.page
     assert page is not None
-    caption, badge = page._environment_card.caption, page._frame_badge
+    caption, badge = page._environment_card.caption, page.picture.badge
     said = {}
     for row in range(page.step_table.rowCount()):
         page.steps.selectRow(row)
@@ -543,22 +549,29 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
     feed = main.controller.feed
     assert isinstance(feed, ScriptedFeed)
     tick(main, 2)
-    assert not feed.asked, "nothing was chosen"
+    assert not feed.asked_for(FrameAt), "nothing was chosen"
     assert feed.pictures == {"run"}
     page = main.page
     assert page is not None
     page.steps.selectRow(5)
     tick(main)
-    place = page.stream.place_of(page.steps.chosen.record)
     tick(main, 3)
-    assert feed.asked == [place], "once"
+    asked = feed.asked_for(FrameAt)
+    place = asked[0].question
+    assert isinstance(place, FrameAt)
+    assert (len(asked), place.step_index) == (1, page.steps.chosen.record["step"]), "once"
+
+    seqs = count(1)
 
     def answer(step_index: int | None, encoding: str = "png") -> str:
         data = picture(8, 4) if encoding == "png" else b""
-        frame = Frame(1, "agent_0", 0, place.episode_index, step_index or 0, "f", 8, 4, encoding, data, 1, 1)
-        feed.updates.append(update(frame=FoundFrame(place, None if step_index is None else frame)))
+        frame = Frame(next(seqs), "agent_0", 0, place.episode_index, step_index or 0, "f", 8, 4, encoding, data, 1, 1)
+        data = msgspec.msgpack.encode(frame)
+        row = StoredEvent(1, "frame", "run", "w", b"s" * 16, 1, 1, "agent_0", 1, None, None, data)
+        rows = [] if step_index is None else [row]
+        page.picture.stored._take(1, place, Answer(place, Page(rows, False)))
         tick(main)
-        badge = page._frame_badge
+        badge = page.picture.badge
         return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.text()
 
     at = place.step_index
@@ -573,8 +586,8 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
     assert answer(at) == "exact frame"
     page.steps.selectRow(7)
     tick(main)
-    assert len(feed.asked) == 2, "the answer was for another step"
-    assert page._environment_card.caption.text() == "looking for its frame"
+    assert len(feed.asked_for(FrameAt)) == 2, "the answer was for another step"
+    assert page.picture.badge.text() == f"nearest {at - page.steps.chosen.record['step']:+}".replace("-", "\u2212")
 
 
 def test_pictures_are_wanted_of_the_run_in_front_alone(window: Callable[..., MainWindow]) -> None:

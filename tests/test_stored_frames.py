@@ -21,9 +21,10 @@ from store_fixtures import Scribe, query_behind_broker, stream
 
 from telefabric.address import Address
 from telefabric.errors import UsageError
+from telefabric.feed import Answer, FrameAt
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.feed.file_feed import FileFeed
-from telefabric.feed.interface import FeedEvent, FoundFrame, FramePlace
+from telefabric.feed.interface import FeedEvent
 from telefabric.ring import PixelFormat, RingReader, rings_of
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import StepKey
@@ -315,12 +316,16 @@ def test_a_frame_with_its_picture_is_nearer_than_any_that_expired(tmp_path: Path
         assert (nearest(2, 0), nearest(2, 9), nearest(3, 0)) == (5, 5, None)
 
 
-def ask(feed: BrokerFeed | FileFeed, *place: int) -> FoundFrame:
-    wanted = FramePlace(INFO.run_id, "ada", *place)
-    feed.ask_frame(wanted)
-    found: FoundFrame = wait_for(lambda: feed.drain().frame, "the store answers")
-    assert found.place == wanted
-    return found
+def ask(feed: BrokerFeed | FileFeed, *place: int) -> Answer:
+    answers: list[Answer] = []
+    feed.ask(FrameAt(INFO.run_id, "ada", *place), answers.append)
+    wait_for(lambda: answers, "the store answers")
+    return answers[0]
+
+
+def frame_of(answer: Answer) -> Frame | None:
+    assert answer.page is not None, answer.problem
+    return decoded(answer.page.rows[0]) if answer.page.rows else None
 
 
 @pytest.mark.parametrize("of", ["file", "broker"])
@@ -332,13 +337,13 @@ def test_a_feed_finds_frames_for_its_client(tmp_path: Path, of: str) -> None:
         feed.start()
         try:
             for asked, step in ((0, 2), (4, 2), (5, 6), (9, 6)):
-                frame = ask(feed, 0, 1, asked).frame
+                frame = frame_of(ask(feed, 0, 1, asked))
                 assert frame is not None
                 assert (frame.step_index, frame.data) == (step, b"rgb")
-            assert ask(feed, 0, 2, 0) == FoundFrame(FramePlace("run", "ada", 0, 2, 0), None)
+            assert frame_of(ask(feed, 0, 2, 0)) is None
             if of == "broker":
                 assert "does not understand the question" in ask(feed, 0, 2**63, 0).problem
-            assert ask(feed, 0, 1, 2).frame is not None, "and the next"
+            assert frame_of(ask(feed, 0, 1, 2)) is not None, "and the next"
         finally:
             feed.stop()
 

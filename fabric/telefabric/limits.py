@@ -270,6 +270,12 @@ QUERY_DEADLINE_S = 5.0
 QUERY_NUMBERS_MAX = 65_536
 """Rows of a page of columns or points: 512 KiB a column."""
 
+# -- client --------------------------------------------------------------------------------------------------------
+CLIENT_MEMORY_MB = 1_024
+"""A laptop of 8 GB has room for it beside a browser and a training run; a run of ten million steps takes a third."""
+CLIENT_MEMORY_MB_MIN = 256
+"""The program without data takes some 200."""
+
 assert DURABLE_BYTES_MAX >= STREAMS_MAX * CREDIT_BASE_BYTES + EVENT_BYTES_MAX
 assert CREDIT_STREAM_BYTES_MAX >= EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES
 assert MESSAGE_BYTES_MAX > EVENT_BYTES_MAX

@@ -250,6 +250,9 @@ SETTINGS: dict[str, Setting] = {
                 "The tap, by which every user of the broker's machine reads live events: auto has it while there are "
                 "no keys."),
         Setting("policy", _policy, "balanced", f"How the broker's queue for a live client behaves: {policy.FORMS}."),
+        Setting("memory_limit", _whole(limits.CLIENT_MEMORY_MB_MIN, 2**20), limits.CLIENT_MEMORY_MB,
+                "Megabytes of memory that the window may take; above it frames and the oldest rows leave, and are read "
+                "again when they are wanted."),
         Setting("metrics", _endpoint, OFF,
                 "Port for Prometheus: the broker's metrics; those of store and query service are on the next two "
                 "ports."),

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from telefabric.feed import FeedEvent, FoundFrame, FramePlace, StreamView
+from telefabric.feed import FeedEvent, StreamView
+from telefabric_gui.budget import Part, Sort
+from telefabric_gui.held_frames import HeldFrames
 from telefabric_gui.reduction import Floats
 from telefabric_gui.rows import (
     EPISODE_ROW,
@@ -65,11 +67,8 @@ class AgentStream:
         self.version = 0
         self.frame: Frame | None = None
         """The newest picture of the environment."""
-        self._stored: dict[tuple[int, int], dict[int, Frame]] = {}
-        """Stored frames by environment and episode, and by step."""
-        self._stored_bytes = 0
-        self.found: FoundFrame | None = None
-        """The last question to the store."""
+        self.held = HeldFrames(STORED_FRAME_BYTES_MAX)
+        """Stored pictures."""
         self.voided: dict[tuple[int, int], int] = {}
         """Environment and episode → the seq before which its events do not count."""
         self.live = False
@@ -112,53 +111,47 @@ class AgentStream:
         """The record keeps what is void; tables, charts and pictures do not."""
         self.steps.void_episode(env, episode, before)
         self.episodes.void_episode(env, episode, before)
-        for frame in list(self._stored.get((env, episode), {}).values()):
-            if frame.seq < before:
-                self._forget(frame)
+        self.held.void((env, episode), before)
         if self.frame is not None and (self.frame.env_index, self.frame.episode_index) == (env, episode):
             self.frame = None
 
     def show_frame(self, frame: Frame) -> None:
-        """Keep a picture, unless a newer one has come already; and a stored one, with those of its episode."""
+        """Keep a picture, unless a newer one has come already; and a stored one in any case."""
         if frame.encoding in (EXPIRED, STORED) or (frame.seq and self._is_void(frame, frame.seq)):
             return
         if self.frame is None or frame.time_ns >= self.frame.time_ns:
             self.frame = frame
         if frame.seq:
-            episode = self._stored.setdefault((frame.env_index, frame.episode_index), {})
-            if frame.step_index not in episode:
-                episode[frame.step_index] = frame
-                self._stored_bytes += len(frame.data)
-            while self._stored_bytes > STORED_FRAME_BYTES_MAX:
-                self._forget(next(iter(next(iter(self._stored.values())).values())))
+            self.held.add(frame)
 
-    def _forget(self, frame: Frame) -> None:
-        place = frame.env_index, frame.episode_index
-        self._stored_bytes -= len(self._stored[place].pop(frame.step_index).data)
-        if not self._stored[place]:
-            del self._stored[place]
+    def keep_stored(self, frame: Frame) -> None:
+        """Keep a picture that the store was asked for."""
+        if not self._is_void(frame, frame.seq):
+            self.held.add(frame)
 
     def frame_of(self, row: Any, *, exact: bool) -> Frame | None:
-        """The picture of a step, or the nearest stored one of its episode; when not `exact`, one of about its time."""
+        """The picture of a step, or the nearest held one of its episode; when not `exact`, one of about its time."""
         frame = self.frame
         if not exact:
             return frame if frame is not None and abs(int(row["time_ns"]) - frame.time_ns) < FRAME_OLD_NS else None
         env, episode, step = int(row["env"]), int(row["episode"]), int(row["step"])
         if frame is not None and (env, episode, step) == (frame.env_index, frame.episode_index, frame.step_index):
             return frame
-        held = list(self._stored.get((env, episode), {}).values())
-        answer = self.answer(row)
-        if answer is not None and answer.frame is not None and answer.frame.encoding != EXPIRED:
-            held.append(answer.frame)
-        return min(held, key=lambda one: (abs(one.step_index - step), one.step_index), default=None)
+        return self.held.nearest((env, episode), step)
 
-    def place_of(self, row: Any) -> FramePlace:
-        place = int(row["env"]), int(row["episode"]), int(row["step"])
-        return FramePlace(*self.key, *place, self.stream_id or None)
+    def begin_again(self) -> None:
+        """What comes now does not go on from what is held, which the store has."""
+        self.pending.clear()
+        for rows in (self.steps, self.episodes):
+            rows.begin_again()
+        self.metrics.clear()
+        self.version += 1
 
-    def answer(self, row: Any) -> FoundFrame | None:
-        """The store's, if it was asked for this step."""
-        return self.found if self.found is not None and self.found.place == self.place_of(row) else None
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        rows = [Part(Sort.ROWS, rows.bytes_held, rows.let_go) for rows in (self.steps, self.episodes)]
+        values = [Part(Sort.ROWS, tail.bytes_held, tail.let_go) for tail in self.metrics.values()]
+        return [Part(Sort.FRAMES, self.held.bytes, self.held.let_go), *rows, *values]
 
     def returns(self) -> Floats:
         """Returns of episodes that are numbers."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from PySide6.QtCore import QEvent, QObject, QTimer, Signal
 from PySide6.QtWidgets import QApplication
 
-from telefabric import EnvironmentProblem
+from telefabric import EnvironmentProblem, settings
 from telefabric.feed import Feed
 from telefabric_gui import theme
 from telefabric_gui.controller import Controller
@@ -37,18 +37,19 @@ class _Input(QObject):
 def run(
     feed: Feed, *, theme_name: str, screenshot: Path | None, after_s: float, size: tuple[int, int] | None, tied: bool,
     opener: Opener = feed_of, source: str = "", offer: bool = False, sheet: bool = False,
+    memory_limit: int = settings.SETTINGS["memory_limit"].default,
 ) -> None:  # fmt: skip
     """Show the feed until the window is closed; with `screenshot`, until it is saved. Ends cleanly on ^C.
 
-    `opener`, `source` and `offer` are those of `MainWindow`; with `sheet` the one for connecting is open at first.
-    The picture is taken after `after_s`; with `tied`, when standard input closes, which without a picture closes the
-    window. Raises `EnvironmentProblem` when the picture cannot be written.
+    `opener`, `source`, `offer` and `memory_limit` are those of `MainWindow`; with `sheet` the one for connecting is
+    open at first. The picture is taken after `after_s`; with `tied`, when standard input closes, which without a
+    picture closes the window. Raises `EnvironmentProblem` when the picture cannot be written.
     """
     app = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(app, QApplication)
     app.setApplicationName("Telefabric")
     theme.use(app, theme_name)
-    window = MainWindow(Controller(feed), opener=opener, source=source, offer=offer)
+    window = MainWindow(Controller(feed), opener=opener, source=source, offer=offer, memory_limit=memory_limit)
     if size:
         window.resize(*size)
     signals = (signal.SIGINT, signal.SIGTERM)

@@ -29,6 +29,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--store", type=_FILE, metavar="FILE", help="Show this store file, or the store in this folder.")
 @click.option("--policy", metavar="POLICY", help=settings.SETTINGS["policy"].option_help)
+@click.option("--memory-limit", metavar="MB", help=settings.SETTINGS["memory_limit"].option_help)
 @click.option(
     "--theme",
     type=click.Choice(["dark", "light", "auto"]),
@@ -45,6 +46,7 @@ def gui(
     connect: str | None,
     store: Path | None,
     policy: str | None,
+    memory_limit: str | None,
     theme: str,
     screenshot: Path | None,
     after: float,
@@ -76,6 +78,7 @@ def gui(
     run(
         feed, opener=partial(feed_of, policy=wish), source="" if tied or screenshot else source, offer=offer,
         theme_name=theme, screenshot=screenshot, after_s=after, size=_size(size), tied=tied, sheet=sheet,
+        memory_limit=settings.resolve("memory_limit", memory_limit).value,
     )  # fmt: skip
 
 

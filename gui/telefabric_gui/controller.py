@@ -30,6 +30,7 @@ from telefabric.feed import (
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.model.asking import Asking
 from telefabric_gui.rows import GAP, HOLE, Mark
+from telefabric_gui.sight import Sight
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
 
 TICK_MS = 50
@@ -94,6 +95,9 @@ class Controller(QObject):
         self.left_out: dict[tuple[str, str, bytes], int] = {}
         """Events of streams that gave way to newer ones of their agent: the store has them."""
         self.watched: list[str] = []
+        self.resting: frozenset[str] = frozenset()
+        """Open runs that nobody has in sight."""
+        self._sight = Sight()
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self.unknown_events = 0
         """Events of kinds or versions that this program does not know."""
@@ -168,6 +172,17 @@ class Controller(QObject):
             del self._missing[stream_id]
         self.feed.watch(frozenset(self.watched))
 
+    def show_runs(self, in_sight: frozenset[str]) -> None:
+        """These runs are in sight: the other open ones rest after a moment, and go on when they are seen again."""
+        resting = self._sight.resting({key[0] for key in self.streams}, in_sight)
+        woken, self.resting = self.resting - resting, resting
+        again = self.feed.rest(resting)
+        for key, stream in self.streams.items():
+            if key[2] in again:
+                stream.begin_again()
+        for run_id in woken:
+            self._look_for_agents(run_id)
+
     # -- what is shown -------------------------------------------------------------------------------------------
 
     @property
@@ -224,10 +239,6 @@ class Controller(QObject):
         if update.answers:
             self._answers.extend(update.answers)
             self._answered_s = time.monotonic()
-        if update.frame is not None:
-            place = update.frame.place
-            if stream := self.streams.get((place.run_id, place.agent_id, place.stream_id or b"")):
-                stream.found = update.frame
 
     def _take_runs(self, changed: tuple[RunView, ...], gone: tuple[str, ...]) -> None:
         for run_id in gone:

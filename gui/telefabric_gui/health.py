@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from telefabric.feed import Connection, LinkState, RunView
+from telefabric_gui.budget import MemoryBudget, Sort
 from telefabric_gui.controller import TICK_MS, Controller
 from telefabric_gui.formatting import count, duration, metadata_of, plural, short
 from telefabric_gui.views.details import HealthRow
@@ -110,6 +113,22 @@ def run_details(run: RunView | None) -> Sequence[tuple[str, str]]:
     return pairs + ([("…", f"{count(len(told) - _TOLD_MAX)} more")] if len(told) > _TOLD_MAX else [])
 
 
+def memory_of(budget: MemoryBudget) -> tuple[str, str, str]:
+    """What this client takes of its limit: text, role, and what it consists of."""
+    held, mib = budget.held, 2**20
+    text = f"memory {count(round(budget.used_bytes / mib))} of {count(round(budget.limit_bytes / mib))} MB"
+    rows, charts, frames = held[Sort.ROWS] + held[Sort.PAGES], held[Sort.SERIES], held[Sort.FRAMES]
+    of_it = ", ".join(
+        f"{name} {count(round(number / mib))} MB"
+        for name, number in (("rows", rows), ("charts", charts), ("frames", frames))
+    )
+    told = (
+        f"Memory of this client and its limit, --memory-limit. Of it {of_it}; the rest is the program.\n"
+        "At the limit, frames and the oldest rows leave. They are read again from the store."
+    )
+    return text, "warning" if budget.used_bytes > budget.limit_bytes else "dim", told
+
+
 def memory_bytes() -> int:
     """Memory of this process; 0 if the system does not show it."""
     try:
@@ -117,6 +136,12 @@ def memory_bytes() -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system: the C library keeps it until it is asked."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _worker(connection: Connection, run: RunView) -> HealthRow:

@@ -20,6 +20,10 @@ from telefabric_schemas import Episode, Reset, Step
 EVENT, HOLE, GAP, VOID = 0, 1, 2, 3
 NO_STEP = -1
 """In `global_step` and `length`: the event does not say."""
+KEPT_ROWS = 256
+"""The newest rows stay when memory is short: they are in sight."""
+RAW_MORE_BYTES = 170
+"""What an encoded event takes beside its bytes: two objects and a place in a dictionary."""
 _FIRST_ROOM = 1_024
 _GROUPS_MAX = 16
 """With more changed places than this, the table is reset rather than changed at each."""
@@ -56,6 +60,8 @@ class EventRows:
         """Counted events among the rows that are not shown."""
         self.dropped = 0
         """Counted events, see `counted`, that have left because there are newer ones."""
+        self.begun = 0
+        """How often other rows began, which do not follow on those before."""
         self.listeners: list[Callable[[], object]] = []
         """Called after each change."""
         self._raw_bytes_max = raw_bytes_max
@@ -99,6 +105,10 @@ class EventRows:
         return next((mark.reason for mark in self._marks if mark.first == first and mark.kind == GAP), "")
 
     @property
+    def bytes_held(self) -> int:
+        return self._table.nbytes + self._raw_bytes + RAW_MORE_BYTES * len(self._raws)
+
+    @property
     def held(self) -> int:
         """Events among the rows, but for resets."""
         return int(np.count_nonzero((self.column("mark") == EVENT) & ~self.column("reset")))
@@ -124,6 +134,26 @@ class EventRows:
             self._rows["mark"][found] = VOID
             self.events -= held - self.held
             self._tell()
+
+    def let_go(self, number: int) -> None:
+        """Have the oldest rows leave, so that about this many bytes are free; the newest stay."""
+        self.leave(min(len(self), len(self) * number // self.bytes_held + 1))
+
+    def leave(self, rows: int, keep: int = KEPT_ROWS) -> None:
+        """Have the oldest rows leave, but for the newest `keep`."""
+        if (gone := min(rows, len(self) - keep)) > 0:
+            self._leave(gone)
+            self._replace(self._rows.copy())
+            self._tell()
+
+    def begin_again(self) -> None:
+        """What comes next does not follow on what is here."""
+        self.begun += 1
+        self.leave(len(self), keep=0)
+
+    def _leave(self, rows: int) -> None:
+        self.dropped += int(np.count_nonzero(counted(self._rows[:rows])))
+        self._remove(0, rows)
 
     def _tell(self) -> None:
         self.voided = int(np.count_nonzero((self.column("mark") == VOID) & ~self.column("reset")))
@@ -175,8 +205,7 @@ class EventRows:
 
     def _evict(self) -> None:
         if (over := len(self) - self.rows_max) > 0:
-            self.dropped += int(np.count_nonzero(counted(self._rows[:over])))
-            self._remove(0, over)
+            self._leave(over)
         if self._raw_bytes > self._raw_bytes_max:
             for seq in map(int, self.column("seq")[np.searchsorted(self.column("seq"), self._raw_from) :]):
                 if self._raw_bytes <= self._raw_bytes_max:

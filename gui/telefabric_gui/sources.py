@@ -72,8 +72,7 @@ class Memory:
     @property
     def recent(self) -> list[str]:
         """Sources that worked, the last one first."""
-        found = self._file.value("recent")
-        return found if isinstance(found, list) else [found] if isinstance(found, str) else []
+        return self._texts("recent")
 
     @property
     def again(self) -> bool:
@@ -94,14 +93,27 @@ class Memory:
         self._file.sync()
 
     @property
+    def pins(self) -> list[str]:
+        """Parts of `info` that are shown of every step."""
+        return self._texts("pins")
+
+    def keep_pins(self, paths: list[str]) -> None:
+        self._file.setValue("pins", paths)
+        self._file.sync()
+
+    @property
     def run_columns(self) -> list[str]:
         """The values of the metadata that have a column in the list of all runs."""
-        found = self._file.value("run_columns")
-        return found if isinstance(found, list) else [found] if isinstance(found, str) else []
+        return self._texts("run_columns")
 
     def keep_run_columns(self, names: list[str]) -> None:
         self._file.setValue("run_columns", names)
         self._file.sync()
+
+    def _texts(self, name: str) -> list[str]:
+        """A list; Qt writes one text as that text alone."""
+        found = self._file.value(name)
+        return [str(one) for one in found] if isinstance(found, list) else [found] if isinstance(found, str) else []
 
     def worked(self, source: str) -> None:
         self._keep([source, *(one for one in self.recent if one != source)][:REMEMBERED_MAX])

@@ -7,6 +7,8 @@ import numpy as np
 from telefabric_gui.reduction import Floats
 
 VALUES_MAX = 50_000
+_NEW_BYTES = 160
+"""Three numbers as objects."""
 
 
 class Tail:
@@ -22,6 +24,15 @@ class Tail:
         self._new.append((seq, seq if step is None else step, np.nan if value is None else value))
         if len(self._new) > self._values_max:
             self._take()
+
+    @property
+    def bytes_held(self) -> int:
+        return self._table.nbytes + _NEW_BYTES * len(self._new)
+
+    def let_go(self, number: int) -> None:
+        """Have the older half leave, however little is wanted."""
+        self._take()
+        self._table = self._table[len(self._table) // 2 :].copy()
 
     def arrays(self, after: int = 0) -> tuple[Floats, Floats]:
         """Steps and values behind a seq."""

@@ -16,18 +16,18 @@ from PySide6.QtWidgets import (
     QMessageBox,
     QSplitter,
     QStackedWidget,
-    QTabWidget,
     QWidget,
 )
 
-from telefabric import TelefabricError
+from telefabric import TelefabricError, settings
 from telefabric.feed import LinkState, RunView
 from telefabric_gui import health, theme
-from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.budget import Holder, MemoryBudget, Part
 from telefabric_gui.controller import Controller
-from telefabric_gui.formatting import count, duration, plural
+from telefabric_gui.formatting import duration, plural
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
+from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
 from telefabric_gui.sources import Memory, Opener, feed_of
@@ -36,11 +36,12 @@ from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
-from telefabric_gui.views.page import AgentPage, Tab
+from telefabric_gui.views.page import AgentPage
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
 from telefabric_gui.views.series import SeriesDock
 from telefabric_gui.views.status import StatusBar
 from telefabric_gui.views.styled import Banner, column, laid_out, row
+from telefabric_gui.views.tabs import Tabs
 from telefabric_gui.views.topbar import TopBar
 from telefabric_gui.views.transport import Bottom
 
@@ -66,6 +67,7 @@ _KEYS = (
     ("L", "replay the selection again and again"),
     ("B", "bookmark this step in the store"),
     ("Esc", "unselect what is selected, then follow"),
+    ("H", "hide or show the probabilities over the picture"),
     ("[  ]", "hide or show the left and the right side"),
     ("/, Ctrl+F", "filter runs"),
     ("Ctrl+H", "all runs as a table: search, sort, compare"),
@@ -83,14 +85,21 @@ class MainWindow(QMainWindow):
     """Takes over the controller: starts it when shown, stops it and the feed when closed.
 
     `opener` makes the feed of a source that is chosen in the sheet for connecting. `source` is that of the first feed,
-    to be remembered when it works; with `offer` the sheet opens by itself when it does not.
+    to be remembered when it works; with `offer` the sheet opens by itself when it does not. `memory_limit` is in MB.
     """
 
     def __init__(
-        self, controller: Controller, *, opener: Opener = feed_of, source: str = "", offer: bool = False
+        self,
+        controller: Controller,
+        *,
+        opener: Opener = feed_of,
+        source: str = "",
+        offer: bool = False,
+        memory_limit: int = settings.SETTINGS["memory_limit"].default,
     ) -> None:
         super().__init__()
         self.controller = controller
+        self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
@@ -101,7 +110,7 @@ class MainWindow(QMainWindow):
         self.known_runs = Runs(self)
         self.sparks = Sparks(controller, self)
         self.charting = Charting(controller, controller.held_of, self.memory.layout, self)
-        self._tabs: dict[AgentKey, Tab] = {}
+        self.pins = Pins(self.memory.pins, self)
         self._ticks = 0
         self._painted_s = 0.0
         self._in_history = False
@@ -109,7 +118,8 @@ class MainWindow(QMainWindow):
         """Whether the left side comes back after the table of all runs."""
         self._to_replay = ""
         """The run that is replayed from its start when it comes."""
-        self._started = False
+        self._started = self._seen = False
+        self._was_in_sight = True
         self._build()
         self._connect()
         self._add_keys()
@@ -121,7 +131,7 @@ class MainWindow(QMainWindow):
         self.top = TopBar()
         self.runs = RunsDock(self.known_runs, self.charting.overlay)
         self.series = SeriesDock(self.charting)
-        self.details = DetailsDock()
+        self.details = DetailsDock(self.pins)
         self.status = StatusBar()
         for view, name in (
             (self.top, "The bar on top"), (self.runs, "Runs"), (self.details, "Health and details"),
@@ -130,13 +140,9 @@ class MainWindow(QMainWindow):
             view.setAccessibleName(name)
         self.banner = Banner()
         self.empty = EmptyView()
-        self.tabs = QTabWidget(documentMode=True, movable=True, elideMode=Qt.TextElideMode.ElideMiddle)
-        self.tabs.setObjectName("tabs")
-        self.tabs.tabBar().setExpanding(False)
-        self.tabs.tabBar().setDrawBase(False)
+        self.tabs = Tabs(self.controller, self.charting, self.views, self.empty)
         self.sheet = ConnectSheet(self.memory)
         self.stack = QStackedWidget()
-        self.stack.addWidget(self.empty)
         self.stack.addWidget(self.tabs)
         self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
@@ -169,11 +175,11 @@ class MainWindow(QMainWindow):
         self.history.closed.connect(lambda: self.show_history(False))
         self.runs.history_wanted.connect(self.show_history)
         self.runs.scrolled.connect(self._want_sparks)
-        controller.stream_opened.connect(self._open_page)
-        controller.stream_closed.connect(self._close_page)
         self.runs.overlay_wanted.connect(self._overlay)
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
-        self.tabs.currentChanged.connect(self._on_tab)
+        self.tabs.page_changed.connect(self._on_tab)
+        self.tabs.page_goes.connect(lambda: self.bottom.line.show_run(None, None))
+        self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
         self.top.mode_wanted.connect(self.set_mode)
         self.bottom.transport.acted.connect(self.act)
         self.bottom.transport.speed_wanted.connect(self.replay)
@@ -191,8 +197,8 @@ class MainWindow(QMainWindow):
             ("Space", self._press_space), ("[", lambda: self._toggle(self.left)),
             ("]", lambda: self._toggle(self.details)), ("T", self.switch_theme), ("?", self.show_keys),
             ("C", self.show_sheet), ("Ctrl+H", lambda: self.show_history(not self._in_history)),
-            ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter), ("Ctrl+W", self._close_run),
-            ("Ctrl+Q", self.close), ("Ctrl+Tab", lambda: self._next_tab(1)),
+            ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter),
+            ("Ctrl+W", self.tabs.close_front), ("Ctrl+Q", self.close), ("Ctrl+Tab", lambda: self._next_tab(1)),
             ("Ctrl+Shift+Tab", lambda: self._next_tab(-1)),
             *((key, partial(self.act, name)) for key, name in _ACTS.items()),
             *((str(number), partial(self.replay, speed)) for number, speed in enumerate(SPEEDS, 1)),
@@ -206,9 +212,7 @@ class MainWindow(QMainWindow):
         self._turn_to(history=False)
         self._to_replay = run_id if replay else ""
         self.controller.watch(run_id)
-        for key, tab in self._tabs.items():
-            if key.run_id == run_id:
-                self.tabs.setCurrentWidget(tab)
+        self.tabs.show_run(run_id)
         self._show_centre()
 
     def show_history(self, shown: bool = True) -> None:
@@ -275,8 +279,7 @@ class MainWindow(QMainWindow):
     @property
     def page(self) -> AgentPage | None:
         """The page in front."""
-        found = self.tabs.currentWidget()
-        return self._built(found) if isinstance(found, Tab) else None
+        return self.tabs.page
 
     def set_mode(self, mode: Mode) -> None:
         """Follow, pause or replay."""
@@ -340,70 +343,46 @@ class MainWindow(QMainWindow):
             else:
                 page.follow()
 
-    def _close_run(self) -> None:
-        if page := self.page:
-            self.controller.unwatch(page.stream.key.run_id)
-
     def _next_tab(self, step: int) -> None:
         if number := self.tabs.count():
             self.tabs.setCurrentIndex((self.tabs.currentIndex() + step) % number)
 
     # -- what the controller tells -------------------------------------------------------------------------------
 
-    def _open_page(self, stream: AgentStream) -> None:
-        if stream.key in self._tabs:
-            self._choose_stream(self._tabs[stream.key])
-            return
-        tab = self._tabs[stream.key] = Tab(stream)
-        at = self.tabs.addTab(tab, f"{stream.key.agent_id} · {stream.key.run_id}")
-        self.tabs.setTabToolTip(at, f"Agent {stream.key.agent_id} of run {stream.key.run_id}")
-        first = sum(other.run_id == stream.key.run_id for other in self._tabs) == 1
-        if first and self.controller.watched and self.controller.watched[-1] == stream.key.run_id:
-            self.tabs.setCurrentWidget(tab)
-
-    def _built(self, tab: Tab) -> AgentPage:
-        if tab.page is not None:
-            return tab.page
-        page = tab.build(self.views, self.charting, self.controller.feed)
-        page.let_go.connect(self.follow)
-        page.frame_wanted.connect(self.controller.feed.ask_frame)
-        page.streams_bar.chosen.connect(partial(self._on_stream, tab))
-        return page
-
-    def _close_page(self, stream: AgentStream) -> None:
-        tab = self._tabs[stream.key]
-        if tab.chosen is stream:
-            tab.chosen = None
-        if self.controller.streams_of(stream.key):
-            self._choose_stream(tab)
-            return
-        del self._tabs[stream.key]
-        self.bottom.line.show_run(None, None)
-        tab.let_go()
-        self.tabs.removeTab(self.tabs.indexOf(tab))
-        tab.deleteLater()
-
-    def _on_stream(self, tab: Tab, stream: AgentStream | None) -> None:
-        tab.chosen = stream
-        self._choose_stream(tab)
-        self._refresh_page()
-
-    def _choose_stream(self, tab: Tab) -> None:
-        """Show the chosen stream, else the newest; a page that does not follow stays at its own while that is there."""
-        streams = self.controller.streams_of(tab.stream.key)
-        following = tab.page is None or tab.page.time.cursor.mode is Mode.FOLLOW
-        if following or tab.stream not in streams or tab.chosen is not None:
-            wanted = tab.chosen or streams[0]
-            if wanted is not tab.stream:
-                self.bottom.line.show_run(None, None)  # its page goes
-            tab.show_stream(wanted)
-
     def _on_tab(self) -> None:
         if page := self.page:
             self.runs.select(page.stream.key.run_id)
             self._refresh_page()
 
+    @property
+    def _in_sight(self) -> bool:
+        """As far as the desktop says; a window that it has not shown yet will be in sight at once."""
+        handle = self.windowHandle()
+        exposed = handle is not None and handle.isExposed()
+        self._seen = self._seen or exposed
+        return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
+
+    def _look_at_sight(self) -> None:
+        """What is out of sight gives up its live events, its pictures and its bell."""
+        page, in_sight = self.page, self._in_sight and not self._in_history
+        runs = frozenset(self.charting.overlay.shown_with(page.stream.key.run_id) if page and in_sight else ())
+        self.controller.show_runs(runs)
+        pictures = page is not None and page.lane.state != "live" and in_sight
+        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and pictures else frozenset())
+        if page is not None and in_sight is not self._was_in_sight:
+            (page.lane.start if in_sight else page.lane.stop)()
+        self._was_in_sight = in_sight
+
     def _on_tick(self) -> None:
+        self._look_at_sight()
+        if self._ticks % _SLOW_TICKS == 0:
+            self.budget.keep(self._held)
+        if self._in_sight:
+            self._refresh_views()
+        self._note_link(self.controller.connection.link)
+        self._ticks += 1
+
+    def _refresh_views(self) -> None:
         self._refresh_page()
         for view, show, each in (
             (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
@@ -412,8 +391,6 @@ class MainWindow(QMainWindow):
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
-        self._note_link(self.controller.connection.link)
-        self._ticks += 1
 
     def _note_link(self, link: LinkState) -> None:
         """Remember a source that works; offer others when the first one does not."""
@@ -440,11 +417,17 @@ class MainWindow(QMainWindow):
         live = connection.link is LinkState.LIVE
         self.status.show_state(*health.LINKS[connection.link], pulse=live)
         if self._ticks % _SLOW_TICKS == 0:
-            self.status.show_figure("memory", f"memory {count(round(health.memory_bytes() / 1e6))} MB")
+            self.status.show_figure("memory", *health.memory_of(self.budget))
         for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
             self.status.show_figure(name, text, role)
         age = page.frame_age_s if (page := self.page) else None
         self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
+
+    def _held(self) -> list[Part]:
+        """All that takes much memory here."""
+        pages = (tab.page for tab in self.tabs.agents)
+        holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
+        return [part for holder in (*holders, self.charting.data) for part in holder.parts()]
 
     def _show_mode(self) -> None:
         cursor = page.time.cursor if (page := self.page) else None
@@ -473,15 +456,12 @@ class MainWindow(QMainWindow):
 
     def _show_centre(self) -> None:
         connection = self.controller.connection
-        broken = connection.link in (LinkState.UNREACHABLE, LinkState.REFUSED, LinkState.HISTORY) and self._tabs
+        broken = connection.link in (LinkState.UNREACHABLE, LinkState.REFUSED, LinkState.HISTORY) and self.tabs.agents
         self.banner.say(self.controller.answer or (connection.sentence if broken else connection.notice))
         controller = self.controller
-        if (self._in_history and controller.runs) or self._tabs:
-            self.stack.setCurrentWidget(self.history if self._in_history else self.tabs)
-            return
+        self.stack.setCurrentWidget(self.history if self._in_history and controller.runs else self.tabs)
         waiting_for = controller.watched[-1] if controller.watched else None
         self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
-        self.stack.setCurrentWidget(self.empty)
 
     def _begin_replay(self, page: AgentPage) -> None:
         cursor = page.time.cursor
@@ -492,10 +472,8 @@ class MainWindow(QMainWindow):
 
     def _refresh_page(self) -> None:
         page = self.page
-        wanted = page is not None and page.lane.state != "live" and self.isVisible() and not self.isMinimized()
-        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and wanted else frozenset())
         self.series.show_source(page.source if page else None)
-        if page is not None:
+        if page is not None and not self._in_history:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
             page.refresh(self.controller.runs.get(page.stream.key.run_id))
@@ -511,7 +489,7 @@ class MainWindow(QMainWindow):
         self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
         if self._ticks % _SLOW_TICKS == 0:
             self.details.show_latency(controller.latencies)
-        self.details.show_step(page.details if page else [])
+        self.details.show_step(page.step if page else None)
         self.details.show_run(health.run_details(run))
 
     def _take_runs(self, changed: Sequence[RunView], gone: Sequence[str]) -> None:
@@ -522,11 +500,12 @@ class MainWindow(QMainWindow):
 
     def _show_runs(self) -> None:
         drawn: set[str] = set()
-        for key, tab in self._tabs.items():
-            self._choose_stream(tab)
-            if key.run_id not in drawn | self.sparks.known and (points := spark(tab.stream.returns())):
-                drawn.add(key.run_id)
-                self.known_runs.show_spark(key.run_id, points)
+        self.tabs.refresh()
+        for tab in self.tabs.agents:
+            run_id = tab.stream.key.run_id
+            if run_id not in drawn | self.sparks.known and (points := spark(tab.stream.returns())):
+                drawn.add(run_id)
+                self.known_runs.show_spark(run_id, points)
         self._want_sparks()
         if page := self.page:
             self.runs.select(page.stream.key.run_id)

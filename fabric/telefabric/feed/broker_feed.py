@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from telefabric.address import Address
 from telefabric.feed.edit_requests import EditRequests
-from telefabric.feed.frame_requests import FrameRequests
 from telefabric.feed.history_thread import HistoryThread
-from telefabric.feed.interface import Connection, FramePlace, LinkState, Rate, RunView, Update
+from telefabric.feed.interface import Connection, LinkState, Rate, RunView, Update
 from telefabric.feed.live_thread import LiveThread
 from telefabric.feed.merged import HISTORY_EVENTS, MergedStreams
 from telefabric.feed.questions import Answer, Asked, Questions
@@ -43,9 +42,8 @@ class BrokerFeed:
     ) -> None:  # fmt: skip
         self.address = address
         self._merged = MergedStreams(history_events=history_events, in_order=in_order)
-        self._frame_requests = FrameRequests()
         self._views = RunViews()
-        self._history = HistoryThread(address, self._merged, self._frame_requests, self._views)
+        self._history = HistoryThread(address, self._merged, self._views)
         self._live = LiveThread(address, self._merged, name, policy or QueuePolicy())
         self._questions = Questions(lambda cancelled: RemoteReader(address, cancelled=cancelled))
         self._edits = EditRequests(partial(ask_edit, address))
@@ -70,12 +68,16 @@ class BrokerFeed:
             self._live.watch_changed()
             self._history.wake()
 
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        if run_ids == self._merged.resting:
+            return frozenset()
+        again = self._merged.rest(run_ids)
+        self._live.watch_changed()
+        self._history.wake()
+        return again
+
     def want_pictures(self, run_ids: frozenset[str]) -> None:
         self._live.want_pictures(run_ids)
-
-    def ask_frame(self, place: FramePlace) -> None:
-        self._frame_requests.ask(place)
-        self._history.wake()
 
     def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
         return self._questions.ask(question, answered, urgent=urgent)
@@ -88,8 +90,7 @@ class BrokerFeed:
         if any(drained.holes.values()):
             self._history.wake()
         runs, gone = self._changed_runs()
-        frame, answers = self._frame_requests.take(), self._edits.take()
-        return Update(self._connection(), runs or None, *drained, frame, answers, gone)
+        return Update(self._connection(), runs or None, *drained, self._edits.take(), gone)
 
     def source(self, stream_id: bytes) -> Source:
         """The stream's source, as store or broker last named it; empty names if neither has."""

@@ -18,8 +18,7 @@ from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.feed.edit_requests import EditRequests
 from telefabric.feed.failures import Failures
-from telefabric.feed.frame_requests import FrameRequests
-from telefabric.feed.interface import Connection, Delivery, FeedEvent, FramePlace, LinkState, Rate, Update
+from telefabric.feed.interface import Connection, Delivery, FeedEvent, LinkState, Rate, Update
 from telefabric.feed.questions import Answer, Asked, Questions
 from telefabric.feed.run_views import RunViews
 from telefabric.feed.stored_runs import StoredRuns
@@ -55,7 +54,6 @@ class FileFeed:
         self._runs, self._views = StoredRuns(), RunViews()
         self._waiting: dict[str, Delivery] = {}
         """Run → what has come of it since the last `drain`."""
-        self._frame_requests = FrameRequests()
         self._questions = Questions(lambda cancelled: FileReader(self._path, cancelled=cancelled))
         self._edits = EditRequests(self._refuse)
         self._received = 0
@@ -86,13 +84,12 @@ class FileFeed:
             self._watched = run_ids
             self._changed.notify_all()
 
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        """A file is read on: nobody has to send it."""
+        return frozenset()
+
     def want_pictures(self, run_ids: frozenset[str]) -> None:
         """Nothing is live in a file."""
-
-    def ask_frame(self, place: FramePlace) -> None:
-        with self._changed:
-            self._frame_requests.ask(place)
-            self._changed.notify_all()
 
     def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:
         return self._questions.ask(question, answered, urgent=urgent)
@@ -118,7 +115,7 @@ class FileFeed:
         for one in waiting.values():
             found.add(one)
         runs, gone = self._views.take()
-        return Update(connection, runs or None, *found, self._frame_requests.take(), self._edits.take(), gone)
+        return Update(connection, runs or None, *found, self._edits.take(), gone)
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -142,9 +139,8 @@ class FileFeed:
             self._runs.look(reader, self._views.store)
             self._tell(LinkState.FILE, "")
             until = time.monotonic() + POLL_S
-            self._frame_requests.answer(reader)
             while self._page_all(reader, pagers) and time.monotonic() < until:
-                self._frame_requests.answer(reader)
+                pass
             with self._changed:
                 if not self._stopped.is_set():
                     self._changed.wait(max(0.0, until - time.monotonic()))

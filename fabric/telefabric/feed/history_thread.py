@@ -7,7 +7,6 @@ import threading
 from telefabric.address import Address
 from telefabric.errors import TelefabricError
 from telefabric.feed.failures import Failures
-from telefabric.feed.frame_requests import FrameRequests
 from telefabric.feed.merged import MergedStreams, Seen, Task
 from telefabric.feed.run_views import RunViews
 from telefabric.feed.stored_runs import StoredRuns
@@ -24,7 +23,7 @@ _RETRY_S = 1.0
 class HistoryThread:
     """Fetches until `stop`. `streams` and `problem` may be looked at from any thread; `views` gets the list of runs."""
 
-    def __init__(self, address: Address, merged: MergedStreams, frame_requests: FrameRequests, views: RunViews) -> None:
+    def __init__(self, address: Address, merged: MergedStreams, views: RunViews) -> None:
         self.streams: list[Stream] = []
         """Those of the watched runs."""
         self.problem = ""
@@ -32,7 +31,6 @@ class HistoryThread:
         self.failures = Failures()
         self._address = address
         self._merged = merged
-        self._frame_requests = frame_requests
         self._views = views
         self._runs = StoredRuns()
         self._reader: Reader | None = None
@@ -44,7 +42,7 @@ class HistoryThread:
         self._thread.start()
 
     def wake(self) -> None:
-        """Look at once: other runs are watched, something is missing, or a frame is asked for."""
+        """Look at once: other runs are watched, or something is missing."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -77,8 +75,7 @@ class HistoryThread:
         return _LOOK_S
 
     def _look(self, reader: Reader) -> None:
-        """Runs, and the streams of watched ones with how far they are stored; the frame that somebody asked for."""
-        self._frame_requests.answer(reader)
+        """Runs, and the streams of watched ones with how far they are stored."""
         self._runs.look(reader, self._views.store)
         found: list[Stream] = []
         for run_id in self._merged.watched:

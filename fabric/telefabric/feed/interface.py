@@ -17,7 +17,7 @@ from telefabric.feed.questions import Answer, Asked
 from telefabric.store.read.query import Question
 from telefabric.subscribe.core.handover import Range
 from telefabric.wire.delivery import AS_WISHED
-from telefabric_schemas import AnyEvent, Frame
+from telefabric_schemas import AnyEvent
 
 
 class LinkState(Enum):
@@ -123,28 +123,6 @@ class FeedEvent(NamedTuple):
     """True if the event came over the live path, False if it came from the store."""
 
 
-class FramePlace(NamedTuple):
-    """The step whose frame is wanted."""
-
-    run_id: str
-    agent_id: str
-    env_index: int
-    episode_index: int
-    step_index: int
-    stream_id: bytes | None = None
-    """The stream of the step; None for the newest attempt's."""
-
-
-class FoundFrame(NamedTuple):
-    """The store's answer for a place."""
-
-    place: FramePlace
-    frame: Frame | None
-    """The nearest one of its episode; None when it has none."""
-    problem: str = ""
-    """Why the store could not tell: a sentence."""
-
-
 class Rate:
     """Events a second over the last one or two."""
 
@@ -190,8 +168,6 @@ class Update(NamedTuple):
     """Stream → its lost seqs; for streams where they changed."""
     skipped: dict[bytes, int]
     """Stream → the number of events that this feed left out since the last `drain`; all are in the store."""
-    frame: FoundFrame | None = None
-    """The answer to `ask_frame`."""
     answers: tuple[str, ...] = ()
     """Of each `edit` that has been judged or has failed, a sentence."""
     gone: tuple[str, ...] = ()
@@ -207,12 +183,16 @@ class Feed(Protocol):
         """Follow these runs and no others, from their history on."""
         ...
 
-    def want_pictures(self, run_ids: frozenset[str]) -> None:
-        """Have the workers of these watched runs send live pictures, and no others: none to begin with."""
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        """Of these watched runs nothing need come, because nobody has them in sight; of the other ones all does.
+
+        A stream that was at rest goes on where it was. If it is far behind the store by now, it begins again with its
+        newest events instead, and what lies between has to be asked for: these streams are returned.
+        """
         ...
 
-    def ask_frame(self, place: FramePlace) -> None:
-        """Look for the stored frame of a step; a later question takes the place of this one."""
+    def want_pictures(self, run_ids: frozenset[str]) -> None:
+        """Have the workers of these watched runs send live pictures, and no others: none to begin with."""
         ...
 
     def ask(self, question: Question[Any], answered: Callable[[Answer], None], *, urgent: bool = False) -> Asked:

@@ -70,7 +70,8 @@ class LiveThread:
 
     def _watch(self) -> None:
         """An old store may have runs of longer names than can be asked for: nothing of them can come live."""
-        runs, pictures = (filter(fits, names) for names in (self._merged.watched, self._pictures))
+        in_sight = self._merged.watched - self._merged.resting
+        runs, pictures = (filter(fits, names) for names in (in_sight, self._pictures & in_sight))
         self.subscription.want(runs=runs, pictures=pictures, policy=self._policy)
 
     def _take(self, stream: bytes, events: list[LiveEvent]) -> None:

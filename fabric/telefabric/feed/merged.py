@@ -65,6 +65,16 @@ class _MergedStream:
             self.handover.since = begin if self._first is None else min(begin, self._first - 1)
         self.handover.watermark = stored
 
+    def begin_again(self, history_events: int | None) -> bool:
+        """Pass over what the store has beyond so many of its newest events, if that is more than they are."""
+        before, begin = self.handover, self.handover.watermark - (history_events or 0)
+        if history_events is None or self.order is not None or begin <= before.newest:
+            return False
+        self.skipped += begin - before.newest + sum(last - first + 1 for first, last in before.holes())
+        self.handover = StreamHandover(begin)
+        self.handover.watermark = before.watermark
+        return True
+
 
 class MergedStreams:
     """Any thread. Streams become known through `know`; live events of unknown ones wait for that.
@@ -78,6 +88,8 @@ class MergedStreams:
         self._in_order = in_order
         self._lock = threading.Lock()
         self.watched: frozenset[str] = frozenset()
+        self.resting: frozenset[str] = frozenset()
+        """Watched runs of which nothing is fetched."""
         self._streams: dict[bytes, _MergedStream] = {}
         self._unknown: dict[bytes, list[Numbered[Seen]]] = {}
         self._unknown_events = 0
@@ -102,6 +114,19 @@ class MergedStreams:
             self._pending = [event for event in self._pending if event.run_id in run_ids]
             self._unknown.clear()
             self._unknown_events = 0
+
+    def rest(self, run_ids: frozenset[str]) -> frozenset[bytes]:
+        """Fetch nothing of these runs, and all of the other ones. Returns the streams that begin again."""
+        with self._lock:
+            woken, self.resting = self.resting - run_ids, run_ids
+            again = frozenset(
+                stream
+                for stream, followed in self._streams.items()
+                if followed.run_id in woken and followed.begin_again(self._history_events)
+            )
+            self._pending = [event for event in self._pending if event.stream_id not in again]
+            self._changed |= again
+            return again
 
     def know(self, stream: bytes, run_id: str, stored: int | None) -> None:
         """A stream belongs to a run, and the store holds it up to `stored` (None: nobody could be asked)."""
@@ -165,6 +190,8 @@ class MergedStreams:
                 return []
             found: list[Task] = []
             for stream, followed in self._streams.items():
+                if followed.run_id in self.resting:
+                    continue
                 missing = followed.handover.ask()
                 if followed.voids_up_to < followed.handover.since:
                     found.append(Task(stream, followed.voids_up_to, followed.handover.since))

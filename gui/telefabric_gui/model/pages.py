@@ -19,10 +19,22 @@ import numpy.typing as npt
 from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, CountKey, Counts, Events, Points, RowOf, RowsAt, StoredEvent
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.model.lines import Found, Lines, Segment
 from telefabric_gui.model.seam import End, Seam
-from telefabric_gui.rows import EVENT, GAP, VOID, EventRows, Mark, Row, episode_row, of_episode, step_row
+from telefabric_gui.rows import (
+    EVENT,
+    GAP,
+    RAW_MORE_BYTES,
+    VOID,
+    EventRows,
+    Mark,
+    Row,
+    episode_row,
+    of_episode,
+    step_row,
+)
 from telefabric_schemas import Episode, Reset, Step, event_of
 
 PAGE = 128
@@ -188,15 +200,17 @@ class Pages(QObject):
     # -- what is wanted ------------------------------------------------------------------------------------------
 
     def see(self, first: int, last: int) -> None:
-        """These rows are in sight: fetch those that are not in memory, and nothing else any more."""
+        """These rows are in sight: fetch those that are not in memory, then those beside them, and nothing else."""
         self._sight = range(max(first, 0) // PAGE, min(last, self.rows - 1) // PAGE + 1)
-        for number in [number for number in self._loading if number not in self._sight]:
+        wanted = range(self._sight.start - 1, self._sight.stop + 1)
+        for number in [number for number in self._loading if number not in wanted]:
             self._drop(self._loading.pop(number))
         for number in self._sight:
             if number in self._pages:
                 self._pages.move_to_end(number)
                 self._ask_series(self._pages[number])
             self._want(number, urgent=True)
+        self._want_beside()
 
     def refresh(self) -> None:
         """While in sight, once a tick: ask the store from time to time how far it is."""
@@ -269,6 +283,13 @@ class Pages(QObject):
         self._loading[number] = _Page(number)
         self._ask_rows(self._loading[number], urgent=urgent)
 
+    def _want_beside(self) -> None:
+        """Fetch the pages before and behind those in sight, once these are there."""
+        if self._sight and not self.loading:
+            for beside in (self._sight[-1] + 1, self._sight[0] - 1):
+                if beside >= 0:
+                    self._want(beside, urgent=False)
+
     # -- a page --------------------------------------------------------------------------------------------------
 
     def _ask_rows(self, page: _Page, *, urgent: bool = True) -> None:
@@ -324,27 +345,32 @@ class Pages(QObject):
         whole = [(*row, *([0] * (len(names) - len(row)))) for row in sorted(rows, key=itemgetter(1))]
         records = np.array(whole, self.tail.records.dtype)
         page.segment = self._segment(page.first, records, lambda record: raws.get(int(record["seq"])))
-        page.bytes = records.nbytes + sum(map(len, raws.values()))
+        page.bytes = records.nbytes + sum(map(len, raws.values())) + RAW_MORE_BYTES * len(raws)
         page.events, page.resets = [], []
         self._pages[number] = page
         self._pages.move_to_end(number)
-        self._evict()
+        self._evict(self._bytes_max)
         self._ask_series(page)
         self._arrange()
         self.loaded.emit(page.first, page.first + page.segment.rows - 1)
-        if not self._loading and self._sight:
-            for beside in (self._sight[0] - 1, self._sight[-1] + 1):
-                if beside >= 0:
-                    self._want(beside, urgent=False)
+        self._want_beside()
 
     def _segment(self, first: int, records: npt.NDArray[Any], raws: Callable[[Any], bytes | None]) -> Segment:
         for (env, episode), before in self._voided.items():
             records["mark"][of_episode(records, env, episode, before)] = VOID
         return Segment(first, records, raws)
 
-    def _evict(self) -> None:
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        return [Part(Sort.PAGES, self.bytes_held, self._let_go)]
+
+    def _let_go(self, number: int) -> None:
+        self._evict(self.bytes_held - number)
+        self._arrange()
+
+    def _evict(self, bytes_max: int) -> None:
         held = self.bytes_held
-        while held > self._bytes_max and len(self._pages) > len(self._sight) + 1:
+        while held > bytes_max and len(self._pages) > len(self._sight) + 1:
             _, gone = self._pages.popitem(last=False)
             held -= gone.bytes
 

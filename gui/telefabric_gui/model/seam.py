@@ -29,6 +29,7 @@ class Seam:
         self._ends: list[End] = []
         self._base: tuple[End, int] | None = None
         """An end, and the number of the first row that ever came to the tail."""
+        self._begun = 0
 
     @property
     def stored(self) -> int | None:
@@ -59,7 +60,9 @@ class Seam:
             return None
         before = np.concatenate(([0], np.cumsum(rows)))
         behind = int(np.searchsorted(seqs, end.seq, "right"))
-        if tail.dropped == 0 or (len(seqs) and seqs[0] <= end.seq):
+        if self._begun != tail.begun:
+            self._begun, self._base = tail.begun, None
+        if (tail.dropped == tail.begun == 0) or (len(seqs) and seqs[0] <= end.seq):
             self._base = end, end.rows - int(before[behind]) - tail.dropped
         if self._base is None or self._base[0] != end:
             return None

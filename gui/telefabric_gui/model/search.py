@@ -10,8 +10,10 @@ import numpy as np
 from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Asked, Condition, Scan, StoredEvent
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Pages, found_of
+from telefabric_gui.rows import RAW_MORE_BYTES
 
 FOUND_MAX = 200_000
 """Rows that are listed; a search that finds more ends there, and says so."""
@@ -124,6 +126,15 @@ class Search(QObject):
         for row in set(rows) - self._loading:
             self._loading.add(row)
             self._rows.ask_row(row, partial(self._row_came, row))
+
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        return [Part(Sort.PAGES, self._held_bytes + RAW_MORE_BYTES * len(self._held), self._let_go)]
+
+    def _let_go(self, number: int) -> None:
+        least = self._held_bytes - number
+        while self._held and self._held_bytes > least:
+            self._held_bytes -= len(self._held.pop(next(iter(self._held))).event)
 
     def stop(self) -> None:
         """Search no further."""

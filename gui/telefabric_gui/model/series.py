@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, Bucket, Buckets, Points, Question
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.pyramid import BITS, VALUES, Pyramid, Tile, buckets, with_tail
 from telefabric_gui.reduction import Floats, Samples, single
@@ -39,6 +40,7 @@ class _Held:
     asked: dict[Tile, Asked] = field(default_factory=dict)
     pages: dict[Tile, list[Floats]] = field(default_factory=dict)
     failed_s: float = -AGAIN_S
+    wanted_s: float = 0.0
     refreshed_s: float = field(default_factory=time.monotonic)
     tail_from: float = np.inf
     """First step that was live when the end of what is stored was read."""
@@ -69,6 +71,7 @@ class SeriesData(QObject):
         """Have a range of steps of a series read, as fine as pixels can show; what is not in sight any more is not."""
         held = self._held.pop(key, None) or _Held()
         self._held[key] = held  # the last is the one drawn last
+        held.wanted_s = time.monotonic()
         self._refresh(held, tail, grows=grows)
         wanted = held.pyramid.wanted(first, last, pixels)
         for tile in held.asked.keys() - set(wanted):
@@ -184,7 +187,7 @@ class SeriesData(QObject):
             held.pyramid.put(tile, *single(table[:, 0], table[:, 1]))
         else:
             held.pyramid.put(tile, buckets(tile.level, table))
-        self._evict(key)
+        self._evict(BYTES_MAX, {key})
         self.arrived.emit(key)
 
     def _take_near(self, key: SeriesKey, block: int, answer: Answer) -> None:
@@ -197,11 +200,26 @@ class SeriesData(QObject):
             held.near = block, single(points[:, 0], points[:, 1])[0]
             self.arrived.emit(key)
 
-    def _evict(self, newest: SeriesKey) -> None:
-        over = sum(held.pyramid.bytes for held in self._held.values()) - BYTES_MAX
+    @property
+    def bytes_held(self) -> int:
+        return sum(held.pyramid.bytes for held in self._held.values())
+
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit."""
+        return [Part(Sort.SERIES, self.bytes_held, self._let_go)]
+
+    def _let_go(self, number: int) -> None:
+        since_s = time.monotonic() - AGAIN_S
+        in_sight = {key for key, held in self._held.items() if held.wanted_s > since_s}  # else it is read at once again
+        self._evict(self.bytes_held - number, in_sight)
+
+    def _evict(self, bytes_max: int, keep: Container[SeriesKey]) -> None:
+        over = self.bytes_held - bytes_max
         for key, held in self._held.items():
-            if over <= 0 or key == newest:
+            if over <= 0:
                 return
+            if key in keep:
+                continue
             over -= held.pyramid.bytes
             held.pyramid.forget_fine()
             over += held.pyramid.bytes

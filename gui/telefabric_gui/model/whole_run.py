@@ -30,6 +30,7 @@ from telefabric.feed import (
     StepKey,
     StepsOf,
 )
+from telefabric_gui.budget import Part, Sort
 from telefabric_gui.formatting import plural
 from telefabric_gui.model.asking import ANY_ID, Asker, Asking
 from telefabric_gui.model.axis import Axis, Reals, columns_of
@@ -45,6 +46,7 @@ EPISODES_MAX = 1_000_000
 ASK_S = 0.5
 """Between two looks at what is new."""
 _PAGE = 2_000
+_PLACE_BYTES = 300
 _EPISODE_FIELDS = ("seq", "episode_index", "env_index", "length", "total_reward", "global_step")
 
 
@@ -158,6 +160,11 @@ class WholeRun(QObject):
 
     def band_at(self, row: float) -> Band | None:
         return next((band for band in reversed(self.bands) if band.n <= row), None)
+
+    def parts(self) -> list[Part]:
+        """What is held, for the memory's limit. All of it is in sight on the time line."""
+        numbers = (self._columns, self._ends, *self.episodes)
+        return [Part(Sort.ROWS, sum(one.nbytes for one in numbers) + _PLACE_BYTES * len(self._places))]
 
     # -- asking --------------------------------------------------------------------------------------------------
 

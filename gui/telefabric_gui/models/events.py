@@ -10,6 +10,7 @@ import numpy as np
 from PySide6.QtCore import QObject
 
 from telefabric_gui.formatting import NONE, clock, count, decoded, real, short
+from telefabric_gui.info import part_of
 from telefabric_gui.model.lines import Found, Lines
 from telefabric_gui.model.pages import Pages
 from telefabric_gui.models.table import Column, EventTable
@@ -76,16 +77,6 @@ class StepTable(EventTable):
             return real(self.pages.value(name, found.row, step) if value is None else value, 4)
         step_ = step_of(found.raw)
         return short(part_of(decoded(step_.info), name), _CELL) if step_ else NONE
-
-
-def part_of(value: Any, path: str) -> Any:
-    """The part of a map of maps whose keys are joined by dots; None without it."""
-    if not path or not isinstance(value, dict):
-        return value if not path else None
-    for end in [len(path), *(at for at, letter in enumerate(path) if letter == ".")]:
-        if path[:end] in value:
-            return part_of(value[path[:end]], path[end + 1 :])
-    return None
 
 
 def number_of(row: Any) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui.formatting import decoded, short
+from telefabric_gui.info import paths_of
 from telefabric_gui.models.events import StepTable, step_of
 from telefabric_gui.models.table import Column
 from telefabric_gui.theme import RIGHT
@@ -25,7 +25,7 @@ def offer_columns(
     """Open the menu below a button; `chosen` takes the columns that are to be shown."""
     newest = table.newest()
     step = step_of(newest.raw) if newest else None
-    info = _parts(decoded(step.info)) if step else []
+    info = paths_of(decoded(step.info)) if step else []
     shown = {column.source for column in table.columns if column.source}
     sources = list(dict.fromkeys([*shown, *(f"info/{name}" for name in info), *(f"metric/{name}" for name in metrics)]))
     menu = menu_of(under)
@@ -54,13 +54,3 @@ def with_column(table: StepTable, column: Column, *, on: bool) -> Sequence[Colum
 def _column(source: str) -> Column:
     _, _, name = source.partition("/")
     return Column(short(name.rpartition(".")[2] or name, 14), 9, RIGHT, source.replace("/", ": ", 1), source=source)
-
-
-def _parts(info: Any, before: str = "") -> list[str]:
-    """The names of the parts of a map, with dots between those of maps in it."""
-    found: list[str] = []
-    for name, value in info.items() if isinstance(info, dict) else ():
-        if not isinstance(name, str) or len(found) >= OFFERED_MAX:
-            continue
-        found += _parts(value, f"{before}{name}.") if isinstance(value, dict) and value else [before + name]
-    return found

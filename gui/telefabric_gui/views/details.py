@@ -13,14 +13,16 @@ from PySide6.QtWidgets import QFrame, QScrollArea, QToolTip, QWidget
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import duration
+from telefabric_gui.model.pins import Pins
+from telefabric_gui.model.step_parts import Line, Shown
 from telefabric_gui.views.painting import fill_with, painting, write
+from telefabric_gui.views.step import Lines, StepPart
 from telefabric_gui.views.styled import Panel, column, label, laid_out, restyle, row
 
 WIDTH_PX = 300
 _LINK_PX = 56
 _LINE_PX = 17
 _CAPTION_LINES_MAX = 4
-_PAIR_PX = 22
 _BUCKETS = 36
 _HISTOGRAM_PX = 84
 
@@ -37,14 +39,14 @@ class HealthRow(NamedTuple):
 class DetailsDock(Panel):
     """`show_…` once a tick; each part paints itself, so that no figure moves another."""
 
-    def __init__(self) -> None:
+    def __init__(self, pins: Pins) -> None:
         super().__init__("details")
         self.setFixedWidth(WIDTH_PX)
         self._verdict = label(badge="good")
         self._chain = _Chain()
         self._latency = _Histogram()
-        self._step = _Pairs()
-        self._run = _Pairs()
+        self._step = StepPart(pins)
+        self._run = Lines()
         heading = row(label("HEALTH", "heading"), 1, self._verdict, spacing=8)
         self._latency_part = _part("LATENCY, EMIT TO RECEIVE", self._latency)
         self._step_part = _part("THIS STEP", self._step)
@@ -67,13 +69,13 @@ class DetailsDock(Panel):
         if samples_s:
             self._latency.show_samples(samples_s)
 
-    def show_step(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._step_part.setVisible(bool(pairs))
-        self._step.show_pairs(pairs)
+    def show_step(self, shown: Shown | None) -> None:
+        self._step_part.setVisible(shown is not None)
+        self._step.show_step(shown)
 
     def show_run(self, pairs: Sequence[tuple[str, str]]) -> None:
         self._run_part.setVisible(bool(pairs))
-        self._run.show_pairs(pairs)
+        self._run.show_lines([Line(*pair) for pair in pairs])
 
 
 def _part(title: str, body: QWidget) -> QWidget:
@@ -193,33 +195,3 @@ class _Histogram(QWidget):
             for place, words in enumerate(self._words):
                 area = QRectF(place * self.width() / 3, height + 6, self.width() / 3, 18)
                 write(painter, area, words, colours.dim, theme.text_font(theme.CAPTION_PX), 0)
-
-
-class _Pairs(_Tipped):
-    """Names on the left, values on the right; what does not fit is cut and whole in the tooltip."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pairs: tuple[tuple[str, str], ...] = ()
-
-    def show_pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
-        if (given := tuple(pairs)) != self._pairs:
-            if len(given) != len(self._pairs):
-                self.setFixedHeight(_PAIR_PX * len(given))
-            self._pairs = given
-            self.setAccessibleDescription("; ".join(f"{name}: {value}" for name, value in given))
-            self.update()
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        colours = theme.active()
-        with painting(self) as painter:
-            for place, (name, value) in enumerate(self._pairs):
-                line = QRect(0, place * _PAIR_PX, self.width() - 4, _PAIR_PX)
-                write(painter, line, name, colours.dim, theme.text_font())
-                room = line.width() - painter.fontMetrics().horizontalAdvance(name) - 12
-                text = QFontMetrics(theme.figure_font()).elidedText(value, Qt.TextElideMode.ElideMiddle, room)
-                write(painter, line, text, colours.text, theme.figure_font(), theme.RIGHT)
-
-    def tip_at(self, y: int) -> str:
-        place = y // _PAIR_PX
-        return "\n".join(self._pairs[place]) if 0 <= place < len(self._pairs) else ""

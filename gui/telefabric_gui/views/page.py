@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import QPoint, QSize, Qt, Signal
-from PySide6.QtGui import QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
+from PySide6.QtCore import QPoint, Qt, Signal
+from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
+from telefabric_gui.budget import Part
 from telefabric_gui.formatting import (
-    MINUS,
     NONE,
     age_s,
     clock,
@@ -33,8 +33,9 @@ from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.events import EpisodeTable, StepTable, end_of, number_of, return_so_far, step_of
+from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, return_so_far, step_of
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.charts import ChartsView
@@ -43,17 +44,15 @@ from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
+from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
+from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
 from telefabric_gui.views.tables import TableView
-from telefabric_schemas import Frame
 
 CHART_TICKS = 4
 """Charts take what came live once per this many ticks."""
-_ASK_AGAIN_S = 2.0
-LOOKING_S = 0.2
-"""What is answered sooner is not announced."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -64,8 +63,6 @@ class AgentPage(QWidget):
     """`refresh` once a tick while in sight; the tables follow their models by themselves."""
 
     let_go = Signal()
-    frame_wanted = Signal(object)
-    """The store is to be asked for the frame of a `FramePlace`."""
 
     def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker) -> None:
         super().__init__()
@@ -73,7 +70,7 @@ class AgentPage(QWidget):
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
         self.stream = stream
         self._views = views
-        self.details: list[tuple[str, str]] = []
+        self.step: Shown | None = None
         """The step that is shown, for the details dock."""
         run_id, agent_id = stream.key
         steps, episodes = (Of(run_id, stream.stream_id, kind, agent_id) for kind in ("step", "episode"))
@@ -88,8 +85,10 @@ class AgentPage(QWidget):
         self.time = RunTime(feed, Subject(run_id, agent_id, stream.stream_id), self)
         self._at: tuple[int, int] | None = None
         """The row at the cursor and its seq, once it was shown."""
+        self.picture = StepPicture(stream, feed, self.time.cursor)
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
+        self.probabilities = ProbabilitiesPanel(self.environment)
         self.charts = ChartsView(charting)
         self.charts.setAccessibleName("Charts")
         self._join_charts()
@@ -117,11 +116,7 @@ class AgentPage(QWidget):
         self._step_shown: object = None
         self._still = False
         """Paused at the newest step: the picture stays, whichever way it came."""
-        self._decoded: FrameScene | None = None
-        """The picture that was decoded last."""
         self._run: RunView | None = None
-        self._asked: tuple[object, float] = (None, 0.0)
-        """The place of the last question to the store, and its time."""
         self._lay_out()
 
     # -- what the window asks for --------------------------------------------------------------------------------
@@ -183,11 +178,16 @@ class AgentPage(QWidget):
         frame = self.stream.frame
         return None if frame is None else age_s(frame.time_ns)
 
+    def parts(self) -> list[Part]:
+        """What is held beside the stream itself, for the memory's limit."""
+        holders = (self.step_rows, self.episode_rows, self.time.whole, self.step_finder.search)
+        return [part for holder in holders if holder is not None for part in holder.parts()]
+
     def close_models(self) -> None:
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time):
+        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored):
             part.close()
 
     def follow(self) -> None:
@@ -302,12 +302,11 @@ class AgentPage(QWidget):
         find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
         self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
         QShortcut(QKeySequence("Ctrl+G"), self, self.step_finder.line.open_line)
+        QShortcut(QKeySequence("H"), self, self.probabilities.toggle)
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        self._frame_badge = label(badge="dim")
-        self._frame_badge.hide()
-        for badge in (self._frame_badge, self._path, self._lane_badge):
+        for badge in (self.picture.badge, self._path, self._lane_badge):
             self._environment_card.badges.addWidget(badge)
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
@@ -325,43 +324,11 @@ class AgentPage(QWidget):
         self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
-        """The picture of a step, if there is one: its own, or else the nearest; when not `exact`, that of its time."""
-        row = shown.record
-        frame = self.stream.frame_of(row, exact=exact)
-        if exact and (frame is None or frame.step_index != row["step"]):
-            self._ask_for(row)
-        if frame is not None and (self._decoded is None or self._decoded.frame is not frame):
-            self._decoded = FrameScene(frame)
-        found = self._decoded if frame is not None else None
-        unreadable = found is not None and found.image.isNull()
-        self._say_distance(None if unreadable else frame, row, exact=exact, unreadable=unreadable)
-        return None if unreadable else found
-
-    def _say_distance(self, frame: Frame | None, row: Any, *, exact: bool, unreadable: bool) -> None:
-        """How far the picture is from the step, or why there is none."""
-        said, off = "", None if frame is None else frame.step_index - int(row["step"])
-        self._frame_badge.setVisible(exact and off is not None)
-        if exact and off is not None:
-            away = f"{plural(abs(off), 'step')} {'later' if off > 0 else 'earlier'}"
-            self._frame_badge.setText(f"nearest {'+' if off > 0 else MINUS}{count(abs(off))}" if off else "exact frame")
-            self._frame_badge.setToolTip(f"The stored frame that is nearest, {away}" if off else "Frame of this step")
-            restyle(self._frame_badge, "badge", "warning" if off else "good")
-        elif unreadable:
-            said = "its frame cannot be read as a picture"
-        elif exact and (answer := self.stream.answer(row)):
-            none = "its frames have expired" if answer.frame else "no frame of this episode is stored"
-            said = answer.problem or none
-        elif exact and time.monotonic() - self._asked[1] > LOOKING_S:
-            said = "looking for its frame"
-        self._environment_card.caption.setText(said)
-        self._environment_card.caption.setToolTip(said)
-
-    def _ask_for(self, row: Any) -> None:
-        """Ask the store for the frame of the shown step; again after a while, because it may not be stored yet."""
-        place, now_s = self.stream.place_of(row), time.monotonic()
-        if place != self._asked[0] or now_s - self._asked[1] > _ASK_AGAIN_S:
-            self._asked = place, now_s
-            self.frame_wanted.emit(place)
+        """The picture of a step, if there is one."""
+        found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
+        caption.setText(self.picture.said)
+        caption.setToolTip(self.picture.said)
+        return found
 
     @property
     def _lane_shown(self) -> bool:
@@ -428,11 +395,8 @@ class AgentPage(QWidget):
         if key == self._step_shown:
             return
         step = step_of(shown.raw)
-        observation = decoded(step.observation) if step else None
-        value = decoded(step.action) if step else None
-        name = self.step_table.name_of(value)
-        action = short(value) if name is None else f"{value} ({name})"
-        hint = decoded(step.render_hint) if step else None
+        names = self.step_table.action_names
+        self.step = Shown(row, step, so_far, names, self._metadata)
         figures = (
             ("reward", real(float(row["reward"]))),
             ("return", real(so_far)),
@@ -441,27 +405,18 @@ class AgentPage(QWidget):
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
         if not self._lane_shown:
+            observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
             self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
-        self.details = [
-            ("action", action),
-            ("observation", short(observation, 200) if step else "not in memory any more; the store has it"),
-            ("reward", real(float(row["reward"]), 4)),
-            ("episode", count(int(row["episode"]))),
-            ("step", number_of(row)),
-            ("global step", NONE if row["global_step"] == NO_STEP else count(int(row["global_step"]))),
-            ("ended", end_of(row) or "no"),
-            ("policy", short((step.policy_label if step else None) or NONE)),
-            ("backend", short((step.backend if step else None) or NONE)),
-            ("environment", count(int(row["env"]))),
-            ("frame", short((step.frame_ref if step else None) or "none")),
-            ("seq", count(int(row["seq"]))),
-            ("time", clock(int(row["time_ns"]))),
-        ]
-        if step and (info := short(decoded(step.info), 200)) not in ("", NONE):
-            self.details.append(("info", info))
+        chances = probabilities(decoded(step.info), decoded(step.action), names) if step else []
+        self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following:
             self._at = shown.row, int(row["seq"])
         self._step_shown = key
+
+    @property
+    def details(self) -> list[tuple[str, str]]:
+        """The step that is shown, in names and values."""
+        return [line[:2] for line in lines(self.step)] if self.step else []
 
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
@@ -534,48 +489,3 @@ class AgentPage(QWidget):
     def _say_charts(self) -> None:
         self._charts_card.title.setText(self.charts.title)
         self._charts_card.caption.setText(self.charts.caption)
-
-
-class Tab(QWidget):
-    """A page that is built when it first comes to the front: a run may have many agents.
-
-    It lays the page out by itself: of every label that changes its text a layout would tell the tabs, which then have
-    everything in them painted again.
-    """
-
-    def __init__(self, stream: AgentStream) -> None:
-        super().__init__()
-        self.stream = stream
-        """The stream that is shown."""
-        self.chosen: AgentStream | None = None
-        """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
-        self.page: AgentPage | None = None
-
-    def show_stream(self, stream: AgentStream) -> None:
-        """Change to the page of another stream; it is built when it comes to the front."""
-        if stream is not self.stream:
-            self.let_go()
-            self.stream = stream
-
-    def let_go(self) -> None:
-        """The page, and the page of its stream's rows."""
-        if self.page is not None:
-            self.page.close_models()
-            self.page.hide()
-            self.page.deleteLater()
-            self.page = None
-
-    def build(self, views: Views, charting: Charting, feed: Asker) -> AgentPage:
-        self.page = AgentPage(self.stream, views, charting, feed)
-        self.page.setParent(self)
-        self.page.setGeometry(self.rect())
-        self.page.setVisible(True)
-        return self.page
-
-    def minimumSizeHint(self) -> QSize:
-        return self.page.minimumSizeHint() if self.page is not None else super().minimumSizeHint()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        if self.page is not None:
-            self.page.setGeometry(self.rect())

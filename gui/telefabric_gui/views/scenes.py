@@ -22,7 +22,13 @@ LAKES = {
     ),
 }  # fmt: skip
 """The two maps that FrozenLake brings, by number of fields, for workers that do not tell theirs."""
-_LAKE_ACTIONS = ("left", "down", "right", "up")
+_ACTIONS = {
+    "FrozenLake": ("left", "down", "right", "up"), "CartPole": ("left", "right"),
+    "LunarLander": ("nothing", "left", "main", "right"), "MountainCar-": ("left", "nothing", "right"),
+    "Acrobot": ("left", "nothing", "right"), "CliffWalking": ("up", "right", "down", "left"),
+    "Taxi": ("south", "north", "east", "west", "pick up", "drop off"), "Blackjack": ("stick", "hit"),
+}  # fmt: skip
+"""Names of discrete actions, by the beginning of the game's id."""
 _FIELDS = {"S": "#a0b8d8", "F": "#d0e3f2", "H": "#31587e", "G": "#ffd480", "#": "#48525f", "W": "#48525f"}
 _FLOOR, _AGENT, _ON_DARK, _ON_LIGHT = "#d0e3f2", "#e4562a", "#d0e3f2", "#31587e"
 _BARS_MAX = 64
@@ -69,7 +75,7 @@ def action_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(names, list | tuple):
         return tuple(map(short, names))
     game = _text(metadata.get("game_id"))
-    return _LAKE_ACTIONS if game.startswith("FrozenLake") else ("left", "right") if game.startswith("CartPole") else ()
+    return next((_ACTIONS[one] for one in _ACTIONS if game.startswith(one)), ())
 
 
 class GridScene(NamedTuple):

@@ -20,7 +20,7 @@ FIGURES = {
     "dropped": ("dropped here 000 000", "Live events that were dropped on the way to this client"),
     "failed": ("not shown 000", "How often something could not be shown; its view names the reason"),
     "frame": ("frame age 000 ms", "Time since the newest picture of the tab in front was taken"),
-    "memory": ("memory 0 000 MB", "Memory of this client"),
+    "memory": ("memory 0 000 of 0 000 MB", "Memory of this client"),
     "redraw": ("redraw 000 ms at 20 Hz", "Time to process new events and paint them"),
 }
 
@@ -46,7 +46,9 @@ class StatusBar(Panel):
         self.dot.show_state(tone, words, pulse=pulse)
         self._state.setText(words)
 
-    def show_figure(self, name: str, text: str, role: str = "dim") -> None:
+    def show_figure(self, name: str, text: str, role: str = "dim", tip: str = "") -> None:
         self._figures[name].setText(text)
+        if tip:
+            self._figures[name].setToolTip(tip)
         self._figures[name].setVisible(bool(text))
         restyle(self._figures[name], "role", role)

@@ -1,0 +1,162 @@
+"""Every view of the client, opened one after the other in a window that shows a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QMenu, QMessageBox
+
+from telefabric_gui.model.layout import AXES
+from telefabric_gui.model.search import asked_for
+from telefabric_gui.window import MainWindow
+
+KEY = Qt.Key
+CTRL = Qt.KeyboardModifier.ControlModifier
+
+
+def every_view(main: MainWindow) -> Iterator[str]:
+    """Opens the next view, gives its name, and closes it when asked for the one after it."""
+    for name, view in VIEWS.items():
+        close = view(main)
+        yield name
+        if close is not None:
+            close()
+
+
+def _press(main: MainWindow, key: Qt.Key, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+    main._body.setFocus()
+    QTest.keyClick(main, key, modifier)
+
+
+def _page(main: MainWindow) -> Any:
+    assert main.page is not None
+    return main.page
+
+
+def _replay(main: MainWindow) -> Callable[[], None]:
+    main.page.time.cursor.go_to(0)  # type: ignore[union-attr]
+    main.replay(10.0)
+    return main.follow
+
+
+def _selection(main: MainWindow) -> Callable[[], None]:
+    cursor = _page(main).time.cursor
+    cursor.select(cursor.total // 4, cursor.total // 2)
+    cursor.see(0, cursor.total / 2)
+
+    def close() -> None:
+        cursor.select_nothing()
+        cursor.see_all()
+
+    return close
+
+
+def _charts(main: MainWindow) -> Callable[[], None]:
+    layout = main.charting.layout
+    layout.add_chart()
+    layout.put("reward")
+    layout.set_log(len(layout.charts) - 1, True)
+    layout.set_axis(AXES[2])
+
+    def close() -> None:
+        layout.remove_chart(len(layout.charts) - 1)
+        layout.set_axis(AXES[0])
+
+    return close
+
+
+def _overlay(main: MainWindow) -> Callable[[], None]:
+    for run_id in sorted(main.controller.runs):
+        if run_id != _page(main).stream.key.run_id:
+            main.runs.overlay_wanted.emit(run_id)
+    return main.charting.overlay.clear
+
+
+def _search(main: MainWindow) -> Callable[[], None]:
+    finder = _page(main).step_finder
+    finder._on_conditions(asked_for("reward > 0"))
+    close: Callable[[], None] = finder.show_all
+    return close
+
+
+def _order(main: MainWindow) -> Callable[[], None]:
+    page = _page(main)
+    page.episodes.order_wanted.emit("total_reward")
+    close: Callable[[], None] = page.episode_order.show_all
+    return close
+
+
+def _columns(main: MainWindow) -> Callable[[], None]:
+    _page(main)._columns.click()
+    return _close_menus
+
+
+def _keys(main: MainWindow) -> Callable[[], None]:
+    main.show_keys()
+    return lambda: [box.close() for box in main.findChildren(QMessageBox)] and None
+
+
+def _history(main: MainWindow) -> Callable[[], None]:
+    main.show_history()
+    main.history.list.selectAll()
+    return lambda: main.show_history(False)
+
+
+def _sheet(main: MainWindow) -> Callable[[], None]:
+    main.show_sheet()
+    return main.sheet.close_sheet
+
+
+def _close_menus() -> None:
+    for menu in [one for one in QApplication.topLevelWidgets() if isinstance(one, QMenu)]:
+        menu.close()
+
+
+def _filter(main: MainWindow) -> Callable[[], None]:
+    main.runs.filter.setText("run")
+    return main.runs.filter.clear
+
+
+def _step(main: MainWindow) -> Callable[[], None]:
+    _press(main, KEY.Key_Home)
+    _press(main, KEY.Key_Right)
+    return main.follow
+
+
+def _docks(main: MainWindow) -> Callable[[], None]:
+    _press(main, KEY.Key_BracketLeft)
+    _press(main, KEY.Key_BracketRight)
+
+    def close() -> None:
+        _press(main, KEY.Key_BracketLeft)
+        _press(main, KEY.Key_BracketRight)
+
+    return close
+
+
+def _theme(main: MainWindow) -> Callable[[], None]:
+    main.switch_theme()
+    return main.switch_theme
+
+
+VIEWS: dict[str, Callable[[MainWindow], Callable[[], object] | None]] = {
+    "followed": lambda main: main.follow(),
+    "a chosen step": _step,
+    "replay": _replay,
+    "a selection": _selection,
+    "charts": _charts,
+    "runs over each other": _overlay,
+    "search of steps": _search,
+    "order of episodes": _order,
+    "choice of columns": _columns,
+    "list of runs": _filter,
+    "history": _history,
+    "keys": _keys,
+    "sheet for connecting": _sheet,
+    "docks": _docks,
+    "the other theme": _theme,
+}
+"""What opens a view; it returns what closes it."""

@@ -1,0 +1,148 @@
+"""Tabs of the centre: opened by data, named for what they show, and closed one by one or with their run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+from skips import requires
+from store_fixtures import step
+from test_gui_feed import ScriptedFeed, told, update, view
+
+from telefabric.feed.interface import FeedEvent
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+THERE = find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None
+pytestmark = [
+    requires("PySide6 and pyqtgraph", THERE),
+    pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
+]
+if THERE:
+    from PySide6.QtCore import QCoreApplication, QEvent, Qt
+
+    from telefabric_gui import theme
+    from telefabric_gui import window as window_module
+    from telefabric_gui.agent_stream import AgentKey
+    from telefabric_gui.controller import Controller
+    from telefabric_gui.model.tab_titles import cut, title_of
+    from telefabric_gui.window import MainWindow
+
+
+@pytest.fixture
+def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
+    """Shows a feed; ticks come from the test, and each does all that a window does from time to time."""
+    made: list[MainWindow] = []
+    for name in ("_DETAILS_TICKS", "_SLOW_TICKS"):
+        monkeypatch.setattr(window_module, name, 1)
+    theme.use(qapp, "dark")
+
+    def shown(feed: Any) -> MainWindow:
+        window = MainWindow(Controller(feed))
+        made.append(window)
+        window.resize(1300, 800)
+        window.show()
+        window.controller._timer.stop()
+        qtbot.waitExposed(window)
+        return window
+
+    yield shown
+    for window in made:
+        assert not window.controller.failures.number, window.controller.failures.last
+        window.close()
+        window.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def tick(main: MainWindow, *events: FeedEvent, **given: Any) -> None:
+    if events or given:
+        main.controller.feed.updates.append(update(*events, **given))  # type: ignore[attr-defined]
+    main.controller.tick()
+    QCoreApplication.processEvents()
+
+
+def titles(main: MainWindow) -> list[str]:
+    return [main.tabs.tabText(main.tabs.indexOf(tab)) for tab in main.tabs.agents]
+
+
+@pytest.mark.parametrize(
+    ("agent_id", "given", "title"),
+    [
+        ("agent_0", {"replay": False}, "Agent-0-Online"),
+        ("agent-7", {"replay": True}, "Agent-7-Replay"),
+        ("player", {"replay": False}, "Agent-player-Online"),
+        ("agent_0", {"replay": True, "copy": 1}, "Agent-0-Replay"),
+        ("agent_0", {"replay": True, "copy": 2}, "Agent-0-Replay-2"),
+        ("agent_0", {"replay": False, "run_id": "lunar"}, "Agent-0-Online · lunar"),
+        ("agent", {"replay": False}, "Agent-agent-Online"),
+        ("a\nb" + 40 * "x", {"replay": False}, "Agent-a bxxxxxxxxx…xxxxxxxxxxx-Online"),
+    ],
+)
+def test_a_title_names_agent_and_purpose(agent_id: str, given: Any, title: str) -> None:
+    assert title_of(agent_id, **given) == title
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    assert cut("lunar-lander-ppo-seed-0012", 20) == "lunar-land…seed-0012"
+    assert len(cut(100 * "x", 20)) == 20
+
+
+def test_a_run_that_ends_makes_its_tab_a_replay_and_one_that_goes_on_again_online(
+    show: Callable[..., MainWindow],
+) -> None:
+    main = show(ScriptedFeed(update(runs=(view(),))))
+    tick(main)
+    tick(main, told(step(1)))
+    assert titles(main) == ["Agent-0-Online"]
+    page = main.page
+    tick(main, runs=(view(state="completed", finished_ns=5),))
+    assert titles(main) == ["Agent-0-Replay"]
+    assert main.page is page, "what is in sight stays"
+    tick(main, runs=(view(state="running"),))
+    assert titles(main) == ["Agent-0-Online"]
+
+
+def test_runs_are_named_where_two_have_the_same_agent(show: Callable[..., MainWindow]) -> None:
+    long = "lunar-lander-ppo-seed-0012"
+    main = show(ScriptedFeed(update(runs=(view("a"), view(long)))))
+    tick(main)
+    tick(main, told(step(1), "a", b"a" * 16))
+    assert titles(main) == ["Agent-0-Online"]
+    main.open_run(long)
+    tick(main, told(step(1), long, b"b" * 16), told(step(2, agent="other"), long, b"b" * 16))
+    assert titles(main) == ["Agent-0-Online · a", "Agent-0-Online · lunar-land…seed-0012", "Agent-other-Online"]
+    assert long in main.tabs.tabToolTip(1)
+    assert main.page is not None
+    assert main.page.stream.key.run_id == long, "the run that was chosen comes to the front"
+    main.tabs.close_front()
+    assert titles(main) == ["Agent-0-Online"]
+
+
+def test_a_further_replay_has_a_cursor_of_its_own_and_goes_alone(show: Callable[..., MainWindow], qtbot: Any) -> None:
+    main = show(ScriptedFeed(update(runs=(view(),))))
+    tick(main)
+    tick(main, *(told(step(seq)) for seq in range(1, 30)))
+    live, key = main.page, AgentKey("run", "agent_0")
+    main.tabs.open_replay(key)
+    tick(main)
+    assert titles(main) == ["Agent-0-Online", "Agent-0-Replay"]
+    replay = main.page
+    assert replay is not None
+    assert live is not None
+    assert replay is not live
+    replay.time.cursor.go_to(3)
+    tick(main, told(step(30)))
+    assert (replay.time.cursor.row, live.time.cursor.mode.value) == (3, "follow")
+    main.tabs.open_replay(key)
+    assert titles(main) == ["Agent-0-Online", "Agent-0-Replay", "Agent-0-Replay-2"]
+    main.tabs.setCurrentIndex(1)
+    qtbot.keyClick(main, Qt.Key.Key_W, Qt.KeyboardModifier.ControlModifier)
+    assert titles(main) == ["Agent-0-Online", "Agent-0-Replay-2"]
+    assert main.controller.watched == ["run"]
+    main.tabs.open_replay(key)
+    assert titles(main) == ["Agent-0-Online", "Agent-0-Replay-2", "Agent-0-Replay"]
+    main.controller.unwatch("run")
+    assert titles(main) == []
+    assert main.tabs.currentWidget() is main.empty
