@@ -216,7 +216,8 @@ class MainWindow(QMainWindow):
         self._show_centre()
 
     def show_history(self, shown: bool = True) -> None:
-        """Show all runs as a table, in the place of those that are open."""
+        """Show all runs, if there are some, as a table in the place of those that are open."""
+        shown = shown and bool(self.controller.runs)
         self._turn_to(history=shown)
         self._show_centre()
         if shown and (page := self.page):

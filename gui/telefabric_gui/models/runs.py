@@ -88,7 +88,7 @@ def explained(run: RunView) -> str:
     if run.backlog:
         lines.append(f"{plural(run.backlog, 'event')} wait on its machine to be stored.")
     if run.started_ns:
-        until = f" {NONE} {clock(run.finished_ns)}" if run.finished_ns else ""
+        until = f" to {clock(run.finished_ns)}" if run.finished_ns else ""
         lines.append(f"{minute(run.started_ns)}{until} · {plural(run.workers, 'worker')}")
     if "game_id" in (told := metadata_of(run.metadata)):
         lines.append(short(told["game_id"]))
@@ -199,16 +199,16 @@ def of_metadata(name: str) -> RunColumn:
 
 NAME = RunColumn("RUN", 25, lambda run: run.run_id, lambda run: run.run_id)
 STARTED = RunColumn("STARTED", 17, newness, lambda run: minute(run.started_ns) if run.started_ns else NONE)
-STATE = RunColumn("STATE", 11, lambda run: run.state, state_words)
+STATE = RunColumn("STATE", 13, lambda run: run.state, state_words)
 MODE = RunColumn("MODE", 8, lambda run: run.control_mode, mode_words)
 COLUMNS = (
     NAME,
     STATE,
     MODE,
     STARTED,
-    RunColumn("TOOK", 9, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
+    RunColumn("TOOK", 8, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
     RunColumn("TAGS", 12, lambda run: ", ".join(run.tags), lambda run: ", ".join(run.tags)),
-    RunColumn("AGENTS", 9, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
+    RunColumn("AGENTS", 8, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
     RunColumn("NOTE", 10, lambda run: run.notes, lambda run: short(run.notes, 80) if run.notes else ""),
 )
 _Key = tuple[Any, ...]
