@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt, QTimer, Signal
-from PySide6.QtGui import QColor
 
 from telefabric.feed import RunView
 from telefabric_gui import theme
@@ -21,8 +20,6 @@ from telefabric_gui.models.table import Index
 from telefabric_gui.reduction import thinned, unit_of
 from telefabric_gui.theme import LEFT, RIGHT
 
-ROW_ROLE = int(Qt.ItemDataRole.UserRole)
-"""The `RunRow`."""
 _SPARK_POINTS = 48
 _REASON_MAX = 300
 _SORTED_CHARACTERS = 100
@@ -55,13 +52,9 @@ class RunRow(NamedTuple):
         who = agents[0] if len(agents) == 1 else plural(len(agents), "agent")
         return f"{who} · {state_words(self.run)}"
 
-    @property
-    def mode(self) -> str:
-        """The badge."""
-        return mode_words(self.run)
-
 
 def mode_words(run: RunView) -> str:
+    """The badge of a run's control mode."""
     return {"multi_agent": "multi"}.get(run.control_mode, run.control_mode)
 
 
@@ -279,12 +272,8 @@ class RunTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return explained(row.run)
         if role == Qt.ItemDataRole.AccessibleTextRole and column is NAME:
-            return f"{row.run.run_id}, {row.caption}, {row.mode}"
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return column.alignment
-        if role == Qt.ItemDataRole.ForegroundRole:
-            return QColor(tone_of(column, row.run))
-        return row if role == ROW_ROLE else None
+            return f"{row.run.run_id}, {row.caption}, {mode_words(row.run)}"
+        return None
 
     def row(self, place: int) -> RunRow:
         return self._rows[self._order[-1 - place if self._down else place][-1]]
