@@ -12,6 +12,7 @@ from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
+from telefabric_gui import theme
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.budget import Part
 from telefabric_gui.formatting import (
@@ -31,15 +32,17 @@ from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
+from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages, found_of
+from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.search import OF_EPISODES, Goal
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, return_so_far, step_of
+from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.pace import BALANCED, TICK_MS, Pace, is_due
-from telefabric_gui.rows import NO_STEP
+from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
+from telefabric_gui.rows import EVENT, NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
@@ -50,9 +53,22 @@ from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
+from telefabric_gui.views.styled import (
+    Banner,
+    Card,
+    button,
+    column,
+    label,
+    laid_out,
+    menu_of,
+    restyle,
+    row,
+    say_fitting,
+)
 from telefabric_gui.views.tables import TableView
 
+_PACE_ROWS = 5_000
+"""The newest steps, by whose times the pace of replay is known."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -84,10 +100,12 @@ class AgentPage(QWidget):
         self.episode_table = EpisodeTable(self.episode_rows, self)
         self.steps = TableView(self.step_table, "Steps")
         self.episodes = TableView(self.episode_table, "Episodes")
-        self.time = RunTime(feed, Subject(run_id, agent_id, stream.stream_id), self)
+        subject = Subject(run_id, agent_id, stream.stream_id)
+        self.time = RunTime(feed, subject, self)
         self._at: tuple[int, int] | None = None
         """The row at the cursor and its seq, once it was shown."""
         self.picture = StepPicture(stream, feed, self.time.cursor)
+        self.returns = Returns(feed, subject, stream.voided, self)
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
@@ -102,7 +120,7 @@ class AgentPage(QWidget):
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
-        self.pace = BALANCED
+        self.redraw = BALANCED
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
@@ -126,10 +144,10 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None, pace: Pace = BALANCED) -> None:
+    def refresh(self, run: RunView | None, redraw: Redraw = BALANCED) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        self._run, self.pace = run, pace
-        self.lane.frame_ms = max(FRAME_MS, pace.pictures_ms if pace.pictures_ms > TICK_MS else 0)
+        self._run, self.redraw = run, redraw
+        self.lane.frame_ms = max(FRAME_MS, redraw.pictures_ms if redraw.pictures_ms > TICK_MS else 0)
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
         self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
@@ -140,7 +158,7 @@ class AgentPage(QWidget):
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if is_due(self.pace.charts_ms, self._ticks):
+        if is_due(self.redraw.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
@@ -149,9 +167,10 @@ class AgentPage(QWidget):
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
+            self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
-        if shown is not None and not self._still and (not following or is_due(self.pace.pictures_ms, self._ticks)):
+        if shown is not None and not self._still and (not following or is_due(self.redraw.pictures_ms, self._ticks)):
             self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
@@ -200,7 +219,7 @@ class AgentPage(QWidget):
         self.step_finder.show_all()
         self.episode_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored):
+        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns):
             part.close()
 
     def follow(self) -> None:
@@ -241,7 +260,14 @@ class AgentPage(QWidget):
         cursor = self.time.cursor
         self._still = cursor.held and self.isVisible()
         self.charts.set_still(cursor.mode is Mode.PAUSED)
+        self._set_pace()
         self._choose_step()
+
+    def _set_pace(self) -> None:
+        """Replay is as fast as the environment, by the newest steps: they are always there."""
+        records = self.stream.steps.records[-_PACE_ROWS:]
+        records = records[(records["mark"] == EVENT) & ~records["reset"]]
+        self.time.cursor.pace = pace_of(self._metadata, records["env"], records["time_ns"])
 
     def _on_moved(self) -> None:
         if not self._following:
@@ -356,8 +382,7 @@ class AgentPage(QWidget):
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
         found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
-        caption.setText(self.picture.said)
-        caption.setToolTip(self.picture.said)
+        say_fitting(caption, self.picture.said, theme.fitting(self.picture.said, caption.width()))
         return found
 
     @property
@@ -420,7 +445,7 @@ class AgentPage(QWidget):
     def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
         row = shown.record
         rate = self.stream.steps_per_s()
-        so_far = return_so_far(self.step_rows.lines, shown)
+        so_far = self.returns.so_far(self.step_rows.lines, shown)
         key = (int(row["seq"]), rate, so_far, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
@@ -451,12 +476,13 @@ class AgentPage(QWidget):
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
         if search is not None:
-            said = f"{count(len(search))} of {number}"
+            said = [f"{count(len(search))} of {number}"]
         elif self._following:
-            said = f"{'following' if self.steps.following else 'scrolled back'} · {number}"
+            said = [f"{'following' if self.steps.following else 'scrolled back'} · {number}", number]
         else:
-            said = f"row {count((cursor.row or 0) + 1)} of {number}"
-        self._steps_card.caption.setText(said)
+            at = count((cursor.row or 0) + 1)
+            said = [f"row {at} of {number}", f"{at} of {number}", f"row {at}", at]
+        say_fitting(self._steps_card.caption, *said)
         self._newest.setVisible(not (self._following and self.steps.following))
 
     @staticmethod
