@@ -42,7 +42,7 @@ from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.pace import BALANCED, TICK_MS, Pace, is_due
+from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
 from telefabric_gui.rows import EVENT, NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import columns_named, names_of, offer_columns
@@ -122,7 +122,7 @@ class AgentPage(QWidget):
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
-        self.pace = BALANCED
+        self.redraw = BALANCED
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
@@ -146,10 +146,10 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None, pace: Pace = BALANCED) -> None:
+    def refresh(self, run: RunView | None, redraw: Redraw = BALANCED) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        self._run, self.pace = run, pace
-        self.lane.frame_ms = max(FRAME_MS, pace.pictures_ms if pace.pictures_ms > TICK_MS else 0)
+        self._run, self.redraw = run, redraw
+        self.lane.frame_ms = max(FRAME_MS, redraw.pictures_ms if redraw.pictures_ms > TICK_MS else 0)
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
         self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
@@ -160,7 +160,7 @@ class AgentPage(QWidget):
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if is_due(self.pace.charts_ms, self._ticks):
+        if is_due(self.redraw.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
@@ -172,7 +172,7 @@ class AgentPage(QWidget):
             self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
-        if shown is not None and not self._still and (not following or is_due(self.pace.pictures_ms, self._ticks)):
+        if shown is not None and not self._still and (not following or is_due(self.redraw.pictures_ms, self._ticks)):
             self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
