@@ -54,6 +54,10 @@ class EpisodeFacts(QObject):
         self._place, self.facts = (env, episode), []
         if self._metrics is None:
             self._asking.ask(SeriesOf(self._subject.run_id), self._take_names)
+        else:
+            self._ask_episode(env, episode)
+
+    def _ask_episode(self, env: int, episode: int) -> None:
         run_id, agent_id, stream_id, _ = self._subject
         after = EpisodeKey(agent_id, env, episode - 1, ANY_ID)
         self._asking.ask(EpisodesOf(run_id, agent_id, after, 1, stream_id or None), self._take_episode)
@@ -63,6 +67,8 @@ class EpisodeFacts(QObject):
             mine = (row.series for row in answer.page.rows if row.agent_id == self._subject.agent_id)
             names = [name.removeprefix(METRIC) for name in mine if name.startswith(METRIC)]
             self._metrics = {kind: name for kind in _NAMES if (name := series_of(kind, names)) is not None}
+        if self._place is not None:
+            self._ask_episode(*self._place)
 
     def _take_episode(self, answer: Answer) -> None:
         row = next(iter(answer.page.rows), None) if answer.page is not None else None

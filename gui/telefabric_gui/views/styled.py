@@ -50,6 +50,15 @@ def label(text: str = "", role: str = "", badge: str = "") -> QLabel:
     return made
 
 
+def say_fitting(shown: QLabel, *texts: str) -> None:
+    """Show the first of these texts that has room, and the first of all as its tooltip."""
+    room = shown.width()
+    fits = next((text for text in texts if shown.fontMetrics().horizontalAdvance(text) <= room), texts[-1])
+    if fits != shown.text():
+        shown.setText(fits)
+    shown.setToolTip(texts[0])
+
+
 def button(text: str, clicked: Any, role: str = "plain", tip: str = "") -> QPushButton:
     """A button that calls or emits `clicked`."""
     made = QPushButton(text)

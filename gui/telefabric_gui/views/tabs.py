@@ -105,6 +105,7 @@ class Tabs(QTabWidget):
     `start` is in their place while no run is open.
     """
 
+    page_built = Signal(object)
     page_changed = Signal()
     """The tab in front shows another page."""
     page_goes = Signal()
@@ -315,6 +316,7 @@ class Tabs(QTabWidget):
         feed = self._controller.feed
         page = tab.hold(AgentPage(tab.stream, self._views, self._charting, feed))
         page.let_go.connect(page.follow)
+        self.page_built.emit(page)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
         return page
 
