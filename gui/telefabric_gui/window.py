@@ -502,7 +502,10 @@ class MainWindow(QMainWindow):
 
     def _begin_replay(self, page: AgentPage) -> None:
         cursor = page.time.cursor
-        if page.stream.key.run_id == self._to_replay and cursor.total:
+        if page.run_id == self._to_replay and cursor.total:
+            if cursor.live and not page.apart:
+                self.tabs.open_replay(page.stream.key)  # the page that follows goes on
+                return
             self._to_replay = ""
             cursor.go_to(0)
             cursor.replay()
