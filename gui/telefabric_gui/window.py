@@ -30,13 +30,16 @@ from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
+from telefabric_gui.redraw import Redraw
 from telefabric_gui.sources import Memory, Opener, feed_of
+from telefabric_gui.views.bookmarks import Bookmarks
 from telefabric_gui.views.connect import ConnectSheet, parts_of
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage
+from telefabric_gui.views.redraw_menu import redraw_menu
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
 from telefabric_gui.views.series import SeriesDock
 from telefabric_gui.views.status import StatusBar
@@ -65,7 +68,7 @@ _KEYS = (
     (", .", "the stored frame before or behind"),
     ("Home", "the first step"),
     ("L", "replay the selection again and again"),
-    ("B", "bookmark this step in the store"),
+    ("B", "bookmark this step in the store, under a name if you type one; or remove its bookmark"),
     ("Esc", "unselect what is selected, then follow"),
     ("H", "hide or show the probabilities over the picture"),
     ("[  ]", "hide or show the left and the right side"),
@@ -101,6 +104,7 @@ class MainWindow(QMainWindow):
         self.controller = controller
         self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
+        controller.redraw = self.memory.redraw
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
         self.views = Views(controller.failures)
@@ -147,6 +151,7 @@ class MainWindow(QMainWindow):
         self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
         self.bottom = Bottom()
+        self.bookmarks = Bookmarks(self.bottom, lambda: self.page, self.controller.edit)
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
         self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
@@ -177,6 +182,7 @@ class MainWindow(QMainWindow):
         self.runs.scrolled.connect(self._want_sparks)
         self.runs.overlay_wanted.connect(self._overlay)
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
+        self.tabs.page_built.connect(self._on_built)
         self.tabs.page_changed.connect(self._on_tab)
         self.tabs.page_goes.connect(lambda: self.bottom.line.show_run(None, None))
         self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
@@ -184,6 +190,7 @@ class MainWindow(QMainWindow):
         self.bottom.transport.acted.connect(self.act)
         self.bottom.transport.speed_wanted.connect(self.replay)
         self.top.theme_wanted.connect(self.switch_theme)
+        self.top.redraw_wanted.connect(self._offer_redraw)
         self.top.connect_wanted.connect(self.show_sheet)
         self.empty.connect_wanted.connect(self.show_sheet)
         self.sheet.chosen.connect(self.open_source)
@@ -216,7 +223,8 @@ class MainWindow(QMainWindow):
         self._show_centre()
 
     def show_history(self, shown: bool = True) -> None:
-        """Show all runs as a table, in the place of those that are open."""
+        """Show all runs, if there are some, as a table in the place of those that are open."""
+        shown = shown and bool(self.controller.runs)
         self._turn_to(history=shown)
         self._show_centre()
         if shown and (page := self.page):
@@ -252,8 +260,19 @@ class MainWindow(QMainWindow):
             return
         self._source, self._offer, self._remembered = source, False, False
         self.controller.use(feed)
+        self.tabs.human.episodes.use(feed)
         self.charting.forget()
         self.sheet.close_sheet()
+
+    def _offer_redraw(self) -> None:
+        under = self.top.redraw
+        menu = redraw_menu(under, self.controller.redraw, self.set_redraw)
+        menu.popup(under.mapToGlobal(under.rect().bottomLeft()))
+
+    def set_redraw(self, redraw: Redraw) -> None:
+        """Draw views as often as that, now and at the next start."""
+        self.controller.redraw = redraw
+        self.memory.keep_redraw(redraw)
 
     def _overlay(self, run_id: str) -> None:
         """Draw a run over the one in front, in its charts, or take it away."""
@@ -310,7 +329,7 @@ class MainWindow(QMainWindow):
         acts: dict[str, Callable[[], object]] = {
             "first": lambda: cursor.go_to(0), "back": lambda: cursor.step(-1), "on": lambda: cursor.step(1),
             "toggle": cursor.toggle, "last": self.follow, "loop": lambda: cursor.loop(not cursor.looping),
-            "bookmark": lambda: page.bookmark(self.controller.edit),
+            "bookmark": self.bookmarks.toggle,
             "episode back": lambda: jumps.by_episodes(-1), "episode on": lambda: jumps.by_episodes(1),
             "frame back": lambda: jumps.by_frames(ahead=False), "frame on": lambda: jumps.by_frames(ahead=True),
         }  # fmt: skip
@@ -349,6 +368,17 @@ class MainWindow(QMainWindow):
 
     # -- what the controller tells -------------------------------------------------------------------------------
 
+    def _on_built(self, page: AgentPage) -> None:
+        page.show_columns(self.memory.step_columns)
+        page.columns_chosen.connect(self._show_columns)
+
+    def _show_columns(self, names: list[str]) -> None:
+        """In all tables of steps, and at the next start."""
+        self.memory.keep_step_columns(names)
+        for tab in self.tabs.agents:
+            if tab.page is not None:
+                tab.page.show_columns(names)
+
     def _on_tab(self) -> None:
         if page := self.page:
             self.runs.select(page.stream.key.run_id)
@@ -362,23 +392,22 @@ class MainWindow(QMainWindow):
         self._seen = self._seen or exposed
         return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
 
-    def _look_at_sight(self) -> bool:
+    def _look_at_sight(self) -> None:
         """What is out of sight gives up its live events, its pictures and its bell."""
-        page, in_sight = self.page, self._in_sight
-        runs = frozenset(self.charting.overlay.shown_with(page.stream.key.run_id) if page and in_sight else ())
-        self.controller.show_runs(runs)
-        pictures = page is not None and page.lane.state != "live" and in_sight
-        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and pictures else frozenset())
+        page, in_sight = self.page, self._in_sight and not self._in_history
+        seen = page.stream.key.run_id if page and in_sight else None
+        self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
+        pictures = seen is not None and page is not None and page.lane.state != "live"
+        self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
         if page is not None and in_sight is not self._was_in_sight:
             (page.lane.start if in_sight else page.lane.stop)()
         self._was_in_sight = in_sight
-        return in_sight
 
     def _on_tick(self) -> None:
-        in_sight = self._look_at_sight()
+        self._look_at_sight()
         if self._ticks % _SLOW_TICKS == 0:
             self.budget.keep(self._held)
-        if in_sight:
+        if self._in_sight:
             self._refresh_views()
         self._note_link(self.controller.connection.link)
         self._ticks += 1
@@ -428,7 +457,7 @@ class MainWindow(QMainWindow):
         """All that takes much memory here."""
         pages = (tab.page for tab in self.tabs.agents)
         holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
-        return [part for holder in (*holders, self.charting.data) for part in holder.parts()]
+        return [part for holder in (*holders, self.charting.data, self.charting.info) for part in holder.parts()]
 
     def _show_mode(self) -> None:
         cursor = page.time.cursor if (page := self.page) else None
@@ -475,10 +504,10 @@ class MainWindow(QMainWindow):
     def _refresh_page(self) -> None:
         page = self.page
         self.series.show_source(page.source if page else None)
-        if page is not None:
+        if page is not None and not self._in_history:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id))
+            page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.redraw)
             self._begin_replay(page)
 
     def _show_health(self) -> None:

@@ -28,26 +28,29 @@ from telefabric_gui.formatting import (
     real,
     short,
 )
-from telefabric_gui.lane import Lane
+from telefabric_gui.lane import FRAME_MS, Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
+from telefabric_gui.model.episode_at import EpisodeAt
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
-from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.pages import Of, Pages, found_of
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.rows_of_env import RowsOfEnv
 from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.model.search import OF_EPISODES, Goal
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
+from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
 from telefabric_gui.rows import EVENT, NO_STEP
 from telefabric_gui.views.cards import Cards
 from telefabric_gui.views.charts import ChartsView
-from telefabric_gui.views.columns import offer_columns
+from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
-from telefabric_gui.views.find import EpisodeOrder, StepFinder
+from telefabric_gui.views.find import EpisodeOrder, Finder, StepFinder
 from telefabric_gui.views.frames import place_of, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
@@ -69,8 +72,6 @@ from telefabric_gui.views.styled import (
 from telefabric_gui.views.tables import TableView
 from telefabric_gui.views.vector import VectorCard, newest_of
 
-CHART_TICKS = 4
-"""Charts take what came live once per this many ticks."""
 _NEWEST_ROWS = 5_000
 """By these steps the pace of replay is known, and how each environment is."""
 _SAID_S = 4.0
@@ -83,6 +84,8 @@ class AgentPage(QWidget):
     """`refresh` once a tick while in sight; the tables follow their models by themselves."""
 
     let_go = Signal()
+    columns_chosen = Signal(list)
+    """Names of the columns that the user wants, in every table of steps."""
 
     def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker) -> None:
         super().__init__()
@@ -108,6 +111,7 @@ class AgentPage(QWidget):
         """The row at the cursor and its seq, once it was shown."""
         self.picture = StepPicture(stream, feed, self.time.cursor)
         self.returns = Returns(feed, subject, stream.voided, self)
+        self.episode_at = EpisodeAt(feed, self.episode_rows, self)
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
@@ -117,9 +121,12 @@ class AgentPage(QWidget):
         self.banner = Banner()
         self.streams_bar = StreamsBar()
         self.step_finder = StepFinder(self.step_table, self.steps)
+        self.episode_finder = Finder(self.episode_table, self.episodes, OF_EPISODES)
+        self.episodes.order_wanted.connect(self.episode_finder.line.close_line)  # before the order is made
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
+        self.redraw = BALANCED
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
@@ -146,9 +153,10 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None) -> None:
+    def refresh(self, run: RunView | None, redraw: Redraw = BALANCED) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        self._run = run
+        self._run, self.redraw = run, redraw
+        self.lane.frame_ms = max(FRAME_MS, redraw.pictures_ms if redraw.pictures_ms > TICK_MS else 0)
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
         self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
@@ -159,7 +167,7 @@ class AgentPage(QWidget):
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if self._ticks % CHART_TICKS == 0:
+        if is_due(self.redraw.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
@@ -171,7 +179,7 @@ class AgentPage(QWidget):
             self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
-        if shown is not None and not self._still:
+        if shown is not None and not self._still and (not following or is_due(self.redraw.pictures_ms, self._ticks)):
             exact = not (following and self._grows)
             self._show_step(shown, self._frame(shown, exact=exact))
             if exact:
@@ -215,14 +223,21 @@ class AgentPage(QWidget):
 
     def parts(self) -> list[Part]:
         """What is held beside the stream itself, for the memory's limit."""
-        holders = (self.step_rows, self.episode_rows, self.time.whole, self.step_finder.search)
+        holders = (
+            self.step_rows,
+            self.episode_rows,
+            self.time.whole,
+            self.step_finder.search,
+            self.episode_finder.search,
+        )
         return [part for holder in holders if holder is not None for part in holder.parts()]
 
     def close_models(self) -> None:
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
+        self.episode_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns):
+        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns, self.episode_at):
             part.close()
 
     def follow(self) -> None:
@@ -243,6 +258,9 @@ class AgentPage(QWidget):
         self.steps.pressed.connect(self._show_itself)
         self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
+        self.episode_at.found.connect(self._choose_episode)
+        self.episode_finder.begins.connect(self.episode_order.show_all)
+        self.episode_finder.line.goal.connect(self._on_goal)
         self.time.jumps.failed.connect(self._cannot_jump)
 
     def _join_charts(self) -> None:
@@ -281,8 +299,15 @@ class AgentPage(QWidget):
         if self._following or row is None:
             self._at = None
             self.steps.show_none()
+            self.episode_at.forget()
+            self.episodes.show_none()
             return
         self.steps.show_row(row)
+
+    def _choose_episode(self, row: int) -> None:
+        """Show in the table the episode of the cursor; one that is ordered or searched keeps its own lines."""
+        if not self._following and not self.episode_table.order[0] and self.episode_finder.search is None:
+            self.episodes.show_row(row)
 
     def _show_itself(self) -> None:
         """Show the step that was clicked, though the cursor may have been held there already."""
@@ -315,21 +340,34 @@ class AgentPage(QWidget):
         episode = f"episode {count(int(record['episode']))}, step {number_of(record)}"
         return f"{step}   {episode}   {clock(int(record['time_ns']))}"
 
+    def _on_goal(self, goal: Goal) -> None:
+        if goal.by == "row":
+            self.episodes.show_row(max(goal.value, 1) - 1)
+        else:
+            self.time.jumps.to_value(goal.by, goal.value)
+
     def _on_episode(self, row: int) -> None:
         """Go to the first step of the episode that was picked."""
         found = self.episodes.chosen if row >= 0 else None
         if isinstance(found, Found):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
-    def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step that is shown, or for the end of the one that is there."""
-        row, run_id = self.time.cursor.row, self.stream.key.run_id
-        there = next((one for at, one in self.time.whole.bookmarks if at == row), None)
-        if there is not None:
-            edit(run_id, "unbookmark", there.bookmark)
-        elif (shown := self._shown) is not None:
-            place = (int(shown.record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [self.stream.key.agent_id, *place, self.stream.stream_id, ""])
+    def bookmark(self, row: int, label: str, edit: Callable[[str, str, object], None]) -> None:
+        """Ask for a bookmark at a row, which is read first if it is not in memory."""
+        run_id, agent_id = self.stream.key
+
+        def keep(record: Any) -> None:
+            place = (int(record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, label])
+
+        def came(answer: Any) -> None:
+            for stored in answer.rows:
+                keep(found_of(row, stored, self.step_rows.tail).record)
+
+        if (found := self.step_rows.row(row)) is not None:
+            keep(found.record)
+        else:
+            self.step_rows.ask_row(row, came)
 
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
@@ -340,7 +378,9 @@ class AgentPage(QWidget):
         self._environment_card = Card("Environment", self.environment)
         self.vector = VectorCard()
         self._charts_card = Card("Charts", self.charts)
-        self._episodes_card = Card("Episodes", self.episodes)
+        self._episodes_card = Card("Episodes", laid_out(column(self.episode_finder.line, (self.episodes, 1))))
+        find_episodes = button("find", self.episode_finder.line.open_line, "link", "Go to an episode, or filter them")
+        self._episodes_card.corner.addWidget(find_episodes)
         self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
         find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
         self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
@@ -523,6 +563,7 @@ class AgentPage(QWidget):
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following and shown.row == self.time.cursor.row:
             self._at = shown.row, int(row["seq"])
+            self.episode_at.look(int(row["env"]), int(row["episode"]))
         self._step_shown = key
 
     @property
@@ -550,14 +591,25 @@ class AgentPage(QWidget):
         return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
 
     def _offer_columns(self) -> None:
-        offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
+        offer_columns(
+            self._columns,
+            self.step_table,
+            self.stream.metrics,
+            lambda columns: self.columns_chosen.emit(names_of(columns)),
+        )
+
+    def show_columns(self, names: list[str]) -> None:
+        """Show the columns of these names in the table of steps."""
+        self.step_finder.show_columns(columns_named(self.step_table, names))
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
         by, descending = self.episode_table.order
+        search = self.episode_finder.search
+        found = f"{count(len(search))} of " if search is not None else ""
         order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
-        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
+        self._episodes_card.caption.setText(found + self._number_of(self.episode_rows) + order + said)
 
     def _say_age(self, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""
