@@ -219,10 +219,10 @@ def test_the_picture_is_saved_with_the_pixels_that_it_has(
     until(lambda: page.lane.frame, "a frame")
     path = str(tmp_path / "picture.png")
     monkeypatch.setattr(page_module.QFileDialog, "getSaveFileName", lambda *_: (path, ""))
-    page._ask_where()
+    page._ask_where(page.environment.picture())
     saved = QImage(path)
     assert (saved.width(), saved.height(), saved.pixelColor(3, 3).red()) == (32, 24, 77)
     path = str(tmp_path / "nowhere" / "picture.png")
-    page._ask_where()
+    page._ask_where(page.environment.picture())
     page.refresh(None)
     assert "could not be saved" in page.banner._text.text(), "also after the next tick"

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, Qt, Signal
-from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtGui import QHideEvent, QImage, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
@@ -517,14 +517,14 @@ class AgentPage(QWidget):
     def _offer_picture(self, at: QPoint) -> None:
         """The context menu of the picture."""
         menu = menu_of(self)
-        menu.addAction("Save picture…", self._ask_where)
+        menu.addAction("Save picture…", lambda: self._ask_where(self.environment.picture()))
         whole = menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0))
         whole.setEnabled(self.environment.zoom > 1)
         menu.popup(self.environment.mapToGlobal(at))
 
-    def _ask_where(self) -> None:
+    def _ask_where(self, picture: QImage) -> None:
         self._not_saved = ""
-        picture = self.environment.picture().copy()  # as it is now, however long the choice takes
+        picture = picture.copy()  # as it is now, however long the choice takes
         name = f"{self.stream.key.agent_id}.png"
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", name, "Pictures (*.png *.jpg)")
         if path and not picture.save(path):
