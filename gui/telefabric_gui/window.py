@@ -179,6 +179,7 @@ class MainWindow(QMainWindow):
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
         self.tabs.page_changed.connect(self._on_tab)
         self.tabs.page_goes.connect(lambda: self.bottom.line.show_run(None, None))
+        self.tabs.pin_wanted.connect(self.pins.toggle)
         self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
         self.top.mode_wanted.connect(self.set_mode)
         self.bottom.transport.acted.connect(self.act)

@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QFileDialog, QStackedWidget, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
@@ -32,6 +32,7 @@ from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.raw_events import RawEvents
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
@@ -45,10 +46,12 @@ from telefabric_gui.views.find import EpisodeOrder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
-from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
+from telefabric_gui.views.raw import RawView
+from telefabric_gui.views.scenes import FrameScene, action_names, name_of, scene_of
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
+from telefabric_gui.views.switch import DRAWN, RAW, ViewSwitch
 from telefabric_gui.views.tables import TableView
 
 CHART_TICKS = 4
@@ -89,6 +92,9 @@ class AgentPage(QWidget):
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
+        self.switch = ViewSwitch()
+        self.raw = RawView(RawEvents(stream, feed, self))
+        self.pin_wanted = self.raw.pin_wanted
         self.charts = ChartsView(charting)
         self.charts.setAccessibleName("Charts")
         self._join_charts()
@@ -114,6 +120,8 @@ class AgentPage(QWidget):
         """Why the cursor did not move, and since when that is so."""
         self._metadata: Mapping[str, Any] = {}
         self._step_shown: object = None
+        self._video = False
+        """The worker sends pictures."""
         self._still = False
         """Paused at the newest step: the picture stays, whichever way it came."""
         self._run: RunView | None = None
@@ -130,7 +138,7 @@ class AgentPage(QWidget):
         cursor = self.time.cursor
         given = self.stream.version, cursor.row, cursor.mode
         for view, show in (
-            (self.environment, self._refresh_environment), (self.steps, self._say_steps),
+            (self.environment, self._refresh_environment), (self.raw, self._refresh_raw), (self.steps, self._say_steps),
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
@@ -187,7 +195,7 @@ class AgentPage(QWidget):
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored):
+        for part in (self.raw.events, self.step_rows, self.episode_rows, self.time, self.picture.stored):
             part.close()
 
     def follow(self) -> None:
@@ -295,7 +303,14 @@ class AgentPage(QWidget):
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
-        self._environment_card = Card("Environment", self.environment)
+        views = QStackedWidget()
+        for view in (self.environment, self.raw):
+            views.addWidget(view)
+        self._environment_card = Card("Environment", views)
+        self._environment_card.title.hide()
+        self._environment_card.badges.addWidget(self.switch)
+        self.switch.changed.connect(self._on_view)
+        self.raw.step_wanted.connect(self._go_to_seq)
         self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", self.episodes)
         self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
@@ -334,7 +349,7 @@ class AgentPage(QWidget):
     def _lane_shown(self) -> bool:
         """Whether the ring's frame is shown: unless a newer one of another worker came over the network."""
         frame, other = self.lane.frame, self.stream.frame
-        if frame is None or not self._lane_wanted:
+        if frame is None or not self._lane_wanted or self.switch.view == DRAWN:
             return False
         return other is None or self.lane.state == "live" or other.time_ns - frame.time_ns < FRAME_OLD_NS
 
@@ -404,14 +419,41 @@ class AgentPage(QWidget):
             ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
+        observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
+        drawn = scene_of(observation, hint, self._metadata)
+        self._video |= frame is not None or self.lane.frame is not None
+        self.switch.offer(name_of(drawn), video=self._video)
         if not self._lane_shown:
-            observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
-            self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
+            self.environment.show_step(drawn if self.switch.view == DRAWN else frame or drawn, figures)
         chances = probabilities(decoded(step.info), decoded(step.action), names) if step else []
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following:
             self._at = shown.row, int(row["seq"])
         self._step_shown = key
+
+    def _on_view(self) -> None:
+        """Another view of the environment was chosen, or is the first one now."""
+        views = self.raw.parentWidget()
+        assert isinstance(views, QStackedWidget)
+        views.setCurrentWidget(self.raw if self.switch.view == RAW else self.environment)
+        self._still, self._step_shown = False, None
+
+    def _refresh_raw(self) -> None:
+        if self.raw.isVisible():
+            shown = self._shown
+            if self._following:
+                self.raw.events.follow()
+            elif shown is not None:
+                self.raw.events.around(int(shown.record["seq"]))
+            self.raw.refresh()
+
+    def _go_to_seq(self, seq: int) -> None:
+        """Go to the step of an event, else to the next one behind it."""
+        row = self.step_rows.row_of_seq(seq)
+        if row is None:
+            self.time.jumps.to_value("seq", seq)
+        else:
+            self.time.cursor.go_to(row)
 
     @property
     def details(self) -> list[tuple[str, str]]:

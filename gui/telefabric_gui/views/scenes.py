@@ -67,6 +67,12 @@ def scene_of(observation: Any, render_hint: Any, metadata: Mapping[str, Any]) ->
     return TextScene(text[:_TEXT_MAX] or short(observation, 400))
 
 
+def name_of(scene: Scene) -> str:
+    """What a scene of `scene_of` is, in a word."""
+    names = {GridScene: "Grid", BarScene: "Numbers", TextScene: "Text"}
+    return names.get(type(scene), "Picture")
+
+
 def action_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of discrete actions: as the run tells in `action_names`, else for the games that are known."""
     names = metadata.get("action_names")

@@ -74,6 +74,8 @@ class Tabs(QTabWidget):
 
     page_changed = Signal()
     """The tab in front shows another page."""
+    pin_wanted = Signal(str)
+    """A part of `info`, by its path, is to be pinned or let go of."""
     page_goes = Signal()
     """A page is to be forgotten."""
 
@@ -214,6 +216,7 @@ class Tabs(QTabWidget):
         feed = self._controller.feed
         page = tab.build(self._views, self._charting, feed)
         page.let_go.connect(page.follow)
+        page.pin_wanted.connect(self.pin_wanted)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
         return page
 
