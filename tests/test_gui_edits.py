@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from test_gui_feed import ScriptedFeed, update, view
 from test_gui_window import THERE, tick, window
 
 from telefabric import Address
+from telefabric.errors import UsageError
 from telefabric.feed import BrokerFeed, FileFeed
+from telefabric.feed.edit_requests import EditRequests
 from telefabric.store.file.database import FILE_NAME
 from telefabric_workers import connect
 
@@ -97,13 +100,43 @@ def test_what_became_of_an_edit_is_said_for_a_while(
     window: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = update(runs=(view("lake"),))._replace(answers=("Run 'lake' has the tag 'good'.",))
-    main = window(ScriptedFeed(answered))
+    feed = ScriptedFeed(answered)
+    main = window(feed)
     tick(main)
     assert main.banner.isVisible()
     assert "has the tag 'good'" in main.controller.answer
+    for place in range(5):
+        feed.updates.append(update()._replace(answers=(f"Answer {place}.",)))
+        tick(main)
+    assert main.controller.answer == "Answer 2. Answer 3. Answer 4."
     main.controller._answered_s -= 60
     tick(main)
     assert not main.banner.isVisible()
+
+
+def test_edits_are_made_in_their_order_by_one_thread_while_there_are_some() -> None:
+    made: list[tuple[str, str, object]] = []
+    free = threading.Event()
+
+    def ask(command: str, run_id: str, value: object) -> str:
+        made.append((command, run_id, value))
+        free.wait()
+        if command == "delete":
+            raise UsageError("no")
+        return f"{run_id} has it"
+
+    edits = EditRequests(ask)
+    asked = [("tag", f"run{place}", place) for place in range(40)] + [("delete", "run3", None)]
+    for one in asked:
+        edits.ask(*one)
+    assert sum(one.name == "edits" for one in threading.enumerate()) == 1
+    answers: list[str] = []
+    free.set()
+    wait_for(lambda: answers.extend(edits.take()) or len(answers) == 41, "all answers")
+    assert made == asked
+    assert (answers[0], answers[-2:]) == ("Run0 has it. 40 more to do.", ["Run39 has it. 1 more to do.", "No."])
+    edits.ask("tag", "again", 1)
+    wait_for(edits.take, "an answer after a pause")
 
 
 def test_a_file_is_read_only_and_says_so(tmp_path: Path) -> None:
@@ -144,8 +177,8 @@ def test_edits_over_a_broker_are_answered_and_seen(tmp_path: Path) -> None:
                 return len(answers) == 2 and ("good",) in tags
 
             wait_for(all_came, "two answers, and the tag in the list")
-            assert sorted(answers) == [
-                "Run 'walk' has the tag 'good'.",
+            assert answers == [
+                "Run 'walk' has the tag 'good'. 1 more to do.",
                 "The store has no run 'nothing': see telefabric runs list.",
             ]
         finally:

@@ -319,14 +319,16 @@ def test_a_grid_comes_before_the_video_which_is_there_once_a_frame_came(qtbot: A
     switch, said = ViewSwitch(), []
     switch.changed.connect(lambda: said.append(switch.view))
     assert [name for name, button in switch._buttons.items() if not button.isHidden()] == [DRAWN, RAW]
-    switch.offer("Grid", video=True)
+    switch.name_drawn("Grid")
+    switch.offer_video()
     assert switch.view == DRAWN
     switch.choose(VIDEO)
-    switch.offer("Grid", video=True)
+    switch.name_drawn("Grid")
     assert (switch.view, said) == (VIDEO, [VIDEO])
     other = ViewSwitch()
-    other.offer("Numbers", video=True)
+    other.name_drawn("Numbers")
+    other.offer_video()
     assert other.view == VIDEO
     other.choose(RAW)
-    other.offer("Numbers", video=True)
+    other.offer_video()
     assert other.view == RAW

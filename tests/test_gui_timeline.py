@@ -330,6 +330,7 @@ def test_space_replays_at_a_speed_and_pauses_and_a_loop_stays_in_the_selection(m
     assert (cursor(main).mode, cursor(main).speed) == (Mode.REPLAY, 10.0)
     until(qtbot, lambda: cursor(main).row > 100)
     until(qtbot, lambda: main.top._replay.isChecked() and "replay 500 steps/s" in main.status._figures["replay"].text())
+    assert "as its steps were recorded" in main.status._figures["replay"].toolTip()
     qtbot.keyClick(main, Qt.Key.Key_Space)
     at = cursor(main).row
     assert cursor(main).mode is Mode.PAUSED
@@ -430,6 +431,7 @@ def test_a_bookmark_of_a_file_is_refused_in_words(main: MainWindow, qtbot: Any) 
     cursor(main).go_to(100)
     all_are_at(main, qtbot, 100)
     qtbot.keyClick(main, Qt.Key.Key_B)
+    qtbot.keyClick(main.bottom.transport.name, Qt.Key.Key_Return)
     until(qtbot, lambda: "read" in main.banner._text.text(), 5_000)
 
 

@@ -91,6 +91,8 @@ class AgentStream:
         """Environment and episode → the seq before which its events do not count."""
         self.live = False
         """The newest step came over the live path."""
+        self.marks_changed = False
+        """Other events are missing than at the last `apply`."""
         self.pending: list[FeedEvent] = []
         """Steps, episodes and metrics of this agent for the next `apply`."""
 

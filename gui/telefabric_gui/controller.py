@@ -27,13 +27,14 @@ from telefabric.feed import (
     StreamView,
     Update,
 )
+from telefabric_gui import agent_stream
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.model.asking import Asking
+from telefabric_gui.pace import TICK_MS, Pace, is_due
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.sight import Sight
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
 
-TICK_MS = 50
 AGENTS_AGAIN_MS = 2_000
 """When the store did not say which agents a run has."""
 STREAMS_MAX = 32
@@ -42,6 +43,8 @@ MARKS_MAX = 500
 """Missing ranges of one stream in a table, the newest."""
 ANSWER_S = 8.0
 """How long the answer to an edit is in sight."""
+ANSWERS_MAX = 3
+"""Of several edits, the last ones."""
 LATENCIES_MAX = 1_200
 """Samples of the live path's latency: a minute of ticks."""
 
@@ -96,6 +99,8 @@ class Controller(QObject):
         self.resting: frozenset[str] = frozenset()
         """Open runs that nobody has in sight."""
         self._sight = Sight()
+        self.pace = Pace()
+        self._ticks = 0
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self.unknown_events = 0
         """Events of kinds or versions that this program does not know."""
@@ -105,7 +110,8 @@ class Controller(QObject):
         """Events and views that failed."""
         self.shown_events = 0
         self.tick_s = 0.0
-        self._answer, self._answered_s = "", 0.0
+        self._answers: deque[str] = deque(maxlen=ANSWERS_MAX)
+        self._answered_s = 0.0
         self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
@@ -139,7 +145,7 @@ class Controller(QObject):
         self._missing.clear()
         self.shown_events = self.unknown_events = 0
         self._chosen = False
-        self._answer = ""
+        self._answers.clear()
         feed.start()
         self.runs_changed.emit((), gone)
 
@@ -184,8 +190,10 @@ class Controller(QObject):
 
     @property
     def answer(self) -> str:
-        """What became of the last edit, for a while."""
-        return self._answer if time.monotonic() - self._answered_s < ANSWER_S else ""
+        """What became of the last edits, for a while."""
+        if time.monotonic() - self._answered_s >= ANSWER_S:
+            self._answers.clear()
+        return " ".join(self._answers)
 
     @property
     def missing(self) -> int:
@@ -232,7 +240,8 @@ class Controller(QObject):
             self._take_runs(update.runs or (), update.gone)
         self._take_events(update)
         if update.answers:
-            self._answer, self._answered_s = " ".join(update.answers), time.monotonic()
+            self._answers.extend(update.answers)
+            self._answered_s = time.monotonic()
 
     def _take_runs(self, changed: tuple[RunView, ...], gone: tuple[str, ...]) -> None:
         for run_id in gone:
@@ -288,11 +297,16 @@ class Controller(QObject):
         for stream_id, gaps in update.gaps.items():
             self._missing[stream_id].gaps = gaps
         changed = update.holes.keys() | update.gaps.keys()
-        for stream in list(self.streams.values()):
-            marks_wanted = stream.version == 0 or stream.stream_id in changed
-            if marks_wanted or stream.pending:
+        self._ticks += 1
+        for number, stream in enumerate(list(self.streams.values())):
+            stream.marks_changed |= stream.version == 0 or stream.stream_id in changed
+            due = is_due(self.pace.tables_ms, self._ticks + number)  # not all of them with the same tick
+            if due and (stream.marks_changed or stream.pending):
                 with self.failures.outlived(f"Agent {stream.key.agent_id} of {stream.key.run_id}"):
-                    stream.apply(self._missing[stream.stream_id].marks() if marks_wanted else None)
+                    marks = self._missing[stream.stream_id].marks() if stream.marks_changed else None
+                    stream.marks_changed = False
+                    stream.steps.rows_max = min(self.pace.rows_max, agent_stream.STEP_ROWS_MAX)
+                    stream.apply(marks)
 
     def _take_other(self, event: FeedEvent) -> None:
         if event.event is None:

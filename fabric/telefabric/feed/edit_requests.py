@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from telefabric.errors import TelefabricError
 
+_Edit = tuple[str, str, object]
+
 
 class EditRequests:
     """`ask` gets a command, a run and a value, waits and returns a sentence, or raises it as `TelefabricError`."""
@@ -15,18 +17,33 @@ class EditRequests:
     def __init__(self, ask: Callable[[str, str, object], str]) -> None:
         self._ask = ask
         self._answers: deque[str] = deque()
+        self._lock = threading.Lock()
+        self._waiting: deque[_Edit] = deque()
+        """In the order in which they were asked for; the first is under way."""
 
     def ask(self, command: str, run_id: str, value: object) -> None:
-        """Returns at once: the edit has a thread of its own, which a client that ends does not wait for."""
-        threading.Thread(target=self._run, args=(command, run_id, value), name="edit", daemon=True).start()
+        """Returns at once: edits have a thread while there are some, which a client that ends does not wait for."""
+        with self._lock:
+            self._waiting.append((command, run_id, value))
+            if len(self._waiting) == 1:
+                threading.Thread(target=self._run, name="edits", daemon=True).start()
 
     def take(self) -> tuple[str, ...]:
         """The answers since the last time."""
         return tuple(self._answers.popleft() for _ in range(len(self._answers)))
 
-    def _run(self, command: str, run_id: str, value: object) -> None:
+    def _run(self) -> None:
+        left = len(self._waiting)
+        while left:
+            sentence = self._answer(*self._waiting[0])
+            with self._lock:
+                self._waiting.popleft()
+                left = len(self._waiting)
+            more = f" {left} more to do." if left else ""
+            self._answers.append(f"{sentence[:1].upper()}{sentence[1:]}.{more}")
+
+    def _answer(self, *edit: object) -> str:
         try:
-            sentence = self._ask(command, run_id, value)
+            return self._ask(*edit)  # type: ignore[arg-type]
         except TelefabricError as error:
-            sentence = str(error)
-        self._answers.append(f"{sentence[:1].upper()}{sentence[1:]}.")
+            return str(error)

@@ -38,10 +38,10 @@ def text_of(run: RunView) -> str:
     return f"{run.run_id} {run.state} {run.control_mode} {' '.join(run.agents)} {told} {edited}".lower()
 
 
-def search(words: str, *, archived: bool = False) -> Fits:
-    """Whether a run fits the words; its text is only asked for when it is needed. Archived ones fit if wanted."""
+def search(words: str) -> Fits:
+    """Whether a run fits the words; its text is only asked for when it is needed."""
     terms = [_term(*found.groups()) for found in _WORD.finditer(words.lower())]
-    shown = archived or ARCHIVED in words.lower().split()
+    shown = ARCHIVED in words.lower().split()
     return lambda run, text: (shown or not run.archived) and all(fits(run, text) for fits in terms)
 
 

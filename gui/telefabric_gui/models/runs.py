@@ -242,7 +242,7 @@ class RunTable(QAbstractTableModel):
         self.runs = runs
         self.columns = tuple(columns)
         self._by, self._down = STARTED, True
-        self._words, self._archived, self._following = "", False, True
+        self._following = True
         self._fits = search("")
         self._order: list[_Key] = []
         """Keys in rising order; a key ends in the name of its run."""
@@ -300,15 +300,7 @@ class RunTable(QAbstractTableModel):
     # -- what is shown -------------------------------------------------------------------------------------------
 
     def search(self, words: str) -> None:
-        self._words = words
-        self._search()
-
-    def show_archived(self, shown: bool) -> None:
-        self._archived = shown
-        self._search()
-
-    def _search(self) -> None:
-        self._fits = search(self._words, archived=self._archived)
+        self._fits = search(words)
         self._reset()
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:

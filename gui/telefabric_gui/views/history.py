@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from itertools import groupby
 
-from PySide6.QtCore import QItemSelectionModel, QPoint, QRect, Qt, Signal
+from PySide6.QtCore import QItemSelection, QItemSelectionModel, QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QPainter, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QHeaderView,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -42,19 +41,18 @@ from telefabric_gui.sources import Memory
 from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write
 from telefabric_gui.views.run_filter import TIP, RunFilter
 from telefabric_gui.views.run_menu import RunMenu
-from telefabric_gui.views.styled import Card, button, column, label, laid_out, menu_of, row
+from telefabric_gui.views.styled import Card, button, cells, column, label, laid_out, menu_of, row
 
-ROW_PX = 26
 _DIFFERENCE_PX = 232
 _CHANGES_PX = (170, 240)
 """Widths of names and of values before; what is now has the rest."""
 _BAR_PX, _PAD_PX = 3, 8
 _NAMES_MAX = 60
 """Names of metadata that are offered as columns, those of most runs first."""
+_APART_MAX = 200
+"""Chosen rows stay chosen in another order while they lie in so many groups or fewer: Qt compares each with each."""
 _LOOKED_AT = 2_000
 """Runs, newest first, that are looked at for such names."""
-
-_View = TypeVar("_View", bound=QTableView)
 
 
 class HistoryView(QWidget):
@@ -74,7 +72,7 @@ class HistoryView(QWidget):
         self.table = RunTable(runs, COLUMNS, self)
         self.table.follow(False)
         self.search = RunFilter(self.table, "Search all runs", "Search: dqn failed  tag:baseline  lr=0.001")
-        self.list = _table(QTableView(), "All runs")
+        self.list = cells(QTableView(), "All runs")
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setModel(self.table)
         self.list.setItemDelegate(_Delegate(self.list, self.table))
@@ -83,7 +81,7 @@ class HistoryView(QWidget):
         self.list.doubleClicked.connect(lambda index: self.chosen.emit(self.table.row(index.row()).run.run_id))
         self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.list.customContextMenuRequested.connect(self._on_menu)
-        self.changes = _table(QTableWidget(0, 3), "What changed")
+        self.changes = cells(QTableWidget(0, 3), "What changed")
         self.changes.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         for place, width in enumerate(_CHANGES_PX):
             self.changes.setColumnWidth(place, width)
@@ -104,12 +102,8 @@ class HistoryView(QWidget):
             button("Replay", lambda: self._first(self.replay_wanted.emit), "transport", "Replay it from its start"),
             button("Edit ▾", self._on_edit, "transport", "Tags, note, archive, delete"),
         ]
-        self._archived = button("Archived", self._toggle_archived, "plain", "Show archived runs, too")
-        self._archived.setCheckable(True)
-        more = button("Columns ▾", self._offer_columns, "plain", "Values of the metadata as columns")
-        found = row(
-            (self.search, 1), self.search.words("Filter ▾"), self._archived, more, margins=(12, 4, 12, 8), spacing=4
-        )
+        self._more = button("Columns ▾", self._offer_columns, "plain", "Values of the metadata as columns")
+        found = row((self.search, 1), self.search.words("Filter ▾"), self._more, margins=(12, 4, 12, 8), spacing=4)
         self._hint = label(f"No run fits the words. {TIP}.", "dim")
         self._hint.setWordWrap(True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -135,7 +129,9 @@ class HistoryView(QWidget):
     @property
     def picked(self) -> list[RunView]:
         """The chosen runs, in the order of the table."""
-        places = sorted(index.row() for index in self.list.selectionModel().selectedRows())
+        selection = self.list.selectionModel().selection()
+        ranges = [selection.at(place) for place in range(selection.count())]  # ten times as fast as the rows' indexes
+        places = sorted({place for one in ranges for place in range(one.top(), one.bottom() + 1)})
         return [self.table.row(place).run for place in places]
 
     def _first(self, act: Callable[[str], None]) -> None:
@@ -168,11 +164,13 @@ class HistoryView(QWidget):
 
     def _on_reset(self) -> None:
         """The model forgot which rows were chosen."""
-        flags = QItemSelectionModel.SelectionFlag
-        picked, selection = list(self._picked), self.list.selectionModel()
-        for name in picked:
-            if (place := self.table.place_of(name)) >= 0:
-                selection.select(self.table.index(place, 0), flags.Select | flags.Rows)
+        flags, chosen = QItemSelectionModel.SelectionFlag, QItemSelection()
+        places = sorted(place for place in map(self.table.place_of, self._picked) if place >= 0)
+        for _, group in groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
+            rows = [place for _, place in group]
+            chosen.select(self.table.index(rows[0], 0), self.table.index(rows[-1], 0))
+        if chosen.count() <= _APART_MAX:
+            self.list.selectionModel().select(chosen, flags.Select | flags.Rows)
         self._on_selection()
 
     def refresh(self) -> None:
@@ -235,9 +233,6 @@ class HistoryView(QWidget):
 
     # -- what is searched, and columns -------------------------------------------------------------------------------
 
-    def _toggle_archived(self) -> None:
-        self.table.show_archived(self._archived.isChecked())
-
     def names(self) -> list[str]:
         """Names of metadata, those of most runs first, then by name."""
         newest = sorted(self._runs.rows.values(), key=lambda one: one.run.number)[-_LOOKED_AT:]
@@ -250,7 +245,7 @@ class HistoryView(QWidget):
             action = menu.addAction(name.replace("&", "&&"), partial(self._toggle_column, name))
             action.setCheckable(True)
             action.setChecked(name in shown)
-        menu.popup(self.mapToGlobal(self._archived.geometry().bottomRight()))
+        menu.popup(self._more.mapToGlobal(self._more.rect().bottomLeft()))
 
     def _toggle_column(self, name: str) -> None:
         shown = self._memory.run_columns
@@ -299,23 +294,3 @@ class _Delegate(QStyledItemDelegate):
         cut = Qt.TextElideMode.ElideMiddle if column is NAME else Qt.TextElideMode.ElideRight
         shown = QFontMetrics(font).elidedText(text, cut, area.width())
         write(painter, area, shown, colour, font, column.alignment)
-
-
-def _table(view: _View, name: str) -> _View:
-    """The look of both tables."""
-    view.setAccessibleName(name)
-    view.setObjectName("cells")
-    view.setShowGrid(False)
-    view.setWordWrap(False)
-    view.setCornerButtonEnabled(False)
-    view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    view.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-    view.setTabKeyNavigation(False)
-    view.verticalHeader().setVisible(False)
-    view.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-    view.verticalHeader().setDefaultSectionSize(ROW_PX)
-    view.horizontalHeader().setStretchLastSection(True)
-    view.horizontalHeader().setHighlightSections(False)
-    view.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    return view

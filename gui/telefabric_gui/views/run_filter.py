@@ -6,13 +6,11 @@ from functools import partial
 
 from PySide6.QtWidgets import QLineEdit, QPushButton
 
+from telefabric_gui.model.run_search import ARCHIVED
 from telefabric_gui.models.runs import RunTable
 from telefabric_gui.views.styled import button, menu_of
 
-TIP = (
-    "All words must fit: dqn failed, state:lost, tag:baseline, -tag:old, mode:human, lr=0.001, seed>3; archived finds "
-    "archived runs"
-)
+TIP = "All words must fit: dqn failed, state:lost, tag:baseline, -tag:old, mode:human, lr=0.001, seed>3, archived"
 _TAGS_MAX = 40
 
 
@@ -37,8 +35,9 @@ class RunFilter(QLineEdit):
             ("state", {run.state for run in runs}),
             ("mode", {run.control_mode for run in runs}),
             ("tag", {tag for run in runs for tag in run.tags if " " not in tag}),
+            ("", {ARCHIVED} if any(run.archived for run in runs) else set()),
         ):
-            for word in (f"{field}:{one}" for one in sorted(found)[:_TAGS_MAX]):
+            for word in (f"{field}:{one}".lstrip(":") for one in sorted(found)[:_TAGS_MAX]):
                 left = [one for one in words if one != word]
                 chosen = " ".join([*words, word] if left == words else left)
                 action = menu.addAction(word.replace("&", "&&"), partial(self.setText, chosen))

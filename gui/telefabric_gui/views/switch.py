@@ -19,7 +19,7 @@ _TIPS = {
 
 
 class ViewSwitch(QWidget):
-    """`offer` each time that it may have changed what there is; a view that the user chose stays in front."""
+    """A view that the user chose stays in front; at first a grid is, else the video once there is one."""
 
     changed = Signal()
 
@@ -27,24 +27,30 @@ class ViewSwitch(QWidget):
         super().__init__()
         self.setAccessibleName("View of the environment")
         self._chosen: str | None = None
-        self._first = DRAWN
-        """What is in front while nothing was chosen."""
         self._group = QButtonGroup(self)
         self._buttons = {name: self._button(name) for name in (VIDEO, DRAWN, RAW)}
         self.setLayout(row(*self._buttons.values(), spacing=8))
-        self.offer(GRID, video=False)
+        self._buttons[VIDEO].hide()
+        self.name_drawn("Picture")
 
     @property
     def view(self) -> str:
         """What is in front."""
-        return self._chosen if self._chosen and not self._buttons[self._chosen].isHidden() else self._first
+        if self._chosen is not None:
+            return self._chosen
+        video, drawn = self._buttons[VIDEO], self._buttons[DRAWN]
+        return DRAWN if video.isHidden() or drawn.text() == GRID else VIDEO
 
-    def offer(self, drawn: str, *, video: bool) -> None:
-        """`drawn` names what is made of the observation; a grid comes before the video."""
+    def name_drawn(self, name: str) -> None:
+        """What is made of the observation."""
         before = self.view
-        self._first = VIDEO if video and drawn != GRID else DRAWN
-        self._buttons[VIDEO].setVisible(video)
-        self._buttons[DRAWN].setText(drawn)
+        self._buttons[DRAWN].setText(name)
+        self._show(before)
+
+    def offer_video(self) -> None:
+        """Pictures of the worker have come."""
+        before = self.view
+        self._buttons[VIDEO].show()
         self._show(before)
 
     def choose(self, name: str) -> None:
