@@ -14,6 +14,7 @@ from msgspec.msgpack import Ext
 from PySide6.QtCore import QModelIndex, QObject, Qt
 from PySide6.QtGui import QStandardItem, QStandardItemModel
 
+from telefabric_gui import theme
 from telefabric_gui.formatting import TIMES, count, decoded, plural, short
 from telefabric_schemas import Event, event_of, values
 
@@ -85,6 +86,7 @@ class RawTree(QStandardItemModel):
         key = len(self._values)
         self._values.append((path, value))
         line[0].setData(key, KEY_ROLE)
+        line[1].setFont(theme.figure_font())
         if isinstance(value, Event | dict | list) or (isinstance(value, np.ndarray) and value.ndim and value.size):
             line[0].appendRow(_item(""))
             self._closed.add(key)

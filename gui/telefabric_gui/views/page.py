@@ -56,6 +56,7 @@ from telefabric_gui.views.scenes import FrameScene, action_names, name_of, scene
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import (
+    Badges,
     Banner,
     Card,
     button,
@@ -375,8 +376,7 @@ class AgentPage(QWidget):
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        for badge in (self.picture.badge, self._path, self._lane_badge):
-            self._environment_card.badges.addWidget(badge)
+        self._environment_card.badges.addWidget(Badges(self.picture.badge, self._path, self._lane_badge))
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
@@ -395,7 +395,10 @@ class AgentPage(QWidget):
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
         found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
-        say_fitting(caption, self.picture.said, theme.fitting(self.picture.said, caption.width()))
+        said = "" if self.switch.beside_video else self.picture.said
+        say_fitting(caption, said, theme.fitting(said, caption.width()))
+        if self.switch.beside_video:
+            self.picture.badge.hide()  # it says something of the video
         return found
 
     @property

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 from functools import partial
 
 from PySide6.QtCore import QItemSelectionModel, QModelIndex, QPoint, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence, QPaintEvent
-from PySide6.QtWidgets import QHeaderView, QLineEdit, QTreeView, QWidget
+from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtWidgets import QHeaderView, QLineEdit, QWidget
 
 from telefabric_gui.formatting import count
 from telefabric_gui.model.raw_events import RawEvents
 from telefabric_gui.models.raw_tree import RawTree
-from telefabric_gui.views.painting import reported
 from telefabric_gui.views.styled import column, label, menu_of, row
+from telefabric_gui.views.trees import Tree
 
 _EVERY_S = 0.5
 """What follows is listed again so often: nobody reads a tree that moves faster."""
 _INFO = "info."
-_TYPE_PX = 112
+_NAME_PX, _TYPE_PX = 136, 96
 
 
 class RawView(QWidget):
@@ -37,7 +38,7 @@ class RawView(QWidget):
         self._proxy.setSourceModel(self.tree)
         self._proxy.setFilterKeyColumn(-1)
         self._proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-        self.search = QLineEdit(placeholderText="Search: name, value or type", clearButtonEnabled=True)
+        self.search = QLineEdit(placeholderText="Search events", clearButtonEnabled=True)
         self.search.setAccessibleName("Search events")
         self.search.textChanged.connect(self._on_search)
         self._said = label(role="caption")
@@ -46,7 +47,7 @@ class RawView(QWidget):
         header = self.view.header()
         header.setStretchLastSection(False)
         for at, (mode, wide) in enumerate(
-            ((QHeaderView.ResizeMode.Interactive, 150), (QHeaderView.ResizeMode.Stretch, 0),
+            ((QHeaderView.ResizeMode.Interactive, _NAME_PX), (QHeaderView.ResizeMode.Stretch, 0),
              (QHeaderView.ResizeMode.Fixed, _TYPE_PX))
         ):  # fmt: skip
             header.setSectionResizeMode(at, mode)
@@ -56,6 +57,8 @@ class RawView(QWidget):
         self.view.customContextMenuRequested.connect(self._offer)
         self._shown_s = 0.0
         self._stale = True
+        self._opening = False
+        """Lines are opened by the program, not by the user."""
         self._seqs: list[int] = []
         """Of the events in the tree."""
         events.changed.connect(self._on_changed)
@@ -78,15 +81,22 @@ class RawView(QWidget):
         if list(self.events.events) != self._seqs:
             self._seqs = list(self.events.events)
             self.tree.show_events(self.events.events)
-            if self.search.text():
-                self.tree.open_all()
-            for index in self._events():
-                if self._seq(index) in opened:
-                    self.view.expand(index)
+            self._open(opened)
             self.view.verticalScrollBar().setValue(place)
         self._mark()
         where = "newest" if self.events.at is None else f"around seq {count(self.events.at)}"
         self._said.setText(self.events.problem or f"{count(len(self._seqs))} {where}")
+
+    def _open(self, seqs: Container[int]) -> None:
+        """Open what a search has found, else these events."""
+        self._opening = True
+        if self.search.text():
+            self.tree.open_all()
+            self.view.expandAll()
+        else:
+            for index in self._events():
+                self.view.setExpanded(index, self._seq(index) in seqs)
+        self._opening = False
 
     def _events(self) -> list[QModelIndex]:
         return [self._proxy.index(line, 0) for line in range(self._proxy.rowCount())]
@@ -112,10 +122,12 @@ class RawView(QWidget):
         if text:
             self.tree.open_all()
         self._proxy.setFilterFixedString(text)
+        self._open(())
 
     def _on_expanded(self, index: QModelIndex) -> None:
         self.tree.open(self._proxy.mapToSource(index))
-        self._on_clicked(index)
+        if not self._opening:
+            self._on_clicked(index)
 
     def _on_clicked(self, index: QModelIndex) -> None:
         """An event that one looks at is where the cursor goes: what follows would leave at once."""
@@ -141,7 +153,7 @@ class RawView(QWidget):
             QGuiApplication.clipboard().setText(self.tree.text(self._proxy.mapToSource(index)))
 
 
-class _Tree(QTreeView):
+class _Tree(Tree):
     def __init__(self, view: RawView) -> None:
         super().__init__(uniformRowHeights=True, indentation=14)
         self._view = view
@@ -156,7 +168,3 @@ class _Tree(QTreeView):
             event.accept()
             return
         super().keyPressEvent(event)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        with reported():
-            super().paintEvent(event)

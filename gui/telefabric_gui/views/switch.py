@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtGui import QFontMetrics
 from PySide6.QtWidgets import QButtonGroup, QPushButton, QWidget
 
+from telefabric_gui import theme
 from telefabric_gui.views.styled import row
 
 VIDEO, DRAWN, RAW = "video", "drawn", "raw"
@@ -29,7 +31,7 @@ class ViewSwitch(QWidget):
         self._chosen: str | None = None
         self._group = QButtonGroup(self)
         self._buttons = {name: self._button(name) for name in (VIDEO, DRAWN, RAW)}
-        self.setLayout(row(*self._buttons.values(), spacing=8))
+        self.setLayout(row(*self._buttons.values(), spacing=6))
         self._buttons[VIDEO].hide()
         self.name_drawn("Picture")
 
@@ -41,10 +43,15 @@ class ViewSwitch(QWidget):
         video, drawn = self._buttons[VIDEO], self._buttons[DRAWN]
         return DRAWN if video.isHidden() or drawn.text() == GRID else VIDEO
 
+    @property
+    def beside_video(self) -> bool:
+        """There is a video, and another view is in front."""
+        return not self._buttons[VIDEO].isHidden() and self.view != VIDEO
+
     def name_drawn(self, name: str) -> None:
         """What is made of the observation."""
         before = self.view
-        self._buttons[DRAWN].setText(name)
+        _label(self._buttons[DRAWN], name)
         self._show(before)
 
     def offer_video(self) -> None:
@@ -64,7 +71,8 @@ class ViewSwitch(QWidget):
             self.changed.emit()
 
     def _button(self, name: str) -> QPushButton:
-        made = QPushButton(name.title())
+        made = QPushButton()
+        _label(made, name.title())
         made.setCheckable(True)
         made.setToolTip(_TIPS[name])
         made.setProperty("role", "view")
@@ -72,3 +80,9 @@ class ViewSwitch(QWidget):
         made.clicked.connect(partial(self.choose, name))
         self._group.addButton(made)
         return made
+
+
+def _label(button: QPushButton, text: str) -> None:
+    """With room for the text when it is bold."""
+    button.setText(text)
+    button.setFixedWidth(QFontMetrics(theme.text_font(bold=True)).horizontalAdvance(text) + 6)
