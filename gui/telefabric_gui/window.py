@@ -377,6 +377,7 @@ class MainWindow(QMainWindow):
     def _on_built(self, page: AgentPage) -> None:
         page.show_columns(self.memory.step_columns)
         page.columns_chosen.connect(self._show_columns)
+        page.pin_wanted.connect(self.pins.toggle)
 
     def _show_columns(self, names: list[str]) -> None:
         """In all tables of steps, and at the next start."""
