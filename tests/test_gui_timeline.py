@@ -47,6 +47,7 @@ if test_gui_window.THERE:
     from telefabric_gui.controller import Controller
     from telefabric_gui.model.axis import Axis, By
     from telefabric_gui.model.cursor import Mode
+    from telefabric_gui.model.lines import Found
     from telefabric_gui.model.timescale import TimeScale
     from telefabric_gui.model.whole_run import Alert, Episodes, Stored, spans_of
     from telefabric_gui.rows import GAP, HOLE, Mark
@@ -203,11 +204,12 @@ def drag(window: MainWindow, qtbot: Any, begin: QPoint, end: QPoint, keys: Any =
 
 
 def all_are_at(window: MainWindow, qtbot: Any, row: int) -> None:
-    """Table, details, charts and the words over the time line show exactly this row."""
+    """Tables, details, charts and the words over the time line show exactly this row."""
     shown = page(window)
     until(qtbot, lambda: cursor(window).row == row and shown.steps.chosen is not None)
     until(qtbot, lambda: not isinstance(shown.steps.chosen, int) and shown.steps.chosen.row == row)
     until(qtbot, lambda: dict(shown.details).get("global step", "").replace("\u202f", "") == str(10 * row))
+    until(qtbot, lambda: isinstance(found := shown.episodes.chosen, Found) and found.record["episode"] == row // 30)
     assert shown.charts._cursor == row
     until(qtbot, lambda: window.bottom.transport._place.text().startswith(f"step {10 * row:,}".replace(",", "\u202f")))
 

@@ -29,6 +29,7 @@ from telefabric.feed import (
 )
 from telefabric_gui import agent_stream
 from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.formatting import plural
 from telefabric_gui.model.asking import Asking
 from telefabric_gui.redraw import TICK_MS, Redraw, is_due
 from telefabric_gui.rows import GAP, HOLE, Mark
@@ -111,7 +112,7 @@ class Controller(QObject):
         self.shown_events = 0
         self.tick_s = 0.0
         self._answers: deque[str] = deque(maxlen=ANSWERS_MAX)
-        self._answered_s = 0.0
+        self._answered_s, self._edits_left = 0.0, 0
         self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
@@ -190,10 +191,11 @@ class Controller(QObject):
 
     @property
     def answer(self) -> str:
-        """What became of the last edits, for a while."""
+        """What became of the last edits, for a while, and how many are under way."""
         if time.monotonic() - self._answered_s >= ANSWER_S:
             self._answers.clear()
-        return " ".join(self._answers)
+        left = f"{plural(self._edits_left, 'edit')} to do." if self._edits_left > 1 else ""
+        return " ".join((*self._answers, left)).strip()
 
     @property
     def missing(self) -> int:
@@ -239,6 +241,7 @@ class Controller(QObject):
         if update.runs or update.gone:
             self._take_runs(update.runs or (), update.gone)
         self._take_events(update)
+        self._edits_left = update.edits_left
         if update.answers:
             self._answers.extend(update.answers)
             self._answered_s = time.monotonic()

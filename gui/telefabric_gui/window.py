@@ -223,7 +223,8 @@ class MainWindow(QMainWindow):
         self._show_centre()
 
     def show_history(self, shown: bool = True) -> None:
-        """Show all runs as a table, in the place of those that are open."""
+        """Show all runs, if there are some, as a table in the place of those that are open."""
+        shown = shown and bool(self.controller.runs)
         self._turn_to(history=shown)
         self._show_centre()
         if shown and (page := self.page):
@@ -391,23 +392,22 @@ class MainWindow(QMainWindow):
         self._seen = self._seen or exposed
         return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
 
-    def _look_at_sight(self) -> bool:
+    def _look_at_sight(self) -> None:
         """What is out of sight gives up its live events, its pictures and its bell."""
-        page, in_sight = self.page, self._in_sight
-        seen = page.stream.key.run_id if page and in_sight and not self._in_history else None
+        page, in_sight = self.page, self._in_sight and not self._in_history
+        seen = page.stream.key.run_id if page and in_sight else None
         self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
         pictures = seen is not None and page is not None and page.lane.state != "live"
         self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
         if page is not None and in_sight is not self._was_in_sight:
             (page.lane.start if in_sight else page.lane.stop)()
         self._was_in_sight = in_sight
-        return in_sight
 
     def _on_tick(self) -> None:
-        in_sight = self._look_at_sight()
+        self._look_at_sight()
         if self._ticks % _DETAILS_TICKS == 0:
             self.budget.keep(self._held)
-        if in_sight:
+        if self._in_sight:
             self._refresh_views()
         self._note_link(self.controller.connection.link)
         self._ticks += 1
@@ -504,7 +504,7 @@ class MainWindow(QMainWindow):
     def _refresh_page(self) -> None:
         page = self.page
         self.series.show_source(page.source if page else None)
-        if page is not None:
+        if page is not None and not self._in_history:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
             page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.redraw)

@@ -31,6 +31,7 @@ from telefabric_gui.lane import FRAME_MS, Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
+from telefabric_gui.model.episode_at import EpisodeAt
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages, found_of
@@ -106,6 +107,7 @@ class AgentPage(QWidget):
         """The row at the cursor and its seq, once it was shown."""
         self.picture = StepPicture(stream, feed, self.time.cursor)
         self.returns = Returns(feed, subject, stream.voided, self)
+        self.episode_at = EpisodeAt(feed, self.episode_rows, self)
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
@@ -219,7 +221,7 @@ class AgentPage(QWidget):
         self.step_finder.show_all()
         self.episode_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns):
+        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns, self.episode_at):
             part.close()
 
     def follow(self) -> None:
@@ -240,6 +242,7 @@ class AgentPage(QWidget):
         self.steps.pressed.connect(self._show_itself)
         self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
+        self.episode_at.found.connect(self._choose_episode)
         self.episode_finder.begins.connect(self.episode_order.show_all)
         self.episode_finder.line.goal.connect(self._on_goal)
         self.time.jumps.failed.connect(self._cannot_jump)
@@ -280,8 +283,15 @@ class AgentPage(QWidget):
         if self._following or row is None:
             self._at = None
             self.steps.show_none()
+            self.episode_at.forget()
+            self.episodes.show_none()
             return
         self.steps.show_row(row)
+
+    def _choose_episode(self, row: int) -> None:
+        """Show in the table the episode of the cursor; one that is ordered or searched keeps its own lines."""
+        if not self._following and not self.episode_table.order[0] and self.episode_finder.search is None:
+            self.episodes.show_row(row)
 
     def _show_itself(self) -> None:
         """Show the step that was clicked, though the cursor may have been held there already."""
@@ -466,6 +476,7 @@ class AgentPage(QWidget):
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following:
             self._at = shown.row, int(row["seq"])
+            self.episode_at.look(int(row["env"]), int(row["episode"]))
         self._step_shown = key
 
     @property
