@@ -412,7 +412,7 @@ class MainWindow(QMainWindow):
 
     def _on_tick(self) -> None:
         self._look_at_sight()
-        if self._ticks % _SLOW_TICKS == 0:
+        if self._ticks % _DETAILS_TICKS == 0:
             self.budget.keep(self._held)
         if self._in_sight:
             self._refresh_views()
