@@ -31,10 +31,13 @@ if test_gui_window.THERE:
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.controller import Controller
     from telefabric_gui.model.charting import Charting
+    from telefabric_gui.model.lines import Lines, Segment
     from telefabric_gui.model.tiles import NEW_S, ORDER_S, ORDERS, STALLED_S, Ages, Tile, TileOrder
+    from telefabric_gui.rows import VOID
     from telefabric_gui.views.isolation import Views
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.views.scenes import FrameScene
+    from telefabric_gui.views.stored_tiles import by_env
     from telefabric_gui.window import MainWindow
 
 ENVS = 4
@@ -324,3 +327,20 @@ def test_stored_frames_of_several_environments_are_tiles_too(
         main.close()
         main.deleteLater()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.mark.parametrize("row", [0, 3, 5, 39, 40, 41, 77])
+def test_the_newest_row_of_each_environment_up_to_a_row(row: int) -> None:
+    """Among resets and voided rows, and over the border between two segments."""
+    steps = [one_step(seq) for seq in range(1, 81)]
+    held = AgentStream(AgentKey("run", "agent_0"))
+    held.pending += [told(reset(1 + env, env_index=env, episode_index=0)) for env in range(2)]
+    held.pending += [told(msgspec.structs.replace(one, seq=one.seq + 2)) for one in steps]
+    held.apply()
+    records = held.steps.records.copy()
+    records["mark"][20] = VOID
+    both = [Segment(0, records[:42], lambda record: None), Segment(40, records[42:], lambda record: None)]
+    found = by_env(Lines(80, both), row)
+    expected = {int(records["env"][at + 2]): at for at in range(row + 1) if at != 18}
+    assert {env: one.row for env, one in found.items()} == expected
+    assert all(one.record["seq"] == one.row + 3 for one in found.values())
