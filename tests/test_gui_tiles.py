@@ -31,10 +31,13 @@ if test_gui_window.THERE:
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.controller import Controller
     from telefabric_gui.model.charting import Charting
+    from telefabric_gui.model.lines import Lines, Segment
     from telefabric_gui.model.tiles import NEW_S, ORDER_S, ORDERS, STALLED_S, Ages, Tile, TileOrder
+    from telefabric_gui.rows import VOID
     from telefabric_gui.views.isolation import Views
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.views.scenes import FrameScene
+    from telefabric_gui.views.stored_tiles import by_env
     from telefabric_gui.window import MainWindow
 
 ENVS = 4
@@ -143,11 +146,22 @@ def publish(writer: RingWriter, page: AgentPage, totals: list[float], step_index
     grid = np.stack([np.full((24, 32), 10 * (env + 1), np.uint8) for env in range(len(totals))])
     huds = [TileHud(env, 0, step_index, 0.5, total) for env, total in enumerate(totals)]
     writer.publish(grid, Hud(tiles=huds, steps_per_s=60.0), tiled=True)
-    until(lambda: page.lane.frame and page.lane.frame.number > number and page.vector.tiles, "the frame is shown")
+    until(
+        lambda: page.lane.frame and page.lane.frame.number > number and tiles_of(page),
+        "the frame is shown",
+    )
+
+
+def tiles_of(page: AgentPage) -> Any:
+    return page.environments.card.grid.tiles
+
+
+def follows(page: AgentPage) -> int | None:
+    return page.environments.card.follows
 
 
 def envs_of(page: AgentPage) -> list[int]:
-    return [tile.env for tile in page.vector.grid.tiles]
+    return [tile.env for tile in tiles_of(page)]
 
 
 def grey_of(image: QImage) -> int:
@@ -155,7 +169,7 @@ def grey_of(image: QImage) -> int:
 
 
 def click(qtbot: Any, page: AgentPage, env: int) -> None:
-    grid = page.vector.grid
+    grid = page.environments.card.grid
     cell = grid._cells()[envs_of(page).index(env)]
     qtbot.mouseClick(grid, Qt.MouseButton.LeftButton, pos=cell.center().toPoint())
 
@@ -163,12 +177,12 @@ def click(qtbot: Any, page: AgentPage, env: int) -> None:
 def test_the_grid_comes_with_the_first_tiles_and_a_click_follows_one(
     page: AgentPage, writer: RingWriter, qtbot: Any
 ) -> None:
-    assert (page._cards.shown_as, page.vector.isVisible()) == ("cards", False)
+    assert (page.environments._cards.shown_as, page.environments.card.isVisible()) == ("cards", False)
     publish(writer, page, [2.0, -1.0, 9.0, 0.0])
-    assert page.vector.isVisible()
+    assert page.environments.card.isVisible()
     assert not page.charts.isVisible()
     assert envs_of(page) == [1, 3, 0, 2]
-    assert page.vector.follows == 1, "the first in order"
+    assert follows(page) == 1, "the first in order"
     assert page._environment_card.title.text() == "#1"
     page.refresh(None)
     assert page._environment_card.caption.toolTip() == "worst"
@@ -188,21 +202,21 @@ def test_the_grid_comes_with_the_first_tiles_and_a_click_follows_one(
     page.stream.apply()
     page.refresh(None)
     assert page.step_table.rowCount() == 6, "and what comes"
-    assert not page.vector.grid.grab().isNull()
+    assert not page.environments.card.grid.grab().isNull()
 
 
 def test_keys_follow_show_the_picture_alone_and_sort(page: AgentPage, writer: RingWriter, qtbot: Any) -> None:
     publish(writer, page, [2.0, -1.0, 9.0, 0.0])
-    grid = page.vector.grid
+    grid = page.environments.card.grid
     grid.setFocus()
     columns = grid._columns
     qtbot.keyClick(grid, Qt.Key.Key_Right)
-    assert page.vector.follows == envs_of(page)[1]
+    assert follows(page) == envs_of(page)[1]
     qtbot.keyClick(grid, Qt.Key.Key_Left)
     qtbot.keyClick(grid, Qt.Key.Key_Left)
-    assert page.vector.follows == envs_of(page)[0]
+    assert follows(page) == envs_of(page)[0]
     qtbot.keyClick(grid, Qt.Key.Key_Down)
-    assert page.vector.follows == envs_of(page)[columns]
+    assert follows(page) == envs_of(page)[columns]
     for by, envs in (
         ("best", [2, 0, 3, 1]),
         ("longest", [0, 1, 2, 3]),
@@ -210,15 +224,15 @@ def test_keys_follow_show_the_picture_alone_and_sort(page: AgentPage, writer: Ri
         ("worst", [1, 3, 0, 2]),
     ):
         qtbot.keyClick(grid, Qt.Key.Key_O)
-        assert page.vector._order.by == by
+        assert page.environments.card._order.by == by
         assert envs_of(page) == envs
     qtbot.keyClick(grid, Qt.Key.Key_Return)
-    assert page._cards.shown_as == "picture"
+    assert page.environments._cards.shown_as == "picture"
     assert page.environment.isVisible()
     assert not page.steps.isVisible()
-    qtbot.mouseClick(page._tiles_link, Qt.MouseButton.LeftButton)
-    assert page.vector.isVisible()
-    page.vector.cards_wanted.emit()
+    qtbot.mouseClick(page.environments.link, Qt.MouseButton.LeftButton)
+    assert page.environments.card.isVisible()
+    page.environments.card.cards_wanted.emit()
     publish(writer, page, [2.0, -1.0, 9.0, 0.0])
     assert page.charts.isVisible(), "the next frame does not bring the grid back"
 
@@ -238,17 +252,17 @@ def test_a_stalled_environment_comes_first_and_says_whether_its_last_step_is_sto
     )  # fmt: skip
     page._show_lane()
     assert envs_of(page)[0] == 2
-    first = page.vector.grid.tiles[0]
+    first = tiles_of(page)[0]
     assert (first.stalled, first.foot) == (True, ("stalled 4 s", "step 4: live only"))
-    assert page.vector._badge.text() == "1 stalled"
-    assert [tile.stalled for tile in page.vector.grid.tiles] == [True, False, False, False]
+    assert page.environments.card._badge.text() == "1 stalled"
+    assert [tile.stalled for tile in tiles_of(page)] == [True, False, False, False]
     monkeypatch.setattr(type(page.step_rows), "stored_seq", 100)
     page._show_lane()
-    assert page.vector.grid.tiles[0].foot[1] == "step 4: stored"
+    assert tiles_of(page)[0].foot[1] == "step 4: stored"
     page.lane.state = "closed"
     page._show_lane()
-    assert not any(tile.stalled for tile in page.vector.grid.tiles), "a worker that has ended has not stalled"
-    assert page.vector.grid.gone
+    assert not any(tile.stalled for tile in tiles_of(page)), "a worker that has ended has not stalled"
+    assert page.environments.card.grid.gone
 
 
 # -- stored ------------------------------------------------------------------------------------------------------
@@ -288,12 +302,12 @@ def test_stored_frames_of_several_environments_are_tiles_too(
         assert page is not None
         row = 100 * ENVS + 2
         page.time.cursor.go_to(row)
-        until(lambda: sorted(envs_of(page)) == [0, 1, 2, 3] and page.vector.follows == 2, "tiles at the cursor")
+        until(lambda: sorted(envs_of(page)) == [0, 1, 2, 3] and follows(page) == 2, "tiles at the cursor")
         totals = {0: 0.0, 1: 101.0, 2: 202.0, 3: 300.0}
-        until(lambda: {tile.env: tile.total for tile in page.vector.grid.tiles} == totals, "returns so far")
-        assert all(tile.image is not None for tile in page.vector.grid.tiles)
+        until(lambda: {tile.env: tile.total for tile in tiles_of(page)} == totals, "returns so far")
+        assert all(tile.image is not None for tile in tiles_of(page))
         click(qtbot, page, 1)
-        until(lambda: page.time.cursor.row == row - 1 and page.vector.follows == 1, "the cursor is at its step")
+        until(lambda: page.time.cursor.row == row - 1 and follows(page) == 1, "the cursor is at its step")
         page.time.cursor.replay()
         seen: list[tuple[int, int]] = []
 
@@ -313,3 +327,20 @@ def test_stored_frames_of_several_environments_are_tiles_too(
         main.close()
         main.deleteLater()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.mark.parametrize("row", [0, 3, 5, 39, 40, 41, 77])
+def test_the_newest_row_of_each_environment_up_to_a_row(row: int) -> None:
+    """Among resets and voided rows, and over the border between two segments."""
+    steps = [one_step(seq) for seq in range(1, 81)]
+    held = AgentStream(AgentKey("run", "agent_0"))
+    held.pending += [told(reset(1 + env, env_index=env, episode_index=0)) for env in range(2)]
+    held.pending += [told(msgspec.structs.replace(one, seq=one.seq + 2)) for one in steps]
+    held.apply()
+    records = held.steps.records.copy()
+    records["mark"][20] = VOID
+    both = [Segment(0, records[:42], lambda record: None), Segment(40, records[42:], lambda record: None)]
+    found = by_env(Lines(80, both), row)
+    expected = {int(records["env"][at + 2]): at for at in range(row + 1) if at != 18}
+    assert {env: one.row for env, one in found.items()} == expected
+    assert all(one.record["seq"] == one.row + 3 for one in found.values())

@@ -8,7 +8,7 @@ import numpy as np
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QImage, QPainter
 
-from telefabric.ring import Hud, PixelFormat, RingFrame, TileHud
+from telefabric.ring import PixelFormat, RingFrame, TileHud
 from telefabric_gui import theme
 from telefabric_gui.views.painting import fill_with, write
 from telefabric_gui.views.scenes import Scene, paint_image
@@ -44,13 +44,12 @@ class PictureScene:
     """One picture: a whole frame, or one of its tiles."""
 
     def __init__(self, frame: RingFrame, place: int | None = None) -> None:
-        self.hud: Hud | TileHud = frame.hud
         self.words = f"A frame of episode {frame.hud.episode}."
         array = frame.array
         if place is not None:
             array = array[place]
-            self.hud = frame.hud.tiles[place] if place < len(frame.hud.tiles) else TileHud(place)
-            self.words = f"A frame of environment {self.hud.env_index}, episode {self.hud.episode}."
+            hud = frame.hud.tiles[place] if place < len(frame.hud.tiles) else TileHud(place)
+            self.words = f"A frame of environment {hud.env_index}, episode {hud.episode}."
         self.image = image_of(array, frame.pixels)
 
     def paint(self, painter: QPainter, area: QRectF) -> None:

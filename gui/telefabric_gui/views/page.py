@@ -12,7 +12,6 @@ from PySide6.QtGui import QHideEvent, QImage, QKeySequence, QShortcut, QShowEven
 from PySide6.QtWidgets import QFileDialog, QStackedWidget, QWidget
 
 from telefabric.feed import RunView
-from telefabric.ring import RingFrame
 from telefabric_gui import theme
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.budget import Part
@@ -38,7 +37,6 @@ from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages, found_of
 from telefabric_gui.model.raw_events import RawEvents
 from telefabric_gui.model.returns import Returns
-from telefabric_gui.model.rows_of_env import RowsOfEnv
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.search import OF_EPISODES, Goal
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
@@ -46,11 +44,12 @@ from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
-from telefabric_gui.rows import EVENT, NO_STEP
+from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.cards import Cards
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.environments import Environments
 from telefabric_gui.views.find import EpisodeOrder, Finder, StepFinder
 from telefabric_gui.views.frames import place_of, scene_of_frame
 from telefabric_gui.views.isolation import Views
@@ -58,7 +57,6 @@ from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.raw import RawView
 from telefabric_gui.views.scenes import FrameScene, action_names, name_of, scene_of
 from telefabric_gui.views.step_picture import StepPicture
-from telefabric_gui.views.stored_tiles import StoredTiles, by_env
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import (
     Badges,
@@ -74,10 +72,7 @@ from telefabric_gui.views.styled import (
 )
 from telefabric_gui.views.switch import DRAWN, RAW, ViewSwitch
 from telefabric_gui.views.tables import TableView
-from telefabric_gui.views.vector import VectorCard, newest_of
 
-_NEWEST_ROWS = 5_000
-"""By these steps the pace of replay is known, and how each environment is."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -132,6 +127,8 @@ class AgentPage(QWidget):
         self.episode_finder = Finder(self.episode_table, self.episodes, OF_EPISODES)
         self.episodes.order_wanted.connect(self.episode_finder.line.close_line)  # before the order is made
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
+        self.environments = Environments(stream, self.step_table, self.step_finder, self.time.cursor, self.returns)
+        self.environments.chosen.connect(self._on_environment)
         self._follow_cursor()
         self._ticks = 0
         self.redraw = BALANCED
@@ -144,10 +141,6 @@ class AgentPage(QWidget):
         """The newest frame is to be shown: nothing is paused, and no step was chosen."""
         self._lane_state = ""
         """The lane's state when the frame was shown."""
-        self._stored_tiles = StoredTiles(stream.held, self.returns)
-        self._env: int | None = None
-        """The environment that was chosen among several."""
-        self._env_rows: RowsOfEnv | None = None
         self._not_saved = ""
         """Why the last picture could not be saved."""
         self._not_jumped = "", 0.0
@@ -190,10 +183,11 @@ class AgentPage(QWidget):
         if shown is not None and not self._still and (not following or is_due(self.redraw.pictures_ms, self._ticks)):
             exact = not (following and self._grows)
             self._show_step(shown, self._frame(shown, exact=exact))
-            if exact:
-                self._show_stored_tiles()
             if self._lane_shown:
                 self.picture.say_nothing()
+            elif exact:
+                self.environments.show_stored(shown)
+                self._name_environment()
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -214,11 +208,9 @@ class AgentPage(QWidget):
         """The step at the cursor, or the reset before it that was chosen in the table; None until it is loaded."""
         row, chosen = self.time.cursor.row, self.steps.chosen
         if self._following or row is None:
-            own = self._newest_of_env() if self.vector.tiles else None
-            return own or self.step_table.newest()
-        if self.time.cursor.mode is Mode.REPLAY and self.vector.tiles:  # else the picture would change between them
-            own = by_env(self.step_rows.lines, row).get(self.vector.follows or 0)
-            return self.step_rows.row(own.row if own is not None else row)
+            return self.environments.row or self.step_table.newest()
+        if self.time.cursor.mode is Mode.REPLAY:
+            return self.environments.row or self.step_rows.row(row)
         return chosen if isinstance(chosen, Found) and chosen.row == row else self.step_rows.row(row)
 
     @property
@@ -289,12 +281,11 @@ class AgentPage(QWidget):
         self._still = cursor.held and self.isVisible()
         self.charts.set_still(cursor.mode is Mode.PAUSED)
         self._set_pace()
-        self._show_env_rows()
         self._choose_step()
 
     def _set_pace(self) -> None:
         """Replay is as fast as the environment, by the newest steps: they are always there."""
-        records = self._events()
+        records = self.stream.newest_steps()
         self.time.cursor.pace = pace_of(self._metadata, records["env"], records["time_ns"])
 
     def _on_moved(self) -> None:
@@ -392,7 +383,6 @@ class AgentPage(QWidget):
         self._environment_card.badges.addWidget(self.switch)
         self.switch.changed.connect(self._on_view)
         self.raw.step_wanted.connect(self._go_to_seq)
-        self.vector = VectorCard()
         self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", laid_out(column(self.episode_finder.line, (self.episodes, 1))))
         find_episodes = button("find", self.episode_finder.line.open_line, "link", "Go to an episode, or filter them")
@@ -416,81 +406,19 @@ class AgentPage(QWidget):
         self.charts.drawn.connect(self._say_charts)
         for link in (self._newest, find, self._columns):
             self._steps_card.corner.addWidget(link)
-        self._cards = Cards(
+        cards = Cards(
             environment=self._environment_card, charts=self._charts_card, episodes=self._episodes_card,
-            steps=self._steps_card, vector=self.vector,
+            steps=self._steps_card, vector=self.environments.card,
         )  # fmt: skip
-        self._tiles_link = button("grid", partial(self._cards.show_as, "grid"), "link", "All environments as tiles")
-        self._tiles_link.hide()
-        self._environment_card.corner.addWidget(self._tiles_link)
-        self.vector.cards_wanted.connect(lambda: self._cards.show_as("cards"))
-        self.vector.picture_wanted.connect(lambda: self._cards.show_as("picture"))
-        self.vector.chosen.connect(self._follow_env)
-        self._cards.changed.connect(self._on_cards)
-        self.setLayout(column(self.banner, self.streams_bar, (self._cards, 1)))
-
-    # -- several environments ------------------------------------------------------------------------------------
-
-    def _has_tiles(self) -> None:
-        """The grid takes the place of charts when there is one for the first time."""
-        if self._tiles_link.isHidden() and self._cards.shown_as == "cards":
-            self._cards.show_as("grid")
-        if self.vector.follows is not None:
-            self._environment_card.title.setText(f"#{count(self.vector.follows)}")
-            self._environment_card.title.show()
-
-    def _show_stored_tiles(self) -> None:
-        """Show the environments around the cursor as tiles, if their frames are stored."""
-        row = self.time.cursor.row
-        if self._lane_shown or row is None:
-            return
-        tiles = self._stored_tiles.at(self.step_rows.lines, row)
-        self.picture.envs = max(1, len(tiles), len(self.vector.tiles))
-        if tiles:
-            if self.time.cursor.mode is Mode.PAUSED and (shown := self._shown) is not None:
-                self.vector.mark(int(shown.record["env"]))
-            self.vector.show_stored(tiles)
-            self._has_tiles()
-
-    def _on_cards(self) -> None:
-        self._tiles_link.setVisible(self._cards.shown_as != "grid")
-        self._show_env_rows()
-
-    def _follow_env(self, env: int) -> None:
-        """Show the picture, the step and the rows of an environment."""
-        self._env, self._step_shown = env, None
-        row = self.time.cursor.row
-        if self.time.cursor.mode is Mode.PAUSED and row is not None:
-            own = by_env(self.step_rows.lines, row).get(env)
-            self.time.cursor.go_to(own.row if own is not None else row)
-        self._show_env_rows()
-        self._show_lane()
-
-    def _show_env_rows(self) -> None:
-        """The table has the rows of the followed environment alone while it follows what is newest, beside the grid."""
-        env = self._env if self._following and self._cards.shown_as == "grid" else None
-        if env == (self._env_rows.env if self._env_rows is not None else None):
-            return
-        if self._env_rows is not None:
-            self.step_table.show(None)
-            self._env_rows.close()
-            self._env_rows = None
-        if env is not None:
-            self.step_finder.line.close_line()
-            self._env_rows = RowsOfEnv(self.step_rows, env)
-            self.step_table.show(self._env_rows)
-
-    def _newest_of_env(self) -> Found | None:
-        """The newest step of the followed environment; None when none is in memory."""
-        records = self._events()
-        own = records[records["env"] == self.vector.follows]
-        number = self.step_rows.row_of_seq(int(own["seq"][-1])) if len(own) else None
-        return None if number is None else self.step_rows.row(number)
+        self.environments.join(cards)
+        self._environment_card.corner.addWidget(self.environments.link)
+        self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
 
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
-        found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
-        said = "" if self.switch.beside_video else self.picture.said or self.vector.rank
+        envs, caption = self.environments.number, self._environment_card.caption
+        found = self.picture.of(shown.record, exact=exact, envs=envs)
+        said = "" if self.switch.beside_video else self.picture.said or self.environments.card.rank
         say_fitting(caption, said, theme.fitting(said, caption.width()))
         if self.switch.beside_video:
             self.picture.badge.hide()  # it says something of the video
@@ -512,27 +440,27 @@ class AgentPage(QWidget):
         if frame is None or not self._lane_shown:
             return
         hud, self._lane_state = frame.hud, self.lane.state
+        env = None
         if frame.tiles:
-            self._show_tiles(frame)
-        place = place_of(frame, self.vector.follows)
+            self.environments.show_ring(frame, self.lane.state)
+            self._name_environment()
+            env = self.environments.card.follows
+        place = place_of(frame, env)
         own = hud.tiles[place] if place is not None and place < len(hud.tiles) else hud
         figures = (
             ("reward", real(own.reward)), ("return", real(own.episode_return)), ("episode", count(own.episode)),
             ("step", count(own.step)), ("steps/s", real(hud.steps_per_s, 0) if hud.steps_per_s else NONE),
             *((short(name), real(value)) for name, value in list(hud.values.items())[:_VALUES_MAX]),
         )  # fmt: skip
-        self.environment.show_step(scene_of_frame(frame, self.vector.follows, self.lane.state), figures)
+        self.environment.show_step(scene_of_frame(frame, env, self.lane.state), figures)
 
-    def _show_tiles(self, frame: RingFrame) -> None:
-        """Show the environments of a frame as tiles."""
-        records = self._events()
-        self.vector.show_ring(frame, self.lane.state, newest_of(records, self.step_rows.stored_seq))
-        self._has_tiles()
+    def _name_environment(self) -> None:
+        self._environment_card.title.setText(self.environments.title or "Environment")
 
-    def _events(self) -> Any:
-        """The newest steps."""
-        records = self.stream.steps.records[-_NEWEST_ROWS:]
-        return records[(records["mark"] == EVENT) & ~records["reset"]]
+    def _on_environment(self) -> None:
+        """Another one is followed: show its picture and step."""
+        self._step_shown = None
+        self._show_lane()
 
     def _offer_picture(self, at: QPoint) -> None:
         """The context menu of the picture."""
@@ -621,8 +549,8 @@ class AgentPage(QWidget):
 
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
-        if self._env_rows is not None:
-            said = [f"#{self._env_rows.env}: {count(len(self._env_rows))} of the newest", f"#{self._env_rows.env}"]
+        if (own := self.environments.rows) is not None:
+            said = [f"#{own.env}: {count(len(own))} of the newest", f"#{own.env}"]
         elif search is not None:
             said = [f"{count(len(search))} of {number}"]
         elif self._following:

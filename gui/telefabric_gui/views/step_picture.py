@@ -34,18 +34,19 @@ class StepPicture(QObject):
         self._cursor = cursor
         assert cursor.subject is not None
         self.stored = StoredFrames(feed, cursor.subject, stream.keep_stored, self)
-        self.envs = 1
-        """Of how many environments frames are shown."""
         self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
 
-    def of(self, record: Any, *, exact: bool) -> FrameScene | None:
-        """The picture of a step, else the nearest; when not `exact`, that of its time. None when there is none."""
+    def of(self, record: Any, *, exact: bool, envs: int = 1) -> FrameScene | None:
+        """The picture of a step, else the nearest; when not `exact`, that of its time. None when there is none.
+
+        Of several environments, the frames of the others around it are wanted, too.
+        """
         frame, looked = self._stream.frame_of(record, exact=exact), None
         own = frame is not None and frame.step_index == record["step"]
         replaying = self._cursor.mode is Mode.REPLAY
-        if exact and (replaying or self.envs > 1):
-            self.stored.behind = max(BEHIND_FRAMES, 2 * self.envs)
+        if exact and (replaying or envs > 1):
+            self.stored.behind = max(BEHIND_FRAMES, 2 * envs)
             self.stored.read_ahead(int(record["seq"]), self._cursor.rows_per_s)
         if exact and not own and not (replaying and self.stored.knows(int(record["seq"]))):
             looked = self.stored.look(record)

@@ -47,14 +47,19 @@ class StoredTiles:
 def by_env(lines: Lines, row: int) -> dict[int, Found]:
     """The newest row of each environment up to a row, as far as they are in memory."""
     found: dict[int, Found] = {}
-    here = lines.row(row)
-    for first, records in lines.before(row) if here is not None else ():
+    here, last = lines.row(row), row
+    if here is None:
+        return {}
+    for first, segment in lines.before(row):
+        until = np.searchsorted(segment["seq"], here.record["seq"]) + 1 if last == row else len(segment)
+        records = segment[max(0, until - _BACK_ROWS) : until]
         rows = counted(records)
-        numbers = first + np.cumsum(rows) - 1
-        fits = np.flatnonzero(rows & (numbers <= row) & (records["mark"] == EVENT))
-        envs, back = np.unique(records["env"][fits][::-1], return_index=True)
-        for env, at in zip(envs, fits[len(fits) - 1 - back], strict=True):
+        numbers = last + 1 - np.cumsum(rows[::-1])[::-1]
+        fits = np.flatnonzero(rows & (records["mark"] == EVENT))[::-1]
+        envs, newest = np.unique(records["env"][fits], return_index=True)
+        for env, at in zip(envs, fits[newest], strict=True):
             found.setdefault(int(env), Found(int(numbers[at]), records[at], None))
-        if row - first > _BACK_ROWS:
+        last = first - 1
+        if row - last > _BACK_ROWS:
             break
     return found
