@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.episode_at import EpisodeAt
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
-from telefabric_gui.model.pages import Of, Pages, found_of
+from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.search import OF_EPISODES, Goal
@@ -335,23 +335,6 @@ class AgentPage(QWidget):
         found = self.episodes.chosen if row >= 0 else None
         if isinstance(found, Found):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
-
-    def bookmark(self, row: int, label: str, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at a row, which is read first if it is not in memory."""
-        run_id, agent_id = self.stream.key
-
-        def keep(record: Any) -> None:
-            place = (int(record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, label])
-
-        def came(answer: Any) -> None:
-            for stored in answer.rows:
-                keep(found_of(row, stored, self.step_rows.tail).record)
-
-        if (found := self.step_rows.row(row)) is not None:
-            keep(found.record)
-        else:
-            self.step_rows.ask_row(row, came)
 
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
