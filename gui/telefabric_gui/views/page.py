@@ -434,6 +434,8 @@ class AgentPage(QWidget):
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self.lane.stop()
+        for rows in (self.step_rows, self.episode_rows):
+            rows.see(0, -1)  # none is in sight
 
     def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
         row = shown.record
