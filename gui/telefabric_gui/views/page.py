@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.episode_at import EpisodeAt
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
-from telefabric_gui.model.pages import Of, Pages, found_of
+from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.raw_events import RawEvents
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
@@ -352,23 +352,6 @@ class AgentPage(QWidget):
         if isinstance(found, Found):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
-    def bookmark(self, row: int, label: str, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at a row, which is read first if it is not in memory."""
-        run_id, agent_id = self.stream.key
-
-        def keep(record: Any) -> None:
-            place = (int(record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, label])
-
-        def came(answer: Any) -> None:
-            for stored in answer.rows:
-                keep(found_of(row, stored, self.step_rows.tail).record)
-
-        if (found := self.step_rows.row(row)) is not None:
-            keep(found.record)
-        else:
-            self.step_rows.ask_row(row, came)
-
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
 
@@ -455,7 +438,8 @@ class AgentPage(QWidget):
         self.environment.show_step(scene_of_frame(frame, env, self.lane.state), figures)
 
     def _name_environment(self) -> None:
-        self._environment_card.title.setText(self.environments.title or "Environment")
+        self._environment_card.title.setText(self.environments.title)
+        self._environment_card.title.setVisible(bool(self.environments.title))
 
     def _on_environment(self) -> None:
         """Another one is followed: show its picture and step."""
@@ -486,6 +470,8 @@ class AgentPage(QWidget):
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self.lane.stop()
+        for rows in (self.step_rows, self.episode_rows):
+            rows.see(0, -1)  # none is in sight
 
     def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
         row = shown.record
