@@ -261,6 +261,7 @@ def test_the_environment_is_told_by_its_wrapper(captured: Callable[..., Worker])
         assert environment["kwargs"]["is_slippery"] is False
         assert environment["kwargs"]["desc"] == ["SF", "HG"]
         assert environment["max_episode_steps"] == 100
+        assert environment["render_fps"] == 4
         assert json.loads(environment["observation_space"])["n"] == 4
         assert json.loads(environment["action_space"])["n"] == 4
         assert environment["left_out"] == []
@@ -274,6 +275,7 @@ def test_of_a_vector_env_the_spaces_of_one_are_told(captured: Callable[..., Work
         envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 3)
         VectorTelemetryWrapper(envs, worker)
         environment = metadata(worker)["environment"]
+        assert environment["render_fps"] == 50
         assert (environment["id"], environment["num_envs"]) == ("CartPole-v1", 3)
         assert json.loads(environment["observation_space"])["shape"] == [4]
 

@@ -28,8 +28,8 @@ if THERE:
     from telefabric_gui import agent_stream, formatting, theme
     from telefabric_gui.controller import Controller
     from telefabric_gui.info import paths_of
-    from telefabric_gui.model.search import Goal, asked_for
-    from telefabric_gui.views.columns import _column, with_column
+    from telefabric_gui.model.search import OF_EPISODES, Goal, asked_for
+    from telefabric_gui.views.columns import _column, columns_named, names_of, with_column
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.window import MainWindow
 
@@ -188,6 +188,43 @@ def test_episodes_are_sorted_by_the_store_and_back(page: AgentPage, qtbot: Any, 
     assert table.listing is table.whole
 
 
+def test_episodes_are_filtered_as_steps_are_and_by_the_words_of_their_own_table(
+    page: AgentPage, qtbot: Any, until: Any
+) -> None:
+    table, line = page.episode_table, page.episode_finder.line
+    episodes = [one for one in FOUND if one.kind == "episode"]
+    assert asked_for("return > 3 and end = truncated, mode = human", OF_EPISODES) == [
+        Condition("total_reward", ">", 3), Condition("end_reason", "=", "truncated"),
+        Condition("control_mode", "=", "human"),
+    ]  # fmt: skip
+    assert asked_for("12", OF_EPISODES) == Goal("episode", 12)
+
+    def filter_by(text: str) -> None:
+        line.open_line()
+        line.field.clear()
+        qtbot.keyClicks(line.field, text)
+        qtbot.keyClick(line.field, Qt.Key.Key_Return)
+
+    middle = sorted(one.total_reward for one in episodes)[len(episodes) // 2]
+    filter_by(f"return > {middle} and length >= 1")
+    wanted = [one.total_reward for one in episodes if one.total_reward > middle and (one.length or 0) >= 1]
+    assert 0 < len(wanted) < len(episodes)
+    until(lambda: table.rowCount() == len(wanted) and line._said.text().startswith("searched all"))
+    assert cells(table, "RETURN")[0] == formatting.real(wanted[-1])
+    until(lambda: page._episodes_card.caption.text().startswith(f"{formatting.count(len(wanted))} of "))
+    page.episodes.order_wanted.emit("length")  # an order is of all
+    assert page.episode_finder.search is None
+    until(lambda: table.rowCount() == len(episodes))
+    filter_by("return < -1e9")
+    until(lambda: table.rowCount() == 0 and line._said.text().endswith("0 found"))
+    assert table.order == ("", True)
+    filter_by("episode 100")
+    until(lambda: (found := page._shown) is not None and int(found.record["episode"]) == 100)
+    qtbot.keyClick(line.field, Qt.Key.Key_Escape)
+    until(lambda: table.listing is table.whole)
+    assert not line.isVisible()
+
+
 def test_parts_of_info_and_metrics_become_columns(page: AgentPage, qtbot: Any, until: Any) -> None:
     assert paths_of({"lives": 1, "deep": {"er": 2, "est": {"x": 1}}, 3: 4}) == ["lives", "deep.er", "deep.est.x"]
     table = page.step_table
@@ -200,6 +237,28 @@ def test_parts_of_info_and_metrics_become_columns(page: AgentPage, qtbot: Any, u
     assert cells_in_sight(page, "lives")[0].isdigit()
     page.step_finder.show_columns(with_column(table, table.columns[5], on=False))
     assert [one.title for one in table.columns][5] == "loss"
+
+
+def test_chosen_columns_are_those_of_every_page_and_of_the_next_start(
+    page: AgentPage, qtbot: Any, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    wanted = ["EP", "STEP", "info/lives", "OBS", "metric/loss"]
+    for _ in range(2):
+        main = MainWindow(Controller(FileFeed(store)))
+        main.show()
+        qtbot.waitUntil(lambda main=main: main.page is not None and main.page.step_rows.rows == len(STEPS))
+        assert main.page is not None
+        if not main.memory.step_columns:
+            page_columns = [one.title for one in main.page.step_table.columns]
+            assert page_columns == [one.title for one in main.page.step_table.base]
+            main.page.columns_chosen.emit(wanted)
+        assert names_of(main.page.step_table.columns) == wanted
+        assert main.page.step_rows.series_wanted == ("loss",)
+        main.close()
+        main.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert columns_named(page.step_table, ["no such", ""]) == page.step_table.base
 
 
 def cells_in_sight(page: AgentPage, title: str) -> list[str]:

@@ -22,6 +22,7 @@ if test_gui_window.THERE:
 
     from telefabric_gui.held_frames import HeldFrames
     from telefabric_gui.model.cursor import Subject
+    from telefabric_gui.model.pace import pace_of
     from telefabric_gui.model.stored_frames import AHEAD_BYTES_MAX, AHEAD_FRAMES, StoredFrames
 
 RATE = 50.0
@@ -58,6 +59,33 @@ def test_the_frame_that_was_shown_stays_and_the_later_one_of_a_step_counts() -> 
     held.void((0, 0), before=50)
     assert (len(held), held.bytes) == (1, 8)
     assert held.nearest((1, 0), 3) is None
+
+
+# -- how fast replay is ------------------------------------------------------------------------------------------
+def turns(envs: int, steps: int, interval_ns: int, pause_ns: int = 0) -> tuple[Any, Any]:
+    """Environments and times of steps; environments take turns, and every tenth step is followed by a pause."""
+    env = np.tile(np.arange(envs), steps)
+    at = np.repeat(np.arange(steps), envs)
+    return env, 10**18 + at * interval_ns + at // 10 * pause_ns + env
+
+
+@pytest.mark.parametrize(("metadata", "steps", "pace"), [
+    ({"environment": {"render_fps": 30}}, turns(1, 100, 10**6), 30),
+    ({"environment": {"render_fps": 30}}, turns(4, 100, 10**6), 120),
+    ({"environment": {"render_fps": None}}, turns(1, 100, 10**8), 10),
+    ({"environment": "CartPole"}, turns(1, 100, 10**8), 10),
+    ({}, turns(4, 100, 10**8, pause_ns=10**10), 40),
+    ({}, turns(1, 100, 10**3), 1_000),
+    ({}, turns(1, 5, 10**8), 50),
+    ({}, turns(1, 100, 0), 50),
+    ({}, (np.empty(0, np.int64), np.empty(0, np.int64)), 50),
+    ({"environment": {"render_fps": float("nan")}}, turns(1, 0, 1), 50),
+    ({"environment": {"render_fps": -1}}, turns(1, 0, 1), 50),
+])  # fmt: skip
+def test_replay_is_as_fast_as_the_environment(metadata: Any, steps: Any, pace: float) -> None:
+    found = pace_of(metadata, *steps)
+    assert found.rows_per_s == pytest.approx(pace)
+    assert "steps/s" in found.why
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------

@@ -175,11 +175,11 @@ def test_a_frame_belongs_to_the_step_of_its_own_stream(show: Callable[..., MainW
     asked = main.controller.feed.asked_for(FrameAt)[-1]  # type: ignore[attr-defined]
     place = asked.question
     assert (place.stream_id, place.episode_index, place.step_index) == (NEW, 0, 9)
-    assert page._environment_card.caption.text() == "looking for its frame"
+    assert page._environment_card.caption.toolTip() == "looking for its frame"
     asked.answered(Answer(place, Page([], False)))
     tick(main)
     tick(main)
-    assert page._environment_card.caption.text() == "no frame of this episode is stored"
+    assert page._environment_card.caption.toolTip() == "no frame of this episode is stored"
 
 
 def test_older_streams_give_way_and_are_counted(

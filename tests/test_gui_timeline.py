@@ -47,6 +47,7 @@ if test_gui_window.THERE:
     from telefabric_gui.controller import Controller
     from telefabric_gui.model.axis import Axis, By
     from telefabric_gui.model.cursor import Mode
+    from telefabric_gui.model.lines import Found
     from telefabric_gui.model.timescale import TimeScale
     from telefabric_gui.model.whole_run import Episodes, Stored, spans_of
     from telefabric_gui.rows import GAP, HOLE, Mark
@@ -203,11 +204,12 @@ def drag(window: MainWindow, qtbot: Any, begin: QPoint, end: QPoint, keys: Any =
 
 
 def all_are_at(window: MainWindow, qtbot: Any, row: int) -> None:
-    """Table, details, charts and the words over the time line show exactly this row."""
+    """Tables, details, charts and the words over the time line show exactly this row."""
     shown = page(window)
     until(qtbot, lambda: cursor(window).row == row and shown.steps.chosen is not None)
     until(qtbot, lambda: not isinstance(shown.steps.chosen, int) and shown.steps.chosen.row == row)
     until(qtbot, lambda: dict(shown.details).get("global step", "").replace("\u202f", "") == str(10 * row))
+    until(qtbot, lambda: isinstance(found := shown.episodes.chosen, Found) and found.record["episode"] == row // 30)
     assert shown.charts._cursor == row
     until(qtbot, lambda: window.bottom.transport._place.text().startswith(f"step {10 * row:,}".replace(",", "\u202f")))
 
@@ -330,6 +332,7 @@ def test_space_replays_at_a_speed_and_pauses_and_a_loop_stays_in_the_selection(m
     assert (cursor(main).mode, cursor(main).speed) == (Mode.REPLAY, 10.0)
     until(qtbot, lambda: cursor(main).row > 100)
     until(qtbot, lambda: main.top._replay.isChecked() and "replay 500 steps/s" in main.status._figures["replay"].text())
+    assert "as its steps were recorded" in main.status._figures["replay"].toolTip()
     qtbot.keyClick(main, Qt.Key.Key_Space)
     at = cursor(main).row
     assert cursor(main).mode is Mode.PAUSED
@@ -430,6 +433,7 @@ def test_a_bookmark_of_a_file_is_refused_in_words(main: MainWindow, qtbot: Any) 
     cursor(main).go_to(100)
     all_are_at(main, qtbot, 100)
     qtbot.keyClick(main, Qt.Key.Key_B)
+    qtbot.keyClick(main.bottom.transport.name, Qt.Key.Key_Return)
     until(qtbot, lambda: "read" in main.banner._text.text(), 5_000)
 
 

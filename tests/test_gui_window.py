@@ -536,7 +536,7 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
             said[int(found["step"])] = badge.text(), badge.property("badge")
             assert isinstance(page.environment.scene, scenes.FrameScene)
         else:
-            assert caption.text() == "looking for its frame"
+            assert caption.toolTip() == "looking for its frame"
             assert not isinstance(page.environment.scene, scenes.FrameScene)
     assert said[2] == said[6] == ("exact frame", "good")
     assert said[1] == ("nearest +1", "warning")
@@ -572,7 +572,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
         page.picture.stored._take(1, place, Answer(place, Page(rows, False)))
         tick(main)
         badge = page.picture.badge
-        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.text()
+        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.toolTip()
 
     at = place.step_index
     assert answer(None) == "no frame of this episode is stored"
@@ -608,3 +608,13 @@ def test_pictures_are_wanted_of_the_run_in_front_alone(window: Callable[..., Mai
     main.page.lane.state = "live"
     tick(main)
     assert not feed.pictures, "the ring shows them"
+
+
+def test_replay_is_as_fast_as_the_environment_of_the_run(window: Callable[..., MainWindow]) -> None:
+    metadata = msgspec.msgpack.encode({"environment": {"render_fps": 30}})
+    main = window(ScriptedFeed(update(runs=(view(metadata=metadata),)), update(*some(1, 29))))
+    tick(main, 2)
+    assert main.page is not None
+    assert main.page.time.cursor.rows_per_s == 30
+    main.replay(2.0)
+    assert main.page.time.cursor.rows_per_s == 60

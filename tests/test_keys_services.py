@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from processes import TELEFABRIC, Service, free_ports, run, wait_for
 from slowness import patience
 
 from telefabric.address import Address, ClientKeys
-from telefabric.errors import NotAdmitted
+from telefabric.errors import NotAdmitted, Unreachable
 from telefabric.keys import saved_connections
 from telefabric.keys.core.registry import TicketRecord
 from telefabric.keys.core.roles import Role
@@ -289,6 +289,31 @@ def test_the_store_keeps_the_key_that_carried_a_stream_last(lab: Lab) -> None:
     wait_for(lambda: carriers() == ["bob"], "the other key is in the file")
     assert json.loads(run("runs", "show", "walk", "--connect", "clara", "--json").stdout)["carriers"] == ["bob"]
     assert "keys        bob" in run("runs", "show", "walk", "--store", str(lab.data)).stdout
+
+
+@pytest.mark.parametrize("has_keys", [False, True], ids=["", "which has keys of its own"])
+def test_history_of_a_store_on_another_machine_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_keys: bool
+) -> None:
+    """Clients dial the broker's machine, on which the store is not."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("TELEFABRIC_REQUIRED", "archive")
+    port, here, there = free_ports(), tmp_path / "here", tmp_path / "there"
+    keys = KeyFolder(here)
+    owner = keys.init(f"tcp://127.0.0.1:{port}")
+    record = TicketRecord("rig", Role.STORE, now(), now().replace(year=2100))
+    if has_keys:
+        KeyFolder(there).init("tcp://127.0.0.1:7750")
+    broker = [*TELEFABRIC, "broker", "--listen", f"tcp://127.0.0.1:{port}", "--data", str(here)]
+    store = [*TELEFABRIC, "store", "--connect", "rig", "--name", "archive", "--data", str(there)]
+    with Service(broker), ExitStack() as stack:
+        join_and_save(keys.invite(record, owner.dialled), timeout_s=patience(10))
+        stack.enter_context(Service([*store, "--query", f"tcp://127.0.0.1:{free_ports()}"]))
+        wait_for(lambda: not ask_status(owner.dialled, patience(5)).status["absent"], "the store is attached")
+        with pytest.raises(Unreachable, match=r"stores elsewhere \(archive\), and questions go to a store on its own"):
+            RemoteReader(owner.dialled, timeout_s=patience(5))
+        answered = run("dump", "--store", str(there))
+        assert (answered.returncode, answered.stdout) == (0, ""), "the file is read where it is"
 
 
 def test_a_ticket_in_the_environment_is_enough_and_its_keys_end_with_the_work(lab: Lab) -> None:

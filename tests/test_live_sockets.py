@@ -14,6 +14,7 @@ from telefabric.broker import sockets
 from telefabric.broker.core.durable import BrokerCore
 from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.live_sockets import LiveSockets
+from telefabric.keys.entrance import Entrance
 from telefabric.peer.sockets import common_options, receive
 from telefabric.wire import batch, control
 from telefabric.wire.delivery import topic_of
@@ -34,7 +35,7 @@ class Broker:
         """Until the context closes them."""
         self.listen = Address("127.0.0.1", free_ports())
         self.core = BrokerCore(instance=bytes(16), endpoints=control.Endpoints("", ""), new_token=lambda: TOKEN)
-        self.sockets = LiveSockets(self._context, self.listen, None)
+        self.sockets = LiveSockets(self._context, self.listen, Entrance())
         self.poller = zmq.Poller()
         self.sockets.register(self.poller)
 

@@ -315,6 +315,41 @@ def test_voided_episodes_are_left_out_unless_asked_for(tmp_path: Path, alone: bo
         assert [row.episode_index for row in page.rows] == [2, 1, 0]
 
 
+def test_episodes_of_some_modes_come_newest_first_of_all_runs_or_of_one(tmp_path: Path) -> None:
+    path, modes = tmp_path / "telemetry.sqlite", ["human", "agent", None, "multi_agent"]
+    infos = [stream("a"), stream("b")]
+    with Scribe(path) as scribe:
+        for first in (1, 41):
+            for info in infos:
+                scribe.put(info, *(episode(n, control_mode=modes[n % 4]) for n in range(first, first + 40)))
+                scribe.commit()
+        scribe.put(infos[0], void(81, 8))
+        scribe.commit()
+    with FileReader(path) as books, open_remote(path) as remote:
+        every = [row for run_id in "ab" for row in books.episodes_for_run(run_id, voided=True).rows]
+        assert {row.control_mode for row in every} == {"human", "agent", "unknown", "multi_agent"}
+        for run_id in (None, "a", "b", "nobody"):
+            expected = sorted(
+                (row for row in every if row.control_mode in ("human", "unknown") and run_id in (None, row.run_id)),
+                key=lambda row: -row.id,
+            )
+            for reader in (books, remote):
+                found, before, more = [], 0, True
+                while more:
+                    page = reader.episodes_in(["human", "unknown"], run_id, before, 7, voided=True)
+                    found += page.rows
+                    before, more = page.last, page.more
+                assert found == expected
+        kept = books.episodes_in(["human", "agent", "unknown", "multi_agent"]).rows
+        counting = [row.id for row in every if (row.run_id, row.episode_index) != ("a", 8)]
+        assert [row.id for row in kept] == sorted(counting, reverse=True)
+        assert len(kept) < len(every)
+        assert books.episodes_in([]).rows == []
+        wanted = "SELECT id FROM episodes WHERE control_mode = 'human' AND id < 9 ORDER BY id DESC LIMIT 5"
+        plan = [row[-1] for row in books._db.execute(f"EXPLAIN QUERY PLAN {wanted}")]
+        assert plan == ["SEARCH episodes USING COVERING INDEX episodes_by_control_mode (control_mode=? AND rowid<?)"]
+
+
 # -- searches ----------------------------------------------------------------------------------------------------
 CONDITIONS: dict[str, tuple[list[Condition], Callable[[Any], bool]]] = {
     "none": ([], lambda one: True),

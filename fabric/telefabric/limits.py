@@ -230,7 +230,7 @@ STREAMS_OF_KEY_MAX = STREAMS_MAX // 2
 WATCHERS_OF_KEY_MAX = WATCHERS_MAX // 2
 """Live subscribers of one key. One key alone shuts nobody else out."""
 CONNECTIONS_MAX = 4 * STREAMS_MAX
-"""Connections to one socket with keys: all workers that a broker serves, those that wait for a place, and clients. All
+"""Connections to one socket: all workers that a broker serves, those that wait for a place, and clients. All
 eight sockets together need half of the files that a unit of systemd grants."""
 HANDSHAKE_BYTES_MAX = 1 * KIB
 """MAXMSGSIZE holds for the frames of a CURVE handshake too; its longest has 257 bytes and the peer's properties."""

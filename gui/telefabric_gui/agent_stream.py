@@ -9,7 +9,9 @@ import numpy as np
 
 from telefabric.feed import FeedEvent, StreamView
 from telefabric_gui.budget import Part, Sort
+from telefabric_gui.formatting import decoded
 from telefabric_gui.held_frames import HeldFrames
+from telefabric_gui.info import INFO, number_in, part_of, paths_of
 from telefabric_gui.reduction import Floats
 from telefabric_gui.rows import (
     EPISODE_ROW,
@@ -27,7 +29,7 @@ from telefabric_gui.rows import (
     step_row,
 )
 from telefabric_gui.tail import Tail
-from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step
+from telefabric_schemas import EXPIRED, STORED, Episode, EpisodeVoided, Frame, Metric, Reset, Step, event_of
 
 STEP_ROWS_MAX = 100_000
 EPISODE_ROWS_MAX = 50_000
@@ -39,8 +41,11 @@ STORED_FRAME_BYTES_MAX = 64 * 2**20
 FRAME_OLD_NS = 2_000_000_000
 """A picture that is so much older than a step says nothing of it."""
 SERIES_MAX = 64
-"""Named metrics of one agent's stream; more are not charted."""
-
+"""Named metrics of one agent's stream, and named parts of `info`; more are not charted."""
+_PART_VALUES_FIRST = 4_096
+"""Steps in memory that are decoded when a part of `info` is first drawn; the store has those before."""
+_PART_STEPS = 16
+"""Steps of one drain that are looked at for new parts of `info`."""
 
 _FIRST_SEQS = 3
 """The beginning and the metadata of a run come before its first step."""
@@ -64,6 +69,10 @@ class AgentStream:
         self.steps = EventRows(STEP_ROW, STEP_ROWS_MAX, STEP_BYTES_MAX)
         self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
         self.metrics: dict[str, Tail] = {}
+        self._parts: dict[str, Tail] = {}
+        """Parts of `info` that were asked for, by path."""
+        self._part_names: dict[str, None] = {}
+        """Paths of numbers in `info` that have been seen."""
         self.version = 0
         self.frame: Frame | None = None
         """The newest picture of the environment."""
@@ -73,6 +82,8 @@ class AgentStream:
         """Environment and episode → the seq before which its events do not count."""
         self.live = False
         """The newest step came over the live path."""
+        self.marks_changed = False
+        """Other events are missing than at the last `apply`."""
         self.pending: list[FeedEvent] = []
         """Steps, episodes and metrics of this agent for the next `apply`."""
 
@@ -82,11 +93,14 @@ class AgentStream:
         episodes: list[Row] = []
         voids: list[tuple[int, int, int]] = []
         pending, self.pending = self.pending, []
+        self._see_parts(pending)
         for _, _, seq, _, inner, raw, live in pending:
             void = bool(self.voided) and self._is_void(inner, seq)
             if isinstance(inner, Step | Reset):
                 steps.append(_voided(step_row(seq, inner, raw)) if void else step_row(seq, inner, raw))
-                self.live = live if type(inner) is Step and not void else self.live
+                if type(inner) is Step and not void:
+                    self.live = live
+                    self._add_parts(seq, inner)
             elif isinstance(inner, Episode):
                 episodes.append(_voided(episode_row(seq, inner, raw)) if void else episode_row(seq, inner, raw))
             elif void:
@@ -111,6 +125,7 @@ class AgentStream:
         """The record keeps what is void; tables, charts and pictures do not."""
         self.steps.void_episode(env, episode, before)
         self.episodes.void_episode(env, episode, before)
+        self._parts.clear()  # they are made again of the steps that are left
         self.held.void((env, episode), before)
         if self.frame is not None and (self.frame.env_index, self.frame.episode_index) == (env, episode):
             self.frame = None
@@ -145,12 +160,15 @@ class AgentStream:
         for rows in (self.steps, self.episodes):
             rows.begin_again()
         self.metrics.clear()
+        self._parts.clear()
         self.version += 1
 
     def parts(self) -> list[Part]:
         """What is held, for the memory's limit."""
         rows = [Part(Sort.ROWS, rows.bytes_held, rows.let_go) for rows in (self.steps, self.episodes)]
-        values = [Part(Sort.ROWS, tail.bytes_held, tail.let_go) for tail in self.metrics.values()]
+        values = [
+            Part(Sort.ROWS, tail.bytes_held, tail.let_go) for tail in (*self.metrics.values(), *self._parts.values())
+        ]
         return [Part(Sort.FRAMES, self.held.bytes, self.held.let_go), *rows, *values]
 
     def returns(self) -> Floats:
@@ -160,13 +178,16 @@ class AgentStream:
 
     def series(self) -> list[str]:
         """Names of the series of which values are held, as in the store's overview."""
-        return [RETURN, REWARD, *(METRIC + name for name in self.metrics)]
+        parts = (INFO + path for path in self._part_names)
+        return [RETURN, REWARD, *(METRIC + name for name in self.metrics), *parts]
 
     def tail(self, series: str, after: int = 0) -> tuple[Floats, Floats]:
         """Steps and values of a series behind a seq, as far as they are held here, in the order of seq."""
         if series.startswith(METRIC):
             found = self.metrics.get(series.removeprefix(METRIC))
             return found.arrays(after) if found else (np.empty(0), np.empty(0))
+        if series.startswith(INFO):
+            return self._part(series.removeprefix(INFO)).arrays(after)
         rows, column = (self.episodes, "total") if series == RETURN else (self.steps, "reward")
         records = rows.records[(rows.column("mark") == EVENT) & ~rows.column("reset") & (rows.column("seq") > after)]
         return _steps(records), records[column]
@@ -218,6 +239,33 @@ class AgentStream:
         recent = times[times > newest - 1_000_000_000]
         span_s = (newest - recent[0]) / 1e9 if len(recent) > 1 else 0.0
         return (len(recent) - 1) / span_s if span_s > 0 else None
+
+    def _part(self, path: str) -> Tail:
+        """The values of a part of `info`: those of the newest steps in memory, and then of all that come."""
+        if path not in self._parts:
+            tail = self._parts[path] = Tail()
+            for record in self.steps.records[-_PART_VALUES_FIRST:]:
+                raw = self.steps.raw(record)
+                step = event_of(raw) if raw else None
+                if isinstance(step, Step):
+                    tail.add(step.seq, step.global_step, number_in(decoded(step.info), path))
+        return self._parts[path]
+
+    def _add_parts(self, seq: int, step: Step) -> None:
+        if self._parts:
+            info = decoded(step.info)
+            for path, tail in self._parts.items():
+                tail.add(seq, step.global_step, number_in(info, path))
+
+    def _see_parts(self, events: list[FeedEvent]) -> None:
+        """Note the parts of `info` that are numbers, of the newest step and of those that ended an episode."""
+        steps = [one.event for one in events if type(one.event) is Step]
+        ended = [step for step in steps if step.terminated or step.truncated]
+        for step in (*ended[-_PART_STEPS:], *steps[-1:]):
+            info = decoded(step.info)
+            for path in paths_of(info):
+                if len(self._part_names) < SERIES_MAX and isinstance(part_of(info, path), int | float):
+                    self._part_names[path] = None
 
     def _add_value(self, seq: int, metric: Metric) -> None:
         if metric.name not in self.metrics and len(self.metrics) >= SERIES_MAX:

@@ -10,7 +10,7 @@ from telefabric.ring import RingFrame, RingReader, rings_of
 from telefabric_gui.agent_stream import AgentStream
 
 FRAME_MS = 12
-"""At most one frame is shown in this time: less than the time between two frames at 60 a second."""
+"""Less than the time between two frames at 60 a second."""
 _LOOK_MS = 500
 _POLL_MS = 33
 """Where no bell can be had."""
@@ -30,6 +30,8 @@ class Lane(QObject):
         """One of the states of `RingReader.state`."""
         self.fps: float | None = None
         """Frames that the writer published in a second."""
+        self.frame_ms = FRAME_MS
+        """At most one frame is shown in this time."""
         self._reader: RingReader | None = None
         self._notifier: QSocketNotifier | None = None
         self._counted = (0, 0.0)
@@ -99,7 +101,7 @@ class Lane(QObject):
             bell.drain()
         if not self._take_timer.isActive():
             since_ms = (time.monotonic() - self._took_s) * 1e3
-            self._take_timer.start(max(0, round(FRAME_MS - since_ms)))
+            self._take_timer.start(max(0, round(self.frame_ms - since_ms)))
 
     def _take(self) -> None:
         if self._reader is None:

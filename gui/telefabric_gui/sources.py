@@ -16,6 +16,7 @@ from PySide6.QtCore import QIODevice, QProcess, QSettings
 
 from telefabric import QueuePolicy, settings
 from telefabric.feed import BrokerFeed, Feed, FileFeed, known_brokers
+from telefabric_gui.pace import Pace, pace_of, text_of
 
 REMEMBERED_MAX = 8
 _REACHED_MAX = 64
@@ -108,6 +109,24 @@ class Memory:
 
     def keep_run_columns(self, names: list[str]) -> None:
         self._file.setValue("run_columns", names)
+        self._file.sync()
+
+    @property
+    def step_columns(self) -> list[str]:
+        """The columns of the tables of steps, by name; none for those that every table has."""
+        return self._texts("step_columns")
+
+    def keep_step_columns(self, names: list[str]) -> None:
+        self._file.setValue("step_columns", names)
+        self._file.sync()
+
+    @property
+    def pace(self) -> Pace:
+        """How often views are drawn."""
+        return pace_of(str(self._file.value("pace", "")))
+
+    def keep_pace(self, pace: Pace) -> None:
+        self._file.setValue("pace", text_of(pace))
         self._file.sync()
 
     def _texts(self, name: str) -> list[str]:

@@ -30,12 +30,15 @@ from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
+from telefabric_gui.pace import Pace
 from telefabric_gui.sources import Memory, Opener, feed_of
+from telefabric_gui.views.bookmarks import Bookmarks
 from telefabric_gui.views.connect import ConnectSheet, parts_of
 from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
+from telefabric_gui.views.pace_menu import pace_menu
 from telefabric_gui.views.page import AgentPage
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
 from telefabric_gui.views.series import SeriesDock
@@ -65,7 +68,7 @@ _KEYS = (
     (", .", "the stored frame before or behind"),
     ("Home", "the first step"),
     ("L", "replay the selection again and again"),
-    ("B", "bookmark this step in the store"),
+    ("B", "bookmark this step in the store, under a name if you type one; or remove its bookmark"),
     ("Esc", "unselect what is selected, then follow"),
     ("H", "hide or show the probabilities over the picture"),
     ("[  ]", "hide or show the left and the right side"),
@@ -101,6 +104,7 @@ class MainWindow(QMainWindow):
         self.controller = controller
         self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
+        controller.pace = self.memory.pace
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
         self.views = Views(controller.failures)
@@ -147,6 +151,7 @@ class MainWindow(QMainWindow):
         self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
         self.bottom = Bottom()
+        self.bookmarks = Bookmarks(self.bottom, lambda: self.page, self.controller.edit)
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
         self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
@@ -177,6 +182,7 @@ class MainWindow(QMainWindow):
         self.runs.scrolled.connect(self._want_sparks)
         self.runs.overlay_wanted.connect(self._overlay)
         self.charting.layout.changed.connect(lambda: self.memory.keep_layout(self.charting.layout.text))
+        self.tabs.page_built.connect(self._on_built)
         self.tabs.page_changed.connect(self._on_tab)
         self.tabs.page_goes.connect(lambda: self.bottom.line.show_run(None, None))
         self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
@@ -184,6 +190,7 @@ class MainWindow(QMainWindow):
         self.bottom.transport.acted.connect(self.act)
         self.bottom.transport.speed_wanted.connect(self.replay)
         self.top.theme_wanted.connect(self.switch_theme)
+        self.top.pace_wanted.connect(self._offer_paces)
         self.top.connect_wanted.connect(self.show_sheet)
         self.empty.connect_wanted.connect(self.show_sheet)
         self.sheet.chosen.connect(self.open_source)
@@ -253,8 +260,19 @@ class MainWindow(QMainWindow):
             return
         self._source, self._offer, self._remembered = source, False, False
         self.controller.use(feed)
+        self.tabs.human.episodes.use(feed)
         self.charting.forget()
         self.sheet.close_sheet()
+
+    def _offer_paces(self) -> None:
+        under = self.top.pace
+        menu = pace_menu(under, self.controller.pace, self.set_pace)
+        menu.popup(under.mapToGlobal(under.rect().bottomLeft()))
+
+    def set_pace(self, pace: Pace) -> None:
+        """Draw views at this pace, now and at the next start."""
+        self.controller.pace = pace
+        self.memory.keep_pace(pace)
 
     def _overlay(self, run_id: str) -> None:
         """Draw a run over the one in front, in its charts, or take it away."""
@@ -311,7 +329,7 @@ class MainWindow(QMainWindow):
         acts: dict[str, Callable[[], object]] = {
             "first": lambda: cursor.go_to(0), "back": lambda: cursor.step(-1), "on": lambda: cursor.step(1),
             "toggle": cursor.toggle, "last": self.follow, "loop": lambda: cursor.loop(not cursor.looping),
-            "bookmark": lambda: page.bookmark(self.controller.edit),
+            "bookmark": self.bookmarks.toggle,
             "episode back": lambda: jumps.by_episodes(-1), "episode on": lambda: jumps.by_episodes(1),
             "frame back": lambda: jumps.by_frames(ahead=False), "frame on": lambda: jumps.by_frames(ahead=True),
         }  # fmt: skip
@@ -350,6 +368,17 @@ class MainWindow(QMainWindow):
 
     # -- what the controller tells -------------------------------------------------------------------------------
 
+    def _on_built(self, page: AgentPage) -> None:
+        page.show_columns(self.memory.step_columns)
+        page.columns_chosen.connect(self._show_columns)
+
+    def _show_columns(self, names: list[str]) -> None:
+        """In all tables of steps, and at the next start."""
+        self.memory.keep_step_columns(names)
+        for tab in self.tabs.agents:
+            if tab.page is not None:
+                tab.page.show_columns(names)
+
     def _on_tab(self) -> None:
         if page := self.page:
             self.runs.select(page.stream.key.run_id)
@@ -366,10 +395,10 @@ class MainWindow(QMainWindow):
     def _look_at_sight(self) -> None:
         """What is out of sight gives up its live events, its pictures and its bell."""
         page, in_sight = self.page, self._in_sight and not self._in_history
-        runs = frozenset(self.charting.overlay.shown_with(page.stream.key.run_id) if page and in_sight else ())
-        self.controller.show_runs(runs)
-        pictures = page is not None and page.lane.state != "live" and in_sight
-        self.controller.feed.want_pictures(frozenset({page.stream.key.run_id}) if page and pictures else frozenset())
+        seen = page.stream.key.run_id if page and in_sight else None
+        self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
+        pictures = seen is not None and page is not None and page.lane.state != "live"
+        self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
         if page is not None and in_sight is not self._was_in_sight:
             (page.lane.start if in_sight else page.lane.stop)()
         self._was_in_sight = in_sight
@@ -428,7 +457,7 @@ class MainWindow(QMainWindow):
         """All that takes much memory here."""
         pages = (tab.page for tab in self.tabs.agents)
         holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
-        return [part for holder in (*holders, self.charting.data) for part in holder.parts()]
+        return [part for holder in (*holders, self.charting.data, self.charting.info) for part in holder.parts()]
 
     def _show_mode(self) -> None:
         cursor = page.time.cursor if (page := self.page) else None
@@ -441,17 +470,18 @@ class MainWindow(QMainWindow):
         """Time line and transport of the page in front."""
         page = self.page
         self.bottom.setVisible(page is not None and not self._in_history)
-        replaying = ""
+        replaying = pace = ""
         if page is not None:
             cursor = page.time.cursor
             self.bottom.line.show_run(cursor, page.time.whole)
             self.bottom.transport.show_cursor(cursor, page.place)
             if cursor.mode is Mode.REPLAY:
                 live = ", live goes on" if self.controller.connection.link is LinkState.LIVE else ""
-                replaying = f"replay {cursor.rows_per_s * cursor.speed:g} steps/s{live}"
+                replaying = f"replay {cursor.rows_per_s:.3g} steps/s{live}"
+                pace = f"Replay at {cursor.speed:g} times {cursor.pace.why}. Nothing live is lost by it"
         else:
             self.bottom.line.show_run(None, None)
-        self.status.show_figure("replay", replaying)
+        self.status.show_figure("replay", replaying, tip=pace)
         if replaying:
             self.status.show_figure("redraw", "")  # there is not room for both
 
@@ -477,7 +507,7 @@ class MainWindow(QMainWindow):
         if page is not None and not self._in_history:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id))
+            page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.pace)
             self._begin_replay(page)
 
     def _show_health(self) -> None:

@@ -145,6 +145,7 @@ def environment(env: Any) -> dict[str, Any]:
         "class": lambda: f"{type(env.unwrapped).__module__}.{type(env.unwrapped).__qualname__}",
         "id": lambda: getattr(spec_of(env), "id", None),
         "max_episode_steps": lambda: getattr(spec_of(env), "max_episode_steps", None),
+        "render_fps": lambda: env.metadata.get("render_fps"),
         "num_envs": lambda: getattr(env, "num_envs", None),
         "observation_space": lambda: space_json(getattr(env, "single_observation_space", env.observation_space)),
         "action_space": lambda: space_json(getattr(env, "single_action_space", env.action_space)),

@@ -17,7 +17,7 @@ from telefabric.broker.core.live_lane import LiveCore, LiveLane
 from telefabric.broker.core.live_queue import LiveSubscriber
 from telefabric.broker.pipes import Pipe
 from telefabric.errors import WireError
-from telefabric.keys.gate import Gate
+from telefabric.keys.entrance import Entrance
 from telefabric.peer.core.principal import Principal
 from telefabric.peer.listener import published
 from telefabric.peer.sockets import send_frames
@@ -34,20 +34,22 @@ _A_TOPIC_NS = 50_000
 """Time between two new topics that the workers are asked for."""
 
 
-def _has_tap(setting: str, gate: Gate | None) -> bool:
-    return gate is None if setting == "auto" else setting == "on"
+def _tapped(setting: str, listen: Address, entrance: Entrance) -> Address | None:
+    """Where the tap listens, if anywhere: it is plain, and so never leaves this machine."""
+    if not (setting == "on" or (setting == "auto" and not entrance.has_keys)):
+        return None
+    return listen._replace(host="127.0.0.1") if entrance.has_keys else listen
 
 
 class LiveSockets:
     """Binds on construction. The broker's thread."""
 
-    def __init__(self, context: zmq.Context[Any], listen: Address, gate: Gate | None, *, tap: str = "auto") -> None:
-        """`tap` as in the settings. It is plain, and so never leaves this machine."""
-        self._live, self._guard, live = sockets.opened(context, sockets.LIVE, listen, gate)
-        tapped = (listen._replace(host="127.0.0.1") if gate else listen) if _has_tap(tap, gate) else None
-        self._tap, _, tap_address = sockets.opened(context, sockets.TAP, tapped, gate)
-        self._watch, guard, watch = sockets.opened(context, sockets.WATCH, listen, gate)
-        self.addresses = {"live": live, "tap": tap_address, "watch": watch}
+    def __init__(self, context: zmq.Context[Any], listen: Address, entrance: Entrance, *, tap: str = "auto") -> None:
+        """`tap` as in the settings."""
+        self._live, self._guard, live = sockets.opened(context, sockets.LIVE, listen, entrance)
+        self._tap, _, tapped = sockets.opened(context, sockets.TAP, _tapped(tap, listen, entrance), entrance)
+        self._watch, guard, watch = sockets.opened(context, sockets.WATCH, listen, entrance)
+        self.addresses = {"live": live, "tap": tapped, "watch": watch}
         self._tokens = sockets.Tokens(self._watch, guard, nonsense="unknown_token")
         self._asked: set[bytes] = set()
         self._tapped: set[bytes] = set()

@@ -69,12 +69,12 @@ class Broker:
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 65_536)
         try:
-            self._door = Door(self._context, listen, keys) if keys is not None else None
-            gate = self._door.gate if self._door else None
-            self._control, self._control_guard, address = opened(self._context, CONTROL, listen, gate)
-            self._data, self._data_guard, data = opened(self._context, DATA, listen, gate)
-            self._durable, guard, durable = opened(self._context, DURABLE, listen, gate)
-            self._live = LiveSockets(self._context, listen, gate, tap=tap)
+            self._door = Door(self._context, listen, keys)
+            entrance = self._door.entrance
+            self._control, self._control_guard, address = opened(self._context, CONTROL, listen, entrance)
+            self._data, self._data_guard, data = opened(self._context, DATA, listen, entrance)
+            self._durable, guard, durable = opened(self._context, DURABLE, listen, entrance)
+            self._live = LiveSockets(self._context, listen, entrance, tap=tap)
             assert address is not None
             by_system = keys is None and own_socket.SUPPORTED
             self._own_user = OwnUserSocket(self._context, address) if by_system else None
@@ -86,7 +86,7 @@ class Broker:
         self.core = BrokerCore(
             endpoints=control.Endpoints(**{name: _endpoint(one, address) for name, one in addresses.items() if one}),
             instance=os.urandom(16), new_token=lambda: os.urandom(16), required=required, streams_max=streams_max,
-            refused=gate.refused if gate else None,
+            refused=entrance.refused,
         )  # fmt: skip
         self._tokens = Tokens(self._durable, guard, nonsense="bad_subscription")
         self._long_answers: defaultdict[bytes, Pipe] = defaultdict(Pipe)
@@ -113,8 +113,7 @@ class Broker:
         self._live.register(poller)
         if self._own_user is not None:
             poller.register(self._own_user.socket, zmq.POLLIN)
-        if self._door is not None:
-            self._door.register(poller)
+        self._door.register(poller)
         log.info("broker.started", address=self.address.url, instance=self.core.instance.hex())
         wait_ms = 0
         try:
@@ -129,8 +128,7 @@ class Broker:
 
     def _turn(self, readable: set[Any], now_ns: int) -> int:
         """How long the next turn may wait. The live path comes first: nobody waits there for what can wait."""
-        if self._door is not None:
-            self._let_in(self._door)
+        self._let_in()
         self._live.read(self.core, readable, now_ns)
         wait_ms = self._live.forward(self.core.live, now_ns)
         if self._durable in readable:
@@ -151,19 +149,19 @@ class Broker:
         self._tend(now_ns)
         return wait_ms
 
-    def _let_in(self, door: Door) -> None:
+    def _let_in(self) -> None:
         """Handshakes, and new keys; whose key has ended is shown out."""
-        for key in door.tend():
+        for key in self._door.tend():
             log.info("keys.joined", name=key.name, role=key.role.value, runs=key.runs, holder=key.holder)
-        if door.ended:
-            names = {key.name for key in door.ended}
+        if self._door.ended:
+            names = {key.name for key in self._door.ended}
             log.info("keys.ended", names=sorted(names))
             self.core.expel(names)
 
-    def _see_off(self, door: Door, principal: Principal) -> None:
+    def _see_off(self, principal: Principal) -> None:
         """A key that was made for one worker has done its work."""
         if not self.core.carries(principal):
-            door.end_brief(principal.name)
+            self._door.end_brief(principal.name)
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -187,8 +185,8 @@ class Broker:
         if isinstance(message, _LONG_ANSWERED):
             unread = self._long_answers[peer.id].unsent_bytes + unread_bytes(frames[0])
         self.core.receive(peer, message, now_ns, time.time_ns(), unread_bytes=unread)
-        if self._door is not None and isinstance(message, control.Bye) and message.complete:
-            self._see_off(self._door, peer.principal)
+        if self._door.gate is not None and isinstance(message, control.Bye) and message.complete:
+            self._see_off(peer.principal)
 
     def _read_data(self, now_ns: int) -> None:
         for principal, frames in published(self._data, self._data_guard, _BATCHES_A_TURN):
@@ -236,11 +234,11 @@ class Broker:
         if now_ns < self._tidy_due_ns:
             return
         refused = self.core.dropped + self.core.live.lane.dropped
-        if self._door is not None:
-            self._door.tell_refused()
-            following = self._door.gate.next_key
+        self._door.tell_refused()
+        if (gate := self._door.gate) is not None:
+            following = gate.next_key
             self.core.next_key = control.NextKey(*following) if following else None
-            if self._door.gate.is_old:
+            if gate.is_old:
                 log.info("keys.rotated", address=self.address.url)
                 self.rotated = True
                 self._stopped = True

@@ -17,6 +17,7 @@ from telefabric.broker.pipes import descriptor_of
 from telefabric.errors import EnvironmentProblem
 from telefabric.files import private
 from telefabric.keys.core.roles import Domain, Role
+from telefabric.keys.entrance import Entrance
 from telefabric.keys.gate import Gate
 from telefabric.keys.key_folder import OFFSET_ENROL
 from telefabric.peer.core.principal import Principal
@@ -70,10 +71,13 @@ class Opened(NamedTuple):
     """None for one that is not bound."""
 
 
-def opened(context: zmq.Context[Any], plan: Plan, listen: Address | None, gate: Gate | None) -> Opened:
+def opened(context: zmq.Context[Any], plan: Plan, listen: Address | None, entrance: Entrance) -> Opened:
     """Raises as `bind` does."""
-    guard = Guard(gate if plan.domain else None, plan.domain or Domain.CONTROL)
+    gate = entrance if isinstance(entrance, Gate) and plan.domain else None
+    guard = Guard(gate, plan.domain or Domain.CONTROL)
     socket = _made(context, plan, guard)
+    if gate is None:
+        entrance.watch(socket, plan.domain or "tap")
     return Opened(socket, guard, bind(socket, listen.beside(plan.offset)) if listen else None)
 
 

@@ -136,6 +136,7 @@ def store(
     where = resolve("connect", connect).value
     own = keys is not None and "://" in where  # its broker's, which has the same folder
     broker_address = Address.parse(where)._replace(keys=keys.owner().keys) if keys and own else address_of(where)
+    known = broker_address.keys is None or (keys is not None and broker_address.keys.server == keys.server().public)
     host = Address.parse(resolve("listen").value).host if keys else "127.0.0.1"
     listen = Address.parse(query) if query else Address(host, broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / STORE_FILE_NAME
@@ -174,7 +175,7 @@ def store(
     queries = Part("query service", query_service)
     opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)
     with closing(opened) as service, Supervisor([queries]):
-        if keys or not broker_address.keys:  # else the broker is elsewhere, and nobody there can ask this store
+        if known:  # else the broker is elsewhere, and nobody there can ask this store
             service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service

@@ -39,6 +39,7 @@ from telefabric.store.read.query import (
     EpisodeKey,
     EpisodeRow,
     EpisodesBy,
+    EpisodesIn,
     EpisodesOf,
     Events,
     FoundRow,
@@ -70,7 +71,7 @@ from telefabric.subscribe.core.handover import Range
 __all__ = [
     "HERE", "Answer", "Asked", "Band", "Bands", "BookmarkRow", "Bookmarks", "BrokerAnswer", "BrokerFeed", "Bucket",
     "BucketKey", "Buckets", "ColumnChunk", "Columns", "Condition", "Connection", "CountKey", "Counts", "EpisodeKey",
-    "EpisodeRow", "EpisodesBy", "EpisodesOf", "Events", "Failures", "Feed", "FeedEvent", "FileFeed",
+    "EpisodeRow", "EpisodesBy", "EpisodesIn", "EpisodesOf", "Events", "Failures", "Feed", "FeedEvent", "FileFeed",
     "FoundRow", "FrameAt", "FrameOf", "FramesOf", "KnownBroker", "LinkState", "Mark", "Marks",
     "Newest", "Page", "Place", "Places", "PointChunk", "Points", "Question", "Range", "RowCount", "RowOf", "RowsAt",
     "RunView", "Scan", "Series", "SeriesOf", "StepKey", "StepsOf", "StoredEvent", "StreamSince", "StreamView",

@@ -7,11 +7,10 @@ The service polls `socket` in its own loop and calls `tend` at each turn: there 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import zmq
@@ -22,25 +21,22 @@ from telefabric.errors import TelefabricError
 from telefabric.files import private
 from telefabric.keys.core.rates import Rates
 from telefabric.keys.core.registry import Key, Refusal, Registry
-from telefabric.keys.core.roles import Domain, Refused
+from telefabric.keys.core.roles import Domain
 from telefabric.keys.curve import as_server
-from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE, monitored
+from telefabric.keys.entrance import Entrance
+from telefabric.keys.handshake import REFUSED_CODE, UNKNOWN_CODE
 from telefabric.keys.key_folder import KeyFolder
-from telefabric.keys.open_connections import Crowd, OpenConnections
+from telefabric.keys.open_connections import OpenConnections
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _UNKNOWN = ("unknown_key", "not_a_ticket")
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-_WATCHED = _FAILED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _WHY_FAILED = {
     int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "wrong_server_key",
     int(zmq.PROTOCOL_ERROR_ZMTP_INVALID_SEQUENCE): "replayed",
 }
 """By what a monitor says. A message that comes twice stops its connection; its sender makes another."""
 _HANDSHAKES_A_TURN = 100
-_LOOK_S = 0.05
-"""A monitor holds 2,000 events, three for a connection that comes, fails and goes, before libzmq's thread waits."""
-_TOLD_MAX = 10
 _REVIEW_S = 1.0
 """Keys expire by the clock."""
 
@@ -52,28 +48,18 @@ class Seen(msgspec.Struct):
     host: str
 
 
-class _Bound(NamedTuple):
-    """A socket that is guarded."""
-
-    socket: zmq.Socket[Any]
-    monitor: zmq.Socket[bytes]
-    crowd: Crowd
-
-    @property
-    def port(self) -> int | None:
-        """None until it is bound."""
-        _, _, port = self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00").rpartition(":")
-        return int(port) if port else None
-
-
-class Gate:
+class Gate(Entrance):
     """Makes itself the context's authority: construct it before any socket of the context is bound.
 
     One service of a folder is to `remember` when each key was last heard.
     """
 
+    has_keys = True
+    events = Entrance.events | _FAILED
+
     def __init__(self, context: zmq.Context[Any], keys: KeyFolder, *, remember: bool = False) -> None:
         """Raises `UsageError` without keys, `EnvironmentProblem` when they cannot be read."""
+        super().__init__()
         self._keys = keys
         self._server = self._newest = keys.server()
         self.registry = keys.registry()
@@ -82,27 +68,20 @@ class Gate:
         self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self.socket.set(zmq.LINGER, 0)
         self.socket.bind(_ENDPOINT)
-        self.refused: Counter[Refused] = Counter()
-        """Handshakes, and messages of keys that have ended, are too many, or are not for them."""
-        self._told: Counter[Refused] = Counter()
         self._rates = Rates()
-        self._bound: dict[Domain, _Bound] = {}
-        self._hosts: set[str] = set()
-        """Those that are counted by name, though they may have no key."""
         self._admitted: dict[str, Key] = {}
         """By user id, which is the public key: those who came through a handshake and may stay."""
         self._tickets: set[str] = set()
         self._open = OpenConnections()
         self._seen: dict[str, Seen] = {}
         self._heard: set[str] = set()
-        self._look_due_s = 0.0
         self._review_due_s = 0.0
         self._write_due_s = 0.0
 
     def protect(self, socket: zmq.Socket[Any], domain: Domain) -> None:
         """Before it is bound: from now on only the keys that may enter this domain get in."""
         as_server(socket, self._server.secret, domain)
-        self._bound[domain] = _Bound(socket, socket.get_monitor_socket(_WATCHED), Crowd())
+        self.watch(socket, domain)
 
     # -- at each turn --------------------------------------------------------------------------------------------
 
@@ -110,11 +89,8 @@ class Gate:
         """Answer handshakes, and cut off the keys that have ended, which are returned."""
         self._answer()
         now_s = time.monotonic()
-        if now_s < self._look_due_s:
+        if not self._look(now_s):
             return frozenset()
-        self._look_due_s = now_s + _LOOK_S
-        for domain, bound in self._bound.items():
-            self._watch(domain, bound)
         self._note_seen(now_s)
         registry = self.registry.current()
         if registry is self._reviewed and now_s < self._review_due_s:
@@ -160,9 +136,6 @@ class Gate:
         if ended:
             self._open.cut(self._ports(), self._admitted.keys() | self._tickets)
         return frozenset(ended)
-
-    def _ports(self) -> set[int]:
-        return {port for bound in self._bound.values() if (port := bound.port)}
 
     @property
     def is_old(self) -> bool:
@@ -212,30 +185,9 @@ class Gate:
         """Why nobody new gets in: a sentence about the registry's file; empty while it is well."""
         return self.registry.problem
 
-    def newly_refused(self) -> tuple[int, list[str]]:
-        """For a line in a log, what was refused since the last call: how often, and the most frequent kinds."""
-        new, self._told = self.refused - self._told, self.refused.copy()
-        kinds = [f"{one.reason} at {one.domain} by {one.name or 'a stranger'}: {count}" for one, count in
-                 new.most_common(_TOLD_MAX)]  # fmt: skip
-        return new.total(), kinds
-
-    def count(self, reason: str, domain: Domain, name: str) -> None:
-        self.refused[Refused(reason, domain.value, name)] += 1
-
-    def _watch(self, domain: Domain, bound: _Bound) -> None:
-        """Count handshakes that came to nothing before a key was shown, and cut off connections beyond the limit."""
-        for event, value in monitored(bound.monitor):
-            match event:
-                case zmq.EVENT_ACCEPTED:
-                    bound.crowd.came(value)
-                case zmq.EVENT_DISCONNECTED:
-                    bound.crowd.went(value)
-                case _:  # without keys, or for another server's key
-                    self.count(_WHY_FAILED.get(value, "no_keys"), domain, "")
-        for host in bound.crowd.cut_beyond(limits.CONNECTIONS_MAX, (bound.port or 0,)):
-            if len(self._hosts) < limits.REASONS_MAX:
-                self._hosts.add(host)
-            self.count("too_many_connections", domain, host if host in self._hosts else "")
+    def _failed(self, name: str, value: int) -> None:
+        """Before a key was shown: without keys, or for another server's key."""
+        self.count(_WHY_FAILED.get(value, "no_keys"), name, "")
 
     def _note_seen(self, now_s: float) -> None:
         if self._seen_file is None or now_s < self._write_due_s:

@@ -64,7 +64,7 @@ class Requests:
     def _repeat_when_reconnected(self) -> None:
         """Repeat the last request when its connection was cut.
 
-        The other side has started again, or a key ended there and it cut all connections whose key it did not know yet.
+        The other side has started again, or a key ended there and that cuts all connections on which nobody was heard.
         """
         before, self._connections = self._connections, self._handshake.made
         if self._connections > max(before, 1):

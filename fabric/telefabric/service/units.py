@@ -1,8 +1,8 @@
 """Units of systemd for the services, made from one template, `unit.service`.
 
 A line of it that begins with ``@WORD`` is only in units that the word fits: `system` or `user`; the name of a service;
-`runtime` for a broker with a folder for sockets of this machine; `steps` or `constant`, as this systemd can make
-restarts slower and slower or not. Debian 12's systemd, 252, is the oldest that they are for.
+`steps` or `constant`, as this systemd can make restarts slower and slower or not. Debian 12's systemd, 252, is the
+oldest that they are for.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ def unit_name(service: str) -> str:
 def render(service: str, python: Path, *, user: bool, systemd: int) -> str:
     """The text of a unit for an interpreter, and for a version of systemd."""
     words = {service, "user" if user else "system", "steps" if systemd >= STEPS_SINCE else "constant"}
-    if service != "store" and not user:
-        words.add("runtime")
     kept = []
     for line in files("telefabric.service").joinpath("unit.service").read_text("utf-8").splitlines():
         word, _, rest = line.partition(" ")

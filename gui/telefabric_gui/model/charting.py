@@ -10,10 +10,12 @@ from PySide6.QtCore import QObject
 
 from telefabric.feed import Answer, Series, SeriesOf
 from telefabric_gui.agent_stream import AgentStream
+from telefabric_gui.info import INFO
 from telefabric_gui.model.asking import Asker, Asking
+from telefabric_gui.model.info_series import InfoSeries
 from telefabric_gui.model.layout import Layout
 from telefabric_gui.model.overlay import Overlay
-from telefabric_gui.model.series import SeriesData
+from telefabric_gui.model.series import SeriesData, SeriesKey
 from telefabric_gui.model.streams import Source, Streams
 
 
@@ -29,6 +31,7 @@ class Charting(QObject):
         self.layout = Layout(kept, self)
         self.overlay = Overlay(self)
         self.data = SeriesData(feed, self)
+        self.info = InfoSeries(feed, self)
         self.streams = Streams(feed, self)
         self._stored: dict[str, list[Series]] = {}
 
@@ -48,6 +51,10 @@ class Charting(QObject):
         stored = {one.series for one in self._stored[own.run_id] if one.agent_id == own.agent_id}
         return sorted(stored | set(own.live.series() if own.live else ()))
 
+    def known(self, key: SeriesKey) -> bool:
+        """Whether nothing has to be waited for before a series is drawn: of parts of `info` nobody knows the range."""
+        return key.name.startswith(INFO) or self.data.known(key)
+
     def look_again(self, run_id: str, after: Series | None = None) -> None:
         """Ask which series of a run are stored."""
         self._stored.setdefault(run_id, [])
@@ -57,6 +64,7 @@ class Charting(QObject):
         """Another feed is shown."""
         self._asking.forget()
         self.data.forget()
+        self.info.forget()
         self.streams.forget()
         self._stored.clear()
         self.overlay.clear()

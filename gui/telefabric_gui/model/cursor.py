@@ -8,13 +8,12 @@ from collections.abc import Callable
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from telefabric_gui.model.cursor_rules import SPEEDS, CursorRules, Mode, Subject
+from telefabric_gui.model.pace import UNKNOWN
 
 __all__ = ["SPEEDS", "Cursor", "Mode", "Subject"]
 
 REPLAY_MS = 33
 """Between two moves of replay: no display shows more."""
-ROWS_PER_S = 50.0
-"""Replay at normal speed, as many environments draw their frames."""
 
 
 class Cursor(QObject):
@@ -30,7 +29,7 @@ class Cursor(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.subject: Subject | None = None
-        self.rows_per_s = ROWS_PER_S
+        self.pace = UNKNOWN
         self._rules = CursorRules()
         self._timer = QTimer(self, interval=REPLAY_MS)
         self._timer.timeout.connect(self._run)
@@ -71,6 +70,11 @@ class Cursor(QObject):
     @property
     def speed(self) -> float:
         return self._rules.speed
+
+    @property
+    def rows_per_s(self) -> float:
+        """Of replay at its speed."""
+        return self.pace.rows_per_s * self.speed
 
     @property
     def looping(self) -> bool:
@@ -163,7 +167,7 @@ class Cursor(QObject):
 
     def _run(self) -> None:
         now_s = time.monotonic()
-        rows = (now_s - self._ran_s) * self.rows_per_s * self.speed
+        rows = (now_s - self._ran_s) * self.rows_per_s
         self._ran_s = now_s
         self._change(lambda rules: rules.advance(rows))
 

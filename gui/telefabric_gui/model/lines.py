@@ -103,16 +103,16 @@ class Lines:
         """The last segment in memory."""
         return self._segments[-1] if self._segments else None
 
-    def before(self, row: int) -> Iterator[npt.NDArray[Any]]:
-        """Records in memory without a break from that of a row backwards, segment by segment; the run's first comes
-        last, if it is reached."""
+    def before(self, row: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Records in memory without a break from that of a row backwards, segment by segment with the number of its
+        first row. If the run's first row is reached, no records come last."""
         place = self._segment(row)
         while place is not None and place >= 0:
-            yield self._segments[place].records
             first = self._firsts[place]
+            yield first, self._segments[place].records
             place = place - 1 if place and first == self._firsts[place - 1] + self._segments[place - 1].rows else None
             if place is None and first == 0:
-                yield self._segments[0].records[:0]
+                yield 0, self._segments[0].records[:0]
 
     def line_of(self, row: int) -> int:
         """The line of a row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from PySide6.QtCore import QObject
 
@@ -23,6 +23,7 @@ class RunTime(QObject):
         self.cursor.show(subject)
         self.whole = WholeRun(feed, subject, self)
         self.jumps = Jumps(feed, self.cursor, self)
+        self._then: Callable[[], object] | None = None
 
     def refresh(self, rows: Pages, marks: Iterable[Mark], *, live: bool) -> None:
         """Take what the steps' rows know, and what has not come to this client; of a live run, more is expected."""
@@ -30,6 +31,13 @@ class RunTime(QObject):
         self.whole.grow(rows.rows, stored, marks, rows.lines.tail, rows.problem)
         self.whole.refresh()
         self.cursor.grow(rows.rows, live=live)
+        if self._then is not None and (stored is not None or rows.problem):
+            then, self._then = self._then, None
+            then()
+
+    def once_known(self, then: Callable[[], object]) -> None:
+        """Call this when the store has said how many rows there are: before, no row but the newest can be gone to."""
+        self._then = then
 
     def close(self) -> None:
         self.cursor.pause()

@@ -43,7 +43,7 @@ class Scale(NamedTuple):
 
     def places(self, kind: str, x: Floats) -> Floats:
         """Where steps of the overview are on an axis."""
-        return x if self._same(kind) else self.of_rows(kind, _along(x, self.x, self.row))
+        return x if self._same(kind) else self.of_rows(kind, self.rows_of_steps(x))
 
     def of_rows(self, kind: str, rows: Floats) -> Floats:
         """Where rows are on an axis."""
@@ -70,6 +70,10 @@ class Scale(NamedTuple):
     def steps_of_seqs(self, seqs: Floats) -> Floats:
         """The steps of the overview at these seqs."""
         return _along(seqs, self.seq, self.x)
+
+    def rows_of_steps(self, x: Floats) -> Floats:
+        """The rows, with fractions, of steps of the overview."""
+        return _along(x, self.x, self.row)
 
     def _same(self, kind: str) -> bool:
         return kind == STEP and self.step is self.x

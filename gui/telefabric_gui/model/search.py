@@ -25,15 +25,33 @@ PLACES = {
     "step": "global_step", "global": "global_step", "episode": "episode", "ep": "episode", "row": "row", "seq": "seq",
 }  # fmt: skip
 """What one can go to, and the name that the store has for it."""
-_NAMES = {"ep": "episode_index", "episode": "episode_index", "step": "step_index", "mode": "control_mode"}
-"""Fields by the names in the table's head."""
+
+
+class Words(NamedTuple):
+    """What can be typed above a table."""
+
+    place: str
+    """What a number alone is."""
+    names: dict[str, str]
+    """Fields by the names in the table's head."""
+    examples: str
+
+
+_OF_BOTH = {"ep": "episode_index", "episode": "episode_index", "mode": "control_mode"}
+OF_STEPS = Words(
+    "step", {**_OF_BOTH, "step": "step_index"}, "step 12 000, episode 512, or reward > 1 and terminated = true"
+)
+OF_EPISODES = Words(
+    "episode",
+    {**_OF_BOTH, "return": "total_reward", "end": "end_reason"},
+    "episode 512, or return > 200 and end = truncated",
+)
 _PLACE = re.compile(rf"(?:({'|'.join(PLACES)})\s*)?(\d+)", re.IGNORECASE)
 _CONDITION = re.compile(
     r"""([\w/.\-]+)\s*(<=|>=|!=|==|=|<|>|contains\b|~)\s*("[^"]*"|'[^']*'|[^\s,]+)""", re.IGNORECASE
 )
 _BETWEEN = re.compile(r"\s*(?:,|\band\b)?\s*", re.IGNORECASE)
 _SPACES = re.compile("(?<=\\d)[ \u2009\u202f](?=\\d)")
-EXAMPLES = "step 12 000, episode 512, or reward > 1 and terminated = true"
 
 
 class Goal(NamedTuple):
@@ -43,18 +61,18 @@ class Goal(NamedTuple):
     value: int
 
 
-def asked_for(text: str) -> Goal | list[Condition] | str:
+def asked_for(text: str, words: Words = OF_STEPS) -> Goal | list[Condition] | str:
     """What a text asks for; a sentence when it cannot be understood."""
     text = _SPACES.sub("", text.strip())
     if place := _PLACE.fullmatch(text):
-        return Goal(PLACES[(place[1] or "step").lower()], min(int(place[2]), 2**63 - 1))
+        return Goal(PLACES[(place[1] or words.place).lower()], min(int(place[2]), 2**63 - 1))
     conditions, at = [], 0
     while at < len(text):
         found = _CONDITION.match(text, at)
         if found is None:
-            return f"“{text[at:]}” is not understood: type {EXAMPLES}."
+            return f"“{text[at:]}” is not understood: type {words.examples}."
         operator = {"==": "=", "~": "contains"}.get(found[2], found[2].lower())
-        field = found[1] if "/" in found[1] else _NAMES.get(found[1].lower(), found[1])
+        field = found[1] if "/" in found[1] else words.names.get(found[1].lower(), found[1])
         conditions.append(Condition(field, operator, _value(found[3])))
         at = _BETWEEN.match(text, found.end()).end()  # type: ignore[union-attr]
     return conditions

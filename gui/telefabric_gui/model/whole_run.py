@@ -158,6 +158,9 @@ class WholeRun(QObject):
         lost = {mark.first: mark for mark in (*self._marks, *self._lost)}
         return spans_of(self.rows, self.stored, self.axis, sorted(lost.values()), self.problem)
 
+    def bookmark_at(self, row: int) -> BookmarkRow | None:
+        return next((one for at, one in self.bookmarks if at == row), None)
+
     def band_at(self, row: float) -> Band | None:
         return next((band for band in reversed(self.bands) if band.n <= row), None)
 

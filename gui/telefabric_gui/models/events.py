@@ -6,15 +6,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from PySide6.QtCore import QObject
 
 from telefabric_gui.formatting import NONE, clock, count, decoded, real, short
 from telefabric_gui.info import part_of
-from telefabric_gui.model.lines import Found, Lines
+from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Pages
 from telefabric_gui.models.table import Column, EventTable
-from telefabric_gui.rows import EVENT, NO_STEP, EventRows
+from telefabric_gui.rows import NO_STEP, EventRows
 from telefabric_gui.theme import LEFT, RIGHT
 from telefabric_schemas import Episode, Reset, Step, event_of
 
@@ -25,7 +24,7 @@ class StepTable(EventTable):
     """One row a step. Action and observation are decoded for the rows in sight alone."""
 
     base = (
-        Column("SEQ", 9, RIGHT, "Number of the event in its stream"),
+        Column("SEQ", 10, RIGHT, "Number of the event in its stream"),
         Column("EP", 6, RIGHT, "Episode"),
         Column("STEP", 5, RIGHT, "Step within the episode; its reset comes before the first"),
         Column("ACTION", 7, LEFT, "The agent's action"),
@@ -103,19 +102,6 @@ def _step_of_reset(reset: Reset) -> Step:
         reset.seq, *place, None, None, False, False, reset.time_ns, reset.mono_ns, observation=reset.observation,
         control_mode=reset.control_mode, info=reset.info,
     )  # fmt: skip
-
-
-def return_so_far(lines: Lines, found: Found) -> float | None:
-    """Sum of the rewards of the episode of a step, up to that step; None if its beginning is not in memory."""
-    record, total = found.record, 0.0
-    for records in lines.before(found.row):
-        env = records[(records["env"] == record["env"]) & (records["mark"] == EVENT)]
-        same = (env["episode"] == record["episode"]) & (env["seq"] <= record["seq"])
-        with np.errstate(over="ignore", invalid="ignore"):  # the sum of what users pay may well be infinite
-            total += float(np.nansum(env["reward"][same]))
-        if not len(records) or env["reset"][same].any() or (len(env) and env["episode"][0] != record["episode"]):
-            return total
-    return None
 
 
 def _tone(end: str) -> str:

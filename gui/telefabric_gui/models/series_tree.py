@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from PySide6.QtCore import QMimeData, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
@@ -9,6 +10,7 @@ from PySide6.QtGui import QStandardItem, QStandardItemModel
 
 from telefabric_gui.agent_stream import METRIC, RETURN, REWARD
 from telefabric_gui.formatting import short
+from telefabric_gui.info import INFO
 from telefabric_gui.model.layout import Layout
 
 SERIES_ROLE = int(Qt.ItemDataRole.UserRole)
@@ -119,6 +121,8 @@ def _path(series: str) -> list[str]:
     """Groups and leaf: those of the steps first, a metric by the slashes of its name."""
     if series in (RETURN, REWARD):
         return ["step", series]
+    if series.startswith(INFO):
+        return ["info", *(part for part in re.split("[./]", series.removeprefix(INFO), maxsplit=_DEPTH_MAX) if part)]
     parts = [part for part in series.removeprefix(METRIC).split("/", _DEPTH_MAX) if part]
     return parts if len(parts) > 1 else ["metric", *(parts or ["/"])]
 

@@ -16,7 +16,9 @@ from PySide6.QtWidgets import QBoxLayout, QScrollArea, QVBoxLayout, QWidget
 from telefabric_gui import theme
 from telefabric_gui.agent_stream import METRIC, RETURN
 from telefabric_gui.formatting import NONE, plural, real, short
+from telefabric_gui.info import INFO
 from telefabric_gui.model.charting import Charting
+from telefabric_gui.model.info_series import Read
 from telefabric_gui.model.layout import AVERAGES, AXES, ChartPlan
 from telefabric_gui.model.scale import Scale
 from telefabric_gui.model.series import SeriesKey
@@ -107,6 +109,8 @@ class ChartsView(QScrollArea):
         self._on_axis: dict[SeriesKey, _Placed] = {}
         self._soon_all = False
         """All is to be drawn soon, and not the cursor alone."""
+        self._read: dict[str, Read] = {}
+        """How much was read of the parts of `info` that are in sight."""
         self._tails: dict[SeriesKey, tuple[int, Samples, int]] = {}
         self._column = QVBoxLayout()
         self._column.setContentsMargins(0, 0, 0, 0)
@@ -126,7 +130,7 @@ class ChartsView(QScrollArea):
         charting.overlay.changed.connect(self.draw_soon)
         self._later = QTimer(self, singleShot=True, interval=_ARRIVALS_MS)
         self._later.timeout.connect(self.draw_soon)
-        for came in (charting.streams.changed, charting.data.arrived):
+        for came in (charting.streams.changed, charting.data.arrived, charting.info.arrived):
             came.connect(self.draw_later)  # a bound method: Qt lets go of it with this view
 
     # -- what the page says --------------------------------------------------------------------------------------
@@ -177,8 +181,9 @@ class ChartsView(QScrollArea):
             parts.append(f"{plural(self.left_out, 'value')} beyond all numbers not drawn")
         if unfit := sum(chart.plot.left_out for chart in self.charts):
             parts.append(f"{plural(unfit, 'value')} of 0 or less not drawn")
-        if self._charting.data.problem:
-            parts.append(self._charting.data.problem)
+        parts += [f"{name_of(name)}: {read.words}" for name, read in self._read.items() if read.words]
+        if problem := self._charting.data.problem or self._charting.info.problem:
+            parts.append(problem)
         return " · ".join(parts)
 
     @property
@@ -206,6 +211,7 @@ class ChartsView(QScrollArea):
             self.draw_later()
             return
         self.left_out = 0
+        self._read.clear()
         for at, (chart, plan) in enumerate(zip(self.charts, layout.charts, strict=True)):
             chart.lines = [
                 self._line(one, series, place, sight, chart.plot.pixels, len(shown) > 1)
@@ -227,7 +233,7 @@ class ChartsView(QScrollArea):
             return False
         series = [series for chart in layout.charts for series in chart.series]
         lines = [self._line(shown[0], one, 0, sight, self.charts[0].plot.pixels, False) for one in series]
-        known = self._charting.streams.known(own) and all(self._charting.data.known(line.key) for line in lines)
+        known = self._charting.streams.known(own) and all(self._charting.known(line.key) for line in lines)
         if not known and time.monotonic() - self._shown_s < _STORE_ANSWERS_S:
             return True
         self._drawn_of = own.stream_id
@@ -282,8 +288,12 @@ class ChartsView(QScrollArea):
         key = SeriesKey(source.run_id, source.agent_id, source.stream_id, series)
         tail, infinite = self._tail(source, series)
         first, last = (float(one) for one in scale.steps(layout.axis, np.array(sight)))
-        data.want(key, first, last, pixels, tail, grows=source.grows)
-        placed = self._placed(key, scale, data.samples(key, first, last, pixels, tail))
+        if series.startswith(INFO):
+            samples = self._part(source, key, sight, scale, tail)
+        else:
+            data.want(key, first, last, pixels, tail, grows=source.grows)
+            samples = data.samples(key, first, last, pixels, tail)
+        placed = self._placed(key, scale, samples)
         slot = self._charting.overlay.slot(source.run_id) if several else layout.slot(series)
         style = PEN_STYLES[(place if several else slot // len(theme.active().series)) % len(PEN_STYLES)]
         letter = chr(ord("A") + slot) if several else ""
@@ -294,6 +304,16 @@ class ChartsView(QScrollArea):
         return _Line(
             key, Curve(placed.samples, colour, style, letter, placed.rising, gaps), said, scale, placed.height, left_out
         )
+
+    def _part(self, source: Source, key: SeriesKey, sight: tuple[float, float], scale: Scale, tail: Samples) -> Samples:
+        """What is held of a part of `info`, read as far as it is not live; a run without it is not asked for it."""
+        info = self._charting.info
+        tail_row = float(scale.rows_of_steps(tail.x[:1])[0]) if len(tail.x) else math.inf
+        if scale is not _AS_STEPS and (source.live is None or key.name in source.live.series()):
+            first, last = scale.rows(self._charting.layout.axis, np.array(sight)).tolist()
+            rows = max(scale.row[0], first), min(scale.row[-1], last, tail_row - 1)
+            self._read[key.name] = info.want(key, *rows, grows=source.grows)
+        return info.samples(key, tail, tail_row)
 
     def _tail(self, source: Source, series: str) -> tuple[Samples, int]:
         """Live values, and how many are beyond all numbers."""
@@ -446,4 +466,4 @@ def _said(value: float, *, exact: bool) -> str:
 
 def name_of(series: str) -> str:
     """A series' name for readers."""
-    return short(series.removeprefix(METRIC))
+    return short(series.removeprefix(METRIC).removeprefix(INFO))

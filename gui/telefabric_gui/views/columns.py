@@ -51,6 +51,18 @@ def with_column(table: StepTable, column: Column, *, on: bool) -> Sequence[Colum
     return (*base[:_BEFORE], *more, *base[_BEFORE:]) or table.columns
 
 
+def names_of(columns: Iterable[Column]) -> list[str]:
+    """The shown columns, as they are kept from start to start."""
+    return [one.source or one.title for one in columns]
+
+
+def columns_named(table: StepTable, names: Iterable[str]) -> Sequence[Column]:
+    """The columns of these names; the ones that every table has, if there is none."""
+    base = {one.title: one for one in table.base}
+    found = [base[name] if name in base else _column(name) for name in names if name in base or "/" in name]
+    return tuple(found[: OFFERED_MAX + len(base)]) or table.base
+
+
 def _column(source: str) -> Column:
     _, _, name = source.partition("/")
     return Column(short(name.rpartition(".")[2] or name, 14), 9, RIGHT, source.replace("/", ": ", 1), source=source)

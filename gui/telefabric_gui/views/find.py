@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, QObject, Qt, Signal
-from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QLineEdit, QSizePolicy
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QSizePolicy
 
 from telefabric.feed import Condition, RowOf
 from telefabric_gui.formatting import count, millions, plural
 from telefabric_gui.model.ordered import Ordered
-from telefabric_gui.model.search import EXAMPLES, Goal, Search, asked_for
+from telefabric_gui.model.search import OF_STEPS, Goal, Search, Words, asked_for
 from telefabric_gui.models.events import EpisodeTable, StepTable
-from telefabric_gui.models.table import Column
+from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import EVENT
+from telefabric_gui.views.field import Field
 from telefabric_gui.views.styled import Panel, button, column, label, laid_out, row
 from telefabric_gui.views.tables import TableView
-
-
-class _Field(QLineEdit):
-    left = Signal()
-    """With Esc, which the window has another use for."""
-
-    def event(self, event: QEvent) -> bool:
-        if isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape:
-            event.accept()
-            if event.type() == QEvent.Type.KeyPress:
-                self.left.emit()
-            return True
-        return super().event(event)
 
 
 class FindLine(Panel):
@@ -41,10 +28,11 @@ class FindLine(Panel):
     """Of the rows that are to be shown; None for all."""
     stop_wanted = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, words: Words) -> None:
         super().__init__("find")
-        self.field = _Field(placeholderText=EXAMPLES, clearButtonEnabled=True)
-        self.field.setAccessibleName("Go to a step or an episode, or search for rows")
+        self._words = words
+        self.field = Field(placeholderText=words.examples, clearButtonEnabled=True)
+        self.field.setAccessibleName(f"Go to a place, or search for rows: {words.examples}")
         self.field.returnPressed.connect(self._on_enter)
         self.field.textChanged.connect(lambda text: self.conditions.emit(None) if not text else None)
         self._said = label(role="caption")
@@ -82,7 +70,7 @@ class FindLine(Panel):
         self._stop.setVisible(search.searching)
 
     def _on_enter(self) -> None:
-        asked = asked_for(self.field.text()) if self.field.text().strip() else None
+        asked = asked_for(self.field.text(), self._words) if self.field.text().strip() else None
         if isinstance(asked, str):
             self.say(asked)
         elif isinstance(asked, Goal):
@@ -91,18 +79,17 @@ class FindLine(Panel):
             self.conditions.emit(asked)
 
 
-class StepFinder(QObject):
-    """Finds places, and shows the rows that fit conditions."""
+class Finder(QObject):
+    """Shows the rows that fit conditions, as far as they are stored."""
 
-    row_wanted = Signal(int)
-    """The cursor is to go there."""
+    begins = Signal()
+    """The table is to show what is found, and nothing else."""
 
-    def __init__(self, table: StepTable, view: TableView) -> None:
+    def __init__(self, table: EventTable, view: TableView, words: Words) -> None:
         super().__init__(view)
-        self.line = FindLine()
+        self.line = FindLine(words)
         self._table = table
         self.search: Search | None = None
-        self.line.goal.connect(self.go_to)
         self.line.conditions.connect(self._on_conditions)
         self.line.stop_wanted.connect(self._on_stop)
 
@@ -112,6 +99,35 @@ class StepFinder(QObject):
             self._table.show(None)
             self.search.close()
             self.search = None
+
+    def _on_conditions(self, conditions: list[Condition] | None) -> None:
+        self.show_all()
+        if conditions and self._table.pages.can_ask:
+            self.begins.emit()
+            self.search = Search(self._table.pages, conditions)
+            self.search.changed.connect(self._on_search)
+            self._table.show(self.search)
+            self._on_search()
+
+    def _on_search(self) -> None:
+        if self.search is not None:
+            self.line.show_search(self.search, self._table.pages.stored or 0)
+
+    def _on_stop(self) -> None:
+        if self.search is not None:
+            self.search.stop()
+            self._on_search()
+
+
+class StepFinder(Finder):
+    """Finds places, too."""
+
+    row_wanted = Signal(int)
+    """The cursor is to go there."""
+
+    def __init__(self, table: StepTable, view: TableView) -> None:
+        super().__init__(table, view, OF_STEPS)
+        self.line.goal.connect(self.go_to)
 
     def show_columns(self, columns: Sequence[Column]) -> None:
         """Show these, and fetch the metrics among them with each page."""
@@ -155,23 +171,6 @@ class StepFinder(QObject):
         self.line.say("")
         self.show_all()
         self.row_wanted.emit(row)
-
-    def _on_conditions(self, conditions: list[Condition] | None) -> None:
-        self.show_all()
-        if conditions and self._table.pages.can_ask:
-            self.search = Search(self._table.pages, conditions)
-            self.search.changed.connect(self._on_search)
-            self._table.show(self.search)
-            self._on_search()
-
-    def _on_search(self) -> None:
-        if self.search is not None:
-            self.line.show_search(self.search, self._table.pages.stored or 0)
-
-    def _on_stop(self) -> None:
-        if self.search is not None:
-            self.search.stop()
-            self._on_search()
 
 
 class EpisodeOrder(QObject):

@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
-from typing import TypeVar
 
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QFontMetrics, QHideEvent, QKeyEvent, QPainter, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QHeaderView,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -43,9 +41,8 @@ from telefabric_gui.sources import Memory
 from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write_cut
 from telefabric_gui.views.run_filter import TIP, RunFilter
 from telefabric_gui.views.run_menu import RunMenu
-from telefabric_gui.views.styled import Card, button, column, label, laid_out, menu_of, row
+from telefabric_gui.views.styled import Card, button, cells, column, label, laid_out, menu_of, row
 
-ROW_PX = 26
 _DIFFERENCE_PX = 232
 _CHANGES_PX = (170, 240)
 """Widths of names and of values before; what is now has the rest."""
@@ -56,8 +53,6 @@ _APART_MAX = 200
 """Chosen rows stay chosen in another order while they lie in so many groups or fewer: Qt compares each with each."""
 _LOOKED_AT = 2_000
 """Runs, newest first, that are looked at for such names."""
-
-_View = TypeVar("_View", bound=QTableView)
 
 
 class HistoryView(QWidget):
@@ -77,7 +72,7 @@ class HistoryView(QWidget):
         self.table = RunTable(runs, COLUMNS, self)
         self.table.follow(False)
         self.search = RunFilter(self.table, "Search all runs", "Search: dqn failed  tag:baseline  lr=0.001")
-        self.list = _table(QTableView(), "All runs")
+        self.list = cells(QTableView(), "All runs")
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setModel(self.table)
         self.list.setItemDelegate(_Delegate(self.list, self.table))
@@ -86,7 +81,7 @@ class HistoryView(QWidget):
         self.list.doubleClicked.connect(lambda index: self.chosen.emit(self.table.row(index.row()).run.run_id))
         self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.list.customContextMenuRequested.connect(self._on_menu)
-        self.changes = _table(QTableWidget(0, 3), "What changed")
+        self.changes = cells(QTableWidget(0, 3), "What changed")
         self.changes.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         for place, width in enumerate(_CHANGES_PX):
             self.changes.setColumnWidth(place, width)
@@ -298,23 +293,3 @@ class _Delegate(QStyledItemDelegate):
         font = theme.text_font(bold=column is NAME)
         cut = Qt.TextElideMode.ElideMiddle if column is NAME else Qt.TextElideMode.ElideRight
         write_cut(painter, area, text, colour, font, cut, column.alignment)
-
-
-def _table(view: _View, name: str) -> _View:
-    """The look of both tables."""
-    view.setAccessibleName(name)
-    view.setObjectName("cells")
-    view.setShowGrid(False)
-    view.setWordWrap(False)
-    view.setCornerButtonEnabled(False)
-    view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    view.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-    view.setTabKeyNavigation(False)
-    view.verticalHeader().setVisible(False)
-    view.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-    view.verticalHeader().setDefaultSectionSize(ROW_PX)
-    view.horizontalHeader().setStretchLastSection(True)
-    view.horizontalHeader().setHighlightSections(False)
-    view.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    return view

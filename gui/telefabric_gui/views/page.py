@@ -12,6 +12,7 @@ from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
+from telefabric_gui import theme
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.budget import Part
 from telefabric_gui.formatting import (
@@ -26,33 +27,49 @@ from telefabric_gui.formatting import (
     real,
     short,
 )
-from telefabric_gui.lane import Lane
+from telefabric_gui.lane import FRAME_MS, Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
+from telefabric_gui.model.episode_at import EpisodeAt
 from telefabric_gui.model.lines import Found
-from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.pace import pace_of
+from telefabric_gui.model.pages import Of, Pages, found_of
+from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
+from telefabric_gui.model.search import OF_EPISODES, Goal
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, return_so_far, step_of
+from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.rows import NO_STEP
+from telefabric_gui.pace import BALANCED, TICK_MS, Pace, is_due
+from telefabric_gui.rows import EVENT, NO_STEP
 from telefabric_gui.views.charts import ChartsView
-from telefabric_gui.views.columns import offer_columns
+from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
-from telefabric_gui.views.find import EpisodeOrder, StepFinder
+from telefabric_gui.views.find import EpisodeOrder, Finder, StepFinder
 from telefabric_gui.views.frames import ORDERS, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
-from telefabric_gui.views.styled import Banner, Card, button, column, label, laid_out, menu_of, restyle, row
+from telefabric_gui.views.styled import (
+    Banner,
+    Card,
+    button,
+    column,
+    label,
+    laid_out,
+    menu_of,
+    restyle,
+    row,
+    say_fitting,
+)
 from telefabric_gui.views.tables import TableView
 
-CHART_TICKS = 4
-"""Charts take what came live once per this many ticks."""
+_PACE_ROWS = 5_000
+"""The newest steps, by whose times the pace of replay is known."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -63,6 +80,8 @@ class AgentPage(QWidget):
     """`refresh` once a tick while in sight; the tables follow their models by themselves."""
 
     let_go = Signal()
+    columns_chosen = Signal(list)
+    """Names of the columns that the user wants, in every table of steps."""
 
     def __init__(self, stream: AgentStream, views: Views, charting: Charting, feed: Asker) -> None:
         super().__init__()
@@ -82,10 +101,13 @@ class AgentPage(QWidget):
         self.episode_table = EpisodeTable(self.episode_rows, self)
         self.steps = TableView(self.step_table, "Steps")
         self.episodes = TableView(self.episode_table, "Episodes")
-        self.time = RunTime(feed, Subject(run_id, agent_id, stream.stream_id), self)
+        subject = Subject(run_id, agent_id, stream.stream_id)
+        self.time = RunTime(feed, subject, self)
         self._at: tuple[int, int] | None = None
         """The row at the cursor and its seq, once it was shown."""
         self.picture = StepPicture(stream, feed, self.time.cursor)
+        self.returns = Returns(feed, subject, stream.voided, self)
+        self.episode_at = EpisodeAt(feed, self.episode_rows, self)
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
@@ -95,9 +117,12 @@ class AgentPage(QWidget):
         self.banner = Banner()
         self.streams_bar = StreamsBar()
         self.step_finder = StepFinder(self.step_table, self.steps)
+        self.episode_finder = Finder(self.episode_table, self.episodes, OF_EPISODES)
+        self.episodes.order_wanted.connect(self.episode_finder.line.close_line)  # before the order is made
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
+        self.pace = BALANCED
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
@@ -121,9 +146,10 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None) -> None:
+    def refresh(self, run: RunView | None, pace: Pace = BALANCED) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        self._run = run
+        self._run, self.pace = run, pace
+        self.lane.frame_ms = max(FRAME_MS, pace.pictures_ms if pace.pictures_ms > TICK_MS else 0)
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
         self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
@@ -134,7 +160,7 @@ class AgentPage(QWidget):
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if self._ticks % CHART_TICKS == 0:
+        if is_due(self.pace.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
@@ -143,9 +169,10 @@ class AgentPage(QWidget):
         if metadata is not self._metadata:
             self._metadata = metadata
             self.step_table.name_actions(action_names(metadata))
+            self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
-        if shown is not None and not self._still:
+        if shown is not None and not self._still and (not following or is_due(self.pace.pictures_ms, self._ticks)):
             self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
@@ -180,14 +207,21 @@ class AgentPage(QWidget):
 
     def parts(self) -> list[Part]:
         """What is held beside the stream itself, for the memory's limit."""
-        holders = (self.step_rows, self.episode_rows, self.time.whole, self.step_finder.search)
+        holders = (
+            self.step_rows,
+            self.episode_rows,
+            self.time.whole,
+            self.step_finder.search,
+            self.episode_finder.search,
+        )
         return [part for holder in holders if holder is not None for part in holder.parts()]
 
     def close_models(self) -> None:
         """Ask for nothing any more, and let go of the stream's rows."""
         self.step_finder.show_all()
+        self.episode_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored):
+        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns, self.episode_at):
             part.close()
 
     def follow(self) -> None:
@@ -208,6 +242,9 @@ class AgentPage(QWidget):
         self.steps.pressed.connect(self._show_itself)
         self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
+        self.episode_at.found.connect(self._choose_episode)
+        self.episode_finder.begins.connect(self.episode_order.show_all)
+        self.episode_finder.line.goal.connect(self._on_goal)
         self.time.jumps.failed.connect(self._cannot_jump)
 
     def _join_charts(self) -> None:
@@ -226,7 +263,14 @@ class AgentPage(QWidget):
         cursor = self.time.cursor
         self._still = cursor.held and self.isVisible()
         self.charts.set_still(cursor.mode is Mode.PAUSED)
+        self._set_pace()
         self._choose_step()
+
+    def _set_pace(self) -> None:
+        """Replay is as fast as the environment, by the newest steps: they are always there."""
+        records = self.stream.steps.records[-_PACE_ROWS:]
+        records = records[(records["mark"] == EVENT) & ~records["reset"]]
+        self.time.cursor.pace = pace_of(self._metadata, records["env"], records["time_ns"])
 
     def _on_moved(self) -> None:
         if not self._following:
@@ -239,8 +283,15 @@ class AgentPage(QWidget):
         if self._following or row is None:
             self._at = None
             self.steps.show_none()
+            self.episode_at.forget()
+            self.episodes.show_none()
             return
         self.steps.show_row(row)
+
+    def _choose_episode(self, row: int) -> None:
+        """Show in the table the episode of the cursor; one that is ordered or searched keeps its own lines."""
+        if not self._following and not self.episode_table.order[0] and self.episode_finder.search is None:
+            self.episodes.show_row(row)
 
     def _show_itself(self) -> None:
         """Show the step that was clicked, though the cursor may have been held there already."""
@@ -273,21 +324,34 @@ class AgentPage(QWidget):
         episode = f"episode {count(int(record['episode']))}, step {number_of(record)}"
         return f"{step}   {episode}   {clock(int(record['time_ns']))}"
 
+    def _on_goal(self, goal: Goal) -> None:
+        if goal.by == "row":
+            self.episodes.show_row(max(goal.value, 1) - 1)
+        else:
+            self.time.jumps.to_value(goal.by, goal.value)
+
     def _on_episode(self, row: int) -> None:
         """Go to the first step of the episode that was picked."""
         found = self.episodes.chosen if row >= 0 else None
         if isinstance(found, Found):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
-    def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step that is shown, or for the end of the one that is there."""
-        row, run_id = self.time.cursor.row, self.stream.key.run_id
-        there = next((one for at, one in self.time.whole.bookmarks if at == row), None)
-        if there is not None:
-            edit(run_id, "unbookmark", there.bookmark)
-        elif (shown := self._shown) is not None:
-            place = (int(shown.record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [self.stream.key.agent_id, *place, self.stream.stream_id, ""])
+    def bookmark(self, row: int, label: str, edit: Callable[[str, str, object], None]) -> None:
+        """Ask for a bookmark at a row, which is read first if it is not in memory."""
+        run_id, agent_id = self.stream.key
+
+        def keep(record: Any) -> None:
+            place = (int(record[part]) for part in ("env", "episode", "step"))
+            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, label])
+
+        def came(answer: Any) -> None:
+            for stored in answer.rows:
+                keep(found_of(row, stored, self.step_rows.tail).record)
+
+        if (found := self.step_rows.row(row)) is not None:
+            keep(found.record)
+        else:
+            self.step_rows.ask_row(row, came)
 
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
@@ -297,7 +361,9 @@ class AgentPage(QWidget):
     def _lay_out(self) -> None:
         self._environment_card = Card("Environment", self.environment)
         self._charts_card = Card("Charts", self.charts)
-        self._episodes_card = Card("Episodes", self.episodes)
+        self._episodes_card = Card("Episodes", laid_out(column(self.episode_finder.line, (self.episodes, 1))))
+        find_episodes = button("find", self.episode_finder.line.open_line, "link", "Go to an episode, or filter them")
+        self._episodes_card.corner.addWidget(find_episodes)
         self._steps_card = Card("Steps", laid_out(column(self.step_finder.line, (self.steps, 1))))
         find = button("find", self.step_finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
         self._columns = button("columns \u25be", self._offer_columns, "link", "Choose the columns")
@@ -326,8 +392,7 @@ class AgentPage(QWidget):
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
         found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
-        caption.setText(self.picture.said)
-        caption.setToolTip(self.picture.said)
+        say_fitting(caption, self.picture.said, theme.fitting(self.picture.said, caption.width()))
         return found
 
     @property
@@ -390,7 +455,7 @@ class AgentPage(QWidget):
     def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
         row = shown.record
         rate = self.stream.steps_per_s()
-        so_far = return_so_far(self.step_rows.lines, shown)
+        so_far = self.returns.so_far(self.step_rows.lines, shown)
         key = (int(row["seq"]), rate, so_far, len(self._metadata), frame, self._lane_shown)
         if key == self._step_shown:
             return
@@ -411,6 +476,7 @@ class AgentPage(QWidget):
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following:
             self._at = shown.row, int(row["seq"])
+            self.episode_at.look(int(row["env"]), int(row["episode"]))
         self._step_shown = key
 
     @property
@@ -421,12 +487,13 @@ class AgentPage(QWidget):
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
         if search is not None:
-            said = f"{count(len(search))} of {number}"
+            said = [f"{count(len(search))} of {number}"]
         elif self._following:
-            said = f"{'following' if self.steps.following else 'scrolled back'} · {number}"
+            said = [f"{'following' if self.steps.following else 'scrolled back'} · {number}", number]
         else:
-            said = f"row {count((cursor.row or 0) + 1)} of {number}"
-        self._steps_card.caption.setText(said)
+            at = count((cursor.row or 0) + 1)
+            said = [f"row {at} of {number}", f"{at} of {number}", f"row {at}", at]
+        say_fitting(self._steps_card.caption, *said)
         self._newest.setVisible(not (self._following and self.steps.following))
 
     @staticmethod
@@ -435,14 +502,25 @@ class AgentPage(QWidget):
         return rows.problem or f"{count(rows.shown_rows)}{' · loading' if rows.loading else ''}"
 
     def _offer_columns(self) -> None:
-        offer_columns(self._columns, self.step_table, self.stream.metrics, self.step_finder.show_columns)
+        offer_columns(
+            self._columns,
+            self.step_table,
+            self.stream.metrics,
+            lambda columns: self.columns_chosen.emit(names_of(columns)),
+        )
+
+    def show_columns(self, names: list[str]) -> None:
+        """Show the columns of these names in the table of steps."""
+        self.step_finder.show_columns(columns_named(self.step_table, names))
 
     def _say_episodes(self) -> None:
         voided = len(self.stream.voided)
         said = f" · {plural(voided, 'episode')} voided, in the store alone" if voided else ""
         by, descending = self.episode_table.order
+        search = self.episode_finder.search
+        found = f"{count(len(search))} of " if search is not None else ""
         order = f" · {by.replace('_', ' ')}, {'greatest' if descending else 'least'} first" if by else ""
-        self._episodes_card.caption.setText(self._number_of(self.episode_rows) + order + said)
+        self._episodes_card.caption.setText(found + self._number_of(self.episode_rows) + order + said)
 
     def _say_age(self, *, following: bool) -> None:
         """Show the age of the newest step, or of the ring's frame."""

@@ -43,7 +43,7 @@ class StepPicture(QObject):
         own = frame is not None and frame.step_index == record["step"]
         replaying = self._cursor.mode is Mode.REPLAY
         if replaying:
-            self.stored.read_ahead(int(record["seq"]), self._cursor.rows_per_s * self._cursor.speed)
+            self.stored.read_ahead(int(record["seq"]), self._cursor.rows_per_s)
         if exact and not own and not (replaying and self.stored.knows(int(record["seq"]))):
             looked = self.stored.look(record)
             if frame is None and looked is None and self._decoded and self.stored.asked_for_s < KEPT_S:

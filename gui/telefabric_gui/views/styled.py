@@ -7,14 +7,17 @@ from typing import Any, TypeVar
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
+    QAbstractItemView,
     QBoxLayout,
     QFrame,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QLayout,
     QMenu,
     QPushButton,
     QSizePolicy,
+    QTableView,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +27,9 @@ Part = QWidget | QLayout | int | tuple[QWidget | QLayout, int]
 Margins = tuple[int, int, int, int]
 _NONE: Margins = (0, 0, 0, 0)
 _Box = TypeVar("_Box", bound=QBoxLayout)
+_View = TypeVar("_View", bound=QTableView)
+CELLS_PX = 26
+"""Rows of a table that one acts on."""
 
 
 class Panel(QFrame):
@@ -42,6 +48,15 @@ def label(text: str = "", role: str = "", badge: str = "") -> QLabel:
     if badge:
         made.setProperty("badge", badge)
     return made
+
+
+def say_fitting(shown: QLabel, *texts: str) -> None:
+    """Show the first of these texts that has room, and the first of all as its tooltip."""
+    room = shown.width()
+    fits = next((text for text in texts if shown.fontMetrics().horizontalAdvance(text) <= room), texts[-1])
+    if fits != shown.text():
+        shown.setText(fits)
+    shown.setToolTip(texts[0])
 
 
 def button(text: str, clicked: Any, role: str = "plain", tip: str = "") -> QPushButton:
@@ -138,3 +153,23 @@ class Banner(Panel):
         if sentence != self._text.text():
             self._text.setText(sentence)
         self.setVisible(bool(sentence))
+
+
+def cells(view: _View, name: str) -> _View:
+    """The look of a table of rows that one opens."""
+    view.setAccessibleName(name)
+    view.setObjectName("cells")
+    view.setShowGrid(False)
+    view.setWordWrap(False)
+    view.setCornerButtonEnabled(False)
+    view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    view.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+    view.setTabKeyNavigation(False)
+    view.verticalHeader().setVisible(False)
+    view.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+    view.verticalHeader().setDefaultSectionSize(CELLS_PX)
+    view.horizontalHeader().setStretchLastSection(True)
+    view.horizontalHeader().setHighlightSections(False)
+    view.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+    return view

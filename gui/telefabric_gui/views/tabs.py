@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QTabWidget, QWidget
 
+from telefabric.feed import EpisodeRow
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode
 from telefabric_gui.model.tab_titles import title_of
+from telefabric_gui.views.human import HumanReplay
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.page import AgentPage
+
+
+class _Wish(NamedTuple):
+    """A page that is to come to the front when its stream is there."""
+
+    key: AgentKey
+    stream_id: bytes
+    go: Callable[[AgentPage], object]
+    apart: bool
 
 
 class Tab(QWidget):
@@ -72,6 +85,7 @@ class Tabs(QTabWidget):
     `start` is in their place while no run is open.
     """
 
+    page_built = Signal(object)
     page_changed = Signal()
     """The tab in front shows another page."""
     page_goes = Signal()
@@ -85,7 +99,12 @@ class Tabs(QTabWidget):
         self._controller, self._charting, self._views, self._start = controller, charting, views, start
         self._wanted = ""
         """The run that the user chose last."""
+        self._wish: _Wish | None = None
+        self.human = HumanReplay()
+        self.human.episodes.use(controller.feed)
+        self.human.wanted.connect(self._on_human)
         self.addTab(start, "Start")
+        self.setTabToolTip(self.addTab(self.human, "Human Replay"), "Episodes that people played, from the store")
         controller.stream_opened.connect(self._open)
         controller.stream_closed.connect(self._close)
         self.currentChanged.connect(self.page_changed)
@@ -107,7 +126,7 @@ class Tabs(QTabWidget):
 
     def show_run(self, run_id: str) -> None:
         """Bring the first tab of a run to the front, as soon as it has one."""
-        self._wanted = run_id
+        self._wanted, self._wish = run_id, None
         for tab in self.agents:
             if tab.stream.key.run_id == run_id:
                 self.setCurrentWidget(tab)
@@ -122,6 +141,44 @@ class Tabs(QTabWidget):
             self._insert(tab, self.indexOf(own[-1]) + 1)
             self.setCurrentWidget(tab)
 
+    def show_moment(self, key: AgentKey, stream_id: bytes, go: Callable[[AgentPage], object], *, apart: bool) -> None:
+        """Bring the page of a stream to the front, and have `go` move its cursor, as soon as both can be done.
+
+        With `apart`, a run that goes on is left as it is shown, and a replay is opened beside it.
+        """
+        self._wish = _Wish(key, stream_id, go, apart)
+        self._controller.watch(key.run_id)
+        self._fulfil()
+
+    def _fulfil(self) -> None:
+        """Do what was wished for, once the stream is there."""
+        if (wish := self._wish) is None:
+            return
+        stream = next((one for one in self._controller.streams_of(wish.key) if one.stream_id == wish.stream_id), None)
+        tabs = self.of(wish.key)
+        if stream is None or not tabs:
+            return
+        self._wish = None
+        if wish.apart and not self._ended(wish.key.run_id) and len(tabs) < 2:
+            self.open_replay(wish.key)
+        tab = self.of(wish.key)[-1 if wish.apart else 0]
+        if stream is not tab.stream:
+            tab.chosen = stream
+            self.choose_stream(tab)
+        self.setCurrentWidget(tab)
+        page = self._page_of(tab)
+        page.time.once_known(lambda: wish.go(page))
+
+    def _on_human(self, row: EpisodeRow) -> None:
+        def go(page: AgentPage) -> None:
+            page.time.jumps.to_value("episode", row.episode_index, row.env_index)
+
+        self.show_moment(AgentKey(row.run_id, row.agent_id), row.stream_id, go, apart=True)
+
+    def _ended(self, run_id: str) -> bool:
+        run = self._controller.runs.get(run_id)
+        return run is not None and run.finished_ns is not None
+
     def close_front(self) -> None:
         """Close the replay in front; of an agent's own tab, the run."""
         tab = self.currentWidget()
@@ -134,6 +191,7 @@ class Tabs(QTabWidget):
         """Show the newest stream of each agent, and name the tabs."""
         for tab in self.agents:
             self.choose_stream(tab)
+        self.human.offer_runs(self._controller.watched)
         self._name_tabs()
 
     def _name_tabs(self) -> None:
@@ -141,8 +199,7 @@ class Tabs(QTabWidget):
         runs_of = Counter(agent_id for _, agent_id in {tab.stream.key for tab in tabs})
         for tab in tabs:
             run_id, agent_id = tab.stream.key
-            run = self._controller.runs.get(run_id)
-            replay = bool(tab.copy) or (run is not None and run.finished_ns is not None)
+            replay = bool(tab.copy) or self._ended(run_id)
             title = title_of(agent_id, replay=replay, copy=tab.copy, run_id=run_id if runs_of[agent_id] > 1 else "")
             at = self.indexOf(tab)
             if title != self.tabText(at):
@@ -165,14 +222,16 @@ class Tabs(QTabWidget):
         if tabs := self.of(stream.key):
             for tab in tabs:
                 self.choose_stream(tab)
+            self._fulfil()
             return
         run_id = stream.key.run_id
         first = all(tab.stream.key.run_id != run_id for tab in self.agents)
         tab = Tab(stream)
-        self._insert(tab, self.count())
+        self._insert(tab, self.count() - (self.widget(self.count() - 1) is self.human))
         if first and (run_id == self._wanted or self.currentWidget() is self._start):
             self.setCurrentWidget(tab)
         self._keep_start()
+        self._fulfil()
 
     def _close(self, stream: AgentStream) -> None:
         left = self._controller.streams_of(stream.key)
@@ -214,6 +273,7 @@ class Tabs(QTabWidget):
         feed = self._controller.feed
         page = tab.build(self._views, self._charting, feed)
         page.let_go.connect(page.follow)
+        self.page_built.emit(page)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
         return page
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import (
     QBrush,
     QColor,
+    QContextMenuEvent,
     QFontMetricsF,
     QHelpEvent,
     QMouseEvent,
@@ -66,8 +67,8 @@ class _Lane(NamedTuple):
 class TimeLine(QWidget):
     """Shows and moves a cursor over a `WholeRun`. Drag scrubs, the wheel zooms, Shift and drag selects."""
 
-    pointed = Signal(object)
-    """The row under the pointer, or None."""
+    menu_wanted = Signal(QPoint, int)
+    """At this place of the screen, for a row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -365,6 +366,13 @@ class TimeLine(QWidget):
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         self._drag = ""
         self.update()
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        x, lane = event.pos().x() - NAMES_PX, self._lane_at(event.pos().y())
+        if self._cursor is not None and self._cursor.total and lane != "run" and 0 <= x <= self._room:
+            marked = self._flag_at(x) if lane == "marks" else None
+            row = round(float(self.scale.rows(x))) if marked is None else marked
+            self.menu_wanted.emit(event.globalPos(), min(row, self._cursor.total - 1))
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         if self._cursor is not None:

@@ -12,6 +12,7 @@ from telefabric_gui import theme
 from telefabric_gui.formatting import plural
 from telefabric_gui.model.axis import By
 from telefabric_gui.model.cursor import SPEEDS, Cursor, Mode
+from telefabric_gui.views.field import NameField
 from telefabric_gui.views.painting import fill_with, painting
 from telefabric_gui.views.styled import Panel, button, column, drop_menu, row
 from telefabric_gui.views.timeline import TimeLine
@@ -61,7 +62,9 @@ class Transport(Panel):
         moves = [self._buttons[name] for name in ("first", "back", "toggle", "on", "last")]
         others = [self._buttons[name] for name in ("loop", "bookmark")]
         bar = row(*moves, speeds, *others, 1, self._by, margins=(12, 6, 16, 2), spacing=4)
-        words = row((self._place, 1), margins=(14, 4, 16, 2))
+        self.name = NameField()
+        """Of a bookmark."""
+        words = row((self._place, 1), self.name, margins=(14, 4, 16, 2))
         self.setLayout(column(bar, words))
 
     def show_cursor(self, cursor: Cursor, place: str) -> None:

@@ -61,7 +61,7 @@ class BrokerCore:
         streams_max: int = limits.STREAMS_MAX,
         refused: Counter[Refused] | None = None,
     ) -> None:
-        """`refused` counts what the owners of keys did wrong, by name; the gate counts there too."""
+        """`refused` counts what the owners of keys did wrong, by name; the entrance counts there too."""
         self.instance = instance
         self.refused: Counter[Refused] = Counter() if refused is None else refused
         self.lane = DurableLane(tail_bytes_max)

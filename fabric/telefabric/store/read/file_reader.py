@@ -35,7 +35,7 @@ from telefabric.store.read.query import (
     Stream,
 )
 from telefabric.store.read.reader import KINDS
-from telefabric.store.read.rows_by_number import ID, SELECT, SEQ, RowsByNumber, select
+from telefabric.store.read.rows_by_number import EPISODES, ID, SELECT, SEQ, RowsByNumber, select
 from telefabric.store.tables.columns import COLUMNS, KINDS_OF, RANGES
 from telefabric_schemas import EXPIRED, Frame
 from telefabric_schemas.decoding import Decoder
@@ -98,13 +98,13 @@ _CHANGED_RUNS = (
     " UNION SELECT run_id FROM edits WHERE edit > :edit AND outcome = 'done')"
 )
 _BOOKMARKS = f"{select(BookmarkRow)} FROM bookmarks JOIN runs USING (run)"
-_EPISODES = f"{select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream)"
+_NEWEST_OF_MODE = "SELECT id FROM episodes WHERE control_mode = :mode_{} AND id < :below{} ORDER BY id DESC"
+"""Of each mode by itself: in one statement for all, SQLite would sort all that there are."""
 _OF_STREAM = "stream = (SELECT stream FROM streams WHERE stream_id = :stream_id)"
 _OF_PLACE = f"{OF_EPISODE} AND +stream = :meant AND +seq > :voided_below"
 """The rows of an episode in the stream that is meant. The plus keeps SQLite on the index by episode, in whose order the
 rows are wanted."""
-
-
+_ALL_IDS = 2**63 - 1
 _Search = query.Events | query.Newest
 
 
@@ -320,7 +320,18 @@ class FileReader(RowsByNumber):
             where += f" AND {attempts.newest_attempt('episodes', place, counting)}"
         if not question.voided:
             where += f" AND {attempts.not_voided('episodes')}"
-        return self._rows(EpisodeRow, f"{_EPISODES} WHERE {where} ORDER BY {key[1:-1]}", question, others)
+        return self._rows(EpisodeRow, f"{EPISODES} WHERE {where} ORDER BY {key[1:-1]}", question, others)
+
+    def _episodes_in(self, question: query.EpisodesIn) -> Page[EpisodeRow]:
+        given = _given(question, run_id=OF_RUN)
+        if not question.voided:
+            given += f" AND {attempts.not_voided('episodes')}"
+        modes = {f"mode_{place}": mode for place, mode in enumerate(question.modes)}
+        newest = [f"SELECT * FROM ({_NEWEST_OF_MODE.format(n, given)} LIMIT :limit + 1)" for n in range(len(modes))]
+        sql = f"{EPISODES} WHERE id IN ({' UNION ALL '.join(newest) or 'NULL'}) ORDER BY id DESC"
+        page = self._rows(EpisodeRow, sql, question, below=question.before or _ALL_IDS, **modes)
+        page.last = page.rows[-1].id if page.rows else question.before
+        return page
 
     def _steps_of(self, question: query.StepsOf) -> Page[StoredEvent]:
         table = "frames" if isinstance(question, query.FramesOf) else "steps"

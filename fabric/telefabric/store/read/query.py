@@ -186,6 +186,8 @@ class EpisodeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     control_mode: str
     seed: int | str | None = None
     """An integer, or JSON."""
+    run_id: str = ""
+    """Empty from a store of an older version."""
 
     @property
     def key(self) -> EpisodeKey:
@@ -400,6 +402,19 @@ class EpisodesOf(Question[EpisodeRow], tag="episodes_of"):
     voided: bool = False
 
 
+class EpisodesIn(Question[EpisodeRow], tag="episodes_in"):
+    """Episodes of any of the control modes, of all runs or of one: the newest first, those below the id `before`.
+
+    0 begins with the newest.
+    """
+
+    modes: Kinds
+    run_id: Name | None
+    before: Count
+    limit: Limit
+    voided: bool = False
+
+
 class OfEpisode(Question[StoredEvent]):
     """Events of one episode: of one stream, the newest of the newest attempt unless named."""
 
@@ -589,7 +604,8 @@ class Bands(Question[Band], tag="bands"):
 
 
 AnyQuestion = Union[  # noqa: UP007  (msgspec wants a plain Union of the tagged types)
-    Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, StepsOf, FrameOf, FrameAt, FramesOf,
+    Runs, Streams, Marks, Events, Newest, Since, StreamSince, EpisodesOf, EpisodesIn, StepsOf, FrameOf, FrameAt,
+    FramesOf,
     SeriesOf, Buckets, Bookmarks, Counts, Places, RowsAt, RowOf, Columns, Points, EpisodesBy, Scan, Bands,
     RunsNow, ChangedRuns,
 ]  # fmt: skip

@@ -32,6 +32,7 @@ from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem, StoreError, TelefabricError, UsageError
 from telefabric.files.open_files import raise_limit
 from telefabric.keys.core.roles import Domain
+from telefabric.keys.entrance import Entrance
 from telefabric.keys.gate import Gate
 from telefabric.keys.key_folder import KeyFolder
 from telefabric.metrics.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
@@ -218,7 +219,6 @@ class QueryService:
             listen.require_loopback()
         self._stop = threading.Event()
         self._tend = tend
-        self._gate: Gate | None = None
         self._tell_due_s = 0.0
         self._context = zmq.Context()
         try:
@@ -229,10 +229,12 @@ class QueryService:
         self._open: set[_Job] = set()
         """Questions that have no answer yet."""
         self._open_bytes = 0
-        if keys is not None:
-            self._gate = Gate(self._context, keys)
+        self._gate = Gate(self._context, keys) if keys is not None else None
+        self._entrance = self._gate or Entrance()
         self._guard = Guard(self._gate, Domain.QUERY)
         self._socket: zmq.Socket[bytes] = listener(self._context, zmq.ROUTER, self._guard)
+        if self._gate is None:
+            self._entrance.watch(self._socket, Domain.QUERY)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.RCVHWM, HWM)
         self._socket.set(zmq.SNDHWM, HWM)
@@ -272,16 +274,15 @@ class QueryService:
             self._close()
 
     def _tell_refused(self, now_s: float) -> None:
-        if self._gate is not None and now_s >= self._tell_due_s:
+        if now_s >= self._tell_due_s:
             self._tell_due_s = now_s + limits.LOG_INTERVAL_S
-            times, kinds = self._gate.newly_refused()
+            times, kinds = self._entrance.newly_refused()
             if times:
                 log.warning("keys.refused", times=times, kinds=kinds)
 
     def _interrupted(self) -> bool:
         """Whether to stop, also to begin again with another server key."""
-        if self._gate is not None:
-            self._gate.tend()
+        self._entrance.tend()
         return self._stop.is_set() or (self._gate is not None and self._gate.is_old)
 
     def _turn(self, frames: list[bytes], principal: Principal) -> None:
@@ -339,7 +340,7 @@ class QueryService:
             _P + "questions_total": dict(self._questions),
             _P + "bad_requests_total": {(): self.counts["bad_request"]},
             _P + "unsent_total": {(reason,): self.counts[reason] for reason in ("gone", "not_reading")},
-            _P + "keys_refused_total": {tuple(one): n for one, n in self._gate.refused.items()} if self._gate else {},
+            _P + "keys_refused_total": {tuple(one): n for one, n in self._entrance.refused.items()},
             _P + "seconds": {(): self._seconds.distribution()},
         }
 

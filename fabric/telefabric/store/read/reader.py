@@ -235,6 +235,18 @@ class Reader(ABC):
         question = query.EpisodesOf(run_id, agent_id, after, _capped(limit), stream_id, voided)
         return self.answer(question)
 
+    def episodes_in(
+        self,
+        modes: Iterable[str],
+        run_id: str | None = None,
+        before: int = 0,
+        limit: int = _ROWS,
+        *,
+        voided: bool = False,
+    ) -> Page[EpisodeRow]:
+        """Episodes of some control modes, of all runs or of one, newest first; go on with ``before=page.last``."""
+        return self.answer(query.EpisodesIn(list(modes), run_id, before, _capped(limit), voided))
+
     def steps_for_episode(
         self,
         run_id: str,

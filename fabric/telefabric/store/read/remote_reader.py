@@ -110,16 +110,25 @@ class RemoteReader(Reader):
         return None
 
     def _find(self) -> str:
-        endpoint = ask_status(self._address, self._timeout_s).endpoints.query
-        if endpoint is None:
-            raise Unreachable(
-                f"the broker at {self.where} has no store that answers questions: start one there with: "
-                "telefabric store"
-            )
+        reply = ask_status(self._address, self._timeout_s)
+        if (endpoint := reply.endpoints.query) is None:
+            raise Unreachable(self._why_unanswered([str(one["name"]) for one in reply.status.get("durable", [])]))
         try:
             return self._address.resolve(endpoint)
         except WireError as error:
             raise Unreachable(str(error)) from None
+
+    def _why_unanswered(self, elsewhere: list[str]) -> str:
+        """`elsewhere` names the broker's stores, none of which answers questions."""
+        if not elsewhere:
+            why, remedy = "has no store that answers questions", "start one there with: telefabric store"
+        else:
+            why = f"stores elsewhere ({', '.join(elsewhere)}), and questions go to a store on its own machine alone"
+            remedy = (
+                "read the file where it is, with --store, or let the broker wait for a store beside it too (telefabric "
+                "broker --required) and start that one there with: telefabric store"
+            )
+        return f"the broker at {self.where} {why}: {remedy}"
 
     def _connect(self, endpoint: str) -> None:
         self._endpoint = endpoint

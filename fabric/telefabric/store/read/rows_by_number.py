@@ -62,6 +62,9 @@ def select(row: type[msgspec.Struct], **otherwise: str) -> str:
     return "SELECT " + ", ".join(otherwise.get(field, field) for field in row.__struct_fields__)
 
 
+_RUN_ID = "(SELECT run_id FROM runs WHERE runs.run = streams.run)"
+_EPISODE = select(EpisodeRow, agent_id="episodes.agent_id", run_id=_RUN_ID)
+EPISODES = f"{_EPISODE} FROM episodes JOIN streams USING (stream)"
 _TABLES = {kind: table for table, kind in KINDS.items()}
 _PAGE_S = 0.05
 """A page of columns, points, found rows or bands ends after this time, and says how far it came."""
@@ -327,7 +330,7 @@ class RowsByNumber(Reader):
         if voids and not question.voided:
             where += f" AND {attempts.not_voided('episodes')}"
         sql = (
-            f"{select(EpisodeRow, agent_id='episodes.agent_id')} FROM episodes JOIN streams USING (stream) WHERE id IN"
+            f"{EPISODES} WHERE id IN"
             f" (SELECT id FROM episodes WHERE {where} ORDER BY {order} LIMIT :limit + 1 OFFSET :first) ORDER BY {order}"
         )
         page = self._rows(EpisodeRow, sql, question, **of.values)
