@@ -30,7 +30,7 @@ from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
-from telefabric_gui.pace import Pace
+from telefabric_gui.redraw import Redraw
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.bookmarks import Bookmarks
 from telefabric_gui.views.connect import ConnectSheet, parts_of
@@ -38,8 +38,9 @@ from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
-from telefabric_gui.views.pace_menu import pace_menu
+from telefabric_gui.views.multi_agent import MultiAgentPage
 from telefabric_gui.views.page import AgentPage
+from telefabric_gui.views.redraw_menu import redraw_menu
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
 from telefabric_gui.views.series import SeriesDock
 from telefabric_gui.views.status import StatusBar
@@ -104,7 +105,7 @@ class MainWindow(QMainWindow):
         self.controller = controller
         self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
-        controller.pace = self.memory.pace
+        controller.redraw = self.memory.redraw
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
         self.views = Views(controller.failures)
@@ -190,7 +191,7 @@ class MainWindow(QMainWindow):
         self.bottom.transport.acted.connect(self.act)
         self.bottom.transport.speed_wanted.connect(self.replay)
         self.top.theme_wanted.connect(self.switch_theme)
-        self.top.pace_wanted.connect(self._offer_paces)
+        self.top.redraw_wanted.connect(self._offer_redraw)
         self.top.connect_wanted.connect(self.show_sheet)
         self.empty.connect_wanted.connect(self.show_sheet)
         self.sheet.chosen.connect(self.open_source)
@@ -227,8 +228,8 @@ class MainWindow(QMainWindow):
         shown = shown and bool(self.controller.runs)
         self._turn_to(history=shown)
         self._show_centre()
-        if shown and (page := self.page):
-            self.history.choose(page.stream.key.run_id)
+        if shown and (front := self.front):
+            self.history.choose(front.run_id)
         self._show_bottom()
         (self.history.search if shown else self.runs.list).setFocus()
 
@@ -243,7 +244,7 @@ class MainWindow(QMainWindow):
 
     def follow(self) -> None:
         """Follow new events, with the newest in sight."""
-        if page := self.page:
+        if page := self.front:
             page.follow()
 
     def show_sheet(self) -> None:
@@ -264,15 +265,15 @@ class MainWindow(QMainWindow):
         self.charting.forget()
         self.sheet.close_sheet()
 
-    def _offer_paces(self) -> None:
-        under = self.top.pace
-        menu = pace_menu(under, self.controller.pace, self.set_pace)
+    def _offer_redraw(self) -> None:
+        under = self.top.redraw
+        menu = redraw_menu(under, self.controller.redraw, self.set_redraw)
         menu.popup(under.mapToGlobal(under.rect().bottomLeft()))
 
-    def set_pace(self, pace: Pace) -> None:
-        """Draw views at this pace, now and at the next start."""
-        self.controller.pace = pace
-        self.memory.keep_pace(pace)
+    def set_redraw(self, redraw: Redraw) -> None:
+        """Draw views as often as that, now and at the next start."""
+        self.controller.redraw = redraw
+        self.memory.keep_redraw(redraw)
 
     def _overlay(self, run_id: str) -> None:
         """Draw a run over the one in front, in its charts, or take it away."""
@@ -300,6 +301,11 @@ class MainWindow(QMainWindow):
         """The page in front."""
         return self.tabs.page
 
+    @property
+    def front(self) -> AgentPage | MultiAgentPage | None:
+        """The page in front that has a cursor: of one agent, or of all of a run."""
+        return self.tabs.front
+
     def set_mode(self, mode: Mode) -> None:
         """Follow, pause or replay."""
         if mode is Mode.FOLLOW:
@@ -311,19 +317,19 @@ class MainWindow(QMainWindow):
 
     def pause(self) -> None:
         """Stay at the step that is shown."""
-        if page := self.page:
+        if page := self.front:
             page.time.cursor.pause()
 
     def replay(self, speed: float | None = None) -> None:
         """Run on from the step that is shown; at another speed if one is given."""
-        if page := self.page:
+        if page := self.front:
             if speed is not None:
                 page.time.cursor.set_speed(speed)
             page.time.cursor.replay()
 
     def act(self, name: str) -> None:
         """What a button of the transport, or its key, does."""
-        if (page := self.page) is None:
+        if (page := self.front) is None:
             return
         cursor, jumps = page.time.cursor, page.time.jumps
         acts: dict[str, Callable[[], object]] = {
@@ -356,7 +362,7 @@ class MainWindow(QMainWindow):
             self.runs.list.setFocus()
         elif self._in_history:
             self.show_history(False)
-        elif page := self.page:
+        elif page := self.front:
             if page.time.cursor.selection is not None:
                 page.time.cursor.select_nothing()
             else:
@@ -380,8 +386,8 @@ class MainWindow(QMainWindow):
                 tab.page.show_columns(names)
 
     def _on_tab(self) -> None:
-        if page := self.page:
-            self.runs.select(page.stream.key.run_id)
+        if page := self.front:
+            self.runs.select(page.run_id)
             self._refresh_page()
 
     @property
@@ -394,10 +400,10 @@ class MainWindow(QMainWindow):
 
     def _look_at_sight(self) -> None:
         """What is out of sight gives up its live events, its pictures and its bell."""
-        page, in_sight = self.page, self._in_sight and not self._in_history
-        seen = page.stream.key.run_id if page and in_sight else None
+        page, front, in_sight = self.page, self.front, self._in_sight and not self._in_history
+        seen = front.run_id if front and in_sight else None
         self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
-        pictures = seen is not None and page is not None and page.lane.state != "live"
+        pictures = page is None or page.lane.state != "live"
         self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
         if page is not None and in_sight is not self._was_in_sight:
             (page.lane.start if in_sight else page.lane.stop)()
@@ -455,12 +461,12 @@ class MainWindow(QMainWindow):
 
     def _held(self) -> list[Part]:
         """All that takes much memory here."""
-        pages = (tab.page for tab in self.tabs.agents)
+        pages = [*(tab.page for tab in self.tabs.agents), *(tab.page for tab in self.tabs.runs)]
         holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
         return [part for holder in (*holders, self.charting.data, self.charting.info) for part in holder.parts()]
 
     def _show_mode(self) -> None:
-        cursor = page.time.cursor if (page := self.page) else None
+        cursor = page.time.cursor if (page := self.front) else None
         waiting = ""
         if cursor is not None and cursor.new:
             waiting = f"{plural(cursor.new, 'new step')}, {duration(cursor.left_for_s)} behind"
@@ -468,7 +474,7 @@ class MainWindow(QMainWindow):
 
     def _show_bottom(self) -> None:
         """Time line and transport of the page in front."""
-        page = self.page
+        page = self.front
         self.bottom.setVisible(page is not None and not self._in_history)
         replaying = pace = ""
         if page is not None:
@@ -494,27 +500,31 @@ class MainWindow(QMainWindow):
         waiting_for = controller.watched[-1] if controller.watched else None
         self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
 
-    def _begin_replay(self, page: AgentPage) -> None:
-        cursor = page.time.cursor
-        if page.stream.key.run_id == self._to_replay and cursor.total:
+    def _begin_replay(self, front: AgentPage | MultiAgentPage) -> None:
+        cursor = front.time.cursor
+        if front.run_id == self._to_replay and cursor.total:
             self._to_replay = ""
             cursor.go_to(0)
             cursor.replay()
 
     def _refresh_page(self) -> None:
-        page = self.page
+        page, front = self.page, self.front
         self.series.show_source(page.source if page else None)
-        if page is not None and not self._in_history:
+        if front is None or self._in_history:
+            return
+        if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.pace)
-            self._begin_replay(page)
+            page.refresh(self.controller.runs.get(page.run_id), self.controller.redraw)
+        else:
+            front.refresh(self.controller.runs.get(front.run_id))
+        self._begin_replay(front)
 
     def _show_health(self) -> None:
         if not self.details.isVisible():
             return
         controller, page = self.controller, self.page
-        run = controller.runs.get(page.stream.key.run_id) if page else None
+        run = controller.runs.get(front.run_id) if (front := self.front) else None
         if self._in_history:
             page, run = None, next(iter(self.history.picked), None)
         self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
@@ -538,8 +548,8 @@ class MainWindow(QMainWindow):
                 drawn.add(run_id)
                 self.known_runs.show_spark(run_id, points)
         self._want_sparks()
-        if page := self.page:
-            self.runs.select(page.stream.key.run_id)
+        if page := self.front:
+            self.runs.select(page.run_id)
 
     def _want_sparks(self) -> None:
         self.sparks.want(self.runs.in_sight)

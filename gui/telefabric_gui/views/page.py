@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, Qt, Signal
-from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtGui import QHideEvent, QImage, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from telefabric.feed import RunView
+from telefabric.ring import RingFrame
 from telefabric_gui import theme
 from telefabric_gui.agent_stream import FRAME_OLD_NS, AgentStream
 from telefabric_gui.budget import Part
@@ -36,23 +37,26 @@ from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages, found_of
 from telefabric_gui.model.returns import Returns
+from telefabric_gui.model.rows_of_env import RowsOfEnv
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.search import OF_EPISODES, Goal
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.pace import BALANCED, TICK_MS, Pace, is_due
+from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
 from telefabric_gui.rows import EVENT, NO_STEP
+from telefabric_gui.views.cards import Cards
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.find import EpisodeOrder, Finder, StepFinder
-from telefabric_gui.views.frames import ORDERS, scene_of_frame
+from telefabric_gui.views.frames import place_of, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
 from telefabric_gui.views.step_picture import StepPicture
+from telefabric_gui.views.stored_tiles import StoredTiles, by_env
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import (
     Banner,
@@ -63,13 +67,13 @@ from telefabric_gui.views.styled import (
     laid_out,
     menu_of,
     restyle,
-    row,
     say_fitting,
 )
 from telefabric_gui.views.tables import TableView
+from telefabric_gui.views.vector import VectorCard, newest_of
 
-_PACE_ROWS = 5_000
-"""The newest steps, by whose times the pace of replay is known."""
+_NEWEST_ROWS = 5_000
+"""By these steps the pace of replay is known, and how each environment is."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -88,6 +92,7 @@ class AgentPage(QWidget):
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
         self.stream = stream
+        self.run_id = stream.key.run_id
         self._views = views
         self.step: Shown | None = None
         """The step that is shown, for the details dock."""
@@ -122,7 +127,7 @@ class AgentPage(QWidget):
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
-        self.pace = BALANCED
+        self.redraw = BALANCED
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
@@ -132,7 +137,10 @@ class AgentPage(QWidget):
         """The newest frame is to be shown: nothing is paused, and no step was chosen."""
         self._lane_state = ""
         """The lane's state when the frame was shown."""
-        self._order = "environment"
+        self._stored_tiles = StoredTiles(stream.held, self.returns)
+        self._env: int | None = None
+        """The environment that was chosen among several."""
+        self._env_rows: RowsOfEnv | None = None
         self._not_saved = ""
         """Why the last picture could not be saved."""
         self._not_jumped = "", 0.0
@@ -146,10 +154,10 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None, pace: Pace = BALANCED) -> None:
+    def refresh(self, run: RunView | None, redraw: Redraw = BALANCED) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        self._run, self.pace = run, pace
-        self.lane.frame_ms = max(FRAME_MS, pace.pictures_ms if pace.pictures_ms > TICK_MS else 0)
+        self._run, self.redraw = run, redraw
+        self.lane.frame_ms = max(FRAME_MS, redraw.pictures_ms if redraw.pictures_ms > TICK_MS else 0)
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
         self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
@@ -160,7 +168,7 @@ class AgentPage(QWidget):
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if is_due(self.pace.charts_ms, self._ticks):
+        if is_due(self.redraw.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
@@ -172,8 +180,13 @@ class AgentPage(QWidget):
             self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
-        if shown is not None and not self._still and (not following or is_due(self.pace.pictures_ms, self._ticks)):
-            self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
+        if shown is not None and not self._still and (not following or is_due(self.redraw.pictures_ms, self._ticks)):
+            exact = not (following and self._grows)
+            self._show_step(shown, self._frame(shown, exact=exact))
+            if exact:
+                self._show_stored_tiles()
+            if self._lane_shown:
+                self.picture.say_nothing()
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -194,7 +207,11 @@ class AgentPage(QWidget):
         """The step at the cursor, or the reset before it that was chosen in the table; None until it is loaded."""
         row, chosen = self.time.cursor.row, self.steps.chosen
         if self._following or row is None:
-            return self.step_table.newest()
+            own = self._newest_of_env() if self.vector.tiles else None
+            return own or self.step_table.newest()
+        if self.time.cursor.mode is Mode.REPLAY and self.vector.tiles:  # else the picture would change between them
+            own = by_env(self.step_rows.lines, row).get(self.vector.follows or 0)
+            return self.step_rows.row(own.row if own is not None else row)
         return chosen if isinstance(chosen, Found) and chosen.row == row else self.step_rows.row(row)
 
     @property
@@ -264,12 +281,12 @@ class AgentPage(QWidget):
         self._still = cursor.held and self.isVisible()
         self.charts.set_still(cursor.mode is Mode.PAUSED)
         self._set_pace()
+        self._show_env_rows()
         self._choose_step()
 
     def _set_pace(self) -> None:
         """Replay is as fast as the environment, by the newest steps: they are always there."""
-        records = self.stream.steps.records[-_PACE_ROWS:]
-        records = records[(records["mark"] == EVENT) & ~records["reset"]]
+        records = self._events()
         self.time.cursor.pace = pace_of(self._metadata, records["env"], records["time_ns"])
 
     def _on_moved(self) -> None:
@@ -360,6 +377,7 @@ class AgentPage(QWidget):
 
     def _lay_out(self) -> None:
         self._environment_card = Card("Environment", self.environment)
+        self.vector = VectorCard()
         self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", laid_out(column(self.episode_finder.line, (self.episodes, 1))))
         find_episodes = button("find", self.episode_finder.line.open_line, "link", "Go to an episode, or filter them")
@@ -384,15 +402,81 @@ class AgentPage(QWidget):
         self.charts.drawn.connect(self._say_charts)
         for link in (self._newest, find, self._columns):
             self._steps_card.corner.addWidget(link)
-        upper = row((self._environment_card, 1), (self._charts_card, 1), spacing=12)
-        lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
-        cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
-        self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
+        self._cards = Cards(
+            environment=self._environment_card, charts=self._charts_card, episodes=self._episodes_card,
+            steps=self._steps_card, vector=self.vector,
+        )  # fmt: skip
+        self._tiles_link = button("grid", partial(self._cards.show_as, "grid"), "link", "All environments as tiles")
+        self._tiles_link.hide()
+        self._environment_card.corner.addWidget(self._tiles_link)
+        self.vector.cards_wanted.connect(lambda: self._cards.show_as("cards"))
+        self.vector.picture_wanted.connect(lambda: self._cards.show_as("picture"))
+        self.vector.chosen.connect(self._follow_env)
+        self._cards.changed.connect(self._on_cards)
+        self.setLayout(column(self.banner, self.streams_bar, (self._cards, 1)))
+
+    # -- several environments ------------------------------------------------------------------------------------
+
+    def _has_tiles(self) -> None:
+        """The grid takes the place of charts when there is one for the first time."""
+        if self._tiles_link.isHidden() and self._cards.shown_as == "cards":
+            self._cards.show_as("grid")
+        if self.vector.follows is not None:
+            self._environment_card.title.setText(f"#{count(self.vector.follows)}")
+
+    def _show_stored_tiles(self) -> None:
+        """Show the environments around the cursor as tiles, if their frames are stored."""
+        row = self.time.cursor.row
+        if self._lane_shown or row is None:
+            return
+        tiles = self._stored_tiles.at(self.step_rows.lines, row)
+        self.picture.envs = max(1, len(tiles), len(self.vector.tiles))
+        if tiles:
+            if self.time.cursor.mode is Mode.PAUSED and (shown := self._shown) is not None:
+                self.vector.mark(int(shown.record["env"]))
+            self.vector.show_stored(tiles)
+            self._has_tiles()
+
+    def _on_cards(self) -> None:
+        self._tiles_link.setVisible(self._cards.shown_as != "grid")
+        self._show_env_rows()
+
+    def _follow_env(self, env: int) -> None:
+        """Show the picture, the step and the rows of an environment."""
+        self._env, self._step_shown = env, None
+        row = self.time.cursor.row
+        if self.time.cursor.mode is Mode.PAUSED and row is not None:
+            own = by_env(self.step_rows.lines, row).get(env)
+            self.time.cursor.go_to(own.row if own is not None else row)
+        self._show_env_rows()
+        self._show_lane()
+
+    def _show_env_rows(self) -> None:
+        """The table has the rows of the followed environment alone while it follows what is newest, beside the grid."""
+        env = self._env if self._following and self._cards.shown_as == "grid" else None
+        if env == (self._env_rows.env if self._env_rows is not None else None):
+            return
+        if self._env_rows is not None:
+            self.step_table.show(None)
+            self._env_rows.close()
+            self._env_rows = None
+        if env is not None:
+            self.step_finder.line.close_line()
+            self._env_rows = RowsOfEnv(self.step_rows, env)
+            self.step_table.show(self._env_rows)
+
+    def _newest_of_env(self) -> Found | None:
+        """The newest step of the followed environment; None when none is in memory."""
+        records = self._events()
+        own = records[records["env"] == self.vector.follows]
+        number = self.step_rows.row_of_seq(int(own["seq"][-1])) if len(own) else None
+        return None if number is None else self.step_rows.row(number)
 
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
         found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
-        say_fitting(caption, self.picture.said, theme.fitting(self.picture.said, caption.width()))
+        said = self.picture.said or self.vector.rank
+        say_fitting(caption, said, theme.fitting(said, caption.width()))
         return found
 
     @property
@@ -409,35 +493,39 @@ class AgentPage(QWidget):
         if frame is None or not self._lane_shown:
             return
         hud, self._lane_state = frame.hud, self.lane.state
+        if frame.tiles:
+            self._show_tiles(frame)
+        place = place_of(frame, self.vector.follows)
+        own = hud.tiles[place] if place is not None and place < len(hud.tiles) else hud
         figures = (
-            ("reward", real(hud.reward)), ("return", real(hud.episode_return)), ("episode", count(hud.episode)),
-            ("step", count(hud.step)), ("steps/s", real(hud.steps_per_s, 0) if hud.steps_per_s else NONE),
+            ("reward", real(own.reward)), ("return", real(own.episode_return)), ("episode", count(own.episode)),
+            ("step", count(own.step)), ("steps/s", real(hud.steps_per_s, 0) if hud.steps_per_s else NONE),
             *((short(name), real(value)) for name, value in list(hud.values.items())[:_VALUES_MAX]),
         )  # fmt: skip
-        self.environment.show_step(scene_of_frame(frame, self._order, self.lane.state), figures)
+        self.environment.show_step(scene_of_frame(frame, self.vector.follows, self.lane.state), figures)
+
+    def _show_tiles(self, frame: RingFrame) -> None:
+        """Show the environments of a frame as tiles."""
+        records = self._events()
+        self.vector.show_ring(frame, self.lane.state, newest_of(records, self.step_rows.stored_seq))
+        self._has_tiles()
+
+    def _events(self) -> Any:
+        """The newest steps."""
+        records = self.stream.steps.records[-_NEWEST_ROWS:]
+        return records[(records["mark"] == EVENT) & ~records["reset"]]
 
     def _offer_picture(self, at: QPoint) -> None:
         """The context menu of the picture."""
         menu = menu_of(self)
-        menu.addAction("Save picture…", self._ask_where)
+        menu.addAction("Save picture…", lambda: self._ask_where(self.environment.picture()))
         whole = menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0))
         whole.setEnabled(self.environment.zoom > 1)
-        if self._lane_shown and self.lane.frame is not None and self.lane.frame.tiles:
-            menu.addSeparator()
-            for order in ORDERS:
-                action = menu.addAction(f"Order: {order}", partial(self.order_tiles, order))
-                action.setCheckable(True)
-                action.setChecked(order == self._order)
         menu.popup(self.environment.mapToGlobal(at))
 
-    def order_tiles(self, order: str) -> None:
-        """Sort the tiles of a grid: one of `ORDERS`."""
-        self._order = order
-        self._show_lane()
-
-    def _ask_where(self) -> None:
+    def _ask_where(self, picture: QImage) -> None:
         self._not_saved = ""
-        picture = self.environment.picture().copy()  # as it is now, however long the choice takes
+        picture = picture.copy()  # as it is now, however long the choice takes
         name = f"{self.stream.key.agent_id}.png"
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", name, "Pictures (*.png *.jpg)")
         if path and not picture.save(path):
@@ -474,7 +562,7 @@ class AgentPage(QWidget):
             self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
         chances = probabilities(decoded(step.info), decoded(step.action), names) if step else []
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
-        if not self._following:
+        if not self._following and shown.row == self.time.cursor.row:
             self._at = shown.row, int(row["seq"])
             self.episode_at.look(int(row["env"]), int(row["episode"]))
         self._step_shown = key
@@ -486,7 +574,9 @@ class AgentPage(QWidget):
 
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
-        if search is not None:
+        if self._env_rows is not None:
+            said = [f"#{self._env_rows.env}: {count(len(self._env_rows))} of the newest", f"#{self._env_rows.env}"]
+        elif search is not None:
             said = [f"{count(len(search))} of {number}"]
         elif self._following:
             said = [f"{'following' if self.steps.following else 'scrolled back'} · {number}", number]

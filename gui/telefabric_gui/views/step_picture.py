@@ -10,7 +10,7 @@ from telefabric_gui.agent_stream import AgentStream
 from telefabric_gui.formatting import MINUS, count, plural
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.cursor import Cursor, Mode
-from telefabric_gui.model.stored_frames import Looked, StoredFrames
+from telefabric_gui.model.stored_frames import BEHIND_FRAMES, Looked, StoredFrames
 from telefabric_gui.views.scenes import FrameScene
 from telefabric_gui.views.styled import label, restyle
 from telefabric_schemas import Frame
@@ -34,6 +34,8 @@ class StepPicture(QObject):
         self._cursor = cursor
         assert cursor.subject is not None
         self.stored = StoredFrames(feed, cursor.subject, stream.keep_stored, self)
+        self.envs = 1
+        """Of how many environments frames are shown."""
         self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
 
@@ -42,7 +44,8 @@ class StepPicture(QObject):
         frame, looked = self._stream.frame_of(record, exact=exact), None
         own = frame is not None and frame.step_index == record["step"]
         replaying = self._cursor.mode is Mode.REPLAY
-        if replaying:
+        if exact and (replaying or self.envs > 1):
+            self.stored.behind = max(BEHIND_FRAMES, 2 * self.envs)
             self.stored.read_ahead(int(record["seq"]), self._cursor.rows_per_s)
         if exact and not own and not (replaying and self.stored.knows(int(record["seq"]))):
             looked = self.stored.look(record)
@@ -66,6 +69,10 @@ class StepPicture(QObject):
             none = "its frames have expired" if looked.expired else "no frame of this episode is stored"
             return looked.problem or none
         return "looking for its frame" if self.stored.asked_for_s > LOOKING_S else ""
+
+    def say_nothing(self) -> None:
+        """Another picture is shown."""
+        self.badge.hide()
 
     def _say_distance(self, frame: Frame | None, step: int) -> None:
         self.badge.setVisible(frame is not None)
