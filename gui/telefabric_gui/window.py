@@ -504,6 +504,9 @@ class MainWindow(QMainWindow):
     def _begin_replay(self, front: AgentPage | MultiAgentPage) -> None:
         cursor = front.time.cursor
         if front.run_id == self._to_replay and cursor.total:
+            if isinstance(front, AgentPage) and cursor.live and not front.apart:
+                self.tabs.open_replay(front.stream.key)  # the page that follows goes on
+                return
             self._to_replay = ""
             cursor.go_to(0)
             cursor.replay()
