@@ -48,8 +48,9 @@ def _selection(main: MainWindow) -> Callable[[], None]:
     cursor.see(0, cursor.total / 2)
 
     def close() -> None:
-        cursor.select_nothing()
-        cursor.see_all()
+        here = _page(main).time.cursor  # of another page, when another attempt has begun
+        here.select_nothing()
+        here.see_all()
 
     return close
 
@@ -76,17 +77,13 @@ def _overlay(main: MainWindow) -> Callable[[], None]:
 
 
 def _search(main: MainWindow) -> Callable[[], None]:
-    finder = _page(main).step_finder
-    finder._on_conditions(asked_for("reward > 0"))
-    close: Callable[[], None] = finder.show_all
-    return close
+    _page(main).step_finder._on_conditions(asked_for("reward > 0"))
+    return lambda: _page(main).step_finder.show_all()  # noqa: PLW0108 - of the page that is there then
 
 
 def _order(main: MainWindow) -> Callable[[], None]:
-    page = _page(main)
-    page.episodes.order_wanted.emit("total_reward")
-    close: Callable[[], None] = page.episode_order.show_all
-    return close
+    _page(main).episodes.order_wanted.emit("total_reward")
+    return lambda: _page(main).episode_order.show_all()  # noqa: PLW0108 - as above
 
 
 def _columns(main: MainWindow) -> Callable[[], None]:

@@ -35,6 +35,16 @@ def test_who_follows_is_at_the_newest_row_and_who_pauses_stays() -> None:
     assert (one.row, one.mode) == (1_999, Mode.FOLLOW)
 
 
+def test_rows_that_are_read_of_a_run_that_has_ended_are_not_new() -> None:
+    one = rules()
+    one.live = True
+    one.go_to(10)
+    one.grow(1_200)
+    one.live = False
+    one.grow(5_000)
+    assert (one.new, one.total) == (200, 5_000)
+
+
 def test_a_click_pauses_who_follows_and_replay_runs_on_from_there() -> None:
     one = rules()
     one.go_to(10)

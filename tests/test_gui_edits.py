@@ -109,6 +109,9 @@ def test_what_became_of_an_edit_is_said_for_a_while(
         feed.updates.append(update()._replace(answers=(f"Answer {place}.",)))
         tick(main)
     assert main.controller.answer == "Answer 2. Answer 3. Answer 4."
+    feed.updates.append(update()._replace(answers=("Answer 5.",), edits_left=12))
+    tick(main)
+    assert main.controller.answer == "Answer 3. Answer 4. Answer 5. 12 edits to do."
     main.controller._answered_s -= 60
     tick(main)
     assert not main.banner.isVisible()
@@ -129,12 +132,14 @@ def test_edits_are_made_in_their_order_by_one_thread_while_there_are_some() -> N
     asked = [("tag", f"run{place}", place) for place in range(40)] + [("delete", "run3", None)]
     for one in asked:
         edits.ask(*one)
+    assert edits.left == 41
     assert sum(one.name == "edits" for one in threading.enumerate()) == 1
     answers: list[str] = []
     free.set()
     wait_for(lambda: answers.extend(edits.take()) or len(answers) == 41, "all answers")
     assert made == asked
-    assert (answers[0], answers[-2:]) == ("Run0 has it. 40 more to do.", ["Run39 has it. 1 more to do.", "No."])
+    assert (answers[0], answers[-2:]) == ("Run0 has it.", ["Run39 has it.", "No."])
+    assert edits.left == 0
     edits.ask("tag", "again", 1)
     wait_for(edits.take, "an answer after a pause")
 
@@ -178,7 +183,7 @@ def test_edits_over_a_broker_are_answered_and_seen(tmp_path: Path) -> None:
 
             wait_for(all_came, "two answers, and the tag in the list")
             assert answers == [
-                "Run 'walk' has the tag 'good'. 1 more to do.",
+                "Run 'walk' has the tag 'good'.",
                 "The store has no run 'nothing': see telefabric runs list.",
             ]
         finally:

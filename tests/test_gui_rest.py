@@ -182,6 +182,10 @@ def test_a_covered_and_a_minimised_view_give_up_their_subscription_and_come_back
             until(qtbot, lambda: page(main).step_rows.rows > 600, 20_000)
             main.open_run("other")
             watcher.has("other")
+            main.show_history()  # in the place of all tabs
+            watcher.has()
+            main.show_history(False)
+            watcher.has("other")
             other.signal(signal.SIGINT)
             until(qtbot, lambda: main.controller.runs["other"].finished_ns is not None, 20_000)
         every = seqs_in_store(path, "other")

@@ -18,7 +18,7 @@ from test_gui_feed import ScriptedFeed, update, view
 from test_gui_window import THERE, tick, window
 
 if THERE:
-    from PySide6.QtCore import QItemSelectionModel, Qt
+    from PySide6.QtCore import QItemSelectionModel, QSize, Qt
     from PySide6.QtTest import QAbstractItemModelTester
     from PySide6.QtWidgets import QApplication, QInputDialog, QMenu, QMessageBox
 
@@ -388,6 +388,22 @@ def test_words_are_offered_to_both_searches(window: Callable[..., MainWindow], m
         assert field.text() == "run"
 
 
+def test_the_table_fits_a_small_window_also_when_no_run_fits(window: Callable[..., MainWindow]) -> None:
+    main = window(ScriptedFeed(update(), update(runs=(some(1),))), (1280, 800))
+    tick(main)
+    main.show_history()
+    assert not main.history.isVisible(), "the next command is shown while there is no run"
+    assert main.left.isVisible()
+    tick(main)
+    main.show_history()
+    for words, there in (("nothing at all", False), ("", True)):
+        main.history.search.setText(words)
+        QApplication.processEvents()
+        assert (main.history.list.isVisible(), main.history._hint.isVisible()) == (there, not there)
+        assert main.size() == main.size().boundedTo(QSize(1280, 800))
+    assert not main.history.list.horizontalScrollBar().maximum()
+
+
 def test_the_details_are_those_of_the_run_that_is_chosen_in_the_table(window: Callable[..., MainWindow]) -> None:
     main = window(ScriptedFeed(update(runs=(some(1), some(2, "failed", reason="out of memory")))))
     tick(main)
@@ -396,7 +412,7 @@ def test_the_details_are_those_of_the_run_that_is_chosen_in_the_table(window: Ca
     main.history.choose("run001")
     assert [run.run_id for run in main.history.picked] == ["run002"], "what is chosen stays so"
     tick(main)
-    assert ("reason", "out of memory") in main.details._run._pairs
+    assert "reason: out of memory" in main.details._run.accessibleDescription()
 
 
 def click(qtbot: Any, main: MainWindow, name: str, modifier: Any = None) -> None:
@@ -481,7 +497,7 @@ def test_the_return_of_a_run_is_asked_for_again_while_it_goes_on_or_has_no_answe
             questions.append((question, answered))
 
     sparks = Sparks(Store())
-    bucket = Bucket(1, b"s" * 16, 0, 0.0, 0.0, 1.0, 3.0, 8.0, 4)
+    buckets = [Bucket(1, b"s" * 16, place, 0.0, 0.0, 1.0, 3.0, 8.0, 4) for place in range(20)]
 
     def asked(run: RunView, page: Any) -> bool:
         """Whether a look at the run asks; the answer is the page, or none."""
@@ -493,7 +509,7 @@ def test_the_return_of_a_run_is_asked_for_again_while_it_goes_on_or_has_no_answe
             qapp.processEvents()
         return found
 
-    some_, nothing = Page([bucket], False), None
+    some_, nothing = Page(buckets, False), None
     going_on, ended = some(1, "running"), some(1, finished_ns=9)
     assert [asked(ended, nothing), asked(ended, some_)] == [True, False]
     now_s[0] += AGAIN_S

@@ -115,6 +115,15 @@ def test_a_gap_says_that_it_is_for_good_and_why(checked: type[Checked]) -> None:
     assert one.rows.held == 2
 
 
+def test_what_came_live_and_is_lost_for_good_in_the_store_leaves(checked: type[Checked]) -> None:
+    one = checked()
+    one.put(*range(1, 11))
+    one.put(11, marks=[Mark(4, 8, GAP, "spool_full")])
+    assert [(kind, seq) for kind, seq, _ in shown(one.table)][2:5] == [(EVENT, 3), (GAP, 4), (EVENT, 9)]
+    assert (one.rows.held, one.rows.events) == (6, 6)
+    assert sum(one.rows.raw(row) is not None for row in one.rows.records) == 6
+
+
 def test_rows_and_bytes_are_bounded(checked: type[Checked]) -> None:
     size = len(told(step(2_000)).raw)
     one = checked(rows_max=100, raw_bytes_max=30 * size)

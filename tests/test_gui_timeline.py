@@ -47,8 +47,9 @@ if test_gui_window.THERE:
     from telefabric_gui.controller import Controller
     from telefabric_gui.model.axis import Axis, By
     from telefabric_gui.model.cursor import Mode
+    from telefabric_gui.model.lines import Found
     from telefabric_gui.model.timescale import TimeScale
-    from telefabric_gui.model.whole_run import Episodes, Stored, spans_of
+    from telefabric_gui.model.whole_run import Alert, Episodes, Stored, spans_of
     from telefabric_gui.rows import GAP, HOLE, Mark
     from telefabric_gui.views.scenes import FrameScene
     from telefabric_gui.views.timeline import NAMES_PX
@@ -203,11 +204,12 @@ def drag(window: MainWindow, qtbot: Any, begin: QPoint, end: QPoint, keys: Any =
 
 
 def all_are_at(window: MainWindow, qtbot: Any, row: int) -> None:
-    """Table, details, charts and the words over the time line show exactly this row."""
+    """Tables, details, charts and the words over the time line show exactly this row."""
     shown = page(window)
     until(qtbot, lambda: cursor(window).row == row and shown.steps.chosen is not None)
     until(qtbot, lambda: not isinstance(shown.steps.chosen, int) and shown.steps.chosen.row == row)
     until(qtbot, lambda: dict(shown.details).get("global step", "").replace("\u202f", "") == str(10 * row))
+    until(qtbot, lambda: isinstance(found := shown.episodes.chosen, Found) and found.record["episode"] == row // 30)
     assert shown.charts._cursor == row
     until(qtbot, lambda: window.bottom.transport._place.text().startswith(f"step {10 * row:,}".replace(",", "\u202f")))
 
@@ -414,6 +416,25 @@ def test_a_gap_is_hatched_and_says_why_and_bands_and_bookmarks_are_where_they_ar
     cursor(main).see(1_000, 1_200)
     ends = whole(main).episodes.row
     assert ends.tolist() == [30.0 * n + 29 for n in range(STEPS // 30)]
+
+
+def test_alerts_have_marks_among_the_bookmarks_that_say_what_and_go_there(main: MainWindow, qtbot: Any) -> None:
+    before = main.bottom.line.grab().toImage()
+    whole(main).show_alerts([
+        Alert(2_600, "no reward", "No reward for 500 steps.", "error"),
+        Alert(900, "return \u221238 %", "The return fell by 38 % within 100 episodes."),
+    ])  # fmt: skip
+    assert [one.row for one in main.bottom.line._marks()] == [900, 2_111, 2_600]
+    place = pixel(main, 900, "marks")
+    assert main.bottom.line.sentence_at(place.x(), place.y()) == "The return fell by 38 % within 100 episodes."
+    after = main.bottom.line.grab().toImage()
+    painted = [QColor(after.pixel(place.x(), place.y() + down)).name() for down in (0, 10, 12, 14, 16)]
+    assert QColor(theme.active().warning).name() in painted
+    assert before != after
+    qtbot.mouseClick(main.bottom.line, Qt.MouseButton.LeftButton, pos=place)
+    all_are_at(main, qtbot, 900)
+    whole(main).show_alerts([])
+    assert [one.label for one in main.bottom.line._marks()] == ["soft landing"]
 
 
 def test_every_axis_paints_and_keeps_the_cursor(main: MainWindow, qtbot: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -81,15 +82,15 @@ class Locked:
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        for socket in (self.gate.socket, self.desk.socket, *self.sockets.values()):
-            poller.register(socket, zmq.POLLIN)
+        for one in (self.gate.socket, self.desk.socket, *self.sockets.values()):
+            poller.register(one, zmq.POLLIN)
         while not self._stop.is_set():
             poller.poll(20)
             self.ended |= self.gate.tend()
             self.desk.serve()
-            for domain, socket in self.sockets.items():
-                while socket.poll(0):
-                    frame = socket.recv_multipart(copy=False)[-1]
+            for domain, one in self.sockets.items():
+                while one.poll(0):
+                    frame = one.recv_multipart(copy=False)[-1]
                     key = self.gate.key_of(frame, domain)
                     if key is not None:
                         self.heard.append((domain, key.name, frame.bytes))
@@ -265,6 +266,31 @@ def test_a_ticket_that_nobody_knows_and_a_desk_that_is_not_there(locked: Locked,
     nobody = Ticket(ticket.server, ticket.secret, ticket.address, 1, 0)
     with pytest.raises(Unreachable, match=r"nobody answers at tcp://127.0.0.1:1: is the broker running there"):
         join(nobody, join_pairs(nobody.secret), timeout_s=0.3)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 3], ids=["a forwarder", "a web server"])
+def test_another_program_at_the_address_of_a_ticket_is_one_sentence(locked: Locked, said: bytes) -> None:
+    """ZeroMQ gives a connection up that speaks another protocol, and has nowhere to put the next message then."""
+    ticket, ended = locked.invite("ada"), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0.1)
+
+        def talk() -> None:
+            while not ended.is_set():
+                with suppress(OSError), other.accept()[0] as connection:
+                    connection.settimeout(1.0)
+                    connection.recv(100)
+                    connection.sendall(said)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            away = Ticket(ticket.server, ticket.secret, ticket.address, other.getsockname()[1], 0)
+            with pytest.raises(Unreachable, match=r"see telefabric doctor|check the address"):
+                join(away, join_pairs(away.secret), timeout_s=3)
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_what_is_not_a_join_is_answered_in_words(locked: Locked) -> None:

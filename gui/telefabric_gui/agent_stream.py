@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -96,7 +96,7 @@ class AgentStream:
         self.pending: list[FeedEvent] = []
         """Steps, episodes and metrics of this agent for the next `apply`."""
 
-    def apply(self, marks: Iterable[Mark] | None = None) -> None:
+    def apply(self, marks: Collection[Mark] | None = None) -> None:
         """Put what is pending into the tables, and all that is missing now, if that has changed."""
         steps: list[Row] = []
         episodes: list[Row] = []
@@ -121,6 +121,9 @@ class AgentStream:
                 place = inner.env_index, inner.episode_index
                 voids.append((*place, seq))
                 self.voided[place] = max(seq, self.voided.get(place, 0))
+        for gap in [mark for mark in set(marks or ()) - self.steps.marks if mark.kind == GAP]:
+            for values in self.metrics.values():
+                values.remove(gap.first, gap.last)
         self.steps.apply(steps, marks)
         self.episodes.apply(episodes, marks)
         for env, episode, seq in voids:

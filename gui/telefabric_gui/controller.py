@@ -29,8 +29,9 @@ from telefabric.feed import (
 )
 from telefabric_gui import agent_stream
 from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.formatting import plural
 from telefabric_gui.model.asking import Asking
-from telefabric_gui.pace import TICK_MS, Pace, is_due
+from telefabric_gui.redraw import TICK_MS, Redraw, is_due
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.sight import Sight
 from telefabric_schemas import Episode, EpisodeVoided, Frame, Gap, Metric, Reset, Step
@@ -99,7 +100,7 @@ class Controller(QObject):
         self.resting: frozenset[str] = frozenset()
         """Open runs that nobody has in sight."""
         self._sight = Sight()
-        self.pace = Pace()
+        self.redraw = Redraw()
         self._ticks = 0
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self.unknown_events = 0
@@ -111,7 +112,7 @@ class Controller(QObject):
         self.shown_events = 0
         self.tick_s = 0.0
         self._answers: deque[str] = deque(maxlen=ANSWERS_MAX)
-        self._answered_s = 0.0
+        self._answered_s, self._edits_left = 0.0, 0
         self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
@@ -190,10 +191,11 @@ class Controller(QObject):
 
     @property
     def answer(self) -> str:
-        """What became of the last edits, for a while."""
+        """What became of the last edits, for a while, and how many are under way."""
         if time.monotonic() - self._answered_s >= ANSWER_S:
             self._answers.clear()
-        return " ".join(self._answers)
+        left = f"{plural(self._edits_left, 'edit')} to do." if self._edits_left > 1 else ""
+        return " ".join((*self._answers, left)).strip()
 
     @property
     def missing(self) -> int:
@@ -239,6 +241,7 @@ class Controller(QObject):
         if update.runs or update.gone:
             self._take_runs(update.runs or (), update.gone)
         self._take_events(update)
+        self._edits_left = update.edits_left
         if update.answers:
             self._answers.extend(update.answers)
             self._answered_s = time.monotonic()
@@ -300,12 +303,12 @@ class Controller(QObject):
         self._ticks += 1
         for number, stream in enumerate(list(self.streams.values())):
             stream.marks_changed |= stream.version == 0 or stream.stream_id in changed
-            due = is_due(self.pace.tables_ms, self._ticks + number)  # not all of them with the same tick
+            due = is_due(self.redraw.tables_ms, self._ticks + number)  # not all of them with the same tick
             if due and (stream.marks_changed or stream.pending):
                 with self.failures.outlived(f"Agent {stream.key.agent_id} of {stream.key.run_id}"):
                     marks = self._missing[stream.stream_id].marks() if stream.marks_changed else None
                     stream.marks_changed = False
-                    stream.steps.rows_max = min(self.pace.rows_max, agent_stream.STEP_ROWS_MAX)
+                    stream.steps.rows_max = min(self.redraw.rows_max, agent_stream.STEP_ROWS_MAX)
                     stream.apply(marks)
 
     def _take_other(self, event: FeedEvent) -> None:

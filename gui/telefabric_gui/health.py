@@ -12,7 +12,7 @@ from telefabric.feed import Connection, LinkState, RunView
 from telefabric_gui.budget import MemoryBudget, Sort
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, metadata_of, plural, short
-from telefabric_gui.pace import TICK_MS
+from telefabric_gui.redraw import TICK_MS
 from telefabric_gui.views.details import HealthRow
 
 BEHIND_MAX_S = 2.0

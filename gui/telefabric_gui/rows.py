@@ -186,10 +186,20 @@ class EventRows:
     def _insert_marks(self, marks: Iterable[Mark]) -> None:
         found: list[Row] = []
         for mark in sorted(marks):
+            if mark.kind == GAP:
+                self._remove_lost(mark)
             row = np.zeros((), self._table.dtype)
             row["mark"], row["seq"], row["last_seq"] = mark.kind, mark.first, mark.last
             found.append((*row.item(), b""))
         self._insert_sorted(found)
+
+    def _remove_lost(self, gap: Mark) -> None:
+        """What came live and did not reach the store, which now has a gap there, is in no count of the run."""
+        held = self.held
+        first, last = np.searchsorted(self.column("seq"), [gap.first, gap.last + 1]).tolist()
+        if last > first:
+            self._remove(first, last - first)
+            self.events -= held - self.held
 
     def _remove_marks(self, marks: Iterable[Mark]) -> None:
         gone = {(mark.kind, mark.first) for mark in marks}

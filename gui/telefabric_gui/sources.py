@@ -16,7 +16,7 @@ from PySide6.QtCore import QIODevice, QProcess, QSettings
 
 from telefabric import QueuePolicy, settings
 from telefabric.feed import BrokerFeed, Feed, FileFeed, known_brokers
-from telefabric_gui.pace import Pace, pace_of, text_of
+from telefabric_gui.redraw import Redraw, redraw_of, text_of
 
 REMEMBERED_MAX = 8
 _REACHED_MAX = 64
@@ -121,12 +121,12 @@ class Memory:
         self._file.sync()
 
     @property
-    def pace(self) -> Pace:
+    def redraw(self) -> Redraw:
         """How often views are drawn."""
-        return pace_of(str(self._file.value("pace", "")))
+        return redraw_of(str(self._file.value("redraw", "")))
 
-    def keep_pace(self, pace: Pace) -> None:
-        self._file.setValue("pace", text_of(pace))
+    def keep_redraw(self, redraw: Redraw) -> None:
+        self._file.setValue("redraw", text_of(redraw))
         self._file.sync()
 
     def _texts(self, name: str) -> list[str]:

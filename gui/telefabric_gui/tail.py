@@ -34,6 +34,12 @@ class Tail:
         self._take()
         self._table = self._table[len(self._table) // 2 :].copy()
 
+    def remove(self, first: int, last: int) -> None:
+        """The values of these seqs are lost for good."""
+        self._take()
+        begin, end = np.searchsorted(self._table[:, 0], [first, last + 1])
+        self._table = np.delete(self._table, slice(begin, end), axis=0)
+
     def arrays(self, after: int = 0) -> tuple[Floats, Floats]:
         """Steps and values behind a seq."""
         if self._new:
@@ -42,7 +48,7 @@ class Tail:
         return table[:, 1], table[:, 2]
 
     def _take(self) -> None:
-        table = np.concatenate((self._table, np.array(self._new, np.float64)))
+        table = np.concatenate((self._table, np.array(self._new, np.float64).reshape(-1, 3)))
         self._new.clear()
         if (table[1:, 0] < table[:-1, 0]).any():
             table = table[np.argsort(table[:, 0], kind="stable")]

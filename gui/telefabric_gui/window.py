@@ -30,7 +30,7 @@ from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
 from telefabric_gui.models.runs import Runs, spark
-from telefabric_gui.pace import Pace
+from telefabric_gui.redraw import Redraw
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.bookmarks import Bookmarks
 from telefabric_gui.views.connect import ConnectSheet, parts_of
@@ -38,8 +38,8 @@ from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
-from telefabric_gui.views.pace_menu import pace_menu
 from telefabric_gui.views.page import AgentPage
+from telefabric_gui.views.redraw_menu import redraw_menu
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
 from telefabric_gui.views.series import SeriesDock
 from telefabric_gui.views.status import StatusBar
@@ -104,7 +104,7 @@ class MainWindow(QMainWindow):
         self.controller = controller
         self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
-        controller.pace = self.memory.pace
+        controller.redraw = self.memory.redraw
         self._opener, self._source, self._offer = opener, source, offer
         self._remembered = False
         self.views = Views(controller.failures)
@@ -190,7 +190,7 @@ class MainWindow(QMainWindow):
         self.bottom.transport.acted.connect(self.act)
         self.bottom.transport.speed_wanted.connect(self.replay)
         self.top.theme_wanted.connect(self.switch_theme)
-        self.top.pace_wanted.connect(self._offer_paces)
+        self.top.redraw_wanted.connect(self._offer_redraw)
         self.top.connect_wanted.connect(self.show_sheet)
         self.empty.connect_wanted.connect(self.show_sheet)
         self.sheet.chosen.connect(self.open_source)
@@ -223,7 +223,8 @@ class MainWindow(QMainWindow):
         self._show_centre()
 
     def show_history(self, shown: bool = True) -> None:
-        """Show all runs as a table, in the place of those that are open."""
+        """Show all runs, if there are some, as a table in the place of those that are open."""
+        shown = shown and bool(self.controller.runs)
         self._turn_to(history=shown)
         self._show_centre()
         if shown and (page := self.page):
@@ -263,15 +264,15 @@ class MainWindow(QMainWindow):
         self.charting.forget()
         self.sheet.close_sheet()
 
-    def _offer_paces(self) -> None:
-        under = self.top.pace
-        menu = pace_menu(under, self.controller.pace, self.set_pace)
+    def _offer_redraw(self) -> None:
+        under = self.top.redraw
+        menu = redraw_menu(under, self.controller.redraw, self.set_redraw)
         menu.popup(under.mapToGlobal(under.rect().bottomLeft()))
 
-    def set_pace(self, pace: Pace) -> None:
-        """Draw views at this pace, now and at the next start."""
-        self.controller.pace = pace
-        self.memory.keep_pace(pace)
+    def set_redraw(self, redraw: Redraw) -> None:
+        """Draw views as often as that, now and at the next start."""
+        self.controller.redraw = redraw
+        self.memory.keep_redraw(redraw)
 
     def _overlay(self, run_id: str) -> None:
         """Draw a run over the one in front, in its charts, or take it away."""
@@ -392,23 +393,22 @@ class MainWindow(QMainWindow):
         self._seen = self._seen or exposed
         return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
 
-    def _look_at_sight(self) -> bool:
+    def _look_at_sight(self) -> None:
         """What is out of sight gives up its live events, its pictures and its bell."""
-        page, in_sight = self.page, self._in_sight
-        seen = page.stream.key.run_id if page and in_sight and not self._in_history else None
+        page, in_sight = self.page, self._in_sight and not self._in_history
+        seen = page.stream.key.run_id if page and in_sight else None
         self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
         pictures = seen is not None and page is not None and page.lane.state != "live"
         self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
         if page is not None and in_sight is not self._was_in_sight:
             (page.lane.start if in_sight else page.lane.stop)()
         self._was_in_sight = in_sight
-        return in_sight
 
     def _on_tick(self) -> None:
-        in_sight = self._look_at_sight()
+        self._look_at_sight()
         if self._ticks % _SLOW_TICKS == 0:
             self.budget.keep(self._held)
-        if in_sight:
+        if self._in_sight:
             self._refresh_views()
         self._note_link(self.controller.connection.link)
         self._ticks += 1
@@ -505,10 +505,10 @@ class MainWindow(QMainWindow):
     def _refresh_page(self) -> None:
         page = self.page
         self.series.show_source(page.source if page else None)
-        if page is not None:
+        if page is not None and not self._in_history:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.pace)
+            page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.redraw)
             self._begin_replay(page)
 
     def _show_health(self) -> None:

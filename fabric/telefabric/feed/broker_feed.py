@@ -90,7 +90,7 @@ class BrokerFeed:
         if any(drained.holes.values()):
             self._history.wake()
         runs, gone = self._changed_runs()
-        return Update(self._connection(), runs or None, *drained, self._edits.take(), gone)
+        return Update(self._connection(), runs or None, *drained, self._edits.take(), gone, self._edits.left)
 
     def source(self, stream_id: bytes) -> Source:
         """The stream's source, as store or broker last named it; empty names if neither has."""

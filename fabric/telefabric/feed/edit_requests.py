@@ -28,6 +28,11 @@ class EditRequests:
             if len(self._waiting) == 1:
                 threading.Thread(target=self._run, name="edits", daemon=True).start()
 
+    @property
+    def left(self) -> int:
+        """Edits that have no answer yet."""
+        return len(self._waiting)
+
     def take(self) -> tuple[str, ...]:
         """The answers since the last time."""
         return tuple(self._answers.popleft() for _ in range(len(self._answers)))
@@ -39,8 +44,7 @@ class EditRequests:
             with self._lock:
                 self._waiting.popleft()
                 left = len(self._waiting)
-            more = f" {left} more to do." if left else ""
-            self._answers.append(f"{sentence[:1].upper()}{sentence[1:]}.{more}")
+            self._answers.append(f"{sentence[:1].upper()}{sentence[1:]}.")
 
     def _answer(self, *edit: object) -> str:
         try:

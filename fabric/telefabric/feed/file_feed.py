@@ -115,7 +115,7 @@ class FileFeed:
         for one in waiting.values():
             found.add(one)
         runs, gone = self._views.take()
-        return Update(connection, runs or None, *found, self._edits.take(), gone)
+        return Update(connection, runs or None, *found, self._edits.take(), gone, self._edits.left)
 
     # -- the thread ----------------------------------------------------------------------------------------------
 

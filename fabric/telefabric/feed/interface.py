@@ -172,6 +172,8 @@ class Update(NamedTuple):
     """Of each `edit` that has been judged or has failed, a sentence."""
     gone: tuple[str, ...] = ()
     """The runs that are not in the list any more."""
+    edits_left: int = 0
+    """Edits that have no answer yet."""
 
 
 class Feed(Protocol):

@@ -6,6 +6,7 @@ import getpass
 import socket as system
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -126,7 +127,8 @@ def _ask(
     while time.monotonic() < until_s and not last.is_final:
         if time.monotonic() >= again_s:
             again_s = time.monotonic() + _AGAIN_S
-            socket.send(control.encode(message), zmq.DONTWAIT)
+            with suppress(zmq.Again):  # it has been sent away, of which the monitor tells at the next look
+                socket.send(control.encode(message), zmq.DONTWAIT)
         if socket.poll(_POLL_MS):
             return _read(socket.recv(), url)
         last = monitor.look()

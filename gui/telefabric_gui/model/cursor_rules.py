@@ -77,8 +77,10 @@ class CursorRules:
 
     def grow(self, total: int) -> None:
         """This is how many rows are known now. They become fewer with another subject only."""
-        more = total - self.total
-        self.total = max(self.total, total)
+        more = max(total - self.total, 0)
+        self.total += more
+        if not self.live:
+            self._followed += more  # those of a run that has ended are read, and none of them is new
         if self.mode is Mode.FOLLOW:
             self._row, self._followed = max(0, self.total - 1), self.total
             if self._sight is not None and more > 0:

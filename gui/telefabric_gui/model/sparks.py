@@ -34,7 +34,7 @@ class Sparks(QObject):
         self._asked: dict[str, tuple[int | None, float]] = {}
         """Run → its end when it was asked for, and the time; no end when there was no answer."""
         self.known: set[str] = set()
-        """Runs whose return the store has."""
+        """Runs whose return the store has in more than a few points."""
         self._waiting: set[str] = set()
 
     def want(self, runs: Iterable[RunView]) -> None:
@@ -70,7 +70,8 @@ class Sparks(QObject):
         if answer.page is None:
             self._asked[run.run_id] = None, time.monotonic()
         elif answer.page.rows:
-            self.known.add(run.run_id)
+            if len(answer.page.rows) > _FEW:
+                self.known.add(run.run_id)
             self.came.emit(run.run_id, values_of(answer.page.rows))
 
 

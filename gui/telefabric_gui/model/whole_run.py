@@ -60,6 +60,17 @@ class Span(NamedTuple):
     sentence: str
 
 
+class Alert(NamedTuple):
+    """Something at a row that is to be looked at."""
+
+    row: int
+    label: str
+    """Some words beside its mark on the time line."""
+    sentence: str
+    tone: str = "warning"
+    """``warning`` or ``error``."""
+
+
 class Episodes(NamedTuple):
     """Ends of episodes in order of arrival; float64 arrays of one length."""
 
@@ -129,6 +140,8 @@ class WholeRun(QObject):
         self.bands: list[Band] = []
         self.bookmarks: list[tuple[int, BookmarkRow]] = []
         """With the row of each. Those whose row is not known yet are left out."""
+        self.alerts: list[Alert] = []
+        """In the order of their rows; set them by `show_alerts`."""
         self.episodes = Episodes(*(np.empty(0) for _ in Episodes._fields))
         self.problem = ""
         """Why the store does not answer; empty when it does."""
@@ -157,6 +170,11 @@ class WholeRun(QObject):
     def spans(self) -> list[Span]:
         lost = {mark.first: mark for mark in (*self._marks, *self._lost)}
         return spans_of(self.rows, self.stored, self.axis, sorted(lost.values()), self.problem)
+
+    def show_alerts(self, alerts: Iterable[Alert]) -> None:
+        """All that there are."""
+        self.alerts = sorted(alerts)
+        self.changed.emit()
 
     def bookmark_at(self, row: int) -> BookmarkRow | None:
         return next((one for at, one in self.bookmarks if at == row), None)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt, QTimer, Signal
-from PySide6.QtGui import QColor
 
 from telefabric.feed import RunView
 from telefabric_gui import theme
@@ -21,8 +20,6 @@ from telefabric_gui.models.table import Index
 from telefabric_gui.reduction import thinned, unit_of
 from telefabric_gui.theme import LEFT, RIGHT
 
-ROW_ROLE = int(Qt.ItemDataRole.UserRole)
-"""The `RunRow`."""
 _SPARK_POINTS = 48
 _REASON_MAX = 300
 _SORTED_CHARACTERS = 100
@@ -55,13 +52,9 @@ class RunRow(NamedTuple):
         who = agents[0] if len(agents) == 1 else plural(len(agents), "agent")
         return f"{who} · {state_words(self.run)}"
 
-    @property
-    def mode(self) -> str:
-        """The badge."""
-        return mode_words(self.run)
-
 
 def mode_words(run: RunView) -> str:
+    """The badge of a run's control mode."""
     return {"multi_agent": "multi"}.get(run.control_mode, run.control_mode)
 
 
@@ -88,7 +81,7 @@ def explained(run: RunView) -> str:
     if run.backlog:
         lines.append(f"{plural(run.backlog, 'event')} wait on its machine to be stored.")
     if run.started_ns:
-        until = f" {NONE} {clock(run.finished_ns)}" if run.finished_ns else ""
+        until = f" to {clock(run.finished_ns)}" if run.finished_ns else ""
         lines.append(f"{minute(run.started_ns)}{until} · {plural(run.workers, 'worker')}")
     if "game_id" in (told := metadata_of(run.metadata)):
         lines.append(short(told["game_id"]))
@@ -199,16 +192,16 @@ def of_metadata(name: str) -> RunColumn:
 
 NAME = RunColumn("RUN", 25, lambda run: run.run_id, lambda run: run.run_id)
 STARTED = RunColumn("STARTED", 17, newness, lambda run: minute(run.started_ns) if run.started_ns else NONE)
-STATE = RunColumn("STATE", 11, lambda run: run.state, state_words)
+STATE = RunColumn("STATE", 13, lambda run: run.state, state_words)
 MODE = RunColumn("MODE", 8, lambda run: run.control_mode, mode_words)
 COLUMNS = (
     NAME,
     STATE,
     MODE,
     STARTED,
-    RunColumn("TOOK", 9, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
+    RunColumn("TOOK", 8, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
     RunColumn("TAGS", 12, lambda run: ", ".join(run.tags), lambda run: ", ".join(run.tags)),
-    RunColumn("AGENTS", 9, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
+    RunColumn("AGENTS", 8, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
     RunColumn("NOTE", 10, lambda run: run.notes, lambda run: short(run.notes, 80) if run.notes else ""),
 )
 _Key = tuple[Any, ...]
@@ -279,12 +272,8 @@ class RunTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return explained(row.run)
         if role == Qt.ItemDataRole.AccessibleTextRole and column is NAME:
-            return f"{row.run.run_id}, {row.caption}, {row.mode}"
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return column.alignment
-        if role == Qt.ItemDataRole.ForegroundRole:
-            return QColor(tone_of(column, row.run))
-        return row if role == ROW_ROLE else None
+            return f"{row.run.run_id}, {row.caption}, {mode_words(row.run)}"
+        return None
 
     def row(self, place: int) -> RunRow:
         return self._rows[self._order[-1 - place if self._down else place][-1]]

@@ -38,7 +38,7 @@ from telefabric_gui.models.runs import (
 )
 from telefabric_gui.models.table import Index
 from telefabric_gui.sources import Memory
-from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write
+from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write_cut
 from telefabric_gui.views.run_filter import TIP, RunFilter
 from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.styled import Card, button, cells, column, label, laid_out, menu_of, row
@@ -292,5 +292,4 @@ class _Delegate(QStyledItemDelegate):
             area.setLeft(area.left() + 16)
         font = theme.text_font(bold=column is NAME)
         cut = Qt.TextElideMode.ElideMiddle if column is NAME else Qt.TextElideMode.ElideRight
-        shown = QFontMetrics(font).elidedText(text, cut, area.width())
-        write(painter, area, shown, colour, font, column.alignment)
+        write_cut(painter, area, text, colour, font, cut, column.alignment)

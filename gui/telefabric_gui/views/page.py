@@ -31,6 +31,7 @@ from telefabric_gui.lane import FRAME_MS, Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
+from telefabric_gui.model.episode_at import EpisodeAt
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages, found_of
@@ -42,7 +43,7 @@ from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
-from telefabric_gui.pace import BALANCED, TICK_MS, Pace, is_due
+from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
 from telefabric_gui.rows import EVENT, NO_STEP
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import columns_named, names_of, offer_columns
@@ -110,6 +111,7 @@ class AgentPage(QWidget):
         """The row at the cursor and its seq, once it was shown."""
         self.picture = StepPicture(stream, feed, self.time.cursor)
         self.returns = Returns(feed, subject, stream.voided, self)
+        self.episode_at = EpisodeAt(feed, self.episode_rows, self)
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
@@ -127,7 +129,7 @@ class AgentPage(QWidget):
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
         self._follow_cursor()
         self._ticks = 0
-        self.pace = BALANCED
+        self.redraw = BALANCED
         self.lane = Lane(stream, self)
         """The frames of this machine's ring, if there is one."""
         self.lane.arrived.connect(
@@ -151,10 +153,10 @@ class AgentPage(QWidget):
 
     # -- what the window asks for --------------------------------------------------------------------------------
 
-    def refresh(self, run: RunView | None, pace: Pace = BALANCED) -> None:
+    def refresh(self, run: RunView | None, redraw: Redraw = BALANCED) -> None:
         """Show events since the last call; each view fails or succeeds by itself."""
-        self._run, self.pace = run, pace
-        self.lane.frame_ms = max(FRAME_MS, pace.pictures_ms if pace.pictures_ms > TICK_MS else 0)
+        self._run, self.redraw = run, redraw
+        self.lane.frame_ms = max(FRAME_MS, redraw.pictures_ms if redraw.pictures_ms > TICK_MS else 0)
         for rows in (self.step_rows, self.episode_rows):
             rows.refresh()
         self.time.refresh(self.step_rows, self.stream.steps.marks, live=self._grows)
@@ -165,7 +167,7 @@ class AgentPage(QWidget):
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
-        if is_due(self.pace.charts_ms, self._ticks):
+        if is_due(self.redraw.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
 
@@ -177,7 +179,7 @@ class AgentPage(QWidget):
             self._set_pace()
         shown, following = self._shown, self._following
         self._lane_wanted = following
-        if shown is not None and not self._still and (not following or is_due(self.pace.pictures_ms, self._ticks)):
+        if shown is not None and not self._still and (not following or is_due(self.redraw.pictures_ms, self._ticks)):
             self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
@@ -226,7 +228,8 @@ class AgentPage(QWidget):
         self.step_finder.show_all()
         self.episode_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.raw.events, self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns):
+        parts = self.raw.events, self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns
+        for part in (*parts, self.episode_at):
             part.close()
 
     def follow(self) -> None:
@@ -247,6 +250,7 @@ class AgentPage(QWidget):
         self.steps.pressed.connect(self._show_itself)
         self.step_finder.row_wanted.connect(cursor.go_to)
         self.episodes.picked.connect(self._on_episode)
+        self.episode_at.found.connect(self._choose_episode)
         self.episode_finder.begins.connect(self.episode_order.show_all)
         self.episode_finder.line.goal.connect(self._on_goal)
         self.time.jumps.failed.connect(self._cannot_jump)
@@ -287,8 +291,15 @@ class AgentPage(QWidget):
         if self._following or row is None:
             self._at = None
             self.steps.show_none()
+            self.episode_at.forget()
+            self.episodes.show_none()
             return
         self.steps.show_row(row)
+
+    def _choose_episode(self, row: int) -> None:
+        """Show in the table the episode of the cursor; one that is ordered or searched keeps its own lines."""
+        if not self._following and not self.episode_table.order[0] and self.episode_finder.search is None:
+            self.episodes.show_row(row)
 
     def _show_itself(self) -> None:
         """Show the step that was clicked, though the cursor may have been held there already."""
@@ -488,6 +499,7 @@ class AgentPage(QWidget):
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following:
             self._at = shown.row, int(row["seq"])
+            self.episode_at.look(int(row["env"]), int(row["episode"]))
         self._step_shown = key
 
     def _on_view(self) -> None:
@@ -508,7 +520,8 @@ class AgentPage(QWidget):
 
     def _go_to_seq(self, seq: int) -> None:
         """Go to the step of an event, else to the next one behind it."""
-        row = self.step_rows.row_of_seq(seq)
+        numbered = self.step_rows.stored is not None or self.step_rows.problem
+        row = self.step_rows.row_of_seq(seq) if numbered else None  # before, live rows have other numbers
         if row is None:
             self.time.jumps.to_value("seq", seq)
         else:

@@ -53,6 +53,14 @@ def write(painter: QPainter, area: QRect | QRectF, text: str, colour: str, font:
     painter.drawText(area, alignment, text)
 
 
+def write_cut(
+    painter: QPainter, area: QRect, text: str, colour: str, font: QFont,
+    cut: Qt.TextElideMode = Qt.TextElideMode.ElideRight, alignment: int = LEFT,
+) -> None:  # fmt: skip
+    """Write on a line what fits it."""
+    write(painter, area, QFontMetrics(font).elidedText(text, cut, area.width()), colour, font, alignment)
+
+
 BADGE_PX = 19
 _ORDER = 0, 1, 2, 3, 5, 4
 """Red, which is for what failed, comes last."""

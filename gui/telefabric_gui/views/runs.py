@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from PySide6.QtCore import QModelIndex, QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPen, QPolygonF
+from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPen, QPolygonF
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -21,7 +21,7 @@ from telefabric.feed import RunView
 from telefabric_gui import theme
 from telefabric_gui.formatting import count
 from telefabric_gui.model.overlay import Overlay
-from telefabric_gui.models.runs import ROW_ROLE, RunRow, Runs, RunTable, state_words
+from telefabric_gui.models.runs import RunRow, Runs, RunTable, mode_words, state_words
 from telefabric_gui.models.table import Index
 from telefabric_gui.views.painting import (
     badge_width,
@@ -31,7 +31,7 @@ from telefabric_gui.views.painting import (
     fill_with,
     line_colour,
     strokes,
-    write,
+    write_cut,
 )
 from telefabric_gui.views.run_filter import RunFilter
 from telefabric_gui.views.run_menu import RunMenu
@@ -109,7 +109,7 @@ class RunsDock(Panel):
     def _on_menu(self, place: QPoint) -> None:
         index = self.list.indexAt(place)
         if index.isValid():
-            run = index.data(ROW_ROLE).run
+            run = self.table.row(index.row()).run
             laid = "Take out of the charts" if self.overlay.letter(run.run_id) else "Draw in the charts, too"
             signals = {"Replay from the start": self.replay_wanted, laid: self.overlay_wanted}
             first = [(words, partial(signal.emit, run.run_id)) for words, signal in signals.items()]
@@ -166,9 +166,6 @@ class _Delegate(QStyledItemDelegate):
         super().__init__(parent)
         self._table, self._overlay = table, overlay
 
-    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
-        return QSize(WIDTH_PX, ROW_PX)
-
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         with strokes(painter):
             area: QRect = option.rect
@@ -193,23 +190,20 @@ class _Delegate(QStyledItemDelegate):
             draw_chip(painter, QRect(area.left() + 10, area.top() + 12, 16, 16), letter, colour)
         else:
             draw_dot(painter, area.left() + 18, area.top() + 20, colours.state(run.state))
-        badge_left = area.right() - badge_width(row.mode) - 7
-        draw_badge(painter, badge_left, area.top() + 10, row.mode, colours.mode(run.control_mode))
+        mode = mode_words(run)
+        badge_left = area.right() - badge_width(mode) - 7
+        draw_badge(painter, badge_left, area.top() + 10, mode, colours.mode(run.control_mode))
         name = QRect(area.left() + 32, area.top() + 10, badge_left - area.left() - 40, 20)
         caption = QRect(area.left() + 32, area.top() + 33, area.width() - 32 - _SPARK.width() - 14, 20)
         alarming = run.state in ("stalled", "waiting", "held", "failed", "lost", "revived")
         colour = colours.state(run.state) if alarming else colours.dim
         bold, small = theme.text_font(bold=True), theme.text_font(theme.CAPTION_PX)
-        self._line(painter, name, run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)
+        write_cut(painter, name, run.run_id, colours.text, bold, Qt.TextElideMode.ElideMiddle)
         whole = QFontMetrics(small).elidedText(row.caption, Qt.TextElideMode.ElideRight, caption.width()) == row.caption
         words = row.caption if whole else state_words(run)
-        self._line(painter, caption, words, colour, small, Qt.TextElideMode.ElideRight)
+        write_cut(painter, caption, words, colour, small)
         if row.spark:
             self._spark(painter, area, row)
-
-    def _line(self, painter: QPainter, area: QRect, text: str, colour: str, font: QFont, cut: Qt.TextElideMode) -> None:
-        shown = QFontMetrics(font).elidedText(text, cut, area.width())
-        write(painter, area, shown, colour, font, int(Qt.AlignmentFlag.AlignVCenter))
 
     def _spark(self, painter: QPainter, area: QRect, run: RunRow) -> None:
         box = QRectF(area.right() - _SPARK.width() - 8, area.top() + 35, _SPARK.width(), _SPARK.height())

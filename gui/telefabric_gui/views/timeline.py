@@ -31,7 +31,7 @@ from telefabric_gui.formatting import clock, count, plural, real, short
 from telefabric_gui.model.axis import By
 from telefabric_gui.model.cursor import Cursor
 from telefabric_gui.model.timescale import TimeScale
-from telefabric_gui.model.whole_run import Span, WholeRun
+from telefabric_gui.model.whole_run import Alert, Span, WholeRun
 from telefabric_gui.views.painting import fill_with, painting, write
 
 NAMES_PX, RIGHT_PX = 64, 16
@@ -44,6 +44,8 @@ _LEGEND_FROM_PX = 560
 _MARK_PX = 6.0
 """The least width of a missing range: it has no rows of its own."""
 _GRAB_PX = 5
+_LINES = {False: Qt.PenStyle.SolidLine, True: Qt.PenStyle.DashLine}
+"""Under the mark of a bookmark, and of an alert."""
 _TICK_PX = 110
 _ENDS_PX = 4
 """Ends of episodes are marked when they are on average so far apart."""
@@ -177,23 +179,28 @@ class TimeLine(QWidget):
         return still
 
     def _paint_marks(self, painter: QPainter, lane: _Lane, scale: TimeScale) -> None:
+        """Flags of bookmarks and triangles of alerts, with their words where there is room."""
         colours = theme.active()
         free = -1.0
-        for x, text in self._flags(scale):
-            painter.setPen(QPen(QColor(colours.dim), 1))
-            painter.drawLine(QPointF(x, lane.top), QPointF(x, lane.top + lane.height))
-            fill_with(painter, colours.text)
-            painter.drawPolygon(
-                QPolygonF([QPointF(x, lane.top), QPointF(x + 7, lane.top + 3), QPointF(x, lane.top + 6)])
-            )
+        for mark in self._marks():
+            x = float(scale.x(mark.row))
+            colour = getattr(colours, mark.tone) if mark.tone else colours.text
+            foot = lane.top + lane.height + (_GAP + _EVENTS if mark.tone else 0)
+            painter.setPen(QPen(QColor(colour if mark.tone else colours.dim), 1, _LINES[bool(mark.tone)]))
+            painter.drawLine(QPointF(x, lane.top), QPointF(x, foot))
+            fill_with(painter, colour)
+            shape = ((-5, 9), (5, 9), (0, 0)) if mark.tone else ((0, 0), (7, 3), (0, 6))
+            painter.drawPolygon(QPolygonF([QPointF(x + right, lane.top + down) for right, down in shape]))
             if x > free:
                 area = QRectF(x + 10, lane.top - 1, 140, lane.height)
-                write(painter, area, text, colours.dim, theme.text_font(11))
-                free = x + 14 + 6 * len(text)
+                write(painter, area, mark.label, colour if mark.tone else colours.dim, theme.text_font(11))
+                free = x + 14 + 6 * len(mark.label)
 
-    def _flags(self, scale: TimeScale) -> list[tuple[float, str]]:
+    def _marks(self) -> list[Alert]:
+        """Alerts, and bookmarks as marks without a tone."""
         assert self._whole is not None
-        return [(float(scale.x(row)), short(one.label) or "bookmark") for row, one in self._whole.bookmarks]
+        names = [(row, short(one.label) or "bookmark") for row, one in self._whole.bookmarks]
+        return sorted([*(Alert(row, name, name, "") for row, name in names), *self._whole.alerts])
 
     def _paint_events(self, painter: QPainter, lane: _Lane, scale: TimeScale) -> None:
         """Rows a second as bars, of the highest in sight, and the ends of episodes below where they are few."""
@@ -410,10 +417,8 @@ class TimeLine(QWidget):
                 self._cursor.see(at - (last - first) / 2, at + (last - first) / 2)
 
     def _flag_at(self, x: float) -> int | None:
-        """The row of the bookmark at a pixel."""
-        assert self._whole is not None
-        rows = [row for row, _ in self._whole.bookmarks]
-        near = [(abs(float(self.scale.x(row)) + 3 - x), row) for row in rows]
+        """The row of the bookmark or alert at a pixel."""
+        near = [(abs(float(self.scale.x(one.row)) + (0 if one.tone else 3) - x), one.row) for one in self._marks()]
         return min(near)[1] if near and min(near)[0] <= _GRAB_PX else None
 
     def _lane_at(self, y: float) -> str:
@@ -436,7 +441,7 @@ class TimeLine(QWidget):
         axis = self._whole.axis
         step = count(round(float(axis.steps(row))))
         if lane == "marks":
-            near = [text for at, text in self._flags(scale) if abs(at - x) <= _GRAB_PX]
+            near = [one.sentence for one in self._marks() if abs(float(scale.x(one.row)) - x) <= _GRAB_PX]
             return "\n".join(near)
         if lane in ("span", "run"):
             place = row if lane == "span" else x / self._run_room * self._whole.rows

@@ -19,7 +19,7 @@ class TopBar(Panel):
     theme_wanted = Signal()
     help_wanted = Signal()
     connect_wanted = Signal()
-    pace_wanted = Signal()
+    redraw_wanted = Signal()
 
     def __init__(self) -> None:
         super().__init__("topbar")
@@ -50,10 +50,10 @@ class TopBar(Panel):
         name.setObjectName("name")
         left = row(name, self.dot, self._address, 1, spacing=6)
         left.insertSpacing(1, 14)
-        self.pace = button("Pace \u25be", self.pace_wanted, tip="How often tables, charts and pictures are drawn")
+        self.redraw = button("Redraw \u25be", self.redraw_wanted, tip="How often tables, charts and pictures are drawn")
         theme = button("Theme", self.theme_wanted, tip="Dark or light (T)")
         keys = button("?", self.help_wanted, tip="Keys (?)")
-        right = row(self._waiting, 1, self.pace, theme, keys, spacing=6)
+        right = row(self._waiting, 1, self.redraw, theme, keys, spacing=6)
         layout = row((left, 1), switches, (right, 1), margins=(16, 0, 12, 0), spacing=16)
         layout.setAlignment(switches, Qt.AlignmentFlag.AlignVCenter)
         self.setLayout(layout)

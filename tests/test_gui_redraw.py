@@ -13,9 +13,9 @@ from test_gui_feed import ScriptedFeed, told, update, view
 
 pytestmark = test_gui_window.pytestmark
 if test_gui_window.THERE:
-    from telefabric_gui.pace import BALANCED, EVERY_MS, PACES, Pace, is_due, pace_of, text_of
+    from telefabric_gui.redraw import BALANCED, EVERY_MS, PRESETS, Redraw, is_due, redraw_of, text_of
     from telefabric_gui.sources import Memory
-    from telefabric_gui.views.pace_menu import pace_menu
+    from telefabric_gui.views.redraw_menu import redraw_menu
     from telefabric_gui.window import MainWindow
 
 window, tick = test_gui_window.window, test_gui_window.tick
@@ -28,14 +28,14 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}x", '{"tables_ms":7}', '{"rows_max":100000000}', "[]", "null"])
 def test_a_pace_that_nobody_can_have_chosen_is_the_balanced_one(text: str) -> None:
-    assert pace_of(text) == BALANCED
+    assert redraw_of(text) == BALANCED
 
 
 def test_every_pace_that_can_be_chosen_is_kept() -> None:
-    for preset in PACES.values():
+    for preset in PRESETS.values():
         for every_ms in EVERY_MS:
             chosen = msgspec.structs.replace(preset, charts_ms=every_ms)
-            assert pace_of(text_of(chosen)) == chosen
+            assert redraw_of(text_of(chosen)) == chosen
     assert [tick for tick in range(50) if is_due(1_000, tick)] == [0, 20, 40]
     assert all(is_due(50, tick) for tick in range(50))
 
@@ -48,7 +48,7 @@ def stepping(ticks: int) -> ScriptedFeed:
 
 def test_tables_are_drawn_at_their_pace_and_nothing_is_left_out(window: Callable[..., MainWindow]) -> None:
     main = window(stepping(100))
-    main.set_pace(Pace(tables_ms=1_000))
+    main.set_redraw(Redraw(tables_ms=1_000))
     tick(main, 3)
     page = main.page
     assert page is not None
@@ -57,7 +57,7 @@ def test_tables_are_drawn_at_their_pace_and_nothing_is_left_out(window: Callable
     tick(main, 80)
     assert 4 <= len(drawn) <= 6, drawn
     assert drawn == sorted(drawn)
-    main.set_pace(BALANCED)
+    main.set_redraw(BALANCED)
     tick(main, 20)
     assert page.step_rows.rows == len(page.stream.steps) == 90
 
@@ -66,7 +66,7 @@ def test_pictures_are_drawn_at_their_pace_while_one_follows_and_at_once_when_a_s
     window: Callable[..., MainWindow],
 ) -> None:
     main = window(stepping(100))
-    main.set_pace(Pace(pictures_ms=500))
+    main.set_redraw(Redraw(pictures_ms=500))
     tick(main, 3)
     page = main.page
     assert page is not None
@@ -86,17 +86,17 @@ def test_a_preset_is_chosen_in_the_menu_and_is_there_at_the_next_start(
     window: Callable[..., MainWindow],
 ) -> None:
     main = window(ScriptedFeed())
-    menu = pace_menu(main.top.pace, main.controller.pace, main.set_pace)
+    menu = redraw_menu(main.top.redraw, main.controller.redraw, main.set_redraw)
     said = [action.text() for action in menu.actions() if action.text()]
     assert said[-3:] == ["Tables: at once", "Charts: every 200 ms", "Pictures: at once"]
     next(action for action in menu.actions() if action.text().startswith("High rate")).trigger()
-    assert main.controller.pace == PACES["high-rate"] == Memory().pace
-    assert window(ScriptedFeed()).controller.pace == PACES["high-rate"]
+    assert main.controller.redraw == PRESETS["high-rate"] == Memory().redraw
+    assert window(ScriptedFeed()).controller.redraw == PRESETS["high-rate"]
 
 
 def test_the_rows_that_are_held_live_are_those_of_the_pace(window: Callable[..., MainWindow]) -> None:
     main = window(stepping(20))
-    main.set_pace(PACES["low-latency"])
+    main.set_redraw(PRESETS["low-latency"])
     tick(main, 5)
     assert main.page is not None
-    assert main.page.stream.steps.rows_max == PACES["low-latency"].rows_max
+    assert main.page.stream.steps.rows_max == PRESETS["low-latency"].rows_max

@@ -10,7 +10,7 @@ EVERY_MS = (TICK_MS, 100, 200, 500, 1_000, 2_000)
 """What can be chosen."""
 
 
-class Pace(msgspec.Struct, frozen=True):
+class Redraw(msgspec.Struct, frozen=True):
     """A view is drawn at most once in its time. What comes meanwhile is taken in all the same, and shown with it."""
 
     tables_ms: int = TICK_MS
@@ -20,11 +20,11 @@ class Pace(msgspec.Struct, frozen=True):
     """Rows that are held as they come live, of each agent's stream. The store has the others."""
 
 
-BALANCED = Pace()
-PACES = {
-    "low-latency": Pace(charts_ms=100, rows_max=20_000),
+BALANCED = Redraw()
+PRESETS = {
+    "low-latency": Redraw(charts_ms=100, rows_max=20_000),
     "balanced": BALANCED,
-    "high-rate": Pace(1_000, 2_000, 200),
+    "high-rate": Redraw(1_000, 2_000, 200),
 }
 """low-latency: every row and picture at once; high-rate: for thousands of steps a second, which nobody reads."""
 
@@ -34,15 +34,15 @@ def is_due(every_ms: int, tick: int) -> bool:
     return tick % max(1, every_ms // TICK_MS) == 0
 
 
-def pace_of(text: str) -> Pace:
+def redraw_of(text: str) -> Redraw:
     """As `text_of` wrote it; the balanced one for any other text."""
     try:
-        found = msgspec.json.decode(text, type=Pace)
+        found = msgspec.json.decode(text, type=Redraw)
     except msgspec.DecodeError:
         return BALANCED
     known = {found.tables_ms, found.charts_ms, found.pictures_ms} <= set(EVERY_MS)
-    return found if known and found.rows_max in {one.rows_max for one in PACES.values()} else BALANCED
+    return found if known and found.rows_max in {one.rows_max for one in PRESETS.values()} else BALANCED
 
 
-def text_of(pace: Pace) -> str:
-    return msgspec.json.encode(pace).decode()
+def text_of(redraw: Redraw) -> str:
+    return msgspec.json.encode(redraw).decode()

@@ -1,4 +1,4 @@
-"""The menu of the pace: presets, and how often tables, charts and pictures are drawn."""
+"""The menu of the redraw: presets, and how often tables, charts and pictures are drawn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from PySide6.QtGui import QAction, QActionGroup
 from PySide6.QtWidgets import QMenu, QWidget
 
 from telefabric_gui.formatting import duration
-from telefabric_gui.pace import EVERY_MS, PACES, TICK_MS, Pace
+from telefabric_gui.redraw import EVERY_MS, PRESETS, TICK_MS, Redraw
 from telefabric_gui.views.styled import menu_of
 
-_PRESETS = {
+_WORDS = {
     "low-latency": "Low latency: all at once",
     "balanced": "Balanced",
     "high-rate": "High rate: over 1\u202f000 steps/s",
@@ -21,20 +21,20 @@ _PRESETS = {
 _VIEWS = {"tables_ms": "Tables", "charts_ms": "Charts", "pictures_ms": "Pictures"}
 
 
-def pace_menu(parent: QWidget, pace: Pace, chosen: Callable[[Pace], object]) -> QMenu:
-    """`chosen` takes the pace that is to be."""
+def redraw_menu(parent: QWidget, redraw: Redraw, chosen: Callable[[Redraw], object]) -> QMenu:
+    """`chosen` takes the redraw that is to be."""
     menu = menu_of(parent)
     menu.addSection("Draw")
     presets = QActionGroup(menu)
-    for name, text in _PRESETS.items():
-        _add(menu, presets, text, PACES[name] == pace, partial(chosen, PACES[name]))
+    for name, text in _WORDS.items():
+        _add(menu, presets, text, PRESETS[name] == redraw, partial(chosen, PRESETS[name]))
     menu.addSeparator()
     for field, title in _VIEWS.items():
-        now_ms = getattr(pace, field)
+        now_ms = getattr(redraw, field)
         times = menu.addMenu(f"{title}: {_often(now_ms)}")
         group = QActionGroup(times)
         for every_ms in EVERY_MS:
-            other = msgspec.structs.replace(pace, **{field: every_ms})
+            other = msgspec.structs.replace(redraw, **{field: every_ms})
             _add(times, group, _often(every_ms), every_ms == now_ms, partial(chosen, other))
     return menu
 
