@@ -41,6 +41,8 @@ STEP_BYTES_MAX = 32 * 2**20
 EPISODE_BYTES_MAX = 8 * 2**20
 STORED_FRAME_BYTES_MAX = 64 * 2**20
 """Stored frames of one agent's stream; the ones that came first go, of the episode that came first."""
+NEWEST_ROWS = 5_000
+"""By these the pace of replay is known, and how each environment is."""
 FRAME_OLD_NS = 2_000_000_000
 """A picture that is so much older than a step says nothing of it."""
 SERIES_MAX = 64
@@ -258,6 +260,11 @@ class AgentStream:
         """From this seq on, all events have come, or are holes; of older times, some kinds may have come alone."""
         rows = counted(self.steps.records)
         return int(self.steps.column("seq")[rows.argmax()]) if rows.any() else 0
+
+    def newest_steps(self) -> Any:
+        """Records of the steps among the newest rows."""
+        records = self.steps.records[-NEWEST_ROWS:]
+        return records[(records["mark"] == EVENT) & ~records["reset"]]
 
     def steps_per_s(self) -> float | None:
         """Steps in the newest second, by the worker's clock."""

@@ -243,7 +243,7 @@ class TextScene:
         write(painter, area, self.words, theme.active().text, font, flags)
 
 
-def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
+def paint_image(painter: QPainter, area: QRectF, image: QImage, *, smooth: bool = True) -> None:
     """Paint an image as large as it fits; small pictures keep their pixels sharp.
 
     In the painter's own format first: Qt scales any other at a third of the speed.
@@ -254,7 +254,7 @@ def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
     size = image.size().scaled(area.size().toSize(), Qt.AspectRatioMode.KeepAspectRatio)
     target = QRectF(0, 0, size.width(), size.height())
     target.moveCenter(area.center())
-    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, image.width() > _SHARP_PX)
+    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, smooth and image.width() > _SHARP_PX)
     painter.drawImage(target, image)
 
 

@@ -77,6 +77,12 @@ def menu_of(parent: QWidget) -> QMenu:
     return menu
 
 
+def heading(menu: QMenu, text: str) -> None:
+    """A line over a group of entries: Qt's own sections have no text in a style sheet."""
+    menu.addSeparator()
+    menu.addAction(text).setEnabled(False)
+
+
 def drop_menu(under: QWidget, entries: Iterable[tuple[str, Callable[[], object]]]) -> None:
     """Open a menu below a button."""
     menu = menu_of(under)
