@@ -538,7 +538,8 @@ class AgentPage(QWidget):
 
     def _go_to_seq(self, seq: int) -> None:
         """Go to the step of an event, else to the next one behind it."""
-        row = self.step_rows.row_of_seq(seq)
+        numbered = self.step_rows.stored is not None or self.step_rows.problem
+        row = self.step_rows.row_of_seq(seq) if numbered else None  # before, live rows have other numbers
         if row is None:
             self.time.jumps.to_value("seq", seq)
         else:
