@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtGui import QHideEvent, QImage, QKeySequence, QShortcut, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QFileDialog, QStackedWidget, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui import theme
@@ -35,6 +35,7 @@ from telefabric_gui.model.episode_at import EpisodeAt
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages, found_of
+from telefabric_gui.model.raw_events import RawEvents
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.search import OF_EPISODES, Goal
@@ -53,10 +54,12 @@ from telefabric_gui.views.find import EpisodeOrder, Finder, StepFinder
 from telefabric_gui.views.frames import place_of, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
-from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
+from telefabric_gui.views.raw import RawView
+from telefabric_gui.views.scenes import FrameScene, action_names, name_of, scene_of
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import (
+    Badges,
     Banner,
     Card,
     button,
@@ -67,6 +70,7 @@ from telefabric_gui.views.styled import (
     restyle,
     say_fitting,
 )
+from telefabric_gui.views.switch import DRAWN, RAW, ViewSwitch
 from telefabric_gui.views.tables import TableView
 
 _SAID_S = 4.0
@@ -87,6 +91,7 @@ class AgentPage(QWidget):
         self.setObjectName("page")
         self.setAccessibleName(f"{stream.key.agent_id} of {stream.key.run_id}")
         self.stream = stream
+        self.run_id = stream.key.run_id
         self._views = views
         self.step: Shown | None = None
         """The step that is shown, for the details dock."""
@@ -110,6 +115,9 @@ class AgentPage(QWidget):
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
+        self.switch = ViewSwitch()
+        self.raw = RawView(RawEvents(stream, feed, self))
+        self.pin_wanted = self.raw.pin_wanted
         self.charts = ChartsView(charting)
         self.charts.setAccessibleName("Charts")
         self._join_charts()
@@ -156,7 +164,7 @@ class AgentPage(QWidget):
         cursor = self.time.cursor
         given = self.stream.version, cursor.row, cursor.mode
         for view, show in (
-            (self.environment, self._refresh_environment), (self.steps, self._say_steps),
+            (self.environment, self._refresh_environment), (self.raw, self._refresh_raw), (self.steps, self._say_steps),
             (self.episodes, self._say_episodes), (self.banner, self._warn),
         ):  # fmt: skip
             self._views.update(view, show, given)
@@ -229,7 +237,8 @@ class AgentPage(QWidget):
         self.step_finder.show_all()
         self.episode_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns, self.episode_at):
+        parts = (self.raw.events, self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns)
+        for part in (*parts, self.episode_at):
             part.close()
 
     def follow(self) -> None:
@@ -366,7 +375,14 @@ class AgentPage(QWidget):
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
-        self._environment_card = Card("Environment", self.environment)
+        views = QStackedWidget()
+        for view in (self.environment, self.raw):
+            views.addWidget(view)
+        self._environment_card = Card("Environment", views)
+        self._environment_card.title.hide()
+        self._environment_card.badges.addWidget(self.switch)
+        self.switch.changed.connect(self._on_view)
+        self.raw.step_wanted.connect(self._go_to_seq)
         self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", laid_out(column(self.episode_finder.line, (self.episodes, 1))))
         find_episodes = button("find", self.episode_finder.line.open_line, "link", "Go to an episode, or filter them")
@@ -379,8 +395,7 @@ class AgentPage(QWidget):
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        for badge in (self.picture.badge, self._path, self._lane_badge):
-            self._environment_card.badges.addWidget(badge)
+        self._environment_card.badges.addWidget(Badges(self.picture.badge, self._path, self._lane_badge))
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
@@ -403,21 +418,25 @@ class AgentPage(QWidget):
         """The picture of a step, if there is one."""
         envs, caption = self.environments.number, self._environment_card.caption
         found = self.picture.of(shown.record, exact=exact, envs=envs)
-        said = self.picture.said or self.environments.card.rank
+        said = "" if self.switch.beside_video else self.picture.said or self.environments.card.rank
         say_fitting(caption, said, theme.fitting(said, caption.width()))
+        if self.switch.beside_video:
+            self.picture.badge.hide()  # it says something of the video
         return found
 
     @property
     def _lane_shown(self) -> bool:
         """Whether the ring's frame is shown: unless a newer one of another worker came over the network."""
         frame, other = self.lane.frame, self.stream.frame
-        if frame is None or not self._lane_wanted:
+        if frame is None or not self._lane_wanted or self.switch.view == DRAWN:
             return False
         return other is None or self.lane.state == "live" or other.time_ns - frame.time_ns < FRAME_OLD_NS
 
     def _show_lane(self) -> None:
         """Show the ring's next frame at once."""
         frame = self.lane.frame
+        if frame is not None:
+            self.switch.offer_video()
         if frame is None or not self._lane_shown:
             return
         hud, self._lane_state = frame.hud, self.lane.state
@@ -436,7 +455,8 @@ class AgentPage(QWidget):
         self.environment.show_step(scene_of_frame(frame, env, self.lane.state), figures)
 
     def _name_environment(self) -> None:
-        self._environment_card.title.setText(self.environments.title or "Environment")
+        self._environment_card.title.setText(self.environments.title)
+        self._environment_card.title.setVisible(bool(self.environments.title))
 
     def _on_environment(self) -> None:
         """Another one is followed: show its picture and step."""
@@ -485,15 +505,43 @@ class AgentPage(QWidget):
             ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
+        observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
+        drawn = scene_of(observation, hint, self._metadata)
+        self.switch.name_drawn(name_of(drawn))
+        if frame is not None:
+            self.switch.offer_video()
         if not self._lane_shown:
-            observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
-            self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
+            self.environment.show_step(drawn if self.switch.view == DRAWN else frame or drawn, figures)
         chances = probabilities(decoded(step.info), decoded(step.action), names) if step else []
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
         if not self._following and shown.row == self.time.cursor.row:
             self._at = shown.row, int(row["seq"])
             self.episode_at.look(int(row["env"]), int(row["episode"]))
         self._step_shown = key
+
+    def _on_view(self) -> None:
+        """Another view of the environment was chosen, or is the first one now."""
+        views = self.raw.parentWidget()
+        assert isinstance(views, QStackedWidget)
+        views.setCurrentWidget(self.raw if self.switch.view == RAW else self.environment)
+        self._still, self._step_shown = False, None
+
+    def _refresh_raw(self) -> None:
+        if self.raw.isVisible():
+            shown = self._shown
+            if self._following:
+                self.raw.events.follow()
+            elif shown is not None:
+                self.raw.events.around(int(shown.record["seq"]))
+            self.raw.refresh()
+
+    def _go_to_seq(self, seq: int) -> None:
+        """Go to the step of an event, else to the next one behind it."""
+        row = self.step_rows.row_of_seq(seq)
+        if row is None:
+            self.time.jumps.to_value("seq", seq)
+        else:
+            self.time.cursor.go_to(row)
 
     @property
     def details(self) -> list[tuple[str, str]]:
