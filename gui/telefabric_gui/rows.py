@@ -93,7 +93,11 @@ class EventRows:
 
     def raw(self, row: Any) -> bytes | None:
         """The encoded event of a row; None in a mark, and when it is not in memory any more."""
-        return self._raws.get(int(row["seq"])) if row["mark"] == EVENT else None
+        return self.raw_of(int(row["seq"])) if row["mark"] == EVENT else None
+
+    def raw_of(self, seq: int) -> bytes | None:
+        """The encoded event of a seq, while it is in memory."""
+        return self._raws.get(seq)
 
     @property
     def marks(self) -> frozenset[Mark]:

@@ -110,7 +110,7 @@ def _draw_pair(painter: QPainter, place: QRect, line: Line) -> None:
 
 
 def _draw_chance(painter: QPainter, place: QRect, line: Line) -> None:
-    draw_chance(painter, place, Chance(line.name, line.share, line.strong), theme.active(), name_px=96)
+    draw_chance(painter, place, Chance(line.name, line.share, line.strong), theme.active(), 96)
 
 
 def _draw_number(painter: QPainter, place: QRect, line: Line) -> None:
