@@ -89,7 +89,7 @@ def until(main: MainWindow, true: Callable[[], bool], what: str) -> None:
 
 def shown(main: MainWindow) -> list[tuple[str, str]]:
     rows = main.tabs.human.episodes
-    return [(rows.index(at, 0).data(), rows.index(at, 2).data()) for at in range(rows.rowCount())]
+    return [(rows.index(at, 0).data(), rows.index(at, 1).data()) for at in range(rows.rowCount())]
 
 
 def test_episodes_of_people_and_of_nobody_known_are_listed_and_one_is_replayed(

@@ -20,8 +20,8 @@ from telefabric_schemas import Episode, Reset, Step
 EVENT, HOLE, GAP, VOID = 0, 1, 2, 3
 NO_STEP = -1
 """In `global_step` and `length`: the event does not say."""
-KEPT_ROWS = 256
-"""The newest rows stay when memory is short: they are in sight."""
+KEPT_ROWS = 128
+"""The newest rows stay when memory is short: they fill the tallest table."""
 RAW_MORE_BYTES = 170
 """What an encoded event takes beside its bytes: two objects and a place in a dictionary."""
 _FIRST_ROOM = 1_024
@@ -93,7 +93,11 @@ class EventRows:
 
     def raw(self, row: Any) -> bytes | None:
         """The encoded event of a row; None in a mark, and when it is not in memory any more."""
-        return self._raws.get(int(row["seq"])) if row["mark"] == EVENT else None
+        return self.raw_of(int(row["seq"])) if row["mark"] == EVENT else None
+
+    def raw_of(self, seq: int) -> bytes | None:
+        """The encoded event of a seq, while it is in memory."""
+        return self._raws.get(seq)
 
     @property
     def marks(self) -> frozenset[Mark]:

@@ -38,6 +38,7 @@ from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
+from telefabric_gui.views.multi_agent import MultiAgentPage
 from telefabric_gui.views.page import AgentPage
 from telefabric_gui.views.redraw_menu import redraw_menu
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
@@ -243,7 +244,7 @@ class MainWindow(QMainWindow):
 
     def follow(self) -> None:
         """Follow new events, with the newest in sight."""
-        if page := self.page:
+        if page := self.front:
             page.follow()
 
     def show_sheet(self) -> None:
@@ -300,6 +301,11 @@ class MainWindow(QMainWindow):
         """The page in front."""
         return self.tabs.page
 
+    @property
+    def front(self) -> AgentPage | MultiAgentPage | None:
+        """The page in front that has a cursor: of one agent, or of all of a run."""
+        return self.tabs.front
+
     def set_mode(self, mode: Mode) -> None:
         """Follow, pause or replay."""
         if mode is Mode.FOLLOW:
@@ -311,19 +317,19 @@ class MainWindow(QMainWindow):
 
     def pause(self) -> None:
         """Stay at the step that is shown."""
-        if page := self.page:
+        if page := self.front:
             page.time.cursor.pause()
 
     def replay(self, speed: float | None = None) -> None:
         """Run on from the step that is shown; at another speed if one is given."""
-        if page := self.page:
+        if page := self.front:
             if speed is not None:
                 page.time.cursor.set_speed(speed)
             page.time.cursor.replay()
 
     def act(self, name: str) -> None:
         """What a button of the transport, or its key, does."""
-        if (page := self.page) is None:
+        if (page := self.front) is None:
             return
         cursor, jumps = page.time.cursor, page.time.jumps
         acts: dict[str, Callable[[], object]] = {
@@ -356,7 +362,7 @@ class MainWindow(QMainWindow):
             self.runs.list.setFocus()
         elif self._in_history:
             self.show_history(False)
-        elif page := self.page:
+        elif page := self.front:
             if page.time.cursor.selection is not None:
                 page.time.cursor.select_nothing()
             else:
@@ -371,6 +377,7 @@ class MainWindow(QMainWindow):
     def _on_built(self, page: AgentPage) -> None:
         page.show_columns(self.memory.step_columns)
         page.columns_chosen.connect(self._show_columns)
+        page.pin_wanted.connect(self.pins.toggle)
 
     def _show_columns(self, names: list[str]) -> None:
         """In all tables of steps, and at the next start."""
@@ -380,8 +387,8 @@ class MainWindow(QMainWindow):
                 tab.page.show_columns(names)
 
     def _on_tab(self) -> None:
-        if page := self.page:
-            self.runs.select(page.stream.key.run_id)
+        if page := self.front:
+            self.runs.select(page.run_id)
             self._refresh_page()
 
     @property
@@ -394,10 +401,10 @@ class MainWindow(QMainWindow):
 
     def _look_at_sight(self) -> None:
         """What is out of sight gives up its live events, its pictures and its bell."""
-        page, in_sight = self.page, self._in_sight and not self._in_history
-        seen = page.stream.key.run_id if page and in_sight else None
+        page, front, in_sight = self.page, self.front, self._in_sight and not self._in_history
+        seen = front.run_id if front and in_sight else None
         self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
-        pictures = seen is not None and page is not None and page.lane.state != "live"
+        pictures = page is None or page.lane.state != "live"
         self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
         if page is not None and in_sight is not self._was_in_sight:
             (page.lane.start if in_sight else page.lane.stop)()
@@ -405,7 +412,7 @@ class MainWindow(QMainWindow):
 
     def _on_tick(self) -> None:
         self._look_at_sight()
-        if self._ticks % _SLOW_TICKS == 0:
+        if self._ticks % _DETAILS_TICKS == 0:
             self.budget.keep(self._held)
         if self._in_sight:
             self._refresh_views()
@@ -455,12 +462,12 @@ class MainWindow(QMainWindow):
 
     def _held(self) -> list[Part]:
         """All that takes much memory here."""
-        pages = (tab.page for tab in self.tabs.agents)
+        pages = [*(tab.page for tab in self.tabs.agents), *(tab.page for tab in self.tabs.runs)]
         holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
         return [part for holder in (*holders, self.charting.data, self.charting.info) for part in holder.parts()]
 
     def _show_mode(self) -> None:
-        cursor = page.time.cursor if (page := self.page) else None
+        cursor = page.time.cursor if (page := self.front) else None
         waiting = ""
         if cursor is not None and cursor.new:
             waiting = f"{plural(cursor.new, 'new step')}, {duration(cursor.left_for_s)} behind"
@@ -468,7 +475,7 @@ class MainWindow(QMainWindow):
 
     def _show_bottom(self) -> None:
         """Time line and transport of the page in front."""
-        page = self.page
+        page = self.front
         self.bottom.setVisible(page is not None and not self._in_history)
         replaying = pace = ""
         if page is not None:
@@ -507,14 +514,16 @@ class MainWindow(QMainWindow):
         if page is not None and not self._in_history:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
-            page.refresh(self.controller.runs.get(page.stream.key.run_id), self.controller.redraw)
+            page.refresh(self.controller.runs.get(page.run_id), self.controller.redraw)
             self._begin_replay(page)
+        elif (front := self.front) is not None:
+            front.refresh(self.controller.runs.get(front.run_id))
 
     def _show_health(self) -> None:
         if not self.details.isVisible():
             return
         controller, page = self.controller, self.page
-        run = controller.runs.get(page.stream.key.run_id) if page else None
+        run = controller.runs.get(front.run_id) if (front := self.front) else None
         if self._in_history:
             page, run = None, next(iter(self.history.picked), None)
         self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
@@ -538,8 +547,8 @@ class MainWindow(QMainWindow):
                 drawn.add(run_id)
                 self.known_runs.show_spark(run_id, points)
         self._want_sparks()
-        if page := self.page:
-            self.runs.select(page.stream.key.run_id)
+        if page := self.front:
+            self.runs.select(page.run_id)
 
     def _want_sparks(self) -> None:
         self.sparks.want(self.runs.in_sight)

@@ -16,6 +16,11 @@ def title_of(agent_id: str, *, replay: bool, copy: int = 0, run_id: str = "") ->
     return f"{named} · {cut(run_id, _RUN_MAX)}" if run_id else named
 
 
+def run_title(run_id: str) -> str:
+    """Of the tab with all agents of a run."""
+    return f"Multi-Agent-{cut(run_id, _RUN_MAX)}"
+
+
 def cut(name: str, length: int) -> str:
     """A name without its middle, since names of runs differ at both ends."""
     name = " ".join(name.split())

@@ -29,16 +29,16 @@ class Head(NamedTuple):
 
 
 HEADS = (
-    Head("RUN", 22, LEFT),
-    Head("AGENT", 12, LEFT),
-    Head("EP", 7, RIGHT, "Episode"),
-    Head("RETURN", 9, RIGHT, "Sum of the rewards"),
-    Head("LENGTH", 8, RIGHT, "Steps"),
-    Head("END", 11, LEFT, "Reason of its end"),
+    Head("RUN", 17, LEFT),
+    Head("EP", 6, RIGHT, "Episode"),
+    Head("RETURN", 8, RIGHT, "Sum of the rewards"),
+    Head("LENGTH", 7, RIGHT, "Steps"),
+    Head("MODE", 11, LEFT, "Who acted"),
+    Head("END", 10, LEFT, "Reason of its end"),
+    Head("ENDED AT", 20, LEFT, "The worker's clock, in this machine's time zone"),
     Head("SEED", 8, RIGHT, "Seed of its reset"),
+    Head("AGENT", 11, LEFT),
     Head("GAME", 18, LEFT),
-    Head("MODE", 12, LEFT, "Who acted"),
-    Head("ENDED", 18, LEFT, "The worker's clock, in this machine's time zone"),
 )
 MODE = next(place for place, head in enumerate(HEADS) if head.title == "MODE")
 
@@ -154,10 +154,10 @@ class HumanEpisodes(QAbstractTableModel):
 
 def _texts(row: EpisodeRow) -> tuple[str, ...]:
     length = NONE if row.length is None else count(row.length)
-    told = (short(one, 40) for one in (row.end_reason or NONE, NONE if row.seed is None else row.seed, row.game_id))
+    end, seed = short(row.end_reason or NONE, 20), short(row.seed, 20)
     return (
-        row.run_id, row.agent_id, count(row.episode_index), real(row.total_reward), length, *told, row.control_mode,
-        _ended(row.time_ns),
+        row.run_id, count(row.episode_index), real(row.total_reward), length, row.control_mode, end,
+        _ended(row.time_ns), seed, row.agent_id, short(row.game_id, 40),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
@@ -14,12 +14,13 @@ from PySide6.QtWidgets import QTabWidget, QWidget
 from telefabric.feed import EpisodeRow
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
-from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode
-from telefabric_gui.model.tab_titles import title_of
+from telefabric_gui.model.side_by_side import Standing
+from telefabric_gui.model.tab_titles import run_title, title_of
 from telefabric_gui.views.human import HumanReplay
 from telefabric_gui.views.isolation import Views
+from telefabric_gui.views.multi_agent import MultiAgentPage
 from telefabric_gui.views.page import AgentPage
 
 
@@ -32,28 +33,27 @@ class _Wish(NamedTuple):
     apart: bool
 
 
-class Tab(QWidget):
+Page = TypeVar("Page", AgentPage, MultiAgentPage)
+
+
+class _Lazy(QWidget, Generic[Page]):
     """A page that is built when it first comes to the front: a run may have many agents.
 
     It lays the page out by itself: of every label that changes its text a layout would tell the tabs, which then have
     everything in them painted again.
     """
 
-    def __init__(self, stream: AgentStream, copy: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.stream = stream
-        """The stream that is shown."""
-        self.copy = copy
-        """0 for the agent's own tab, which follows; the number of a further replay."""
-        self.chosen: AgentStream | None = None
-        """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
-        self.page: AgentPage | None = None
+        self.page: Page | None = None
 
-    def show_stream(self, stream: AgentStream) -> None:
-        """Change to the page of another stream; it is built when it comes to the front."""
-        if stream is not self.stream:
-            self.let_go()
-            self.stream = stream
+    def hold(self, page: Page) -> Page:
+        """This is the page from now on."""
+        self.page = page
+        page.setParent(self)
+        page.setGeometry(self.rect())
+        page.setVisible(True)
+        return page
 
     def let_go(self) -> None:
         """The page, and the page of its stream's rows."""
@@ -63,13 +63,6 @@ class Tab(QWidget):
             self.page.deleteLater()
             self.page = None
 
-    def build(self, views: Views, charting: Charting, feed: Asker) -> AgentPage:
-        self.page = AgentPage(self.stream, views, charting, feed)
-        self.page.setParent(self)
-        self.page.setGeometry(self.rect())
-        self.page.setVisible(True)
-        return self.page
-
     def minimumSizeHint(self) -> QSize:
         return self.page.minimumSizeHint() if self.page is not None else super().minimumSizeHint()
 
@@ -77,6 +70,33 @@ class Tab(QWidget):
         super().resizeEvent(event)
         if self.page is not None:
             self.page.setGeometry(self.rect())
+
+
+class Tab(_Lazy[AgentPage]):
+    """One agent of a run."""
+
+    def __init__(self, stream: AgentStream, copy: int = 0) -> None:
+        super().__init__()
+        self.stream = stream
+        """The stream that is shown."""
+        self.copy = copy
+        """0 for the agent's own tab, which follows; the number of a further replay."""
+        self.chosen: AgentStream | None = None
+        """The stream that the user chose; None for the newest attempt, also when a newer one begins."""
+
+    def show_stream(self, stream: AgentStream) -> None:
+        """Change to the page of another stream; it is built when it comes to the front."""
+        if stream is not self.stream:
+            self.let_go()
+            self.stream = stream
+
+
+class RunTab(_Lazy[MultiAgentPage]):
+    """All agents of a run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self.run_id = run_id
 
 
 class Tabs(QTabWidget):
@@ -92,7 +112,7 @@ class Tabs(QTabWidget):
     """A page is to be forgotten."""
 
     def __init__(self, controller: Controller, charting: Charting, views: Views, start: QWidget) -> None:
-        super().__init__(documentMode=True, movable=True, elideMode=Qt.TextElideMode.ElideMiddle)
+        super().__init__(documentMode=True, movable=True, elideMode=Qt.TextElideMode.ElideNone)
         self.setObjectName("tabs")
         self.tabBar().setExpanding(False)
         self.tabBar().setDrawBase(False)
@@ -113,6 +133,17 @@ class Tabs(QTabWidget):
     def agents(self) -> list[Tab]:
         """The tabs of agents, from left to right."""
         return [tab for at in range(self.count()) if isinstance(tab := self.widget(at), Tab)]
+
+    @property
+    def runs(self) -> list[RunTab]:
+        """The tabs that show all agents of a run."""
+        return [tab for at in range(self.count()) if isinstance(tab := self.widget(at), RunTab)]
+
+    @property
+    def front(self) -> AgentPage | MultiAgentPage | None:
+        """The page in front that has a cursor."""
+        tab = self.currentWidget()
+        return self._all_of(tab) if isinstance(tab, RunTab) else self.page
 
     @property
     def page(self) -> AgentPage | None:
@@ -184,8 +215,8 @@ class Tabs(QTabWidget):
         tab = self.currentWidget()
         if isinstance(tab, Tab) and tab.copy:
             self._remove(tab)
-        elif isinstance(tab, Tab):
-            self._controller.unwatch(tab.stream.key.run_id)
+        elif isinstance(tab, Tab | RunTab):
+            self._controller.unwatch(tab.stream.key.run_id if isinstance(tab, Tab) else tab.run_id)
 
     def refresh(self) -> None:
         """Show the newest stream of each agent, and name the tabs."""
@@ -205,6 +236,10 @@ class Tabs(QTabWidget):
             if title != self.tabText(at):
                 self.setTabText(at, title)
                 self.setTabToolTip(at, f"Agent {agent_id} of run {run_id}")
+        for run_tab in self.runs:
+            at = self.indexOf(run_tab)
+            self.setTabText(at, run_title(run_tab.run_id))
+            self.setTabToolTip(at, f"All agents of run {run_tab.run_id}, side by side")
 
     def choose_stream(self, tab: Tab) -> None:
         """Show the chosen stream, else the newest; a page that does not follow stays at its own while that is there."""
@@ -227,13 +262,21 @@ class Tabs(QTabWidget):
         run_id = stream.key.run_id
         first = all(tab.stream.key.run_id != run_id for tab in self.agents)
         tab = Tab(stream)
-        self._insert(tab, self.count() - (self.widget(self.count() - 1) is self.human))
+        mine = [self.indexOf(other) for other in self.agents if other.stream.key.run_id == run_id]
+        end = self.count() - (self.widget(self.count() - 1) is self.human)
+        self._insert(tab, max(mine) + 1 if mine else end)
+        if mine and all(other.run_id != run_id for other in self.runs):
+            self._insert(RunTab(run_id), max(mine) + 2)
         if first and (run_id == self._wanted or self.currentWidget() is self._start):
             self.setCurrentWidget(tab)
         self._keep_start()
         self._fulfil()
 
     def _close(self, stream: AgentStream) -> None:
+        run_id = stream.key.run_id
+        if all(key[0] != run_id for key in self._controller.streams):
+            for run_tab in [one for one in self.runs if one.run_id == run_id]:
+                self._remove(run_tab)
         left = self._controller.streams_of(stream.key)
         for tab in self.of(stream.key):
             if tab.chosen is stream:
@@ -243,11 +286,11 @@ class Tabs(QTabWidget):
             else:
                 self._remove(tab)
 
-    def _insert(self, tab: Tab, at: int) -> None:
+    def _insert(self, tab: Tab | RunTab, at: int) -> None:
         self.insertTab(at, tab, "")
         self._name_tabs()
 
-    def _remove(self, tab: Tab) -> None:
+    def _remove(self, tab: Tab | RunTab) -> None:
         self.page_goes.emit()
         tab.let_go()
         self.removeTab(self.indexOf(tab))
@@ -271,11 +314,33 @@ class Tabs(QTabWidget):
         if tab.page is not None:
             return tab.page
         feed = self._controller.feed
-        page = tab.build(self._views, self._charting, feed)
+        page = tab.hold(AgentPage(tab.stream, self._views, self._charting, feed))
         page.let_go.connect(page.follow)
         self.page_built.emit(page)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
         return page
+
+    def _all_of(self, tab: RunTab) -> MultiAgentPage:
+        """The page of a run's agents, with those that there are now."""
+        streams = [own.stream for own in self.agents if own.stream.key.run_id == tab.run_id and not own.copy]
+        if tab.page is None:
+            page = tab.hold(MultiAgentPage(streams, self._views, self._controller.feed))
+            page.agent_wanted.connect(self._on_agent)
+        assert tab.page is not None
+        tab.page.show_streams(streams, sum(key.run_id == tab.run_id for key in self._controller.hidden_agents))
+        return tab.page
+
+    def _on_agent(self, stream: AgentStream, found: Standing | None) -> None:
+        def go(page: AgentPage) -> None:
+            if found is None:
+                return
+            row = page.step_rows.row_of_seq(found.seq) if found.n < 0 else found.n
+            if row is None:
+                page.time.jumps.to_step(found.env, found.episode, found.step)
+            else:
+                page.time.cursor.go_to(row)
+
+        self.show_moment(stream.key, stream.stream_id, go, apart=False)
 
     def _on_stream(self, tab: Tab, stream: AgentStream | None) -> None:
         tab.chosen = stream
