@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from processes import TELEFABRIC
 from test_keys import Locked
@@ -14,6 +15,7 @@ from test_keys import Locked
 from telefabric.keys import saved_connections
 from telefabric.keys.core.roles import Role
 from telefabric.keys.core.ticket import Ticket
+from telefabric.keys.gate import Seen, now
 from telefabric.keys.key_folder import KeyFolder
 
 
@@ -71,6 +73,15 @@ def test_from_the_server_key_to_a_revoked_ticket(data: Path) -> None:
     assert "ada is revoked" in told("keys", "revoke", "ada")
     assert "telefabric keys list" in complaint("keys", "revoke", "ada")
     assert ticket.secret.hex() not in (data / "keys" / "registry.json").read_text()
+
+
+def test_a_time_in_the_list_is_whole_on_a_narrow_terminal(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    owner = KeyFolder(data).init("tcp://127.0.0.1:7750")
+    told("keys", "invite", "rig-of-the-third-floor", "--role", "operator", "--runs", "sweep-*", "--address", "lab")
+    heard = Seen(now(), "192.168.100.200")
+    KeyFolder(data).seen.write_bytes(msgspec.json.encode({owner.public: heard}))
+    assert f"{heard.at.astimezone():%Y-%m-%d %H:%M}" in told("keys", "list")
 
 
 @pytest.mark.parametrize(

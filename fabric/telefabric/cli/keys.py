@@ -187,10 +187,14 @@ def _time(moment: datetime) -> str:
     return moment.astimezone().isoformat(timespec="seconds")
 
 
+_WHOLE = ("role", "state", "expires", "last heard")
+"""Columns that a narrow terminal does not fold."""
+
+
 def _show(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("name", "role", "runs", "state", "expires", "last heard", "from", "holder"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in _WHOLE)
     for row in rows:
         name = row["name"] if row["what"] == "key" else f"{row['name']} (ticket)"
         rest = [row.get(key) or "" for key in ("role", "runs", "state", "expires", "seen", "from", "holder")]
