@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QMenu, QMessageBox
+from PySide6.QtWidgets import QAbstractButton, QApplication, QMenu, QMessageBox
 
 from telefabric_gui.model.layout import AXES
 from telefabric_gui.model.search import asked_for
@@ -139,6 +140,32 @@ def _theme(main: MainWindow) -> Callable[[], None]:
     return main.switch_theme
 
 
+def _tab(main: MainWindow, title: str) -> Callable[[], None]:
+    """The tab whose title begins so; without one, as of a run of one agent, nothing."""
+    here, tabs = main.tabs.currentWidget(), main.tabs
+    at = next((at for at in range(tabs.count()) if tabs.tabText(at).startswith(title)), tabs.currentIndex())
+    tabs.setCurrentIndex(at)
+    return lambda: tabs.setCurrentWidget(here) if tabs.indexOf(here) >= 0 else None
+
+
+def _raw(main: MainWindow) -> Callable[[], None]:
+    """The environment as a tree of events, then as it was."""
+
+    def press(name: str) -> None:
+        for button in _page(main).findChildren(QAbstractButton):
+            if button.text() == name and button.isVisible():
+                button.click()
+
+    press("Raw")
+    return lambda: [press(name) for name in ("Grid", "Picture", "Numbers", "Video")] and None
+
+
+def _another_replay(main: MainWindow) -> Callable[[], None]:
+    """A further page of the same agent, with a cursor of its own."""
+    main.tabs.open_replay(_page(main).stream.key)
+    return main.tabs.close_front
+
+
 VIEWS: dict[str, Callable[[MainWindow], Callable[[], object] | None]] = {
     "followed": lambda main: main.follow(),
     "a chosen step": _step,
@@ -149,6 +176,10 @@ VIEWS: dict[str, Callable[[MainWindow], Callable[[], object] | None]] = {
     "search of steps": _search,
     "order of episodes": _order,
     "choice of columns": _columns,
+    "raw": _raw,
+    "another replay": _another_replay,
+    "Multi-Agent": partial(_tab, title="Multi-Agent"),
+    "Human Replay": partial(_tab, title="Human Replay"),
     "list of runs": _filter,
     "history": _history,
     "keys": _keys,

@@ -102,7 +102,8 @@ def pixel_of(main: MainWindow, row: int, lane: str) -> QPoint:
 def test_a_bookmark_of_a_row_that_is_not_in_memory_reads_it_first(main: MainWindow, qtbot: Any) -> None:
     edits: list[tuple[str, str, Any]] = []
     shown = page(main)
-    shown.bookmark(70 * 30 + 11, "landing", lambda *edit: edits.append(edit))
+    main.bookmarks._edit = lambda *edit: edits.append(edit)
+    main.bookmarks.keep(shown, 70 * 30 + 11, "landing")
     until(qtbot, lambda: edits)
     assert edits[0][:2] == ("run", "bookmark")
     agent, env, episode, step, stream, label = edits[0][2]

@@ -18,7 +18,7 @@ from store_fixtures import step
 from test_gui_feed import ScriptedFeed, told
 
 from telefabric.feed import Failures
-from telefabric.ring import Hud, Name, PixelFormat, RingWriter, TileHud
+from telefabric.ring import Hud, Name, PixelFormat, RingWriter
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 THERE = all(importlib.util.find_spec(name) for name in ("PySide6", "pyqtgraph"))
@@ -177,27 +177,6 @@ def test_the_last_frame_of_a_writer_that_has_gone_is_greyed_and_said(page: Agent
     later.close()
 
 
-def test_tiles_in_the_order_that_was_chosen(page: AgentPage, writer: RingWriter) -> None:
-    until(lambda: writer.wanted, "the page waits at the bell")
-    tiles = np.stack([grey(10 * place) for place in range(1, 5)])
-    of = [(0, 2.0, True), (1, -1.0, True), (2, 9.0, False), (3, 0.0, True)]
-    hud = Hud(tiles=[TileHud(env, episode_return=total, fresh=fresh) for env, total, fresh in of])
-    writer.publish(tiles, hud, tiled=True)
-    until(lambda: page.lane.frame, "a frame")
-    expected = {
-        "environment": [10, 20, 30, 40], "best first": [30, 10, 40, 20], "worst first": [20, 40, 10, 30],
-        "stalled first": [30, 10, 20, 40],
-    }  # fmt: skip
-    assert expected.keys() == frames.ORDERS.keys()
-    for order, values in expected.items():
-        page.order_tiles(order)
-        image = page.environment.picture()
-        assert (image.width(), image.height()) == (64, 48)
-        corners = [(16, 12), (48, 12), (16, 36), (48, 36)]
-        assert [image.pixelColor(*corner).red() for corner in corners] == values
-    assert not page.environment.grab().isNull()
-
-
 FORMATS = {
     PixelFormat.RGB8: ((200, 100, 50), np.uint8, (200, 100, 50)),
     PixelFormat.BGR8: ((50, 100, 200), np.uint8, (200, 100, 50)),
@@ -240,10 +219,10 @@ def test_the_picture_is_saved_with_the_pixels_that_it_has(
     until(lambda: page.lane.frame, "a frame")
     path = str(tmp_path / "picture.png")
     monkeypatch.setattr(page_module.QFileDialog, "getSaveFileName", lambda *_: (path, ""))
-    page._ask_where()
+    page._ask_where(page.environment.picture())
     saved = QImage(path)
     assert (saved.width(), saved.height(), saved.pixelColor(3, 3).red()) == (32, 24, 77)
     path = str(tmp_path / "nowhere" / "picture.png")
-    page._ask_where()
+    page._ask_where(page.environment.picture())
     page.refresh(None)
     assert "could not be saved" in page.banner._text.text(), "also after the next tick"

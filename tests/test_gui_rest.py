@@ -145,6 +145,7 @@ def seqs_in_store(path: Path, run_id: str) -> list[int]:
         return sorted(seq for (seq,) in connection.execute(query, (run_id,)))
 
 
+@pytest.mark.alone
 def test_a_covered_and_a_minimised_view_give_up_their_subscription_and_come_back_whole(
     show: Callable[..., MainWindow], qtbot: Any, tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_covered_and_a_minimised_view_give_up_their_subscription_and_come_back
             assert int(page(main).step_rows.row(row).record["seq"]) == every[row]
 
 
+@pytest.mark.alone
 def test_a_minimised_window_waits_at_no_bell_and_wants_no_pictures(
     show: Callable[..., MainWindow], qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

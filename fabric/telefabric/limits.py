@@ -272,7 +272,7 @@ QUERY_NUMBERS_MAX = 65_536
 
 # -- client --------------------------------------------------------------------------------------------------------
 CLIENT_MEMORY_MB = 1_024
-"""A laptop of 8 GB has room for it beside a browser and a training run; a run of ten million steps takes a third."""
+"""A laptop of 8 GB has room for it beside a browser and a training run; a run of ten million steps takes a quarter."""
 CLIENT_MEMORY_MB_MIN = 256
 """The program without data takes some 200."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection
+from itertools import accumulate, chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,10 +41,16 @@ STEP_BYTES_MAX = 32 * 2**20
 EPISODE_BYTES_MAX = 8 * 2**20
 STORED_FRAME_BYTES_MAX = 64 * 2**20
 """Stored frames of one agent's stream; the ones that came first go, of the episode that came first."""
+NEWEST_ROWS = 5_000
+"""By these the pace of replay is known, and how each environment is."""
 FRAME_OLD_NS = 2_000_000_000
 """A picture that is so much older than a step says nothing of it."""
 SERIES_MAX = 64
 """Named metrics of one agent's stream, and named parts of `info`; more are not charted."""
+RAW_EVENTS_MAX = 100
+"""Events that the raw view lists."""
+RAW_BYTES_MAX = 8 * 2**20
+"""The newest events that are kept as they came, most of them in the tables, too."""
 _PART_VALUES_FIRST = 4_096
 """Steps in memory that are decoded when a part of `info` is first drawn; the store has those before."""
 _PART_STEPS = 16
@@ -69,6 +78,8 @@ class AgentStream:
         self.steps = EventRows(STEP_ROW, STEP_ROWS_MAX, STEP_BYTES_MAX)
         self.episodes = EventRows(EPISODE_ROW, EPISODE_ROWS_MAX, EPISODE_BYTES_MAX)
         self.metrics: dict[str, Tail] = {}
+        self.raws: dict[int, bytes] = {}
+        """The newest events, of all kinds that come, encoded, by seq; the newest first."""
         self._parts: dict[str, Tail] = {}
         """Parts of `info` that were asked for, by path."""
         self._part_names: dict[str, None] = {}
@@ -94,6 +105,7 @@ class AgentStream:
         voids: list[tuple[int, int, int]] = []
         pending, self.pending = self.pending, []
         self._see_parts(pending)
+        self._keep_raws(pending)
         for _, _, seq, _, inner, raw, live in pending:
             void = bool(self.voided) and self._is_void(inner, seq)
             if isinstance(inner, Step | Reset):
@@ -112,7 +124,7 @@ class AgentStream:
                 voids.append((*place, seq))
                 self.voided[place] = max(seq, self.voided.get(place, 0))
         for gap in [mark for mark in set(marks or ()) - self.steps.marks if mark.kind == GAP]:
-            for values in self.metrics.values():
+            for values in (*self.metrics.values(), *self._parts.values()):
                 values.remove(gap.first, gap.last)
         self.steps.apply(steps, marks)
         self.episodes.apply(episodes, marks)
@@ -164,6 +176,7 @@ class AgentStream:
             rows.begin_again()
         self.metrics.clear()
         self._parts.clear()
+        self.raws.clear()
         self.version += 1
 
     def parts(self) -> list[Part]:
@@ -227,10 +240,31 @@ class AgentStream:
         found = y[x == step]
         return float(found[-1]) if len(found) else None
 
+    def raws_around(self, seq: int, number: int) -> dict[int, bytes]:
+        """So many encoded steps and episodes before an event and behind it, as far as they are held, newest first."""
+        found = {}
+        for rows in (self.steps, self.episodes):
+            at = int(np.searchsorted(rows.column("seq"), seq))
+            for record in rows.records[max(0, at - number) : at + number]:
+                if (raw := rows.raw(record)) is not None and abs(int(record["seq"]) - seq) <= number:
+                    found[int(record["seq"])] = raw
+        return dict(sorted(found.items(), reverse=True))
+
+    def _keep_raws(self, events: list[FeedEvent]) -> None:
+        both = chain(self.raws.items(), ((one.seq, one.raw) for one in events))
+        newest = heapq.nlargest(RAW_EVENTS_MAX, dict(both).items(), key=itemgetter(0))
+        sizes = accumulate(len(raw) for _, raw in newest)
+        self.raws = {seq: raw for (seq, raw), size in zip(newest, sizes, strict=True) if size <= RAW_BYTES_MAX}
+
     def steps_whole_from(self) -> int:
         """From this seq on, all events have come, or are holes; of older times, some kinds may have come alone."""
         rows = counted(self.steps.records)
         return int(self.steps.column("seq")[rows.argmax()]) if rows.any() else 0
+
+    def newest_steps(self) -> Any:
+        """Records of the steps among the newest rows."""
+        records = self.steps.records[-NEWEST_ROWS:]
+        return records[(records["mark"] == EVENT) & ~records["reset"]]
 
     def steps_per_s(self) -> float | None:
         """Steps in the newest second, by the worker's clock."""

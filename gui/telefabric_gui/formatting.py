@@ -52,7 +52,7 @@ def real(number: float | None, digits: int = 2) -> str:
     size = abs(number)
     if math.isinf(number) or size >= 1e7 or 0 < size < 0.5 * 10**-digits:
         return f"{number:.{digits}g}"
-    return f"{number:,.{digits}f}".replace(",", THIN).replace("-", MINUS)
+    return f"{number + 0.0:,.{digits}f}".replace(",", THIN).replace("-", MINUS)  # + 0.0: zero has no sign
 
 
 def duration(seconds: float) -> str:

@@ -20,8 +20,8 @@ from telefabric_schemas import Episode, Reset, Step
 EVENT, HOLE, GAP, VOID = 0, 1, 2, 3
 NO_STEP = -1
 """In `global_step` and `length`: the event does not say."""
-KEPT_ROWS = 256
-"""The newest rows stay when memory is short: they are in sight."""
+KEPT_ROWS = 128
+"""The newest rows stay when memory is short: they fill the tallest table."""
 RAW_MORE_BYTES = 170
 """What an encoded event takes beside its bytes: two objects and a place in a dictionary."""
 _FIRST_ROOM = 1_024

@@ -228,8 +228,8 @@ class MainWindow(QMainWindow):
         shown = shown and bool(self.controller.runs)
         self._turn_to(history=shown)
         self._show_centre()
-        if shown and (page := self.page):
-            self.history.choose(page.stream.key.run_id)
+        if shown and (front := self.front):
+            self.history.choose(front.run_id)
         self._show_bottom()
         (self.history.search if shown else self.runs.list).setFocus()
 
@@ -377,6 +377,7 @@ class MainWindow(QMainWindow):
     def _on_built(self, page: AgentPage) -> None:
         page.show_columns(self.memory.step_columns)
         page.columns_chosen.connect(self._show_columns)
+        page.pin_wanted.connect(self.pins.toggle)
 
     def _show_columns(self, names: list[str]) -> None:
         """In all tables of steps, and at the next start."""
@@ -411,7 +412,7 @@ class MainWindow(QMainWindow):
 
     def _on_tick(self) -> None:
         self._look_at_sight()
-        if self._ticks % _SLOW_TICKS == 0:
+        if self._ticks % _DETAILS_TICKS == 0:
             self.budget.keep(self._held)
         if self._in_sight:
             self._refresh_views()
@@ -500,23 +501,28 @@ class MainWindow(QMainWindow):
         waiting_for = controller.watched[-1] if controller.watched else None
         self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
 
-    def _begin_replay(self, page: AgentPage) -> None:
-        cursor = page.time.cursor
-        if page.stream.key.run_id == self._to_replay and cursor.total:
+    def _begin_replay(self, front: AgentPage | MultiAgentPage) -> None:
+        cursor = front.time.cursor
+        if front.run_id == self._to_replay and cursor.total:
+            if isinstance(front, AgentPage) and cursor.live and not front.apart:
+                self.tabs.open_replay(front.stream.key)  # the page that follows goes on
+                return
             self._to_replay = ""
             cursor.go_to(0)
             cursor.replay()
 
     def _refresh_page(self) -> None:
-        page = self.page
+        page, front = self.page, self.front
         self.series.show_source(page.source if page else None)
-        if page is not None and not self._in_history:
+        if front is None or self._in_history:
+            return
+        if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
             page.refresh(self.controller.runs.get(page.run_id), self.controller.redraw)
-            self._begin_replay(page)
-        elif (front := self.front) is not None:
+        else:
             front.refresh(self.controller.runs.get(front.run_id))
+        self._begin_replay(front)
 
     def _show_health(self) -> None:
         if not self.details.isVisible():

@@ -17,6 +17,8 @@ from telefabric_gui.rows import EVENT
 
 _FIELDS = ["seq", "env_index", "episode_index", "reward"]
 _AGAIN_S = 2.0
+_AT_ONCE = 8
+"""Environments that are asked for at once: of a grid there may be many."""
 
 
 class Sum(NamedTuple):
@@ -40,8 +42,8 @@ class Returns(QObject):
         self._voided = voided
         self._known: dict[int, Sum] = {}
         """The last one of each environment."""
-        self._asked_s = -_AGAIN_S
-        """The time of the question that waits; long ago when none does."""
+        self._asked_s: dict[int, float] = {}
+        """The time of the question that waits, by environment."""
 
     def so_far(self, lines: Lines, found: Found) -> float | None:
         """The return up to a step; None while the beginning of its episode is not known."""
@@ -52,8 +54,12 @@ class Returns(QObject):
         total = return_so_far(lines, found, known)
         if total is not None:
             self._known[env] = Sum(episode, found.row, seq, total)
-        elif time.monotonic() - self._asked_s > _AGAIN_S:
-            self._ask(env, episode, found.row)
+        else:
+            now_s = time.monotonic()
+            self._asked_s = {one: asked_s for one, asked_s in self._asked_s.items() if now_s - asked_s < _AGAIN_S}
+            if env not in self._asked_s and len(self._asked_s) < _AT_ONCE:
+                self._asked_s[env] = now_s
+                self._ask(env, episode, found.row)
         return total
 
     def close(self) -> None:
@@ -61,7 +67,6 @@ class Returns(QObject):
 
     def _ask(self, env: int, episode: int, row: int) -> None:
         """Ask for the first row of the episode, then for its rewards up to a row."""
-        self._asked_s = time.monotonic()
         _, agent_id, stream_id, _ = self._subject
 
         def begin(answer: Answer) -> None:
@@ -81,7 +86,8 @@ class Returns(QObject):
             if answer.page.more and grown.row < row:
                 self._add(env, grown, row)
             else:
-                self._known[env], self._asked_s = grown, -_AGAIN_S
+                self._known[env] = grown
+                self._asked_s.pop(env, None)
 
         self._asking.ask(
             Columns(stream_id, "step", agent_id, known.row + 1, row - known.row, _FIELDS), take, urgent=True

@@ -175,10 +175,7 @@ def numbers(observation: Any, metadata: Mapping[str, Any]) -> list[Line]:
     found = list(_leaves(observation, ""))
     if not 1 < len(found) <= NUMBERS_MAX:
         return []
-    given = metadata.get("observation_names")
-    game = metadata.get("game_id")
-    known = next((_NUMBERS[one] for one in _NUMBERS if isinstance(game, str) and game.startswith(one)), ())
-    names = [short(one, 16) for one in given] if isinstance(given, list) else known
+    names = names_of_numbers(metadata)
     bounds = _bounds(_space(metadata), len(found))
     free = [abs(one[1]) for one, bound in zip(found, bounds, strict=True) if not bound and math.isfinite(one[1])]
     widest = max(free, default=0.0) or 1.0
@@ -189,6 +186,14 @@ def numbers(observation: Any, metadata: Mapping[str, Any]) -> list[Line]:
         )
         for at, (name, number) in enumerate(found)
     ]  # fmt: skip
+
+
+def names_of_numbers(metadata: Mapping[str, Any]) -> Sequence[str]:
+    """Of the observation: as the run tells in `observation_names`, else for the games that are known."""
+    given, game = metadata.get("observation_names"), metadata.get("game_id")
+    if isinstance(given, list):
+        return [short(one, 16) for one in given]
+    return next((_NUMBERS[one] for one in _NUMBERS if isinstance(game, str) and game.startswith(one)), ())
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, float]]:
@@ -258,7 +263,7 @@ def lines(shown: Shown, pins: Sequence[str] = ()) -> list[Line]:
         Line("ended", "terminated" if record["terminated"] else "truncated" if record["truncated"] else "no"),
         Line("observation", what if step else "not in memory any more; the store has it"),
         *bars,
-        *(Line(path, short(part_of(info, path), 200)) for path in pins),
+        *(Line(path, _part(part_of(info, path))) for path in pins),
         Line("episode", count(int(record["episode"]))),
         Line("step", "reset" if record["reset"] else count(int(record["step"]))),
         Line("global step", NONE if record["global_step"] == NO_STEP else count(int(record["global_step"]))),
@@ -276,6 +281,10 @@ def lines(shown: Shown, pins: Sequence[str] = ()) -> list[Line]:
 
 def _payloads(step: Step | None) -> tuple[Any, Any, Any]:
     return (step.action, step.observation, step.info) if step else (None, None, None)
+
+
+def _part(value: Any) -> str:
+    return real(value, 4) if isinstance(value, float) else short(value, 200)
 
 
 def _action(action: Any, names: Sequence[str]) -> str:

@@ -20,8 +20,8 @@ AHEAD_S = 0.5
 """So much of replay is read ahead, if that is more frames: one question of a broker's takes up to 0.1 s."""
 AHEAD_BYTES_MAX = 16 * 2**20
 """Of large frames fewer are read ahead: they are a part of those that are held."""
-_BEHIND_FRAMES = 8
-"""Read before the first, so that the nearest frame is known although several environments take turns."""
+BEHIND_FRAMES = 8
+"""Read before the first, so that the nearest frame is known."""
 _AT_ONCE = 2
 """Questions for the frame of a step that wait: with one, each jump would wait for the one before."""
 _AGAIN_S = 2.0
@@ -51,6 +51,8 @@ class StoredFrames(QObject):
         """Numbers of the questions for frames of steps that wait."""
         self._asked: FrameAt | None = None
         self._asked_s = 0.0
+        self.behind = BEHIND_FRAMES
+        """So many frames before the cursor are read: more when several environments take turns."""
         self._ahead = _Ahead()
 
     def close(self) -> None:
@@ -107,7 +109,7 @@ class StoredFrames(QObject):
             return
         if leads and ahead.next:
             wanted = ahead.wanted(rows_per_s)
-            if ahead.left(seq) < wanted:
+            if ahead.left(seq, self.behind) < wanted:
                 self._read_on(ahead, wanted)
             return
         self._ahead = ahead = _Ahead(seq, asking=True)
@@ -120,8 +122,8 @@ class StoredFrames(QObject):
         if answer.page is None or not answer.page.rows:
             ahead.end()
             return
-        ahead.next = max(0, answer.page.rows[0].n - _BEHIND_FRAMES)
-        self._read_on(ahead, _BEHIND_FRAMES + AHEAD_FRAMES)
+        ahead.next = max(0, answer.page.rows[0].n - self.behind)
+        self._read_on(ahead, self.behind + AHEAD_FRAMES)
 
     def _read_on(self, ahead: _Ahead, limit: int) -> None:
         ahead.asking = True
@@ -166,13 +168,13 @@ class _Ahead:
         """Whether what is read on from here comes next for the step of this seq."""
         return self.first_seq <= seq and (self._ended or seq <= self.last_seq)
 
-    def left(self, seq: int) -> int:
+    def left(self, seq: int, behind: int) -> int:
         """Count the frames behind the step of this seq; those long before it may not be held any more."""
         shown = bisect_right(self._seqs, seq)
-        if shown > _BEHIND_FRAMES:
-            del self._seqs[: shown - _BEHIND_FRAMES]
+        if shown > behind:
+            del self._seqs[: shown - behind]
             self.first_seq = self._seqs[0]
-        return len(self._seqs) - min(shown, _BEHIND_FRAMES)
+        return len(self._seqs) - min(shown, behind)
 
     def wanted(self, rows_per_s: float) -> int:
         room = AHEAD_BYTES_MAX * self._number // max(1, self._bytes)

@@ -11,7 +11,7 @@ from telefabric_gui.info import paths_of
 from telefabric_gui.models.events import StepTable, step_of
 from telefabric_gui.models.table import Column
 from telefabric_gui.theme import RIGHT
-from telefabric_gui.views.styled import menu_of
+from telefabric_gui.views.styled import heading, menu_of
 
 OFFERED_MAX = 40
 """Parts of `info`, and metrics, that a menu has room for."""
@@ -29,13 +29,13 @@ def offer_columns(
     shown = {column.source for column in table.columns if column.source}
     sources = list(dict.fromkeys([*shown, *(f"info/{name}" for name in info), *(f"metric/{name}" for name in metrics)]))
     menu = menu_of(under)
-    for heading, offered in (
+    for title, offered in (
         ("Columns", list(table.base)),
         ("info", [_column(source) for source in sources if source.startswith("info/")][:OFFERED_MAX]),
         ("Metrics", [_column(source) for source in sources if source.startswith("metric/")][:OFFERED_MAX]),
     ):
         if offered:
-            menu.addSection(heading)
+            heading(menu, title)
         for column in offered:
             action = menu.addAction(short(column.source.partition("/")[2] or column.title))
             action.setCheckable(True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, Qt, Signal
-from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtGui import QHideEvent, QImage, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtWidgets import QFileDialog, QStackedWidget, QWidget
 
 from telefabric.feed import RunView
 from telefabric_gui import theme
@@ -32,9 +32,11 @@ from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.episode_at import EpisodeAt
+from telefabric_gui.model.episode_facts import EpisodeFacts
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
-from telefabric_gui.model.pages import Of, Pages, found_of
+from telefabric_gui.model.pages import Of, Pages
+from telefabric_gui.model.raw_events import RawEvents
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.search import OF_EPISODES, Goal
@@ -43,18 +45,23 @@ from telefabric_gui.model.streams import Source
 from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
 from telefabric_gui.models.runs import warning_of
 from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
-from telefabric_gui.rows import EVENT, NO_STEP
+from telefabric_gui.rows import NO_STEP
+from telefabric_gui.views.cards import Cards
 from telefabric_gui.views.charts import ChartsView
 from telefabric_gui.views.columns import columns_named, names_of, offer_columns
 from telefabric_gui.views.environment import EnvironmentView
+from telefabric_gui.views.environments import Environments
 from telefabric_gui.views.find import EpisodeOrder, Finder, StepFinder
-from telefabric_gui.views.frames import ORDERS, scene_of_frame
+from telefabric_gui.views.frames import place_of, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
-from telefabric_gui.views.scenes import FrameScene, action_names, scene_of
+from telefabric_gui.views.raw import RawView
+from telefabric_gui.views.replay_bar import ReplayBar
+from telefabric_gui.views.scenes import FrameScene, action_names, name_of, scene_of
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
 from telefabric_gui.views.styled import (
+    Badges,
     Banner,
     Card,
     button,
@@ -63,13 +70,11 @@ from telefabric_gui.views.styled import (
     laid_out,
     menu_of,
     restyle,
-    row,
     say_fitting,
 )
+from telefabric_gui.views.switch import DRAWN, RAW, ViewSwitch
 from telefabric_gui.views.tables import TableView
 
-_PACE_ROWS = 5_000
-"""The newest steps, by whose times the pace of replay is known."""
 _SAID_S = 4.0
 """How long a sentence about a jump is in sight."""
 _VALUES_MAX = 3
@@ -112,15 +117,24 @@ class AgentPage(QWidget):
         self.environment = EnvironmentView()
         self.environment.setAccessibleName("Environment")
         self.probabilities = ProbabilitiesPanel(self.environment)
+        self.switch = ViewSwitch()
+        self.raw = RawView(RawEvents(stream, feed, self))
+        self.pin_wanted = self.raw.pin_wanted
         self.charts = ChartsView(charting)
         self.charts.setAccessibleName("Charts")
         self._join_charts()
         self.banner = Banner()
         self.streams_bar = StreamsBar()
+        self.apart = False
+        """A further replay of a run, beside the page that follows it."""
+        self.replay_bar = ReplayBar()
+        self.facts = EpisodeFacts(feed, Subject(run_id, agent_id, stream.stream_id), self)
         self.step_finder = StepFinder(self.step_table, self.steps)
         self.episode_finder = Finder(self.episode_table, self.episodes, OF_EPISODES)
         self.episodes.order_wanted.connect(self.episode_finder.line.close_line)  # before the order is made
         self.episode_order = EpisodeOrder(self.episode_table, self.episodes)
+        self.environments = Environments(stream, self.step_table, self.step_finder, self.time.cursor, self.returns)
+        self.environments.chosen.connect(self._on_environment)
         self._follow_cursor()
         self._ticks = 0
         self.redraw = BALANCED
@@ -133,7 +147,6 @@ class AgentPage(QWidget):
         """The newest frame is to be shown: nothing is paused, and no step was chosen."""
         self._lane_state = ""
         """The lane's state when the frame was shown."""
-        self._order = "environment"
         self._not_saved = ""
         """Why the last picture could not be saved."""
         self._not_jumped = "", 0.0
@@ -157,13 +170,23 @@ class AgentPage(QWidget):
         cursor = self.time.cursor
         given = self.stream.version, cursor.row, cursor.mode
         for view, show in (
-            (self.environment, self._refresh_environment), (self.steps, self._say_steps),
-            (self.episodes, self._say_episodes), (self.banner, self._warn),
+            (self.environment, self._refresh_environment), (self.raw, self._refresh_raw), (self.steps, self._say_steps),
+            (self.episodes, self._say_episodes), (self.banner, self._warn), (self.replay_bar, self._say_replay),
         ):  # fmt: skip
             self._views.update(view, show, given)
         if is_due(self.redraw.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
+
+    def _say_replay(self) -> None:
+        """That nothing is added to the run any more, and what is known of the episode at the cursor."""
+        self.replay_bar.show_run(self._run, apart=self.apart)
+        shown = self._shown
+        if shown is None or self.replay_bar.isHidden():
+            return
+        env, episode = int(shown.record["env"]), int(shown.record["episode"])
+        self.facts.look(env, episode)
+        self.replay_bar.show_episode(episode, self.facts.facts)
 
     def _refresh_environment(self) -> None:
         metadata = metadata_of(self._run.metadata if self._run else b"")
@@ -174,7 +197,13 @@ class AgentPage(QWidget):
         shown, following = self._shown, self._following
         self._lane_wanted = following
         if shown is not None and not self._still and (not following or is_due(self.redraw.pictures_ms, self._ticks)):
-            self._show_step(shown, self._frame(shown, exact=not (following and self._grows)))
+            exact = not (following and self._grows)
+            self._show_step(shown, self._frame(shown, exact=exact))
+            if self._lane_shown:
+                self.picture.say_nothing()
+            elif exact:
+                self.environments.show_stored(shown)
+                self._name_environment()
         if self._lane_shown and self.lane.state != self._lane_state:
             self._show_lane()
         if not self._still:
@@ -195,7 +224,9 @@ class AgentPage(QWidget):
         """The step at the cursor, or the reset before it that was chosen in the table; None until it is loaded."""
         row, chosen = self.time.cursor.row, self.steps.chosen
         if self._following or row is None:
-            return self.step_table.newest()
+            return self.environments.row or self.step_table.newest()
+        if self.time.cursor.mode is Mode.REPLAY:
+            return self.environments.row or self.step_rows.row(row)
         return chosen if isinstance(chosen, Found) and chosen.row == row else self.step_rows.row(row)
 
     @property
@@ -222,7 +253,8 @@ class AgentPage(QWidget):
         self.step_finder.show_all()
         self.episode_finder.show_all()
         self.episode_order.show_all()
-        for part in (self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns, self.episode_at):
+        parts = (self.raw.events, self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns)
+        for part in (*parts, self.episode_at, self.facts):
             part.close()
 
     def follow(self) -> None:
@@ -269,8 +301,7 @@ class AgentPage(QWidget):
 
     def _set_pace(self) -> None:
         """Replay is as fast as the environment, by the newest steps: they are always there."""
-        records = self.stream.steps.records[-_PACE_ROWS:]
-        records = records[(records["mark"] == EVENT) & ~records["reset"]]
+        records = self.stream.newest_steps()
         self.time.cursor.pace = pace_of(self._metadata, records["env"], records["time_ns"])
 
     def _on_moved(self) -> None:
@@ -337,30 +368,20 @@ class AgentPage(QWidget):
         if isinstance(found, Found):
             self.time.jumps.to_value("episode", int(found.record["episode"]), int(found.record["env"]))
 
-    def bookmark(self, row: int, label: str, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at a row, which is read first if it is not in memory."""
-        run_id, agent_id = self.stream.key
-
-        def keep(record: Any) -> None:
-            place = (int(record[part]) for part in ("env", "episode", "step"))
-            edit(run_id, "bookmark", [agent_id, *place, self.stream.stream_id, label])
-
-        def came(answer: Any) -> None:
-            for stored in answer.rows:
-                keep(found_of(row, stored, self.step_rows.tail).record)
-
-        if (found := self.step_rows.row(row)) is not None:
-            keep(found.record)
-        else:
-            self.step_rows.ask_row(row, came)
-
     def _cannot_jump(self, sentence: str) -> None:
         self._not_jumped = sentence, time.monotonic()
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
-        self._environment_card = Card("Environment", self.environment)
+        views = QStackedWidget()
+        for view in (self.environment, self.raw):
+            views.addWidget(view)
+        self._environment_card = Card("Environment", views)
+        self._environment_card.title.hide()
+        self._environment_card.badges.addWidget(self.switch)
+        self.switch.changed.connect(self._on_view)
+        self.raw.step_wanted.connect(self._go_to_seq)
         self._charts_card = Card("Charts", self.charts)
         self._episodes_card = Card("Episodes", laid_out(column(self.episode_finder.line, (self.episodes, 1))))
         find_episodes = button("find", self.episode_finder.line.open_line, "link", "Go to an episode, or filter them")
@@ -373,8 +394,7 @@ class AgentPage(QWidget):
         self._path = label(badge="dim")
         self._lane_badge = label(badge="dim")
         self._lane_badge.hide()
-        for badge in (self.picture.badge, self._path, self._lane_badge):
-            self._environment_card.badges.addWidget(badge)
+        self._environment_card.badges.addWidget(Badges(self.picture.badge, self._path, self._lane_badge))
         self.environment.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.environment.customContextMenuRequested.connect(self._offer_picture)
         self._age = label(role="caption")
@@ -385,60 +405,74 @@ class AgentPage(QWidget):
         self.charts.drawn.connect(self._say_charts)
         for link in (self._newest, find, self._columns):
             self._steps_card.corner.addWidget(link)
-        upper = row((self._environment_card, 1), (self._charts_card, 1), spacing=12)
-        lower = row((self._episodes_card, 1), (self._steps_card, 1), spacing=12)
-        cards = column((upper, 1), (lower, 1), margins=(12, 12, 12, 12), spacing=12)
-        self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
+        cards = Cards(
+            environment=self._environment_card, charts=self._charts_card, episodes=self._episodes_card,
+            steps=self._steps_card, vector=self.environments.card,
+        )  # fmt: skip
+        self.environments.join(cards)
+        self._environment_card.corner.addWidget(self.environments.link)
+        self.setLayout(column(self.banner, self.replay_bar, self.streams_bar, (cards, 1)))
 
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
-        found, caption = self.picture.of(shown.record, exact=exact), self._environment_card.caption
-        say_fitting(caption, self.picture.said, theme.fitting(self.picture.said, caption.width()))
+        envs, caption = self.environments.number, self._environment_card.caption
+        found = self.picture.of(shown.record, exact=exact, envs=envs)
+        said = "" if self.switch.beside_video else self.picture.said or self.environments.card.rank
+        say_fitting(caption, said, theme.fitting(said, caption.width()))
+        if self.switch.beside_video:
+            self.picture.badge.hide()  # it says something of the video
         return found
 
     @property
     def _lane_shown(self) -> bool:
         """Whether the ring's frame is shown: unless a newer one of another worker came over the network."""
         frame, other = self.lane.frame, self.stream.frame
-        if frame is None or not self._lane_wanted:
+        if frame is None or not self._lane_wanted or self.switch.view == DRAWN:
             return False
         return other is None or self.lane.state == "live" or other.time_ns - frame.time_ns < FRAME_OLD_NS
 
     def _show_lane(self) -> None:
         """Show the ring's next frame at once."""
         frame = self.lane.frame
+        if frame is not None:
+            self.switch.offer_video()
         if frame is None or not self._lane_shown:
             return
         hud, self._lane_state = frame.hud, self.lane.state
+        env = None
+        if frame.tiles:
+            self.environments.show_ring(frame, self.lane.state)
+            self._name_environment()
+            env = self.environments.card.follows
+        place = place_of(frame, env)
+        own = hud.tiles[place] if place is not None and place < len(hud.tiles) else hud
         figures = (
-            ("reward", real(hud.reward)), ("return", real(hud.episode_return)), ("episode", count(hud.episode)),
-            ("step", count(hud.step)), ("steps/s", real(hud.steps_per_s, 0) if hud.steps_per_s else NONE),
+            ("reward", real(own.reward)), ("return", real(own.episode_return)), ("episode", count(own.episode)),
+            ("step", count(own.step)), ("steps/s", real(hud.steps_per_s, 0) if hud.steps_per_s else NONE),
             *((short(name), real(value)) for name, value in list(hud.values.items())[:_VALUES_MAX]),
         )  # fmt: skip
-        self.environment.show_step(scene_of_frame(frame, self._order, self.lane.state), figures)
+        self.environment.show_step(scene_of_frame(frame, env, self.lane.state), figures)
+
+    def _name_environment(self) -> None:
+        self._environment_card.title.setText(self.environments.title)
+        self._environment_card.title.setVisible(bool(self.environments.title))
+
+    def _on_environment(self) -> None:
+        """Another one is followed: show its picture and step."""
+        self._step_shown = None
+        self._show_lane()
 
     def _offer_picture(self, at: QPoint) -> None:
         """The context menu of the picture."""
         menu = menu_of(self)
-        menu.addAction("Save picture…", self._ask_where)
+        menu.addAction("Save picture…", lambda: self._ask_where(self.environment.picture()))
         whole = menu.addAction("Show the whole picture", lambda: self.environment.zoom_to(1.0))
         whole.setEnabled(self.environment.zoom > 1)
-        if self._lane_shown and self.lane.frame is not None and self.lane.frame.tiles:
-            menu.addSeparator()
-            for order in ORDERS:
-                action = menu.addAction(f"Order: {order}", partial(self.order_tiles, order))
-                action.setCheckable(True)
-                action.setChecked(order == self._order)
         menu.popup(self.environment.mapToGlobal(at))
 
-    def order_tiles(self, order: str) -> None:
-        """Sort the tiles of a grid: one of `ORDERS`."""
-        self._order = order
-        self._show_lane()
-
-    def _ask_where(self) -> None:
+    def _ask_where(self, picture: QImage) -> None:
         self._not_saved = ""
-        picture = self.environment.picture().copy()  # as it is now, however long the choice takes
+        picture = picture.copy()  # as it is now, however long the choice takes
         name = f"{self.stream.key.agent_id}.png"
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", name, "Pictures (*.png *.jpg)")
         if path and not picture.save(path):
@@ -452,6 +486,8 @@ class AgentPage(QWidget):
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self.lane.stop()
+        for rows in (self.step_rows, self.episode_rows):
+            rows.see(0, -1)  # none is in sight
 
     def _show_step(self, shown: Found, frame: FrameScene | None) -> None:
         row = shown.record
@@ -470,15 +506,44 @@ class AgentPage(QWidget):
             ("step", number_of(row)),
             ("steps/s", NONE if rate is None else count(round(rate))),
         )
+        observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
+        drawn = scene_of(observation, hint, self._metadata)
+        self.switch.name_drawn(name_of(drawn))
+        if frame is not None:
+            self.switch.offer_video()
         if not self._lane_shown:
-            observation, hint = (decoded(step.observation), decoded(step.render_hint)) if step else (None, None)
-            self.environment.show_step(frame or scene_of(observation, hint, self._metadata), figures)
+            self.environment.show_step(drawn if self.switch.view == DRAWN else frame or drawn, figures)
         chances = probabilities(decoded(step.info), decoded(step.action), names) if step else []
         self.probabilities.show_chances(chances, note_of(int(row["step"])) if self._lane_shown else "")
-        if not self._following:
+        if not self._following and shown.row == self.time.cursor.row:
             self._at = shown.row, int(row["seq"])
             self.episode_at.look(int(row["env"]), int(row["episode"]))
         self._step_shown = key
+
+    def _on_view(self) -> None:
+        """Another view of the environment was chosen, or is the first one now."""
+        views = self.raw.parentWidget()
+        assert isinstance(views, QStackedWidget)
+        views.setCurrentWidget(self.raw if self.switch.view == RAW else self.environment)
+        self._still, self._step_shown = False, None
+
+    def _refresh_raw(self) -> None:
+        if self.raw.isVisible():
+            shown = self._shown
+            if self._following:
+                self.raw.events.follow()
+            elif shown is not None:
+                self.raw.events.around(int(shown.record["seq"]))
+            self.raw.refresh()
+
+    def _go_to_seq(self, seq: int) -> None:
+        """Go to the step of an event, else to the next one behind it."""
+        numbered = self.step_rows.stored is not None or self.step_rows.problem
+        row = self.step_rows.row_of_seq(seq) if numbered else None  # before, live rows have other numbers
+        if row is None:
+            self.time.jumps.to_value("seq", seq)
+        else:
+            self.time.cursor.go_to(row)
 
     @property
     def details(self) -> list[tuple[str, str]]:
@@ -487,7 +552,9 @@ class AgentPage(QWidget):
 
     def _say_steps(self) -> None:
         cursor, search, number = self.time.cursor, self.step_finder.search, self._number_of(self.step_rows)
-        if search is not None:
+        if (own := self.environments.rows) is not None:
+            said = [f"#{own.env}: {count(len(own))} of the newest", f"#{own.env}"]
+        elif search is not None:
             said = [f"{count(len(search))} of {number}"]
         elif self._following:
             said = [f"{'following' if self.steps.following else 'scrolled back'} · {number}", number]

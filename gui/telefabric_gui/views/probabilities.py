@@ -17,7 +17,8 @@ _OVER = theme.DARK
 """Over a picture all is dark, in both themes."""
 _GROUND_ALPHA = 0.9
 _LINE_PX, _HEAD_PX, _EDGE_PX = 19, 24, 10
-_WIDTH_PX, _NAME_PX, _FIGURE_PX, _BAR_PX = 160, 52, 36, 8
+_NAME_PX_MAX, _TRACK_PX, _FIGURE_PX, _BAR_PX = 80, 46, 40, 8
+_TITLE = "action probabilities"
 _COVERS_MAX = 0.4
 """The panel covers no more of the picture's width; where it would, the details alone show the probabilities."""
 
@@ -30,9 +31,7 @@ def draw_bar(painter: QPainter, area: QRectF, share: float, colour: str, ground:
     painter.drawRoundedRect(QRectF(area.left(), area.top(), max(1.0, area.width() * share), area.height()), 2, 2)
 
 
-def draw_chance(
-    painter: QPainter, area: QRect, chance: Chance, colours: theme.Theme, *, name_px: int = _NAME_PX
-) -> None:
+def draw_chance(painter: QPainter, area: QRect, chance: Chance, colours: theme.Theme, name_px: int) -> None:
     """Name, bar and figure; of the action that was taken, in bold and in the accent."""
     name_font, figures = theme.text_font(theme.CAPTION_PX, bold=chance.chosen), theme.figure_font(bold=chance.chosen)
     tone = colours.text if chance.chosen else colours.dim
@@ -79,10 +78,18 @@ class ProbabilitiesPanel(QWidget):
         return False
 
     def _place(self) -> None:
-        size = QSize(_WIDTH_PX, _HEAD_PX + _LINE_PX * len(self._chances) + 8)
+        wide = self._name_px + _TRACK_PX + _FIGURE_PX + 2 * _EDGE_PX
+        size = QSize(wide, _HEAD_PX + _LINE_PX * len(self._chances) + 8)
         fits = size.width() <= _COVERS_MAX * self._over.width() and size.height() + 16 <= self._over.height()
         self.setVisible(self.wanted and bool(self._chances) and fits)
         self.setGeometry(QRect(12, 8, size.width(), size.height()))
+
+    @property
+    def _name_px(self) -> int:
+        metrics = QFontMetrics(theme.text_font(theme.CAPTION_PX, bold=True))
+        head = metrics.horizontalAdvance(self._note or _TITLE) - _TRACK_PX - _FIGURE_PX
+        widest = max((metrics.horizontalAdvance(one.name) + 8 for one in self._chances), default=0)
+        return max(head, min(widest, _NAME_PX_MAX))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         with painting(self) as painter:
@@ -93,10 +100,10 @@ class ProbabilitiesPanel(QWidget):
             painter.drawRoundedRect(self.rect(), 4, 4)
             room = self.rect().adjusted(_EDGE_PX, 4, -_EDGE_PX, 0)
             title = QRect(room.left(), room.top(), room.width(), _HEAD_PX - 4)
-            write(painter, title, self._note or "action probabilities", _OVER.dim, theme.text_font(theme.CAPTION_PX))
+            write(painter, title, self._note or _TITLE, _OVER.dim, theme.text_font(theme.CAPTION_PX))
             for at, chance in enumerate(self._chances):
                 line = QRect(room.left(), _HEAD_PX + at * _LINE_PX, room.width(), _LINE_PX)
-                draw_chance(painter, line, chance, _OVER)
+                draw_chance(painter, line, chance, _OVER, self._name_px)
 
 
 def note_of(step: int) -> str:

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QMenu, QWidget
 
 from telefabric_gui.formatting import duration
 from telefabric_gui.redraw import EVERY_MS, PRESETS, TICK_MS, Redraw
-from telefabric_gui.views.styled import menu_of
+from telefabric_gui.views.styled import heading, menu_of
 
 _WORDS = {
     "low-latency": "Low latency: all at once",
@@ -24,7 +24,7 @@ _VIEWS = {"tables_ms": "Tables", "charts_ms": "Charts", "pictures_ms": "Pictures
 def redraw_menu(parent: QWidget, redraw: Redraw, chosen: Callable[[Redraw], object]) -> QMenu:
     """`chosen` takes the redraw that is to be."""
     menu = menu_of(parent)
-    menu.addSection("Draw")
+    heading(menu, "Show what comes")
     presets = QActionGroup(menu)
     for name, text in _WORDS.items():
         _add(menu, presets, text, PRESETS[name] == redraw, partial(chosen, PRESETS[name]))

@@ -12,6 +12,7 @@ from PySide6.QtGui import QColor, QImage, QPainter, QPen
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import TIMES, real, short
+from telefabric_gui.model.step_parts import names_of_numbers
 from telefabric_gui.views.painting import fill_with, write
 from telefabric_schemas import Frame
 
@@ -62,9 +63,15 @@ def scene_of(observation: Any, render_hint: Any, metadata: Mapping[str, Any]) ->
     if array is not None and array.dtype == np.uint8 and _is_image(array):
         return ImageScene(array)
     if array is not None and array.ndim == 1 and 1 < len(array) <= _BARS_MAX:
-        return BarScene(array)
+        return BarScene(array, names_of_numbers(metadata))
     text = _text(hint.get("text")) or _text(render_hint)
     return TextScene(text[:_TEXT_MAX] or short(observation, 400))
+
+
+def name_of(scene: Scene) -> str:
+    """What a scene of `scene_of` is, in a word."""
+    names = {GridScene: "Grid", BarScene: "Numbers", TextScene: "Text"}
+    return names.get(type(scene), "Picture")
 
 
 def action_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
@@ -197,8 +204,9 @@ class ImageScene:
 class BarScene:
     """A short vector as bars around zero, each with its value."""
 
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+    def __init__(self, array: np.ndarray[Any, Any], names: Sequence[str] = ()) -> None:
         self._values = [float(value) for value in array]
+        self._names = names if len(names) == len(array) else [f"[{place}]" for place in range(len(array))]
         self.words = "Observation: " + short(self._values, 200)
 
     def paint(self, painter: QPainter, area: QRectF) -> None:
@@ -212,7 +220,7 @@ class BarScene:
         for place, value in enumerate(self._values):
             line = QRectF(area.left(), top + place * height, area.width(), height)
             if height >= 9:
-                write(painter, line, f"[{place}]", colours.faint, font)
+                write(painter, line, self._names[place], colours.faint, font)
                 write(painter, line, real(value, 3), colours.text, font, theme.RIGHT)
             if math.isfinite(value):
                 end = middle + reach * (value / largest)
@@ -235,7 +243,7 @@ class TextScene:
         write(painter, area, self.words, theme.active().text, font, flags)
 
 
-def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
+def paint_image(painter: QPainter, area: QRectF, image: QImage, *, smooth: bool = True) -> None:
     """Paint an image as large as it fits; small pictures keep their pixels sharp.
 
     In the painter's own format first: Qt scales any other at a third of the speed.
@@ -246,7 +254,7 @@ def paint_image(painter: QPainter, area: QRectF, image: QImage) -> None:
     size = image.size().scaled(area.size().toSize(), Qt.AspectRatioMode.KeepAspectRatio)
     target = QRectF(0, 0, size.width(), size.height())
     target.moveCenter(area.center())
-    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, image.width() > _SHARP_PX)
+    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, smooth and image.width() > _SHARP_PX)
     painter.drawImage(target, image)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPointF, QRect, QRectF, Qt
-from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QHeaderView, QLineEdit, QStyledItemDelegate, QStyleOptionViewItem, QTreeView
+from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPen
+from PySide6.QtWidgets import QHeaderView, QLineEdit, QStyledItemDelegate, QStyleOptionViewItem
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import count
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.streams import Source
 from telefabric_gui.models.series_tree import SERIES_ROLE, SeriesFilter, SeriesTree
-from telefabric_gui.views.painting import line_colour, reported
+from telefabric_gui.views.painting import line_colour
 from telefabric_gui.views.styled import Panel, column, label, row
+from telefabric_gui.views.trees import Tree
 
 _BOX_PX = 14
 _CHART_PX = 54
@@ -61,7 +62,7 @@ class SeriesDock(Panel):
         self._total.setText(f"{count(self.tree.shown)} of {count(len(self.tree.series))} shown")
 
 
-class _Tree(QTreeView):
+class _Tree(Tree):
     def __init__(self, charting: Charting) -> None:
         super().__init__(headerHidden=True, uniformRowHeights=True, indentation=16)
         self._charting = charting
@@ -78,10 +79,6 @@ class _Tree(QTreeView):
             event.accept()
             return
         super().keyPressEvent(event)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        with reported():
-            super().paintEvent(event)
 
 
 class _Delegate(QStyledItemDelegate):

@@ -13,7 +13,7 @@ from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.step_parts import Chance, Line, Shown, lines
 from telefabric_gui.views.painting import fill_with, painting, write
 from telefabric_gui.views.probabilities import draw_chance
-from telefabric_gui.views.styled import menu_of
+from telefabric_gui.views.styled import heading, menu_of
 
 _PAIR_PX, _BAR_LINE_PX = 22, 19
 _INDENT_PX = 12
@@ -92,7 +92,7 @@ class StepPart(Lines):
         step = self._shown.step if self._shown else None
         offered = dict.fromkeys([*self._pins.paths, *paths_of(decoded(step.info) if step else None)])
         menu = menu_of(self)
-        menu.addSection("Pin a part of info" if offered else "This step has no info")
+        heading(menu, "Pin a part of info" if offered else "This step has no info")
         for path in offered:
             action = menu.addAction(path)
             action.setCheckable(True)
@@ -110,7 +110,7 @@ def _draw_pair(painter: QPainter, place: QRect, line: Line) -> None:
 
 
 def _draw_chance(painter: QPainter, place: QRect, line: Line) -> None:
-    draw_chance(painter, place, Chance(line.name, line.share, line.strong), theme.active(), name_px=96)
+    draw_chance(painter, place, Chance(line.name, line.share, line.strong), theme.active(), 96)
 
 
 def _draw_number(painter: QPainter, place: QRect, line: Line) -> None:

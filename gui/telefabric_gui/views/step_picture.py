@@ -10,7 +10,7 @@ from telefabric_gui.agent_stream import AgentStream
 from telefabric_gui.formatting import MINUS, count, plural
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.cursor import Cursor, Mode
-from telefabric_gui.model.stored_frames import Looked, StoredFrames
+from telefabric_gui.model.stored_frames import BEHIND_FRAMES, Looked, StoredFrames
 from telefabric_gui.views.scenes import FrameScene
 from telefabric_gui.views.styled import label, restyle
 from telefabric_schemas import Frame
@@ -37,12 +37,16 @@ class StepPicture(QObject):
         self._decoded: FrameScene | None = None
         """The picture that was decoded last."""
 
-    def of(self, record: Any, *, exact: bool) -> FrameScene | None:
-        """The picture of a step, else the nearest; when not `exact`, that of its time. None when there is none."""
+    def of(self, record: Any, *, exact: bool, envs: int = 1) -> FrameScene | None:
+        """The picture of a step, else the nearest; when not `exact`, that of its time. None when there is none.
+
+        Of several environments, the frames of the others around it are wanted, too.
+        """
         frame, looked = self._stream.frame_of(record, exact=exact), None
         own = frame is not None and frame.step_index == record["step"]
         replaying = self._cursor.mode is Mode.REPLAY
-        if replaying:
+        if exact and (replaying or envs > 1):
+            self.stored.behind = max(BEHIND_FRAMES, 2 * envs)
             self.stored.read_ahead(int(record["seq"]), self._cursor.rows_per_s)
         if exact and not own and not (replaying and self.stored.knows(int(record["seq"]))):
             looked = self.stored.look(record)
@@ -66,6 +70,10 @@ class StepPicture(QObject):
             none = "its frames have expired" if looked.expired else "no frame of this episode is stored"
             return looked.problem or none
         return "looking for its frame" if self.stored.asked_for_s > LOOKING_S else ""
+
+    def say_nothing(self) -> None:
+        """Another picture is shown."""
+        self.badge.hide()
 
     def _say_distance(self, frame: Frame | None, step: int) -> None:
         self.badge.setVisible(frame is not None)

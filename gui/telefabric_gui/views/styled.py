@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QBoxLayout,
@@ -77,6 +77,12 @@ def menu_of(parent: QWidget) -> QMenu:
     return menu
 
 
+def heading(menu: QMenu, text: str) -> None:
+    """A line over a group of entries: Qt's own sections have no text in a style sheet."""
+    menu.addSeparator()
+    menu.addAction(text).setEnabled(False)
+
+
 def drop_menu(under: QWidget, entries: Iterable[tuple[str, Callable[[], object]]]) -> None:
     """Open a menu below a button."""
     menu = menu_of(under)
@@ -123,6 +129,41 @@ def _filled(layout: _Box, parts: Iterable[Part], margins: Margins, spacing: int)
         else:
             layout.addStretch(part)
     return layout
+
+
+class Badges(QWidget):
+    """Beside each other, the first ones first, as far as there is room for them: the others are out of sight."""
+
+    def __init__(self, *badges: QWidget, spacing: int = 6) -> None:
+        super().__init__()
+        self._badges, self._spacing = badges, spacing
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
+        for badge in badges:
+            badge.setParent(self)
+
+    def sizeHint(self) -> QSize:
+        sizes = [badge.sizeHint() for badge in self._badges if not badge.isHidden()]
+        wide = sum(size.width() + self._spacing for size in sizes) - self._spacing
+        return QSize(max(0, wide), max((size.height() for size in sizes), default=0))
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, 0)
+
+    def event(self, event: QEvent) -> bool:
+        if event.type() in (QEvent.Type.Resize, QEvent.Type.LayoutRequest):
+            self._place()
+            self.updateGeometry()
+        return super().event(event)
+
+    def _place(self) -> None:
+        left = 0
+        for badge in self._badges:
+            size = badge.sizeHint()
+            if not badge.isHidden():
+                fits = left + size.width() <= self.width()
+                top = (self.height() - size.height()) // 2
+                badge.setGeometry(left if fits else -size.width(), top, size.width(), size.height())
+                left += size.width() + self._spacing
 
 
 class Card(Panel):

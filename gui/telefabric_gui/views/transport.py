@@ -18,6 +18,7 @@ from telefabric_gui.views.styled import Panel, button, column, drop_menu, row
 from telefabric_gui.views.timeline import TimeLine
 
 _MOVE_PX = 32
+_WORDS_PX = 22
 
 
 class Transport(Panel):
@@ -64,7 +65,9 @@ class Transport(Panel):
         bar = row(*moves, speeds, *others, 1, self._by, margins=(12, 6, 16, 2), spacing=4)
         self.name = NameField()
         """Of a bookmark."""
-        words = row((self._place, 1), self.name, margins=(14, 4, 16, 2))
+        for part in (self._place, self.name):
+            part.setFixedHeight(_WORDS_PX)  # nothing moves when a name is asked for
+        words = row((self._place, 1), self.name, margins=(14, 2, 16, 0))
         self.setLayout(column(bar, words))
 
     def show_cursor(self, cursor: Cursor, place: str) -> None:

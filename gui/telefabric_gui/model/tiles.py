@@ -1,0 +1,106 @@
+"""Environments of one agent as tiles: how old each is, which have stalled, and in which order they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from telefabric.ring import TileHud
+
+OLD_S = 0.5
+"""From this age on, a tile's age is shown as a warning."""
+STALLED_S = 3.0
+"""An environment without a step for so long has stalled, as a whole ring has."""
+ORDER_S = 2.0
+"""The order stays for so long, or nobody could follow a tile with the eye."""
+NEW_S = 1.0
+"""For so long an episode is said to be new."""
+
+
+class Tile(NamedTuple):
+    """One environment at one moment."""
+
+    env: int
+    episode: int
+    step: int
+    total: float | None
+    """Return of the episode so far; None while it is not known."""
+    age_s: float
+    """Since its newest step."""
+    stalled: bool = False
+    foot: tuple[str, ...] = ()
+    """What is said over the picture, in lines."""
+    image: Any = None
+    """None when there is no picture."""
+
+
+class Ages:
+    """When each environment stepped last, by the frames that came, and when its episode began."""
+
+    def __init__(self) -> None:
+        self._stepped: dict[int, tuple[tuple[int, int], float]] = {}
+        self._begun_s: dict[int, float] = {}
+
+    def see(self, huds: Iterable[TileHud], now_s: float) -> None:
+        """A frame came."""
+        for hud in huds:
+            place, known = (hud.episode, hud.step), self._stepped.get(hud.env_index)
+            if known is None or known[0] != place or hud.fresh:
+                self._stepped[hud.env_index] = place, now_s
+            if known is not None and known[0][0] != hud.episode:
+                self._begun_s[hud.env_index] = now_s
+
+    def tile(self, hud: TileHud, now_s: float) -> Tile:
+        """A tile without its picture."""
+        env = hud.env_index
+        age_s = now_s - self._stepped[env][1] if env in self._stepped else 0.0
+        new = now_s - self._begun_s.get(env, -math.inf) < NEW_S
+        foot = ("new episode",) if new else ()
+        return Tile(env, hud.episode, hud.step, hud.episode_return, age_s, age_s >= STALLED_S, foot)
+
+
+def _known(total: float | None) -> bool:
+    return total is not None and not math.isnan(total)
+
+
+ORDERS: dict[str, Callable[[Tile], Any]] = {
+    "worst": lambda tile: (not _known(tile.total), tile.total if _known(tile.total) else 0, tile.env),
+    "best": lambda tile: (not _known(tile.total), -tile.total if _known(tile.total) else 0, tile.env),  # type: ignore[operator]
+    "longest": lambda tile: (-tile.step, tile.env),
+    "index": lambda tile: tile.env,
+}
+"""By what comes first."""
+
+
+class TileOrder:
+    """It changes at most once in `ORDER_S`, and not at all while it is held, such as under the pointer.
+
+    Once all returns have been read, it is made of them at once.
+    """
+
+    def __init__(self) -> None:
+        self.by = "worst"
+        self.stalled_first = True
+        self._envs: list[int] = []
+        self._changed_s = -math.inf
+        self._unknown = False
+        """Not all returns were known when the order was made."""
+
+    def sort(self, by: str, *, stalled_first: bool) -> None:
+        """Sort by one of `ORDERS` from now on."""
+        self.by, self.stalled_first, self._envs = by, stalled_first, []
+
+    def arrange(self, tiles: Iterable[Tile], now_s: float, *, held: bool) -> list[Tile]:
+        by_env = {tile.env: tile for tile in tiles}
+        wanted = [tile.env for tile in sorted(by_env.values(), key=self._key)]
+        unknown = any(not _known(tile.total) for tile in by_env.values())
+        settled, self._unknown = self._unknown and not unknown, unknown
+        if set(wanted) == set(self._envs) and (held or (now_s - self._changed_s < ORDER_S and not settled)):
+            return [by_env[env] for env in self._envs]
+        if wanted != self._envs:
+            self._envs, self._changed_s = wanted, now_s
+        return [by_env[env] for env in self._envs]
+
+    def _key(self, tile: Tile) -> Any:
+        return not (self.stalled_first and tile.stalled), ORDERS[self.by](tile)
