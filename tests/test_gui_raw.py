@@ -322,7 +322,11 @@ def test_what_is_live_and_not_stored_is_shown_from_memory(show: Callable[[Any], 
         lambda: page.raw.events.at is not None and page.raw.events.at in seqs(page), timeout=patience(5_000)
     )
     assert {*names(page)} == {"step", "episode"}
-    feed.updates.append(update(*(told(write(seq)) for seq in range(500, 520))))
+    page.time.cursor.go_to(page.step_rows.rows - 1)
+    qtbot.waitUntil(lambda: seqs(page)[0] == 499, timeout=patience(5_000))
+    feed.updates.append(update(*(told(write(seq)) for seq in range(500, 510))))
+    qtbot.waitUntil(lambda: seqs(page)[0] == 509, timeout=patience(5_000))
+    feed.updates.append(update(*(told(write(seq)) for seq in range(510, 520))))
     page.follow()
     qtbot.waitUntil(lambda: seqs(page)[0] == 519, timeout=patience(5_000))
 
