@@ -21,6 +21,7 @@ if test_gui_window.THERE:
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.budget import PROGRAM_BYTES, MemoryBudget, Part, Sort
     from telefabric_gui.rows import KEPT_ROWS, STEP_ROW, EventRows, step_row
+    from telefabric_gui.tail import Tail
     from telefabric_gui.window import MainWindow
 
 window = test_gui_window.window
@@ -67,6 +68,16 @@ def test_within_the_limit_nothing_leaves_and_what_stays_is_counted() -> None:
     assert (heap.told, budget.held_bytes) == ([], 550)
 
 
+def test_what_is_tried_in_vain_is_not_tried_with_every_look() -> None:
+    heap, given_back = Heap(rows=400), []
+    budget = MemoryBudget(600, lambda: 900 + heap.process(), lambda: given_back.append(1))
+    for _ in range(25):
+        budget.keep(heap.held)
+    assert heap.parts["rows"] == 0
+    assert len(given_back) == 3
+    assert budget.used_bytes == 1_000
+
+
 def test_a_system_that_does_not_show_memory_gets_what_is_counted_and_the_program() -> None:
     heap = Heap(rows=400 * MIB)
     budget = MemoryBudget(PROGRAM_BYTES + 100 * MIB, lambda: 0)
@@ -93,6 +104,20 @@ def test_the_bytes_of_rows_and_frames_are_those_that_python_takes() -> None:
     table.let_go(10 * table.bytes_held)
     assert len(table) == KEPT_ROWS
     assert table.row(-1)["seq"] == 20_000
+
+
+def test_the_older_half_of_the_values_of_a_series_leaves_and_a_few_stay() -> None:
+    tail = Tail()
+    for seq in range(1, 10_001):
+        tail.add(seq, seq, 0.5)
+    held = tail.bytes_held
+    tail.let_go(1)
+    assert tail.bytes_held < held / 2
+    for _ in range(20):
+        tail.let_go(held)
+    steps, _ = tail.arrays()
+    assert 500 <= len(steps) <= 1_000
+    assert steps[-1] == 10_000
 
 
 def test_the_frames_that_came_first_leave_first(qapp: Any) -> None:

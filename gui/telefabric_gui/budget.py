@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 
 PROGRAM_BYTES = 192 * 2**20
 """The interpreter, Qt and an open window, where the system does not show how much memory a process has."""
+_LOOKS_IN_VAIN = 10
+"""When all that may leave was not enough, nothing is tried for so many looks: what is in sight would only flicker."""
 _ROOM = 0.05
 """So much of the limit is made free beyond what is needed: else something would have to leave at each look."""
 
@@ -54,11 +56,13 @@ class MemoryBudget:
         self.used_bytes = 0
         """Of the process, at the last look."""
         self._process_bytes, self._give_back = process_bytes, give_back
+        self._in_vain = 0
 
     def keep(self, parts: Callable[[], Iterable[Part]]) -> None:
         """Look at what is held, and let go of what is too much."""
         over = self._look(parts())
-        if over <= 0:
+        self._in_vain = max(self._in_vain - 1, 0)
+        if over <= 0 or self._in_vain:
             return
         over += round(self.limit_bytes * _ROOM)
         for sort in Sort:
@@ -69,7 +73,8 @@ class MemoryBudget:
                     self._count(parts())
                     over -= before - self.held_bytes
         self._give_back()
-        self._look(parts())
+        if self._look(parts()) > 0:
+            self._in_vain = _LOOKS_IN_VAIN
 
     @property
     def held_bytes(self) -> int:

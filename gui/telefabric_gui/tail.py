@@ -7,6 +7,7 @@ import numpy as np
 from telefabric_gui.reduction import Floats
 
 VALUES_MAX = 50_000
+_KEPT = 1_000
 _NEW_BYTES = 160
 """Three numbers as objects."""
 
@@ -30,9 +31,11 @@ class Tail:
         return self._table.nbytes + _NEW_BYTES * len(self._new)
 
     def let_go(self, number: int) -> None:
-        """Have the older half leave, however little is wanted."""
-        self._take()
-        self._table = self._table[len(self._table) // 2 :].copy()
+        """Have the older half leave, however little is wanted; of a few, none."""
+        if self._new:
+            self._take()
+        if len(self._table) > _KEPT:
+            self._table = self._table[len(self._table) // 2 :].copy()
 
     def remove(self, first: int, last: int) -> None:
         """The values of these seqs are lost for good."""

@@ -365,8 +365,10 @@ class Pages(QObject):
         return [Part(Sort.PAGES, self.bytes_held, self._let_go)]
 
     def _let_go(self, number: int) -> None:
+        before = len(self._pages)
         self._evict(self.bytes_held - number)
-        self._arrange()
+        if len(self._pages) < before:
+            self._arrange()
 
     def _evict(self, bytes_max: int) -> None:
         held = self.bytes_held
