@@ -287,6 +287,7 @@ def test_a_search_looks_into_all_parts(show: Callable[[Any], AgentPage], store: 
     page.raw.search.clear()
     qtbot.keyClicks(page.raw.search, "METRIC")
     assert proxy.rowCount() == 10
+    assert page.raw._said.text() == "10 of 100 newest"
     page.raw.search.clear()
     assert proxy.rowCount() == RAW_EVENTS_MAX
 
