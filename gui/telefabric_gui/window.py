@@ -78,7 +78,7 @@ _KEYS = (
     ("Ctrl+G", "go to a step or an episode, or search for steps"),
     ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
-    ("Ctrl+W", "close the run in front"),
+    ("Ctrl+W", "close the further replay in front, or else the run"),
     ("C", "connect to another broker, or open a file"),
     ("T", "dark or light"),
     ("Ctrl+Q", "quit"),
