@@ -198,7 +198,9 @@ class Handover:
         """Wait for some events, with the next view open, then do it."""
         assert self.window is not None
         window, mark = self.window, self._progress.read_seq() + self.choose.randrange(50, 400)
-        until(lambda: window.page is not None, "a page is open")
+        until(lambda: len(window.controller.streams) > 0, "the run is there")
+        window.open_run(RUN)
+        until(lambda: window.page is not None, "a page is in front")
         self._next_view(window)
         until(lambda: self._progress.read_seq() > mark, "the worker goes on")
         self.faults[name]()
@@ -267,6 +269,8 @@ class Handover:
         for series in (REWARD, METRIC + "loss"):
             layout.add_chart()
             layout.put(series)
+        window.open_run(RUN)
+        until(lambda: window.page is not None, "a page is in front")
         window.follow()
         until(lambda: len(window.controller.streams) >= len(self.streams()), "each stream is there")
         lost = sum(last - first + 1 for first, last in self.judge.rows("SELECT seq, last_seq FROM gaps"))

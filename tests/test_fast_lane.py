@@ -77,13 +77,14 @@ def test_the_return_is_of_the_running_episode_and_the_rate_that_of_steps(
         assert latest(reader).hud.episode_return == total
     assert reader is not None
     began = time.monotonic()
-    step = 0
-    while time.monotonic() - began < 1.2:
+    step, rates = 0, []
+    while (passed := time.monotonic() - began) < 1.2:
         step += 1
         worker.step(episode=4, step=step, frame=grey(1))
+        if passed > 0.9:
+            rates.append(step / passed)  # a busy machine has no one rate
         time.sleep(0.002)
-    rate = step / (time.monotonic() - began)
-    assert latest(reader).hud.steps_per_s == pytest.approx(rate, rel=0.3)
+    assert 0.7 * min(rates) < latest(reader).hud.steps_per_s < 1.3 * max(rates)
     reader.close()
 
 

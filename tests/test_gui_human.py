@@ -123,11 +123,9 @@ def test_one_run_alone_and_what_comes_later(show: Callable[..., MainWindow], pla
     until(main, lambda: len(shown(main)) == 5 and bool(main.tabs.agents), "the episodes")
     main.controller.watch("by-hand")
     tick(main)
-    names = [human.runs.itemText(at) for at in range(human.runs.count())]
-    assert names[0] == "All runs"
-    at = names.index("by-hand")
-    human.runs.setCurrentIndex(at)
-    human.runs.activated.emit(at)
+    assert "by-hand" in human.run_ids
+    human.choose("by-hand")
+    assert human._runs.text() == "by-hand \u25be"
     until(main, lambda: {run for run, _ in shown(main)} == {"by-hand"}, "one run")
     played.put("by-hand-2", "human", range(2))
     played.put("by-hand", "human", range(3, 4))
@@ -135,6 +133,7 @@ def test_one_run_alone_and_what_comes_later(show: Callable[..., MainWindow], pla
     assert shown(main)[0] == ("by-hand", "3")
     main.controller.unwatch("by-hand")
     until(main, lambda: len(shown(main)) == 8, "all again, since the run is closed")
+    assert human._runs.text() == "All runs \u25be"
 
 
 def test_pages_are_read_as_one_scrolls(

@@ -25,7 +25,15 @@ def test_text_stands_out_from_its_ground(name: str) -> None:
         for text in (colours.text, colours.dim, colours.faint)
         for ground in (colours.window, colours.panel, colours.raised)
     ]
-    told_in = (colours.accent, colours.good, colours.warning, colours.error, colours.human, colours.multi_agent)
+    told_in = (
+        colours.accent,
+        colours.good,
+        colours.warning,
+        colours.error,
+        colours.human,
+        colours.multi_agent,
+        colours.hybrid,
+    )
     pairs += [(colour, ground) for colour in told_in for ground in (colours.panel, colours.tinted(colour))]
     pairs += [
         (colours.dim, colours.tinted(colours.dim)),

@@ -252,6 +252,7 @@ def test_an_event_that_is_opened_is_where_the_cursor_goes(
     show: Callable[[Any], AgentPage], store: Path, qtbot: Any
 ) -> None:
     page = show(FileFeed(store))
+    qtbot.waitUntil(lambda: page.time.cursor.total > 2_000, timeout=patience(10_000))
     line = seqs(page).index(2_994)
     index = page.raw.view.model().index(line, 0)
     page.raw.view.expand(index)
@@ -277,6 +278,10 @@ def test_a_search_looks_into_all_parts(show: Callable[[Any], AgentPage], store: 
     found = {proxy.index(row, 0, event).data() for row in range(proxy.rowCount(event))}
     assert found == {"seq", "global_step", "mono_ns", "info"}, "what has been found is opened, and no other"
     assert page.time.cursor.mode is place, "a search moves nothing"
+    page.raw.search.clear()
+    qtbot.keyClicks(page.raw.search, "lives")
+    found_in = proxy.index(0, 0, proxy.index(0, 0))
+    assert (found_in.data(), proxy.rowCount(found_in)) == ("info", 1), "its neighbours are left out"
     page.raw.search.clear()
     qtbot.keyClicks(page.raw.search, "METRIC")
     assert proxy.rowCount() == 10

@@ -92,6 +92,14 @@ def test_the_order_changes_at_most_once_in_two_seconds_and_never_while_held(mome
             assert [totals[env] for env in envs] == sorted(totals)
 
 
+def test_the_order_is_made_at_once_when_all_returns_have_been_read() -> None:
+    order = TileOrder()
+    assert [tile.env for tile in order.arrange(tiles(None, None, None), 0.0, held=False)] == [0, 1, 2]
+    assert [tile.env for tile in order.arrange(tiles(None, 2.0, None), 0.1, held=False)] == [0, 1, 2]
+    assert [tile.env for tile in order.arrange(tiles(3.0, 2.0, 1.0), 0.2, held=False)] == [2, 1, 0]
+    assert [tile.env for tile in order.arrange(tiles(1.0, 2.0, 3.0), 0.3, held=False)] == [2, 1, 0]
+
+
 def test_an_environment_that_comes_or_goes_changes_the_order_at_once() -> None:
     order = TileOrder()
     assert len(order.arrange(tiles(1.0, 2.0), 0.0, held=True)) == 2

@@ -264,8 +264,8 @@ class FarFeed(FileFeed):
             answer.join()
 
 
-@pytest.mark.parametrize("of", ["file", "far", "broker"])
-@pytest.mark.parametrize("speed", [1.0, 10.0])
+@pytest.mark.alone
+@pytest.mark.parametrize(("of", "speed"), [("broker", 1.0), ("far", 1.0), ("file", 10.0), ("broker", 10.0)])
 def test_replay_shows_the_frames_as_it_goes(
     show: Callable[..., MainWindow], file: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch, of: str, speed: float
 ) -> None:
@@ -285,16 +285,16 @@ def test_replay_shows_the_frames_as_it_goes(
         away: list[int] = []
 
         def note() -> None:
-            scene, (row, _) = shown.environment.scene, shown._at
+            scene = shown.environment.scene
             assert isinstance(scene, FrameScene), "the picture stays while the next one is read"
-            away.append(abs(scene.frame.episode_index * 30 + scene.frame.step_index - row))
+            if shown._at is not None:
+                away.append(abs(scene.frame.episode_index * 30 + scene.frame.step_index - shown._at[0]))
 
         cursor(main).set_speed(speed)
         cursor(main).replay()
         main.controller.ticked.connect(note)
-        until(qtbot, lambda: cursor(main).row > 600 + 100 * speed)
+        until(qtbot, lambda: len(away) >= 20)
         main.controller.ticked.disconnect(note)
-        assert len(away) >= 10
         near = sum(steps <= 9 for steps in away)
         assert near >= 0.8 * len(away), away
 

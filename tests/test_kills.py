@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from emitter import Progress, observation
 from processes import Service, broker, free_ports, run, store, wait_for
+from slowness import patience
 
 from telefabric.store.file.database import FILE_NAME
 from telefabric.store.file.verify import audit
@@ -20,7 +21,8 @@ from telefabric_schemas import Step, values
 
 
 def emitter(url: str, folder: Path, name: str, *options: object) -> Service:
-    arguments = [url, folder / f"{name}.progress", "--spool", folder / "spool", "--run", name, *options]
+    arguments = [url, folder / f"{name}.progress", "--spool", folder / "spool", "--run", name]
+    arguments += ["--exit-flush", patience(30), *options]
     script = Path(__file__).with_name("emitter.py")
     return Service([sys.executable, str(script), *map(str, arguments)], stderr=folder / f"{name}.log")
 
@@ -61,7 +63,7 @@ def test_broker_and_store_killed_during_a_run(tmp_path: Path) -> None:
         wait_for(lambda: _knows_a_stream(port), "the broker, restarted, was taught the stream anew")
         assert worker.process is not None
         worker.process.send_signal(2)
-        assert worker.process.wait(60) != 0, "an interrupted run is cancelled, and its interrupt is not swallowed"
+        assert worker.process.wait(patience(60)) != 0, "an interrupted run is cancelled, its interrupt not swallowed"
         stream, emitted = progress.read()
         wait_for(lambda: audit(tmp_path / FILE_NAME, stream, emitted).missing == 0, "the rest is stored", 30)
     assert emitted > 10_000
@@ -87,7 +89,7 @@ def test_a_killed_worker_is_drained_by_the_next_start(tmp_path: Path) -> None:
                 stream, emitted = Progress(tmp_path / "first.progress").read()
                 file = tmp_path / FILE_NAME
                 wait_for(lambda: audit(file, stream, emitted).missing == 0, "the first worker's events are stored")
-                assert second.process.wait(60) == 0
+                assert second.process.wait(patience(60)) == 0
             # One more event may be whole in the spool although its call had not returned.
             stored = audit(file, stream, emitted + 1).stored
             assert stored in (emitted, emitted + 1)
@@ -102,7 +104,7 @@ def test_a_run_without_any_broker_ends_on_time_and_is_drained_later(tmp_path: Pa
     with emitter(url, tmp_path, "alone", "--seconds", 2) as worker:
         start = time.monotonic()
         assert worker.process is not None
-        assert worker.process.wait(30) == 0
+        assert worker.process.wait(patience(30)) == 0
         assert time.monotonic() - start < 6
     stream, emitted = Progress(tmp_path / "alone.progress").read()
     refused = run("spool", "drain", "--connect", url, "--spool", str(tmp_path / "spool"))
@@ -131,7 +133,7 @@ def test_up_restarts_a_part_that_dies(tmp_path: Path) -> None:
                 os.kill(pid, 9)
                 wait_for(lambda name=name, pid=pid: _child(up.process.pid, name) not in (0, pid), f"a new {name}")
             assert worker.process is not None
-            assert worker.process.wait(60) == 0
+            assert worker.process.wait(patience(60)) == 0
         stream, emitted = Progress(tmp_path / "run.progress").read()
         assert_whole(tmp_path / FILE_NAME, stream, emitted)
         assert up.stop() == 0

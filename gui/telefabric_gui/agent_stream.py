@@ -124,7 +124,7 @@ class AgentStream:
                 voids.append((*place, seq))
                 self.voided[place] = max(seq, self.voided.get(place, 0))
         for gap in [mark for mark in set(marks or ()) - self.steps.marks if mark.kind == GAP]:
-            for values in self.metrics.values():
+            for values in (*self.metrics.values(), *self._parts.values()):
                 values.remove(gap.first, gap.last)
         self.steps.apply(steps, marks)
         self.episodes.apply(episodes, marks)

@@ -31,6 +31,7 @@ from telefabric_gui import agent_stream
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.formatting import plural
 from telefabric_gui.model.asking import Asking
+from telefabric_gui.model.drops import Drops, drops_of
 from telefabric_gui.redraw import TICK_MS, Redraw, is_due
 from telefabric_gui.rows import GAP, HOLE, Mark
 from telefabric_gui.sight import Sight
@@ -211,6 +212,14 @@ class Controller(QObject):
     def skipped(self) -> int:
         """Events that the feed left out, because they are old or too many; the store has them."""
         return sum(one.skipped for one in self._missing.values())
+
+    def drops_of(self, key: AgentKey, stream_id: bytes, frames: int = 0) -> Drops:
+        """What a tab of this stream does not show; `frames` are pictures that it skipped."""
+        one = self._missing.get(stream_id, Missing())
+        lost, waiting = (sum(last - first + 1 for first, last in ranges) for ranges in (one.gaps, one.holes))
+        left_out = sum(number for of, number in self.left_out.items() if of[:2] == key)
+        reasons = one.reasons.values() if lost else ()
+        return drops_of(lost, reasons, waiting, left_out=left_out, older=one.skipped, frames=frames)
 
     def streams_of(self, key: AgentKey) -> list[AgentStream]:
         """The streams of one agent of a run: newest attempt first, within it newest stream first."""

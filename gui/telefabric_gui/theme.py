@@ -36,6 +36,7 @@ class Theme:
     error: str
     human: str
     multi_agent: str
+    hybrid: str
     stored: str
     live_only: str
     missing: str
@@ -47,7 +48,7 @@ class Theme:
 
     def mode(self, control_mode: str) -> str:
         """Colour of a control mode's badge."""
-        return {"agent": self.accent, "human": self.human, "multi_agent": self.multi_agent}.get(control_mode, self.dim)
+        return getattr(self, mode_tone(control_mode))  # type: ignore[no-any-return]
 
     def state(self, state: str) -> str:
         """Colour of a run's state."""
@@ -62,14 +63,20 @@ class Theme:
         return mixed(colour, ground or self.panel, self.tint)
 
 
+def mode_tone(control_mode: str) -> str:
+    """The role whose colour a control mode has."""
+    return {"agent": "accent"}.get(control_mode, control_mode if control_mode in _MODES else "dim")
+
+
+_MODES = "human", "multi_agent", "hybrid"
 DARK = Theme(
     "dark", "#14171c", "#1a1e25", "#222833", "#2c333f", "#e6e9ef", "#aab4c3", "#8490a3", "#4c9ffe",
-    "#2fbf71", "#f0b429", "#f0616d", "#2fbf71", "#b083f0", "#2f7f8f", "#c98a1b", "#f0616d",
+    "#2fbf71", "#f0b429", "#f0616d", "#2fbf71", "#b083f0", "#3fc5c9", "#2f7f8f", "#c98a1b", "#f0616d",
     ("#4c9ffe", "#f0b429", "#2fbf71", "#b083f0", "#f0616d", "#3fc5c9"), 0.12, "#0b1220",
 )  # fmt: skip
 LIGHT = Theme(
     "light", "#f6f7f9", "#ffffff", "#eef1f5", "#dde2ea", "#1c2430", "#48525f", "#636d7b", "#1b62d1",
-    "#147a46", "#966000", "#c9303e", "#147a46", "#7b4fd0", "#4fa3b3", "#d99a2b", "#d8404d",
+    "#147a46", "#966000", "#c9303e", "#147a46", "#7b4fd0", "#0f7579", "#4fa3b3", "#d99a2b", "#d8404d",
     ("#1b62d1", "#966000", "#147a46", "#7b4fd0", "#c9303e", "#11858a"), 0.10, "#ffffff",
 )  # fmt: skip
 THEMES = {theme.name: theme for theme in (DARK, LIGHT)}

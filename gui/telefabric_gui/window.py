@@ -228,8 +228,8 @@ class MainWindow(QMainWindow):
         shown = shown and bool(self.controller.runs)
         self._turn_to(history=shown)
         self._show_centre()
-        if shown and (page := self.page):
-            self.history.choose(page.stream.key.run_id)
+        if shown and (front := self.front):
+            self.history.choose(front.run_id)
         self._show_bottom()
         (self.history.search if shown else self.runs.list).setFocus()
 
@@ -501,23 +501,28 @@ class MainWindow(QMainWindow):
         waiting_for = controller.watched[-1] if controller.watched else None
         self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
 
-    def _begin_replay(self, page: AgentPage) -> None:
-        cursor = page.time.cursor
-        if page.stream.key.run_id == self._to_replay and cursor.total:
+    def _begin_replay(self, front: AgentPage | MultiAgentPage) -> None:
+        cursor = front.time.cursor
+        if front.run_id == self._to_replay and cursor.total:
+            if isinstance(front, AgentPage) and cursor.live and not front.apart:
+                self.tabs.open_replay(front.stream.key)  # the page that follows goes on
+                return
             self._to_replay = ""
             cursor.go_to(0)
             cursor.replay()
 
     def _refresh_page(self) -> None:
-        page = self.page
+        page, front = self.page, self.front
         self.series.show_source(page.source if page else None)
-        if page is not None and not self._in_history:
+        if front is None or self._in_history:
+            return
+        if page is not None:
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
             page.refresh(self.controller.runs.get(page.run_id), self.controller.redraw)
-            self._begin_replay(page)
-        elif (front := self.front) is not None:
+        else:
             front.refresh(self.controller.runs.get(front.run_id))
+        self._begin_replay(front)
 
     def _show_health(self) -> None:
         if not self.details.isVisible():

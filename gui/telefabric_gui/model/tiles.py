@@ -74,13 +74,18 @@ ORDERS: dict[str, Callable[[Tile], Any]] = {
 
 
 class TileOrder:
-    """It changes at most once in `ORDER_S`, and not at all while it is held, such as under the pointer."""
+    """It changes at most once in `ORDER_S`, and not at all while it is held, such as under the pointer.
+
+    Once all returns have been read, it is made of them at once.
+    """
 
     def __init__(self) -> None:
         self.by = "worst"
         self.stalled_first = True
         self._envs: list[int] = []
         self._changed_s = -math.inf
+        self._unknown = False
+        """Not all returns were known when the order was made."""
 
     def sort(self, by: str, *, stalled_first: bool) -> None:
         """Sort by one of `ORDERS` from now on."""
@@ -89,7 +94,9 @@ class TileOrder:
     def arrange(self, tiles: Iterable[Tile], now_s: float, *, held: bool) -> list[Tile]:
         by_env = {tile.env: tile for tile in tiles}
         wanted = [tile.env for tile in sorted(by_env.values(), key=self._key)]
-        if set(wanted) == set(self._envs) and (held or now_s - self._changed_s < ORDER_S):
+        unknown = any(not _known(tile.total) for tile in by_env.values())
+        settled, self._unknown = self._unknown and not unknown, unknown
+        if set(wanted) == set(self._envs) and (held or (now_s - self._changed_s < ORDER_S and not settled)):
             return [by_env[env] for env in self._envs]
         if wanted != self._envs:
             self._envs, self._changed_s = wanted, now_s

@@ -14,7 +14,7 @@ from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Pages
 from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import NO_STEP, EventRows
-from telefabric_gui.theme import LEFT, RIGHT
+from telefabric_gui.theme import LEFT, RIGHT, mode_tone
 from telefabric_schemas import Episode, Reset, Step, event_of
 
 _CELL = 20
@@ -117,7 +117,7 @@ class EpisodeTable(EventTable):
         Column("LENGTH", 7, RIGHT, "Steps", order="length"),
         Column("END", 10, LEFT, "Reason of its end", _tone, order="end_reason"),
         Column("SEED", 6, RIGHT, "Seed of its reset", order="seed"),
-        Column("MODE", 7, LEFT, "Who acted", lambda mode: "dim"),
+        Column("MODE", 7, LEFT, "Who acted", mode_tone),
         Column("TIME", 13, RIGHT, "The worker's clock, in this machine's time zone", order="time_ns"),
     )
 

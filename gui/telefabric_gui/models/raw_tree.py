@@ -19,6 +19,8 @@ from telefabric_gui.formatting import TIMES, count, decoded, plural, short
 from telefabric_schemas import Event, event_of, values
 
 KEY_ROLE = int(Qt.ItemDataRole.UserRole)
+TEXT_ROLE = KEY_ROLE + 1
+"""What a search looks at: of what has parts, their values are theirs."""
 PARTS_MAX = 100
 """Items of a list or an array that have a line; the rest are counted."""
 _OPEN_MAX = 20_000
@@ -90,6 +92,8 @@ class RawTree(QStandardItemModel):
         if isinstance(value, Event | dict | list) or (isinstance(value, np.ndarray) and value.ndim and value.size):
             line[0].appendRow(_item(""))
             self._closed.add(key)
+        whole = key in self._closed and not said
+        line[0].setData("\n".join(one.text() for one in (line[::2] if whole else line)), TEXT_ROLE)
         parent.appendRow(line)
 
 

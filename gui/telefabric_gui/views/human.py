@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from PySide6.QtCore import QRect, Qt, QTimer, Signal
 from PySide6.QtGui import QFontMetrics, QHideEvent, QKeyEvent, QPainter, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QComboBox,
     QStackedWidget,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -18,11 +18,12 @@ from PySide6.QtWidgets import (
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import count
+from telefabric_gui.model.tab_titles import cut
 from telefabric_gui.models.human import HEADS, MODE, HumanEpisodes
 from telefabric_gui.models.table import Index
 from telefabric_gui.views.empty import EmptyView, Situation
 from telefabric_gui.views.painting import BADGE_PX, draw_badge, strokes
-from telefabric_gui.views.styled import Card, cells, column, label, row
+from telefabric_gui.views.styled import Card, button, cells, column, drop_menu, label, row
 
 REFRESH_MS = 2_000
 _ALL = "All runs"
@@ -52,10 +53,9 @@ class HumanReplay(QWidget):
         for place, head in enumerate(HEADS):
             self.list.setColumnWidth(place, letter * head.width + 20)
         self.list.doubleClicked.connect(lambda index: self.wanted.emit(self.episodes.rows[index.row()]))
-        self.runs = QComboBox()
-        self.runs.setAccessibleName("Of which run")
-        self.runs.addItem(_ALL)
-        self.runs.activated.connect(self._on_run)
+        self.run_ids: list[str] = []
+        """The runs that are open, of which one may be chosen."""
+        self._runs = button(f"{_ALL} \u25be", self._offer, "link", "Of all runs, or of one that is open")
         self.empty = EmptyView()
         self._told = label("", "dim")
         self._told.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -63,7 +63,7 @@ class HumanReplay(QWidget):
         for part in (self.list, self.empty, self._told):
             self._stack.addWidget(part)
         self._card = Card("Human Replay", self._stack)
-        self._card.corner.addWidget(self.runs)
+        self._card.corner.addWidget(self._runs)
         self.setLayout(column(row((self._card, 1), margins=(12, 12, 12, 12))))
         self._timer = QTimer(self, interval=REFRESH_MS)
         self._timer.timeout.connect(self.episodes.refresh)
@@ -71,15 +71,10 @@ class HumanReplay(QWidget):
             signal.connect(self.say)
 
     def offer_runs(self, run_ids: Sequence[str]) -> None:
-        """The runs that are open, of which one may be chosen."""
-        wanted = [_ALL, *run_ids]
-        if wanted != [self.runs.itemText(at) for at in range(self.runs.count())]:
-            chosen = self.episodes.run_id
-            self.runs.clear()
-            self.runs.addItems(wanted)
-            self.runs.setCurrentIndex(max(self.runs.findText(chosen or _ALL), 0))
-            if chosen is not None and chosen not in run_ids:
-                self._on_run(0)
+        """These runs are open; one that was closed is not the chosen one any more."""
+        self.run_ids = list(run_ids)
+        if self.episodes.run_id not in (None, *run_ids):
+            self.choose(None)
 
     def say(self) -> None:
         """How many there are; or why none is in sight."""
@@ -96,10 +91,16 @@ class HumanReplay(QWidget):
             self._told.setText(episodes.problem or none)
             self._stack.setCurrentWidget(self._told)
 
-    def _on_run(self, at: int) -> None:
-        self.episodes.choose(self.runs.itemText(at) if at else None)
+    def choose(self, run_id: str | None) -> None:
+        """Show the episodes of one run, or of all."""
+        self.episodes.choose(run_id)
+        self._runs.setText(f"{_ALL if run_id is None else cut(run_id, 24)} \u25be")
         if self.isVisible():
             self.episodes.refresh()
+
+    def _offer(self) -> None:
+        runs = [(run_id.replace("&", "&&"), partial(self.choose, run_id)) for run_id in self.run_ids]
+        drop_menu(self._runs, [(_ALL, partial(self.choose, None)), *runs])
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

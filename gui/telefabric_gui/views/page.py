@@ -32,6 +32,7 @@ from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.episode_at import EpisodeAt
+from telefabric_gui.model.episode_facts import EpisodeFacts
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pace import pace_of
 from telefabric_gui.model.pages import Of, Pages
@@ -55,6 +56,7 @@ from telefabric_gui.views.frames import place_of, scene_of_frame
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.probabilities import ProbabilitiesPanel, note_of
 from telefabric_gui.views.raw import RawView
+from telefabric_gui.views.replay_bar import ReplayBar
 from telefabric_gui.views.scenes import FrameScene, action_names, name_of, scene_of
 from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.streams import StreamsBar
@@ -123,6 +125,10 @@ class AgentPage(QWidget):
         self._join_charts()
         self.banner = Banner()
         self.streams_bar = StreamsBar()
+        self.apart = False
+        """A further replay of a run, beside the page that follows it."""
+        self.replay_bar = ReplayBar()
+        self.facts = EpisodeFacts(feed, Subject(run_id, agent_id, stream.stream_id), self)
         self.step_finder = StepFinder(self.step_table, self.steps)
         self.episode_finder = Finder(self.episode_table, self.episodes, OF_EPISODES)
         self.episodes.order_wanted.connect(self.episode_finder.line.close_line)  # before the order is made
@@ -165,12 +171,22 @@ class AgentPage(QWidget):
         given = self.stream.version, cursor.row, cursor.mode
         for view, show in (
             (self.environment, self._refresh_environment), (self.raw, self._refresh_raw), (self.steps, self._say_steps),
-            (self.episodes, self._say_episodes), (self.banner, self._warn),
+            (self.episodes, self._say_episodes), (self.banner, self._warn), (self.replay_bar, self._say_replay),
         ):  # fmt: skip
             self._views.update(view, show, given)
         if is_due(self.redraw.charts_ms, self._ticks):
             self._views.update(self.charts, partial(self.charts.show_source, self.source), given)
         self._ticks += 1
+
+    def _say_replay(self) -> None:
+        """That nothing is added to the run any more, and what is known of the episode at the cursor."""
+        self.replay_bar.show_run(self._run, apart=self.apart)
+        shown = self._shown
+        if shown is None or self.replay_bar.isHidden():
+            return
+        env, episode = int(shown.record["env"]), int(shown.record["episode"])
+        self.facts.look(env, episode)
+        self.replay_bar.show_episode(episode, self.facts.facts)
 
     def _refresh_environment(self) -> None:
         metadata = metadata_of(self._run.metadata if self._run else b"")
@@ -238,7 +254,7 @@ class AgentPage(QWidget):
         self.episode_finder.show_all()
         self.episode_order.show_all()
         parts = (self.raw.events, self.step_rows, self.episode_rows, self.time, self.picture.stored, self.returns)
-        for part in (*parts, self.episode_at):
+        for part in (*parts, self.episode_at, self.facts):
             part.close()
 
     def follow(self) -> None:
@@ -395,7 +411,7 @@ class AgentPage(QWidget):
         )  # fmt: skip
         self.environments.join(cards)
         self._environment_card.corner.addWidget(self.environments.link)
-        self.setLayout(column(self.banner, self.streams_bar, (cards, 1)))
+        self.setLayout(column(self.banner, self.replay_bar, self.streams_bar, (cards, 1)))
 
     def _frame(self, shown: Found, *, exact: bool) -> FrameScene | None:
         """The picture of a step, if there is one."""
@@ -522,7 +538,8 @@ class AgentPage(QWidget):
 
     def _go_to_seq(self, seq: int) -> None:
         """Go to the step of an event, else to the next one behind it."""
-        row = self.step_rows.row_of_seq(seq)
+        numbered = self.step_rows.stored is not None or self.step_rows.problem
+        row = self.step_rows.row_of_seq(seq) if numbered else None  # before, live rows have other numbers
         if row is None:
             self.time.jumps.to_value("seq", seq)
         else:

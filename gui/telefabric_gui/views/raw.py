@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QHeaderView, QLineEdit, QWidget
 
 from telefabric_gui.formatting import count
 from telefabric_gui.model.raw_events import RawEvents
-from telefabric_gui.models.raw_tree import RawTree
+from telefabric_gui.models.raw_tree import TEXT_ROLE, RawTree
 from telefabric_gui.views.styled import column, label, menu_of, row
 from telefabric_gui.views.trees import Tree
 
@@ -36,7 +36,7 @@ class RawView(QWidget):
         self.tree = RawTree(self)
         self._proxy = QSortFilterProxyModel(self, recursiveFilteringEnabled=True, autoAcceptChildRows=True)
         self._proxy.setSourceModel(self.tree)
-        self._proxy.setFilterKeyColumn(-1)
+        self._proxy.setFilterRole(TEXT_ROLE)
         self._proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.search = QLineEdit(placeholderText="Search events", clearButtonEnabled=True)
         self.search.setAccessibleName("Search events")

@@ -19,7 +19,7 @@ class ReplayBar(Panel):
         self._badge = label(badge="dim")
         self._said = label(role="caption")
         self._said.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self._facts = label(role="dim")
+        self._facts = label(role="caption")
         self.setLayout(row(self._badge, (self._said, 1), self._facts, margins=(16, 8, 16, 0), spacing=8))
         self.hide()
 
@@ -29,13 +29,16 @@ class ReplayBar(Panel):
         self.setVisible(ended or apart)
         if ended and run is not None and run.finished_ns is not None:
             took = f" after {duration((run.finished_ns - run.started_ns) / 1e9)}" if run.started_ns else ""
-            said = f"The run has ended: {run.state} at {clock(run.finished_ns)[:8]}{took}. No steps are added any more."
+            tip = f"The run has ended: {run.state} at {clock(run.finished_ns)[:8]}{took}. No steps are added any more."
+            said = f"{run.state} {clock(run.finished_ns)[:8]}"
         else:
-            said = "The run goes on in its Online tab; here its cursor is another one."
+            tip = "The run goes on in its Online tab; this page has a cursor of its own."
+            said = "The run goes on in its Online tab"
         self._badge.setText("read-only" if ended else "replay")
         restyle(self._badge, "badge", "dim" if ended else "accent")
         self._said.setText(said)
-        self._said.setToolTip(said)
+        for part in (self._badge, self._said):
+            part.setToolTip(tip)
 
     def show_episode(self, episode: int | None, facts: Sequence[tuple[str, str]]) -> None:
         """What is known of an episode."""

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QTabWidget, QWidget
+from PySide6.QtCore import QPoint, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QIcon, QPainter, QPixmap, QResizeEvent
+from PySide6.QtWidgets import QLabel, QMenu, QTabBar, QTabWidget, QWidget
 
 from telefabric.feed import EpisodeRow
+from telefabric_gui import theme
 from telefabric_gui.agent_stream import AgentKey, AgentStream
 from telefabric_gui.controller import Controller
+from telefabric_gui.formatting import count
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import Mode
 from telefabric_gui.model.side_by_side import Standing
@@ -22,6 +24,10 @@ from telefabric_gui.views.human import HumanReplay
 from telefabric_gui.views.isolation import Views
 from telefabric_gui.views.multi_agent import MultiAgentPage
 from telefabric_gui.views.page import AgentPage
+from telefabric_gui.views.painting import fill_with
+from telefabric_gui.views.styled import label, menu_of
+
+_SQUARE_PX = 8
 
 
 class _Wish(NamedTuple):
@@ -116,6 +122,9 @@ class Tabs(QTabWidget):
         self.setObjectName("tabs")
         self.tabBar().setExpanding(False)
         self.tabBar().setDrawBase(False)
+        self.setIconSize(QSize(_SQUARE_PX, _SQUARE_PX))
+        self.tabBar().setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.tabBar().customContextMenuRequested.connect(self._offer)
         self._controller, self._charting, self._views, self._start = controller, charting, views, start
         self._wanted = ""
         """The run that the user chose last."""
@@ -212,7 +221,9 @@ class Tabs(QTabWidget):
 
     def close_front(self) -> None:
         """Close the replay in front; of an agent's own tab, the run."""
-        tab = self.currentWidget()
+        self._close_tab(self.currentWidget())
+
+    def _close_tab(self, tab: QWidget | None) -> None:
         if isinstance(tab, Tab) and tab.copy:
             self._remove(tab)
         elif isinstance(tab, Tab | RunTab):
@@ -235,10 +246,18 @@ class Tabs(QTabWidget):
             at = self.indexOf(tab)
             if title != self.tabText(at):
                 self.setTabText(at, title)
-                self.setTabToolTip(at, f"Agent {agent_id} of run {run_id}")
+            run = self._controller.runs.get(run_id)
+            self._mark(at, run.control_mode if run is not None else "unknown")
+            frames = tab.page.lane.skipped if tab.page is not None else 0
+            drops = self._controller.drops_of(tab.stream.key, tab.stream.stream_id, frames)
+            self._count(at, drops.number)
+            mode = f"control mode {run.control_mode}" if run is not None else "not in the list of runs"
+            self.setTabToolTip(at, "\n".join((f"Agent {agent_id} of run {run_id}, {mode}", *drops.sentences)))
+        self._mark(self.indexOf(self.human), "human")
         for run_tab in self.runs:
             at = self.indexOf(run_tab)
             self.setTabText(at, run_title(run_tab.run_id))
+            self._mark(at, "multi_agent")
             self.setTabToolTip(at, f"All agents of run {run_tab.run_id}, side by side")
 
     def choose_stream(self, tab: Tab) -> None:
@@ -250,6 +269,38 @@ class Tabs(QTabWidget):
             if wanted is not tab.stream:
                 self.page_goes.emit()
             tab.show_stream(wanted)
+
+    def _mark(self, at: int, mode: str) -> None:
+        """The colour of who acts; the tooltip says it in words."""
+        look = mode, theme.active().name
+        if self.tabBar().tabData(at) != look:
+            self.tabBar().setTabData(at, look)
+            self.setTabIcon(at, _square(theme.active().mode(mode)))
+
+    def _count(self, at: int, number: int) -> None:
+        """How many events the tab does not show, behind its title; nothing for none."""
+        side, bar = QTabBar.ButtonPosition.RightSide, self.tabBar()
+        badge = bar.tabButton(at, side)
+        text = count(number) if number else ""
+        if (badge.text() if isinstance(badge, QLabel) else "") == text:
+            return
+        if isinstance(badge, QLabel):
+            badge.deleteLater()
+        bar.setTabButton(at, side, label(text, badge="warning") if text else None)
+
+    def _offer(self, place: QPoint) -> None:
+        tab = self.widget(self.tabBar().tabAt(place))
+        if isinstance(tab, Tab | RunTab):
+            self.menu(tab).popup(self.tabBar().mapToGlobal(place))
+
+    def menu(self, tab: Tab | RunTab) -> QMenu:
+        """The menu of a tab."""
+        menu = menu_of(self)
+        if isinstance(tab, Tab):
+            menu.addAction("Replay in a further tab", partial(self.open_replay, tab.stream.key))
+        alone = isinstance(tab, Tab) and tab.copy
+        menu.addAction("Close this replay" if alone else "Close the run", partial(self._close_tab, tab))
+        return menu
 
     # -- as streams come and go ----------------------------------------------------------------------------------
 
@@ -315,6 +366,7 @@ class Tabs(QTabWidget):
             return tab.page
         feed = self._controller.feed
         page = tab.hold(AgentPage(tab.stream, self._views, self._charting, feed))
+        page.apart = bool(tab.copy)
         page.let_go.connect(page.follow)
         self.page_built.emit(page)
         page.streams_bar.chosen.connect(partial(self._on_stream, tab))
@@ -346,3 +398,13 @@ class Tabs(QTabWidget):
         tab.chosen = stream
         self.choose_stream(tab)
         self.page_changed.emit()
+
+
+def _square(colour: str) -> QIcon:
+    picture = QPixmap(4 * _SQUARE_PX, 4 * _SQUARE_PX)
+    picture.fill(Qt.GlobalColor.transparent)
+    with QPainter(picture) as painter:
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        fill_with(painter, colour)
+        painter.drawRoundedRect(QRectF(picture.rect()), 8, 8)
+    return QIcon(picture)
