@@ -84,8 +84,13 @@ class RawView(QWidget):
             self._open(opened)
             self.view.verticalScrollBar().setValue(place)
         self._mark()
+        self._say()
+
+    def _say(self) -> None:
+        """How many events there are, where, and how many of them a search has found."""
         where = "newest" if self.events.at is None else f"around seq {count(self.events.at)}"
-        self._said.setText(self.events.problem or f"{count(len(self._seqs))} {where}")
+        found = f"{count(self._proxy.rowCount())} of " if self.search.text() else ""
+        self._said.setText(self.events.problem or f"{found}{count(len(self._seqs))} {where}")
 
     def _open(self, seqs: Container[int]) -> None:
         """Open what a search has found, else these events."""
@@ -123,6 +128,7 @@ class RawView(QWidget):
             self.tree.open_all()
         self._proxy.setFilterFixedString(text)
         self._open(())
+        self._say()
 
     def _on_expanded(self, index: QModelIndex) -> None:
         self.tree.open(self._proxy.mapToSource(index))
