@@ -152,7 +152,7 @@ class MainWindow(QMainWindow):
         self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
         self.bottom = Bottom()
-        self.bookmarks = Bookmarks(self.bottom, lambda: self.page, self.controller.edit)
+        self.bookmarks = Bookmarks(self.bottom, lambda: self.front, self.controller.edit)
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
         self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
