@@ -158,7 +158,7 @@ def test_a_click_opens_the_agent_at_that_moment(show: Callable[..., MainWindow],
     main = show(feed)
     page = to_team(main)
     page.time.cursor.go_to(1_232)
-    until(main, lambda: (standings(page).get("prey") or page).__class__.__name__ == "Standing", "the prey")
+    until(main, lambda: standings(page).get("prey") is not None, "the prey")
     at = [peer.stream.key.agent_id for peer in page.peers].index("prey")
     QTest.mouseClick(page.cards[at], Qt.MouseButton.LeftButton)
     until(main, lambda: main.page is not None and main.page.time.cursor.row == 123 * 5 + 2, "its tab at the step")
@@ -206,6 +206,22 @@ def test_live_it_follows_the_newest_of_all_and_opens_with_the_second_agent(show:
     main.tabs.close_front()
     assert main.tabs.runs == []
     assert main.tabs.agents == []
+
+
+def test_an_agent_that_came_first_leads_only_until_another_has_more_steps(show: Callable[..., MainWindow]) -> None:
+    main = show(ScriptedFeed(update(runs=(view("chase"),))))
+    tick(main)
+    tick(main, told(step(1, "scout"), "chase"), told(step(2, "hunter"), "chase"))
+    main.tabs.setCurrentWidget(main.tabs.runs[0])
+    page = main.front
+    assert isinstance(page, MultiAgentPage)
+    assert page.lead.key.agent_id == "scout"
+    tick(main, *(told(step(seq, "hunter"), "chase") for seq in range(3, 30)))
+    assert page.lead.key.agent_id == "hunter"
+    at = [peer.stream.key.agent_id for peer in page.peers].index("scout")
+    page.follow_agent(at)
+    tick(main, told(step(30, "hunter"), "chase"))
+    assert page.lead.key.agent_id == "scout", "since it was chosen"
 
 
 def test_shares_are_parts_of_what_all_won_and_lost() -> None:

@@ -241,8 +241,9 @@ class Tabs(QTabWidget):
         runs_of = Counter(agent_id for _, agent_id in {tab.stream.key for tab in tabs})
         for tab in tabs:
             run_id, agent_id = tab.stream.key
-            replay = bool(tab.copy) or self._ended(run_id)
-            title = title_of(agent_id, replay=replay, copy=tab.copy, run_id=run_id if runs_of[agent_id] > 1 else "")
+            ended, named = self._ended(run_id), run_id if runs_of[agent_id] > 1 else ""
+            copy = tab.copy + 1 if ended else tab.copy  # the agent's own tab is the first replay then
+            title = title_of(agent_id, replay=ended or copy > 0, copy=copy, run_id=named)
             at = self.indexOf(tab)
             if title != self.tabText(at):
                 self.setTabText(at, title)
