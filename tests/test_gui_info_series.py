@@ -29,8 +29,8 @@ if THERE:
     from telefabric_gui import theme
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.controller import Controller
+    from telefabric_gui.item_models.series_tree import _path
     from telefabric_gui.model import info_series
-    from telefabric_gui.models.series_tree import _path
     from telefabric_gui.window import MainWindow
 
 STEPS = 3_000

@@ -25,8 +25,8 @@ if THERE:
 
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.formatting import NONE
+    from telefabric_gui.item_models.events import StepTable
     from telefabric_gui.model.pages import PAGE, Of, Pages
-    from telefabric_gui.models.events import StepTable
     from telefabric_gui.rows import EVENT, GAP
 
 EPISODE = 20

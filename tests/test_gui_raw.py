@@ -39,8 +39,8 @@ if THERE:
     from telefabric_gui import agent_stream, theme
     from telefabric_gui.agent_stream import RAW_EVENTS_MAX, AgentKey, AgentStream
     from telefabric_gui.controller import Controller
+    from telefabric_gui.item_models.raw_tree import RawTree, text_of, type_of
     from telefabric_gui.model.cursor import Mode
-    from telefabric_gui.models.raw_tree import RawTree, text_of, type_of
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.views.switch import DRAWN, RAW, VIDEO
     from telefabric_gui.window import MainWindow

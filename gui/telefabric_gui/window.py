@@ -25,11 +25,11 @@ from telefabric_gui import health, theme
 from telefabric_gui.budget import Holder, MemoryBudget, Part
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import duration, plural
+from telefabric_gui.item_models.runs import Runs, spark
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
-from telefabric_gui.models.runs import Runs, spark
 from telefabric_gui.redraw import Redraw
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.bookmarks import Bookmarks

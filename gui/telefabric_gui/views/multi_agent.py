@@ -15,13 +15,13 @@ from telefabric_gui import theme
 from telefabric_gui.agent_stream import AgentStream
 from telefabric_gui.budget import Part
 from telefabric_gui.formatting import clock, count, decoded, metadata_of, plural, real, short
+from telefabric_gui.item_models.events import step_of
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.side_by_side import Moment, Peer, Standing, shares
 from telefabric_gui.model.stored_frames import StoredFrames
-from telefabric_gui.models.events import step_of
 from telefabric_gui.rows import EVENT
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.isolation import Views

@@ -11,8 +11,8 @@ from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import QHeaderView, QLineEdit, QWidget
 
 from telefabric_gui.formatting import count
+from telefabric_gui.item_models.raw_tree import TEXT_ROLE, RawTree
 from telefabric_gui.model.raw_events import RawEvents
-from telefabric_gui.models.raw_tree import TEXT_ROLE, RawTree
 from telefabric_gui.views.styled import column, label, menu_of, row
 from telefabric_gui.views.trees import Tree
 
