@@ -229,3 +229,20 @@ def test_shares_are_parts_of_what_all_won_and_lost() -> None:
     assert shares([3.0, -1.0]) == [0.75, -0.25]
     assert shares([0.0, 0.0]) == [0.0, 0.0]
     assert shares([np.inf, 1.0]) == [0.0, 1.0]
+
+
+def test_a_step_of_all_agents_is_bookmarked_at_the_one_that_leads(
+    show: Callable[..., MainWindow], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = show(feed)
+    page = to_team(main)
+    edits: list[tuple[str, str, Any]] = []
+    monkeypatch.setattr(main.bookmarks, "_edit", lambda *edit: edits.append(edit))
+    page.time.cursor.go_to(1_234)
+    main.act("bookmark")
+    main.bottom.transport.name.setText("caught")
+    main.bottom.transport.name.returnPressed.emit()
+    until(main, lambda: bool(edits), "it is asked for")
+    (run_id, command, (agent, env, episode_index, step_index, stream_id, label)) = edits[0]
+    assert (run_id, command, agent, label) == ("chase", "bookmark", page.lead.key.agent_id, "caught")
+    assert (env, episode_index, step_index, stream_id) == (0, 123, 4, page.lead.stream_id)

@@ -78,7 +78,7 @@ _KEYS = (
     ("Ctrl+G", "go to a step or an episode, or search for steps"),
     ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
-    ("Ctrl+W", "close the run in front"),
+    ("Ctrl+W", "close the further replay in front, or else the run"),
     ("C", "connect to another broker, or open a file"),
     ("T", "dark or light"),
     ("Ctrl+Q", "quit"),
@@ -152,7 +152,7 @@ class MainWindow(QMainWindow):
         self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
         self.bottom = Bottom()
-        self.bookmarks = Bookmarks(self.bottom, lambda: self.page, self.controller.edit)
+        self.bookmarks = Bookmarks(self.bottom, lambda: self.front, self.controller.edit)
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
         self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)

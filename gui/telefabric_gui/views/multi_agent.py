@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -184,15 +184,6 @@ class MultiAgentPage(QWidget):
 
     def follow(self) -> None:
         self.time.cursor.follow()
-
-    def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step of the agent that leads, or for the end of the one that is there."""
-        there = next((one for at, one in self.time.whole.bookmarks if at == self.time.cursor.row), None)
-        if there is not None:
-            edit(self.run_id, "unbookmark", there.bookmark)
-        elif (moment := self.moment) is not None:
-            place = moment.env, moment.episode, moment.step, self.lead.stream_id
-            edit(self.run_id, "bookmark", [self.lead.key.agent_id, *place, ""])
 
     # -- showing -------------------------------------------------------------------------------------------------
 

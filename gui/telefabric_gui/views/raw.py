@@ -42,7 +42,7 @@ class RawView(QWidget):
         self.search.setAccessibleName("Search events")
         self.search.textChanged.connect(self._on_search)
         self._said = label(role="caption")
-        self.view = _Tree(self)
+        self.view = _Tree()
         self.view.setModel(self._proxy)
         header = self.view.header()
         header.setStretchLastSection(False)
@@ -52,6 +52,7 @@ class RawView(QWidget):
         ):  # fmt: skip
             header.setSectionResizeMode(at, mode)
             header.resizeSection(at, wide)
+        self.view.copy_wanted.connect(self.copy)
         self.view.expanded.connect(self._on_expanded)
         self.view.clicked.connect(self._on_clicked)
         self.view.customContextMenuRequested.connect(self._offer)
@@ -160,9 +161,10 @@ class RawView(QWidget):
 
 
 class _Tree(Tree):
-    def __init__(self, view: RawView) -> None:
+    copy_wanted = Signal(QModelIndex)
+
+    def __init__(self) -> None:
         super().__init__(uniformRowHeights=True, indentation=14)
-        self._view = view
         self.setAccessibleName("Events")
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -170,7 +172,7 @@ class _Tree(Tree):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.matches(QKeySequence.StandardKey.Copy):
-            self._view.copy(self.currentIndex())
+            self.copy_wanted.emit(self.currentIndex())
             event.accept()
             return
         super().keyPressEvent(event)

@@ -227,7 +227,15 @@ class Tabs(QTabWidget):
         if isinstance(tab, Tab) and tab.copy:
             self._remove(tab)
         elif isinstance(tab, Tab | RunTab):
-            self._controller.unwatch(tab.stream.key.run_id if isinstance(tab, Tab) else tab.run_id)
+            self._leave(run_id := _run_of(tab))
+            self._controller.unwatch(run_id)
+
+    def _leave(self, run_id: str) -> None:
+        """Bring another run's tab to the front, lest each tab that closes has the next page built."""
+        tabs = [tab for at in range(self.count()) if (tab := self.widget(at)) is not None]
+        others = [tab for tab in tabs if _run_of(tab) != run_id]
+        front = self.currentIndex()
+        self.setCurrentWidget(min(others, key=lambda tab: (tab is self.human, abs(self.indexOf(tab) - front))))
 
     def refresh(self) -> None:
         """Show the newest stream of each agent, and name the tabs."""
@@ -399,6 +407,11 @@ class Tabs(QTabWidget):
         tab.chosen = stream
         self.choose_stream(tab)
         self.page_changed.emit()
+
+
+def _run_of(tab: QWidget) -> str:
+    """The run of a tab; empty for one that is there without any."""
+    return tab.stream.key.run_id if isinstance(tab, Tab) else tab.run_id if isinstance(tab, RunTab) else ""
 
 
 def _square(colour: str) -> QIcon:
