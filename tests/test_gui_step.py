@@ -154,7 +154,7 @@ CARTPOLE = {"game_id": "CartPole-v1", "environment": {"observation_space": json.
 
 def test_numbers_have_their_names_and_their_place_between_their_bounds() -> None:
     found = numbers(np.array([-2.4, 1.0, 0.8, -4.0], np.float32), CARTPOLE)
-    assert [line.name for line in found] == ["x", "speed", "angle", "turning"]
+    assert [line.name for line in found] == ["x", "v", "angle", "spin"]
     assert [round(line.share, 2) for line in found] == [-0.5, 0.25, 1.0, -1.0], "without bounds: of the widest of these"
     named = numbers([1, 2], {"observation_names": ["left eye", "right eye"]})
     assert [(line.name, line.text) for line in named] == [("left eye", "1.000"), ("right eye", "2.000")]

@@ -520,6 +520,8 @@ class MainWindow(QMainWindow):
             left_out = sum(number for key, number in self.controller.left_out.items() if key[:2] == page.stream.key)
             page.streams_bar.show_streams(page.stream, self.controller.streams_of(page.stream.key), left_out)
             page.refresh(self.controller.runs.get(page.run_id), self.controller.redraw)
+            if page.time.cursor.mode is not Mode.FOLLOW:  # what is newest changes too often to be read
+                self.details.show_step(page.step)
         else:
             front.refresh(self.controller.runs.get(front.run_id))
         self._begin_replay(front)

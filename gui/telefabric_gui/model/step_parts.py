@@ -43,7 +43,7 @@ _SUM_OFF = 0.02
 _BOUND_MAX = 1e6
 """A bound beyond is none: spaces say "unbounded" by the largest float."""
 _NUMBERS = {
-    "CartPole": ("x", "speed", "angle", "turning"), "MountainCar": ("x", "speed"), "Pendulum": ("cos", "sin", "spin"),
+    "CartPole": ("x", "v", "angle", "spin"), "MountainCar": ("x", "v"), "Pendulum": ("cos", "sin", "spin"),
     "LunarLander": ("x", "y", "vx", "vy", "angle", "spin", "leg l", "leg r"),
     "Acrobot": ("cos 1", "sin 1", "cos 2", "sin 2", "spin 1", "spin 2"),
 }  # fmt: skip
