@@ -31,6 +31,7 @@ if THERE:
 
     from telefabric_gui import agent_stream, theme
     from telefabric_gui.controller import Controller
+    from telefabric_gui.item_models.series_tree import SERIES_ROLE, SeriesTree
     from telefabric_gui.model import series as series_module
     from telefabric_gui.model import streams as streams_module
     from telefabric_gui.model.layout import AXES, Layout
@@ -38,7 +39,6 @@ if THERE:
     from telefabric_gui.model.pyramid import TOP, Tile, buckets
     from telefabric_gui.model.scale import EPISODE, RELATIVE_TIME, STEP, WALL_TIME, Scale
     from telefabric_gui.model.series import SeriesData, SeriesKey
-    from telefabric_gui.models.series_tree import SERIES_ROLE, SeriesTree
     from telefabric_gui.reduction import NOTHING
     from telefabric_gui.window import MainWindow
 

@@ -19,8 +19,8 @@ if THERE:
     from PySide6.QtTest import QAbstractItemModelTester, QTest
 
     from telefabric.feed import BrokerFeed, Feed, FileFeed
+    from telefabric_gui.item_models import human as human_module
     from telefabric_gui.model.cursor import Mode
-    from telefabric_gui.models import human as human_module
     from telefabric_gui.window import MainWindow
 
 __all__ = ["show"]

@@ -29,8 +29,8 @@ if THERE:
     from telefabric_gui import theme
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.controller import Controller
+    from telefabric_gui.item_models.series_tree import _path
     from telefabric_gui.model import info_series
-    from telefabric_gui.models.series_tree import _path
     from telefabric_gui.window import MainWindow
 
 STEPS = 3_000
@@ -179,6 +179,17 @@ def test_parts_are_taken_from_the_steps_in_memory_and_from_all_that_come() -> No
     assert stream_.tail("info/x")[0][-1] == 8
     assert stream_.series()[-2:] == ["info/x", "info/deep.y.z"]
     assert stream_.tail("info/deep.y.z")[1][-1] == 1.0
+
+
+def test_of_more_steps_than_can_be_decoded_at_once_the_newest_are_live_without_a_hole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("telefabric_gui.agent_stream._PART_VALUES_A_DRAIN", 10)
+    held = AgentStream(AgentKey("run", "agent_0"), b"s" * 16)
+    for first, last, begins in ((1, 5, 1), (6, 12, 1), (13, 40, 31), (41, 44, 31)):
+        held.pending = [told(step(seq, info=raw({"x": seq}))) for seq in range(first, last + 1)]
+        held.apply()
+        assert held.tail("info/x")[1].tolist() == [float(seq) for seq in range(begins, last + 1)]
 
 
 def test_the_tree_has_parts_under_info() -> None:

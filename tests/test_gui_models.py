@@ -28,6 +28,7 @@ if test_gui_window.THERE:
     from every_view import every_view
     from PySide6.QtCore import QAbstractItemModel, QCoreApplication, QEvent
     from PySide6.QtTest import QAbstractItemModelTester
+    from shiboken6 import isValid
 
     from telefabric_gui import theme
     from telefabric_gui.controller import Controller
@@ -66,7 +67,7 @@ class Examiner:
 
     def look(self) -> None:
         for model in [one for one in gc.get_objects() if isinstance(one, QAbstractItemModel) and ours(type(one))]:
-            if id(model) not in self._testers:
+            if isValid(model) and id(model) not in self._testers:
                 warning = QAbstractItemModelTester.FailureReportingMode.Warning  # which fails the test
                 self._testers[id(model)] = model, QAbstractItemModelTester(model, warning)
 

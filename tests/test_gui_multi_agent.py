@@ -158,7 +158,7 @@ def test_a_click_opens_the_agent_at_that_moment(show: Callable[..., MainWindow],
     main = show(feed)
     page = to_team(main)
     page.time.cursor.go_to(1_232)
-    until(main, lambda: (standings(page).get("prey") or page).__class__.__name__ == "Standing", "the prey")
+    until(main, lambda: standings(page).get("prey") is not None, "the prey")
     at = [peer.stream.key.agent_id for peer in page.peers].index("prey")
     QTest.mouseClick(page.cards[at], Qt.MouseButton.LeftButton)
     until(main, lambda: main.page is not None and main.page.time.cursor.row == 123 * 5 + 2, "its tab at the step")
@@ -208,8 +208,41 @@ def test_live_it_follows_the_newest_of_all_and_opens_with_the_second_agent(show:
     assert main.tabs.agents == []
 
 
+def test_an_agent_that_came_first_leads_only_until_another_has_more_steps(show: Callable[..., MainWindow]) -> None:
+    main = show(ScriptedFeed(update(runs=(view("chase"),))))
+    tick(main)
+    tick(main, told(step(1, "scout"), "chase"), told(step(2, "hunter"), "chase"))
+    main.tabs.setCurrentWidget(main.tabs.runs[0])
+    page = main.front
+    assert isinstance(page, MultiAgentPage)
+    assert page.lead.key.agent_id == "scout"
+    tick(main, *(told(step(seq, "hunter"), "chase") for seq in range(3, 30)))
+    assert page.lead.key.agent_id == "hunter"
+    at = [peer.stream.key.agent_id for peer in page.peers].index("scout")
+    page.follow_agent(at)
+    tick(main, told(step(30, "hunter"), "chase"))
+    assert page.lead.key.agent_id == "scout", "since it was chosen"
+
+
 def test_shares_are_parts_of_what_all_won_and_lost() -> None:
     assert shares([3.0, 1.0]) == [0.75, 0.25]
     assert shares([3.0, -1.0]) == [0.75, -0.25]
     assert shares([0.0, 0.0]) == [0.0, 0.0]
     assert shares([np.inf, 1.0]) == [0.0, 1.0]
+
+
+def test_a_step_of_all_agents_is_bookmarked_at_the_one_that_leads(
+    show: Callable[..., MainWindow], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = show(feed)
+    page = to_team(main)
+    edits: list[tuple[str, str, Any]] = []
+    monkeypatch.setattr(main.bookmarks, "_edit", lambda *edit: edits.append(edit))
+    page.time.cursor.go_to(1_234)
+    main.act("bookmark")
+    main.bottom.transport.name.setText("caught")
+    main.bottom.transport.name.returnPressed.emit()
+    until(main, lambda: bool(edits), "it is asked for")
+    (run_id, command, (agent, env, episode_index, step_index, stream_id, label)) = edits[0]
+    assert (run_id, command, agent, label) == ("chase", "bookmark", page.lead.key.agent_id, "caught")
+    assert (env, episode_index, step_index, stream_id) == (0, 123, 4, page.lead.stream_id)

@@ -25,8 +25,8 @@ if THERE:
 
     from telefabric_gui.agent_stream import AgentKey, AgentStream
     from telefabric_gui.formatting import NONE
+    from telefabric_gui.item_models.events import StepTable
     from telefabric_gui.model.pages import PAGE, Of, Pages
-    from telefabric_gui.models.events import StepTable
     from telefabric_gui.rows import EVENT, GAP
 
 EPISODE = 20
@@ -201,6 +201,25 @@ def test_pages_are_bounded_and_come_again(stored: Stored, until: Any) -> None:
         until(lambda row=row: pages.row(row) is not None)
         assert pages.bytes_held <= 200_000 + 3 * 100_000
     assert pages.row(rows // 2) is None
+
+
+def test_a_row_whose_event_has_left_the_tail_comes_again_from_the_store(stored: Stored, until: Any) -> None:
+    found = stored.put(2, 900)
+    pages = stored.pages()
+    pages.tail._raw_bytes_max = 10_000
+    stored.live(*found)
+    pages.refresh()
+    until(lambda: pages.stored == len(steps_of(*found)))
+    pages.see(10, 10)
+    until(lambda: (row := pages.row(10)) is not None and row.raw is not None)
+    newest = pages.row(pages.rows - 1)
+    assert newest is not None
+    assert newest.raw is not None
+    pages.problem = "The store does not answer."
+    pages._arrange()
+    row = pages.row(200)
+    assert row is not None, "what is held is shown while there is no store to ask"
+    assert row.raw is None
 
 
 class Slow:

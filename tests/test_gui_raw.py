@@ -39,8 +39,8 @@ if THERE:
     from telefabric_gui import agent_stream, theme
     from telefabric_gui.agent_stream import RAW_EVENTS_MAX, AgentKey, AgentStream
     from telefabric_gui.controller import Controller
+    from telefabric_gui.item_models.raw_tree import RawTree, text_of, type_of
     from telefabric_gui.model.cursor import Mode
-    from telefabric_gui.models.raw_tree import RawTree, text_of, type_of
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.views.switch import DRAWN, RAW, VIDEO
     from telefabric_gui.window import MainWindow
@@ -261,18 +261,20 @@ def test_an_event_that_is_opened_is_where_the_cursor_goes(
     qtbot.waitUntil(lambda: ("seq", "2\u202f994") in page.details, timeout=patience(10_000))
     opened = next(one for one in page.raw._events() if page.raw._seq(one) == 2_994)
     qtbot.waitUntil(lambda: page.raw.view.isExpanded(opened), timeout=patience(5_000))
-    page.time.cursor.go_to(page.time.cursor.row - 30)
+    assert page.time.cursor.row is not None
+    wanted = page.time.cursor.row - 30
+    page.time.cursor.go_to(wanted)
     qtbot.waitUntil(lambda: page.raw._seq(page.raw.view.currentIndex()) < 2_970, timeout=patience(10_000))
-    assert page.raw.events.at != 2_994, "that it is still open moves nothing"
+    assert page.time.cursor.row == wanted, "that it is still open moves nothing"
 
 
 def test_a_search_looks_into_all_parts(show: Callable[[Any], AgentPage], store: Path, qtbot: Any) -> None:
     page = show(FileFeed(store))
+    place = page.time.cursor.mode
     qtbot.keyClicks(page.raw.search, "2961")
     proxy = page.raw.view.model()
     assert proxy.rowCount() == 1
     assert page.raw._seq(proxy.index(0, 0)) == 2_961
-    place = page.time.cursor.mode
     event = proxy.index(0, 0)
     assert page.raw.view.isExpanded(event)
     found = {proxy.index(row, 0, event).data() for row in range(proxy.rowCount(event))}
@@ -285,6 +287,7 @@ def test_a_search_looks_into_all_parts(show: Callable[[Any], AgentPage], store: 
     page.raw.search.clear()
     qtbot.keyClicks(page.raw.search, "METRIC")
     assert proxy.rowCount() == 10
+    assert page.raw._said.text() == "10 of 100 newest"
     page.raw.search.clear()
     assert proxy.rowCount() == RAW_EVENTS_MAX
 
@@ -322,7 +325,11 @@ def test_what_is_live_and_not_stored_is_shown_from_memory(show: Callable[[Any], 
         lambda: page.raw.events.at is not None and page.raw.events.at in seqs(page), timeout=patience(5_000)
     )
     assert {*names(page)} == {"step", "episode"}
-    feed.updates.append(update(*(told(write(seq)) for seq in range(500, 520))))
+    page.time.cursor.go_to(page.step_rows.rows - 1)
+    qtbot.waitUntil(lambda: seqs(page)[0] == 499, timeout=patience(5_000))
+    feed.updates.append(update(*(told(write(seq)) for seq in range(500, 510))))
+    qtbot.waitUntil(lambda: seqs(page)[0] == 509, timeout=patience(5_000))
+    feed.updates.append(update(*(told(write(seq)) for seq in range(510, 520))))
     page.follow()
     qtbot.waitUntil(lambda: seqs(page)[0] == 519, timeout=patience(5_000))
 

@@ -25,11 +25,11 @@ if THERE:
     from telefabric.feed import Answer, BrokerFeed, Bucket, Feed, FileFeed, Page, RunView
     from telefabric.store.file.database import FILE_NAME
     from telefabric_gui.formatting import NONE
+    from telefabric_gui.item_models.runs import COLUMNS, Runs, RunTable, explained, of_metadata
     from telefabric_gui.model.cursor import Mode
     from telefabric_gui.model.run_difference import difference
     from telefabric_gui.model.run_search import search, text_of
     from telefabric_gui.model.sparks import AGAIN_S, Sparks, values_of
-    from telefabric_gui.models.runs import COLUMNS, Runs, RunTable, explained, of_metadata
     from telefabric_gui.window import MainWindow
 
 __all__ = ["window"]

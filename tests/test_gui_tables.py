@@ -26,8 +26,8 @@ if THERE:
 
     from telefabric_gui.controller import Controller
     from telefabric_gui.formatting import NONE
-    from telefabric_gui.models.events import EpisodeTable, StepTable
-    from telefabric_gui.models.table import EventTable
+    from telefabric_gui.item_models.events import EpisodeTable, StepTable
+    from telefabric_gui.item_models.table import EventTable
     from telefabric_gui.rows import EVENT, GAP, HOLE, STEP_ROW, EventRows, Mark
 
 

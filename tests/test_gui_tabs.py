@@ -111,6 +111,9 @@ def test_a_run_that_ends_makes_its_tab_a_replay_and_one_that_goes_on_again_onlin
     tick(main, runs=(view(state="completed", finished_ns=5),))
     assert titles(main) == ["Agent-0-Replay"]
     assert main.page is page, "what is in sight stays"
+    main.tabs.open_replay(AgentKey("run", "agent_0"))
+    assert titles(main) == ["Agent-0-Replay", "Agent-0-Replay-2"]
+    main.tabs.close_front()
     tick(main, runs=(view(state="running"),))
     assert titles(main) == ["Agent-0-Online"]
 

@@ -46,7 +46,7 @@ url, spool, socket_path = sys.argv[1:]
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder with room for a socket's path in it."""
+    """A folder with room for a socket's path in it, which lies in no folder that is closed to other users."""
     with tempfile.TemporaryDirectory(prefix="tf-") as folder:
         yield Path(folder)
 
@@ -106,14 +106,9 @@ def test_a_broker_that_ends_leaves_no_socket(port: int) -> None:
 
 @requires("another user to be", IS_ROOT)
 def test_another_user_of_the_machine_publishes_and_reads_and_neither_edits_nor_attaches(
-    port: int, tmp_path: Path
+    port: int, short: Path, tmp_path: Path
 ) -> None:
-    spool = tmp_path / "another"
-    spool.mkdir()
-    spool.chmod(0o777)
-    for place in tmp_path.parents[:-1]:
-        place.chmod(place.stat().st_mode | 0o011)
-    tmp_path.chmod(0o711)
+    short.chmod(0o777)
     with broker(port), store(port, tmp_path):
         wait_for(lambda: attached(port), "the store is attached")
         told = as_another(
@@ -143,7 +138,7 @@ print("direct", direct.poll(500), flush=True)
 os._exit(0)
 """,
             port,
-            spool,
+            short,
         )
         lines = told.splitlines()
         assert lines[:2] == ["published True", "read ['theirs']"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection
-from itertools import accumulate, chain
-from operator import itemgetter
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +51,8 @@ RAW_BYTES_MAX = 8 * 2**20
 """The newest events that are kept as they came, most of them in the tables, too."""
 _PART_VALUES_FIRST = 4_096
 """Steps in memory that are decoded when a part of `info` is first drawn; the store has those before."""
+_PART_VALUES_A_DRAIN = 512
+"""Of more steps in one drain, the newest are decoded for charts, which takes 5 ms; the store has the others."""
 _PART_STEPS = 16
 """Steps of one drain that are looked at for new parts of `info`."""
 
@@ -103,6 +103,7 @@ class AgentStream:
         steps: list[Row] = []
         episodes: list[Row] = []
         voids: list[tuple[int, int, int]] = []
+        fresh: list[Step] = []
         pending, self.pending = self.pending, []
         self._see_parts(pending)
         self._keep_raws(pending)
@@ -112,7 +113,7 @@ class AgentStream:
                 steps.append(_voided(step_row(seq, inner, raw)) if void else step_row(seq, inner, raw))
                 if type(inner) is Step and not void:
                     self.live = live
-                    self._add_parts(seq, inner)
+                    fresh.append(inner)
             elif isinstance(inner, Episode):
                 episodes.append(_voided(episode_row(seq, inner, raw)) if void else episode_row(seq, inner, raw))
             elif void:
@@ -123,6 +124,7 @@ class AgentStream:
                 place = inner.env_index, inner.episode_index
                 voids.append((*place, seq))
                 self.voided[place] = max(seq, self.voided.get(place, 0))
+        self._add_parts(fresh)
         for gap in [mark for mark in set(marks or ()) - self.steps.marks if mark.kind == GAP]:
             for values in (*self.metrics.values(), *self._parts.values()):
                 values.remove(gap.first, gap.last)
@@ -251,10 +253,11 @@ class AgentStream:
         return dict(sorted(found.items(), reverse=True))
 
     def _keep_raws(self, events: list[FeedEvent]) -> None:
-        both = chain(self.raws.items(), ((one.seq, one.raw) for one in events))
-        newest = heapq.nlargest(RAW_EVENTS_MAX, dict(both).items(), key=itemgetter(0))
-        sizes = accumulate(len(raw) for _, raw in newest)
-        self.raws = {seq: raw for (seq, raw), size in zip(newest, sizes, strict=True) if size <= RAW_BYTES_MAX}
+        least = min(self.raws) if len(self.raws) == RAW_EVENTS_MAX else 0
+        came = sorted((one.seq, one.raw) for one in events if one.seq > least)[-RAW_EVENTS_MAX:]
+        kept = sorted({**self.raws, **dict(came)}.items(), reverse=True)[:RAW_EVENTS_MAX]
+        sizes = accumulate(len(raw) for _, raw in kept)
+        self.raws = {seq: raw for (seq, raw), size in zip(kept, sizes, strict=True) if size <= RAW_BYTES_MAX}
 
     def steps_whole_from(self) -> int:
         """From this seq on, all events have come, or are holes; of older times, some kinds may have come alone."""
@@ -288,11 +291,13 @@ class AgentStream:
                     tail.add(step.seq, step.global_step, number_in(decoded(step.info), path))
         return self._parts[path]
 
-    def _add_parts(self, seq: int, step: Step) -> None:
-        if self._parts:
+    def _add_parts(self, steps: list[Step]) -> None:
+        if self._parts and len(steps) > _PART_VALUES_A_DRAIN:
+            self._parts = {path: Tail() for path in self._parts}
+        for step in steps[-_PART_VALUES_A_DRAIN:] if self._parts else ():
             info = decoded(step.info)
             for path, tail in self._parts.items():
-                tail.add(seq, step.global_step, number_in(info, path))
+                tail.add(step.seq, step.global_step, number_in(info, path))
 
     def _see_parts(self, events: list[FeedEvent]) -> None:
         """Note the parts of `info` that are numbers, of the newest step and of those that ended an episode."""

@@ -100,6 +100,11 @@ class EventRows:
         return self._raws.get(seq)
 
     @property
+    def raw_from(self) -> int:
+        """The seq before which no encoded event is held any more."""
+        return self._raw_from
+
+    @property
     def marks(self) -> frozenset[Mark]:
         """What is missing now."""
         return self._marks

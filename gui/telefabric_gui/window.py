@@ -25,11 +25,11 @@ from telefabric_gui import health, theme
 from telefabric_gui.budget import Holder, MemoryBudget, Part
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import duration, plural
+from telefabric_gui.item_models.runs import Runs, spark
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
-from telefabric_gui.models.runs import Runs, spark
 from telefabric_gui.redraw import Redraw
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.bookmarks import Bookmarks
@@ -78,7 +78,7 @@ _KEYS = (
     ("Ctrl+G", "go to a step or an episode, or search for steps"),
     ("Ctrl+click", "on a run: draw it in the charts, too"),
     ("Ctrl+Tab", "next tab"),
-    ("Ctrl+W", "close the run in front"),
+    ("Ctrl+W", "close the further replay in front, or else the run"),
     ("C", "connect to another broker, or open a file"),
     ("T", "dark or light"),
     ("Ctrl+Q", "quit"),
@@ -152,7 +152,7 @@ class MainWindow(QMainWindow):
         self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
         self.bottom = Bottom()
-        self.bookmarks = Bookmarks(self.bottom, lambda: self.page, self.controller.edit)
+        self.bookmarks = Bookmarks(self.bottom, lambda: self.front, self.controller.edit)
         self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
         self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)

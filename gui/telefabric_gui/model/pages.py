@@ -437,7 +437,8 @@ class Pages(QObject):
             for page in self._pages.values():
                 if page.segment is not None:
                     page.segment = self._segment(page.first, page.segment.records, page.segment.raws)
-        tail = self._seam.segment(self.tail, self._whole_from())
+        whole_from = self._whole_from() if self.problem else max(self._whole_from(), self.tail.raw_from)
+        tail = self._seam.segment(self.tail, whole_from)
         first = tail.first if tail is not None else self.stored or 0
         self._tail_from = first if tail is not None and tail.rows else 2**63
         segments = [page.segment for page in self._pages.values() if page.segment is not None]

@@ -29,6 +29,8 @@ class RawEvents(QObject):
         self.problem = ""
         """Why the store did not say what is around the cursor."""
         self._centre = 0
+        self._version = -1
+        """Of the stream, when it was looked at last."""
 
     def follow(self) -> None:
         """The newest events."""
@@ -39,6 +41,7 @@ class RawEvents(QObject):
         """Those around an event; as long as it is among those that are shown, they stay."""
         near = self.at is not None and abs(seq - self._centre) <= _BEFORE // 2
         if seq == self.at:
+            self._fill()
             return
         self.at = seq
         if near and seq in self.events:
@@ -60,11 +63,17 @@ class RawEvents(QObject):
         rows = [] if answer.page is None else [row for row in answer.page.rows if row.agent_id == agent]
         found = {row.seq: row.event for row in rows}
         if seq in found:  # else it is not stored yet
-            self._show(dict(sorted(found.items(), reverse=True)))
+            self._show(self._stream.raws_around(seq, _BEFORE) | found)
         elif self.problem:
             self.changed.emit()
 
+    def _fill(self) -> None:
+        """More may have come behind the cursor since."""
+        if len(self.events) < RAW_EVENTS_MAX and self._version != self._stream.version:
+            self._version = self._stream.version
+            self._show(self._stream.raws_around(self._centre, _BEFORE) | self.events)
+
     def _show(self, events: dict[int, bytes]) -> None:
         if events.keys() != self.events.keys():
-            self.events = dict(events)
+            self.events = dict(sorted(events.items(), reverse=True)[:RAW_EVENTS_MAX])
             self.changed.emit()

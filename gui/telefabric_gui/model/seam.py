@@ -47,7 +47,8 @@ class Seam:
     def segment(self, tail: EventRows, whole_from: int = 0) -> Segment | None:
         """The part of the tail that is joined with the store; None while its numbers cannot be known.
 
-        Before the seq `whole_from`, the tail may have only some of the rows, and no holes.
+        What the store has before the seq `whole_from` is left to it: there the tail may have only some of the rows, and
+        no holes, or rows without their encoded events.
         """
         records = tail.records
         if not self._ends:
@@ -69,7 +70,7 @@ class Seam:
         first = self._base[1] + tail.dropped
         holes = records[:behind][records["mark"][:behind] == HOLE]
         hole_end = min(int(holes["last_seq"].max()), end.seq) if len(holes) else 0
-        if first == 0 and not hole_end:
+        if first == 0 and not hole_end and not tail.raw_from:
             return Segment(0, records, tail.raw)
         start = int(max(np.searchsorted(seqs, hole_end, "right"), np.searchsorted(seqs, min(whole_from, end.seq))))
         first += int(before[start])

@@ -294,9 +294,9 @@ def _action(action: Any, names: Sequence[str]) -> str:
 
 def _chances(chances: Sequence[Chance]) -> list[Line]:
     kept = most_likely(chances)
-    found = [Line(one.name, real(one.share), "chance", one.share, 1, one.chosen) for one in kept]
+    found = [Line(one.name, f"{one.share:.2f}", "chance", one.share, 1, one.chosen) for one in kept]
     if left := len(chances) - len(kept):
-        found.append(Line(plural(left, "other"), real(1.0 - sum(one.share for one in kept)), depth=1))
+        found.append(Line(plural(left, "other"), f"{1.0 - sum(one.share for one in kept):.2f}", depth=1))
     return found
 
 

@@ -17,13 +17,13 @@ from telefabric_gui import theme
 from telefabric_gui.agent_stream import METRIC, RETURN
 from telefabric_gui.formatting import NONE, plural, real, short
 from telefabric_gui.info import INFO
+from telefabric_gui.item_models.series_tree import SERIES_MIME
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.info_series import Read
 from telefabric_gui.model.layout import AVERAGES, AXES, ChartPlan
 from telefabric_gui.model.scale import Scale
 from telefabric_gui.model.series import SeriesKey
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.series_tree import SERIES_MIME
 from telefabric_gui.reduction import NOTHING, Floats, Samples, single
 from telefabric_gui.views.names import Name, Names
 from telefabric_gui.views.painting import PEN_STYLES, line_colour

@@ -8,8 +8,8 @@ from PySide6.QtWidgets import QWidget
 
 from telefabric_gui.formatting import decoded, short
 from telefabric_gui.info import paths_of
-from telefabric_gui.models.events import StepTable, step_of
-from telefabric_gui.models.table import Column
+from telefabric_gui.item_models.events import StepTable, step_of
+from telefabric_gui.item_models.table import Column
 from telefabric_gui.theme import RIGHT
 from telefabric_gui.views.styled import heading, menu_of
 

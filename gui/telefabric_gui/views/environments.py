@@ -7,11 +7,11 @@ from PySide6.QtCore import QObject, Signal
 from telefabric.ring import RingFrame
 from telefabric_gui.agent_stream import AgentStream
 from telefabric_gui.formatting import count
+from telefabric_gui.item_models.events import StepTable
 from telefabric_gui.model.cursor import Cursor, Mode
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.rows_of_env import RowsOfEnv
-from telefabric_gui.models.events import StepTable
 from telefabric_gui.views.cards import Cards
 from telefabric_gui.views.find import StepFinder
 from telefabric_gui.views.stored_tiles import StoredTiles, by_env

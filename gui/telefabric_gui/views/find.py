@@ -9,10 +9,10 @@ from PySide6.QtWidgets import QSizePolicy
 
 from telefabric.feed import Condition, RowOf
 from telefabric_gui.formatting import count, millions, plural
+from telefabric_gui.item_models.events import EpisodeTable, StepTable
+from telefabric_gui.item_models.table import Column, EventTable
 from telefabric_gui.model.ordered import Ordered
 from telefabric_gui.model.search import OF_STEPS, Goal, Search, Words, asked_for
-from telefabric_gui.models.events import EpisodeTable, StepTable
-from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import EVENT
 from telefabric_gui.views.field import Field
 from telefabric_gui.views.styled import Panel, button, column, label, laid_out, row

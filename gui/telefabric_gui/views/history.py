@@ -23,8 +23,7 @@ from PySide6.QtWidgets import (
 from telefabric.feed import RunView
 from telefabric_gui import theme
 from telefabric_gui.formatting import count, metadata_of, plural
-from telefabric_gui.model.run_difference import Difference, difference
-from telefabric_gui.models.runs import (
+from telefabric_gui.item_models.runs import (
     COLUMNS,
     MODE,
     NAME,
@@ -36,7 +35,8 @@ from telefabric_gui.models.runs import (
     of_metadata,
     tone_of,
 )
-from telefabric_gui.models.table import Index
+from telefabric_gui.item_models.table import Index
+from telefabric_gui.model.run_difference import Difference, difference
 from telefabric_gui.sources import Memory
 from telefabric_gui.views.painting import BADGE_PX, draw_badge, draw_dot, strokes, write_cut
 from telefabric_gui.views.run_filter import TIP, RunFilter

@@ -18,9 +18,9 @@ from PySide6.QtWidgets import (
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import count
+from telefabric_gui.item_models.human import HEADS, MODE, HumanEpisodes
+from telefabric_gui.item_models.table import Index
 from telefabric_gui.model.tab_titles import cut
-from telefabric_gui.models.human import HEADS, MODE, HumanEpisodes
-from telefabric_gui.models.table import Index
 from telefabric_gui.views.empty import EmptyView, Situation
 from telefabric_gui.views.painting import BADGE_PX, draw_badge, strokes
 from telefabric_gui.views.styled import Card, button, cells, column, drop_menu, label, row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,13 @@ from telefabric_gui import theme
 from telefabric_gui.agent_stream import AgentStream
 from telefabric_gui.budget import Part
 from telefabric_gui.formatting import clock, count, decoded, metadata_of, plural, real, short
+from telefabric_gui.item_models.events import step_of
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.cursor import Mode, Subject
 from telefabric_gui.model.pages import Of, Pages
 from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.side_by_side import Moment, Peer, Standing, shares
 from telefabric_gui.model.stored_frames import StoredFrames
-from telefabric_gui.models.events import step_of
 from telefabric_gui.rows import EVENT
 from telefabric_gui.views.environment import EnvironmentView
 from telefabric_gui.views.isolation import Views
@@ -71,8 +71,9 @@ class MultiAgentPage(QWidget):
         head.setLayout(column(title, self.shares, margins=(12, 10, 12, 10), spacing=6))
         top = row((head, 1), margins=(12, 12, 12, 12))
         self.setLayout(column(self.banner, top, (area, 1)))
-        longest = max(stream.steps.events for stream in streams)
-        self._begin(next(stream for stream in streams if stream.steps.events >= _AS_LONG * longest))
+        self._chosen = False
+        """The user has said who leads."""
+        self._begin(_longest(streams))
         self.show_streams(streams, 0)
 
     # -- whose cursor it is --------------------------------------------------------------------------------------
@@ -86,6 +87,7 @@ class MultiAgentPage(QWidget):
 
     def follow_agent(self, at: int) -> None:
         """Have another agent lead, from the moment on that is shown."""
+        self._chosen = True
         peer, mode = self.peers[at], self.time.cursor.mode
         moment = self.moment
         found = peer.at(moment) if moment is not None else None
@@ -137,6 +139,11 @@ class MultiAgentPage(QWidget):
         self._run = run
         self._metadata = metadata_of(run.metadata if run else b"")
         grows = run is not None and run.finished_ns is None
+        longest = _longest([peer.stream for peer in self.peers])
+        behind = self.lead.steps.events < _AS_LONG * longest.steps.events
+        if behind and not self._chosen and self.time.cursor.mode is Mode.FOLLOW:
+            self.close_lead()  # when it was chosen, less had come of the other
+            self._begin(longest)
         self.step_rows.refresh()
         self.time.refresh(self.step_rows, self.lead.steps.marks, live=grows)
         cursor = self.time.cursor
@@ -177,15 +184,6 @@ class MultiAgentPage(QWidget):
 
     def follow(self) -> None:
         self.time.cursor.follow()
-
-    def bookmark(self, edit: Callable[[str, str, object], None]) -> None:
-        """Ask for a bookmark at the step of the agent that leads, or for the end of the one that is there."""
-        there = next((one for at, one in self.time.whole.bookmarks if at == self.time.cursor.row), None)
-        if there is not None:
-            edit(self.run_id, "unbookmark", there.bookmark)
-        elif (moment := self.moment) is not None:
-            place = moment.env, moment.episode, moment.step, self.lead.stream_id
-            edit(self.run_id, "bookmark", [self.lead.key.agent_id, *place, ""])
 
     # -- showing -------------------------------------------------------------------------------------------------
 
@@ -228,6 +226,12 @@ class MultiAgentPage(QWidget):
             self._grid.addWidget(card, at // across, at % across)
         for at in range(self._grid.columnCount()):
             self._grid.setColumnStretch(at, int(at < across))
+
+
+def _longest(streams: Sequence[AgentStream]) -> AgentStream:
+    """The first of those with the most steps, as far as they came here."""
+    most = max(stream.steps.events for stream in streams)
+    return next(stream for stream in streams if stream.steps.events >= _AS_LONG * most)
 
 
 def _moment_of(stream: AgentStream, record: Any) -> Moment:

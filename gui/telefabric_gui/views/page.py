@@ -27,6 +27,8 @@ from telefabric_gui.formatting import (
     real,
     short,
 )
+from telefabric_gui.item_models.events import EpisodeTable, StepTable, number_of, step_of
+from telefabric_gui.item_models.runs import warning_of
 from telefabric_gui.lane import FRAME_MS, Lane
 from telefabric_gui.model.asking import Asker
 from telefabric_gui.model.charting import Charting
@@ -42,8 +44,6 @@ from telefabric_gui.model.run_time import RunTime
 from telefabric_gui.model.search import OF_EPISODES, Goal
 from telefabric_gui.model.step_parts import Shown, lines, probabilities
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.events import EpisodeTable, StepTable, number_of, step_of
-from telefabric_gui.models.runs import warning_of
 from telefabric_gui.redraw import BALANCED, TICK_MS, Redraw, is_due
 from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.cards import Cards

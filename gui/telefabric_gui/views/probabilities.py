@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
-from telefabric_gui.formatting import count, real
+from telefabric_gui.formatting import count
 from telefabric_gui.model.step_parts import Chance, most_likely
 from telefabric_gui.views.painting import fill_with, painting, write
 
@@ -37,7 +37,7 @@ def draw_chance(painter: QPainter, area: QRect, chance: Chance, colours: theme.T
     tone = colours.text if chance.chosen else colours.dim
     name = QFontMetrics(name_font).elidedText(chance.name, Qt.TextElideMode.ElideRight, name_px - 4)
     write(painter, QRect(area.left(), area.top(), name_px, area.height()), name, tone, name_font)
-    write(painter, area, real(chance.share), tone, figures, theme.RIGHT)
+    write(painter, area, f"{chance.share:.2f}", tone, figures, theme.RIGHT)
     bar_top = area.top() + (area.height() - _BAR_PX) / 2
     bar = QRectF(area.left() + name_px, bar_top, area.width() - name_px - _FIGURE_PX, _BAR_PX)
     draw_bar(painter, bar, chance.share, colours.accent if chance.chosen else colours.faint, colours.line)
@@ -62,7 +62,7 @@ class ProbabilitiesPanel(QWidget):
         shown = most_likely(chances)
         if (shown, note) != (self._chances, self._note):
             self._chances, self._note = shown, note
-            said = (f"{one.name} {real(one.share)}{', taken' if one.chosen else ''}" for one in shown)
+            said = (f"{one.name} {one.share:.2f}{', taken' if one.chosen else ''}" for one in shown)
             self.setAccessibleDescription("; ".join(said))
             self.update()
         self._place()

@@ -11,8 +11,8 @@ from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import QHeaderView, QLineEdit, QWidget
 
 from telefabric_gui.formatting import count
+from telefabric_gui.item_models.raw_tree import TEXT_ROLE, RawTree
 from telefabric_gui.model.raw_events import RawEvents
-from telefabric_gui.models.raw_tree import TEXT_ROLE, RawTree
 from telefabric_gui.views.styled import column, label, menu_of, row
 from telefabric_gui.views.trees import Tree
 
@@ -42,7 +42,7 @@ class RawView(QWidget):
         self.search.setAccessibleName("Search events")
         self.search.textChanged.connect(self._on_search)
         self._said = label(role="caption")
-        self.view = _Tree(self)
+        self.view = _Tree()
         self.view.setModel(self._proxy)
         header = self.view.header()
         header.setStretchLastSection(False)
@@ -52,6 +52,7 @@ class RawView(QWidget):
         ):  # fmt: skip
             header.setSectionResizeMode(at, mode)
             header.resizeSection(at, wide)
+        self.view.copy_wanted.connect(self.copy)
         self.view.expanded.connect(self._on_expanded)
         self.view.clicked.connect(self._on_clicked)
         self.view.customContextMenuRequested.connect(self._offer)
@@ -84,8 +85,13 @@ class RawView(QWidget):
             self._open(opened)
             self.view.verticalScrollBar().setValue(place)
         self._mark()
+        self._say()
+
+    def _say(self) -> None:
+        """How many events there are, where, and how many of them a search has found."""
         where = "newest" if self.events.at is None else f"around seq {count(self.events.at)}"
-        self._said.setText(self.events.problem or f"{count(len(self._seqs))} {where}")
+        found = f"{count(self._proxy.rowCount())} of " if self.search.text() else ""
+        self._said.setText(self.events.problem or f"{found}{count(len(self._seqs))} {where}")
 
     def _open(self, seqs: Container[int]) -> None:
         """Open what a search has found, else these events."""
@@ -123,6 +129,7 @@ class RawView(QWidget):
             self.tree.open_all()
         self._proxy.setFilterFixedString(text)
         self._open(())
+        self._say()
 
     def _on_expanded(self, index: QModelIndex) -> None:
         self.tree.open(self._proxy.mapToSource(index))
@@ -154,9 +161,10 @@ class RawView(QWidget):
 
 
 class _Tree(Tree):
-    def __init__(self, view: RawView) -> None:
+    copy_wanted = Signal(QModelIndex)
+
+    def __init__(self) -> None:
         super().__init__(uniformRowHeights=True, indentation=14)
-        self._view = view
         self.setAccessibleName("Events")
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -164,7 +172,7 @@ class _Tree(Tree):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.matches(QKeySequence.StandardKey.Copy):
-            self._view.copy(self.currentIndex())
+            self.copy_wanted.emit(self.currentIndex())
             event.accept()
             return
         super().keyPressEvent(event)

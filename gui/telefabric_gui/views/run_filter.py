@@ -6,8 +6,8 @@ from functools import partial
 
 from PySide6.QtWidgets import QLineEdit, QPushButton
 
+from telefabric_gui.item_models.runs import RunTable
 from telefabric_gui.model.run_search import ARCHIVED
-from telefabric_gui.models.runs import RunTable
 from telefabric_gui.views.styled import button, menu_of
 
 TIP = "All words must fit: dqn failed, state:lost, tag:baseline, -tag:old, mode:human, lr=0.001, seed>3, archived"

@@ -20,9 +20,9 @@ from PySide6.QtWidgets import (
 from telefabric.feed import RunView
 from telefabric_gui import theme
 from telefabric_gui.formatting import count
+from telefabric_gui.item_models.runs import RunRow, Runs, RunTable, mode_words, state_words
+from telefabric_gui.item_models.table import Index
 from telefabric_gui.model.overlay import Overlay
-from telefabric_gui.models.runs import RunRow, Runs, RunTable, mode_words, state_words
-from telefabric_gui.models.table import Index
 from telefabric_gui.views.painting import (
     badge_width,
     draw_badge,

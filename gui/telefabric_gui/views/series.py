@@ -8,9 +8,9 @@ from PySide6.QtWidgets import QHeaderView, QLineEdit, QStyledItemDelegate, QStyl
 
 from telefabric_gui import theme
 from telefabric_gui.formatting import count
+from telefabric_gui.item_models.series_tree import SERIES_ROLE, SeriesFilter, SeriesTree
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.streams import Source
-from telefabric_gui.models.series_tree import SERIES_ROLE, SeriesFilter, SeriesTree
 from telefabric_gui.views.painting import line_colour
 from telefabric_gui.views.styled import Panel, column, label, row
 from telefabric_gui.views.trees import Tree

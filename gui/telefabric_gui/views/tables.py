@@ -7,8 +7,8 @@ from PySide6.QtGui import QBrush, QColor, QFontMetrics, QHideEvent, QPainter, QP
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from telefabric_gui import theme
+from telefabric_gui.item_models.table import EventTable, Spot
 from telefabric_gui.model.lines import Found
-from telefabric_gui.models.table import EventTable, Spot
 from telefabric_gui.views.painting import fill_with, painting, write
 
 ROW_PX = 24

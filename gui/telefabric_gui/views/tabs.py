@@ -227,7 +227,15 @@ class Tabs(QTabWidget):
         if isinstance(tab, Tab) and tab.copy:
             self._remove(tab)
         elif isinstance(tab, Tab | RunTab):
-            self._controller.unwatch(tab.stream.key.run_id if isinstance(tab, Tab) else tab.run_id)
+            self._leave(run_id := _run_of(tab))
+            self._controller.unwatch(run_id)
+
+    def _leave(self, run_id: str) -> None:
+        """Bring another run's tab to the front, lest each tab that closes has the next page built."""
+        tabs = [tab for at in range(self.count()) if (tab := self.widget(at)) is not None]
+        others = [tab for tab in tabs if _run_of(tab) != run_id]
+        front = self.currentIndex()
+        self.setCurrentWidget(min(others, key=lambda tab: (tab is self.human, abs(self.indexOf(tab) - front))))
 
     def refresh(self) -> None:
         """Show the newest stream of each agent, and name the tabs."""
@@ -241,8 +249,9 @@ class Tabs(QTabWidget):
         runs_of = Counter(agent_id for _, agent_id in {tab.stream.key for tab in tabs})
         for tab in tabs:
             run_id, agent_id = tab.stream.key
-            replay = bool(tab.copy) or self._ended(run_id)
-            title = title_of(agent_id, replay=replay, copy=tab.copy, run_id=run_id if runs_of[agent_id] > 1 else "")
+            ended, named = self._ended(run_id), run_id if runs_of[agent_id] > 1 else ""
+            copy = tab.copy + 1 if ended else tab.copy  # the agent's own tab is the first replay then
+            title = title_of(agent_id, replay=ended or copy > 0, copy=copy, run_id=named)
             at = self.indexOf(tab)
             if title != self.tabText(at):
                 self.setTabText(at, title)
@@ -398,6 +407,11 @@ class Tabs(QTabWidget):
         tab.chosen = stream
         self.choose_stream(tab)
         self.page_changed.emit()
+
+
+def _run_of(tab: QWidget) -> str:
+    """The run of a tab; empty for one that is there without any."""
+    return tab.stream.key.run_id if isinstance(tab, Tab) else tab.run_id if isinstance(tab, RunTab) else ""
 
 
 def _square(colour: str) -> QIcon:

@@ -12,8 +12,8 @@ from PySide6.QtGui import QColor
 from telefabric.feed import Answer, EpisodeRow, EpisodesIn
 from telefabric_gui import theme
 from telefabric_gui.formatting import NONE, count, real, short
+from telefabric_gui.item_models.table import Index
 from telefabric_gui.model.asking import Asker, Asking
-from telefabric_gui.models.table import Index
 from telefabric_gui.theme import LEFT, RIGHT
 
 MODES = "human", "unknown"

@@ -10,9 +10,9 @@ from PySide6.QtCore import QObject
 
 from telefabric_gui.formatting import NONE, clock, count, decoded, real, short
 from telefabric_gui.info import part_of
+from telefabric_gui.item_models.table import Column, EventTable
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.pages import Pages
-from telefabric_gui.models.table import Column, EventTable
 from telefabric_gui.rows import NO_STEP, EventRows
 from telefabric_gui.theme import LEFT, RIGHT, mode_tone
 from telefabric_schemas import Episode, Reset, Step, event_of

@@ -73,7 +73,7 @@ class Listing(Protocol):
         ...
 
 
-class WholeRun:
+class AllRows:
     """All rows, newest on top."""
 
     def __init__(self, pages: Pages) -> None:
@@ -109,7 +109,7 @@ class EventTable(QAbstractTableModel):
         self.version = 0
         """Rises when events that were shown already say something else."""
         self._cache: dict[int, tuple[str, ...]] = {}
-        self.whole: Listing = WholeRun(self.pages)
+        self.whole: Listing = AllRows(self.pages)
         self.listing: Listing = self.whole
         self._lines = len(self.listing)
         self.listing.changed.connect(self._sync)

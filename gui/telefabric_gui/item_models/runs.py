@@ -15,8 +15,8 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt, QTimer
 from telefabric.feed import RunView
 from telefabric_gui import theme
 from telefabric_gui.formatting import NONE, clock, duration, metadata_of, minute, plural, short
+from telefabric_gui.item_models.table import Index
 from telefabric_gui.model.run_search import search, text_of
-from telefabric_gui.models.table import Index
 from telefabric_gui.reduction import thinned, unit_of
 from telefabric_gui.theme import LEFT, RIGHT
 
