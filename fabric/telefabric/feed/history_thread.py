@@ -63,7 +63,7 @@ class HistoryThread:
         """How long to wait for the next look."""
         try:
             if self._reader is None:
-                self._reader = RemoteReader(self._address)
+                self._reader = RemoteReader(self._address, cancelled=self._stop.is_set)
             self._look(self._reader)
             while not self._stop.is_set() and self._fetch(self._reader):
                 self._look(self._reader)
