@@ -15,7 +15,7 @@ from slowness import patience
 BENCH = Path(__file__).parent.parent / "scripts" / "bench_gui"
 pytestmark = requires("PySide6 and pyqtgraph", find_spec("PySide6") is not None and find_spec("pyqtgraph") is not None)
 SMALL = (
-    "--steps", "20_000", "--runs", "30", "--seconds", "2", "--moves", "2", "--display", "offscreen", "--json",
+    "--steps", "10_000", "--runs", "30", "--seconds", "1", "--moves", "1", "--display", "offscreen", "--json",
     "--shapes", "one",
 )  # fmt: skip
 LIMITS = {

@@ -13,7 +13,7 @@ from test_gui_feed import ScriptedFeed, told, update, view
 
 pytestmark = test_gui_window.pytestmark
 if test_gui_window.THERE:
-    from telefabric_gui.redraw import BALANCED, EVERY_MS, PRESETS, Redraw, is_due, redraw_of, text_of
+    from telefabric_gui.redraw import BALANCED, EVERY_MS, PRESETS, TICK_MS, Redraw, is_due, redraw_of, text_of
     from telefabric_gui.sources import Memory
     from telefabric_gui.views.redraw_menu import redraw_menu
     from telefabric_gui.window import MainWindow
@@ -36,8 +36,8 @@ def test_every_pace_that_can_be_chosen_is_kept() -> None:
         for every_ms in EVERY_MS:
             chosen = msgspec.structs.replace(preset, charts_ms=every_ms)
             assert redraw_of(text_of(chosen)) == chosen
-    assert [tick for tick in range(50) if is_due(1_000, tick)] == [0, 20, 40]
-    assert all(is_due(50, tick) for tick in range(50))
+    assert [tick for tick in range(70) if is_due(1_000, tick)] == [0, 30, 60]
+    assert all(is_due(TICK_MS, tick) for tick in range(50))
 
 
 def stepping(ticks: int) -> ScriptedFeed:

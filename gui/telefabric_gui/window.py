@@ -51,9 +51,9 @@ from telefabric_gui.views.transport import Bottom
 
 DETAILS_FROM_PX = 1280
 """Below this width the right dock starts collapsed."""
-_DETAILS_TICKS = 4
-"""Figures that change twenty times a second cannot be read."""
-_SLOW_TICKS = 10
+_DETAILS_TICKS = 6
+"""Figures that change thirty times a second cannot be read."""
+_SLOW_TICKS = 15
 """Slow figures, such as sparklines and memory, are updated once per this many ticks."""
 _ACTS = {
     "Home": "first", "Left": "back", "Right": "on", "Shift+Left": "episode back", "Shift+Right": "episode on",

@@ -21,7 +21,7 @@ FIGURES = {
     "failed": ("not shown 000", "How often something could not be shown; its view names the reason"),
     "frame": ("frame age 000 ms", "Time since the newest picture of the tab in front was taken"),
     "memory": ("memory 0 000 of 0 000 MB", "Memory of this client"),
-    "redraw": ("redraw 000 ms at 20 Hz", "Time to process new events and paint them"),
+    "redraw": ("redraw 000 ms at 30 Hz", "Time to process new events and paint them"),
 }
 
 
