@@ -47,19 +47,20 @@ def stepping(ticks: int) -> ScriptedFeed:
 
 
 def test_tables_are_drawn_at_their_pace_and_nothing_is_left_out(window: Callable[..., MainWindow]) -> None:
-    main = window(stepping(100))
+    second = 1_000 // TICK_MS
+    main = window(stepping(5 * second))
     main.set_redraw(Redraw(tables_ms=1_000))
     tick(main, 3)
     page = main.page
     assert page is not None
     drawn: list[int] = []
     page.step_table.modelReset.connect(lambda: drawn.append(page.step_table.rowCount()))
-    tick(main, 80)
+    tick(main, 4 * second)
     assert 4 <= len(drawn) <= 6, drawn
     assert drawn == sorted(drawn)
     main.set_redraw(BALANCED)
     tick(main, 20)
-    assert page.step_rows.rows == len(page.stream.steps) == 90
+    assert page.step_rows.rows == len(page.stream.steps) > 4 * second
 
 
 def test_pictures_are_drawn_at_their_pace_while_one_follows_and_at_once_when_a_step_is_chosen(

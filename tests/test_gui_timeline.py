@@ -89,6 +89,13 @@ def test_only_what_the_store_has_counted_is_stored_and_no_hole_is(
                 assert span.first >= min(counted, rows), "behind what is stored"
 
 
+def test_a_hole_lies_behind_what_is_stored_also_while_the_axis_knows_less() -> None:
+    first = np.arange(100)  # with three events between two rows, and later with one
+    axis = Axis(first, 4 * first, first, first * 10.0**9)
+    spans = spans_of(900, Stored(500, 1_000), axis, [Mark(1, 1_400, HOLE)])
+    assert [(span.first, span.kind) for span in spans] == [(0, "stored"), (500, "live only"), (500, "missing")]
+
+
 def test_a_scale_maps_rows_to_pixels_and_back_by_each_of_its_axes() -> None:
     axis = every_second(1_000)
     ends = np.array([99.0, 299.0, 399.0, 999.0])

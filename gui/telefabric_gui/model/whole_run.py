@@ -105,16 +105,18 @@ def spans_of(rows: int, stored: Stored | None, axis: Axis, marks: Iterable[Mark]
         found.append(Span(0, min(stored.rows, rows), "stored", "Committed to the store."))
     if rows > stored.rows:
         found.append(Span(stored.rows, rows, "live only", problem or "Received live, not yet committed to the store."))
-    return found + _missing(rows, stored.seq, axis, marks)
+    return found + _missing(rows, stored, axis, marks)
 
 
-def _missing(rows: int, stored_seq: int, axis: Axis, marks: Iterable[Mark]) -> list[Span]:
-    listed = []
+def _missing(rows: int, stored: Stored, axis: Axis, marks: Iterable[Mark]) -> list[Span]:
+    listed, least = [], []
     for mark in marks:
-        first = mark.first if mark.kind == GAP else max(mark.first, stored_seq + 1)
+        first = mark.first if mark.kind == GAP else max(mark.first, stored.seq + 1)
         if first <= mark.last:
             listed.append(mark._replace(first=first))
-    places = np.clip(np.ceil(axis.rows_of_seqs([mark.first for mark in listed])), 0, rows).tolist()
+            least.append(0 if mark.kind == GAP else stored.rows)  # the axis may know less than the store has counted
+    places = np.ceil(axis.rows_of_seqs([mark.first for mark in listed]))
+    places = np.minimum(np.maximum(places, least), rows).tolist()
     return [Span(at, at, "missing", _why_missing(mark)) for mark, at in zip(listed, places, strict=True)]
 
 
