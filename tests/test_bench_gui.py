@@ -1,4 +1,4 @@
-"""The benchmark of the client runs through all its cases; what it measures on a small store means nothing."""
+"""The benchmark of the client runs through two of its cases; what it measures on a small store means nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 from skips import requires
 from slowness import patience
 
@@ -19,15 +18,13 @@ SMALL = (
     "--shapes", "one",
 )  # fmt: skip
 LIMITS = {
-    "first complete picture": {1_500.0}, "axes that moved afterwards": {0.0}, "any move, p95": {200.0, 300.0},
-    "a step on, p95": {200.0, 300.0}, "all runs listed": {500.0}, "longest tick while runs change": {50.0},
-    "redraws in a second": {20.0}, "from emit to paint, p50": {30.0}, "from emit to paint, p99": {80.0},
+    "first complete picture": {1_500.0}, "axes that moved afterwards": {0.0}, "from emit to paint, p50": {30.0},
+    "from emit to paint, p99": {80.0},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("only", [("first", "seek"), ("runs", "pan"), ("emit", "flood")], ids=" ".join)
-def test_each_figure_has_its_limit_beside_it(only: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCH), *SMALL, "--stores", str(tmp_path), "--only", *only]
+def test_each_figure_has_its_limit_beside_it(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH), *SMALL, "--stores", str(tmp_path), "--only", "first", "emit"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=patience(120), check=False)
     assert done.returncode == 0, done.stderr
     assert "not in sight" not in done.stderr
@@ -37,5 +34,4 @@ def test_each_figure_has_its_limit_beside_it(only: tuple[str, ...], tmp_path: Pa
         if figure is not None:
             assert row["against"] == "limit"
             found.setdefault(figure, set()).add(row["against_value"])
-    assert found, done.stdout
-    assert found.items() <= LIMITS.items()
+    assert found == LIMITS

@@ -34,7 +34,7 @@ if test_gui_window.THERE:
     from telefabric_gui.controller import Controller
     from telefabric_gui.window import MainWindow
 
-STEPS = 300
+STEPS = 60
 
 
 def ours(kind: type) -> bool:
