@@ -193,10 +193,13 @@ def test_a_covered_and_a_minimised_view_give_up_their_subscription_and_come_back
         until(qtbot, lambda: page(main).step_rows.stored == page(main).step_rows.rows == len(every), 20_000)
         assert not watch.wrong, watch.wrong[:5]
         assert not page(main).stream.steps.marks
-        page(main).step_rows.see(0, 0)
         for row in (0, len(every) // 2, len(every) - 1):
-            page(main).step_rows.see(row, row)
-            until(qtbot, lambda row=row: page(main).step_rows.row(row) is not None)
+
+            def is_there(row: int = row) -> bool:
+                page(main).step_rows.see(row, row)  # again, since the table says what it shows whenever it is painted
+                return page(main).step_rows.row(row) is not None
+
+            until(qtbot, is_there)
             assert int(page(main).step_rows.row(row).record["seq"]) == every[row]
 
 
