@@ -23,7 +23,7 @@ from telefabric.store.service import Store
 from telefabric_workers import Worker, connect
 
 PATIENCE_S = patience(30.0)
-pytest_plugins = ["skips"]
+pytest_plugins = ["skips", "windows"]
 identity.install()
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")  # its deadlines are of a machine at rest, and no promise of ours

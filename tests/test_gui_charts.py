@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -86,27 +86,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(
-    qtbot: Any, qapp: Any, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], MainWindow]]:
+    windows: Callable[..., MainWindow], qtbot: Any, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], MainWindow]:
     """Opens the store in a window, as a user does, and waits until it is there."""
-    made: list[MainWindow] = []
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    theme.use(qapp, "dark")
 
     def show() -> MainWindow:
-        window = MainWindow(Controller(FileFeed(store)))
-        made.append(window)
-        window.resize(1600, 1000)
-        window.show()
+        window = windows(FileFeed(store), (1600, 1000))
         qtbot.waitUntil(lambda: whole(window), timeout=patience(20_000))
         return window
 
-    yield show
-    for window in made:
-        assert not window.controller.failures.number, window.controller.failures.last
-        window.close()
-        window.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return show
 
 
 def line_of(window: MainWindow, series: str, run: str = "third") -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,7 @@ pytestmark = [
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QEvent
-
-    from telefabric_gui import theme
     from telefabric_gui.agent_stream import AgentKey, AgentStream
-    from telefabric_gui.controller import Controller
     from telefabric_gui.item_models.series_tree import _path
     from telefabric_gui.model import info_series
     from telefabric_gui.window import MainWindow
@@ -67,29 +63,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shown(
-    qtbot: Any, qapp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Any], MainWindow]]:
-    made: list[MainWindow] = []
+    windows: Callable[..., MainWindow], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., MainWindow]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(file_feed, "TAIL_IDS", 300)
     monkeypatch.setattr(info_series, "BLOCK", 256)
-    theme.use(qapp, "dark")
 
     def show(feed: Any, run: str = "run") -> MainWindow:
-        main = MainWindow(Controller(feed))
-        made.append(main)
-        main.resize(1600, 1000)
-        main.show()
+        main = windows(feed, (1600, 1000))
         main.open_run(run)
         qtbot.waitUntil(lambda: main.page is not None and main.page.stream.key.run_id == run, timeout=patience(20_000))
         return main
 
-    yield show
-    for main in made:
-        assert not main.controller.failures.number, main.controller.failures.last
-        main.close()
-        main.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return show
 
 
 def samples(main: MainWindow) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,10 @@ pytestmark = [
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QEvent, Qt
+    from PySide6.QtCore import QCoreApplication, Qt
 
-    from telefabric_gui import formatting, theme
+    from telefabric_gui import formatting
     from telefabric_gui import window as window_module
-    from telefabric_gui.controller import Controller
     from telefabric_gui.views import scenes
     from telefabric_gui.window import MainWindow
 
@@ -47,28 +47,11 @@ REALS = [0.0, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 1e15, 1e15 +
 
 
 @pytest.fixture
-def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
+def show(windows: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch) -> Callable[..., MainWindow]:
     """A window on a feed; ticks come from the test."""
-    made: list[MainWindow] = []
-    monkeypatch.setattr(window_module, "_DETAILS_TICKS", 1)
-    monkeypatch.setattr(window_module, "_SLOW_TICKS", 1)
-    theme.use(qapp, "dark")
-
-    def shown(feed: Any) -> MainWindow:
-        window = MainWindow(Controller(feed))
-        made.append(window)
-        window.resize(1300, 700)
-        window.show()
-        window.controller._timer.stop()
-        qtbot.waitExposed(window)
-        return window
-
-    yield shown
-    for window in made:
-        assert not window.controller.failures.number, window.controller.failures.last
-        window.close()
-        window.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    for name in ("_DETAILS_TICKS", "_SLOW_TICKS"):
+        monkeypatch.setattr(window_module, name, 1)
+    return partial(windows, size=(1300, 700), ticking=False)
 
 
 def tick(main: MainWindow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,13 @@ pytestmark = [
     pytest.mark.qt_log_ignore("This plugin does not support (propagateSizeHints|raise|grabbing)"),  # said by offscreen
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QEvent, QModelIndex, QPoint, Qt
+    from PySide6.QtCore import QModelIndex, QPoint, Qt
     from PySide6.QtGui import QGuiApplication
     from PySide6.QtTest import QAbstractItemModelTester
     from PySide6.QtWidgets import QMenu
 
-    from telefabric_gui import agent_stream, theme
+    from telefabric_gui import agent_stream
     from telefabric_gui.agent_stream import RAW_EVENTS_MAX, AgentKey, AgentStream
-    from telefabric_gui.controller import Controller
     from telefabric_gui.item_models.raw_tree import RawTree, text_of, type_of
     from telefabric_gui.model.cursor import Mode
     from telefabric_gui.views.page import AgentPage
@@ -191,32 +190,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def show(
-    qtbot: Any, qapp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Any], AgentPage]]:
+    windows: Callable[..., MainWindow], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Any], AgentPage]:
     """A window with the raw view in front."""
-    made: list[MainWindow] = []
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(file_feed, "TAIL_IDS", 300)
     monkeypatch.setattr("telefabric_gui.views.raw._EVERY_S", 0.0)
-    theme.use(qapp, "dark")
 
     def shown(feed: Any) -> AgentPage:
-        main = MainWindow(Controller(feed))
-        made.append(main)
-        main.resize(1600, 1000)
-        main.show()
+        main = windows(feed, (1600, 1000))
         qtbot.waitUntil(lambda: main.page is not None and main.page.step_rows.rows > 0, timeout=patience(20_000))
         assert main.page is not None
         qtbot.mouseClick(main.page.switch._buttons[RAW], Qt.MouseButton.LeftButton)
         qtbot.waitUntil(lambda: main.page.raw.tree.rowCount() > 0, timeout=patience(10_000))  # type: ignore[union-attr]
         return main.page
 
-    yield shown
-    for main in made:
-        assert not main.controller.failures.number, main.controller.failures.last
-        main.close()
-        main.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return shown
 
 
 def names(page: AgentPage) -> list[str]:

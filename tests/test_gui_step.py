@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,11 @@ pytestmark = [
     ),  # said by the offscreen platform
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QEvent, QPoint, Qt
+    from PySide6.QtCore import QCoreApplication, QPoint, Qt
     from PySide6.QtGui import QContextMenuEvent
     from PySide6.QtWidgets import QApplication, QMenu
 
-    from telefabric_gui import theme
     from telefabric_gui import window as window_module
-    from telefabric_gui.controller import Controller
     from telefabric_gui.model import step_parts
     from telefabric_gui.model.pins import PINS_MAX, Pins
     from telefabric_gui.model.step_parts import Shown, lines, numbers, probabilities, reward_parts, value_estimate
@@ -207,28 +205,17 @@ INFO = {"probs": [0.12, 0.06, 0.65, 0.17], "value": 2.5, "reward_parts": {"fuel"
 
 
 @pytest.fixture
-def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
+def show(windows: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch) -> Callable[..., MainWindow]:
     """A window on events; ticks come from the test, and each brings the details."""
-    made: list[MainWindow] = []
     monkeypatch.setattr(window_module, "_DETAILS_TICKS", 1)
-    theme.use(qapp, "dark")
 
     def shown(*events: Any, size: tuple[int, int] = (1920, 1080)) -> MainWindow:
-        main = MainWindow(Controller(ScriptedFeed(update(runs=(view(),)), update(*map(told, events)))))
-        made.append(main)
-        main.resize(*size)
-        main.show()
-        main.controller._timer.stop()
-        qtbot.waitExposed(main)
+        feed = ScriptedFeed(update(runs=(view(),)), update(*map(told, events)))
+        main = windows(feed, size, ticking=False)
         tick(main, 3)
         return main
 
-    yield shown
-    for main in made:
-        assert not main.controller.failures.number, main.controller.failures.last
-        main.close()
-        main.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return shown
 
 
 def tick(main: MainWindow, times: int = 1) -> None:

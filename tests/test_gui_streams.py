@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,11 @@ pytestmark = [
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QEvent
+    from PySide6.QtCore import QCoreApplication
 
-    from telefabric_gui import agent_stream, health, theme
+    from telefabric_gui import agent_stream, health
     from telefabric_gui import controller as controller_module
     from telefabric_gui import window as window_module
-    from telefabric_gui.controller import Controller
     from telefabric_gui.formatting import NONE
     from telefabric_gui.views import scenes
     from telefabric_gui.views import step_picture as picture_module
@@ -67,29 +67,12 @@ def void(seq: int, of: int) -> EpisodeVoided:
 
 
 @pytest.fixture
-def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
-    made: list[MainWindow] = []
+def show(windows: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch) -> Callable[..., MainWindow]:
     for name in ("_DETAILS_TICKS", "_SLOW_TICKS"):
         monkeypatch.setattr(window_module, name, 1)
     monkeypatch.setattr(picture_module, "LOOKING_S", -1.0)
     monkeypatch.setattr(picture_module, "KEPT_S", -1.0)
-    theme.use(qapp, "dark")
-
-    def shown(feed: Any) -> MainWindow:
-        window = MainWindow(Controller(feed))
-        made.append(window)
-        window.resize(1300, 800)
-        window.show()
-        window.controller._timer.stop()
-        qtbot.waitExposed(window)
-        return window
-
-    yield shown
-    for window in made:
-        assert not window.controller.failures.number, window.controller.failures.last
-        window.close()
-        window.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return partial(windows, size=(1300, 800), ticking=False)
 
 
 def tick(main: MainWindow, *events: FeedEvent, **given: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,11 @@ pytestmark = [
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
 if THERE:
-    from PySide6.QtCore import QCoreApplication, QEvent, Qt
+    from PySide6.QtCore import QCoreApplication, Qt
     from PySide6.QtWidgets import QLabel, QTabBar
 
-    from telefabric_gui import theme
     from telefabric_gui import window as window_module
     from telefabric_gui.agent_stream import AgentKey
-    from telefabric_gui.controller import Controller
     from telefabric_gui.model.tab_titles import cut, title_of
     from telefabric_gui.window import MainWindow
 
@@ -43,28 +42,11 @@ S = b"s" * 16
 
 
 @pytest.fixture
-def show(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
+def show(windows: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch) -> Callable[..., MainWindow]:
     """Shows a feed; ticks come from the test, and each does all that a window does from time to time."""
-    made: list[MainWindow] = []
     for name in ("_DETAILS_TICKS", "_SLOW_TICKS"):
         monkeypatch.setattr(window_module, name, 1)
-    theme.use(qapp, "dark")
-
-    def shown(feed: Any) -> MainWindow:
-        window = MainWindow(Controller(feed))
-        made.append(window)
-        window.resize(1300, 800)
-        window.show()
-        window.controller._timer.stop()
-        qtbot.waitExposed(window)
-        return window
-
-    yield shown
-    for window in made:
-        assert not window.controller.failures.number, window.controller.failures.last
-        window.close()
-        window.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return partial(windows, size=(1300, 800), ticking=False)
 
 
 def tick(main: MainWindow, *events: FeedEvent, **given: Any) -> None:

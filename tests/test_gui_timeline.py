@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Timer
@@ -40,11 +40,10 @@ from telefabric.store.file.database import FILE_NAME
 
 pytestmark = test_gui_window.pytestmark
 if test_gui_window.THERE:
-    from PySide6.QtCore import QCoreApplication, QEvent, QPoint, QPointF, Qt
+    from PySide6.QtCore import QCoreApplication, QPoint, QPointF, Qt
     from PySide6.QtGui import QColor, QWheelEvent
 
     from telefabric_gui import theme
-    from telefabric_gui.controller import Controller
     from telefabric_gui.model.axis import Axis, By
     from telefabric_gui.model.cursor import Mode
     from telefabric_gui.model.lines import Found
@@ -146,24 +145,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def show(qtbot: Any, qapp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
-    made: list[MainWindow] = []
+def show(
+    windows: Callable[..., MainWindow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., MainWindow]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    theme.use(qapp, "dark")
-
-    def opened(feed: Any) -> MainWindow:
-        window = MainWindow(Controller(feed))
-        made.append(window)
-        window.resize(1440, 900)
-        window.show()
-        return window
-
-    yield opened
-    for window in made:
-        assert not window.controller.failures.number, window.controller.failures.last
-        window.close()
-        window.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return windows
 
 
 @pytest.fixture

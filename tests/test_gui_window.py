@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -58,29 +59,12 @@ def some(first: int, last: int, **given: Any) -> list[FeedEvent]:
 
 
 @pytest.fixture
-def window(qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MainWindow]]:
+def window(windows: Callable[..., MainWindow], monkeypatch: pytest.MonkeyPatch) -> Callable[..., MainWindow]:
     """Shows a feed; ticks come from the test, not from the clock, and each brings the details, too."""
-    made: list[MainWindow] = []
     monkeypatch.setattr(window_module, "_DETAILS_TICKS", 1)
     monkeypatch.setattr(picture_module, "LOOKING_S", -1.0)
     monkeypatch.setattr(picture_module, "KEPT_S", -1.0)
-    theme.use(qapp, "dark")
-
-    def show(feed: Any, size: tuple[int, int] = (1440, 900)) -> MainWindow:
-        window = MainWindow(Controller(feed))
-        made.append(window)
-        window.resize(*size)
-        window.show()
-        window.controller._timer.stop()
-        qtbot.waitExposed(window)
-        return window
-
-    yield show
-    for window in made:
-        assert not window.controller.failures.number, window.controller.failures.last
-        window.close()
-        window.deleteLater()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    return partial(windows, ticking=False)
 
 
 def tick(window: MainWindow, times: int = 1) -> None:

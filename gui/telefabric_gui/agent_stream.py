@@ -172,7 +172,7 @@ class AgentStream:
         return self.held.nearest((env, episode), step)
 
     def begin_again(self) -> None:
-        """What comes now does not go on from what is held, which the store has."""
+        """Forget what is held, which the store has: the next events do not go on from it."""
         self.pending.clear()
         for rows in (self.steps, self.episodes):
             rows.begin_again()
@@ -243,7 +243,7 @@ class AgentStream:
         return float(found[-1]) if len(found) else None
 
     def raws_around(self, seq: int, number: int) -> dict[int, bytes]:
-        """So many encoded steps and episodes before an event and behind it, as far as they are held, newest first."""
+        """Encoded steps and episodes in memory around an event, `number` before it and behind it, newest first."""
         found = {}
         for rows in (self.steps, self.episodes):
             at = int(np.searchsorted(rows.column("seq"), seq))

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 PROGRAM_BYTES = 192 * 2**20
 """The interpreter, Qt and an open window, where the system does not show how much memory a process has."""
 _LOOKS_IN_VAIN = 10
-"""When all that may leave was not enough, nothing is tried for so many looks: what is in sight would only flicker."""
+"""Looks without another try when all that may leave was not enough: what is in sight would only flicker."""
 _ROOM = 0.05
-"""So much of the limit is made free beyond what is needed: else something would have to leave at each look."""
+"""The part of the limit that is freed beyond what is needed: else something would have to leave at each look."""
 
 
 class Sort(IntEnum):

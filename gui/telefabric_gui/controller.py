@@ -46,7 +46,7 @@ MARKS_MAX = 500
 ANSWER_S = 8.0
 """How long the answer to an edit is in sight."""
 ANSWERS_MAX = 3
-"""Of several edits, the last ones."""
+"""The number of last answers that are shown."""
 LATENCIES_MAX = 1_200
 """Samples of the live path's latency: a minute of ticks."""
 

@@ -31,7 +31,7 @@ PRESETS = {
 
 
 def is_due(every_ms: int, tick: int) -> bool:
-    """Whether a view that is drawn so often is drawn with this tick."""
+    """Whether a view that is drawn every `every_ms` is drawn with this tick."""
     return tick % max(1, every_ms // TICK_MS) == 0
 
 

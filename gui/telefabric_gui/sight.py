@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 REST_S = 0.5
-"""Out of sight for so long: who only looks through the tabs does not end and begin subscriptions."""
+"""Time out of sight before a run rests: looking through the tabs then ends no subscription."""
 
 
 class Sight:

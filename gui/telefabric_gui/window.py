@@ -271,7 +271,7 @@ class MainWindow(QMainWindow):
         menu.popup(under.mapToGlobal(under.rect().bottomLeft()))
 
     def set_redraw(self, redraw: Redraw) -> None:
-        """Draw views as often as that, now and at the next start."""
+        """Draw views as often as `redraw` says, now and at the next start."""
         self.controller.redraw = redraw
         self.memory.keep_redraw(redraw)
 
@@ -380,7 +380,7 @@ class MainWindow(QMainWindow):
         page.pin_wanted.connect(self.pins.toggle)
 
     def _show_columns(self, names: list[str]) -> None:
-        """In all tables of steps, and at the next start."""
+        """Show these columns in all tables of steps, and at the next start."""
         self.memory.keep_step_columns(names)
         for tab in self.tabs.agents:
             if tab.page is not None:
@@ -393,14 +393,14 @@ class MainWindow(QMainWindow):
 
     @property
     def _in_sight(self) -> bool:
-        """As far as the desktop says; a window that it has not shown yet will be in sight at once."""
+        """Whether the window is in sight, as far as the desktop reports it; one that is not shown yet will be."""
         handle = self.windowHandle()
         exposed = handle is not None and handle.isExposed()
         self._seen = self._seen or exposed
         return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
 
     def _look_at_sight(self) -> None:
-        """What is out of sight gives up its live events, its pictures and its bell."""
+        """Give up the live events, the pictures and the bell of what is out of sight."""
         page, front, in_sight = self.page, self.front, self._in_sight and not self._in_history
         seen = front.run_id if front and in_sight else None
         self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))

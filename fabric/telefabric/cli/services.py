@@ -134,9 +134,7 @@ def store(
     set_up_logs(log_format, log_level)
     keys = KeyFolder(data_folder(data)).if_any()
     where = resolve("connect", connect).value
-    own = keys is not None and "://" in where  # its broker's, which has the same folder
-    broker_address = Address.parse(where)._replace(keys=keys.owner().keys) if keys and own else address_of(where)
-    known = broker_address.keys is None or (keys is not None and broker_address.keys.server == keys.server().public)
+    broker_address, shares_keys = _broker_of(where, keys)
     host = Address.parse(resolve("listen").value).host if keys else "127.0.0.1"
     listen = Address.parse(query) if query else Address(host, broker_address.beside(OFFSET_QUERY).port)
     path = data_folder(data) / STORE_FILE_NAME
@@ -175,7 +173,7 @@ def store(
     queries = Part("query service", query_service)
     opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)
     with closing(opened) as service, Supervisor([queries]):
-        if known:  # else the broker is elsewhere, and nobody there can ask this store
+        if shares_keys:  # else the broker is elsewhere, and nobody there can ask this store
             service.subscription.query = f"*:{Address.parse(queries.url).port}"
         on_signals(manager.stopping_with(service.stop), manager.ask_to_reload)
         if hasattr(os, "nice"):  # not on Windows; on Linux for this thread and those it starts, not the query service
@@ -188,6 +186,18 @@ def store(
         log_mib = log_bytes(path) >> 20
         needs_s = limits.STOP_S + log_mib / _LOG_MIB_A_SECOND
         manager.stopping(f"moving a log of {log_mib} MiB into the store", needs_s)
+
+
+def _broker_of(where: str, keys: KeyFolder | None) -> tuple[Address, bool]:
+    """The broker of a store, and whether both have these keys or none, so that its clients can ask the store.
+
+    A broker that is named by a whole address has the same data folder.
+    """
+    if keys is None:
+        address = address_of(where)
+        return address, address.keys is None
+    address = Address.parse(where)._replace(keys=keys.owner().keys) if "://" in where else address_of(where)
+    return address, address.keys is None or address.keys.server == keys.server().public
 
 
 store.add_command(storefile.backup)

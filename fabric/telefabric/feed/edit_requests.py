@@ -19,10 +19,10 @@ class EditRequests:
         self._answers: deque[str] = deque()
         self._lock = threading.Lock()
         self._waiting: deque[_Edit] = deque()
-        """In the order in which they were asked for; the first is under way."""
+        """In the order of `ask`; the first is under way."""
 
     def ask(self, command: str, run_id: str, value: object) -> None:
-        """Returns at once: edits have a thread while there are some, which a client that ends does not wait for."""
+        """Return at once: a thread makes the edits. A client that ends does not wait for them."""
         with self._lock:
             self._waiting.append((command, run_id, value))
             if len(self._waiting) == 1:
@@ -40,14 +40,14 @@ class EditRequests:
     def _run(self) -> None:
         left = len(self._waiting)
         while left:
-            sentence = self._answer(*self._waiting[0])
+            sentence = self._answer(self._waiting[0])
             with self._lock:
                 self._waiting.popleft()
                 left = len(self._waiting)
             self._answers.append(f"{sentence[:1].upper()}{sentence[1:]}.")
 
-    def _answer(self, *edit: object) -> str:
+    def _answer(self, edit: _Edit) -> str:
         try:
-            return self._ask(*edit)  # type: ignore[arg-type]
+            return self._ask(*edit)
         except TelefabricError as error:
             return str(error)

@@ -66,7 +66,7 @@ class _MergedStream:
         self.handover.watermark = stored
 
     def begin_again(self, history_events: int | None) -> bool:
-        """Pass over what the store has beyond so many of its newest events, if that is more than they are."""
+        """Skip to the newest `history_events` of the store when the gap to them is larger; whether it did."""
         before, begin = self.handover, self.handover.watermark - (history_events or 0)
         if history_events is None or self.order is not None or begin <= before.newest:
             return False

@@ -49,7 +49,7 @@ class Entrance:
         self._told: Counter[Refused] = Counter()
         self._bound: dict[str, _Bound] = {}
         self._hosts: set[str] = set()
-        """Those that are counted by name, though they may have no key."""
+        """Names that are counted, though they may have no key."""
         self._look_due_s = 0.0
 
     def watch(self, socket: zmq.Socket[Any], name: str) -> None:
@@ -57,7 +57,7 @@ class Entrance:
         self._bound[name] = _Bound(socket, socket.get_monitor_socket(self.events), Crowd())
 
     def tend(self) -> frozenset[Key]:
-        """Cut off whom it no longer lets in; the keys that have ended since."""
+        """Close connections beyond the limit. A gate closes those of ended keys, too, and returns these keys."""
         self._look(time.monotonic())
         return frozenset()
 
@@ -72,7 +72,7 @@ class Entrance:
         self.refused[Refused(reason, str(socket), name)] += 1
 
     def _look(self, now_s: float) -> bool:
-        """At all connections, now and then; whether it was time for it."""
+        """Look at all connections when it is time for it; whether it was."""
         if now_s < self._look_due_s:
             return False
         self._look_due_s = now_s + _LOOK_S

@@ -48,11 +48,11 @@ def read_only(file: Path) -> UsageError:
 
 
 class _OtherUser(UsageError):
-    """Refused, since this came over TCP."""
+    """The message was refused because it came over TCP."""
 
 
 def _ask(address: Address, edit: control.Edit, until_s: float, *, said: int = 0) -> str:
-    """`said` is how often it was said before."""
+    """`said` is the number of tries before."""
     url = control_url(address)
     with Requests(url, "check the address", keys=address.keys) as asked:
         try:

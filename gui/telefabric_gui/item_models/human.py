@@ -17,7 +17,7 @@ from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.theme import LEFT, RIGHT
 
 MODES = "human", "unknown"
-"""Who acted is not known of what older workers and other programs have stored."""
+"""Older workers and other programs do not record who acted."""
 PAGE = 200
 
 

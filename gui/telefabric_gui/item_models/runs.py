@@ -91,7 +91,7 @@ def explained(run: RunView) -> str:
 
 
 def warning_of(run: RunView) -> str:
-    """What one should know who looks at a run that has stopped; nothing for others."""
+    """A warning above a run that has stopped; empty for any other."""
     if run.state == "stalled":
         silent = f" for {duration(run.silent_s)}" if run.silent_s is not None else ""
         waiting = f"{plural(run.backlog, 'event')} of it wait to be stored."
@@ -115,9 +115,9 @@ class Runs(QObject):
         super().__init__(parent)
         self.rows: dict[str, RunRow] = {}
         self._texts: dict[str, str] = {}
-        """What is searched, made while nobody searches yet."""
+        """The text of each run that is searched; made before anybody searches."""
         self._unread: list[str] = []
-        """Runs of which it is to be made."""
+        """Runs whose text is not made yet."""
         self._reading = QTimer(self, interval=READ_MS)
         self._reading.timeout.connect(self._read)
 
@@ -299,7 +299,7 @@ class RunTable(QAbstractTableModel):
 
     @property
     def sorted_by(self) -> int:
-        """The place of the column that decides the order; that of the start when it is shown no more."""
+        """The place of the column that decides the order; of `STARTED` when that column is not shown any more."""
         return self.columns.index(self._by if self._by in self.columns else STARTED)
 
     def choose_columns(self, columns: Sequence[RunColumn]) -> None:
@@ -325,7 +325,7 @@ class RunTable(QAbstractTableModel):
         return *_sortable(self._by.value(row.run)), *newness(row.run)
 
     def follow(self, wanted: bool) -> None:
-        """Whether to change with the runs; a table that nobody sees need not."""
+        """Change with the runs, or not: a table that nobody sees need not."""
         if wanted and not self._following:
             self._reset()
         self._following = wanted

@@ -17,7 +17,7 @@ from telefabric_gui.model.asking import ANY_ID, Asker, Asking
 from telefabric_gui.model.cursor import Subject
 
 BEFORE_STEPS = 10_000
-"""A metric is that of an episode when its value is at most so much older than the episode's end."""
+"""A metric is that of an episode when it is at most this much older than the episode's end."""
 _POINTS = 10_000
 _NAMES = {
     "loss": re.compile(r"(^|[/_.])loss$", re.IGNORECASE),
@@ -26,7 +26,7 @@ _NAMES = {
 
 
 def series_of(kind: str, names: Iterable[str]) -> str | None:
-    """The metric that is meant by ``loss`` or ``epsilon``: of several that end so, the shortest."""
+    """The metric for ``loss`` or ``epsilon``: the shortest name that ends in it."""
     return min((name for name in names if _NAMES[kind].search(name)), key=lambda name: (len(name), name), default=None)
 
 

@@ -85,7 +85,7 @@ class InfoSeries(QObject):
         self.problem = ""
 
     def want(self, key: SeriesKey, first: float, last: float, *, grows: bool) -> Read:
-        """Have these rows of a series read; what is not in sight any more is not."""
+        """Read these rows of a series, and no longer those that are out of sight."""
         first, last = max(int(first), 0), int(last)
         numbers = range(last // BLOCK, first // BLOCK - 1, -1) if last >= first else range(0)
         wanted = numbers[:BLOCKS_IN_SIGHT_MAX]

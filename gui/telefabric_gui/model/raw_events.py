@@ -14,7 +14,7 @@ _BEFORE = RAW_EVENTS_MAX // 2
 
 
 class RawEvents(QObject):
-    """Those in memory at once, and then those of the store, which has the kinds that are not kept. GUI thread."""
+    """Lists the events in memory at once, then those of the store, which has all kinds. GUI thread."""
 
     changed = Signal()
 
@@ -38,7 +38,7 @@ class RawEvents(QObject):
         self._show(self._stream.raws)
 
     def around(self, seq: int) -> None:
-        """Those around an event; as long as it is among those that are shown, they stay."""
+        """List the events around one; while it is in the list, the list stays."""
         near = self.at is not None and abs(seq - self._centre) <= _BEFORE // 2
         if seq == self.at:
             self._fill()

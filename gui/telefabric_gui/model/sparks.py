@@ -16,7 +16,7 @@ AGAIN_S = 5.0
 _LEVEL, _FINER = 2, 1
 """Buckets of 65,536 and of 256 steps."""
 _FEW = 8
-"""With so many buckets or fewer, finer ones are asked for: at most 256 times as many."""
+"""With at most this many buckets, finer ones are asked for: at most 256 times as many."""
 _ROWS_MAX = 2_000
 _AT_ONCE = 6
 _ALL = 2**63 - 1

@@ -33,13 +33,13 @@ REWARD_BEFORE = "reward_", "reward/", "reward."
 """How the names of single parts of the reward begin."""
 _TOTALS = "sum", "total"
 ACTIONS_MAX = 1_024
-"""With more, a list is no list of actions that anybody reads."""
+"""Nobody reads a list of more actions."""
 SHOWN_MAX = 8
 """Probabilities that are shown: the greatest."""
 NUMBERS_MAX = 32
 """Numbers of an observation that are shown one by one."""
 _SUM_OFF = 0.02
-"""So far from 1 rounding may bring the sum of probabilities."""
+"""Rounding may bring the sum of probabilities this far from 1."""
 _BOUND_MAX = 1e6
 """A bound beyond is none: spaces say "unbounded" by the largest float."""
 _NUMBERS = {
@@ -107,7 +107,7 @@ def probabilities(info: Any, action: Any = None, names: Sequence[str] = ()) -> l
 
 
 def value_estimate(info: Any) -> float | None:
-    """How good the agent thinks it stands; None when it does not say."""
+    """The return that the agent expects; None when it does not say."""
     return next((number for value in _named(info, VALUES) if (number := _number(value)) is not None), None)
 
 
@@ -227,7 +227,7 @@ def _read(text: str) -> Mapping[str, Any]:
 
 
 def _bounds(space: Mapping[str, Any], size: int) -> list[float]:
-    """How far from 0 each number may be; 0 where there is no bound."""
+    """The largest distance from 0 of each number; 0 where none is set."""
     found = [0.0] * size
     for bound in (space.get("low"), space.get("high")):
         each = [_number(one) for one in bound] if isinstance(bound, list) and len(bound) == size else []

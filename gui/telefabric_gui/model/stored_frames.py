@@ -17,7 +17,7 @@ from telefabric_schemas import EXPIRED, Frame, event_of
 
 AHEAD_FRAMES = 32
 AHEAD_S = 0.5
-"""So much of replay is read ahead, if that is more frames: one question of a broker's takes up to 0.1 s."""
+"""Replay reads this long ahead, if that is more frames: an answer through a broker takes up to 0.1 s."""
 AHEAD_BYTES_MAX = 16 * 2**20
 """Of large frames fewer are read ahead: they are a part of those that are held."""
 BEHIND_FRAMES = 8
@@ -52,7 +52,7 @@ class StoredFrames(QObject):
         self._asked: FrameAt | None = None
         self._asked_s = 0.0
         self.behind = BEHIND_FRAMES
-        """So many frames before the cursor are read: more when several environments take turns."""
+        """The number of frames before the cursor that are read: more when several environments take turns."""
         self._ahead = _Ahead()
 
     def close(self) -> None:

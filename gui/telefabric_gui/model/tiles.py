@@ -11,11 +11,11 @@ from telefabric.ring import TileHud
 OLD_S = 0.5
 """From this age on, a tile's age is shown as a warning."""
 STALLED_S = 3.0
-"""An environment without a step for so long has stalled, as a whole ring has."""
+"""An environment without a step for this long has stalled; a ring has the same rule."""
 ORDER_S = 2.0
-"""The order stays for so long, or nobody could follow a tile with the eye."""
+"""The order stays for at least this long, or nobody could follow a tile with the eye."""
 NEW_S = 1.0
-"""For so long an episode is said to be new."""
+"""How long an episode is called new."""
 
 
 class Tile(NamedTuple):
@@ -60,13 +60,15 @@ class Ages:
         return Tile(env, hud.episode, hud.step, hud.episode_return, age_s, age_s >= STALLED_S, foot)
 
 
-def _known(total: float | None) -> bool:
-    return total is not None and not math.isnan(total)
+def _by_total(tile: Tile, sign: int) -> tuple[bool, float, int]:
+    """Returns that are not known come last."""
+    total = tile.total
+    return (True, 0.0, tile.env) if total is None or math.isnan(total) else (False, sign * total, tile.env)
 
 
 ORDERS: dict[str, Callable[[Tile], Any]] = {
-    "worst": lambda tile: (not _known(tile.total), tile.total if _known(tile.total) else 0, tile.env),
-    "best": lambda tile: (not _known(tile.total), -tile.total if _known(tile.total) else 0, tile.env),  # type: ignore[operator]
+    "worst": lambda tile: _by_total(tile, 1),
+    "best": lambda tile: _by_total(tile, -1),
     "longest": lambda tile: (-tile.step, tile.env),
     "index": lambda tile: tile.env,
 }
@@ -94,7 +96,7 @@ class TileOrder:
     def arrange(self, tiles: Iterable[Tile], now_s: float, *, held: bool) -> list[Tile]:
         by_env = {tile.env: tile for tile in tiles}
         wanted = [tile.env for tile in sorted(by_env.values(), key=self._key)]
-        unknown = any(not _known(tile.total) for tile in by_env.values())
+        unknown = any(_by_total(tile, 1)[0] for tile in by_env.values())
         settled, self._unknown = self._unknown and not unknown, unknown
         if set(wanted) == set(self._envs) and (held or (now_s - self._changed_s < ORDER_S and not settled)):
             return [by_env[env] for env in self._envs]

@@ -50,7 +50,7 @@ _BAR_PX, _PAD_PX = 3, 8
 _NAMES_MAX = 60
 """Names of metadata that are offered as columns, those of most runs first."""
 _APART_MAX = 200
-"""Chosen rows stay chosen in another order while they lie in so many groups or fewer: Qt compares each with each."""
+"""Chosen rows stay chosen in another order while they lie in at most this many groups: Qt compares each with each."""
 _LOOKED_AT = 2_000
 """Runs, newest first, that are looked at for such names."""
 

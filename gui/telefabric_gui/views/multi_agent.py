@@ -32,7 +32,7 @@ from telefabric_gui.views.styled import Banner, Panel, button, column, label, la
 _CARD_PX, _CARD_HEIGHT_PX, _GAP_PX = 252, 220, 12
 _SHARES_PX = 40
 _AS_LONG = 0.9
-"""Agents with so large a part of the most steps are as long in the run: of these the first leads."""
+"""Agents with at least this part of the most steps are as long in the run; the first of them leads."""
 _LOOKED_AT = 64
 """Rows of the tail among which the newest step is."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -72,7 +72,7 @@ class MultiAgentPage(QWidget):
         top = row((head, 1), margins=(12, 12, 12, 12))
         self.setLayout(column(self.banner, top, (area, 1)))
         self._chosen = False
-        """The user has said who leads."""
+        """The user has chosen the agent that leads."""
         self._begin(_longest(streams))
         self.show_streams(streams, 0)
 

@@ -179,7 +179,7 @@ class AgentPage(QWidget):
         self._ticks += 1
 
     def _say_replay(self) -> None:
-        """That nothing is added to the run any more, and what is known of the episode at the cursor."""
+        """Say that the run has ended, and what is known of the episode at the cursor."""
         self.replay_bar.show_run(self._run, apart=self.apart)
         shown = self._shown
         if shown is None or self.replay_bar.isHidden():

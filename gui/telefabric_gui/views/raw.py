@@ -17,7 +17,7 @@ from telefabric_gui.views.styled import column, label, menu_of, row
 from telefabric_gui.views.trees import Tree
 
 _EVERY_S = 0.5
-"""What follows is listed again so often: nobody reads a tree that moves faster."""
+"""Time between two lists while the newest events are shown: nobody reads a tree that moves faster."""
 _INFO = "info."
 _NAME_PX, _TYPE_PX = 136, 96
 

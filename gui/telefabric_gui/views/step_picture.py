@@ -16,9 +16,9 @@ from telefabric_gui.views.styled import label, restyle
 from telefabric_schemas import Frame
 
 LOOKING_S = 0.2
-"""What is answered sooner is not announced."""
+"""An answer that comes sooner is not announced."""
 KEPT_S = 1.0
-"""The picture before stays for so long while the next one is looked for."""
+"""How long the picture before stays while the next one is looked for."""
 
 
 class StepPicture(QObject):

@@ -12,7 +12,7 @@ from telefabric_gui.rows import EVENT, counted
 from telefabric_gui.views.scenes import FrameScene
 
 _BACK_ROWS = 2_000
-"""An environment that made no step in so many rows before the cursor has no tile."""
+"""An environment without a step in this many rows before the cursor has no tile."""
 
 
 class StoredTiles:

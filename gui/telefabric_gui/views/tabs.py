@@ -280,7 +280,7 @@ class Tabs(QTabWidget):
             tab.show_stream(wanted)
 
     def _mark(self, at: int, mode: str) -> None:
-        """The colour of who acts; the tooltip says it in words."""
+        """The colour of the control mode; the tooltip names it."""
         look = mode, theme.active().name
         if self.tabBar().tabData(at) != look:
             self.tabBar().setTabData(at, look)
