@@ -177,7 +177,12 @@ def attached(broker: Address, query: str | None) -> Iterator[None]:
         socket.set(zmq.LINGER, 0)
         socket.connect(control_url(broker))
         socket.send(control.encode(control.Attach(control.PROTOCOL, "store", query)))
-        wait_for(lambda: ask_status(broker).endpoints.query == query, "the store is attached")
+
+        def is_attached() -> bool:
+            reply = ask_status(broker)
+            return bool(reply.status["durable"]) and reply.endpoints.query == query
+
+        wait_for(is_attached, "the store is attached")
         yield
 
 
