@@ -22,7 +22,7 @@ from telefabric import settings
 from telefabric.errors import UsageError
 from telefabric_schemas import values
 from telefabric_workers import Worker, capture, connect
-from telefabric_workers.gym import TelemetryWrapper, VectorTelemetryWrapper
+from telefabric_workers.integrations.gym import TelemetryWrapper, VectorTelemetryWrapper
 
 NOBODY = "tcp://127.0.0.1:1"
 

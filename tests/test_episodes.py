@@ -29,7 +29,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module, imported where no library of environments is installed."""
     for library in ("gymnasium", "gym", "pettingzoo", "stable_baselines3", "numpy"):
         monkeypatch.setitem(sys.modules, library, None)
-    for module in ("telefabric_workers.episodes", "telefabric_workers.gym"):
+    for module in ("telefabric_workers.episodes", "telefabric_workers.integrations.gym"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return import_module("telefabric_workers.episodes")
 

@@ -18,7 +18,7 @@ from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from telefabric.errors import UsageError
 from telefabric_schemas import Episode, Step
 from telefabric_workers import Worker, connect
-from telefabric_workers.gym import TelemetryWrapper, VectorTelemetryWrapper
+from telefabric_workers.integrations.gym import TelemetryWrapper, VectorTelemetryWrapper
 
 ACTIONS_2 = np.array([0, 1])
 

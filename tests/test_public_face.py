@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parent.parent
 DOCUMENTS = (PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("fabric/*.md")))
 PUBLIC_MODULES = {
     "telefabric", "telefabric.feed", "telefabric.ring", "telefabric_schemas", "telefabric_workers",
-    "telefabric_workers.gym",
+    "telefabric_workers.integrations.gym",
 }  # fmt: skip
 FACE = [
     "Address", "ClosedError", "DurableBatch", "DurableSubscription", "EnvironmentProblem", "LiveEvent",

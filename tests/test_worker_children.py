@@ -153,7 +153,7 @@ import sys
 import gymnasium
 from functools import partial
 from telefabric_workers import connect
-from telefabric_workers.gym import TelemetryWrapper
+from telefabric_workers.integrations.gym import TelemetryWrapper
 
 def make(worker, index):
     return TelemetryWrapper(gymnasium.make("CartPole-v1"), worker, env_index=index)

@@ -17,7 +17,7 @@ import gymnasium
 
 from telefabric.errors import TelefabricError
 from telefabric_workers.connection import connect
-from telefabric_workers.gym import TelemetryWrapper
+from telefabric_workers.integrations.gym import TelemetryWrapper
 from telefabric_workers.worker import Worker
 
 WINDOW_EPISODES = 100
