@@ -1,0 +1,13 @@
+"""`telefabric import`: one command for each format that another program writes."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group("import")
+def importing() -> None:
+    """Bring what other programs recorded into the store, through a broker.
+
+    A second import of the same files adds only what is new in them.
+    """
