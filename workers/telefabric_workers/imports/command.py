@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from telefabric_workers.imports.tensorboard.command import tensorboard
+
 
 @click.group("import")
 def importing() -> None:
@@ -11,3 +13,6 @@ def importing() -> None:
 
     A second import of the same files adds only what is new in them.
     """
+
+
+importing.add_command(tensorboard)
