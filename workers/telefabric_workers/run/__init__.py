@@ -1,0 +1,1 @@
+"""`telefabric run`: any program is a worker."""
