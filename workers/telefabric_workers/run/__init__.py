@@ -1,1 +1,1 @@
-"""`telefabric run`: any program is a worker."""
+"""`telefabric run`: any program that prints lines is a worker."""
