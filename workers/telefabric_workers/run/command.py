@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import click
 
@@ -15,6 +16,7 @@ from telefabric.errors import UsageError
 from telefabric.settings import resolve
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_workers.environment import WorkerEnvironment
+from telefabric_workers.run.auto import launch
 from telefabric_workers.run.recorder import lines_read
 
 BAD_EXIT_CODE = 1
@@ -25,6 +27,7 @@ BAD_EXIT_CODE = 1
 @setting("run_id", flag="--run")
 @setting("agent_id", flag="--agent")
 @setting("spool")
+@click.option("--auto", is_flag=True, help="Also record what an unmodified Python program does in its environments.")
 @click.option("--dry-run", is_flag=True, help="Check the lines and report; store nothing, and need no broker.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only what is wrong.")
 @click.option("--lines-read", "asked", metavar="RUN", type=NAME, help="Say how many lines of a run were read.")
@@ -34,6 +37,7 @@ def run(
     run_id: str | None,
     agent_id: str | None,
     spool: str | None,
+    auto: bool,
     dry_run: bool,
     quiet: bool,
     asked: str | None,
@@ -48,6 +52,7 @@ def run(
     \b
     Example:
       telefabric run -- python train.py
+      telefabric run --auto -- python ppo.py
       telefabric run --run seed-7 -- ./simulate --seed 7
       telefabric run --dry-run -- ./simulate --seed 7
     """
@@ -62,7 +67,7 @@ def run(
     if asked is not None:
         _say_lines_read(environment.address, asked)
     elif command:
-        _run(environment, command, _environ(environment, connect), quiet=quiet)
+        _run(environment, command, _environ(environment, connect), auto=auto, quiet=quiet)
     else:
         raise UsageError("nothing is there to run: name a program after --, as in telefabric run -- python train.py")
 
@@ -76,7 +81,9 @@ def _environ(environment: WorkerEnvironment, connect: str | None) -> dict[str, s
     return {**os.environ, **{f"TELEFABRIC_{name}": value for name, value in given.items()}}
 
 
-def _run(environment: WorkerEnvironment, command: Sequence[str], environ: Mapping[str, str], *, quiet: bool) -> None:
+def _run(
+    environment: WorkerEnvironment, command: Sequence[str], environ: Mapping[str, str], *, auto: bool, quiet: bool
+) -> None:
     """Does not return: this process ends as the program does."""
     from telefabric_workers.run.child import Signals, end_as  # a system without POSIX has --help all the same
     from telefabric_workers.run.program import ProgramRun
@@ -85,7 +92,8 @@ def _run(environment: WorkerEnvironment, command: Sequence[str], environ: Mappin
         if environment.mode in ("dual", "durable"):
             _preflight(environment.address, quiet=quiet)
         program = ProgramRun(environment, command)
-        code = program.run(environ, signals)
+        with launch.environment(command, environ) if auto else nullcontext(environ) as variables:
+            code = program.run(variables, signals)
     program.close(code)
     if environment.mode == "dry-run":
         click.echo(program.recorder.report(), err=True)

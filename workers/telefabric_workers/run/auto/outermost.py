@@ -58,23 +58,19 @@ class Echo:
 
     reset = step = close = _carry_out
 
-    @property
-    def failed(self) -> bool:
-        return self._error is not None
-
-    def answer(self) -> Any:
-        """What the program gets: also when the adapter has not come to its call."""
-        if self._call is not None:
-            self._carry_out()
-        result, self._result = self._result, None
-        return result
-
     def render(self) -> Any:
         return self._env().render()
 
     def expect(self, env: Callable[[], Any], call: Callable[[], Any]) -> None:
         """The program calls this environment, the same or a wrapper of it."""
-        self._env, self._call, self._error, self._result = env, call, None, None
+        self._env, self._call, self._error = env, call, None
+
+    def answer(self, error: Exception) -> Any:
+        """What the program gets when the adapter has failed, before or after its call. Raises the call's own error."""
+        if self._error is not None:
+            raise error
+        session.failed(error)
+        return self._result if self._call is None else self._carry_out()
 
 
 class Observed:
@@ -86,24 +82,20 @@ class Observed:
         self._places = places
         self._ended = False
 
-    def call(self, name: str, env: weakref.ref[Any], call: Callable[[], Any], arguments: tuple[Any, Any]) -> Any:
+    def call(
+        self, name: str, env: Callable[[], Any], call: Callable[[], Any], given: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         """Carry out a call that the program makes, and record it."""
-        echo = self._echo
-        echo.expect(env, call)
-        given, named = arguments
+        self._echo.expect(env, call)
         try:
             if name == "step":
-                self._adapter.step(*given, **named)
-            elif name == "reset":
-                named = dict(zip(("seed", "options"), given, strict=False)) | named
-                self._adapter.reset(seed=named.get("seed"), options=named.get("options"))
-            else:
-                self._adapter.close()
-        except Exception as error:
-            if echo.failed:
-                raise  # the environment's own
-            session.failed(error)
-        return echo.answer()
+                return self._adapter.step(*given, **named)
+            if name == "close":
+                return self._adapter.close()
+            named = dict(zip(("seed", "options"), given, strict=False)) | named
+            return self._adapter.reset(seed=named.get("seed"), options=named.get("options"))
+        except Exception as error:  # noqa: BLE001  ours are counted, the environment's are raised
+            return self._echo.answer(error)
 
     def end(self) -> None:
         """It was closed, or is gone."""
@@ -121,63 +113,58 @@ class _Known(NamedTuple):
 
 
 class _Thread(threading.local):
+    """What a thread's probes share.
+
+    A program may pickle a class of its own with the probes in it, and load it where there is no telefabric: there the
+    probes only call what they have replaced.
+    """
+
     inside = False
     """A probe is under way."""
 
-
-class _Observe:
-    """What each probe calls.
-
-    A program may pickle a class of its own with the probes in it, and load it where there is no telefabric: there a
-    probe only calls what it has replaced.
-    """
-
-    def __call__(
-        self, adapt_name: str, name: str, original: Callable[..., Any], env: Any, given: tuple[Any, ...], named: Any
+    def observe(
+        self, kind: str, name: str, original: Callable[..., Any], env: Any, given: tuple[Any, ...], named: Any
     ) -> Any:
-        if _thread.inside or session.silent:
-            return original(env, *given, **named)
-        _thread.inside = True
+        """Carry out the call of the outermost probe."""
+        self.inside = True
         try:
-            known = _find(adapt_name, env) or _look_at(adapt_name, env, name)
+            known = None if session.silent else _find(kind, env) or _look_at(kind, env, name)
             if known is None or known.observed is None:
                 return original(env, *given, **named)
-            result = known.observed.call(
-                name, known.env, functools.partial(original, env, *given, **named), (given, named)
-            )
+            call = functools.partial(original, env, *given, **named)
+            result = known.observed.call(name, known.env, call, given, named)
             if name == "close":
                 _forget(known.observed)
             return result
         finally:
-            _thread.inside = False
+            self.inside = False
 
     def __reduce__(self) -> Any:
         return eval, (_UNPICKLED,)
 
 
 _UNPICKLED = (
-    f"getattr(__import__('sys').modules.get({__name__!r}), '_observe',"
-    " lambda adapt_name, name, original, env, given, named: original(env, *given, **named))"
+    f"getattr(__import__('sys').modules.get({__name__!r}), '_thread', __import__('types').SimpleNamespace(inside=True))"
 )
 
 
 def watch(base: Any, adapt: Adapt) -> None:
     """Observe the environments of this class and of all that are derived from it, now and later."""
-    name = f"{base.__module__}.{base.__qualname__}"
-    _adapters[name] = adapt
+    kind = f"{base.__module__}.{base.__qualname__}"
+    _adapters[kind] = adapt
     before = vars(base).get("__init_subclass__")
 
     def derived(cls: Any, /, **given: Any) -> None:
         inherited = super(base, cls).__init_subclass__ if before is None else before.__get__(None, cls)
         inherited(**given)
         try:
-            _probe_methods(cls, name)
+            _probe_methods(cls, kind)
         except Exception as error:  # noqa: BLE001  whatever the class's own metaclass raises
             session.failed(error)
 
     base.__init_subclass__ = classmethod(derived)
     for cls in _derived(base):
-        _probe_methods(cls, name)
+        _probe_methods(cls, kind)
 
 
 def _derived(cls: type) -> Iterator[type]:
@@ -187,50 +174,50 @@ def _derived(cls: type) -> Iterator[type]:
         yield from _derived(one)
 
 
-def _probe_methods(cls: type, adapt_name: str) -> None:
+def _probe_methods(cls: type, kind: str) -> None:
     for name in PROBED:
         method = inspect.getattr_static(cls, name, None)
         is_method = inspect.isroutine(method) and not isinstance(method, (staticmethod, classmethod))
         if is_method and not hasattr(method, _MARK):
-            setattr(cls, name, _probe(adapt_name, name, method))
+            setattr(cls, name, _probe(kind, name, method, _thread))
 
 
-def _probe(adapt_name: str, name: str, original: Callable[..., Any], observe: _Observe | None = None) -> Any:
-    observe = observe or _observe
-
+def _probe(kind: str, name: str, original: Callable[..., Any], thread: _Thread) -> Any:
     @functools.wraps(original)
     def probe(self: Any, *given: Any, **named: Any) -> Any:
-        return observe(adapt_name, name, original, self, given, named)
+        if thread.inside:
+            return original(self, *given, **named)
+        return thread.observe(kind, name, original, self, given, named)
 
     setattr(probe, _MARK, True)
     return probe
 
 
-def _look_at(adapt_name: str, env: Any, name: str) -> _Known | None:
+def _look_at(kind: str, env: Any, name: str) -> _Known | None:
     """An environment that is called for the first time, or a wrapper of a known one."""
     try:
         root = env.unwrapped
-        known = _find(adapt_name, root)
+        known = _find(kind, root)
         if known is None:
             if name != "reset":
                 return None
-            observed = _adapters[adapt_name](Echo(weakref.ref(env)))
+            observed = _adapters[kind](Echo(weakref.ref(env)))
             if observed is not None:
                 weakref.finalize(root, observed.end).atexit = False
-            known = _remember(adapt_name, root, observed)
-        return known if root is env else _remember(adapt_name, env, known.observed)
+            known = _remember(kind, root, observed)
+        return known if root is env else _remember(kind, env, known.observed)
     except Exception as error:  # noqa: BLE001  whatever the environment's own attributes raise
         session.failed(error)
         return None
 
 
-def _find(adapt_name: str, env: Any) -> _Known | None:
-    known = _known.get((adapt_name, id(env)))
+def _find(kind: str, env: Any) -> _Known | None:
+    known = _known.get((kind, id(env)))
     return None if known is None or known.env() is not env else known
 
 
-def _remember(adapt_name: str, env: Any, observed: Observed | None) -> _Known:
-    key = adapt_name, id(env)
+def _remember(kind: str, env: Any, observed: Observed | None) -> _Known:
+    key = kind, id(env)
     known = _known[key] = _Known(weakref.ref(env, lambda _: _known.pop(key, None)), observed)
     return known
 
@@ -248,7 +235,6 @@ def _forked() -> None:
 
 
 _thread = _Thread()
-_observe = _Observe()
 _adapters: dict[str, Adapt] = {}
 _known: dict[tuple[str, int], _Known] = {}
 """By kind and id: those that the program calls, and what they are without their wrappers."""
