@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from telefabric.settings import resolve
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.imports.jsonl.reading import log_environment, read_log
+from telefabric_workers.run.auto import launch
 from telefabric_workers.run.recorder import lines_read
 
 _FILE = click.Path(path_type=Path)
@@ -30,6 +32,7 @@ _BAD_EXIT_CODE = 1
 @setting("spool")
 @click.option("--from", "log", type=_FILE, metavar="FILE", help="Read a log that a program has left.")
 @click.option("--follow", "growing", type=_FILE, metavar="FILE", help="As --from, and continue with what is appended.")
+@click.option("--auto", is_flag=True, help="Also record what an unmodified Python program does in its environments.")
 @click.option("--dry-run", is_flag=True, help="Check the lines and report; store nothing, and need no broker.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only what is wrong.")
 @click.option("--lines-read", "asked", metavar="RUN", type=NAME, help="Say how many lines of a run were read.")
@@ -41,6 +44,7 @@ def run(
     spool: str | None,
     log: Path | None,
     growing: Path | None,
+    auto: bool,
     dry_run: bool,
     quiet: bool,
     asked: str | None,
@@ -55,6 +59,7 @@ def run(
     \b
     Example:
       telefabric run -- python train.py
+      telefabric run --auto -- python ppo.py
       telefabric run --run seed-7 -- ./simulate --seed 7
       telefabric run --dry-run -- ./simulate --seed 7
       telefabric run --follow train.jsonl
@@ -77,7 +82,7 @@ def run(
     if asked is not None:
         _say_lines_read(environment.address, asked)
     else:
-        _run(environment, command, _environ(environment, connect), quiet=quiet)
+        _run(environment, command, _environ(environment, connect), auto=auto, quiet=quiet)
 
 
 def _environ(environment: WorkerEnvironment, connect: str | None) -> dict[str, str]:
@@ -89,7 +94,9 @@ def _environ(environment: WorkerEnvironment, connect: str | None) -> dict[str, s
     return {**os.environ, **{f"TELEFABRIC_{name}": value for name, value in given.items()}}
 
 
-def _run(environment: WorkerEnvironment, command: Sequence[str], environ: Mapping[str, str], *, quiet: bool) -> None:
+def _run(
+    environment: WorkerEnvironment, command: Sequence[str], environ: Mapping[str, str], *, auto: bool, quiet: bool
+) -> None:
     """Does not return: this process ends as the program does."""
     from telefabric_workers.run.child import Signals, end_as  # a system without POSIX has --help all the same
     from telefabric_workers.run.program import ProgramRun
@@ -98,7 +105,8 @@ def _run(environment: WorkerEnvironment, command: Sequence[str], environ: Mappin
         if environment.mode in ("dual", "durable"):
             _preflight(environment.address, quiet=quiet)
         program = ProgramRun(environment, command)
-        code = program.run(environ, signals)
+        with launch.environment(command, environ) if auto else nullcontext(environ) as variables:
+            code = program.run(variables, signals)
     program.close(code)
     if environment.mode == "dry-run":
         click.echo(program.recorder.report(), err=True)
