@@ -27,8 +27,9 @@ class Tail:
             raise EnvironmentProblem(f"{path} is not a file: telefabric run -- cat {path} reads what comes through it")
         self.offset = 0
         """Where the next line begins that `lines` has not given."""
-        self._part, self._size = b"", 0
-        """What there is of that line, and how many bytes of it were read."""
+        self.part = b""
+        """What there is of that line."""
+        self._size = 0
 
     @property
     def size(self) -> int:
@@ -36,7 +37,7 @@ class Tail:
 
     def lines(self) -> Iterator[bytes]:
         """The complete lines up to the present end, each with its end."""
-        parts, size = [self._part], self._size
+        parts, size = [self.part], self._size
         while data := self._file.read(_READ_BYTES):
             *complete, part = data.split(b"\n")
             for line in complete:
@@ -45,11 +46,11 @@ class Tail:
                 parts, size = [], 0
             parts.append(part[: max(LINE_BYTES_MAX - size, 0)])
             size += len(part)
-        self._part, self._size = b"".join(parts), size
+        self.part, self._size = b"".join(parts), size
 
     def last(self) -> bytes:
         """A line that nobody will complete; empty if there is none."""
-        line, self._part = self._part, b""
+        line, self.part = self.part, b""
         self.offset, self._size = self.offset + self._size, 0
         return line
 

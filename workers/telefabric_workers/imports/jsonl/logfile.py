@@ -58,12 +58,16 @@ class Report:
     added: dict[str, Counter[str]] = field(default_factory=dict)
     """Events by run and kind."""
     bad: BadLines = field(default_factory=BadLines)
+    unfinished_bytes: int = 0
+    """Of a last line without its end, which is read when it has one."""
 
     def sentences(self) -> list[str]:
         found = []
         for run_id, added in self.added.items():
             what = ", ".join(f"{count} {kind}s" for kind, count in sorted(added.items())) or "nothing new"
             found.append(f"{run_id}: {what}")
+        if self.unfinished_bytes:
+            found.append(f"The last line has {self.unfinished_bytes} bytes and no end: it is read when it has one.")
         return [*found, *self.bad.sentences()]
 
 
@@ -96,13 +100,18 @@ class LogFile:
         return bool(self._runs) and all(run.ending is not None for run in self._runs.values())
 
     def read(self, *, last: bool) -> Iterator[int]:
-        """Take in what is there, and yield how far it is read. `last`: nobody is going to complete the last line."""
+        """Take in what is there, and yield how far it is read. `last`: the last line, too, if it is a whole object."""
         while True:
             replaced = self.tail.is_replaced()
             try:
                 if self.tail.is_cut():
                     raise _Other("")
-                yield from self._read(last=last or replaced)
+                yield from self._read()
+                if replaced or (last and run_named_in(self.tail.part)[1]):
+                    self._hold(self.tail.last())
+                if replaced or last:
+                    self._release()
+                self._check()
             except _Other as other:
                 self._others.update([other.run_id] if other.run_id else self._runs)
                 replaced = True
@@ -113,24 +122,25 @@ class LogFile:
 
     def close(self) -> None:
         """Raises `EnvironmentProblem` when not all is stored."""
+        self.report.unfinished_bytes = len(self.tail.part)
         for run in self._runs.values():
             self._end(run)
         self.tail.close()
 
-    def _read(self, *, last: bool) -> Iterator[int]:
+    def _read(self) -> Iterator[int]:
         for line in self.tail.lines():
             self._hold(line)
             yield self.tail.offset
-        if last:
-            if line := self.tail.last():
-                self._hold(line)
-            self._release()
+
+    def _check(self) -> None:
         for run_id, run in self._runs.items():
             if run.stream is not None and run.stream.is_short:
                 raise _Other(run_id)
 
     def _hold(self, raw: bytes) -> None:
         """The next line; the first ones of text wait for the run that follows."""
+        if not raw:
+            return
         named, is_object = run_named_in(raw)
         if named and self._given is None:
             self._current = name_of(named) or self._current
