@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import click
 
@@ -16,10 +17,12 @@ from telefabric.errors import UsageError
 from telefabric.settings import resolve
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_workers.environment import WorkerEnvironment
+from telefabric_workers.imports.jsonl.reading import log_environment, read_log
 from telefabric_workers.run.auto import launch
 from telefabric_workers.run.recorder import lines_read
 
-BAD_EXIT_CODE = 1
+_FILE = click.Path(path_type=Path)
+_BAD_EXIT_CODE = 1
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -27,6 +30,8 @@ BAD_EXIT_CODE = 1
 @setting("run_id", flag="--run")
 @setting("agent_id", flag="--agent")
 @setting("spool")
+@click.option("--from", "log", type=_FILE, metavar="FILE", help="Read a log that a program has left.")
+@click.option("--follow", "growing", type=_FILE, metavar="FILE", help="As --from, and continue with what is appended.")
 @click.option("--auto", is_flag=True, help="Also record what an unmodified Python program does in its environments.")
 @click.option("--dry-run", is_flag=True, help="Check the lines and report; store nothing, and need no broker.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only what is wrong.")
@@ -37,6 +42,8 @@ def run(
     run_id: str | None,
     agent_id: str | None,
     spool: str | None,
+    log: Path | None,
+    growing: Path | None,
     auto: bool,
     dry_run: bool,
     quiet: bool,
@@ -55,7 +62,15 @@ def run(
       telefabric run --auto -- python ppo.py
       telefabric run --run seed-7 -- ./simulate --seed 7
       telefabric run --dry-run -- ./simulate --seed 7
+      telefabric run --follow train.jsonl
     """
+    ways = [bool(command), log is not None, growing is not None, asked is not None]
+    if sum(ways) != 1:
+        raise UsageError("give a program after --, as in telefabric run -- python train.py, or one of --from, --follow")
+    file = log or growing
+    if file is not None:
+        read_log(file, log_environment(connect, run_id, agent_id, spool, dry_run=dry_run), follow=log is None)
+        return
     environment = WorkerEnvironment.read(
         connect=connect,
         run_id=run_id,
@@ -66,10 +81,8 @@ def run(
     )
     if asked is not None:
         _say_lines_read(environment.address, asked)
-    elif command:
-        _run(environment, command, _environ(environment, connect), auto=auto, quiet=quiet)
     else:
-        raise UsageError("nothing is there to run: name a program after --, as in telefabric run -- python train.py")
+        _run(environment, command, _environ(environment, connect), auto=auto, quiet=quiet)
 
 
 def _environ(environment: WorkerEnvironment, connect: str | None) -> dict[str, str]:
@@ -97,7 +110,7 @@ def _run(
     program.close(code)
     if environment.mode == "dry-run":
         click.echo(program.recorder.report(), err=True)
-        code = code or BAD_EXIT_CODE * bool(program.recorder.bad_lines)
+        code = code or _BAD_EXIT_CODE * bool(program.recorder.bad.count)
     end_as(code)
 
 

@@ -15,7 +15,7 @@ _LATER = "Events wait in the spool until a broker takes them"
 
 
 def look(address: Address) -> list[Finding]:
-    """What there is to say of address, store, key, clock and versions."""
+    """What there is to say of address, key, clock and versions, and of a store that is absent."""
     until_s = time.monotonic() + _LOOK_S
     asking, measuring = begin(_look_at_broker, address), begin(service.look_at_clock, address)
     seen, clock = seen_by(until_s, asking), seen_by(until_s, measuring)
@@ -27,9 +27,10 @@ def look(address: Address) -> list[Finding]:
     if seen.reply is None:
         return [found._replace(check="address", remedy=f"{found.remedy}. {_LATER}"), key]
     status = seen.reply.status
+    absent = [service.judge_store(address, status, seen.reply.endpoints)] if status.get("absent") else []
     return [
         found._replace(check="address"),
-        service.judge_store(address, status, seen.reply.endpoints),
+        *absent,
         key,
         service.judge_clock(address, clock)[0],
         broker.judge_version(status),

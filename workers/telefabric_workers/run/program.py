@@ -9,9 +9,9 @@ from typing import Any
 
 from telefabric_workers import capture, parent_stream
 from telefabric_workers.environment import WorkerEnvironment
+from telefabric_workers.foreign.lines import Lines
 from telefabric_workers.lifetime import Terms
 from telefabric_workers.run.child import Child, Interrupted, NotStarted, Signals, ending_of_code
-from telefabric_workers.run.lines import Lines
 from telefabric_workers.run.pump import Pump
 from telefabric_workers.run.recorder import Recorder
 from telefabric_workers.system import SystemMetrics

@@ -11,10 +11,10 @@ import select
 import threading
 from collections.abc import Callable
 
+from telefabric_workers.foreign.tail import LINE_BYTES_MAX
+
 log = logging.getLogger("telefabric.run")
 
-LINE_BYTES_MAX = 64 * 1024 * 1024
-"""Of a longer line this much is kept, as text. An event has 8 MiB at most."""
 _READ_BYTES = 64 * 1024
 """What a pipe holds. What has been read and not been recorded yet is lost with this process."""
 _SILENCE_S = 0.5

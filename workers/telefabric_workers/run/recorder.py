@@ -14,16 +14,14 @@ from telefabric.errors import UsageError
 from telefabric.store.read.reader import Reader
 from telefabric_schemas import decode_event, values
 from telefabric_schemas.events import AnyEvent, Log, Metric, RunCompleted, RunStarted
+from telefabric_workers.foreign.lines import LOGGER, BadLines, Line, Lines, Now, text_event
 from telefabric_workers.program import Ending
-from telefabric_workers.run.lines import Line, Lines, Now
 from telefabric_workers.worker import Worker
 
 LINES_READ = "run/lines_read"
-_LOGGER = "stdout"
 _MARK_LINES = 1_000
 """So many of the newest events of a stream tell the number of its last line."""
 _OF_THE_SYSTEM = "system/"
-_BAD_KEPT = 20
 
 
 class Recorder:
@@ -35,9 +33,7 @@ class Recorder:
         self.number = 0
         """Of the last line that was read, from 1."""
         self.kinds: Counter[str] = Counter()
-        self.bad: list[str] = []
-        """The first lines that name a kind of event and are none, with the reason."""
-        self.bad_lines = 0
+        self.bad = BadLines()
         self._worker = worker
         self._lines = lines
         self._told = 0
@@ -51,7 +47,7 @@ class Recorder:
         line = self._lines.read(raw, now)
         is_event = line.is_event and self._emit(line)
         if line.reason:
-            self._blame(line.reason)
+            self.bad.add(self.number, line.reason)
         if not is_event:
             self._emit_text(raw, line.reason, now)
         elif self._told != self.number or self.number - self._marked >= _MARK_LINES:
@@ -67,10 +63,7 @@ class Recorder:
     def report(self) -> str:
         """What a dry run has found."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items())) or "no event"
-        lines = [f"{self.number} lines: {kinds}; {self.bad_lines} lines name a kind of event and are none.", *self.bad]
-        if self.bad_lines > len(self.bad):
-            lines.append(f"and {self.bad_lines - len(self.bad)} more")
-        return "\n".join(lines)
+        return "\n".join([f"{self.number} lines: {kinds}", *self.bad.sentences()])
 
     def _emit(self, line: Line) -> bool:
         """False when the worker is strict, and a value cannot be used."""
@@ -84,7 +77,7 @@ class Recorder:
                 worker.set_metadata(line.metadata)
                 self.kinds["run_metadata"] += 1
         except UsageError as error:
-            self._blame(str(error))
+            self.bad.add(self.number, str(error))
             return False
         self._told += sum(self.kinds.values()) - head
         if line.ending is not None:
@@ -92,22 +85,11 @@ class Recorder:
         return True
 
     def _emit_text(self, raw: bytes, reason: str, now: Now) -> None:
-        """Emit a line that is no event: what a terminal would show of it in the end."""
-        shown = raw.rstrip(b"\r\n").rpartition(b"\r")[2]
-        if not shown.strip():
-            return
-        fields = {"line": self.number, **({"not_recorded": reason} if reason else {})}
-        message = shown.decode("utf-8", "backslashreplace")
-        self._worker.emit(
-            Log(0, "warning" if reason else "info", message, self._worker.agent_id, *now, _LOGGER, fields)
-        )
-        self.kinds["log"] += 1
-        self._told = self._marked = self.number
-
-    def _blame(self, reason: str) -> None:
-        self.bad_lines += 1
-        if len(self.bad) < _BAD_KEPT:
-            self.bad.append(f"line {self.number}: {reason}")
+        event = text_event(raw, self.number, reason, self._worker.agent_id, now)
+        if event is not None:
+            self._worker.emit(event)
+            self.kinds["log"] += 1
+            self._told = self._marked = self.number
 
 
 def lines_read(reader: Reader, run_id: str) -> int | None:
@@ -134,7 +116,7 @@ def _number_in(event: AnyEvent) -> int | None:
     """The number of the last line, where an event says it."""
     if isinstance(event, Metric) and event.name == LINES_READ and event.value is not None:
         return int(event.value)
-    fields = values.decode(event.fields) if isinstance(event, Log) and event.logger == _LOGGER else None
+    fields = values.decode(event.fields) if isinstance(event, Log) and event.logger == LOGGER else None
     number = fields.get("line") if isinstance(fields, dict) else None
     return number if isinstance(number, int) else None
 

@@ -12,17 +12,37 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from telefabric_schemas.events import Episode, Event, Log, Metric, Reset, Step
+from telefabric_workers.foreign.fields import BadValue, Fields, object_in
 from telefabric_workers.program import Ending
-from telefabric_workers.run.fields import BadValue, Fields, object_in
 
 _KIND_NAMES = ("type", "event_type", "event", "kind")
 _ENVELOPE = (*_KIND_NAMES, "run_id", "worker_id", "stream_id", "id", "seq", "seq_id", "mono_ns", "payload_version")
 """What the fabric says of each event itself."""
+LOGGER = "stdout"
+"""The logger of log events that are a line of text."""
+_BAD_KEPT = 20
 _OUTCOMES: dict[str, tuple[str, ...]] = {
     "completed": ("completed", "complete", "success", "succeeded", "successful", "done", "finished", "ok", "true"),
     "failed": ("failed", "failure", "error", "errored", "crashed", "faulted", "false"),
     "cancelled": ("cancelled", "canceled", "aborted", "interrupted", "stopped", "terminated"),
 }
+
+
+@dataclass
+class BadLines:
+    """Lines that name a kind of event and are none."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, number: int, reason: str) -> None:
+        self.count += 1
+        if self.count <= _BAD_KEPT:
+            self.first.append(f"line {number}: {reason}")
+
+    def sentences(self) -> list[str]:
+        more = self.count - len(self.first)
+        return [*self.first, *([f"and {more} more such lines"] if more else [])]
 
 
 class Now(NamedTuple):
@@ -40,8 +60,6 @@ class Line(NamedTuple):
     """Of the run."""
     ending: Ending | None = None
     """The run has ended, and so."""
-    run: str | None = None
-    """The run that the line names."""
     reason: str = ""
     """Why a line of one of the kinds is no event."""
 
@@ -82,13 +100,12 @@ class Lines:
         if isinstance(found.get("payload"), dict):  # lifecycle lines of some have all in it
             found = {**found.pop("payload"), **found}
         fields = Fields(found)
-        run = fields.text("run_id")
         try:
             at = _moment(fields.time_ns(), now)
             fields.drop(_ENVELOPE)
-            return make(self, fields, at)._replace(run=run)
+            return make(self, fields, at)
         except BadValue as error:
-            return Line(run=run, reason=f"{kind}: {error}")
+            return Line(reason=f"{kind}: {error}")
 
     # -- the kinds -----------------------------------------------------------------------------------------------
 
@@ -206,6 +223,23 @@ class Lines:
     def _newest(self, agent: str, fields: Fields, *names: str) -> int | None:
         given = fields.whole("global_step", *names)
         return self.steps.get(agent) if given is None else given
+
+
+def text_event(raw: bytes, number: int, reason: str, agent: str, now: Now) -> Log | None:
+    """The log event of a line that is no other, with what a terminal would show of it in the end; None for a blank."""
+    shown = raw.rstrip(b"\r\n").rpartition(b"\r")[2]
+    if not shown.strip():
+        return None
+    fields = {"line": number, **({"not_recorded": reason} if reason else {})}
+    message = shown.decode("utf-8", "backslashreplace")
+    return Log(0, "warning" if reason else "info", message, agent, *now, LOGGER, fields)
+
+
+def run_named_in(line: bytes) -> tuple[str | None, bool]:
+    """The run that a line names, and whether it is an object at all."""
+    found = object_in(line) if line.lstrip()[:1] == b"{" else None
+    named = None if found is None else found.get("run_id")
+    return named if isinstance(named, str) else None, found is not None
 
 
 def _with(own: Mapping[str, Any], fields: Fields) -> dict[str, Any] | None:
