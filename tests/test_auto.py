@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from telefabric.spool.segment import HEADER_BYTES
 from telefabric.wire import records
 from telefabric_schemas import Episode, Event, Frame, Metric, Reset, RunMetadata, Step, decode_event, values
 from telefabric_workers.run.auto import launch
+from telefabric_workers.run.auto.gymnasium_hook import is_too_old
 
 FORK = requires("fork", hasattr(os, "fork"))
 
@@ -342,6 +344,87 @@ def test_what_is_recorded_is_what_the_program_sees_at_its_outermost_wrapper(tmp_
     assert "of gymnasium; 15 steps, 4 episodes" in ran.said[0]
 
 
+PETTINGZOO = """
+    import json, random, sys
+    from collections import defaultdict
+    from pettingzoo.classic import tictactoe_v3
+    from pettingzoo.utils import ParallelEnv, BaseParallelWrapper
+    from pettingzoo.utils.conversions import parallel_to_aec
+    from gymnasium import spaces
+
+    class Race(ParallelEnv):
+        metadata = {"name": "race_v0"}
+        possible_agents = ["red", "blue"]
+        render_mode = None
+
+        def observation_space(self, agent):
+            return spaces.Discrete(9)
+
+        action_space = observation_space
+
+        def reset(self, seed=None, options=None):
+            self.agents, self.at = list(self.possible_agents), dict.fromkeys(self.possible_agents, 0)
+            return dict(self.at), {agent: {} for agent in self.agents}
+
+        def step(self, actions):
+            for agent in actions:
+                self.at[agent] += actions[agent]
+            seen = {agent: self.at[agent] for agent in self.agents}
+            ends = {agent: self.at[agent] >= 3 for agent in self.agents}
+            rewards = {agent: float(actions[agent]) for agent in self.agents}
+            infos = {agent: {} for agent in self.agents}
+            self.agents = [agent for agent in self.agents if not ends[agent]]
+            return seen, rewards, ends, dict.fromkeys(ends, False), infos
+
+    own = defaultdict(list)
+    if sys.argv[1] == "turns":
+        env = tictactoe_v3.env()
+        random.seed(1)
+        for episode in range(2):
+            env.reset(seed=episode)
+            back, moves = defaultdict(float), defaultdict(int)
+            for agent in env.agent_iter():
+                observation, reward, terminated, truncated, info = env.last()
+                back[agent] += reward
+                action = None
+                if not (terminated or truncated):
+                    action = random.choice([i for i, free in enumerate(observation["action_mask"]) if free])
+                    moves[agent] += 1
+                env.step(action)
+            for agent in back:
+                own[agent].append([back[agent], moves[agent]])
+    else:
+        env = BaseParallelWrapper(Race())
+        for episode in range(2):
+            env.reset(seed=episode)
+            back, moves = defaultdict(float), defaultdict(int)
+            while env.agents:
+                actions = {agent: 1 + (agent == "blue") for agent in env.agents}
+                _, rewards, _, _, _ = env.step(actions)
+                for agent in actions:
+                    back[agent] += rewards[agent]
+                    moves[agent] += 1
+            for agent in back:
+                own[agent].append([back[agent], moves[agent]])
+    env.close()
+    print(json.dumps(own))
+"""
+
+
+@requires("the adapter of PettingZoo", find_spec("telefabric_workers.integrations.pettingzoo") is not None)
+@pytest.mark.parametrize("kind", ["turns", "together"])
+def test_a_loop_of_pettingzoo_with_each_agent_s_own_returns(tmp_path: Path, kind: str) -> None:
+    ran = auto(tmp_path, PETTINGZOO, kind)
+    assert ran.code == 0, ran.stderr
+    found: dict[str, list[list[Any]]] = defaultdict(list)
+    for episode in ran.of(Episode):
+        assert episode.episode_index == len(found[episode.agent_id])
+        found[episode.agent_id].append([episode.total_reward, episode.length])
+    assert found == ran.printed
+    assert len(ran.of(Step)) == sum(length for episodes in ran.printed.values() for _, length in episodes)
+    assert ran.said[0].startswith("telefabric: --auto recorded run r: 1 environment of pettingzoo; ")
+
+
 ODD = """
     import json, sys
     import gymnasium as gym
@@ -462,6 +545,11 @@ def test_an_interpreter_without_telefabric_says_so_once_and_runs_the_program(tmp
 )
 def test_options_of_python_are_told_from_those_of_the_program(command: list[str], flag: str | None) -> None:
     assert launch.unhooked_by(command) == flag
+
+
+@pytest.mark.parametrize(("found", "old"), [("0.29.1", True), ("1.0.0", True), ("1.1.0", False), ("1.10.0rc1", False)])
+def test_a_gymnasium_that_the_adapters_do_not_know_is_left_alone(found: str, old: bool) -> None:
+    assert is_too_old(found) == old
 
 
 def test_a_program_without_python_is_told_of_at_its_end(tmp_path: Path) -> None:

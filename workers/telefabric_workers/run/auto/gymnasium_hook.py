@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from telefabric.errors import UsageError
 from telefabric_workers.run.auto import hook
-from telefabric_workers.run.auto.outermost import Echo, Observed, watch
+from telefabric_workers.run.auto.outermost import Echo, Observed, records_itself, watch
 from telefabric_workers.run.auto.session import session
 
 if TYPE_CHECKING:
@@ -20,13 +22,26 @@ _DRAWS_ASIDE = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.", "
 nothing that they do."""
 
 
+_OLDEST = (1, 1)
+
+
 def environments(core: ModuleType) -> None:
+    """Raises `UsageError` for a version that the adapters do not know."""
+    found = version("gymnasium")
+    if is_too_old(found):
+        raise UsageError(f"gymnasium is {found}, and should be {_OLDEST[0]}.{_OLDEST[1]} or newer")
     watch(core.Env, _environment)
-    _begin()
+    if hook.is_top():
+        session.open()
+
+
+def is_too_old(found: str) -> bool:
+    return tuple(int(part) for part in found.split(".")[:2]) < _OLDEST
 
 
 def vectors(vector_env: ModuleType) -> None:
-    watch(vector_env.VectorEnv, _vector)
+    if not is_too_old(version("gymnasium")):
+        watch(vector_env.VectorEnv, _vector)
 
 
 def processes(async_vector_env: ModuleType) -> None:
@@ -53,16 +68,10 @@ class _Silent:
         return self._function()
 
 
-def _begin() -> None:
-    """Open the stream of the program's first process now, so that what its children open later helps it."""
-    if hook.is_top():
-        _ = session.worker
-
-
 def _environment(echo: Echo) -> Observed | None:
     from telefabric_workers.integrations.gym import TelemetryWrapper
 
-    if _records_itself(echo):
+    if records_itself(echo):
         return None
     adapter = TelemetryWrapper(echo, session.worker, frames=False)  # type: ignore[arg-type]
     return _observed(echo, adapter, [adapter._recorder])
@@ -71,7 +80,7 @@ def _environment(echo: Echo) -> Observed | None:
 def _vector(echo: Echo) -> Observed | None:
     from telefabric_workers.integrations.gym import VectorTelemetryWrapper
 
-    if _records_itself(echo):
+    if records_itself(echo):
         return None
     adapter = VectorTelemetryWrapper(echo, session.worker, frames=False)  # type: ignore[arg-type]
     return _observed(echo, adapter, adapter._recorders)
@@ -89,17 +98,6 @@ def _observed(echo: Echo, adapter: Any, recorders: list[EpisodeRecorder]) -> Obs
 
 def _next_episode(recorder: EpisodeRecorder) -> int:
     return recorder.tracker.number + (recorder.tracker.length > 0)
-
-
-def _records_itself(env: Any) -> bool:
-    """The program has wrapped the environment in one of our adapters already."""
-    return any(type(layer).__module__.startswith("telefabric_workers.integrations") for layer in _layers(env))
-
-
-def _layers(env: Any) -> Iterator[Any]:
-    while env is not None:
-        yield env
-        env = vars(env).get("env") if not isinstance(env, Echo) else env._env()
 
 
 def _render_of(echo: Echo, adapter: Any, number: int) -> Callable[[], Any] | None:

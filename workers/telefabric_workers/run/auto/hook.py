@@ -76,7 +76,7 @@ def _hook(module: ModuleType) -> None:
     try:
         getattr(importlib.import_module(name), function)(module)
     except Exception as error:  # noqa: BLE001  the program's import must succeed all the same
-        say(f"{module.__name__} is not recorded: {error!r}")
+        say(f"{module.__name__} is not recorded: {error}")
 
 
 def install() -> None:

@@ -17,12 +17,12 @@ import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from telefabric_workers.run.auto.session import session
 
-PROBED = ("reset", "step", "close")
+_PROBED = ("reset", "step", "close")
 _MARK = "_telefabric_probe"
 
 
@@ -34,6 +34,7 @@ class Echo:
 
     def __init__(self, env: Callable[[], Any]) -> None:
         self._env = env
+        self._name = ""
         self._call: Callable[[], Any] | None = None
         self._error: BaseException | None = None
         self._result: Any = None
@@ -58,12 +59,16 @@ class Echo:
 
     reset = step = close = _carry_out
 
+    def last(self, observe: bool = True) -> Any:
+        """PettingZoo's, which an adapter may also call by itself."""
+        return self._carry_out() if self._name == "last" else self._env().last(observe)
+
     def render(self) -> Any:
         return self._env().render()
 
-    def expect(self, env: Callable[[], Any], call: Callable[[], Any]) -> None:
+    def expect(self, name: str, env: Callable[[], Any], call: Callable[[], Any]) -> None:
         """The program calls this environment, the same or a wrapper of it."""
-        self._env, self._call, self._error = env, call, None
+        self._name, self._env, self._call, self._error = name, env, call, None
 
     def answer(self, error: Exception) -> Any:
         """What the program gets when the adapter has failed, before or after its call. Raises the call's own error."""
@@ -86,14 +91,14 @@ class Observed:
         self, name: str, env: Callable[[], Any], call: Callable[[], Any], given: tuple[Any, ...], named: dict[str, Any]
     ) -> Any:
         """Carry out a call that the program makes, and record it."""
-        self._echo.expect(env, call)
+        self._echo.expect(name, env, call)
         try:
             if name == "step":
                 return self._adapter.step(*given, **named)
-            if name == "close":
-                return self._adapter.close()
-            named = dict(zip(("seed", "options"), given, strict=False)) | named
-            return self._adapter.reset(seed=named.get("seed"), options=named.get("options"))
+            if name == "reset":
+                named = dict(zip(("seed", "options"), given, strict=False)) | named
+                return self._adapter.reset(seed=named.get("seed"), options=named.get("options"))
+            return getattr(self._adapter, name)(*given)
         except Exception as error:  # noqa: BLE001  ours are counted, the environment's are raised
             return self._echo.answer(error)
 
@@ -148,7 +153,7 @@ _UNPICKLED = (
 )
 
 
-def watch(base: Any, adapt: Adapt) -> None:
+def watch(base: Any, adapt: Adapt, probed: Sequence[str] = _PROBED) -> None:
     """Observe the environments of this class and of all that are derived from it, now and later."""
     kind = f"{base.__module__}.{base.__qualname__}"
     _adapters[kind] = adapt
@@ -158,13 +163,21 @@ def watch(base: Any, adapt: Adapt) -> None:
         inherited = super(base, cls).__init_subclass__ if before is None else before.__get__(None, cls)
         inherited(**given)
         try:
-            _probe_methods(cls, kind)
+            _probe_methods(cls, kind, probed)
         except Exception as error:  # noqa: BLE001  whatever the class's own metaclass raises
             session.failed(error)
 
     base.__init_subclass__ = classmethod(derived)
     for cls in _derived(base):
-        _probe_methods(cls, kind)
+        _probe_methods(cls, kind, probed)
+
+
+def records_itself(echo: Echo) -> bool:
+    """The program has wrapped the environment in one of our adapters already."""
+    layer = echo._env()
+    while layer is not None and not type(layer).__module__.startswith("telefabric_workers.integrations"):
+        layer = vars(layer).get("env")
+    return layer is not None
 
 
 def _derived(cls: type) -> Iterator[type]:
@@ -174,8 +187,8 @@ def _derived(cls: type) -> Iterator[type]:
         yield from _derived(one)
 
 
-def _probe_methods(cls: type, kind: str) -> None:
-    for name in PROBED:
+def _probe_methods(cls: type, kind: str, probed: Sequence[str]) -> None:
+    for name in probed:
         method = inspect.getattr_static(cls, name, None)
         is_method = inspect.isroutine(method) and not isinstance(method, (staticmethod, classmethod))
         if is_method and not hasattr(method, _MARK):

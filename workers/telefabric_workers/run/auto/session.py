@@ -11,6 +11,8 @@ from telefabric_workers.connection import connect
 from telefabric_workers.run.auto import hook
 from telefabric_workers.worker import Worker
 
+_CLAIM = "environment-"
+
 
 class Session:
     """Any thread. A forked child has a copy of its own, which begins without environments."""
@@ -20,6 +22,7 @@ class Session:
         """This process steps an environment of a vector env, whose constructor has started it."""
         self.seen: Counter[str] = Counter()
         """Environments by their library, values by that of their writer, such as ``environment of gymnasium``."""
+        self._claimed = 0
         self._free: list[tuple[int, int]] = []
         self._worker: Worker | None = None
         self._lock = threading.RLock()
@@ -35,6 +38,10 @@ class Session:
                 self._worker = connect(on_error="off")
             return self._worker
 
+    def open(self) -> None:
+        """Open the stream before children of the program are started, so that theirs help it."""
+        _ = self.worker
+
     def take_places(self, count: int) -> list[tuple[int, int]]:
         """The env_index of each of `count` environments, and the number of its first episode.
 
@@ -43,7 +50,10 @@ class Session:
         """
         with self._lock:
             self._free.sort(reverse=True)
-            return [self._free.pop() if self._free else (_claim(_first_index()), 0) for _ in range(count)]
+            again = [self._free.pop() for _ in range(min(count, len(self._free)))]
+            new = [(_claim(_first_index()), 0) for _ in range(count - len(again))]
+            self._claimed += len(new)
+            return again + new
 
     def give_back(self, places: list[tuple[int, int]]) -> None:
         self._free += places  # without the lock: the collector of garbage may call this at any moment
@@ -55,21 +65,30 @@ class Session:
 
     def summary(self) -> str:
         """A sentence on what was recorded, and on what could not be."""
-        failures = f"; {_counted(self._failures, 'call')} not recorded, first: {self._first_failure}"
-        worker = self._worker
-        if worker is None or not self.seen:
-            said = "recorded nothing: no environment was reset, and no value was written"
+        seen = [_counted(number, what) for what, number in sorted(self.seen.items())]
+        elsewhere = len([name for name in os.listdir(_folder()) if name.startswith(_CLAIM)]) - self._claimed
+        if elsewhere:
+            seen.append(_counted(elsewhere, "environment of other processes"))
+        if seen:
+            worker = self.worker
+            counts = f"{_counted(worker._step_count, 'step')}, {_counted(worker._episode_count, 'episode')}"
+            said = f"recorded run {worker.run_id}: {', '.join(seen)}; {counts}{' of this one' if elsewhere else ''}"
         else:
-            seen = ", ".join(_counted(number, what) for what, number in sorted(self.seen.items()))
-            steps, episodes = _counted(worker._step_count, "step"), _counted(worker._episode_count, "episode")
-            said = f"recorded run {worker.run_id}: {seen}; {steps}, {episodes}"
-        return said + (failures if self._failures else "")
+            said = "recorded nothing: no environment was reset, and no value was written"
+        if self._failures:
+            said += f"; {_counted(self._failures, 'call')} not recorded, first: {self._first_failure}"
+        return said
 
     def _forked(self) -> None:
         self._lock = threading.RLock()
         self.seen.clear()
+        self._claimed = 0
         self._free.clear()
         self._failures = 0
+
+
+def _folder() -> str:
+    return os.environ[hook.VARIABLE]
 
 
 def _first_index() -> int:
@@ -83,15 +102,15 @@ def _claim(index: int) -> int:
     """The first free index from this one on, among all processes of the program."""
     while True:
         try:
-            with open(os.path.join(os.environ[hook.VARIABLE], f"environment-{index}"), "x"):
+            with open(os.path.join(_folder(), f"{_CLAIM}{index}"), "x"):
                 return index
         except FileExistsError:
             index += 1
 
 
 def _counted(number: int, what: str) -> str:
-    noun, of, library = what.partition(" of ")
-    return f"{number} {noun}{'' if number == 1 else 's'}{of}{library}"
+    noun, of, rest = what.partition(" of ")
+    return f"{number} {noun}{'' if number == 1 else 's'}{of}{rest}"
 
 
 session = Session()
