@@ -163,7 +163,13 @@ def _raw(main: MainWindow) -> Callable[[], None]:
 def _another_replay(main: MainWindow) -> Callable[[], None]:
     """A further page of the same agent, with a cursor of its own."""
     main.tabs.open_replay(_page(main).stream.key)
-    return main.tabs.close_front
+
+    def close() -> None:
+        for tab in [tab for tab in main.tabs.agents if tab.copy]:
+            main.tabs.setCurrentWidget(tab)  # another tab may have come to the front meanwhile
+            main.tabs.close_front()
+
+    return close
 
 
 VIEWS: dict[str, Callable[[MainWindow], Callable[[], object] | None]] = {

@@ -12,7 +12,7 @@ import time
 from PySide6.QtCore import QObject, QTimer
 
 LOOK_MS = 33
-_WHOLE_SHARE = 0.01
+_WHOLE_SHARE = 0.001
 """The part of the time that looking through all objects may take: with much data held, each look takes long."""
 
 
