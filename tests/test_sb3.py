@@ -213,7 +213,7 @@ def test_the_lines_of_the_readme_record_a_trainer(
     cases: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Word for word, with a trainer that does again what the real one did."""
-    (block,) = re.findall(r"^```python\n(# ppo\.py\n.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```python\n(# sb3_ppo\.py\n.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     ours = [line for line in block.splitlines() if "telefabric" in line or "worker" in line]
     assert len(ours) == 4, "three lines are added, and one is changed"
     monkeypatch.setenv("TELEFABRIC_CONNECT", NOBODY)

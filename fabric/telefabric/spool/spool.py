@@ -146,8 +146,11 @@ class Spool:
     # -- making --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, root: Path, info: StreamInfo, policy: SpoolPolicy = _DEFAULT) -> Spool:
-        """A new stream's spool. Raises `SpoolError` when the place cannot be written or has no room."""
+    def create(cls, root: Path, info: StreamInfo, policy: SpoolPolicy = _DEFAULT, *, after: int = 0) -> Spool:
+        """A new stream's spool, or that of one whose events up to `after` are stored and will not be here.
+
+        Raises `SpoolError` when the place cannot be written or has no room.
+        """
         least = 2 * limits.SEGMENT_BYTES
         if policy.bytes_max < least:
             raise UsageError(f"a spool of {policy.bytes_max} bytes is too small: give it {least} or more")
@@ -163,7 +166,10 @@ class Spool:
             try:
                 privatefile.write(directory / "stream", msgspec.msgpack.encode(info))
                 spool = cls(directory, info, owner, policy)
-                spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
+                if after:
+                    _replace_sealed(directory / "position", after.to_bytes(8, "big"), sync=policy.fsync != "off")
+                spool.head = spool.acked = after
+                spool._active = spool._begin_segment(after + 1, limits.SEGMENT_BYTES)
                 if policy.fsync != "off":
                     for path in (directory / "stream", directory, root):
                         sync_file(path)
