@@ -18,6 +18,7 @@ from telefabric_workers.program import Ending
 _KIND_NAMES = ("type", "event_type", "event", "kind")
 _ENVELOPE = (*_KIND_NAMES, "run_id", "worker_id", "stream_id", "id", "seq", "seq_id", "mono_ns", "payload_version")
 """What the fabric says of each event itself."""
+_AGENT = ("agent_id", "agent")
 LOGGER = "stdout"
 """The logger of log events that are a line of text."""
 _BAD_KEPT = 20
@@ -188,6 +189,7 @@ class Lines:
         return Line((event,))
 
     def _run_started(self, fields: Fields, at: Now) -> Line:
+        fields.drop(_AGENT)
         told = {**fields.map("metadata"), **fields.rest()}
         config = told.get("config")
         known = Fields({**(config if isinstance(config, dict) else {}), **told})
@@ -197,6 +199,7 @@ class Lines:
         return Line(metadata=told)
 
     def _run_completed(self, fields: Fields, at: Now, outcome: str = "completed") -> Line:
+        fields.drop(_AGENT)
         given = fields.text("outcome", "status", "state", "success")
         if given is not None:
             outcome = next((word for word, known in _OUTCOMES.items() if given.lower() in known), "")
@@ -208,7 +211,7 @@ class Lines:
     # -- what kinds have in common -------------------------------------------------------------------------------
 
     def _agent(self, fields: Fields) -> str:
-        return fields.text("agent_id", "agent") or self.agent
+        return fields.text(*_AGENT) or self.agent
 
     def _where(self, fields: Fields) -> tuple[str, int, _Place]:
         agent, env = self._agent(fields), fields.whole("env_index", "vector_index") or 0
