@@ -13,7 +13,6 @@ import subprocess
 import sys
 import textwrap
 from collections import defaultdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -425,7 +424,6 @@ PETTINGZOO = """
 """
 
 
-@requires("the adapter of PettingZoo", find_spec("telefabric_workers.integrations.pettingzoo") is not None)
 @pytest.mark.parametrize("kind", ["turns", "together"])
 def test_a_loop_of_pettingzoo_with_each_agent_s_own_returns(tmp_path: Path, kind: str) -> None:
     ran = auto(tmp_path, PETTINGZOO, kind)
