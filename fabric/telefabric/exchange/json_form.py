@@ -25,7 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -37,7 +37,7 @@ from telefabric_schemas import TOPICS, events, values
 from telefabric_schemas.decoding import Decoder
 
 NO_JSON = (msgspec.DecodeError, TypeError, ValueError, RecursionError)
-Encode = Callable[[Any], str]
+T = TypeVar("T")
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _FLOAT_BITS_MAX = 1_023
 _FIELDS = {
@@ -58,24 +58,23 @@ _PARTS = {"c8": "f", "c16": "d"}
 _array_decoder: Decoder[tuple[Any, tuple[int, ...], bytes]] = Decoder(tuple[Any, tuple[int, ...], bytes])
 
 
-def json_line(stored: StoredEvent, encode: Encode | None = None) -> bytes:
+def json_line(stored: StoredEvent, encode: Callable[[Any], str] | None = None) -> bytes:
     """One event as a line of JSON. Never fails: a value that has no JSON form is written as bytes."""
-    encode = encode or encode_json
-    row = named_ids(stored)
-    try:
-        text = encode(row | _own_fields(stored) | row)  # where both have a field, the store's value counts
-    except NO_JSON:
-        text = encode(row | _careful_fields(stored) | row)
-    return text.encode() + b"\n"
+    return formed(stored, encode or encode_json).encode() + b"\n"
 
 
-def named_ids(stored: StoredEvent) -> dict[str, Any]:
-    """Where an event belongs; its id only if it is stored."""
+def formed(stored: StoredEvent, form: Callable[[dict[str, Any]], T]) -> T:
+    """What `form` makes of the event's ids and fields; when that raises one of `NO_JSON`, of those that have a form."""
     row = {
         "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
         "stream_id": stored.stream_id.hex(), "seq": stored.seq,
     }  # fmt: skip
-    return {"id": stored.id, **row} if stored.id else row
+    if stored.id:
+        row = {"id": stored.id, **row}
+    try:
+        return form(row | _own_fields(stored) | row)  # where both have a field, the store's value counts
+    except NO_JSON:
+        return form(row | _careful_fields(stored) | row)
 
 
 def raw_line(stored: StoredEvent) -> bytes:
