@@ -20,6 +20,7 @@ from telefabric.address import Address
 from telefabric.cli.livetail import LiveTail, live_row
 from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
+from telefabric.cli.plotjuggler import PORT, PlotJugglerSocket
 from telefabric.cli.streams import forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
 from telefabric.exchange.json_form import (
@@ -194,12 +195,14 @@ def require_run(reader: Reader, run: str | None) -> None:
 @click.option("--live", is_flag=True,
               help="Events as they are emitted from now on, without waiting for the store; counts drops.")  # fmt: skip
 @setting("policy")
+@click.option("--plotjuggler", type=click.IntRange(1, 65_535), is_flag=False, flag_value=PORT, metavar="[PORT]",
+              help=f"With --live: publish for PlotJuggler on this port, or {PORT}, instead of printing.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, as telefabric dump does.")
 @click.option("--raw", is_flag=True,
               help="Print each event's MessagePack array as a JSON array, without names of fields.")  # fmt: skip
 def tail(
     wanted: Wanted, store: Path | None, connect: str | None, since: int | None, lines: int, follow: bool,
-    from_start: bool, live: bool, policy: str | None, as_json: bool, raw: bool,
+    from_start: bool, live: bool, policy: str | None, plotjuggler: int | None, as_json: bool, raw: bool,
 ) -> None:  # fmt: skip
     """Print events as they are stored, one line each.
 
@@ -209,6 +212,7 @@ def tail(
     telefabric tail --connect tcp://127.0.0.1:7750 --json | jq .
     telefabric tail --from-start --run frozenlake-q
     telefabric tail --live --kind step --policy sample:100
+    telefabric tail --live --plotjuggler
 
     Each line has local time, run, agent, kind and the main values of the event. ^C ends tail. --run may name a run that
     has not begun yet. Without --store or --connect, tail looks in the same places as telefabric dump.
@@ -221,6 +225,8 @@ def tail(
     """
     if as_json and raw:
         raise UsageError("--json and --raw are two forms: give one of them")
+    if plotjuggler is not None and not live:
+        raise UsageError("--plotjuggler publishes live events: give --live, too")
     render = json_line if as_json else raw_line if raw else human_line
     is_source_chosen = store is not None or since is not None or not follow
     if live:
@@ -231,8 +237,13 @@ def tail(
         address = settings.broker_address(connect)
         wish = parse_policy(settings.resolve("policy", policy).value)
         ask_status(address)  # an absent broker is an error at once
-        with _output(render) as show:
-            LiveTail(address, *wanted, wish).run(show)
+        tailed = LiveTail(address, *wanted, wish)
+        if plotjuggler is not None:
+            with PlotJugglerSocket(plotjuggler) as socket:
+                tailed.run(socket.show)
+        else:
+            with _output(render) as show:
+                tailed.run(show)
         return
     if policy is not None:
         raise UsageError("--policy concerns the live path: give --live, too")
