@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -36,11 +37,13 @@ from store_fixtures import (
     stream,
     void,
 )
+from test_cli_read import ODD, VALUES
 
 from telefabric import limits
 from telefabric.cli.export import export
 from telefabric.errors import EnvironmentProblem, TelefabricError, UsageError
 from telefabric.exchange.csv import CsvWriter
+from telefabric.exchange.json_form import json_line
 from telefabric.exchange.selection import Range
 from telefabric.exchange.tfrecords import masked_crc32c
 from telefabric.store.read.file_reader import FileReader
@@ -293,6 +296,34 @@ def test_names_of_runs_do_not_leave_the_folder(tmp_path: Path) -> None:
     assert runs == ["..%2Fup", "a%2Fb"]
 
 
+# -- odd values ----------------------------------------------------------------------------------------------------
+@DUCKDB
+@MCAP
+def test_values_of_all_sorts_are_in_each_format_as_dump_writes_them(tmp_path: Path) -> None:
+    import duckdb
+
+    path = tmp_path / "telemetry.sqlite"
+    observations = [raw(value) for value, _ in VALUES.values()] + [msgspec.Raw(odd) for odd in ODD.values()]
+    with Scribe(path) as scribe:
+        scribe.put(LAKE, *(step(seq, observation=one) for seq, one in enumerate(observations, 1)))
+        scribe.put(LAKE, log(len(observations) + 1, "a\0b\r\n\u2028'\"\\"), metric(len(observations) + 2, "\0", 5e-324))
+        scribe.commit()
+    dumped = [json.loads(json_line(row))["observation"] for row in stored(path, "step")]
+    for form in ("csv", "parquet", "mcap"):
+        exported(form, tmp_path / form, path)
+    rows = csv_rows(tmp_path / "csv", "step")
+    assert [json.loads(row["observation"]) if row["observation"] else None for row in rows] == dumped
+    found = duckdb.read_parquet(str(tmp_path / "parquet/step/*.parquet")).order("id").project("observation").fetchall()
+    assert [json.loads(text) for (text,) in found] == dumped
+    messages = [json.loads(message.data) for _, _, message in mcap_messages(tmp_path / "mcap")]
+    assert [one["observation"] for one in messages if one["kind"] == "step"] == dumped
+    message = csv_rows(tmp_path / "csv", "log")[0]["message"]
+    assert message == "a\0b\r\n\u2028'\"\\"
+    assert duckdb.read_parquet(str(tmp_path / "parquet/log/*.parquet")).project("message").fetchall() == [(message,)]
+    metrics = duckdb.read_parquet(str(tmp_path / "parquet/metric/*.parquet")).project("name, value").fetchall()
+    assert metrics == [("\0", 5e-324)]
+
+
 # -- what is chosen ----------------------------------------------------------------------------------------------
 def test_only_what_was_asked_for_is_exported(store: Path, tmp_path: Path) -> None:
     def seqs(name: str, *more: str) -> dict[str, list[int]]:
@@ -389,6 +420,8 @@ def test_an_export_that_failed_goes_on_and_is_like_one_that_did_not(
 
 ENDED_IN_THE_MIDDLE = """
 import os
+from test_cli_read import ODD, VALUES
+
 from telefabric import limits
 from telefabric.cli.main import main
 from telefabric.exchange.csv import CsvWriter

@@ -27,10 +27,11 @@ class WandbWriter(Writer):
 
     def add(self, rows: list[StoredEvent]) -> None:
         for row in rows:
-            for scalar in scalars(row, self):
+            found = list(scalars(row, self))
+            if found:
+                point = {scalar.name: scalar.value for scalar in found} | {"_timestamp": row.time_ns / 10**9}
                 run = self._runs.get((row.run_id, row.agent_id)) or self._begin(row)
-                point = {scalar.name: scalar.value, "_timestamp": scalar.time_ns / 10**9}
-                run.log(point if scalar.step is None else point | {"global_step": scalar.step})
+                run.log(point if found[0].step is None else point | {"global_step": found[0].step})
 
     def _begin(self, row: StoredEvent) -> Any:
         run = self.reader.run(row.run_id)
