@@ -420,8 +420,6 @@ def test_an_export_that_failed_goes_on_and_is_like_one_that_did_not(
 
 ENDED_IN_THE_MIDDLE = """
 import os
-from test_cli_read import ODD, VALUES
-
 from telefabric import limits
 from telefabric.cli.main import main
 from telefabric.exchange.csv import CsvWriter
@@ -485,6 +483,17 @@ def test_what_cannot_be_is_one_sentence(store: Path, tmp_path: Path, monkeypatch
         with pytest.raises(EnvironmentProblem, match=f"this export needs: pip install .*{form}"):
             exported(form, tmp_path / form, store)
         assert not (tmp_path / form).exists()
+
+
+def test_a_wrong_question_leaves_no_folder(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: CsvWriter, rows: list[StoredEvent]) -> None:
+        self.folder.add("part.csv").write_text("")
+        raise UsageError("name an agent")
+
+    monkeypatch.setattr(CsvWriter, "add", refuse)
+    with pytest.raises(UsageError, match="name an agent"):
+        exported("csv", tmp_path / "out", store)
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_exports_do_not_write_into_one_folder(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

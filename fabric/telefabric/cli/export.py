@@ -65,7 +65,9 @@ def _command(name: str, form: Format) -> click.Command:
 
     def callback(target: Path, run: str | None, agent: str | None, kinds: tuple[str, ...], **given: Any) -> None:
         episodes, steps = (Range.parse(given[each]) if given[each] else None for each in ("episodes", "steps"))
-        chosen = Selection(kinds or form.default_kinds(), run, agent, episodes, steps, given["voided"])
+        chosen = Selection(
+            tuple(sorted({*kinds})) or form.default_kinds(), run, agent, episodes, steps, given["voided"]
+        )
         options = {each: given[each] for each in form.options}
         _run(name, absolute(target), chosen, options, given["store"], given["connect"], given["force"])
 

@@ -123,11 +123,20 @@ class Folder:
         self.progress.done = done
         self.progress.complete = complete
         self._write()
-        if complete:
-            (self.path / _LOCK).unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove all of this export."""
+        for name in list(self.progress.files):
+            self.drop(name)
+        (self.path / NAME).unlink()
 
     def close(self) -> None:
+        """Release the folder; one that is empty goes."""
         self._lock.release()
+        if self.progress.complete or not (self.path / NAME).exists():
+            (self.path / _LOCK).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def _write(self) -> None:
         making = self.path / f".{NAME}"

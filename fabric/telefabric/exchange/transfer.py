@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from telefabric import limits
-from telefabric.errors import EnvironmentProblem
+from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.exchange.folder import Folder, Progress, Question
 from telefabric.exchange.writer import Writer
 from telefabric.store.read.reader import Reader
@@ -25,24 +25,31 @@ def transfer(
     try:
         folder = Folder.open(target, wanted, force=force, resumes=resumes)
         try:
-            progress = folder.progress
-            before = Counter(progress.counts), Counter(progress.left_out)
-            writer = open_writer(folder)
-            try:
-                for done in _chunks(reader, progress, writer, tell):
-                    _count(progress, writer, *before)
-                    folder.checkpoint(done)
-            finally:
-                writer.close()
-            _count(progress, writer, *before)
-            folder.checkpoint(progress.until, complete=True)
+            _fill(folder, reader, open_writer, tell)
+        except UsageError:
+            folder.forget()
+            raise
         finally:
             folder.close()
     except OSError as error:
         raise EnvironmentProblem(
             f"{target} cannot be written: {error.strerror or error}: make room or choose another folder, and call again"
         ) from None
-    return progress
+    return folder.progress
+
+
+def _fill(folder: Folder, reader: Reader, open_writer: Callable[[Folder], Writer], tell: Tell) -> None:
+    progress = folder.progress
+    before = Counter(progress.counts), Counter(progress.left_out)
+    writer = open_writer(folder)
+    try:
+        for done in _chunks(reader, progress, writer, tell):
+            _count(progress, writer, *before)
+            folder.checkpoint(done)
+    finally:
+        writer.close()
+    _count(progress, writer, *before)
+    folder.checkpoint(progress.until, complete=True)
 
 
 def _chunks(reader: Reader, progress: Progress, writer: Writer, tell: Tell) -> Iterator[int]:
