@@ -55,7 +55,7 @@ def read_log(path: Path, environment: WorkerEnvironment, *, follow: bool, as_jso
         finally:
             file.close()
             report = file.report
-            added = {run: dict(kinds) for run, kinds in report.added.items()}
+            added = {run: dict(+kinds) for run, kinds in report.added.items()}
             told = {"lines": report.lines, "runs": added, "bad_lines": report.bad.count}
             click.echo(json.dumps(told) if as_json else "\n".join(report.sentences()))
     if dry and report.bad.count:
