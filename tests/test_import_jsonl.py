@@ -110,6 +110,10 @@ def test_run_from_reads_the_same(desk: Desk) -> None:
     result = CliRunner().invoke(run_command, ["--from", str(desk.log), *desk.options], standalone_mode=False)
     assert result.stdout == f"{desk.run_id}: 1 log, 1 step\n"
     assert desk.bring() == {}
+    asked = CliRunner().invoke(run_command, ["--lines-read", desk.run_id, *desk.options], standalone_mode=False)
+    assert asked.stdout == f"Lines 1 to 2 of the output of {desk.run_id} were read and are stored.\n"
+    nobody = CliRunner().invoke(run_command, ["--lines-read", "nobody", *desk.options], standalone_mode=False)
+    assert "no line of run nobody is stored" in str(nobody.exception)
 
 
 def test_a_moved_log_is_the_same_and_a_new_one_of_its_name_is_another(desk: Desk) -> None:

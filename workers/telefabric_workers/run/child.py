@@ -57,6 +57,7 @@ class Signals:
     """Signals wait until the child's watcher takes them; threads that begin meanwhile leave them to it."""
 
     def __enter__(self) -> Signals:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, nobody gets to know how a child ended
         self.before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         return self
 
