@@ -137,7 +137,6 @@ def test_a_record_is_read_when_it_is_whole_wherever_the_file_ended_before(tmp_pa
         path.write_bytes(data[:size])
         found += list(tail.records())
         assert tail.offset + tail.torn_bytes == size
-    tail.close()
     assert found == [version(T0), *numbered(0, 3)]
 
 
@@ -168,7 +167,6 @@ def test_a_damaged_record_is_looked_at_again(tmp_path: Path) -> None:
             found += tail.records()
     path.write_bytes(whole)
     assert list(tail.records())[-1] == numbered(1, 1)[0]
-    tail.close()
 
 
 def test_whatever_the_bytes_of_a_record_are_its_reader_goes_on() -> None:

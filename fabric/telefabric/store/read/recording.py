@@ -275,12 +275,12 @@ class Selection(Generic[E]):
 
     def _sources(self) -> list[_Source]:
         """In the order of attempts and streams."""
-        streams = {
-            one.stream_id: (one.attempt, one.started_ns, one.stream) for one in self._reader.streams(self._run_id)
-        }
+        counts = self._reader.counts(self._run_id)  # first: a stream that begins meanwhile has no rows yet
+        found = self._reader.streams(self._run_id)
+        streams = {one.stream_id: (one.attempt, one.started_ns, one.stream) for one in found}
         return [
             _Source(one.stream_id, one.agent_id, one.n, streams[one.stream_id][0])
-            for one in sorted(self._reader.counts(self._run_id), key=lambda one: (streams[one.stream_id], one.agent_id))
+            for one in sorted(counts, key=lambda one: (streams[one.stream_id], one.agent_id))
             if one.kind == self._kind and self._wanted.agent in (None, one.agent_id)
         ]
 
