@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from telefabric_workers.imports.jsonl.command import jsonl
 from telefabric_workers.imports.tensorboard.command import tensorboard
 
 
@@ -15,4 +16,5 @@ def importing() -> None:
     """
 
 
+importing.add_command(jsonl)
 importing.add_command(tensorboard)

@@ -23,15 +23,20 @@ from telefabric.errors import EnvironmentProblem, StoreError
 from telefabric.files.lock import FileLock
 from telefabric.store.read.reader import Reader
 from telefabric.wire.control import StreamInfo
+from telefabric_schemas import decode_event
 from telefabric_schemas.events import PAYLOAD_VERSION, Event, RunCompleted, RunStarted
 from telefabric_workers.emitter import PLAIN
 from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.outbox import Outbox, link_of, open_outbox
+from telefabric_workers.program import Ending
 from telefabric_workers.repair import coerce, name_of
 
 _LEFT_SPOOL_S = 30.0
 """How long the spool of a killed import may take to be delivered."""
 _LOOK_S = 0.05
+_COMPLETED = Ending("completed")
+_LAST_EVENTS = 8
+"""Among so many there is one of the file: the end of an import is followed by another event of it, or nothing."""
 
 
 def stream_id_of(*parts: str | bytes) -> bytes:
@@ -117,14 +122,31 @@ class FileStream:
             outbox.append(event.seq, PLAIN.encode(event))
         self._head = event.seq
 
-    def close(self) -> None:
+    @property
+    def is_short(self) -> bool:
+        """The store has more events than the file had so far."""
+        return self._seen < self._stored
+
+    def is_last_stored(self, event: Event) -> bool | None:
+        """Whether the event just seen is the one that is stored, but for its times; None unless that is the last."""
+        if self._seen != self._stored:
+            return None
+        rows = self._reader.stream_since(self.info.stream, max(self._head - _LAST_EVENTS, 0)).rows
+        stored = next(row.event for row in reversed(rows) if row.kind not in ("run_started", "run_completed"))
+        alike = decode_event(stored)
+        coerce(event)
+        for name in ("seq", "time_ns", "mono_ns"):
+            setattr(event, name, getattr(alike, name))
+        return PLAIN.encode(event) == PLAIN.encode(alike)
+
+    def close(self, ending: Ending = _COMPLETED) -> None:
         """The end of this import: what was added is stored. Raises `EnvironmentProblem` when it is not."""
         if self._ended:
             return
         outbox, self._outbox, self._ended = self._open(), None, True
         stored = False
         try:
-            end = RunCompleted(0, "completed", None, self._last_ns, self._last_ns - self.info.started_ns)
+            end = RunCompleted(0, *ending, self._last_ns, self._last_ns - self.info.started_ns)
             self._append(outbox, end)
         finally:
             stored = outbox.close(math.inf)

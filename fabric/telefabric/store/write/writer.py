@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import apsw
 import msgspec
-import structlog
 
 from telefabric import limits
 from telefabric.errors import StoreError, StoreReplaced
 from telefabric.files.lock import FileLock
 from telefabric.files.processes import lock_holder, named
+from telefabric.log.events import EventLog
 from telefabric.store.file import access
 from telefabric.store.file.database import BUSY_TIMEOUT_MS, explain, open_writer, unreadable, unwritable
 from telefabric.store.file.upgrade import Announcer, newest
@@ -30,7 +30,7 @@ from telefabric.wire.control import Edit, Edited, StreamInfo
 from telefabric_schemas import events
 from telefabric_schemas.decoding import Decoder
 
-log = structlog.get_logger("telefabric.store")
+log = EventLog("telefabric.store")
 
 _ROWS_A_STATEMENT = 50
 """A statement opens the table and its indexes once for all of its rows: 2.2 µs of CPU a step instead of 3.0 at best."""
