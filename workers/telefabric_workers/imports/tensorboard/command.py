@@ -44,7 +44,8 @@ def tensorboard(
     telefabric import tensorboard runs --follow --prefix laptop/
 
     Scalars become metrics, texts and tensors log lines, with the wall times of the files. Histograms, pictures, sound
-    and graphs are left out and counted. A second import adds only what is new. Each file is an attempt at its run.
+    and graphs are left out and counted. A second import adds only what is new. A restart, which writes a new file, is a
+    further attempt at its run.
     """
     folder = absolute(folder)
     if not folder.exists():
