@@ -108,9 +108,10 @@ def test_what_tensorboardx_wrote_is_a_run_for_each_folder_once(desk: Desk) -> No
             writer.add_scalar("losses/value", math.nan, 50, walltime=T0 + 50)
             writer.add_text("hyperparameters", "|seed|\n|-|\n|1|", 0, walltime=T0)
             writer.add_histogram("weights", [1.0, 2.0, 3.0], 0)
+            writer.add_custom_scalars({"both": {"losses": ["Multiline", ["losses/value"]]}})
     report = desk.run()
     assert report["runs"] == {f"ppo/seed{seed}": {"metric": 51, "log": 1} for seed in range(2)}
-    assert report["left_out"] == {"histograms": 2}
+    assert report["left_out"] == {"histograms": 2, "custom_scalars": 2}
     found = desk.metrics("ppo/seed1", "charts/episodic_return")
     assert [(one.global_step, one.value) for one in found] == [(step, step * 2.0) for step in range(50)]
     assert [one.time_ns for one in found] == [round((T0 + step) * 1e6) * 1_000 for step in range(50)]
