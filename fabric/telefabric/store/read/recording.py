@@ -18,22 +18,17 @@ from collections.abc import Iterator
 from importlib import import_module
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 import msgspec
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, StoreError, UsageError
 from telefabric.store.read import query
-from telefabric.store.read.arrays import FLAGS, WHOLE, as_array, as_cells, joined, numpy, value_at
+from telefabric.store.read.arrays import FLAGS, WHOLE, Array, as_array, as_cells, joined, numpy, value_at
 from telefabric_schemas import Episode, Frame, Log, Metric, Reset, Step, values
 from telefabric_schemas.decoding import decode_event
 from telefabric_schemas.events import Event
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -88,7 +83,10 @@ class _Source(NamedTuple):
 
 
 class Recording:
-    """What a store has of one run. `store[run_id]` makes it; it is good as long as its reader is open."""
+    """What a store has of one run. `store[run_id]` makes it; it is good as long as its reader is open.
+
+    Its methods take the keywords of `Range`.
+    """
 
     def __init__(self, reader: Asked, run_id: str) -> None:
         """Raises `StoreError` for a run that is not in the store."""
