@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import shutil
 import signal
@@ -25,9 +26,12 @@ from store_fixtures import LOOPBACK
 from telefabric import StoredEvent, TelefabricError, ask_edit, open_store
 from telefabric.service.embedded import Services
 from telefabric.store.file.verify import verify
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_schemas import Log, Metric, values
 from telefabric_schemas.decoding import decode_event
+from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.imports.command import importing
+from telefabric_workers.imports.tensorboard import command
 from telefabric_workers.imports.tensorboard.events import Reader
 from telefabric_workers.imports.tensorboard.records import Damaged, Tail, masked
 
@@ -269,6 +273,29 @@ def test_a_folder_without_event_files_is_an_error(desk: Desk) -> None:
     desk.folder.rmdir()
     with pytest.raises(TelefabricError, match="there is no folder"):
         desk.run()
+
+
+def test_of_many_files_that_are_followed_few_streams_are_open_and_each_goes_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "OPEN_MAX", 2)
+    paths = [write(desk.folder / name / "tfevents", version(T0), *numbered(0, 0)) for name in "abcd"]
+    read = WorkerEnvironment.read(connect=desk.services.address.url, spool=desk.spool, mode="durable")
+    with RemoteReader(read.address) as reader:
+        following = command.Import(desk.folder, desk.prefix, read, reader)
+        following.once(follow=True)
+        for step in range(1, 4):
+            for path in paths:
+                append(path, *numbered(step, step))
+            following.look()
+            assert len(list(desk.spool.iterdir())) <= 2
+        os.utime(paths[-1], (T0, T0))
+        following.look()
+        assert len(list(desk.spool.iterdir())) == 1, "one that nobody writes has ended"
+        following.end()
+    for name in "abcd":
+        assert [one.value for one in desk.metrics(name, "loss")] == [0, 1, 2, 3]
+    assert verify(desk.services.file).contradictions == 0
 
 
 # -- following, and being killed ---------------------------------------------------------------------------------
