@@ -507,9 +507,32 @@ def test_an_environment_without_render_mode_is_drawn_beside_and_does_the_same(tm
     assert plain.printed[1] is None
 
 
+VECTOR_PICTURES = """
+    import sys
+    import gymnasium as gym
+
+    if __name__ == "__main__":
+        mode = {"none": None}.get(sys.argv[2], sys.argv[2])
+        envs = getattr(gym.vector, sys.argv[1])([lambda: gym.make("CartPole-v1", render_mode=mode)] * 2)
+        envs.reset(seed=1)
+        envs.step(envs.action_space.sample())
+        envs.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("SyncVectorEnv", "none"), ("SyncVectorEnv", "rgb_array"), ("AsyncVectorEnv", "rgb_array")]
+)
+def test_each_environment_of_a_vector_is_drawn(tmp_path: Path, kind: str, mode: str) -> None:
+    ran = auto(tmp_path, VECTOR_PICTURES, kind, mode, TELEFABRIC_STORE_FRAMES="steps:1")
+    assert ran.code == 0, ran.stderr
+    assert sorted(frame.env_index for frame in ran.of(Frame)) == [0, 1]
+
+
 # -- the start -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.installed
 def test_a_sitecustomize_that_exists_runs_too_and_the_exit_code_is_the_program_s(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.chained = __file__")
     code = "import sys, sitecustomize; print(chained == sitecustomize.__file__, sys.path[1]); sys.exit(7)"

@@ -104,7 +104,7 @@ def _render_of(echo: Echo, adapter: Any, number: int) -> Callable[[], Any] | Non
     """What draws one environment of those that an adapter records; None if nothing does."""
     part = _part_of(echo, number)
     if echo.render_mode == "rgb_array":
-        return echo.render if part is echo else functools.partial(adapter._render, number)
+        return functools.partial(adapter._render, number) if hasattr(adapter, "_render") else echo.render
     module = f"{type(part.unwrapped).__module__}."
     if echo.render_mode is None and module.startswith(_DRAWS_ASIDE):
         return lambda: _drawn_aside(_part_of(echo, number).unwrapped)
