@@ -31,7 +31,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -126,6 +126,8 @@ class Spool:
         self.sync_failures = 0
         self.room = threading.Condition(self.lock)
         """Notified when a segment was removed."""
+        self.on_append: Callable[[], None] | None = None
+        """Called behind each append, with `lock` held: by this the link is woken. It raises nothing."""
         self.ending = False
         """The last events of a run are taken over the limit rather than refused: nobody could emit them again."""
         self.policy = policy
@@ -252,6 +254,8 @@ class Spool:
             segment.marks.append(end)
         if self._sync_always:
             self.sync()
+        if self.on_append is not None:
+            self.on_append()
 
     def sync(self) -> None:
         """Bring everything appended so far to the disk; what fails is counted, and tried again next time.

@@ -5,6 +5,7 @@ Nothing is read that has not been recorded yet, so a program that prints faster 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -117,6 +118,8 @@ class Pump:
             except BlockingIOError:
                 select.select([], [1], [])
             except OSError as error:
+                if error.errno == errno.EBADF:  # closed from the beginning, as with >&-
+                    return
                 self._out_is_open = False
-                if not isinstance(error, BrokenPipeError):
+                if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal has hung up
                     log.error("run.output: the output cannot be written: %s", error.strerror)
