@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from types import ModuleType
@@ -36,7 +37,7 @@ def environments(core: ModuleType) -> None:
 
 
 def is_too_old(found: str) -> bool:
-    return tuple(int(part) for part in found.split(".")[:2]) < _OLDEST
+    return tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < _OLDEST
 
 
 def vectors(vector_env: ModuleType) -> None:
