@@ -464,6 +464,20 @@ def test_an_error_of_ours_does_not_reach_the_program_and_its_own_do(tmp_path: Pa
     assert " not recorded, first: " in ran.said[0]
 
 
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"TELEFABRIC_MODE": "dry-run"}, "checked run r: 1 environment of gymnasium; 1 step, 0 episodes"),
+        ({"TELEFABRIC_VIDEO": "wide"}, "recorded nothing: the worker is off"),
+    ],
+    ids=["dry run", "a setting that is no good"],
+)
+def test_the_last_line_is_true_when_nothing_is_stored(tmp_path: Path, environ: dict[str, str], said: str) -> None:
+    code = "import gymnasium; env = gymnasium.make('CartPole-v1'); env.reset(); env.step(0)"
+    ran = auto(tmp_path, code, **environ)
+    assert (ran.code, ran.said, ran.streams) == (0, [f"telefabric: --auto {said}"], {}), ran.stderr
+
+
 SILENT = """
     import gymnasium as gym
     from telefabric_workers import connect
