@@ -117,7 +117,7 @@ def _run(
             click.echo(f"telefabric: interrupted: the same command {again}", err=True)
             raise
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.counts.items()))
-    left = "".join(f" Left out: {count:,} {why}." for why, count in sorted(done.left_out.items()))
+    left = "".join(f" Left out: {why} ({count:,})." for why, count in sorted(done.left_out.items()))
     click.echo(f"Wrote {clean(str(target))}: {sum(done.counts.values()):,} events ({kinds or 'none fits'}).{left}")
 
 
