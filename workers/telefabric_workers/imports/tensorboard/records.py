@@ -11,32 +11,15 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    from crc32c import crc32c
-except ImportError:
-
-    def crc32c(data: bytes) -> int:
-        """CRC-32C by its table: 0.1 µs a byte, which is enough for scalars."""
-        crc = 0xFFFFFFFF
-        for byte in data:
-            crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-        return crc ^ 0xFFFFFFFF
-
+from telefabric.exchange.tfrecords import masked_crc32c as masked
 
 _LENGTH = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 _PIECE_BYTES = 1 << 20
-_POLYNOMIAL = 0x82F63B78
 
 
 class Damaged(Exception):
     """A record whose checksum is not that of its bytes: nobody can tell where the next one begins."""
-
-
-def masked(data: bytes) -> int:
-    """The checksum of a record's part."""
-    crc: int = crc32c(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 class Tail:
@@ -95,12 +78,3 @@ class Tail:
             self._file.seek(self.offset)  # a file system may show a record before all of its bytes: read it again
             self._ahead = b""
             raise Damaged(f"{self.path} is damaged at byte {self.offset}")
-
-
-def _remainder(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (_POLYNOMIAL if byte & 1 else 0)
-    return byte
-
-
-_TABLE = [_remainder(byte) for byte in range(256)]
