@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -24,7 +25,7 @@ from telefabric.feed import LinkState, RunView
 from telefabric_gui import health, theme
 from telefabric_gui.budget import Holder, MemoryBudget, Part
 from telefabric_gui.controller import Controller
-from telefabric_gui.formatting import duration, plural
+from telefabric_gui.formatting import count, duration, plural, real
 from telefabric_gui.item_models.runs import Runs, spark
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.cursor import SPEEDS, Mode
@@ -468,10 +469,13 @@ class MainWindow(QMainWindow):
 
     def _show_mode(self) -> None:
         cursor = page.time.cursor if (page := self.front) else None
-        waiting = ""
+        waiting = [""]
         if cursor is not None and cursor.new:
-            waiting = f"{plural(cursor.new, 'new step')}, {duration(cursor.left_for_s)} behind"
-        self.top.show_mode(cursor.mode if cursor is not None else Mode.FOLLOW, waiting)
+            new = plural(cursor.new, "new step")
+            waiting = [f"{new}, {duration(cursor.left_for_s)} behind", new, count(cursor.new)]
+        known = cursor is not None and not self._in_history
+        live = cursor is not None and cursor.live
+        self.top.show_mode(cursor.mode if cursor and known else None, waiting, live=known and live)
 
     def _show_bottom(self) -> None:
         """Time line and transport of the page in front."""
@@ -484,13 +488,12 @@ class MainWindow(QMainWindow):
             self.bottom.transport.show_cursor(cursor, page.place)
             if cursor.mode is Mode.REPLAY:
                 live = ", live goes on" if self.controller.connection.link is LinkState.LIVE else ""
-                replaying = f"replay {cursor.rows_per_s:.3g} steps/s{live}"
+                speed = cursor.rows_per_s
+                replaying = f"replay {count(round(speed)) if speed >= 10 else real(speed, 1)} steps/s{live}"
                 pace = f"Replay at {cursor.speed:g} times {cursor.pace.why}. Nothing live is lost by it"
         else:
             self.bottom.line.show_run(None, None)
         self.status.show_figure("replay", replaying, tip=pace)
-        if replaying:
-            self.status.show_figure("redraw", "")  # there is not room for both
 
     def _show_centre(self) -> None:
         connection = self.controller.connection
@@ -553,6 +556,8 @@ class MainWindow(QMainWindow):
             if run_id not in drawn | self.sparks.known and (points := spark(tab.stream.returns())):
                 drawn.add(run_id)
                 self.known_runs.show_spark(run_id, points)
+        for run_id, number in Counter(key.run_id for key in {tab.stream.key for tab in self.tabs.agents}).items():
+            self.known_runs.show_agents(run_id, number)
         self._want_sparks()
         if page := self.front:
             self.runs.select(page.run_id)

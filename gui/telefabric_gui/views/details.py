@@ -43,6 +43,7 @@ class DetailsDock(Panel):
         super().__init__("details")
         self.setFixedWidth(WIDTH_PX)
         self._verdict = label(badge="good")
+        self._verdict.hide()
         self._chain = _Chain()
         self._latency = _Histogram()
         self._step = StepPart(pins)
@@ -61,6 +62,7 @@ class DetailsDock(Panel):
 
     def show_health(self, parts: Sequence[HealthRow], verdict: str, tone: str) -> None:
         self._verdict.setText(verdict)
+        self._verdict.show()
         restyle(self._verdict, "badge", tone)
         self._chain.show_parts(parts)
 
