@@ -271,7 +271,7 @@ class Handover:
             layout.put(series)
         window.open_run(RUN)
         until(lambda: window.page is not None, "a page is in front")
-        window.follow()
+        window.playing.follow()
         until(lambda: len(window.controller.streams) >= len(self.streams()), "each stream is there")
         lost = sum(last - first + 1 for first, last in self.judge.rows("SELECT seq, last_seq FROM gaps"))
         until(lambda: window.controller.missing == 0, "nothing is missing any more")

@@ -140,10 +140,10 @@ def test_a_new_attempt_takes_the_page_but_not_while_it_is_paused(show: Callable[
     tick(main, *of(OLD, step(1)))
     assert main.page is not None
     assert not main.page.streams_bar.isVisible()
-    main.pause()
+    main.playing.pause()
     tick(main, *of(NEW, step(1), step(2)))
     assert len(texts(main, "SEQ")) == 1
-    main.follow()
+    main.playing.follow()
     tick(main)
     assert len(texts(main, "SEQ")) == 2
 

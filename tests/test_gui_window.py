@@ -137,7 +137,7 @@ def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., Ma
     tick(main, 2)
     page = main.page
     assert page is not None
-    main.pause()
+    main.playing.pause()
     shown = page.details, page.steps.chosen
     feed.updates.append(update(*some(31, 49)))
     tick(main)
@@ -146,7 +146,7 @@ def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., Ma
     assert page.step_table.rowCount() == 45, "what is new is in the table, above the step that is shown"
     assert main.top._waiting.text().startswith("18 new steps, ")
     assert main.top._pause.isChecked()
-    main.follow()
+    main.playing.follow()
     tick(main)
     assert page.step_table.rowCount() == 45
     assert main.top._waiting.text() == ""
@@ -190,7 +190,7 @@ def test_a_table_follows_at_its_top_and_stands_still_elsewhere(window: Callable[
     tick(main)
     assert page.step_table.index(view_.rowAt(0), 0).data() == before
     assert not view_.following
-    main.follow()
+    main.playing.follow()
     tick(main)
     assert view_.following
     assert page.step_table.index(view_.rowAt(0), 0).data() == "1\u202f049"
@@ -600,5 +600,5 @@ def test_replay_is_as_fast_as_the_environment_of_the_run(window: Callable[..., M
     tick(main, 2)
     assert main.page is not None
     assert main.page.time.cursor.rows_per_s == 30
-    main.replay(2.0)
+    main.playing.replay(2.0)
     assert main.page.time.cursor.rows_per_s == 60

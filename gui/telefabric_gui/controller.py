@@ -29,6 +29,7 @@ from telefabric.feed import (
 )
 from telefabric_gui import agent_stream
 from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.collector import Collector
 from telefabric_gui.formatting import plural
 from telefabric_gui.model.asking import Asking
 from telefabric_gui.model.drops import Drops, drops_of
@@ -125,17 +126,20 @@ class Controller(QObject):
         self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
+        self._collector = Collector(self)
         self._timer = QTimer(self, interval=TICK_MS)
         self._timer.timeout.connect(self.tick)
 
     def start(self) -> None:
+        self._collector.start()
         self.feed.start()
         self._timer.start()
 
     def stop(self) -> None:
-        """Ends the timer and the feed's thread."""
+        """Ends the timer and the feed's threads."""
         self._timer.stop()
         self.feed.stop()
+        self._collector.stop()
 
     # -- what the user asks for ----------------------------------------------------------------------------------
 
