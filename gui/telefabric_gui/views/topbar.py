@@ -29,7 +29,6 @@ class TopBar(Panel):
         self.dot = Dot()
         self._address = button("", self.connect_wanted)
         self._waiting = Caption("warning")
-        self._live: bool | None = None
         self._follow = QPushButton("●  Follow live")
         self._follow.clicked.connect(lambda: self.mode_wanted.emit(Mode.FOLLOW))
         self._pause = QPushButton("❚❚  Pause")
@@ -72,9 +71,8 @@ class TopBar(Panel):
             switch.setEnabled(mode is not None)
         self._switches[mode or Mode.FOLLOW].setChecked(True)
         say_fitting(self._waiting, *waiting)
-        if live is not self._live:
-            self._live = live
-            self._follow.setText("●  Follow live" if live else "●  At the end")
-            tip = "Follow new events as they come" if live else "The last step: no more is expected"
-            self._follow.setToolTip(f"{tip} (F or End)")
-            restyle(self._follow, "live", str(live).lower())
+        ended = mode is not None and not live
+        self._follow.setText("●  At the end" if ended else "●  Follow live")
+        tip = "The last step: no more is expected" if ended else "Follow new events as they come"
+        self._follow.setToolTip(f"{tip} (F or End)")
+        restyle(self._follow, "live", str(live).lower())
