@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from skips import requires
-from store_fixtures import metric, step
+from store_fixtures import frame, metric, raw, step
 from test_gui_feed import ScriptedFeed, told, update, view
 
 from telefabric.feed.interface import Connection, LinkState
@@ -76,7 +76,6 @@ def test_what_came_since_one_paused_does_not_make_the_window_wider(window: Calla
 
 
 def test_the_picture_of_a_run_that_has_ended_has_no_age(window: Callable[..., MainWindow]) -> None:
-    from store_fixtures import frame
 
     feed = ScriptedFeed(update(told(step(1)), told(frame(2)), runs=(view(),)))
     main = window(feed)
@@ -259,3 +258,20 @@ def test_figures_of_the_time_line_are_not_written_over_each_other(
     assert len(spans) > 3
     assert all(one[1] <= other[0] for one, other in pairwise(spans))
     assert max(end for _, end in spans) <= main.bottom.line._room + 1, "the last one is not cut"
+
+
+@pytest.mark.parametrize("width", [360, 620, 900])
+def test_spare_room_of_a_table_goes_to_the_observation(window: Callable[..., MainWindow], width: int) -> None:
+    main = window(ScriptedFeed(update(told(step(1, observation=raw([0.125] * 9))), runs=(view(),))))
+    tick(main, 2)
+    page = main.page
+    assert page is not None
+    page.steps.resize(width, 200)
+    table, columns = page.steps, [column.title for column in page.step_table.columns]
+    widths = {title: table.columnWidth(at) for at, title in enumerate(columns) if not table.isColumnHidden(at)}
+    assert sum(widths.values()) <= table.viewport().width(), "none is cut"
+    last = list(widths)[-1]
+    if "OBS" in widths and last != "OBS":
+        own = table._widths[columns.index("OBS")]
+        spare = widths[last] - table._widths[columns.index(last)]
+        assert spare <= 1 or widths["OBS"] > own + 200

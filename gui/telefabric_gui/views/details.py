@@ -43,7 +43,6 @@ class DetailsDock(Panel):
         super().__init__("details")
         self.setFixedWidth(WIDTH_PX)
         self._verdict = label(badge="good")
-        self._verdict.hide()
         self._chain = _Chain()
         self._latency = _Histogram()
         self._step = StepPart(pins)
@@ -53,6 +52,8 @@ class DetailsDock(Panel):
         self._step_part = _part("THIS STEP", self._step)
         self._run_part = _part("RUN", self._run)
         parts = self._latency_part, self._step_part, self._run_part
+        for part in (self._verdict, *parts):
+            part.hide()  # until there is something to say
         body = column(heading, self._chain, *parts, 1, margins=(14, 12, 10, 12), spacing=8)
         area = QScrollArea(widgetResizable=True)
         area.setFrameShape(QFrame.Shape.NoFrame)

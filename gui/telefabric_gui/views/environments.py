@@ -87,10 +87,13 @@ class Environments(QObject):
     def show_stored(self, shown: Found) -> None:
         """Show the environments around the cursor, if their frames are stored."""
         at = self._cursor.row
-        if at is None or not (tiles := self._stored.at(self._table.pages.lines, at, self.told)):
+        if at is None:
             return
-        if self._cursor.mode is Mode.PAUSED:
+        tiles = self._stored.at(self._table.pages.lines, at, self.told)
+        if self._cursor.mode is Mode.PAUSED and (tiles or self.card.tiles):
             self.card.mark(int(shown.record["env"]))
+        if not tiles:
+            return
         self.card.show_stored(tiles)
         self._open()
 

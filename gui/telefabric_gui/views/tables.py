@@ -212,10 +212,12 @@ class TableView(QTableView):
         for place, width in enumerate(self._widths):
             left -= width
             self.setColumnHidden(place, left < 0 and place >= kept)
+        shown = [width for place, width in enumerate(self._widths) if not self.isColumnHidden(place)]
+        spare = self.viewport().width() - sum(shown)
         digit = QFontMetrics(theme.figure_font()).horizontalAdvance("0")
         for place, column in enumerate(self._events.columns):
             if column.grows_to:
-                self.setColumnWidth(place, self._widths[place] + max(0, min(left, digit * column.grows_to)))
+                self.setColumnWidth(place, self._widths[place] + max(0, min(spare, digit * column.grows_to)))
 
     def _lay_out_columns(self) -> None:
         digits = QFontMetrics(theme.figure_font())

@@ -92,6 +92,7 @@ class VectorCard(Card):
     def mark(self, env: int) -> None:
         """This environment is followed from now on, since the cursor is at its step."""
         self.follows = env
+        self.grid.show_tiles(self.tiles, env, gone=self.grid.gone)
 
     def show_ring(self, frame: RingFrame, state: str, newest: Mapping[int, Newest], silent: Sequence[Tile]) -> None:
         """Show a frame of the ring with the newest steps of its environments, and the silent ones; again for ages."""
