@@ -26,6 +26,7 @@ set_up_environment() {
         "$(find_python)" -m venv "$project/.venv"
     fi
     echo "Installing telefabric[$extra] into it" >&2
-    "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$project[$extra]" >&2
+    # Python compiles what is imported when it is; pip would compile all, which takes as long as the rest.
+    "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -e "$project[$extra]" >&2
     echo "$wanted" >"$stamp"
 }

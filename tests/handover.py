@@ -301,7 +301,7 @@ class Handover:
         until(lambda: {mark.first for mark in whole._lost} == gaps, f"{len(gaps)} gaps are known")
         assert len(missing) == len(gaps)
         until(lambda: len(whole.episodes.row) == len(episodes), "the ends of all episodes are in the time line")
-        until(lambda: page._steps_card.caption.text().endswith(count(len(steps))), "the number of steps is said")
+        until(lambda: page.steps_card.caption.text().endswith(count(len(steps))), "the number of steps is said")
         self._compare_rows(page.steps, page.step_rows, steps)
         self._compare_rows(page.episodes, page.episode_rows, episodes)
         for series, (table, column) in {

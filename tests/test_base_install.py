@@ -17,7 +17,7 @@ INSTALL_BYTES_MAX = 20_000_000
 IMPORT_MS_MAX = 80
 IMPORT_OF_ASYNCIO_MAX = 1.3
 """On a slow or busy machine ours may take so many times what asyncio takes in the same run; at rest it is about 1."""
-NOT_IMPORTED = ("numpy", "apsw", "PySide6", "rich", "click", "structlog", "gymnasium", "sqlite3")
+NOT_IMPORTED = ("numpy", "apsw", "PySide6", "rich", "click", "gymnasium", "sqlite3")
 
 
 @pytest.fixture(scope="module")

@@ -211,7 +211,7 @@ def test_episodes_are_filtered_as_steps_are_and_by_the_words_of_their_own_table(
     assert 0 < len(wanted) < len(episodes)
     until(lambda: table.rowCount() == len(wanted) and line._said.text().startswith("searched all"))
     assert cells(table, "RETURN")[0] == formatting.real(wanted[-1])
-    until(lambda: page._episodes_card.caption.text().startswith(f"{formatting.count(len(wanted))} of "))
+    until(lambda: page.episodes_card.caption.text().startswith(f"{formatting.count(len(wanted))} of "))
     page.episodes.order_wanted.emit("length")  # an order is of all
     assert page.episode_finder.search is None
     until(lambda: table.rowCount() == len(episodes))

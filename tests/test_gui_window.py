@@ -315,7 +315,7 @@ def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow], qt
     assert page is not None
     main.charting.layout.show_alone("metric/loss")
     tick(main)
-    qtbot.waitUntil(lambda: page._charts_card.title.text() == "loss", timeout=patience(5_000))
+    qtbot.waitUntil(lambda: page.charts_card.title.text() == "loss", timeout=patience(5_000))
     assert page.charts.charts[0].lines[0].curve.samples.mean.tolist() == [1 / seq for seq in range(101, 201)]
 
 
@@ -510,7 +510,7 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
     tick(main, 2)
     page = main.page
     assert page is not None
-    caption, badge = page._environment_card.caption, page.picture.badge
+    caption, badge = page.environment_card.caption, page.picture.badge
     said = {}
     for row in range(page.step_table.rowCount()):
         page.steps.selectRow(row)
@@ -556,7 +556,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
         page.picture.stored._take(1, place, Answer(place, Page(rows, False)))
         tick(main)
         badge = page.picture.badge
-        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.toolTip()
+        return badge.text() if badge.isVisibleTo(page) else page.environment_card.caption.toolTip()
 
     at = place.step_index
     assert answer(None) == "no frame of this episode is stored"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from slowness import patience
 
 from telefabric.log.limit import NAMES_MAX, RateLimit, library_logger
 from telefabric.log.thread import log_thread
+from telefabric.service.logs import JsonLines, TextLines
 
 S = 1_000_000_000
 
@@ -55,12 +57,12 @@ def test_a_librarys_logger_limits_warnings_and_nothing_below(
 
 PROGRAM = """
 import logging, sys, time
-import structlog
+from telefabric.log.events import EventLog
 from telefabric.service.logs import set_up_logs
 from telefabric.log.thread import log_thread
 from telefabric.log.limit import library_logger
 set_up_logs(sys.argv[1], "info")
-log, library = structlog.get_logger("telefabric.store"), library_logger("telefabric.link")
+log, library = EventLog("telefabric.store"), library_logger("telefabric.link")
 try:
     1 / 0
 except ZeroDivisionError:
@@ -107,3 +109,43 @@ def test_on_a_console_the_same_lines_are_text() -> None:
     assert "ZeroDivisionError: division by zero" in lines
     assert sum("store.failed" in line for line in lines) == 2
     assert not any(line.startswith("{") for line in lines)
+
+
+def record(**fields: object) -> logging.LogRecord:
+    made = logging.makeLogRecord({"msg": "store.failed", "levelno": logging.WARNING, "levelname": "WARNING"})
+    made.fields = fields
+    return made
+
+
+def test_a_line_for_people_has_time_level_event_and_its_fields_in_order() -> None:
+    line = TextLines(colors=False).format(record(reason="no room", n=3, path="/data", empty="", kinds={"a": 1}))
+    time, _, rest = line.partition(" ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", time)
+    assert rest == f"[warning  ] {'store.failed':<30} empty= kinds={{'a': 1}} n=3 path=/data reason='no room'"
+    painted = TextLines(colors=True).format(record(n=3))
+    assert "\033[33;1mwarning" in painted
+    assert re.sub(r"\033\[[\d;]*m", "", painted).endswith(f"[warning  ] {'store.failed':<30} n=3")
+
+
+def test_what_strangers_say_is_one_harmless_line_for_people_and_whole_for_programs() -> None:
+    said = "a\nline\x1b[2J of theirs"
+    line = TextLines(colors=False).format(record(reason=said))
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert json.loads(JsonLines().format(record(reason=said)))["reason"] == said
+
+
+NOT_NEEDED = ("asyncio", "http.server", "numpy", "prometheus_client", "pygments", "rich", "ssl")
+"""Each would make every start of a service longer by ten milliseconds and more."""
+
+
+def test_a_service_starts_without_what_it_does_not_need() -> None:
+    code = (
+        "import sys, telefabric.cli.services, telefabric.broker.service, telefabric.store.service\n"
+        "import telefabric.store.read.query_service\n"
+        f"print([name for name in {NOT_NEEDED!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=patience(30)
+    )
+    assert done.stdout.strip() == "[]"

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import pytest
 import zmq
+from eventlog import logged_events
 from processes import TELEFABRIC, Service, broker, free_ports, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from skips import requires
 from slowness import patience
-from structlog.testing import capture_logs
 from test_bad_input import taken
 from test_readme import rows
 
@@ -391,20 +391,20 @@ def test_each_minute_a_summary_is_told_from_the_figures_that_metrics_show() -> N
 
     served = Health("broker", census.FAMILIES, shown.append, 0)
     quiet = Health("broker", census.FAMILIES, None, 0)
-    with capture_logs() as logged_events:
+    with logged_events() as summaries:
         for tenths in range(1_250):
             served.tend(make, tenths * NS // 10)
     assert len(shown) == len(made) == 125, "once a second while there is an endpoint"
-    assert logged_events == [
-        {"event": "broker.summary", "log_level": "info", "lane_bytes": 7, "dropped": {"live.bad": 2}}
+    assert summaries == [
+        {"event": "broker.summary", "level": "info", "lane_bytes": 7, "dropped": {"live.bad": 2}}
     ] * 2  # fmt: skip
     assert shown[-1]["telefabric_build_info"] == {("broker", __version__): 1}
     made.clear()
-    with capture_logs() as logged_events:
+    with logged_events() as summaries:
         for tenths in range(1_250):
             quiet.tend(make, tenths * NS // 10)
     assert made == [60 * NS, 120 * NS], "without one, for the summary alone"
-    assert len(logged_events) == 2
+    assert len(summaries) == 2
 
 
 @pytest.mark.parametrize("section", SERVICES)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
+from eventlog import logged_events
 from processes import TELEFABRIC, free_ports, run, wait_for
 from servicemanager import ServiceManager
 from skips import requires
@@ -180,7 +180,7 @@ def test_a_part_that_does_not_end_is_waited_for_aloud_and_killed_at_its_deadline
     part = Part("fake", lambda: [sys.executable, "-S", "-c", hanging], stop_s=0.3)
     manager = Manager(environ={})
     manager.stopping = lambda doing, needs_s: told.append(f"{doing} {needs_s:.1f}")  # type: ignore[method-assign]
-    with structlog.testing.capture_logs() as logs:
+    with logged_events() as logs:
         parts = Supervisor([part], manager)
         assert parts.start()
         parts.stop()
@@ -213,7 +213,7 @@ def test_only_our_own_watchdog_is_fed(pid: str, tmp_path: Path) -> None:
 
 
 def test_a_manager_that_is_gone_is_told_in_the_log_and_stops_nobody() -> None:
-    with structlog.testing.capture_logs() as logs:
+    with logged_events() as logs:
         Manager(environ={"NOTIFY_SOCKET": "/nowhere/notify"}).ready("x")
     assert [line["event"] for line in logs] == ["service.manager_unreachable"]
 
@@ -233,7 +233,7 @@ def test_a_reload_that_fails_is_an_error_in_the_log_and_the_service_goes_on() ->
         raise UsageError("no")
 
     manager = Manager(fails, environ={})
-    with structlog.testing.capture_logs() as logs:
+    with logged_events() as logs:
         manager.ask_to_reload()
         manager.tend(0)
         manager.tend(1)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import apsw
 import pytest
+from eventlog import logged_events
 from faultvfs import CrashVFS, FaultVFS
 from processes import wait_for
 from slowness import patience
 from store_fixtures import LOOPBACK, Scribe, running, step, stream
-from structlog.testing import capture_logs
 
 from telefabric.broker.service import Broker
 from telefabric.errors import StoreError
@@ -82,7 +82,7 @@ def test_a_store_on_a_disk_that_fails_begins_again_and_stores_everything(
     monkeypatch.setattr(service, "Writer", partial(Writer, vfs=vfs.name))
     part = Broker(LOOPBACK)
     store = Store(part.address, tmp_path / FILE_NAME)
-    with capture_logs() as told, running([part, store]):
+    with logged_events() as told, running([part, store]):
         worker = connect(part.address.url, run="failing", spool=tmp_path / "spool", exit_flush_s=patience(30))
 
         def failed() -> bool:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import apsw
 import pytest
+from eventlog import logged_events
 from processes import wait_for
 from slowness import patience
 from store_fixtures import Scribe, raw, step, stream
-from structlog.testing import capture_logs
 
 from telefabric import limits
 from telefabric.errors import StoreError
@@ -58,7 +58,7 @@ def test_a_log_that_is_held_is_bounded_told_and_emptied_afterwards(fabric_servic
         longest = max(longest, log.stat().st_size)
         return longest
 
-    with capture_logs() as told:
+    with logged_events() as told:
         with reading(fabric_service.file):
             wait_for(lambda: emit() > MOST, "the log grows")
             wait_for(lambda: emit() and any(one["event"] == "store.failed" for one in told), "the store stops")
@@ -75,7 +75,7 @@ def test_a_log_that_is_held_is_bounded_told_and_emptied_afterwards(fabric_servic
 
 def test_it_is_told_once_and_then_each_minute(tmp_path: Path) -> None:
     path, info = tmp_path / "telemetry.sqlite", stream()
-    with Scribe(path) as scribe, capture_logs() as told:
+    with Scribe(path) as scribe, logged_events() as told:
         checkpoints, seq = Checkpoints(0), 0
 
         def write_and_tend(second: int) -> None:

@@ -11,10 +11,10 @@ from random import Random
 import apsw
 import olderstores
 import pytest
+from eventlog import logged_events
 from faultvfs import ObservedVFS
 from processes import free_ports, run
 from store_fixtures import Scribe, step, stream
-from structlog.testing import capture_logs
 
 from telefabric import limits
 from telefabric.errors import StoreError
@@ -102,7 +102,7 @@ def test_how_far_it_is_is_told_at_most_once_a_second_and_how_long_it_took(older:
 
 
 def test_the_log_says_that_a_store_migrates_and_how_long_it_took(older: Path) -> None:
-    with capture_logs() as told:
+    with logged_events() as told:
         Writer(older).close()
         Writer(older).close()
     assert [one["event"] for one in told] == ["store.migrating", "store.migrated"]

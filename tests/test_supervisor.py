@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 import pytest
-import structlog
+from eventlog import logged_events
 from processes import TELEFABRIC, broker, free_ports, wait_for
 from slowness import patience
 
@@ -82,7 +82,7 @@ def test_a_signal_ends_the_loop_whichever_step_of_it_is_interrupted(monkeypatch:
 
 def test_a_start_tells_what_it_does(tmp_path: Path) -> None:
     slow = part(tmp_path, "print('starting migrating, 43 %', flush=True)\nwhile not been.exists(): time.sleep(0.01)")
-    with structlog.testing.capture_logs() as logs:
+    with logged_events() as logs:
         wait_for(lambda: slow.is_up() or [line for line in logs if line["event"] == "part.starting"], "it says so")
         (tmp_path / "been").touch()
         start(slow)
@@ -100,7 +100,7 @@ def test_a_part_that_does_nothing_is_told_to_be_stuck(tmp_path: Path) -> None:
 def test_a_part_that_says_no_more_that_it_is_alive_is_killed_and_started_again() -> None:
     code = "import sys, time; print('ready x', flush=True); print('alive', flush=True); time.sleep(600)"
     hanging = Part("fake", lambda: [sys.executable, "-S", "-c", code], hang_s=0.5)
-    with structlog.testing.capture_logs() as logs:
+    with logged_events() as logs:
         try:
             wait_for(lambda: hanging.tend() or hanging.restarts == 2, "it hangs, and is started again")
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import structlog
 import zmq
 
 from telefabric import limits
@@ -17,8 +16,9 @@ from telefabric.keys.enrol_desk import EnrolDesk
 from telefabric.keys.entrance import Entrance
 from telefabric.keys.gate import Gate, now
 from telefabric.keys.key_folder import KeyFolder
+from telefabric.log.events import EventLog
 
-log = structlog.get_logger("telefabric.broker")
+log = EventLog("telefabric.broker")
 
 
 class Door:

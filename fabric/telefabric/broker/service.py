@@ -10,7 +10,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import structlog
 import zmq
 
 from telefabric import limits
@@ -24,6 +23,7 @@ from telefabric.broker.sockets import CONTROL, DATA, DURABLE, OwnUserSocket, Tok
 from telefabric.errors import TelefabricError, WireError
 from telefabric.keys.core.roles import Role
 from telefabric.keys.key_folder import KeyFolder
+from telefabric.log.events import EventLog
 from telefabric.metrics.figures import Figures, by_reason
 from telefabric.metrics.summary import Health
 from telefabric.peer import own_socket
@@ -32,7 +32,7 @@ from telefabric.peer.listener import Guard, Heard, hear, published
 from telefabric.peer.sockets import send_frames
 from telefabric.wire import control
 
-log = structlog.get_logger("telefabric.broker")
+log = EventLog("telefabric.broker")
 
 _RETRY_MS = 1
 _CONTROL_TURN_NS = 5_000_000

@@ -9,7 +9,6 @@ from contextlib import closing
 from typing import Any
 
 import click
-import structlog
 
 from telefabric import limits
 from telefabric.address import Address
@@ -18,6 +17,7 @@ from telefabric.cli.options import ignore_interrupt, logging_options, on_signals
 from telefabric.files.open_files import files_for, raise_limit
 from telefabric.keys.key_folder import KeyFolder
 from telefabric.keys.saved_connections import address_of
+from telefabric.log.events import EventLog
 from telefabric.metrics.summary import endpoint_of
 from telefabric.service.embedded import OFFSET_QUERY, Services
 from telefabric.service.logs import set_up_logs
@@ -25,7 +25,7 @@ from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor, ready, starting, stop_with_parent
 from telefabric.settings import OFF, STORE_FILE_NAME, data_folder, metrics_endpoint, resolve
 
-log = structlog.get_logger("telefabric.broker")
+log = EventLog("telefabric.broker")
 
 OFFSET_STORE_METRICS, OFFSET_QUERY_METRICS = 1, 2
 _COLLECT_AFTER = 100_000
@@ -200,8 +200,8 @@ def _broker_of(where: str, keys: KeyFolder | None) -> tuple[Address, bool]:
     return address, address.keys is None or address.keys.server == keys.server().public
 
 
-store.add_command(storefile.backup)
-store.add_command(storefile.verify)
+for _command in (storefile.backup, storefile.extract, storefile.merge, storefile.verify):
+    store.add_command(_command)
 
 
 @click.command()

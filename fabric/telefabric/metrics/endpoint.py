@@ -17,10 +17,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import structlog
-
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem
+from telefabric.log.events import EventLog
 from telefabric.metrics.figures import COMMON, COUNTER, HISTOGRAM, Distribution, Family, Figures
 
 try:
@@ -30,7 +29,7 @@ try:
 except ImportError:  # an install of before there were metrics
     raise EnvironmentProblem("metrics need: pip install 'telefabric[cli]'") from None
 
-log = structlog.get_logger("telefabric.metrics")
+log = EventLog("telefabric.metrics")
 
 _SILENT_S = 2.0
 CONNECTIONS_MAX = 8

@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.log.events import EventLog
 from telefabric.metrics.figures import Family, Figures, common, summary
 
 if TYPE_CHECKING:
     from telefabric.metrics.endpoint import Endpoint
 
-log = structlog.get_logger("telefabric.health")
+log = EventLog("telefabric.health")
 
 
 def endpoint_of(

@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 
-import structlog
-
 from telefabric import limits
 from telefabric.errors import TelefabricError
+from telefabric.log.events import EventLog
 
-log = structlog.get_logger("telefabric.service")
+log = EventLog("telefabric.service")
 
 _SEND_S = 0.1
 """Our loop does not wait longer for a manager that does not read."""

@@ -24,14 +24,13 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
-import structlog
-
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, PartFailed
+from telefabric.log.events import EventLog
 from telefabric.peer.core.backoff import Backoff
 from telefabric.service.notify import Manager
 
-log = structlog.get_logger("telefabric.supervisor")
+log = EventLog("telefabric.supervisor")
 
 _POLL_S = 0.05
 _SETTLED_S = 10.0

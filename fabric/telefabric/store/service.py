@@ -15,11 +15,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from random import Random
 
-import structlog
-
 from telefabric import limits
 from telefabric.address import Address
 from telefabric.errors import StoreError, StoreReplaced
+from telefabric.log.events import EventLog
 from telefabric.metrics.figures import Figures, Histogram
 from telefabric.metrics.summary import Health
 from telefabric.peer.core.backoff import Backoff
@@ -36,7 +35,7 @@ from telefabric.wire.edits import DONE, REFUSED
 from telefabric.wire.names import end_of
 from telefabric_schemas import RunCompleted
 
-log = structlog.get_logger("telefabric.store")
+log = EventLog("telefabric.store")
 
 _POLL_S = 0.02
 _LOOK_S = 1.0

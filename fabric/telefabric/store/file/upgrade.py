@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import structlog
 
 from telefabric import limits
 from telefabric.errors import StoreError
+from telefabric.log.events import EventLog
 from telefabric.store.file.access import log_bytes
 from telefabric.store.tables import places, runs
 from telefabric.store.tables.columns import COLUMNS
@@ -28,7 +28,7 @@ from telefabric_schemas.decoding import Decoder
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
-log = structlog.get_logger("telefabric.store")
+log = EventLog("telefabric.store")
 
 _RUNS_A_PIECE = 100
 _STEPS_A_LOOK = 1_000_000

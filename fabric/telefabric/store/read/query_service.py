@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 import zmq
 
 from telefabric import limits
@@ -35,6 +34,7 @@ from telefabric.keys.core.roles import Domain
 from telefabric.keys.entrance import Entrance
 from telefabric.keys.gate import Gate
 from telefabric.keys.key_folder import KeyFolder
+from telefabric.log.events import EventLog
 from telefabric.metrics.figures import COUNTER, HISTOGRAM, Family, Figures, Histogram, Labels
 from telefabric.metrics.summary import Health, endpoint_of
 from telefabric.peer.core.mistakes import Quota
@@ -50,7 +50,7 @@ from telefabric.store.read import query
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.read.query import DROP, FAILED, NUMBER_BYTES, OK, USAGE, decode_question
 
-log = structlog.get_logger("telefabric.store")
+log = EventLog("telefabric.store")
 
 HWM = 4
 """Messages per peer and direction: a peer that does not read its answers holds this many pages and gets no more."""

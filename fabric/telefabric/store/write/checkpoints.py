@@ -6,12 +6,11 @@ SQLite sets it no limit, so `Writer` stops committing at `limits.LOG_BYTES_MAX`.
 
 from __future__ import annotations
 
-import structlog
-
 from telefabric import limits
+from telefabric.log.events import EventLog
 from telefabric.store.write.writer import Writer
 
-log = structlog.get_logger("telefabric.store")
+log = EventLog("telefabric.store")
 
 _IDLE_S = 2.0
 _TELL_S = 60.0

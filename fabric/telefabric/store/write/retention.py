@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 
 import msgspec
-import structlog
 
 from telefabric import limits
+from telefabric.log.events import EventLog
 from telefabric.store.write.writer import Writer
 from telefabric_schemas import EXPIRED, Frame
 from telefabric_schemas.decoding import Decoder
 
-log = structlog.get_logger("telefabric.store")
+log = EventLog("telefabric.store")
 
 
 class Retention:

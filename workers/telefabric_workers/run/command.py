@@ -1,0 +1,131 @@
+"""`telefabric run`: start a program as a worker, or read a log that one has left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from telefabric.address import Address
+from telefabric.cli.options import NAME, setting
+from telefabric.cli.plain import clean
+from telefabric.doctor.finding import OK
+from telefabric.errors import UsageError
+from telefabric.settings import resolve
+from telefabric.store.read.remote_reader import RemoteReader
+from telefabric_workers.environment import WorkerEnvironment
+from telefabric_workers.imports.jsonl.reading import log_environment, read_log
+from telefabric_workers.run.auto import launch
+from telefabric_workers.run.recorder import lines_read
+
+_FILE = click.Path(path_type=Path)
+_BAD_EXIT_CODE = 1
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@setting("connect")
+@setting("run_id", flag="--run")
+@setting("agent_id", flag="--agent")
+@setting("spool")
+@click.option("--from", "log", type=_FILE, metavar="FILE", help="Read a log that a program has left.")
+@click.option("--follow", "growing", type=_FILE, metavar="FILE", help="As --from, and continue with what is appended.")
+@click.option("--auto", is_flag=True, help="Also record what an unmodified Python program does in its environments.")
+@click.option("--dry-run", is_flag=True, help="Check the lines and report; store nothing, and need no broker.")
+@click.option("--quiet", "-q", is_flag=True, help="Say only what is wrong.")
+@click.option("--lines-read", "asked", metavar="RUN", type=NAME, help="Say how many lines of a run were read.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(
+    connect: str | None,
+    run_id: str | None,
+    agent_id: str | None,
+    spool: str | None,
+    log: Path | None,
+    growing: Path | None,
+    auto: bool,
+    dry_run: bool,
+    quiet: bool,
+    asked: str | None,
+    command: Sequence[str],
+) -> None:
+    """Start a program as a worker: JSON lines that it prints become events, and its other lines log events.
+
+    The program has this terminal, its signals and its exit code, as it would have them without. Lines that are events
+    do not appear on the output; all others do. The program waits when it prints faster than can be recorded. A run
+    that does not say itself how it ended gets its outcome from the exit code or the signal.
+
+    \b
+    Example:
+      telefabric run -- python train.py
+      telefabric run --auto -- python ppo.py
+      telefabric run --run seed-7 -- ./simulate --seed 7
+      telefabric run --dry-run -- ./simulate --seed 7
+      telefabric run --follow train.jsonl
+    """
+    ways = [bool(command), log is not None, growing is not None, asked is not None]
+    if sum(ways) != 1:
+        raise UsageError("give a program after --, as in telefabric run -- python train.py, or one of --from, --follow")
+    file = log or growing
+    if file is not None:
+        read_log(file, log_environment(connect, run_id, agent_id, spool, dry_run=dry_run), follow=log is None)
+        return
+    environment = WorkerEnvironment.read(
+        connect=connect,
+        run_id=run_id,
+        agent_id=agent_id,
+        spool=spool,
+        mode="dry-run" if dry_run else None,
+        when_full="block" if resolve("when_full").source == "default" else None,
+    )
+    if asked is not None:
+        _say_lines_read(environment.address, asked)
+    else:
+        _run(environment, command, _environ(environment, connect), auto=auto, quiet=quiet)
+
+
+def _environ(environment: WorkerEnvironment, connect: str | None) -> dict[str, str]:
+    """What the program inherits of our options."""
+    given = {"RUN_ID": environment.run_id, "AGENT_ID": environment.agent_id, "MODE": environment.mode}
+    given["SPOOL"] = str(environment.spool)
+    if connect is not None:
+        given["CONNECT"] = connect
+    return {**os.environ, **{f"TELEFABRIC_{name}": value for name, value in given.items()}}
+
+
+def _run(
+    environment: WorkerEnvironment, command: Sequence[str], environ: Mapping[str, str], *, auto: bool, quiet: bool
+) -> None:
+    """Does not return: this process ends as the program does."""
+    from telefabric_workers.run.child import Signals, end_as  # a system without POSIX has --help all the same
+    from telefabric_workers.run.program import ProgramRun
+
+    with Signals() as signals:
+        if environment.mode in ("dual", "durable"):
+            _preflight(environment.address, quiet=quiet)
+        program = ProgramRun(environment, command)
+        with launch.environment(command, environ) if auto else nullcontext(environ) as variables:
+            code = program.run(variables, signals)
+    program.close(code)
+    if environment.mode == "dry-run":
+        click.echo(program.recorder.report(), err=True)
+        code = code or _BAD_EXIT_CODE * bool(program.recorder.bad.count)
+    end_as(code)
+
+
+def _preflight(address: Address, *, quiet: bool) -> None:
+    from telefabric_workers.run.preflight import look
+
+    for finding in look(address):
+        if not quiet or finding.state != OK:
+            remedy = f" → {clean(finding.remedy)}" if finding.remedy else ""
+            click.echo(f"telefabric: {finding.check}: {clean(finding.sentence)}{remedy}", err=True)
+
+
+def _say_lines_read(address: Address, run_id: str) -> None:
+    with RemoteReader(address) as reader:
+        number = lines_read(reader, run_id)
+    if number is None:
+        raise UsageError(f"no line of run {run_id} is stored: telefabric runs list names those that have events")
+    click.echo(f"Lines 1 to {number} of the output of {clean(run_id)} were read and are stored.")
