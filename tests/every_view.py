@@ -88,7 +88,7 @@ def _order(main: MainWindow) -> Callable[[], None]:
 
 
 def _columns(main: MainWindow) -> Callable[[], None]:
-    _page(main)._columns.click()
+    _page(main).steps_card._columns.click()
     return _close_menus
 
 
