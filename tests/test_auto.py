@@ -13,7 +13,6 @@ import subprocess
 import sys
 import textwrap
 from collections import defaultdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,12 +162,24 @@ VECTOR = """
             return env
         return thunk
 
+    def make_continuous_env():
+        env = gym.make("Pendulum-v1", max_episode_steps=30)
+        env = gym.wrappers.FlattenObservation(env)
+        env = gym.wrappers.RecordEpisodeStatistics(env)
+        env = gym.wrappers.ClipAction(env)
+        env = gym.wrappers.NormalizeObservation(env)
+        env = gym.wrappers.TransformObservation(env, lambda seen: np.clip(seen, -10, 10), env.observation_space)
+        env = gym.wrappers.NormalizeReward(env, gamma=0.99)
+        return gym.wrappers.TransformReward(env, lambda reward: np.clip(reward, -10, 10))
+
     if __name__ == "__main__":
         kind, mode, context = sys.argv[1:4]
         more = {"context": context} if kind == "AsyncVectorEnv" else {}
         if kind == "make_vec":
             envs = gym.make_vec("CartPole-v1", num_envs=2)  # CartPole has a vector env of its own
             envs = gym.wrappers.vector.RecordEpisodeStatistics(envs)
+        elif kind == "continuous":
+            envs = gym.vector.SyncVectorEnv([make_continuous_env] * 2, autoreset_mode=mode)
         else:
             envs = getattr(gym.vector, kind)([make_env(i) for i in range(2)], autoreset_mode=mode, **more)
         policy = np.random.default_rng(1)
@@ -178,7 +189,8 @@ VECTOR = """
         steps = 0
         for global_step in range(80):
             steps += 2 - int(ended.sum()) if mode == "NextStep" else 2
-            _, _, terminations, truncations, infos = envs.step(policy.integers(0, 2, 2))
+            actions = policy.normal(size=(2, 1)) if kind == "continuous" else policy.integers(0, 2, 2)
+            _, _, terminations, truncations, infos = envs.step(actions)
             ended = terminations | truncations
             final = infos.get("final_info", infos)
             for index in np.flatnonzero(ended):
@@ -195,6 +207,7 @@ VECTOR = """
         ("SyncVectorEnv", "NextStep", ""),
         ("SyncVectorEnv", "SameStep", ""),
         ("make_vec", "NextStep", ""),
+        ("continuous", "SameStep", ""),
         pytest.param("AsyncVectorEnv", "NextStep", "fork", marks=FORK),
         ("AsyncVectorEnv", "SameStep", "spawn"),
     ],
@@ -411,7 +424,6 @@ PETTINGZOO = """
 """
 
 
-@requires("the adapter of PettingZoo", find_spec("telefabric_workers.integrations.pettingzoo") is not None)
 @pytest.mark.parametrize("kind", ["turns", "together"])
 def test_a_loop_of_pettingzoo_with_each_agent_s_own_returns(tmp_path: Path, kind: str) -> None:
     ran = auto(tmp_path, PETTINGZOO, kind)

@@ -161,7 +161,7 @@ class Recording:
 
         Its id is that of the game where none was given.
         """
-        self.game_id = self.game_id or getattr(capture.spec_of(env), "id", None)
+        self.game_id = self.game_id or capture.id_of(env)
         worker = self.worker
         if "environment" in worker.captured and not worker.closed:
             more = capture.added(worker._metadata, "environment", capture.environment(env))

@@ -1,7 +1,7 @@
 """Whether each event wakes the sender of a watched stream, or the sender looks by itself every two milliseconds.
 
-Waking costs the emitting thread some microseconds. At human rates that is nothing, and the event leaves at once; at high
-rates it is a good part of a step, and the next look is near anyway.
+Waking costs the emitting thread some microseconds. At human rates that is nothing, and the event leaves at once. At
+high rates it is a good part of a step, and the next look is near anyway.
 """
 
 from __future__ import annotations
