@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -254,8 +253,8 @@ def test_a_stalled_environment_comes_first_and_says_whether_its_last_step_is_sto
     before = page.lane.frame
     assert before is not None
     huds = [msgspec.structs.replace(hud, fresh=hud.env_index != 2) for hud in before.hud.tiles]
-    page.lane.frame = dataclasses.replace(
-        before, number=before.number + 1, hud=msgspec.structs.replace(before.hud, tiles=huds),
+    page.lane.frame = before._replace(
+        number=before.number + 1, hud=msgspec.structs.replace(before.hud, tiles=huds),
         shown_ns=before.shown_ns + round((STALLED_S + 1) * 1e9),
     )  # fmt: skip
     page.environment_card.show_lane()
