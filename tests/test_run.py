@@ -8,21 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import FabricService
 from processes import TELEFABRIC, broker, free_ports, store, wait_for
 from slowness import patience
 from terminal import Terminal
 
-from telefabric import open_store
+from telefabric import Page, Reader, open_store
 from telefabric.keys.core.roles import Role
 from telefabric.keys.saved_connections import SavedConnection
+from telefabric_workers.foreign.lines import Lines
 from telefabric_workers.run.preflight import judge_key
-from telefabric_workers.run.recorder import lines_read
+from telefabric_workers.run.recorder import Recorder, lines_read
 
 STEPS = """
 import json, sys
@@ -140,6 +143,37 @@ def test_what_a_killed_run_had_read_is_stored_and_the_store_knows_its_last_line(
     behind = [n for n in range(newest + 1, read + 1) if n % 7 and n % 11 and n % 13]
     assert read >= newest
     assert not behind, "a line that was read is stored"
+
+
+def test_after_each_event_the_store_knows_the_last_line(run: Run) -> None:
+    """Whichever event is the last that a killed run has emitted."""
+    given = [b'{"type": "step", "ts": 1790000000}\n', b"text\n", b"\n", b'{"type": "metric", "a": 1, "b": 2, "c": 3}\n']
+    ends = [1]
+    with run.service.connect(run="r") as worker:
+        recorder = Recorder(worker, Lines("agent_0"))
+        for line in random.choices(given, k=80):
+            recorder.record(line)
+            ends.append(worker.emitted)
+        recorder.finish()
+    with open_store(run.service.file) as reader:
+        for seq in range(3, ends[-1] + 1):
+            line = bisect_left(ends, seq)
+            found = lines_read(Prefix(reader, seq), "r")  # type: ignore[arg-type]
+            assert found in ((line,) if seq == ends[line] else (line - 1, line))
+
+
+class Prefix:
+    """What a store has up to a seq."""
+
+    def __init__(self, reader: Reader, seq: int) -> None:
+        self._reader, self._seq = reader, seq
+
+    def streams(self, run_id: str) -> list[Any]:
+        return [msgspec.structs.replace(one, stored_seq=self._seq) for one in self._reader.streams(run_id)]
+
+    def stream_since(self, stream_id: bytes, seq: int) -> Any:
+        rows = self._reader.stream_since(stream_id, seq).rows
+        return Page([row for row in rows if row.seq <= self._seq], False)
 
 
 # -- as if it were not there -------------------------------------------------------------------------------------

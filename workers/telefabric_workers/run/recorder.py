@@ -112,7 +112,7 @@ def lines_read(reader: Reader, run_id: str) -> int | None:
             for event in map(decode_event, (stored.event for stored in page.rows)):
                 anchor = _number_in(event)
                 if anchor is not None:
-                    number, behind = anchor, 0
+                    number, behind, mono_ns = anchor, 0, 0
                 elif isinstance(event, _OF_LINES) and not _is_of_the_system(event):
                     behind += event.mono_ns != mono_ns
                     mono_ns = event.mono_ns
