@@ -273,6 +273,12 @@ QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0
 QUERY_NUMBERS_MAX = 65_536
 """Rows of a page of columns or points: 512 KiB a column."""
+EXPORT_CHUNK_EVENTS, EXPORT_CHUNK_BYTES = 250_000, 256 * MIB
+"""An export that is interrupted loses one chunk of work, half a minute; a format's files are a chunk long, too."""
+PLOTJUGGLER_EVENTS_MAX = 10_000
+"""Events that wait for one listener: a second or two of a fast run."""
+EXPORT_MEMORY_BYTES = 1024 * MIB
+"""For DuckDB, which needs several times the largest event, and some hundred MiB for a chunk."""
 
 # -- client --------------------------------------------------------------------------------------------------------
 CLIENT_MEMORY_MB = 1_024

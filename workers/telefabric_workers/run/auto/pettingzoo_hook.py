@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from telefabric_workers.run.auto import hook
 from telefabric_workers.run.auto.outermost import Echo, Observed, records_itself, watch
 from telefabric_workers.run.auto.session import session
-
-_ADAPTERS = "telefabric_workers.integrations.pettingzoo"
 
 
 def environments(env: ModuleType) -> None:
@@ -21,11 +18,15 @@ def environments(env: ModuleType) -> None:
 
 
 def _aec(echo: Echo) -> Observed | None:
-    return _observed(echo, import_module(_ADAPTERS).TelemetryAEC)
+    from telefabric_workers.integrations.pettingzoo import TelemetryAEC
+
+    return _observed(echo, TelemetryAEC)
 
 
 def _parallel(echo: Echo) -> Observed | None:
-    return _observed(echo, import_module(_ADAPTERS).TelemetryParallel)
+    from telefabric_workers.integrations.pettingzoo import TelemetryParallel
+
+    return _observed(echo, TelemetryParallel)
 
 
 def _observed(echo: Echo, adapter: Any) -> Observed | None:
