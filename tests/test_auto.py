@@ -397,7 +397,7 @@ PETTINGZOO = """
             env.reset(seed=episode)
             back, moves = defaultdict(float), defaultdict(int)
             for agent in env.agent_iter():
-                observation, reward, terminated, truncated, info = env.last()
+                observation, reward, terminated, truncated, info = env.last(observe=True)
                 back[agent] += reward
                 action = None
                 if not (terminated or truncated):
