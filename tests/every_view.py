@@ -84,11 +84,11 @@ def _search(main: MainWindow) -> Callable[[], None]:
 
 def _order(main: MainWindow) -> Callable[[], None]:
     _page(main).episodes.order_wanted.emit("total_reward")
-    return lambda: _page(main).episode_order.show_all()  # noqa: PLW0108 - as above
+    return lambda: _page(main).episodes_card.order.show_all()  # noqa: PLW0108 - as above
 
 
 def _columns(main: MainWindow) -> Callable[[], None]:
-    _page(main)._columns.click()
+    _page(main).steps_card._columns.click()
     return _close_menus
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -254,8 +253,8 @@ def test_a_stalled_environment_comes_first_and_says_whether_its_last_step_is_sto
     before = page.lane.frame
     assert before is not None
     huds = [msgspec.structs.replace(hud, fresh=hud.env_index != 2) for hud in before.hud.tiles]
-    page.lane.frame = dataclasses.replace(
-        before, number=before.number + 1, hud=msgspec.structs.replace(before.hud, tiles=huds),
+    page.lane.frame = before._replace(
+        number=before.number + 1, hud=msgspec.structs.replace(before.hud, tiles=huds),
         shown_ns=before.shown_ns + round((STALLED_S + 1) * 1e9),
     )  # fmt: skip
     page.environment_card.show_lane()
@@ -271,6 +270,18 @@ def test_a_stalled_environment_comes_first_and_says_whether_its_last_step_is_sto
     page.environment_card.show_lane()
     assert not any(tile.stalled for tile in tiles_of(page)), "a worker that has ended has not stalled"
     assert page.environments.card.grid.gone
+
+
+def test_the_environment_of_the_step_at_the_cursor_is_named_also_without_stored_frames(
+    page: AgentPage, writer: RingWriter
+) -> None:
+    publish(writer, page, [2.0, -1.0, 9.0, 0.0])
+    assert page.environment_card.title.text() == "#1"
+    page.time.cursor.go_to(2)
+    page.refresh(None)
+    assert page.step is not None
+    assert int(page.step.record["env"]) == 2
+    assert (page.environment_card.title.text(), page.environments.card.grid.follows) == ("#2", 2)
 
 
 # -- stored ------------------------------------------------------------------------------------------------------
