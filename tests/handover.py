@@ -248,10 +248,15 @@ class Handover:
         worker = self._parts["worker"]
         assert worker.process is not None
         process = worker.process
+        self._until_stored()  # one that ends does not wait for services that have just begun again
         process.terminate()
         until(lambda: process.poll() is not None, "the worker ends", 60)
-        seq = self._progress.read_seq()
-        until(lambda: self.judge.watermark(self._progress.read()[0]) >= seq, "all of it is stored", 60)
+        self._until_stored()
+
+    def _until_stored(self) -> None:
+        """All that the worker has emitted by now."""
+        stream, seq = self._progress.read()[0], self._progress.read_seq()
+        until(lambda: self.judge.watermark(stream) >= seq, "all of it is stored", 60)
 
     # -- what must be --------------------------------------------------------------------------------------------
 

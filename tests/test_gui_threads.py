@@ -171,6 +171,17 @@ def test_cycles_are_collected_on_the_window_s_thread_whoever_makes_objects(qtbot
         thread.join()
         collector.stop()
     assert set(died_on) == {threading.main_thread()}
+
+
+def test_python_collects_itself_again_when_the_last_window_has_ended(qtbot: Any) -> None:
+    parent = QObject()
+    one, other = Collector(parent), Collector(parent)
+    one.start()
+    other.start()
+    one.stop()
+    one.stop()
+    assert not gc.isenabled()
+    other.stop()
     assert gc.isenabled()
 
 

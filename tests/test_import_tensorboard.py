@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import shutil
 import signal
@@ -25,9 +26,12 @@ from store_fixtures import LOOPBACK
 from telefabric import StoredEvent, TelefabricError, ask_edit, open_store
 from telefabric.service.embedded import Services
 from telefabric.store.file.verify import verify
+from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_schemas import Log, Metric, values
 from telefabric_schemas.decoding import decode_event
+from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.imports.command import importing
+from telefabric_workers.imports.tensorboard import command
 from telefabric_workers.imports.tensorboard.events import Reader
 from telefabric_workers.imports.tensorboard.records import Damaged, Tail, masked
 
@@ -108,9 +112,10 @@ def test_what_tensorboardx_wrote_is_a_run_for_each_folder_once(desk: Desk) -> No
             writer.add_scalar("losses/value", math.nan, 50, walltime=T0 + 50)
             writer.add_text("hyperparameters", "|seed|\n|-|\n|1|", 0, walltime=T0)
             writer.add_histogram("weights", [1.0, 2.0, 3.0], 0)
+            writer.add_custom_scalars({"both": {"losses": ["Multiline", ["losses/value"]]}})
     report = desk.run()
     assert report["runs"] == {f"ppo/seed{seed}": {"metric": 51, "log": 1} for seed in range(2)}
-    assert report["left_out"] == {"histograms": 2}
+    assert report["left_out"] == {"histograms": 2, "custom_scalars": 2}
     found = desk.metrics("ppo/seed1", "charts/episodic_return")
     assert [(one.global_step, one.value) for one in found] == [(step, step * 2.0) for step in range(50)]
     assert [one.time_ns for one in found] == [round((T0 + step) * 1e6) * 1_000 for step in range(50)]
@@ -137,7 +142,6 @@ def test_a_record_is_read_when_it_is_whole_wherever_the_file_ended_before(tmp_pa
         path.write_bytes(data[:size])
         found += list(tail.records())
         assert tail.offset + tail.torn_bytes == size
-    tail.close()
     assert found == [version(T0), *numbered(0, 3)]
 
 
@@ -168,7 +172,6 @@ def test_a_damaged_record_is_looked_at_again(tmp_path: Path) -> None:
             found += tail.records()
     path.write_bytes(whole)
     assert list(tail.records())[-1] == numbered(1, 1)[0]
-    tail.close()
 
 
 def test_whatever_the_bytes_of_a_record_are_its_reader_goes_on() -> None:
@@ -270,6 +273,29 @@ def test_a_folder_without_event_files_is_an_error(desk: Desk) -> None:
     desk.folder.rmdir()
     with pytest.raises(TelefabricError, match="there is no folder"):
         desk.run()
+
+
+def test_of_many_files_that_are_followed_few_streams_are_open_and_each_goes_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "OPEN_MAX", 2)
+    paths = [write(desk.folder / name / "tfevents", version(T0), *numbered(0, 0)) for name in "abcd"]
+    read = WorkerEnvironment.read(connect=desk.services.address.url, spool=desk.spool, mode="durable")
+    with RemoteReader(read.address) as reader:
+        following = command.Import(desk.folder, desk.prefix, read, reader)
+        following.once(follow=True)
+        for step in range(1, 4):
+            for path in paths:
+                append(path, *numbered(step, step))
+            following.look()
+            assert len(list(desk.spool.iterdir())) <= 2
+        os.utime(paths[-1], (T0, T0))
+        following.look()
+        assert len(list(desk.spool.iterdir())) == 1, "one that nobody writes has ended"
+        following.end()
+    for name in "abcd":
+        assert [one.value for one in desk.metrics(name, "loss")] == [0, 1, 2, 3]
+    assert verify(desk.services.file).contradictions == 0
 
 
 # -- following, and being killed ---------------------------------------------------------------------------------

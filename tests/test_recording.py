@@ -139,6 +139,9 @@ def test_ranges_take_what_a_look_at_everything_takes(store: Reader) -> None:
         assert columns["global_step"].tolist() == list(range(first, min(end or 2_400, 2_400)))
     with pytest.raises(UsageError, match="is no range of numbers from 0 on"):
         store["run"].steps(episodes=slice(-3, None))
+    for kind, name in (("metrics", "env"), ("logs", "steps"), ("resets", "steps")):
+        with pytest.raises(UsageError, match=f"has no {name}: leave {name}= out"):
+            getattr(store["run"], kind)(**{name: slice(1, 2)})
 
 
 def test_nothing_is_read_before_it_is_wanted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,29 @@ except KeyboardInterrupt:
     assert words == ["address", "key", "clock", "version"]
 
 
+def test_a_program_may_read_keys_from_the_terminal(run: Run) -> None:
+    program = """
+import os, sys, termios, tty
+modes = termios.tcgetattr(1)
+tty.setcbreak(1)
+print("press ", end="", flush=True)
+print("got", os.read(0, 1), flush=True)
+termios.tcsetattr(1, termios.TCSADRAIN, modes)
+print("again ", end="", flush=True)
+print("got", sys.stdin.readline(), flush=True)
+"""
+    (run.folder / "program.py").write_text(program)
+    names = ("TELEFABRIC_CONNECT", "TELEFABRIC_SPOOL", "TELEFABRIC_EXIT_FLUSH_S")
+    with Terminal(run.folder, **{name: run.environ[name] for name in names}) as terminal:
+        terminal.type(f"{' '.join(TELEFABRIC)} run -q --run r -- python program.py\n")
+        terminal.wait("press ")
+        terminal.type("x")
+        assert terminal.wait("got b'x'") == "", "it is not echoed"
+        terminal.wait("again ")
+        terminal.type("line\n")
+        assert "line" in terminal.wait("got line")
+
+
 def test_a_program_that_stops_itself_is_a_stopped_job(run: Run) -> None:
     program = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('on', flush=True)"
     process = run.start(program, stdin=subprocess.DEVNULL)

@@ -31,7 +31,7 @@ from store_fixtures import (
 from telefabric import limits
 from telefabric.cli.read import dump
 from telefabric.cli.services import store
-from telefabric.errors import StoreError
+from telefabric.errors import StoreError, UsageError
 from telefabric.store.file.database import MIGRATIONS
 from telefabric.store.file.verify import verify
 from telefabric.store.read.file_reader import FileReader
@@ -254,6 +254,8 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
         extract(source, source, [A])
     with Scribe(tmp_path / "there.sqlite"), pytest.raises(StoreError, match="is being written by another store"):
         merge(source, tmp_path / "there.sqlite")
+    with pytest.raises(UsageError, match="name the runs with --run"):
+        cli("extract", tmp_path / "c.sqlite", "--store", source)
     merge(source, tmp_path / "c.sqlite.part", [B])
     with pytest.raises(StoreError, match="is of another extract, with run run b"):
         extract(source, tmp_path / "c.sqlite", [A])

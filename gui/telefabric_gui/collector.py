@@ -17,7 +17,10 @@ _WHOLE_SHARE = 0.001
 
 
 class Collector(QObject):
-    """Collects between `start` and `stop` when Python itself would, and after `stop` it does so itself again."""
+    """Collects between `start` and `stop` when Python itself would; when the last has stopped, Python does so again."""
+
+    started = 0
+    """Those of all windows of this process."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
@@ -27,16 +30,19 @@ class Collector(QObject):
         self._timer.timeout.connect(self.look)
 
     def start(self) -> None:
+        Collector.started += 1
         gc.disable()
         self._timer.start()
 
     def stop(self) -> None:
-        self._timer.stop()
-        gc.enable()
+        if self._timer.isActive():
+            self._timer.stop()
+            Collector.started -= 1
+            if not Collector.started:
+                gc.enable()
 
     def look(self) -> None:
         """Collect the oldest generation that is due, which takes the younger ones with it."""
-        gc.disable()  # another window of this process may have ended
         due = [age for age, most in enumerate(gc.get_threshold()) if 0 < most < gc.get_count()[age]]
         began_s = time.monotonic()
         if 2 in due and began_s < self._whole_from_s:

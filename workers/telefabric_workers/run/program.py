@@ -42,7 +42,7 @@ class ProgramRun:
         except NotStarted as error:
             self.worker.close("failed", str(error))
             raise
-        pump = Pump(child.output, self.recorder.record)
+        pump = Pump(child.output, self.recorder.record, child.copy_modes)
         system = self._measure(child.pid)
         code = child.watch()
         if system is not None:

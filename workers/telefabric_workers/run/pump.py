@@ -25,8 +25,11 @@ _SILENCE_S = 0.5
 class Pump:
     """A thread that reads one descriptor until its end. `record` says whether a line is an event, and does not pass."""
 
-    def __init__(self, source: int, record: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, source: int, record: Callable[[bytes], bool], before_output: Callable[[], None] = lambda: None
+    ) -> None:
         self._source = source
+        self._before_output = before_output
         self._record: Callable[[bytes], bool] | None = record
         self._kept: list[bytes] = []
         """What there is of the current line, up to `LINE_BYTES_MAX`."""
@@ -111,6 +114,7 @@ class Pump:
 
     def _write(self) -> None:
         """Pass on what is no event, and wait for its reader as the program would have to."""
+        self._before_output()
         out, self._out = memoryview(bytes(self._out)), bytearray()
         while out and self._out_is_open:
             try:

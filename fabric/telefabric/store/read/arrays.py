@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -13,7 +13,7 @@ from telefabric_schemas import values
 if TYPE_CHECKING:
     import numpy as np
 
-    Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 WHOLE = frozenset(("id", "seq", "env_index", "episode_index", "step_index", "global_step", "length"))
 FLAGS = frozenset(("terminated", "truncated"))

@@ -17,22 +17,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from math import inf
+from typing import Any, Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 import msgspec
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, StoreError, UsageError
 from telefabric.store.read import query
-from telefabric.store.read.arrays import FLAGS, WHOLE, as_array, as_cells, joined, numpy, value_at
+from telefabric.store.read.arrays import FLAGS, WHOLE, Array, as_array, as_cells, joined, numpy, value_at
 from telefabric_schemas import Episode, Frame, Log, Metric, Reset, Step, values
 from telefabric_schemas.decoding import decode_event
 from telefabric_schemas.events import Event
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -60,15 +56,18 @@ class Asked(Protocol):
     def answer(self, question: query.Question[T], /) -> query.Page[T]: ...
 
 
-class Range(NamedTuple):
-    """Which events of a kind: None means any."""
+class Range(TypedDict, total=False):
+    """Which events: any where nothing is said.
 
-    agent: str | None = None
-    env: int | None = None
-    episodes: slice | None = None
-    steps: slice | None = None
-    name: str | None = None
-    voided: bool = False
+    `episodes` is a range of episodes, ``slice(100, 110)``; with `env` it is found at once, else all rows are looked at.
+    `steps` is one of the agent's global steps, which should rise. `voided` includes voided events.
+    """
+
+    agent: str
+    env: int
+    episodes: slice
+    steps: slice
+    voided: bool
 
 
 _Voids = dict[tuple[bytes, str], list[tuple[int, int]]]
@@ -84,7 +83,10 @@ class _Source(NamedTuple):
 
 
 class Recording:
-    """What a store has of one run. `store[run_id]` makes it; it is good as long as its reader is open."""
+    """What a store has of one run. `store[run_id]` makes it; it is good as long as its reader is open.
+
+    Its methods take the keywords of `Range`.
+    """
 
     def __init__(self, reader: Asked, run_id: str) -> None:
         """Raises `StoreError` for a run that is not in the store."""
@@ -99,53 +101,39 @@ class Recording:
     def metadata(self) -> dict[str, Any]:
         return dict(values.decode(self.info.metadata) or {})
 
-    def steps(
-        self, *, agent: str | None = None, env: int | None = None, episodes: slice | None = None,
-        steps: slice | None = None, voided: bool = False,
-    ) -> Selection[Step]:  # fmt: skip
-        """`episodes` is a range of episodes, `steps` one of the agent's global steps, which should rise.
+    def steps(self, **wanted: Unpack[Range]) -> Selection[Step]:
+        return Selection(self._reader, self.run_id, "step", wanted)
 
-        With `env` a range of episodes is found at once, else all steps are looked at.
-        """
-        return self._select("step", Range(agent, env, episodes, steps, None, voided))
+    def episodes(self, **wanted: Unpack[Range]) -> Selection[Episode]:
+        return Selection(self._reader, self.run_id, "episode", wanted)
 
-    def episodes(
-        self, *, agent: str | None = None, env: int | None = None, episodes: slice | None = None,
-        steps: slice | None = None, voided: bool = False,
-    ) -> Selection[Episode]:  # fmt: skip
-        return self._select("episode", Range(agent, env, episodes, steps, None, voided))
+    def resets(self, **wanted: Unpack[Range]) -> Selection[Reset]:
+        return Selection(self._reader, self.run_id, "reset", wanted)
 
-    def resets(
-        self, *, agent: str | None = None, env: int | None = None, episodes: slice | None = None, voided: bool = False
-    ) -> Selection[Reset]:
-        return self._select("reset", Range(agent, env, episodes, None, None, voided))
+    def frames(self, **wanted: Unpack[Range]) -> Selection[Frame]:
+        return Selection(self._reader, self.run_id, "frame", wanted)
 
-    def frames(
-        self, *, agent: str | None = None, env: int | None = None, episodes: slice | None = None, voided: bool = False
-    ) -> Selection[Frame]:
-        return self._select("frame", Range(agent, env, episodes, None, None, voided))
+    def metrics(self, name: str | None = None, **wanted: Unpack[Range]) -> Selection[Metric]:
+        return Selection(self._reader, self.run_id, "metric", wanted, name)
 
-    def metrics(
-        self, name: str | None = None, *, agent: str | None = None, steps: slice | None = None
-    ) -> Selection[Metric]:
-        return self._select("metric", Range(agent, steps=steps, name=name))
-
-    def logs(self, *, agent: str | None = None) -> Selection[Log]:
-        return self._select("log", Range(agent))
-
-    def _select(self, kind: str, wanted: Range) -> Selection[Any]:
-        for part in (wanted.episodes, wanted.steps):
-            if part is not None and (part.step not in (None, 1) or min(part.start or 0, part.stop or 0) < 0):
-                raise UsageError(f"{part} is no range of numbers from 0 on: give slice(first, end)")
-        return Selection(self._reader, self.run_id, kind, wanted)
+    def logs(self, **wanted: Unpack[Range]) -> Selection[Log]:
+        return Selection(self._reader, self.run_id, "log", wanted)
 
 
 class Selection(Generic[E]):
     """Events of one kind of a run. Nothing is read until it is iterated or asked for columns."""
 
-    def __init__(self, reader: Asked, run_id: str, kind: str, wanted: Range) -> None:
-        self._reader, self._run_id, self._kind, self._wanted = reader, run_id, kind, wanted
+    def __init__(self, reader: Asked, run_id: str, kind: str, wanted: Range, name: str | None = None) -> None:
+        """Raises `UsageError` for a range that no event of the kind can be in. `name` is a metric's."""
+        self._reader, self._run_id, self._kind, self._name = reader, run_id, kind, name
         self._of_episodes = kind in ("step", "episode", "reset", "frame")
+        self._agent, self._env = wanted.get("agent"), wanted.get("env")
+        self._episodes, self._steps = _bounds(wanted.get("episodes")), _bounds(wanted.get("steps"))
+        self._voided = wanted.get("voided", False)
+        missing = ("env", "episodes") if not self._of_episodes else ("steps",) if kind in ("reset", "frame") else ()
+        for name in (*missing, *(("steps",) if kind == "log" else ())):
+            if name in wanted:
+                raise UsageError(f"a {kind} has no {name}: leave {name}= out")
 
     def __iter__(self) -> Iterator[E]:
         """The events, their actions, observations and the like decoded."""
@@ -197,7 +185,7 @@ class Selection(Generic[E]):
     def _parts(self, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         """Each part as arrays of numbers where the store gives them, or else as lists of values."""
         names = names or self._fields
-        if self._wanted.name is None and all(name in _NUMBERS or "/" in name for name in names):
+        if self._name is None and all(name in _NUMBERS or "/" in name for name in names):
             for _, _, mask, columns in self._kept(names):
                 yield {name: columns[name][mask] for name in names}
             return
@@ -208,7 +196,7 @@ class Selection(Generic[E]):
 
     def _pages(self) -> Iterator[list[Any]]:
         """The events that are wanted, page by page."""
-        name = self._wanted.name
+        name = self._name
         for source, first, mask, _ in self._kept(()):
             number, end = first, first + len(mask)
             while number < end:
@@ -225,7 +213,7 @@ class Selection(Generic[E]):
             *names,
             "seq",
             *(_PLACE if self._of_episodes else ()),
-            *(("global_step",) if self._wanted.steps else ()),
+            *(("global_step",) if self._steps else ()),
         )
         sources, voids = self._sources(), self._voids()
         for source in sources:
@@ -237,14 +225,13 @@ class Selection(Generic[E]):
                     break
 
     def _mask(self, source: _Source, columns: dict[str, Array], voids: _Voids, taken: Array | None = None) -> Array:
-        np, wanted = numpy(), self._wanted
+        np = numpy()
         mask: Array = np.ones(len(columns["seq"]), dtype=bool)
-        if wanted.env is not None:
-            mask &= columns["env_index"] == wanted.env
-        for part, name in ((wanted.episodes, "episode_index"), (wanted.steps, "global_step")):
-            if part is not None:
-                mask &= columns[name] >= (part.start or 0)
-                mask &= columns[name] < (np.inf if part.stop is None else part.stop)
+        if self._env is not None:
+            mask &= columns["env_index"] == self._env
+        for bounds, name in ((self._episodes, "episode_index"), (self._steps, "global_step")):
+            if bounds is not None:
+                mask &= (columns[name] >= bounds[0]) & (columns[name] < bounds[1])
         if taken is not None:
             mask &= ~np.isin(_place(columns), taken)
         for place, seq in voids.get((source.stream, source.agent), ()):
@@ -253,41 +240,40 @@ class Selection(Generic[E]):
 
     def _is_past(self, columns: dict[str, Array]) -> bool:
         """Nothing that is wanted can follow: with rising steps, and rising episodes of one environment."""
-        steps, episodes, env = self._wanted.steps, self._wanted.episodes, self._wanted.env
-        if steps is not None and steps.stop is not None:
-            return bool((columns["global_step"] >= steps.stop).all())
-        if episodes is None or episodes.stop is None or env is None:
+        if self._steps is not None:
+            return bool((columns["global_step"] >= self._steps[1]).all())
+        if self._episodes is None or self._env is None:
             return False
-        found = columns["episode_index"][columns["env_index"] == env]
-        return len(found) > 0 and bool((found >= episodes.stop).all())
+        found = columns["episode_index"][columns["env_index"] == self._env]
+        return len(found) > 0 and bool((found >= self._episodes[1]).all())
 
     def _first(self, source: _Source) -> int:
         """The number of the first row that the range can have."""
-        steps, episodes, env = self._wanted.steps, self._wanted.episodes, self._wanted.env
-        if steps is not None and steps.start:
-            asked = query.RowOf(source.stream, self._kind, source.agent, "global_step", steps.start)
-        elif episodes is not None and episodes.start and env is not None:
-            asked = query.RowOf(source.stream, self._kind, source.agent, "episode", episodes.start, env)
+        if self._steps is not None:
+            by, value, env = "global_step", self._steps[0], None
+        elif self._episodes is not None and self._env is not None:
+            by, value, env = "episode", self._episodes[0], self._env
         else:
             return 0
+        asked = query.RowOf(source.stream, self._kind, source.agent, by, value, env)
         found = self._reader.answer(asked).rows
         return found[0].n if found else source.rows
 
     def _sources(self) -> list[_Source]:
         """In the order of attempts and streams."""
-        streams = {
-            one.stream_id: (one.attempt, one.started_ns, one.stream) for one in self._reader.streams(self._run_id)
-        }
+        counts = self._reader.counts(self._run_id)  # first: a stream that begins meanwhile has no rows yet
+        found = self._reader.streams(self._run_id)
+        streams = {one.stream_id: (one.attempt, one.started_ns, one.stream) for one in found}
         return [
             _Source(one.stream_id, one.agent_id, one.n, streams[one.stream_id][0])
-            for one in sorted(self._reader.counts(self._run_id), key=lambda one: (streams[one.stream_id], one.agent_id))
-            if one.kind == self._kind and self._wanted.agent in (None, one.agent_id)
+            for one in sorted(counts, key=lambda one: (streams[one.stream_id], one.agent_id))
+            if one.kind == self._kind and self._agent in (None, one.agent_id)
         ]
 
     def _voids(self) -> _Voids:
         """By stream and agent: places, and the seq below which they are voided."""
         found: _Voids = {}
-        after, more = 0, self._of_episodes and not self._wanted.voided
+        after, more = 0, self._of_episodes and not self._voided
         while more:
             page = self._reader.events(after, self._run_id, ["episode_voided"])
             for row in page.rows:
@@ -299,7 +285,7 @@ class Selection(Generic[E]):
 
     def _places(self, sources: list[_Source], voids: _Voids) -> Array:
         """The episodes that these sources have."""
-        np, everything = numpy(), Selection[E](self._reader, self._run_id, self._kind, Range())
+        np, everything = numpy(), Selection[E](self._reader, self._run_id, self._kind, {})
         found: list[Array] = [
             np.unique(_place(columns)[everything._mask(source, columns, voids)])
             for source in sources
@@ -319,6 +305,16 @@ class Selection(Generic[E]):
             columns = (np.frombuffer(column, "<f8") for column in chunk.columns)
             yield first, dict(zip(fields, columns, strict=True))
             first = page.last
+
+
+def _bounds(part: slice | None) -> tuple[int, float] | None:
+    """The first and the end of a range. Raises `UsageError` for what is none."""
+    if part is None:
+        return None
+    first, end = part.start or 0, inf if part.stop is None else part.stop
+    if part.step not in (None, 1) or min(first, end) < 0:
+        raise UsageError(f"{part} is no range of numbers from 0 on: give slice(first, end)")
+    return first, end
 
 
 def _place(columns: dict[str, Array]) -> Array:

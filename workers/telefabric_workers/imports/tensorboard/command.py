@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,8 @@ def tensorboard(
     telefabric import tensorboard runs --follow --prefix laptop/
 
     Scalars become metrics, texts and tensors log lines, with the wall times of the files. Histograms, pictures, sound
-    and graphs are left out and counted. A second import adds only what is new. Each file is an attempt at its run.
+    and graphs are left out and counted. A second import adds only what is new. A restart, which writes a new file, is a
+    further attempt at its run.
     """
     folder = absolute(folder)
     if not folder.exists():
@@ -72,6 +72,7 @@ class Import:
         self._environment, self._reader = environment, reader
         self._files: dict[Path, EventFile] = {}
         self._added: dict[str, Counter[str]] = {}
+        """By run and kind."""
         self._left_out: Counter[str] = Counter()
         self._told: set[str] = set()
 
@@ -86,41 +87,41 @@ class Import:
         total = sum(path.stat().st_size for path in files)
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
             task, done = bar.add_task("importing", total=total), 0
-            for file in files.values():
+            for path, file in files.items():
                 for offset in file.read(self._environment, self._reader):
                     bar.update(task, completed=done + offset)
                 done += file.offset
                 if not follow:
-                    file.end()
-                self._tell(file, torn=not follow)
+                    self._tell(file)
+                    self._forget(path)
                 self._end_some()
 
     def look(self) -> None:
         """What has been appended since; the streams of the files that grow stay open."""
-        for path, file in list(self._files.items()):
-            if file.is_replaced():
-                self._forget(path, file)
-        for path, file in list(self._known().items()):
+        for path in [path for path, file in self._files.items() if file.is_replaced()]:
+            self._forget(path)
+        for path, file in self._known().items():
             before = file.offset
             for _ in file.read(self._environment, self._reader):
                 pass
             if file.offset > before:  # the one that grew last is the last
                 self._files[path] = self._files.pop(path)
-            self._tell(file, torn=False)
         self._end_some()
 
     def _end_some(self) -> None:
         """Of the files that grew, those that do so no more, or longest ago."""
-        growing = [file for file in self._files.values() if file.is_open]
-        for place, file in enumerate(growing, start=OPEN_MAX - len(growing)):
-            if place < 0 or file.idle_s > _IDLE_S:
+        growing = [file for file in self._files.values() if file.is_open and not file.is_replaced()]
+        for left, file in zip(range(len(growing), 0, -1), growing, strict=True):
+            if left > OPEN_MAX or file.idle_s > _IDLE_S:
                 file.end()
 
     def end(self) -> None:
         for path, file in list(self._files.items()):
-            self._forget(path, file)
+            self._tell(file)
+            self._forget(path)
 
     def _known(self) -> dict[Path, EventFile]:
+        """All files, also those that were not there before; a copy."""
         try:
             for path, run_id in event_files(self._folder, self._prefix).items():
                 if path not in self._files:
@@ -129,30 +130,23 @@ class Import:
             pass  # a folder that went while it was looked through
         except OSError as error:
             raise EnvironmentProblem(f"{error.filename} cannot be read: {error.strerror}: check its rights") from None
-        return self._files
+        return dict(self._files)
 
-    def _forget(self, path: Path, file: EventFile) -> None:
-        del self._files[path]
-        with closing(file):
-            file.end()
+    def _forget(self, path: Path) -> None:
+        file = self._files.pop(path)
+        file.end()
         if file.stream is not None:
             self._added.setdefault(file.stream.run_id, Counter()).update(+file.counts)
         self._left_out.update(file.left_out)
 
-    def _tell(self, file: EventFile, *, torn: bool = True) -> None:
+    def _tell(self, file: EventFile) -> None:
         """Say once what cannot be read of a file."""
-        sentence = f"{file.damage}: what follows is not imported" if file.damage else ""
-        if torn and file.torn_bytes:
-            sentence = f"{file.path} ends with {file.torn_bytes} bytes that are no whole record yet: import again later"
-        if sentence and sentence not in self._told:
+        if (sentence := file.unread()) and sentence not in self._told:
             self._told.add(sentence)
             click.echo(f"telefabric: {sentence}", err=True)
 
     def report(self) -> dict[str, Any]:
-        return {
-            "runs": {run_id: dict(added) for run_id, added in sorted(self._added.items())},
-            "left_out": dict(self._left_out),
-        }
+        return {"runs": dict(sorted(self._added.items())), "left_out": self._left_out}
 
     def sentences(self) -> list[str]:
         lines = []

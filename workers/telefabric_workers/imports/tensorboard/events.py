@@ -24,7 +24,7 @@ _TIME, _STEP, _GRAPH, _SUMMARY, _LOG, _META_GRAPH = 1, 2, 4, 5, 6, 9
 _TAG, _SCALAR, _TENSOR, _METADATA = 1, 2, 8, 9
 _LEFT_OUT = {3: "histograms", 4: "images", 5: "histograms", 6: "audio"}
 """Fields of a summary's value that are not imported."""
-_PLUGINS_LEFT_OUT = frozenset(("histograms", "images", "audio"))
+_PLUGINS_LEFT_OUT = frozenset(("histograms", "images", "audio", "hparams", "custom_scalars"))
 _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8
 _STRING, _HALF, _BFLOAT = 7, 19, 14
 _FORMATS = {

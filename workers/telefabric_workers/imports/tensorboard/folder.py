@@ -32,23 +32,18 @@ class EventFile:
         self.path, self.run_id = path, run_id
         self.counts: Counter[str] = Counter()
         """Events that were added, by kind."""
-        self.damage = ""
+        self._damage = ""
         self.stream: FileStream | None = None
         self._reader = EventReader()
         self._tail = Tail(path)
-        status = os.fstat(self._tail.fileno)
-        self._identity = status.st_dev, status.st_ino
 
     @property
     def left_out(self) -> Counter[str]:
         return self._reader.left_out + (self.stream.problems if self.stream else Counter())
 
     @property
-    def torn_bytes(self) -> int:
-        return 0 if self.damage else self._tail.torn_bytes
-
-    @property
     def offset(self) -> int:
+        """Bytes of it that are through."""
         return self._tail.offset
 
     @property
@@ -58,19 +53,22 @@ class EventFile:
     @property
     def idle_s(self) -> float:
         """How long ago it was written."""
-        return time.time() - os.fstat(self._tail.fileno).st_mtime
+        return time.time() - self.path.stat().st_mtime
 
     def is_replaced(self) -> bool:
-        """Another file has its name, or none, or it has become shorter than what was read of it."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return True
-        return (status.st_dev, status.st_ino) != self._identity or status.st_size < self._tail.offset
+        return self._tail.is_replaced()
+
+    def unread(self) -> str:
+        """A sentence about what cannot be read of it; empty in the usual case."""
+        if self._damage:
+            return f"{self._damage}: what follows is not imported"
+        if not self._tail.is_replaced() and (torn := self._tail.torn_bytes):
+            return f"{self.path} ends with {torn} bytes that are no whole record yet: import again later"
+        return ""
 
     def read(self, environment: WorkerEnvironment, reader: Reader) -> Iterator[int]:
         """Send what is new, and yield after each record how many bytes of the file are through."""
-        self.damage = ""
+        self._damage = ""
         try:
             for record in self._tail.records():
                 if self.stream is None:
@@ -80,7 +78,7 @@ class EventFile:
                     self.counts[event.kind] += self.stream.add(event)
                 yield self._tail.offset
         except Damaged as error:
-            self.damage = str(error)
+            self._damage = str(error)
 
     def _begin(self, record: bytes, environment: WorkerEnvironment, reader: Reader) -> FileStream:
         stream = stream_id_of("tensorboard", self.run_id, self.path.name, record)
@@ -91,9 +89,6 @@ class EventFile:
         """Store what was added. Raises as `FileStream.close` does. It may be read on afterwards."""
         if self.stream is not None:
             self.stream.close()
-
-    def close(self) -> None:
-        self._tail.close()
 
 
 def event_files(folder: Path, prefix: str = "") -> dict[Path, str]:

@@ -238,8 +238,10 @@ def _remember(kind: str, env: Any, observed: Observed | None) -> _Known:
 def _forget(observed: Observed) -> None:
     """A closed environment that is reset again is a new one."""
     observed.end()
-    for key in [key for key, known in list(_known.items()) if known.observed is observed]:
-        _known.pop(key, None)
+    for key in list(_known):  # which lose one whenever an environment is gone
+        known = _known.get(key)
+        if known is not None and known.observed is observed:
+            _known.pop(key, None)
 
 
 def _forked() -> None:
