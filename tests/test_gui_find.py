@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from skips import requires
+from slowness import patience
 from store_fixtures import Scribe, metric, run_started, stream
 from test_gui_pages import events, steps_of
 
