@@ -27,7 +27,7 @@ def jsonl(file: Path, follow: bool, dry_run: bool, as_json: bool, **given: Any) 
     telefabric import jsonl train.jsonl
     telefabric import jsonl train.jsonl --follow --run seed-7
 
-    Each run that the lines name is a run; lines that name none are of the run --run, or of one that is named as the
-    file is. A second import adds only what is new, also of a file that was moved, cut or written again.
+    Each run_id in the lines is a run, and a line without one is of the run before it; with --run all lines are of that
+    run. A second import adds only what is new, also of a file that was moved, cut or written again.
     """
     read_log(file, given, dry_run=dry_run, follow=follow, as_json=as_json)
