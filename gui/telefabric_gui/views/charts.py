@@ -312,14 +312,17 @@ class ChartsView(QScrollArea):
         """What is held of a part of `info`, read as far as it is not live; a run without it is not asked for it."""
         info = self._charting.info
         tail_row = float(scale.rows_of_steps(tail.x[:1])[0]) if len(tail.x) else math.inf
-        if scale is not _AS_STEPS and (source.live is None or key.name in source.live.series()):
+        unknown = source.live is not None and not source.live.begins and not self._charting.streams.known(source)
+        waits = unknown  # else the axis would change once it is known how many rows there are, and with each part
+        if not unknown and scale is not _AS_STEPS and (source.live is None or key.name in source.live.series()):
             first, last = scale.rows(self._charting.layout.axis, np.array(sight)).tolist()
             rows = max(scale.row[0], first), min(scale.row[-1], last, tail_row - 1)
             read = self._read[key.name] = info.want(key, *rows, grows=source.grows)
-            wanted_s = self._wanted_s.setdefault(key, time.monotonic())
-            if not read.whole and time.monotonic() - wanted_s < _STORE_ANSWERS_S:
-                return NOTHING  # else the axis would grow with each part that comes
-            self._wanted_s[key] = 0.0
+            waits = not read.whole
+        now_s = time.monotonic()
+        if waits and now_s - self._wanted_s.setdefault(key, now_s) < _STORE_ANSWERS_S:
+            return NOTHING
+        self._wanted_s[key] = 0.0
         return info.samples(key, tail, tail_row)
 
     def _tail(self, source: Source, series: str) -> tuple[Samples, int]:
