@@ -228,6 +228,46 @@ def test_a_vector_of_environments_and_nothing_of_those_in_it(
         assert len(resets) - len(ran.of(Episode, index)) in (0, 1)
 
 
+LOGGER = """
+    DISABLED = 50
+
+    class TensorBoardOutputFormat: pass
+
+    class Logger:
+        level = 20
+
+        def __init__(self, output_formats):
+            self.output_formats, self.name_to_value, self.name_to_excluded = output_formats, {}, {}
+
+        def dump(self, step=0):
+            self.name_to_value.clear()
+
+    def filter_excluded_keys(values, excluded, output):
+        return {name: value for name, value in values.items() if output not in (excluded.get(name) or ())}
+"""
+LOGS = """
+    from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+
+    for outputs in ([], [TensorBoardOutputFormat()]):
+        logger = Logger(outputs)
+        logger.name_to_value.update({"train/loss": 0.5, "time/name": "x", "time/own": 1.0})
+        logger.name_to_excluded["time/own"] = ("telefabric",)
+        logger.dump(step=64)
+        assert not logger.name_to_value
+"""
+
+
+def test_the_logger_of_stable_baselines3_is_recorded_unless_a_summary_writer_gets_the_same(tmp_path: Path) -> None:
+    """With a stand-in of its module; `scripts/check_trainers` has the library."""
+    package = tmp_path / "stable_baselines3" / "common"
+    package.mkdir(parents=True)
+    (package / "logger.py").write_text(textwrap.dedent(LOGGER))
+    ran = auto(tmp_path, LOGS, PYTHONPATH=str(tmp_path))
+    assert ran.code == 0, ran.stderr
+    assert [(one.name, one.value, one.global_step) for one in ran.of(Metric)] == [("train/loss", 0.5, 64)]
+    assert "1 value of stable_baselines3" in ran.said[0]
+
+
 SUBPROCESSES = """
     import json, multiprocessing, sys
     import gymnasium as gym
@@ -397,7 +437,7 @@ PETTINGZOO = """
             env.reset(seed=episode)
             back, moves = defaultdict(float), defaultdict(int)
             for agent in env.agent_iter():
-                observation, reward, terminated, truncated, info = env.last()
+                observation, reward, terminated, truncated, info = env.last(observe=True)
                 back[agent] += reward
                 action = None
                 if not (terminated or truncated):

@@ -260,7 +260,7 @@ def test_figures_of_the_time_line_are_not_written_over_each_other(
     assert max(end for _, end in spans) <= main.bottom.line._room + 1, "the last one is not cut"
 
 
-@pytest.mark.parametrize("width", [360, 620, 900])
+@pytest.mark.parametrize("width", [360, 480, 540, 580, 620, 900])
 def test_spare_room_of_a_table_goes_to_the_observation(window: Callable[..., MainWindow], width: int) -> None:
     main = window(ScriptedFeed(update(told(step(1, observation=raw([0.125] * 9))), runs=(view(),))))
     tick(main, 2)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from slowness import patience
 from terminal import Terminal
 
 from telefabric import open_store
+from telefabric.keys.core.roles import Role
+from telefabric.keys.saved_connections import SavedConnection
+from telefabric_workers.run.preflight import judge_key
 from telefabric_workers.run.recorder import lines_read
 
 STEPS = """
@@ -305,6 +309,18 @@ def test_before_the_program_starts_one_line_says_what_is_wrong(run: Run) -> None
     first = errors.decode().splitlines()[0]
     assert first.startswith("telefabric: address: Nothing answers at tcp://127.0.0.1:9")
     assert "Events wait in the spool until a broker takes them" in first
+
+
+@pytest.mark.parametrize(
+    ("role", "runs", "state"), [("worker", "*", "ok"), ("worker", "sweep-*", "problem"), ("client", "*", "problem")]
+)
+def test_before_the_program_starts_its_key_is_looked_at(role: str, runs: str, state: str) -> None:
+    now = datetime.now(UTC)
+    key = SavedConnection("rig", Role(role), "tcp://lab:7750", "", "", "", now, runs, now)
+    found = judge_key(key, "r")
+    assert found.state == state
+    assert (found.remedy == "") == (state == "ok")
+    assert "rig" in found.sentence
 
 
 def test_a_dry_run_stores_nothing_and_names_the_lines_that_are_wrong(run: Run) -> None:

@@ -88,7 +88,7 @@ def _run(
 
     with Signals() as signals:
         if environment.mode in ("dual", "durable"):
-            _preflight(environment.address, quiet=quiet)
+            _preflight(environment, quiet=quiet)
         program = ProgramRun(environment, command)
         with launch.environment(command, environ) if auto else nullcontext(environ) as variables:
             code = program.run(variables, signals)
@@ -99,10 +99,10 @@ def _run(
     end_as(code)
 
 
-def _preflight(address: Address, *, quiet: bool) -> None:
+def _preflight(environment: WorkerEnvironment, *, quiet: bool) -> None:
     from telefabric_workers.run.preflight import look
 
-    for finding in look(address):
+    for finding in look(environment.address, environment.run_id):
         if not quiet or finding.state != OK:
             remedy = f" → {clean(finding.remedy)}" if finding.remedy else ""
             click.echo(f"telefabric: {finding.check}: {clean(finding.sentence)}{remedy}", err=True)

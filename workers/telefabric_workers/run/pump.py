@@ -12,7 +12,7 @@ import select
 import threading
 from collections.abc import Callable
 
-from telefabric_workers.foreign.tail import LINE_BYTES_MAX
+from telefabric.limits import LINE_BYTES_MAX
 
 log = logging.getLogger("telefabric.run")
 
@@ -49,19 +49,19 @@ class Pump:
         os.close(self._ended)
 
     def _run(self) -> None:
-        while data := self._read():
-            lines = data.split(b"\n")
-            for line in lines[:-1]:
-                self._take(line + b"\n")
+        try:
+            while self._out_is_open and (data := self._read()):
+                *complete, part = data.split(b"\n")
+                for line in complete:
+                    self._take(line + b"\n")
+                    self._line()
+                self._take(part)
+                self._write()
+            if self._kept:
                 self._line()
-            self._take(lines[-1])
-            self._write()
-            if not self._out_is_open:
-                break
-        if self._kept:
-            self._line()
-            self._write()
-        os.close(self._source)  # a program that prints on, and whose reader is gone, gets to know it as without us
+                self._write()
+        finally:
+            os.close(self._source)  # a program that prints on, and whose reader is gone, gets to know it as without us
 
     def _read(self) -> bytes:
         """What was printed next; empty at the end."""

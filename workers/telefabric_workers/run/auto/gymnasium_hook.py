@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _DRAWS_ASIDE = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.", "gymnasium.envs.box2d.")
 """Environments that can be drawn although the program has chosen no render mode: drawing reads their state, and changes
 nothing that they do."""
-
-
 _OLDEST = (1, 1)
 
 

@@ -93,12 +93,12 @@ class Observed:
         """Carry out a call that the program makes, and record it."""
         self._echo.expect(name, env, call)
         try:
-            if name == "step":
-                return self._adapter.step(*given, **named)
             if name == "reset":
                 named = dict(zip(("seed", "options"), given, strict=False)) | named
                 return self._adapter.reset(seed=named.get("seed"), options=named.get("options"))
-            return getattr(self._adapter, name)(*given)
+            if name == "close":
+                return self._adapter.close()
+            return getattr(self._adapter, name)(*given, **named)
         except Exception as error:  # noqa: BLE001  ours are counted, the environment's are raised
             return self._echo.answer(error)
 
