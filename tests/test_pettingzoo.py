@@ -369,7 +369,8 @@ def test_the_environment_is_described_with_a_space_for_each_agent(
 
 
 @pytest.mark.parametrize("kind", ["aec", "parallel"])
-def test_a_deep_copy_plays_on_and_records_nothing(worker: Worker, kind: str) -> None:
+def test_a_deep_copy_plays_on_and_records_nothing(worker: Worker, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("telefabric_workers.episodes._copies_told", False)  # it is said once, and other tests ask too
     env: Any = (
         TelemetryAEC(Turns(("a", {}, "", "", ""), ("a", {}, "a", "", ""), starts="a"), worker)
         if kind == "aec"

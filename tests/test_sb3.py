@@ -94,6 +94,19 @@ def test_what_is_recorded_is_what_each_environment_returned(
         assert without_statistics(told(events, index)) == returned(calls)
 
 
+def test_a_training_that_a_callback_stopped_goes_on_in_the_same_episodes(
+    sb3: ModuleType, cases: dict[str, Any], worker: Worker
+) -> None:
+    """The trainer then still has the observations from before its last step."""
+    model = cases["dqn"]["trainer"]()
+    first, _ = cases["dqn"]["learns"]
+    model.learn(callback=sb3.TelemetryCallback(worker))
+    model._last_obs = [call["locals"]["new_obs"] for call in first["calls"] if "locals" in call][-2]
+    model.learn(callback=sb3.TelemetryCallback(worker))
+    (calls,) = cases["dqn"]["environments"]
+    assert without_statistics(told(spooled(worker, "reset", "step"), 0)) == returned(calls)
+
+
 def test_episodes_end_by_an_end_a_time_limit_or_a_reset_and_are_numbered_on(
     sb3: ModuleType, cases: dict[str, Any], worker: Worker
 ) -> None:

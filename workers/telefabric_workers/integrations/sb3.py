@@ -79,7 +79,7 @@ class TelemetryCallback(Labels, BaseCallback):  # type: ignore[misc]  # the libr
                 recorder.render = partial(self._render, index)
         seed = None if model in history.models else model.seed
         history.models.add(model)
-        if model._last_obs is not history.seen:
+        if not any(model._last_obs is seen for seen in history.seen):
             for index, recorder in enumerate(self._recorders):
                 recorder.end("reset")
                 observation, info = _part(model._last_obs, index), self._info_of_reset(index)
@@ -108,7 +108,7 @@ class TelemetryCallback(Labels, BaseCallback):  # type: ignore[misc]  # the libr
                 observation = last_observation
             action = _part(actions, index)
             recorder.step(action, observation, rewards[index], done and not truncated, truncated, info, reset)
-        self._history.seen = observations
+        self._history.seen = (*self._history.seen[-1:], observations)
         return True
 
     def _on_training_end(self) -> None:
@@ -145,8 +145,9 @@ class History:
     trackers: dict[tuple[str | None, int], EpisodeTracker] = field(default_factory=dict)
     """Agent and index of an environment → where it is in its episodes."""
     models: WeakSet[Any] = field(default_factory=WeakSet)
-    seen: Any = None
-    """The observations of the newest step. A trainer that goes on without a reset has the same object."""
+    seen: tuple[Any, ...] = ()
+    """The observations of the two newest steps. A trainer that goes on without a reset has the same object as the
+    newest one, or, when a callback has stopped it, as the one before."""
 
 
 _histories: WeakKeyDictionary[Worker, History] = WeakKeyDictionary()
