@@ -308,9 +308,10 @@ class Handover:
             REWARD: ("steps", "reward"), RETURN: ("episodes", "total_reward"), METRIC + "loss": ("metrics", "value"),
         }.items():  # fmt: skip
             values = [value for (value,) in self.judge.of(stream_id, column, table)]
-            until(
-                lambda s=series, v=values: _drawn(page, s, v), f"the chart of {series} is of all {len(values)} values"
-            )
+            try:
+                until(lambda s=series, v=values: _drawn(page, s, v), f"{series} is drawn of all {len(values)} values")
+            except AssertionError as late:
+                raise AssertionError(f"{late}; it is of {_samples(page, series)}") from None
         return len(steps)
 
     @staticmethod
@@ -349,13 +350,16 @@ def _stored_rows(whole: Any) -> list[tuple[float, float]]:
     ]
 
 
+def _samples(page: Any, series: str) -> Any:
+    """What is drawn of a series; None when it has no line."""
+    lines = (line for chart in page.charts.charts for line in chart.lines if line.key.name == series)
+    return next((line.curve.samples for line in lines), None)
+
+
 def _drawn(page: Any, series: str, values: list[float]) -> bool:
     """Whether the samples that are drawn are these values: so many, their sum, their lowest and highest."""
-    lines = [line for chart in page.charts.charts for line in chart.lines if line.key.name == series]
-    if not lines:
-        return False
-    samples = lines[0].curve.samples
-    if round(float(samples.number.sum())) != len(values):
+    samples = _samples(page, series)
+    if samples is None or round(float(samples.number.sum())) != len(values):
         return False
     if not values:
         return True
