@@ -34,7 +34,7 @@ from telefabric.limits import SEGMENT_BYTES
 from telefabric.store.file.database import FILE_NAME
 from telefabric_gui import theme
 from telefabric_gui.agent_stream import METRIC, RETURN, REWARD
-from telefabric_gui.controller import Controller
+from telefabric_gui.controller import STREAMS_MAX, Controller
 from telefabric_gui.formatting import count
 from telefabric_gui.model.pages import PAGE
 from telefabric_gui.rows import HOLE
@@ -277,18 +277,18 @@ class Handover:
         window.open_run(RUN)
         until(lambda: window.page is not None, "a page is in front")
         window.playing.follow()
-        until(lambda: len(window.controller.streams) >= len(self.streams()), "each stream is there")
+        number = min(len(self.streams()), STREAMS_MAX)
+        until(lambda: len(window.controller.streams) >= number, f"{number} streams are there")
         lost = sum(last - first + 1 for first, last in self.judge.rows("SELECT seq, last_seq FROM gaps"))
         until(lambda: window.controller.missing == 0, "nothing is missing any more")
         until(lambda: window.controller.lost == lost, f"{lost} events are said to be lost for good")
         rows = 0
-        for stream_id in self.streams():
-            stream = next(one for one in window.controller.streams.values() if one.stream_id == stream_id)
+        for stream in list(window.controller.streams.values()):
             assert window.page is not None
             if window.page.stream is not stream:
                 window.page.streams_bar.chosen.emit(stream)
             until(lambda stream=stream: window.page is not None and window.page.stream is stream, "it is in front")
-            rows += self._compare_page(stream_id, window.page)
+            rows += self._compare_page(stream.stream_id, window.page)
         return rows
 
     def _compare_page(self, stream_id: bytes, page: Any) -> int:
@@ -305,7 +305,8 @@ class Handover:
         self._compare_rows(page.steps, page.step_rows, steps)
         self._compare_rows(page.episodes, page.episode_rows, episodes)
         for series, (table, column) in {
-            REWARD: ("steps", "reward"), RETURN: ("episodes", "total_reward"), METRIC + "loss": ("metrics", "value"),
+            REWARD: ("steps", "reward"), RETURN: ("episodes", "total_reward"),
+            METRIC + "loss": ("(SELECT * FROM metrics WHERE name = 'loss')", "value"),
         }.items():  # fmt: skip
             values = [value for (value,) in self.judge.of(stream_id, column, table)]
             try:
