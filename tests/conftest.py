@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -29,6 +30,15 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")  # its deadlines are of a machine at rest, and no promise of ours
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # nohup, a job in the background: children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+gc.disable()  # until all tests are found: what is made meanwhile stays
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Modules and tests stay until the end, so the collector need not look at them again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 LONGEST_FIRST = (

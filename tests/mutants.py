@@ -37,12 +37,17 @@ class Mutant(NamedTuple):
 MUTANTS: list[Mutant] = []
 SEEDS = {
     "accept_a_batch_of_another_instance": 202,
+    "ask_a_store_once": 10,
+    "do_not_forget_what_was_in_flight": 12,
+    "drop_a_batch_that_is_half_stored": 17,
     "lend_again_what_a_worker_still_holds": 34,
     "obey_a_dead_instance": 166,
     "remove_a_segment_before_the_position_is_synced": 85,
     "say_attached_once": 1357,
+    "skip_nothing_of_a_batch_that_is_half_stored": 17,
     "take_credit_of_a_dead_instance": 1207,
     "take_credit_of_any_epoch": 108,
+    "wait_for_acknowledgements_for_ever": 14,
 }
 """Of mutants that need a rare schedule: a seed that notices them, tried before all from 0 on. When the rules or the
 simulator come to draw other numbers it is out of date, and its test slow."""

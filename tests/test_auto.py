@@ -228,6 +228,46 @@ def test_a_vector_of_environments_and_nothing_of_those_in_it(
         assert len(resets) - len(ran.of(Episode, index)) in (0, 1)
 
 
+LOGGER = """
+    DISABLED = 50
+
+    class TensorBoardOutputFormat: pass
+
+    class Logger:
+        level = 20
+
+        def __init__(self, output_formats):
+            self.output_formats, self.name_to_value, self.name_to_excluded = output_formats, {}, {}
+
+        def dump(self, step=0):
+            self.name_to_value.clear()
+
+    def filter_excluded_keys(values, excluded, output):
+        return {name: value for name, value in values.items() if output not in (excluded.get(name) or ())}
+"""
+LOGS = """
+    from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+
+    for outputs in ([], [TensorBoardOutputFormat()]):
+        logger = Logger(outputs)
+        logger.name_to_value.update({"train/loss": 0.5, "time/name": "x", "time/own": 1.0})
+        logger.name_to_excluded["time/own"] = ("telefabric",)
+        logger.dump(step=64)
+        assert not logger.name_to_value
+"""
+
+
+def test_the_logger_of_stable_baselines3_is_recorded_unless_a_summary_writer_gets_the_same(tmp_path: Path) -> None:
+    """With a stand-in of its module; `scripts/check_trainers` has the library."""
+    package = tmp_path / "stable_baselines3" / "common"
+    package.mkdir(parents=True)
+    (package / "logger.py").write_text(textwrap.dedent(LOGGER))
+    ran = auto(tmp_path, LOGS, PYTHONPATH=str(tmp_path))
+    assert ran.code == 0, ran.stderr
+    assert [(one.name, one.value, one.global_step) for one in ran.of(Metric)] == [("train/loss", 0.5, 64)]
+    assert "1 value of stable_baselines3" in ran.said[0]
+
+
 SUBPROCESSES = """
     import json, multiprocessing, sys
     import gymnasium as gym
@@ -397,7 +437,7 @@ PETTINGZOO = """
             env.reset(seed=episode)
             back, moves = defaultdict(float), defaultdict(int)
             for agent in env.agent_iter():
-                observation, reward, terminated, truncated, info = env.last()
+                observation, reward, terminated, truncated, info = env.last(observe=True)
                 back[agent] += reward
                 action = None
                 if not (terminated or truncated):
@@ -464,6 +504,20 @@ def test_an_error_of_ours_does_not_reach_the_program_and_its_own_do(tmp_path: Pa
     assert " not recorded, first: " in ran.said[0]
 
 
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"TELEFABRIC_MODE": "dry-run"}, "checked run r: 1 environment of gymnasium; 1 step, 0 episodes"),
+        ({"TELEFABRIC_VIDEO": "wide"}, "recorded nothing: the worker is off"),
+    ],
+    ids=["dry run", "a setting that is no good"],
+)
+def test_the_last_line_is_true_when_nothing_is_stored(tmp_path: Path, environ: dict[str, str], said: str) -> None:
+    code = "import gymnasium; env = gymnasium.make('CartPole-v1'); env.reset(); env.step(0)"
+    ran = auto(tmp_path, code, **environ)
+    assert (ran.code, ran.said, ran.streams) == (0, [f"telefabric: --auto {said}"], {}), ran.stderr
+
+
 SILENT = """
     import gymnasium as gym
     from telefabric_workers import connect
@@ -507,9 +561,32 @@ def test_an_environment_without_render_mode_is_drawn_beside_and_does_the_same(tm
     assert plain.printed[1] is None
 
 
+VECTOR_PICTURES = """
+    import sys
+    import gymnasium as gym
+
+    if __name__ == "__main__":
+        mode = {"none": None}.get(sys.argv[2], sys.argv[2])
+        envs = getattr(gym.vector, sys.argv[1])([lambda: gym.make("CartPole-v1", render_mode=mode)] * 2)
+        envs.reset(seed=1)
+        envs.step(envs.action_space.sample())
+        envs.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("SyncVectorEnv", "none"), ("SyncVectorEnv", "rgb_array"), ("AsyncVectorEnv", "rgb_array")]
+)
+def test_each_environment_of_a_vector_is_drawn(tmp_path: Path, kind: str, mode: str) -> None:
+    ran = auto(tmp_path, VECTOR_PICTURES, kind, mode, TELEFABRIC_STORE_FRAMES="steps:1")
+    assert ran.code == 0, ran.stderr
+    assert sorted(frame.env_index for frame in ran.of(Frame)) == [0, 1]
+
+
 # -- the start -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.installed
 def test_a_sitecustomize_that_exists_runs_too_and_the_exit_code_is_the_program_s(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.chained = __file__")
     code = "import sys, sitecustomize; print(chained == sitecustomize.__file__, sys.path[1]); sys.exit(7)"
@@ -559,7 +636,7 @@ def test_options_of_python_are_told_from_those_of_the_program(command: list[str]
     assert launch.unhooked_by(command) == flag
 
 
-@pytest.mark.parametrize(("found", "old"), [("0.29.1", True), ("1.0.0", True), ("1.1.0", False), ("1.10.0rc1", False)])
+@pytest.mark.parametrize(("found", "old"), [("0.29.1", True), ("1.0.0", True), ("1.1.0", False), ("1.10rc1", False)])
 def test_a_gymnasium_that_the_adapters_do_not_know_is_left_alone(found: str, old: bool) -> None:
     assert is_too_old(found) == old
 

@@ -125,7 +125,7 @@ def test_verify_and_status_count_them(recorded: Recorded) -> None:
 @requires("av", "PIL")
 def test_an_episode_of_them_is_exported(recorded: Recorded, tmp_path: Path) -> None:
     video = tmp_path / "odd.mp4"
-    found = run("export", "--store", str(recorded.file), "--run", "all", "--episode", "0", "--video", str(video))
+    found = run("export", "mp4", str(video), "--store", str(recorded.file), "--run", "all", "--episode", "0")
     assert (found.returncode, f"{len(ODD)} steps" in found.stdout) == (0, True), found.stderr
     assert video.stat().st_size
 

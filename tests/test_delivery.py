@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mutants import MUTANTS, SEEDS, Mutant
 from simulator import FAULTS, Plan, Violation, simulate
 
-SCHEDULES = 60
+SCHEDULES = 30
 MUTANT_SEEDS_MAX = 2_000
 
 plans = st.builds(

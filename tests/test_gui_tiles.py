@@ -272,6 +272,18 @@ def test_a_stalled_environment_comes_first_and_says_whether_its_last_step_is_sto
     assert page.environments.card.grid.gone
 
 
+def test_the_environment_of_the_step_at_the_cursor_is_named_also_without_stored_frames(
+    page: AgentPage, writer: RingWriter
+) -> None:
+    publish(writer, page, [2.0, -1.0, 9.0, 0.0])
+    assert page.environment_card.title.text() == "#1"
+    page.time.cursor.go_to(2)
+    page.refresh(None)
+    assert page.step is not None
+    assert int(page.step.record["env"]) == 2
+    assert (page.environment_card.title.text(), page.environments.card.grid.follows) == ("#2", 2)
+
+
 # -- stored ------------------------------------------------------------------------------------------------------
 def test_stored_frames_of_several_environments_are_tiles_too(
     qtbot: Any, qapp: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch

@@ -108,8 +108,12 @@ def test_a_log_is_brought_once_and_then_what_is_new(desk: Desk) -> None:
 def test_run_from_reads_the_same(desk: Desk) -> None:
     desk.write(desk.step(0), "text\n", mode="w")
     result = CliRunner().invoke(run_command, ["--from", str(desk.log), *desk.options], standalone_mode=False)
-    assert result.stdout == f"{desk.run_id}: 1 logs, 1 steps\n"
+    assert result.stdout == f"{desk.run_id}: 1 log, 1 step\n"
     assert desk.bring() == {}
+    asked = CliRunner().invoke(run_command, ["--lines-read", desk.run_id, *desk.options], standalone_mode=False)
+    assert asked.stdout == f"Lines 1 to 2 of the output of {desk.run_id} were read and are stored.\n"
+    nobody = CliRunner().invoke(run_command, ["--lines-read", "nobody", *desk.options], standalone_mode=False)
+    assert "no line of run nobody is stored" in str(nobody.exception)
 
 
 def test_a_moved_log_is_the_same_and_a_new_one_of_its_name_is_another(desk: Desk) -> None:
@@ -135,6 +139,20 @@ def test_a_log_that_was_cut_or_written_again_is_another(desk: Desk) -> None:
     desk.write(desk.step(0), desk.step(5), desk.step(6), desk.step(7), mode="w")
     assert desk.bring() == {"step": 4}
     assert desk.bring() == {}
+
+
+def test_a_file_of_a_name_is_the_same_whatever_other_files_had_the_name(desk: Desk) -> None:
+    desk.write(desk.step(0), desk.step(1))
+    follower = desk.follow()
+    wait_for(lambda: desk.steps() == [0, 1], "the first file")
+    for count, name in ((3, "2"), (4, "3")):  # the first begins with a line that is known, the second does not
+        desk.log.rename(desk.log.with_suffix("." + name))
+        desk.write(desk.step(int(name) - 2), desk.step(count * 10))
+        wait_for(lambda count=count: count * 10 in desk.steps(), "the next file")  # type: ignore[misc]
+    desk.write('{"type": "run_completed"}\n')
+    follower.communicate(timeout=patience(30))
+    assert desk.bring() == {}
+    assert desk.steps() == [0, 1, 0, 30, 1, 40]
 
 
 def test_several_runs_of_one_log_are_several_runs(desk: Desk) -> None:

@@ -417,7 +417,7 @@ def test_an_unwatched_run_sends_nothing_live(tmp_path: Path) -> None:
 # -- many at once ------------------------------------------------------------------------------------------------
 @requires("a checkout, with its scripts", SOAK.exists())
 def test_a_hundred_workers_at_once_are_stored_whole_within_the_brokers_limit() -> None:
-    options = ["--workers", "100", "--rate", "20", "--seconds", "5", "--json"]
+    options = ["--workers", "100", "--rate", "20", "--seconds", "3", "--json"]
     done = subprocess.run(
         [sys.executable, str(SOAK), *options], capture_output=True, text=True, timeout=patience(90), check=False
     )

@@ -161,15 +161,16 @@ def test_agents_leave_without_having_died_and_come_back_in_one_episode(worker: W
 
 
 def test_an_action_that_is_changed_afterwards_is_recorded_as_it_was(worker: Worker) -> None:
-    action = np.zeros(1, np.float32)
-    env = TelemetryAEC(Turns(("a", {}, "", "", ""), ("a", {}, "a", "", ""), starts="a"), worker)
+    action = np.zeros(1, np.float32)  # one for both agents
+    env = TelemetryAEC(Turns(("a", {}, "", "", ""), ("b", {}, "ab", "", "")), worker)
 
     def chosen(agent: str) -> Any:
         action[0] += 1
         return action
 
     play(env, actions=chosen)
-    assert only(spooled(worker, "step"), "step", "action") == [([1.0],), ([2.0],)]
+    steps = only(spooled(worker, "step"), "step", "agent_id", "action")
+    assert sorted(steps) == [("a", [1.0]), ("b", [2.0])]
 
 
 @pytest.mark.parametrize("looks", ["with last", "with last, without its observation", "not at all"])
@@ -274,6 +275,15 @@ def test_agents_die_leave_and_come_and_a_dead_one_has_no_step(worker: Worker) ->
         ("a", 0, 0, 0, {"secret": 1}), ("b", 0, 0, 0, {"secret": 1}), ("c", 0, 3, 0, {"secret": 1}),
         ("a", 1, 4, 0, {"secret": 1}),
     ]  # fmt: skip
+
+
+def test_an_agent_that_dies_and_comes_again_in_one_step_begins_a_new_episode(worker: Worker) -> None:
+    play_together(TelemetryParallel(Together(("a", "", "a"), ("", "", "")), worker))
+    events = spooled(worker, "reset", "step", "episode")
+    assert [one for one in only(events, "episode", *EPISODE) if one[0] == "a"] == [
+        ("a", 0, 1, 1.0, "terminated"), ("a", 1, 1, 1.0, "truncated"),
+    ]  # fmt: skip
+    assert only(events, "reset", "agent_id", "episode_index") == [("a", 0), ("b", 0), ("a", 1)]
 
 
 def test_both_kinds_of_environment_tell_the_same_story(tmp_path: Path) -> None:

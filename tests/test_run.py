@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from slowness import patience
 from terminal import Terminal
 
 from telefabric import open_store
+from telefabric.keys.core.roles import Role
+from telefabric.keys.saved_connections import SavedConnection
+from telefabric_workers.run.preflight import judge_key
 from telefabric_workers.run.recorder import lines_read
 
 STEPS = """
@@ -240,6 +244,29 @@ except KeyboardInterrupt:
     assert words == ["address", "key", "clock", "version"]
 
 
+def test_a_program_may_read_keys_from_the_terminal(run: Run) -> None:
+    program = """
+import os, sys, termios, tty
+modes = termios.tcgetattr(1)
+tty.setcbreak(1)
+print("press ", end="", flush=True)
+print("got", os.read(0, 1), flush=True)
+termios.tcsetattr(1, termios.TCSADRAIN, modes)
+print("again ", end="", flush=True)
+print("got", sys.stdin.readline(), flush=True)
+"""
+    (run.folder / "program.py").write_text(program)
+    names = ("TELEFABRIC_CONNECT", "TELEFABRIC_SPOOL", "TELEFABRIC_EXIT_FLUSH_S")
+    with Terminal(run.folder, **{name: run.environ[name] for name in names}) as terminal:
+        terminal.type(f"{' '.join(TELEFABRIC)} run -q --run r -- python program.py\n")
+        terminal.wait("press ")
+        terminal.type("x")
+        assert terminal.wait("got b'x'") == "", "it is not echoed"
+        terminal.wait("again ")
+        terminal.type("line\n")
+        assert "line" in terminal.wait("got line")
+
+
 def test_a_program_that_stops_itself_is_a_stopped_job(run: Run) -> None:
     program = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('on', flush=True)"
     process = run.start(program, stdin=subprocess.DEVNULL)
@@ -282,6 +309,18 @@ def test_before_the_program_starts_one_line_says_what_is_wrong(run: Run) -> None
     first = errors.decode().splitlines()[0]
     assert first.startswith("telefabric: address: Nothing answers at tcp://127.0.0.1:9")
     assert "Events wait in the spool until a broker takes them" in first
+
+
+@pytest.mark.parametrize(
+    ("role", "runs", "state"), [("worker", "*", "ok"), ("worker", "sweep-*", "problem"), ("client", "*", "problem")]
+)
+def test_before_the_program_starts_its_key_is_looked_at(role: str, runs: str, state: str) -> None:
+    now = datetime.now(UTC)
+    key = SavedConnection("rig", Role(role), "tcp://lab:7750", "", "", "", now, runs, now)
+    found = judge_key(key, "r")
+    assert found.state == state
+    assert (found.remedy == "") == (state == "ok")
+    assert "rig" in found.sentence
 
 
 def test_a_dry_run_stores_nothing_and_names_the_lines_that_are_wrong(run: Run) -> None:

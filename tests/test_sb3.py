@@ -131,14 +131,17 @@ def test_rewards_are_the_environment_s_own_and_actions_are_clipped(
         assert own[0]["observation"] != steps[0]["observation"], "it is normalized, as the policy sees it"
 
 
+@pytest.mark.parametrize("logger", ["the trainer's", "the user's"])
 def test_each_number_that_the_trainer_logs_is_a_metric_once(
-    sb3: ModuleType, cases: dict[str, Any], worker: Worker
+    sb3: ModuleType, cases: dict[str, Any], worker: Worker, logger: str
 ) -> None:
     case = cases["ppo"]
+    case["trainer"]._custom_logger = logger == "the user's"
     learn(sb3, case, worker, callbacks="one")
     metrics = only(spooled(worker, "metric"), "metric", "name", "value", "global_step")
     written = [one["write"] for learn in case["learns"] for one in learn["calls"] if "write" in one]
-    written += [[*learn["left"], None] for learn in case["learns"]]
+    if logger == "the trainer's":  # it is a new one for each `learn`
+        written += [[*learn["left"], None] for learn in case["learns"]]
     expected = [(name, value) for values, *_ in written for name, value in values.items()]
     assert sorted((name, value) for name, value, _ in metrics) == sorted(
         (name, float(value)) for name, value in expected

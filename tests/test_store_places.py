@@ -269,7 +269,7 @@ def test_export_says_what_it_left_out_and_takes_the_stream_that_is_named(attempt
             assert (place.stream_id, others) == (FIRST.stream, [])
         with pytest.raises(UsageError, match="in the named stream"):
             find(reader, ("run", "agent_0", 0, 1), None, "nobody", False)
-    told = run("export", "--store", str(attempts), "--run", "run", "--episode", "9", "--video", str(tmp_path / "v.mp4"))
+    told = run("export", "mp4", str(tmp_path / "v.mp4"), "--store", str(attempts), "--run", "run", "--episode", "9")
     assert told.returncode == 2
     assert "has no steps of episode 9" in told.stderr
 

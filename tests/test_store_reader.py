@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slowness import patience
 from store_fixtures import (
     Scribe,
     episode,
@@ -214,7 +215,7 @@ def test_a_search_that_finds_little_says_from_where_to_go_on(
 ) -> None:
     monkeypatch.setattr(reader_module, "_WINDOW_IDS", window)
     monkeypatch.setattr(reader_module, "_PAGE_S", 0.0)
-    with FileReader(library.path) as reader:
+    with FileReader(library.path, deadline_s=patience(60)) as reader:  # which looks at hundreds of windows at once
         pages = 0
 
         def ask(at: int) -> Page[StoredEvent]:

@@ -231,7 +231,7 @@ def test_another_version_is_refused_with_the_remedy():
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=500)
+@settings(max_examples=200)
 @example(b"TF\x01\x56" + bytes(200))
 def test_any_bytes_are_a_batch_or_a_wire_error(data):
     try:
@@ -241,7 +241,7 @@ def test_any_bytes_are_a_batch_or_a_wire_error(data):
 
 
 @given(st.binary(max_size=60), st.integers(0, 5))
-@settings(max_examples=500)
+@settings(max_examples=200)
 @example(b"\x93\x00\x00" + b"\x91" * 100_000, 1)
 @example(b"\x93\x00\x00\x98\xa6metric\x01\xa1\xff\xc0\xc0\xc0\xa1a\x00\x00", 1)
 @example(b"\x93\x00\x00\x9a\xa3log\x01\xa1i\xa1m\xa1a\x00\x00\xc0" + b"\x91" * 100_000, 1)
@@ -301,7 +301,7 @@ MESSAGES = st.one_of([messages_of(kind) for kind in KINDS])
 
 
 @given(MESSAGES)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_every_control_message_survives_the_wire(message):
     assert control.decode(control.encode(message)) == message
 
@@ -367,7 +367,7 @@ def test_metadata_over_the_limit_is_refused():
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_any_bytes_are_a_control_message_or_a_wire_error(data):
     try:
         control.decode(seal(data))

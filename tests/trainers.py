@@ -118,6 +118,7 @@ class Trainer:
     """Does what the real one did, one `learn` after the other."""
 
     case: dict[str, Any]
+    _custom_logger = False
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.env = VecEnv(self.case)

@@ -201,6 +201,10 @@ ORPHANS_AT_ONCE = 4
 ORPHANS_TRIED_A_TURN = 64
 """Folders that are looked at between two turns for the process's own streams: some milliseconds among thousands."""
 
+LINE_BYTES_MAX = 64 * MIB
+"""Of a longer line of a foreign program this much is kept, as text: an event of 8 MiB may take several times as much as
+JSON."""
+
 # -- ring --------------------------------------------------------------------------------------------------------
 RING_SLOTS_MAX = 64
 RING_FPS_MAX = 60.0

@@ -6,7 +6,7 @@ from telefabric.feed import LinkState, RunView
 from telefabric_gui import health
 from telefabric_gui.budget import MemoryBudget
 from telefabric_gui.controller import Controller
-from telefabric_gui.formatting import duration, plural
+from telefabric_gui.formatting import count, duration, plural, real
 from telefabric_gui.model.cursor import Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.views.details import DetailsDock
@@ -29,16 +29,19 @@ class Bars:
             view.setAccessibleName(name)
         self.bottom.hide()
 
-    def show_top(self) -> None:
+    def show_top(self, *, hidden: bool) -> None:
+        """The mode is that of the page in front, unless it is hidden."""
         connection = self._controller.connection
         tone, words = health.LINKS[connection.link]
         told = f"{words}: {connection.address}\n{connection.sentence}".rstrip()
         self.top.show_connection(tone, health.place_of(connection), told, pulse=connection.link is LinkState.LIVE)
-        cursor = page.time.cursor if (page := self._tabs.front) else None
-        waiting = ""
-        if cursor is not None and cursor.new:
-            waiting = f"{plural(cursor.new, 'new step')}, {duration(cursor.left_for_s)} behind"
-        self.top.show_mode(cursor.mode if cursor is not None else Mode.FOLLOW, waiting)
+        page = self._tabs.front
+        if page is None or hidden:
+            self.top.show_mode(None)
+            return
+        cursor, new = page.time.cursor, plural(page.time.cursor.new, "new step")
+        waiting = [f"{new}, {duration(cursor.left_for_s)} behind", new, count(cursor.new)] if cursor.new else [""]
+        self.top.show_mode(cursor.mode, waiting, live=cursor.live)
 
     def show_figures(self, painted_s: float, *, memory: bool) -> None:
         """`painted_s` is how long the last painting took; that of `memory` is a slow figure."""
@@ -64,13 +67,12 @@ class Bars:
             self.bottom.transport.show_cursor(cursor, page.place)
             if cursor.mode is Mode.REPLAY:
                 live = ", live goes on" if self._controller.connection.link is LinkState.LIVE else ""
-                replaying = f"replay {cursor.rows_per_s:.3g} steps/s{live}"
+                speed = cursor.rows_per_s
+                replaying = f"replay {count(round(speed)) if speed >= 10 else real(speed, 1)} steps/s{live}"
                 pace = f"Replay at {cursor.speed:g} times {cursor.pace.why}. Nothing live is lost by it"
         else:
             self.bottom.line.show_run(None, None)
         self.status.show_figure("replay", replaying, tip=pace)
-        if replaying:
-            self.status.show_figure("redraw", "")  # there is not room for both
 
     def show_health(self, run: RunView | None, page: AgentPage | None, *, latency: bool) -> None:
         """`latency` is a slow figure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -300,7 +301,7 @@ class MainWindow(QMainWindow):
         self._refresh_page()
         bars, slow = self.bars, self._ticks % _SLOW_TICKS == 0
         for view, show, each in (
-            (self.top, bars.show_top, 1),
+            (self.top, lambda: bars.show_top(hidden=self._in_history), 1),
             (self.status, lambda: bars.show_figures(self._painted_s, memory=slow), 1),
             (self.stack, self._show_centre, 1), (self.bottom, self._show_bottom, 1),
             (self.details, lambda: bars.show_health(*self._subject, latency=slow), _DETAILS_TICKS),
@@ -365,6 +366,8 @@ class MainWindow(QMainWindow):
             if run_id not in drawn | self.sparks.known and (points := spark(tab.stream.returns())):
                 drawn.add(run_id)
                 self.known_runs.show_spark(run_id, points)
+        for run_id, number in Counter(key.run_id for key in {tab.stream.key for tab in self.tabs.agents}).items():
+            self.known_runs.show_agents(run_id, number)
         self._want_sparks()
         if page := self.front:
             self.runs.select(page.run_id)

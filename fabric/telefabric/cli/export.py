@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -117,7 +118,7 @@ def _run(
             click.echo(f"telefabric: interrupted: the same command {again}", err=True)
             raise
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.counts.items()))
-    left = "".join(f" Left out: {count:,} {why}." for why, count in sorted(done.left_out.items()))
+    left = "".join(f" Left out: {why} ({count:,})." for why, count in sorted(done.left_out.items()))
     click.echo(f"Wrote {clean(str(target))}: {sum(done.counts.values()):,} events ({kinds or 'none fits'}).{left}")
 
 
@@ -158,7 +159,7 @@ def video_command(
     is begun again.
     """
     video = absolute(video)
-    if video.exists() and not force:
+    if os.path.exists(video) and not force:  # False in a folder that is closed: writing names the reason
         raise UsageError(f"{video} is there already: name another file, or replace it with --force")
     with open_source(store, connect) as reader:
         require_run(reader, run_id)

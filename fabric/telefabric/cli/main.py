@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -35,6 +36,7 @@ class Commands(click.Group):
 
 def _load(point: EntryPoint) -> click.Command:
     """The command; if its packages are missing, a command that names the extra to install."""
+    gc.disable()  # a module is no garbage: a quarter of a start would go into looking at them, now and at the exit
     try:
         command = point.load()
     except ModuleNotFoundError as error:
@@ -46,6 +48,9 @@ def _load(point: EntryPoint) -> click.Command:
         @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
         def command(rest: tuple[str, ...]) -> None:
             raise TelefabricError(sentence)
+    finally:
+        gc.freeze()
+        gc.enable()
 
     assert isinstance(command, click.Command)
     return command

@@ -1,16 +1,18 @@
 """MCAP: JSON messages with their schemas, which Foxglove, Lichtblick, Rerun and PlotJuggler open.
 
-Each run, agent and kind is a channel, `/RUN/AGENT/KIND`. Pictures are messages of Foxglove's own schemas.
+Each run, agent and kind is a channel, `/RUN/AGENT/KIND`. Pictures are messages of Foxglove's own schemas, in Protobuf:
+Rerun shows no others.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 from mcap.writer import Writer as McapFile
 
+from telefabric.exchange import foxglove
 from telefabric.exchange.columns import COLUMNS
 from telefabric.exchange.folder import Folder
 from telefabric.exchange.json_form import encode_json, formed
@@ -20,16 +22,8 @@ from telefabric.store.read.reader import Reader
 from telefabric_schemas import EXPIRED, Frame
 from telefabric_schemas.decoding import event_of
 
-_NS = 10**9
 _TYPES = {"BIGINT": "integer", "DOUBLE": "number", "BOOLEAN": "boolean", "VARCHAR": "string"}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
-_TIME = {"type": "object", "title": "time", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
-_PICTURE = {"timestamp": _TIME, "frame_id": {"type": "string"}, "data": _BASE64}
-_SIDES = {name: {"type": "integer"} for name in ("width", "height", "step")}
-_PICTURES = {
-    "foxglove.CompressedImage": {**_PICTURE, "format": {"type": "string"}},
-    "foxglove.RawImage": {**_PICTURE, **_SIDES, "encoding": {"type": "string"}},
-}
 
 
 class McapWriter(Writer):
@@ -66,36 +60,28 @@ class McapWriter(Writer):
         if not isinstance(frame, Frame) or frame.encoding == EXPIRED:
             self.left_out["pictures that have expired or cannot be read"] += 1
             return
-        second, nanosecond = divmod(frame.time_ns, _NS)
-        picture: dict[str, Any] = {
-            "timestamp": {"sec": second, "nsec": nanosecond}, "frame_id": row.agent_id,
-            "data": b64encode(frame.data).decode(), "frame_ref": frame.frame_ref,
-        }  # fmt: skip
-        if frame.encoding == "raw":
-            sides = {"width": frame.width, "height": frame.height, "step": 3 * frame.width, "encoding": "rgb8"}
-            self._put(topic, "foxglove.RawImage", encode_json(picture | sides).encode(), row)
-        else:
-            picture["format"] = frame.encoding
-            self._put(topic, "foxglove.CompressedImage", encode_json(picture).encode(), row)
+        name, message = foxglove.message(frame)
+        self._put(topic, f"foxglove.{name}", message, row)
 
     def _put(self, topic: str, schema: str, message: bytes, row: StoredEvent) -> None:
         assert self._file is not None
+        package, _, name = schema.partition(".")
+        picture = package == "foxglove"
         if schema not in self._schemas:
-            self._schemas[schema] = self._file.register_schema(schema, "jsonschema", self._schema(schema))
+            described = ("protobuf", foxglove.schema(name)) if picture else ("jsonschema", self._schema(name))
+            self._schemas[schema] = self._file.register_schema(schema, *described)
         channel = f"{topic} {schema}"
         if channel not in self._channels:
-            self._channels[channel] = self._file.register_channel(topic, "json", self._schemas[schema])
+            encoding = "protobuf" if picture else "json"
+            self._channels[channel] = self._file.register_channel(topic, encoding, self._schemas[schema])
         moment = max(row.time_ns, 0)
         self._file.add_message(self._channels[channel], moment, message, moment, row.seq % 2**32)
 
-    def _schema(self, name: str) -> bytes:
+    def _schema(self, kind: str) -> bytes:
         """Only plain types: readers of these files refuse others. A field that may hold any value is not described."""
-        properties = _PICTURES.get(name)
-        if properties is None:
-            columns = COLUMNS[name.partition(".")[2]]
-            properties = {column: {"type": _TYPES[sql]} for column, sql in columns.items() if sql in _TYPES}
-            properties |= {"event": _BASE64} if self._raw else {}
-        return msgspec.json.encode({"title": name, "type": "object", "properties": properties})
+        properties = {column: {"type": _TYPES[sql]} for column, sql in COLUMNS[kind].items() if sql in _TYPES}
+        properties |= {"event": _BASE64} if self._raw else {}
+        return msgspec.json.encode({"title": f"telefabric.{kind}", "type": "object", "properties": properties})
 
     def flush(self) -> None:
         if self._file is not None:

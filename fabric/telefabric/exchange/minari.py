@@ -108,6 +108,7 @@ class MinariWriter(Writer):
             rewards=[np.nan if step.reward is None else step.reward for step in steps],
             terminations=[step.terminated for step in steps],
             truncations=[step.truncated for step in steps],
+            infos={},
         )
 
     def close(self) -> None:

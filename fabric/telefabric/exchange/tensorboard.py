@@ -6,11 +6,11 @@ The messages are written by hand, as Protocol Buffers: `Event` has wall_time (fi
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from urllib.parse import quote
 from zlib import crc32
 
+from telefabric.exchange.protobuf import double, integer, piece, single
 from telefabric.exchange.scalars import scalars
 from telefabric.exchange.tfrecords import record
 from telefabric.exchange.writer import Writer
@@ -33,41 +33,17 @@ class TensorBoardWriter(Writer):
         for name, records in found.items():
             if name not in self.folder.progress.files:
                 self.folder.add(name)
-                records.insert(0, record(_double(1, rows[0].time_ns / 10**9) + _bytes(3, _FIRST)))
+                records.insert(0, record(double(1, rows[0].time_ns / 10**9) + piece(3, _FIRST)))
             with open(self.folder.path / name, "ab") as file:
                 file.writelines(records)
 
 
 def _event(time_ns: int, step: int, summary: bytes) -> bytes:
-    return _double(1, time_ns / 10**9) + b"\x10" + _varint(step) + _bytes(5, summary)
+    return double(1, time_ns / 10**9) + integer(2, step) + piece(5, summary)
 
 
 def _summary(tag: str, value: float) -> bytes:
-    return _bytes(1, _bytes(1, tag.encode()) + b"\x15" + _float(value))
-
-
-def _float(value: float) -> bytes:
-    try:
-        return struct.pack("<f", value)
-    except OverflowError:  # beyond 32 bits
-        return struct.pack("<f", float("inf") if value > 0 else float("-inf"))
-
-
-def _double(field: int, value: float) -> bytes:
-    return bytes([field << 3 | 1]) + struct.pack("<d", value)
-
-
-def _bytes(field: int, data: bytes) -> bytes:
-    return bytes([field << 3 | 2]) + _varint(len(data)) + data
-
-
-def _varint(number: int) -> bytes:
-    number &= 2**64 - 1  # a negative one takes ten bytes
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])
+    return piece(1, piece(1, tag.encode()) + single(2, value))
 
 
 def _named(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import wandb
 
+from telefabric.errors import EnvironmentProblem
 from telefabric.exchange.folder import Folder
 from telefabric.exchange.scalars import scalars
 from telefabric.exchange.writer import Writer
@@ -36,11 +37,16 @@ class WandbWriter(Writer):
     def _begin(self, row: StoredEvent) -> Any:
         run = self.reader.run(row.run_id)
         metadata = values.decode(run.metadata) if run else None
-        begun = wandb.init(
-            mode="offline", dir=self.folder.path, project=self._project, name=row.run_id, group=row.run_id,
-            job_type=row.agent_id, config=metadata if isinstance(metadata, dict) else None, reinit="create_new",
-            settings=wandb.Settings(x_disable_stats=True, console="off", disable_git=True, x_disable_meta=True),
-        )  # fmt: skip
+        try:
+            begun = wandb.init(
+                mode="offline", dir=self.folder.path, project=self._project, name=row.run_id, group=row.run_id,
+                job_type=row.agent_id, config=metadata if isinstance(metadata, dict) else None, reinit="create_new",
+                settings=wandb.Settings(x_disable_stats=True, console="off", disable_git=True, x_disable_meta=True),
+            )  # fmt: skip
+        except wandb.Error as error:
+            raise EnvironmentProblem(
+                f"wandb {wandb.__version__} cannot begin a run: {error}: try another one"
+            ) from None
         begun.define_metric("global_step", hidden=True)
         begun.define_metric("*", step_metric="global_step")
         self._runs[row.run_id, row.agent_id] = begun

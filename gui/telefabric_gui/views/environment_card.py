@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ from telefabric_gui.views.step_picture import StepPicture
 from telefabric_gui.views.styled import Badges, Card, label, menu_of, restyle, say_fitting
 from telefabric_gui.views.switch import DRAWN, RAW, ViewSwitch
 
+_AGES_S = 1.0
+"""How often the ages of environments are said while no frame comes."""
 _VALUES_MAX = 3
 """Named numbers of a frame that are shown under it."""
 _TIPS = {
@@ -81,6 +84,7 @@ class EnvironmentCard(Card):
         """The newest frame is to be shown: nothing is paused, and no step was chosen."""
         self._lane_state = ""
         """The lane's state when the frame was shown."""
+        self._lane_shown_s = 0.0
         self._step_shown: object = None
         self._lay_out()
 
@@ -106,15 +110,16 @@ class EnvironmentCard(Card):
 
     @property
     def frame_age_s(self) -> float | None:
-        """Age of the newest live picture; None without one."""
+        """Age of the newest live picture; None without one, or when no more is expected."""
         if self._lane_shown:
             return self.lane.age_s
         frame = self._stream.frame
-        return None if frame is None else age_s(frame.time_ns)
+        return None if frame is None or not self._grows else age_s(frame.time_ns)
 
     def refresh(self, shown: Found | None, run: RunView | None, metadata: Mapping[str, Any], *, due: bool) -> bool:
         """Show a step of a run, while it is followed only when that is `due`; whether another one is shown now."""
         self._run, self._metadata = run, metadata
+        self.environments.told = metadata.get("num_envs")
         following, other = self._following, False
         self._lane_wanted = following
         if shown is not None and not self.still and (not following or due):
@@ -125,7 +130,8 @@ class EnvironmentCard(Card):
             elif exact:
                 self.environments.show_stored(shown)
                 self._name_environment()
-        if self._lane_shown and self.lane.state != self._lane_state:
+        aged = time.monotonic() - self._lane_shown_s >= _AGES_S
+        if self._lane_shown and (aged or self.lane.state != self._lane_state):
             self.show_lane()
         if not self.still:
             self._say_path()
@@ -167,7 +173,7 @@ class EnvironmentCard(Card):
             self.switch.offer_video()
         if frame is None or not self._lane_shown:
             return
-        hud, self._lane_state = frame.hud, self.lane.state
+        hud, self._lane_state, self._lane_shown_s = frame.hud, self.lane.state, time.monotonic()
         env = None
         if frame.tiles:
             self.environments.show_ring(frame, self.lane.state)
@@ -269,6 +275,7 @@ class EnvironmentCard(Card):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        self.environments.card.look_again()
         self.lane.start()
 
     def hideEvent(self, event: QHideEvent) -> None:

@@ -34,6 +34,8 @@ class StepsCard(Card):
         super().__init__("Steps", laid_out(column(self.finder.line, (self.view, 1))))
         self.table.setParent(self)
         self._stream = stream
+        self._named: list[str] = []
+        """The columns that were chosen."""
         self._newest = button("newest", self.newest_wanted, "link", "Back to the newest step (End)")
         self._newest.hide()
         find = button("find", self.finder.line.open_line, "link", "Go to a step or an episode, or search (Ctrl+G)")
@@ -43,6 +45,9 @@ class StepsCard(Card):
 
     def say(self, cursor: Cursor, own: RowsOfEnv | None) -> None:
         """Where the table is, and of how many rows; `own` are those of one environment, if it shows no others."""
+        if not self.table.several and self._stream.newest_steps()["env"].max(initial=0) > 0:
+            self.table.several = True
+            self.show_columns(self._named)
         following, search, number = cursor.mode is Mode.FOLLOW, self.finder.search, _number_of(self.rows)
         if own is not None:
             said = [f"#{own.env}: {count(len(own))} of the newest", f"#{own.env}"]
@@ -57,7 +62,8 @@ class StepsCard(Card):
         self._newest.setVisible(not (following and self.view.following))
 
     def show_columns(self, names: list[str]) -> None:
-        """Show the columns of these names."""
+        """Show the columns of these names; the usual ones for none."""
+        self._named = names
         self.finder.show_columns(columns_named(self.table, names))
 
     def _offer_columns(self) -> None:

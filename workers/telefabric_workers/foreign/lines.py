@@ -68,6 +68,14 @@ class Line(NamedTuple):
     def is_event(self) -> bool:
         return bool(self.events or self.metadata is not None or self.ending)
 
+    def apart_from(self, mono_ns: int) -> int:
+        """The monotonic time of its events; another than that of the line before, which may name the same time."""
+        found = 0
+        for event in self.events:
+            event.mono_ns += event.mono_ns == mono_ns  # type: ignore[attr-defined]
+            found = event.mono_ns  # type: ignore[attr-defined]
+        return found
+
 
 @dataclass
 class _Place:

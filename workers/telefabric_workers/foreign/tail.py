@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from telefabric.errors import EnvironmentProblem
+from telefabric.limits import LINE_BYTES_MAX
 
-LINE_BYTES_MAX = 64 * 1024 * 1024
-"""Of a longer line this much is kept, as text. An event has 8 MiB at most."""
 _READ_BYTES = 1024 * 1024
 
 

@@ -112,10 +112,11 @@ class TelemetryCallback(Labels, BaseCallback):  # type: ignore[misc]  # the libr
         return True
 
     def _on_training_end(self) -> None:
-        """What the last update has logged is written by nobody else: the trainer does so after the next rollout."""
+        """What the last update has logged is written after the next rollout, which only a logger of the user's sees."""
         logger = self.model.logger
         for output in self._stop_metrics():
-            output.write(logger.name_to_value, logger.name_to_excluded, self.num_timesteps)
+            if not self.model._custom_logger:
+                output.write(logger.name_to_value, logger.name_to_excluded, self.num_timesteps)
 
     def _stop_metrics(self) -> list[Metrics]:
         """Take this worker's output out of a logger that is used by one `learn` after the other."""

@@ -17,8 +17,8 @@ import signal
 import sys
 import termios
 import time
-import tty
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from telefabric.errors import EnvironmentProblem
 from telefabric_workers.program import Ending, ending_of_status
@@ -57,6 +57,7 @@ class Signals:
     """Signals wait until the child's watcher takes them; threads that begin meanwhile leave them to it."""
 
     def __enter__(self) -> Signals:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, nobody gets to know how a child ended
         self.before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         return self
 
@@ -65,7 +66,7 @@ class Signals:
 
 
 class Child:
-    """The running program. All methods are for the main thread."""
+    """The running program. Methods are for the main thread unless they say otherwise."""
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], signals: Signals) -> None:
         """Raises `NotStarted`, and `Interrupted`."""
@@ -74,6 +75,7 @@ class Child:
         self.is_terminal = os.isatty(1)
         self.output, end = _terminal() if self.is_terminal else os.pipe()
         """Where to read what it prints."""
+        self._modes = termios.tcgetattr(self.output) if self.is_terminal else []
         try:
             self.pid = os.posix_spawnp(
                 command[0], list(command), dict(environ), file_actions=[(os.POSIX_SPAWN_DUP2, end, 1)],
@@ -101,6 +103,15 @@ class Child:
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)  # nobody else waits for it: until `_look` the number is its own
+
+    def copy_modes(self) -> None:
+        """Before something is shown: modes that the program has given its terminal, such as to read single keys, become
+        those of ours. How output is processed stays ours, for in the program's it is not at all. Any thread."""
+        with suppress(termios.error):  # one of them has hung up
+            modes = termios.tcgetattr(self.output) if self.is_terminal else []
+            if modes != self._modes:
+                self._modes = modes
+                termios.tcsetattr(1, termios.TCSADRAIN, [modes[0], termios.tcgetattr(1)[1], *modes[2:]])
 
     def _look(self) -> int | None:
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
@@ -139,18 +150,18 @@ def end_as(code: int) -> None:
 
 
 def _terminal() -> tuple[int, int]:
-    """A pseudo-terminal that changes no byte, as large as ours: our end and the child's."""
+    """A pseudo-terminal that changes no byte that is printed, else as ours: our end and the child's."""
     ours, theirs = os.openpty()
-    tty.setraw(theirs)
+    modes = termios.tcgetattr(1)
+    modes[1] &= ~termios.OPOST
+    termios.tcsetattr(theirs, termios.TCSANOW, modes)
     _copy_size(ours)
     return ours, theirs
 
 
 def _copy_size(terminal: int) -> None:
-    try:
+    with suppress(OSError):  # ours has hung up
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, fcntl.ioctl(1, termios.TIOCGWINSZ, bytes(8)))
-    except OSError:  # ours has hung up
-        pass
 
 
 def _name(number: int) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,10 +15,10 @@ from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
 from telefabric.doctor.finding import OK
 from telefabric.errors import UsageError
-from telefabric.settings import resolve
+from telefabric.settings import SETTINGS, resolve
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_workers.environment import WorkerEnvironment
-from telefabric_workers.imports.jsonl.reading import log_environment, read_log
+from telefabric_workers.imports.jsonl.reading import read_log
 from telefabric_workers.run.auto import launch
 from telefabric_workers.run.recorder import lines_read
 
@@ -38,18 +39,9 @@ _BAD_EXIT_CODE = 1
 @click.option("--lines-read", "asked", metavar="RUN", type=NAME, help="Say how many lines of a run were read.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
-    connect: str | None,
-    run_id: str | None,
-    agent_id: str | None,
-    spool: str | None,
-    log: Path | None,
-    growing: Path | None,
-    auto: bool,
-    dry_run: bool,
-    quiet: bool,
-    asked: str | None,
-    command: Sequence[str],
-) -> None:
+    log: Path | None, growing: Path | None, auto: bool, dry_run: bool, quiet: bool, asked: str | None,
+    command: Sequence[str], **given: Any,
+) -> None:  # fmt: skip
     """Start a program as a worker: JSON lines that it prints become events, and its other lines log events.
 
     The program has this terminal, its signals and its exit code, as it would have them without. Lines that are events
@@ -69,29 +61,22 @@ def run(
         raise UsageError("give a program after --, as in telefabric run -- python train.py, or one of --from, --follow")
     file = log or growing
     if file is not None:
-        read_log(file, log_environment(connect, run_id, agent_id, spool, dry_run=dry_run), follow=log is None)
+        read_log(file, given, dry_run=dry_run, follow=log is None)
         return
-    environment = WorkerEnvironment.read(
-        connect=connect,
-        run_id=run_id,
-        agent_id=agent_id,
-        spool=spool,
-        mode="dry-run" if dry_run else None,
-        when_full="block" if resolve("when_full").source == "default" else None,
-    )
+    mode = "dry-run" if dry_run else None
+    when_full = "block" if resolve("when_full").source == "default" else None
+    environment = WorkerEnvironment.read(mode=mode, when_full=when_full, **given)
     if asked is not None:
         _say_lines_read(environment.address, asked)
     else:
-        _run(environment, command, _environ(environment, connect), auto=auto, quiet=quiet)
+        _run(environment, command, _environ(environment, given), auto=auto, quiet=quiet)
 
 
-def _environ(environment: WorkerEnvironment, connect: str | None) -> dict[str, str]:
-    """What the program inherits of our options."""
-    given = {"RUN_ID": environment.run_id, "AGENT_ID": environment.agent_id, "MODE": environment.mode}
-    given["SPOOL"] = str(environment.spool)
-    if connect is not None:
-        given["CONNECT"] = connect
-    return {**os.environ, **{f"TELEFABRIC_{name}": value for name, value in given.items()}}
+def _environ(environment: WorkerEnvironment, given: Mapping[str, Any]) -> dict[str, str]:
+    """What the program inherits: a worker that it opens itself joins the run."""
+    ours = {"run_id": environment.run_id, "mode": environment.mode, "spool": str(environment.spool)}
+    told = {**{name: value for name, value in given.items() if value is not None}, **ours}
+    return {**os.environ, **{SETTINGS[name].variable: value for name, value in told.items()}}
 
 
 def _run(
@@ -103,7 +88,7 @@ def _run(
 
     with Signals() as signals:
         if environment.mode in ("dual", "durable"):
-            _preflight(environment.address, quiet=quiet)
+            _preflight(environment, quiet=quiet)
         program = ProgramRun(environment, command)
         with launch.environment(command, environ) if auto else nullcontext(environ) as variables:
             code = program.run(variables, signals)
@@ -114,10 +99,10 @@ def _run(
     end_as(code)
 
 
-def _preflight(address: Address, *, quiet: bool) -> None:
+def _preflight(environment: WorkerEnvironment, *, quiet: bool) -> None:
     from telefabric_workers.run.preflight import look
 
-    for finding in look(address):
+    for finding in look(environment.address, environment.run_id):
         if not quiet or finding.state != OK:
             remedy = f" → {clean(finding.remedy)}" if finding.remedy else ""
             click.echo(f"telefabric: {finding.check}: {clean(finding.sentence)}{remedy}", err=True)

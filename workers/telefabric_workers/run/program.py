@@ -42,18 +42,18 @@ class ProgramRun:
         except NotStarted as error:
             self.worker.close("failed", str(error))
             raise
-        pump = Pump(child.output, self.recorder.record)
+        pump = Pump(child.output, self.recorder.record, child.copy_modes)
         system = self._measure(child.pid)
         code = child.watch()
         if system is not None:
             system.stop()
         self.worker._outbox.end()  # nothing more is printed: what is left goes over the limit of a full spool
         pump.finish()
-        self.recorder.mark()
+        self.recorder.finish()
         return code
 
     def close(self, code: int) -> None:
-        """How the run ended says the program itself, or else its exit code."""
+        """End the run as the program says itself, or as its exit code does."""
         try:
             self.worker.close(*(self.recorder.ending or ending_of_code(code)))
         except KeyboardInterrupt:  # nobody wants to wait: the rest is delivered later

@@ -12,7 +12,7 @@ import select
 import threading
 from collections.abc import Callable
 
-from telefabric_workers.foreign.tail import LINE_BYTES_MAX
+from telefabric.limits import LINE_BYTES_MAX
 
 log = logging.getLogger("telefabric.run")
 
@@ -25,8 +25,11 @@ _SILENCE_S = 0.5
 class Pump:
     """A thread that reads one descriptor until its end. `record` says whether a line is an event, and does not pass."""
 
-    def __init__(self, source: int, record: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, source: int, record: Callable[[bytes], bool], before_output: Callable[[], None] = lambda: None
+    ) -> None:
         self._source = source
+        self._before_output = before_output
         self._record: Callable[[bytes], bool] | None = record
         self._kept: list[bytes] = []
         """What there is of the current line, up to `LINE_BYTES_MAX`."""
@@ -46,19 +49,19 @@ class Pump:
         os.close(self._ended)
 
     def _run(self) -> None:
-        while data := self._read():
-            lines = data.split(b"\n")
-            for line in lines[:-1]:
-                self._take(line + b"\n")
+        try:
+            while self._out_is_open and (data := self._read()):
+                *complete, part = data.split(b"\n")
+                for line in complete:
+                    self._take(line + b"\n")
+                    self._line()
+                self._take(part)
+                self._write()
+            if self._kept:
                 self._line()
-            self._take(lines[-1])
-            self._write()
-            if not self._out_is_open:
-                break
-        if self._kept:
-            self._line()
-            self._write()
-        os.close(self._source)  # a program that prints on, and whose reader is gone, gets to know it as without us
+                self._write()
+        finally:
+            os.close(self._source)  # a program that prints on, and whose reader is gone, gets to know it as without us
 
     def _read(self) -> bytes:
         """What was printed next; empty at the end."""
@@ -111,6 +114,7 @@ class Pump:
 
     def _write(self) -> None:
         """Pass on what is no event, and wait for its reader as the program would have to."""
+        self._before_output()
         out, self._out = memoryview(bytes(self._out)), bytearray()
         while out and self._out_is_open:
             try:

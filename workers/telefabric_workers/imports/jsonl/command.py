@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from telefabric.cli.options import setting
-from telefabric_workers.imports.jsonl.reading import log_environment, read_log
+from telefabric_workers.imports.jsonl.reading import read_log
 
 
 @click.command()
@@ -19,16 +20,7 @@ from telefabric_workers.imports.jsonl.reading import log_environment, read_log
 @setting("agent_id", flag="--agent")
 @setting("spool")
 @click.option("--json", "as_json", is_flag=True, help="End with one line that is a JSON object.")
-def jsonl(
-    file: Path,
-    follow: bool,
-    dry_run: bool,
-    connect: str | None,
-    run_id: str | None,
-    agent_id: str | None,
-    spool: str | None,
-    as_json: bool,
-) -> None:
+def jsonl(file: Path, follow: bool, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Bring a log of JSON lines into the store: the lines that telefabric run takes from a program.
 
     \b
@@ -38,5 +30,4 @@ def jsonl(
     Each run that the lines name is a run; lines that name none are of the run --run, or of one that is named as the
     file is. A second import adds only what is new, also of a file that was moved, cut or written again.
     """
-    environment = log_environment(connect, run_id, agent_id, spool, dry_run=dry_run)
-    read_log(file, environment, follow=follow, as_json=as_json)
+    read_log(file, given, dry_run=dry_run, follow=follow, as_json=as_json)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from telefabric.doctor.finding import counted
 from telefabric.store.read.reader import Reader
 from telefabric_schemas.events import Event, RunMetadata
 from telefabric_workers.emitter import PLAIN
@@ -34,16 +35,15 @@ _HELD_MAX = 1_000
 
 
 class _Other(Exception):
-    """The file is not the one of which a stream of this run has events."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    """The file is not the one of which a stream has events; its argument is the beginning of the run in the file."""
 
 
 @dataclass
 class _Run:
     """One run of a file."""
 
+    begins: bytes
+    """The run and its first line in the file, as an id."""
     lines: Lines
     stream: FileStream | None
     """None in a dry run."""
@@ -64,8 +64,8 @@ class Report:
     def sentences(self) -> list[str]:
         found = []
         for run_id, added in self.added.items():
-            what = ", ".join(f"{count} {kind}s" for kind, count in sorted(added.items())) or "nothing new"
-            found.append(f"{run_id}: {what}")
+            what = ", ".join(counted(count, kind) for kind, count in sorted((+added).items()))
+            found.append(f"{run_id}: {what or 'nothing new'}")
         if self.unfinished_bytes:
             found.append(f"The last line has {self.unfinished_bytes} bytes and no end: it is read when it has one.")
         return [*found, *self.bad.sentences()]
@@ -81,8 +81,8 @@ class LogFile:
         """Without a reader it is a dry run. `run_id` is that of all lines, whatever they say."""
         self.report = Report()
         self._environment, self._reader, self._given = environment, reader, run_id
-        self._others: Counter[str] = Counter()
-        """Other files that begin with the same line, by run."""
+        self._others: Counter[bytes] = Counter()
+        """How many other files begin so."""
         self._begin(Tail(path))
 
     def _begin(self, tail: Tail) -> None:
@@ -102,20 +102,13 @@ class LogFile:
     def read(self, *, last: bool) -> Iterator[int]:
         """Take in what is there, and yield how far it is read. `last`: the last line, too, if it is a whole object."""
         while True:
-            replaced = self.tail.is_replaced()
+            is_over = self.tail.is_replaced() or self.tail.is_cut()
             try:
-                if self.tail.is_cut():
-                    raise _Other("")
-                yield from self._read()
-                if replaced or (last and run_named_in(self.tail.part)[1]):
-                    self._hold(self.tail.last())
-                if replaced or last:
-                    self._release()
-                self._check()
+                yield from self._read(last=last, is_over=is_over)
             except _Other as other:
-                self._others.update([other.run_id] if other.run_id else self._runs)
-                replaced = True
-            if not replaced:
+                self._others[other.args[0]] += 1
+                self.report.lines, self.report.bad, is_over = 0, BadLines(), True
+            if not is_over:
                 return
             self.close()
             self._begin(Tail(self.tail.path))
@@ -127,15 +120,17 @@ class LogFile:
             self._end(run)
         self.tail.close()
 
-    def _read(self) -> Iterator[int]:
+    def _read(self, *, last: bool, is_over: bool) -> Iterator[int]:
         for line in self.tail.lines():
             self._hold(line)
             yield self.tail.offset
-
-    def _check(self) -> None:
-        for run_id, run in self._runs.items():
+        if is_over or (last and run_named_in(self.tail.part)[1]):
+            self._hold(self.tail.last())
+        if is_over or last:
+            self._release()
+        for run in self._runs.values():
             if run.stream is not None and run.stream.is_short:
-                raise _Other(run_id)
+                raise _Other(run.begins)
 
     def _hold(self, raw: bytes) -> None:
         """The next line; the first ones of text wait for the run that follows."""
@@ -172,34 +167,32 @@ class LogFile:
             text = text_event(raw, self._number, line.reason, run.lines.agent, at)
             events = () if text is None else (text,)
         for event in events:
-            self._add(run_id, run, event)
+            self.report.added[run_id][event.kind] += self._add(run, event)
         run.ending = line.ending or run.ending
 
-    def _add(self, run_id: str, run: _Run, event: Event) -> None:
-        stream = run.stream
-        if stream is None:
+    def _add(self, run: _Run, event: Event) -> bool:
+        """Whether it is new."""
+        if run.stream is None:
             for problem in coerce(event):
                 self.report.bad.add(self._number, f"{problem.kind}.{problem.field}: {problem.why}")
-        elif not stream.add(event):
-            if stream.is_last_stored(event) is False:
-                raise _Other(run_id)
-            return
-        self.report.added[run_id][event.kind] += 1
+            return True
+        is_new = run.stream.add(event)
+        if not is_new and run.stream.is_last_stored(event) is False:
+            raise _Other(run.begins)
+        return is_new
 
     def _open(self, run_id: str, first: bytes) -> _Run:
-        agent = self._environment.agent_id
+        begins, path, stream = stream_id_of("lines", run_id, first), self.tail.path, None
         self.report.added.setdefault(run_id, Counter())
-        stream = None
         if self._reader is not None:
             growing = [run for run in self._runs.values() if run.stream is not None and run.stream.is_open]
             if len(growing) >= _OPEN_MAX:
                 self._end(growing[0])
-            path = self.tail.path
             stream = FileStream(
-                self._environment, self._reader, stream_id_of("lines", run_id, first, str(self._others[run_id])),
-                run_id, path.name, time.time_ns(), {"file": str(path)},
+                self._environment, self._reader, stream_id_of(begins, str(self._others[begins])), run_id, path.name,
+                time.time_ns(), {"file": str(path)},
             )  # fmt: skip
-        run = self._runs[run_id] = _Run(Lines(agent), stream)
+        run = self._runs[run_id] = _Run(begins, Lines(self._environment.agent_id), stream)
         return run
 
     def _end(self, run: _Run) -> None:

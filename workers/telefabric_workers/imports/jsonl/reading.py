@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,29 +22,16 @@ from telefabric_workers.outbox import link_of
 _LOOK_S = 0.2
 
 
-def log_environment(
-    connect: str | None, run_id: str | None, agent_id: str | None, spool: str | None, *, dry_run: bool
-) -> WorkerEnvironment:
-    """For the streams of a file: nothing of them is dropped, and the metadata are not of this program."""
-    return WorkerEnvironment.read(
-        connect=connect,
-        run_id=run_id,
-        agent_id=agent_id,
-        spool=spool,
-        mode="dry-run" if dry_run else "durable",
-        when_full="block",
-    )
-
-
-def read_log(path: Path, environment: WorkerEnvironment, *, follow: bool, as_json: bool = False) -> None:
-    """Record its lines, and print what was added. Raises what `LogFile` and the store raise."""
+def read_log(path: Path, given: Mapping[str, Any], *, dry_run: bool, follow: bool, as_json: bool = False) -> None:
+    """Record its lines, and print what was added. `given`: settings. Raises what `LogFile` and the store raise."""
+    mode = "dry-run" if dry_run else "durable"
+    environment = WorkerEnvironment.read(mode=mode, when_full="block", **given)  # nothing of a file is dropped
     path = absolute(path)
-    dry = environment.mode == "dry-run"
     while follow and not path.exists():
         time.sleep(_LOOK_S)
     with ExitStack() as opened:
         reader = None
-        if not dry:
+        if not dry_run:
             reader = opened.enter_context(RemoteReader(environment.address))
             opened.enter_context(link_of(environment))
         file = LogFile(path, environment, reader, environment.run_id if environment.run_named else None)
@@ -55,10 +44,10 @@ def read_log(path: Path, environment: WorkerEnvironment, *, follow: bool, as_jso
         finally:
             file.close()
             report = file.report
-            added = {run: dict(kinds) for run, kinds in report.added.items()}
+            added = {run: dict(+kinds) for run, kinds in report.added.items()}
             told = {"lines": report.lines, "runs": added, "bad_lines": report.bad.count}
             click.echo(json.dumps(told) if as_json else "\n".join(report.sentences()))
-    if dry and report.bad.count:
+    if dry_run and report.bad.count:
         raise EnvironmentProblem(f"{report.bad.count} of {report.lines} lines name a kind of event and are none")
 
 

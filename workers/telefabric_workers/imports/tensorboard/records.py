@@ -13,31 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    from crc32c import crc32c
-except ImportError:
-
-    def crc32c(data: bytes) -> int:
-        """CRC-32C by its table: 0.1 µs a byte, which is enough for scalars."""
-        crc = 0xFFFFFFFF
-        for byte in data:
-            crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-        return crc ^ 0xFFFFFFFF
-
+from telefabric.exchange.tfrecords import masked_crc32c as masked
 
 _HEAD = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
-_POLYNOMIAL = 0x82F63B78
 
 
 class Damaged(Exception):
     """A record whose checksum is not that of its bytes: nobody can tell where the next one begins."""
-
-
-def masked(data: bytes) -> int:
-    """The checksum of a record's part."""
-    crc: int = crc32c(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 class Tail:
@@ -102,12 +85,3 @@ class Tail:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _remainder(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (_POLYNOMIAL if byte & 1 else 0)
-    return byte
-
-
-_TABLE = [_remainder(byte) for byte in range(256)]

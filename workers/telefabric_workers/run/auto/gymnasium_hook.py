@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from types import ModuleType
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 _DRAWS_ASIDE = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.", "gymnasium.envs.box2d.")
 """Environments that can be drawn although the program has chosen no render mode: drawing reads their state, and changes
 nothing that they do."""
-
-
 _OLDEST = (1, 1)
 
 
@@ -36,7 +35,7 @@ def environments(core: ModuleType) -> None:
 
 
 def is_too_old(found: str) -> bool:
-    return tuple(int(part) for part in found.split(".")[:2]) < _OLDEST
+    return tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < _OLDEST
 
 
 def vectors(vector_env: ModuleType) -> None:
@@ -104,7 +103,7 @@ def _render_of(echo: Echo, adapter: Any, number: int) -> Callable[[], Any] | Non
     """What draws one environment of those that an adapter records; None if nothing does."""
     part = _part_of(echo, number)
     if echo.render_mode == "rgb_array":
-        return echo.render if part is echo else functools.partial(adapter._render, number)
+        return functools.partial(adapter._render, number) if hasattr(adapter, "_render") else echo.render
     module = f"{type(part.unwrapped).__module__}."
     if echo.render_mode is None and module.startswith(_DRAWS_ASIDE):
         return lambda: _drawn_aside(_part_of(echo, number).unwrapped)

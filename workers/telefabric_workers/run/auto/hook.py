@@ -28,6 +28,7 @@ HOOKED = {
     "pettingzoo.utils.env": (f"{_HERE}.pettingzoo_hook", "environments"),
     "tensorboardX.writer": (f"{_HERE}.scalars", "writer"),
     "torch.utils.tensorboard.writer": (f"{_HERE}.scalars", "writer"),
+    "stable_baselines3.common.logger": (f"{_HERE}.scalars", "logger"),
 }
 """The module that a program imports, and the function that gets it as soon as it is executed."""
 

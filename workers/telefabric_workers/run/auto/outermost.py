@@ -93,12 +93,12 @@ class Observed:
         """Carry out a call that the program makes, and record it."""
         self._echo.expect(name, env, call)
         try:
-            if name == "step":
-                return self._adapter.step(*given, **named)
             if name == "reset":
                 named = dict(zip(("seed", "options"), given, strict=False)) | named
                 return self._adapter.reset(seed=named.get("seed"), options=named.get("options"))
-            return getattr(self._adapter, name)(*given)
+            if name == "close":
+                return self._adapter.close()
+            return getattr(self._adapter, name)(*given, **named)
         except Exception as error:  # noqa: BLE001  ours are counted, the environment's are raised
             return self._echo.answer(error)
 
@@ -238,8 +238,10 @@ def _remember(kind: str, env: Any, observed: Observed | None) -> _Known:
 def _forget(observed: Observed) -> None:
     """A closed environment that is reset again is a new one."""
     observed.end()
-    for key in [key for key, known in list(_known.items()) if known.observed is observed]:
-        _known.pop(key, None)
+    for key in list(_known):  # which lose one whenever an environment is gone
+        known = _known.get(key)
+        if known is not None and known.observed is observed:
+            _known.pop(key, None)
 
 
 def _forked() -> None:

@@ -1,5 +1,5 @@
 """`SummaryWriter`, of torch and of tensorboardX: its scalars become metrics, its texts log lines, and a table of
-hyperparameters metadata of the run."""
+hyperparameters metadata of the run. The logger of Stable-Baselines3: its numbers become metrics, too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from telefabric_workers.repair import real_or_same
 from telefabric_workers.run.auto.session import session
 
 _ROW = re.compile(r"^\|(?P<name>[^|]+)\|(?P<value>.*)\|\s*$", re.MULTILINE)
@@ -28,6 +29,34 @@ def writer(module: ModuleType) -> None:
         original = getattr(module.SummaryWriter, name, None)
         if original is not None:
             setattr(module.SummaryWriter, name, _taking(original, take, module.__name__.rpartition(".")[0]))
+
+
+def logger(module: ModuleType) -> None:
+    """Numbers that the logger also hands to a `SummaryWriter`, or to an adapter of ours, are recorded there."""
+    original = module.Logger.dump
+
+    @functools.wraps(original)
+    def dump(self: Any, step: int = 0) -> None:
+        try:
+            if not session.silent and self.level != module.DISABLED and not any(map(recorded, self.output_formats)):
+                kept = module.filter_excluded_keys(self.name_to_value, self.name_to_excluded, "telefabric")
+                session.seen["value of stable_baselines3"] += _numbers(kept, step)
+        except Exception as error:  # noqa: BLE001  the program's own call is still to come
+            session.failed(error)
+        original(self, step)
+
+    def recorded(output: Any) -> bool:
+        ours = type(output).__module__.startswith("telefabric_workers.")
+        return ours or isinstance(output, module.TensorBoardOutputFormat)
+
+    module.Logger.dump = dump
+
+
+def _numbers(values: Mapping[str, Any], step: int) -> int:
+    found = {name: real_or_same(value) for name, value in values.items()}
+    numbers = {name: value for name, value in found.items() if isinstance(value, float)}
+    session.worker.metrics(numbers, global_step=step)
+    return len(numbers)
 
 
 def _taking(original: Callable[..., Any], take: Callable[..., int], library: str) -> Callable[..., Any]:

@@ -69,12 +69,18 @@ class Session:
         elsewhere = len([name for name in os.listdir(_folder()) if name.startswith(_CLAIM)]) - self._claimed
         if elsewhere:
             seen.append(_counted(elsewhere, "environment of other processes"))
-        if seen:
-            worker = self.worker
-            counts = f"{_counted(worker._step_count, 'step')}, {_counted(worker._episode_count, 'episode')}"
-            said = f"recorded run {worker.run_id}: {', '.join(seen)}; {counts}{' of this one' if elsewhere else ''}"
-        else:
+        worker = self._worker
+        mode = worker._terms.environment.mode if worker else ""
+        if mode == "off":
+            said = "recorded nothing: the worker is off"
+        elif not seen:
             said = "recorded nothing: no environment was reset, and no value was written"
+        elif worker is None:
+            said = f"recorded {', '.join(seen)}"
+        else:
+            did = "checked" if mode == "dry-run" else "recorded"
+            counts = f"{_counted(worker._step_count, 'step')}, {_counted(worker._episode_count, 'episode')}"
+            said = f"{did} run {worker.run_id}: {', '.join(seen)}; {counts}{' of this one' if elsewhere else ''}"
         if self._failures:
             said += f"; {_counted(self._failures, 'call')} not recorded, first: {self._first_failure}"
         return said
