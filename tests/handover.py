@@ -34,7 +34,7 @@ from telefabric.limits import SEGMENT_BYTES
 from telefabric.store.file.database import FILE_NAME
 from telefabric_gui import theme
 from telefabric_gui.agent_stream import METRIC, RETURN, REWARD
-from telefabric_gui.controller import Controller
+from telefabric_gui.controller import STREAMS_MAX, Controller
 from telefabric_gui.formatting import count
 from telefabric_gui.model.pages import PAGE
 from telefabric_gui.rows import HOLE
@@ -277,18 +277,18 @@ class Handover:
         window.open_run(RUN)
         until(lambda: window.page is not None, "a page is in front")
         window.playing.follow()
-        until(lambda: len(window.controller.streams) >= len(self.streams()), "each stream is there")
+        number = min(len(self.streams()), STREAMS_MAX)
+        until(lambda: len(window.controller.streams) >= number, f"{number} streams are there")
         lost = sum(last - first + 1 for first, last in self.judge.rows("SELECT seq, last_seq FROM gaps"))
         until(lambda: window.controller.missing == 0, "nothing is missing any more")
         until(lambda: window.controller.lost == lost, f"{lost} events are said to be lost for good")
         rows = 0
-        for stream_id in self.streams():
-            stream = next(one for one in window.controller.streams.values() if one.stream_id == stream_id)
+        for stream in list(window.controller.streams.values()):
             assert window.page is not None
             if window.page.stream is not stream:
                 window.page.streams_bar.chosen.emit(stream)
             until(lambda stream=stream: window.page is not None and window.page.stream is stream, "it is in front")
-            rows += self._compare_page(stream_id, window.page)
+            rows += self._compare_page(stream.stream_id, window.page)
         return rows
 
     def _compare_page(self, stream_id: bytes, page: Any) -> int:
@@ -305,12 +305,14 @@ class Handover:
         self._compare_rows(page.steps, page.step_rows, steps)
         self._compare_rows(page.episodes, page.episode_rows, episodes)
         for series, (table, column) in {
-            REWARD: ("steps", "reward"), RETURN: ("episodes", "total_reward"), METRIC + "loss": ("metrics", "value"),
+            REWARD: ("steps", "reward"), RETURN: ("episodes", "total_reward"),
+            METRIC + "loss": ("(SELECT * FROM metrics WHERE name = 'loss')", "value"),
         }.items():  # fmt: skip
             values = [value for (value,) in self.judge.of(stream_id, column, table)]
-            until(
-                lambda s=series, v=values: _drawn(page, s, v), f"the chart of {series} is of all {len(values)} values"
-            )
+            try:
+                until(lambda s=series, v=values: _drawn(page, s, v), f"{series} is drawn of all {len(values)} values")
+            except AssertionError as late:
+                raise AssertionError(f"{late}; it is of {_samples(page, series)}") from None
         return len(steps)
 
     @staticmethod
@@ -349,13 +351,16 @@ def _stored_rows(whole: Any) -> list[tuple[float, float]]:
     ]
 
 
+def _samples(page: Any, series: str) -> Any:
+    """What is drawn of a series; None when it has no line."""
+    lines = (line for chart in page.charts.charts for line in chart.lines if line.key.name == series)
+    return next((line.curve.samples for line in lines), None)
+
+
 def _drawn(page: Any, series: str, values: list[float]) -> bool:
     """Whether the samples that are drawn are these values: so many, their sum, their lowest and highest."""
-    lines = [line for chart in page.charts.charts for line in chart.lines if line.key.name == series]
-    if not lines:
-        return False
-    samples = lines[0].curve.samples
-    if round(float(samples.number.sum())) != len(values):
+    samples = _samples(page, series)
+    if samples is None or round(float(samples.number.sum())) != len(values):
         return False
     if not values:
         return True
