@@ -13,6 +13,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from PySide6.QtCore import QEvent
@@ -49,12 +50,15 @@ def display(name: str) -> Iterator[dict[str, str]]:
 
 def forget(file: Path) -> None:
     """Let the system read the file from the disk again."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fdatasync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+    descriptor = _opened(file)
+    os.fdatasync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@cache
+def _opened(file: Path) -> int:
+    """It stays open: closing it would end the locks that SQLite has on it in this process."""
+    return os.open(file, os.O_RDONLY)
 
 
 class Watched(MainWindow):

@@ -39,8 +39,8 @@ def _page(main: MainWindow) -> Any:
 
 def _replay(main: MainWindow) -> Callable[[], None]:
     main.page.time.cursor.go_to(0)  # type: ignore[union-attr]
-    main.replay(10.0)
-    return main.follow
+    main.playing.replay(10.0)
+    return main.playing.follow
 
 
 def _selection(main: MainWindow) -> Callable[[], None]:
@@ -84,11 +84,11 @@ def _search(main: MainWindow) -> Callable[[], None]:
 
 def _order(main: MainWindow) -> Callable[[], None]:
     _page(main).episodes.order_wanted.emit("total_reward")
-    return lambda: _page(main).episode_order.show_all()  # noqa: PLW0108 - as above
+    return lambda: _page(main).episodes_card.order.show_all()  # noqa: PLW0108 - as above
 
 
 def _columns(main: MainWindow) -> Callable[[], None]:
-    _page(main)._columns.click()
+    _page(main).steps_card._columns.click()
     return _close_menus
 
 
@@ -104,7 +104,7 @@ def _history(main: MainWindow) -> Callable[[], None]:
 
 
 def _sheet(main: MainWindow) -> Callable[[], None]:
-    main.show_sheet()
+    main.connecting.open_sheet()
     return main.sheet.close_sheet
 
 
@@ -121,7 +121,7 @@ def _filter(main: MainWindow) -> Callable[[], None]:
 def _step(main: MainWindow) -> Callable[[], None]:
     _press(main, KEY.Key_Home)
     _press(main, KEY.Key_Right)
-    return main.follow
+    return main.playing.follow
 
 
 def _docks(main: MainWindow) -> Callable[[], None]:
@@ -163,11 +163,17 @@ def _raw(main: MainWindow) -> Callable[[], None]:
 def _another_replay(main: MainWindow) -> Callable[[], None]:
     """A further page of the same agent, with a cursor of its own."""
     main.tabs.open_replay(_page(main).stream.key)
-    return main.tabs.close_front
+
+    def close() -> None:
+        for tab in [tab for tab in main.tabs.agents if tab.copy]:
+            main.tabs.setCurrentWidget(tab)  # another tab may have come to the front meanwhile
+            main.tabs.close_front()
+
+    return close
 
 
 VIEWS: dict[str, Callable[[MainWindow], Callable[[], object] | None]] = {
-    "followed": lambda main: main.follow(),
+    "followed": lambda main: main.playing.follow(),
     "a chosen step": _step,
     "replay": _replay,
     "a selection": _selection,

@@ -248,10 +248,15 @@ class Handover:
         worker = self._parts["worker"]
         assert worker.process is not None
         process = worker.process
+        self._until_stored()  # one that ends does not wait for services that have just begun again
         process.terminate()
         until(lambda: process.poll() is not None, "the worker ends", 60)
-        seq = self._progress.read_seq()
-        until(lambda: self.judge.watermark(self._progress.read()[0]) >= seq, "all of it is stored", 60)
+        self._until_stored()
+
+    def _until_stored(self) -> None:
+        """All that the worker has emitted by now."""
+        stream, seq = self._progress.read()[0], self._progress.read_seq()
+        until(lambda: self.judge.watermark(stream) >= seq, "all of it is stored", 60)
 
     # -- what must be --------------------------------------------------------------------------------------------
 
@@ -271,7 +276,7 @@ class Handover:
             layout.put(series)
         window.open_run(RUN)
         until(lambda: window.page is not None, "a page is in front")
-        window.follow()
+        window.playing.follow()
         until(lambda: len(window.controller.streams) >= len(self.streams()), "each stream is there")
         lost = sum(last - first + 1 for first, last in self.judge.rows("SELECT seq, last_seq FROM gaps"))
         until(lambda: window.controller.missing == 0, "nothing is missing any more")
@@ -296,7 +301,7 @@ class Handover:
         until(lambda: {mark.first for mark in whole._lost} == gaps, f"{len(gaps)} gaps are known")
         assert len(missing) == len(gaps)
         until(lambda: len(whole.episodes.row) == len(episodes), "the ends of all episodes are in the time line")
-        until(lambda: page._steps_card.caption.text().endswith(count(len(steps))), "the number of steps is said")
+        until(lambda: page.steps_card.caption.text().endswith(count(len(steps))), "the number of steps is said")
         self._compare_rows(page.steps, page.step_rows, steps)
         self._compare_rows(page.episodes, page.episode_rows, episodes)
         for series, (table, column) in {

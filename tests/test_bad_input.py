@@ -313,7 +313,7 @@ def test_a_folder_of_another_user(open_folder: Path) -> None:
         (["spool", "drain", *connected, "--spool", str(locked)], "--spool"),
         (["dump"], "check the rights of its folder"),
         (["tail", "--no-follow"], "check the rights of its folder"),
-        (["export", "--run", "run", "--episode", "0", "--video", str(locked / "x.mp4")], "the rights of its folder"),
+        (["export", "mp4", str(locked / "x.mp4"), "--run", "run", "--episode", "0"], "the rights of its folder"),
         (["dump", "--store", str(locked / FILE_NAME)], "--store"),
         (["store", "verify"], "--store"),
         (["store", "backup", "/tmp/x.sqlite"], "--store"),

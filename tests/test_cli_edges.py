@@ -66,7 +66,7 @@ COMMANDS = {
     "runs delete": "runs delete odd --connect {url}",
     "store verify": "store verify --store {data}",
     "store backup": "store backup {scratch}/{n}.sqlite --store {data}",
-    "export": "export --store {data} --run нет --episode 0 --video {scratch}/{n}.mp4",
+    "export csv": "export csv {scratch}/{n}.csv --store {data}",
     "demo": "demo --headless --episodes 1 --data {scratch}/{n}",
     "no such command": "frobnicate",
 }

@@ -22,12 +22,13 @@ from slowness import patience
 from store_fixtures import TIME_NS
 
 from telefabric.cli import read
+from telefabric.exchange import json_form
 from telefabric.store.file.database import FILE_NAME
 from telefabric.store.read.query import StoredEvent
 from telefabric_schemas import events, values
 from telefabric_workers import connect
 
-RENDERERS = {"json": read.json_line, "people": read.human_line, "raw": read.raw_line}
+RENDERERS = {"json": json_form.json_line, "people": read.human_line, "raw": json_form.raw_line}
 NUMBERS = (math.nan, math.inf, -math.inf, 1.7e308, -1.7e308, 5e-324, -0.0)
 
 
@@ -52,7 +53,7 @@ def one_line(line: bytes) -> bytes:
 def test_an_odd_value_is_one_line_in_every_form(raw: bytes) -> None:
     for render in RENDERERS.values():
         one_line(render(stored(raw)))
-    assert json.loads(read.json_line(stored(raw)))["worker_id"] == "worker"
+    assert json.loads(json_form.json_line(stored(raw)))["worker_id"] == "worker"
 
 
 @given(odd_values().map(values.encode) | st.binary(min_size=1, max_size=30))
@@ -124,7 +125,7 @@ def test_verify_and_status_count_them(recorded: Recorded) -> None:
 @requires("av", "PIL")
 def test_an_episode_of_them_is_exported(recorded: Recorded, tmp_path: Path) -> None:
     video = tmp_path / "odd.mp4"
-    found = run("export", "--store", str(recorded.file), "--run", "all", "--episode", "0", "--video", str(video))
+    found = run("export", "mp4", str(video), "--store", str(recorded.file), "--run", "all", "--episode", "0")
     assert (found.returncode, f"{len(ODD)} steps" in found.stdout) == (0, True), found.stderr
     assert video.stat().st_size
 

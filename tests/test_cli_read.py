@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -163,8 +165,12 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "array of dates": (big("M8[s]", 5), {"dtype": "<M8[s]", "shape": [1], "data": [5]}),
     "complex": (np.array([1 + 2j]), {"dtype": "<c16", "shape": [1], "data": [[1.0, 2.0]]}),
     "array of text": (
-        np.array(["ab"]),
-        {"dtype": "<U2", "shape": [1], "data": {"base64": base64.b64encode(np.array(["ab"])).decode()}},
+        np.array([["ab", ""], ["é", "a"]]), {"dtype": "<U2", "shape": [2, 2], "data": [["ab", ""], ["é", "a"]]}
+    ),
+    "array of text of another byte order": (big(">U3", "abc"), {"dtype": ">U3", "shape": [1], "data": ["abc"]}),
+    "array of no text": (np.array(""), {"dtype": "<U1", "shape": [], "data": ""}),
+    "array of byte strings": (
+        np.array([b"ab"]), {"dtype": "|S2", "shape": [1], "data": {"base64": base64.b64encode(b"ab").decode()}}
     ),
     "array of records": (
         STRUCTURED,
@@ -178,8 +184,14 @@ VALUES: dict[str, tuple[Any, Any]] = {
         {"a": [b"x", {"b": np.array([1])}]},
         {"a": [{"base64": "eA=="}, {"b": {"dtype": "<i8", "shape": [1], "data": [1]}}]},
     ),
-    "infinite": ([math.inf, -math.inf], [math.inf, -math.inf]),
+    "not finite": ([math.inf, {"a": [-math.inf, math.nan]}, 1.5], ["Infinity", {"a": ["-Infinity", "NaN"]}, 1.5]),
+    "array of what is not finite": (
+        np.array([[math.nan, 1.0], [math.inf, -math.inf]]),
+        {"dtype": "<f8", "shape": [2, 2], "data": [["NaN", 1.0], ["Infinity", "-Infinity"]]},
+    ),
+    "key that is not finite": ({math.inf: 1, 2.5: 2}, {"Infinity": 1, "2.5": 2}),
     "large integers": ([2**63, -(2**63), 2**64, -(10**300)], [2**63, -(2**63), 2**64, -(10**300)]),
+    "integers beyond what a float holds": ([10**307, -(10**309)], [10**307, f"-1{'0' * 309}"]),
     "time": (datetime(2024, 5, 1, 12, 30, tzinfo=UTC), "2024-05-01T12:30:00+00:00"),
     "keys that are no strings": ({1: 2, None: 3, False: 4, 0.5: 5}, {"1": 2, "null": 3, "false": 4, "0.5": 5}),
     "keys of bytes and tuples": ({b"k": 1, (1, 2): {b"q": b""}}, {"aw==": 1, "(1, 2)": {"cQ==": {"base64": ""}}}),
@@ -191,6 +203,9 @@ ODD: dict[str, bytes] = {
     "an array with too little data": msgspec.msgpack.encode(Ext(1, msgspec.msgpack.encode(["<f8", [3], b"x"]))),
     "an array of a negative shape": msgspec.msgpack.encode(
         Ext(1, msgspec.msgpack.encode(["<f8", [-1, -1], b"12345678"]))
+    ),
+    "an array of text beyond Unicode": msgspec.msgpack.encode(
+        Ext(1, msgspec.msgpack.encode(["<U1", [1], b"\xff\xff\xff\x7f"]))
     ),
     "an array of an endless shape": msgspec.msgpack.encode(Ext(1, msgspec.msgpack.encode(["|u1", [2**62, 0], b""]))),
     "an array of no dtype": msgspec.msgpack.encode(Ext(1, msgspec.msgpack.encode([5, [1], b"x"]))),
@@ -233,13 +248,51 @@ def test_what_cannot_be_json_stays_as_bytes_and_the_rest_of_the_event_is_shown(
     assert "base64" in json.dumps(found["observation"]) or found["observation"]["data"] == []
 
 
-def test_a_value_that_is_no_number_is_written_as_python_writes_it(path: Path) -> None:
+def test_a_value_that_is_not_finite_is_a_text_or_if_asked_for_as_python_writes_it(path: Path) -> None:
     with Scribe(path) as scribe:
-        scribe.put(INFO, step(1, observation=raw([math.nan, math.inf]), reward=None))
+        scribe.put(INFO, step(1, observation=raw([math.nan, math.inf]), reward=None), step(2, reward=-math.inf))
         scribe.commit()
-    done = run("dump", "--store", path)
-    assert '"observation":[NaN,Infinity]' in done.stdout
-    assert '"reward":null' in done.stdout
+    lines = run("dump", "--store", path).stdout.splitlines()
+    assert '"observation":["NaN","Infinity"]' in lines[0]
+    assert '"reward":null' in lines[0]
+    assert '"reward":"-Infinity"' in lines[1]
+    literal = run("dump", "--store", path, "--nan", "literal").stdout.splitlines()
+    assert '"observation":[NaN,Infinity]' in literal[0]
+    assert '"reward":-Infinity' in literal[1]
+    assert run("tail", "--no-follow", "--json", "--store", path).stdout.splitlines() == lines
+
+
+COUNT_IN_NODE = """
+const lines = require("fs").readFileSync(process.argv[1], "utf8").trimEnd().split("\\n").map(JSON.parse);
+console.log(lines.length, lines.filter(line => line.kind === "step").length);
+"""
+
+
+@pytest.fixture(scope="module")
+def lines_of_all_values(special: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lines = tmp_path_factory.mktemp("lines") / "dump.jsonl"
+    lines.write_text(run("dump", "--store", special).stdout, "utf-8")
+    return lines
+
+
+@requires("node", shutil.which("node"))
+def test_javascript_reads_every_line(lines_of_all_values: Path) -> None:
+    counted = subprocess.check_output(["node", "-e", COUNT_IN_NODE, str(lines_of_all_values)], encoding="utf-8")
+    assert counted.split() == [str(len(VALUES) + len(ODD))] * 2
+
+
+@requires("jq", shutil.which("jq"))
+def test_jq_reads_every_line(lines_of_all_values: Path) -> None:
+    kinds = subprocess.check_output(["jq", "-r", ".kind", str(lines_of_all_values)], encoding="utf-8")
+    assert kinds.split() == ["step"] * (len(VALUES) + len(ODD))
+
+
+@requires("duckdb", importlib.util.find_spec("duckdb"))
+def test_duckdb_reads_every_line(lines_of_all_values: Path) -> None:
+    import duckdb
+
+    count, rewards = duckdb.sql(f"SELECT count(*), sum(reward) FROM read_ndjson('{lines_of_all_values}')").fetchall()[0]
+    assert (count, rewards) == (len(VALUES) + len(ODD), 0.5 * (len(VALUES) + len(ODD)))
 
 
 def test_it_works_the_same_without_numpy(special: Path) -> None:

@@ -1,4 +1,4 @@
-"""`telefabric export`: one picture a step, held where none was stored, with its figures below, in a file that plays."""
+"""`telefabric export mp4`: one picture a step, held where none was stored, with its figures, in a file that plays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skips import requires
 from store_fixtures import Scribe, step, stream
 
 from telefabric.cli.export import export
-from telefabric.errors import TelefabricError
+from telefabric.errors import TelefabricError, UsageError
 from telefabric_schemas import Frame, Step
 
 pytestmark = requires(
@@ -49,7 +49,7 @@ def frames_of(video: Path) -> list[np.ndarray[Any, Any]]:
 
 
 def exported(file: Path, video: Path, *more: str) -> str:
-    arguments = ["--store", str(file), "--run", INFO.run_id, "--episode", "0", "--video", str(video), "--agent", "ada"]
+    arguments = ["mp4", str(video), "--store", str(file), "--run", INFO.run_id, "--episode", "0", "--agent", "ada"]
     found = CliRunner().invoke(export, [*arguments, *more], catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return found.output.splitlines()[-1]
@@ -84,13 +84,13 @@ def test_the_figures_stand_below_the_picture(file: Path, tmp_path: Path) -> None
         ({"--run": "nix"}, "there is no run 'nix'"), ({"--episode": "7"}, "no steps of episode 7 of agent ada"),
         ({"--episode": "1"}, "no frames of episode 1 of agent ada .*store_frames='episodes:10'"),
         ({"--agent": "bob"}, "no steps of episode 0 of agent bob"),
-        ({"--video": "/nowhere/at/all.mp4"}, "/nowhere/at/all.mp4 cannot be written: .*: choose another folder"),
+        ({"mp4": "/nowhere/at/all.mp4"}, "/nowhere/at/all.mp4 cannot be written: .*: choose another folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_sentence(file: Path, tmp_path: Path, changed: dict[str, str], said: str) -> None:
     video = tmp_path / "out.mp4"
     given = {
-        "--store": str(file), "--run": INFO.run_id, "--episode": "0", "--video": str(video), "--agent": "ada"
+        "mp4": str(video), "--store": str(file), "--run": INFO.run_id, "--episode": "0", "--agent": "ada"
     } | changed  # fmt: skip
     with pytest.raises(TelefabricError, match=said):
         CliRunner().invoke(export, [word for pair in given.items() for word in pair], catch_exceptions=False)
@@ -107,8 +107,8 @@ def test_the_agent_may_be_left_out_when_there_is_one(tmp_path: Path) -> None:
         )
         scribe.commit()
     video = tmp_path / "out.mp4"
-    arguments = ["--run", INFO.run_id, "--episode", str(first.episode_index), "--video", str(video)]
-    done = CliRunner().invoke(export, ["--store", str(path), *arguments], catch_exceptions=False)
+    arguments = ["--run", INFO.run_id, "--episode", str(first.episode_index)]
+    done = CliRunner().invoke(export, ["mp4", str(video), "--store", str(path), *arguments], catch_exceptions=False)
     assert done.output.splitlines()[-1] == f"Wrote {video}: 1 steps, 0.0 s."
     assert len(frames_of(video)) == 1
 
@@ -125,6 +125,8 @@ def test_another_stream_that_has_the_episode_is_left_out_and_named(file: Path, t
     said = exported(file, video, "--no-hud", "--fps", "1")
     assert said == f"Wrote {video}: 2 steps, 2.0 s. Left out: attempt 1, worker worker, --stream {INFO.stream.hex()}."
     assert [round(float(one[4:12, 8:24].mean()), -1) for one in frames_of(video)] == [250, 250], "of one stream alone"
-    named = exported(file, video, "--no-hud", "--stream", INFO.stream.hex()[:6])
+    with pytest.raises(UsageError, match="is there already"):
+        exported(file, video)
+    named = exported(file, video, "--no-hud", "--force", "--stream", INFO.stream.hex()[:6])
     assert named.startswith(f"Wrote {video}: 10 steps")
     assert "Left out" not in named

@@ -206,7 +206,7 @@ def test_a_logarithmic_scale_leaves_out_what_has_no_place_on_it_and_counts_it(
     window.charting.layout.set_log(0, True)
     assert window.page is not None
     qtbot.waitUntil(lambda: plot_of(window).left_out == 21, timeout=patience(5_000))
-    assert "21 values of 0 or less not drawn" in window.page._charts_card.caption.text()
+    assert "21 values of 0 or less not drawn" in window.page.charts_card.caption.text()
     assert [bool(plot_of(window)._view.viewRange()[1][1] < 4.5)] == [True]
     assert not window.page.charts.grab().isNull()
 

@@ -136,7 +136,7 @@ def test_a_pasted_ticket_is_read_joined_and_shows_runs_frames_and_history(
     lab: Laboratory, window: Callable[..., MainWindow]
 ) -> None:
     main = window()
-    main.show_sheet()
+    main.connecting.open_sheet()
     line = lab.ticket("ada")
     main.sheet.line.setText(line)
     key = Ticket.decode(line).server.hex()
@@ -208,7 +208,7 @@ def test_each_way_in_which_a_ticket_fails_is_said_with_its_remedy(
     lab: Laboratory, window: Callable[..., MainWindow]
 ) -> None:
     main = window()
-    main.show_sheet()
+    main.connecting.open_sheet()
     line = lab.ticket("ada")
     main.sheet.line.setText(line[:-9])
     assert "This is no whole ticket Copy the line that telefabric keys invite printed" in told(main)
@@ -229,7 +229,7 @@ def test_each_way_in_which_a_ticket_fails_is_said_with_its_remedy(
 
 def test_a_worker_s_ticket_is_joined_and_does_not_watch(lab: Laboratory, window: Callable[..., MainWindow]) -> None:
     main = window()
-    main.show_sheet()
+    main.connecting.open_sheet()
     main.sheet.line.setText(lab.ticket("ada", Role.WORKER, runs="sweep-*"))
     main.sheet.go.click()
     until(lambda: "may not watch" in told(main), "joined")
@@ -246,7 +246,7 @@ def test_joining_and_asking_never_hold_the_window_up(
     go = threading.Event()
     monkeypatch.setattr(connect_module, "ask_broker", lambda key: go.wait(patience(20)))
     main = window()
-    main.show_sheet()
+    main.connecting.open_sheet()
     before = main._ticks
     until(lambda: main._ticks > before + 5, "the window goes on")
     assert state(main, HERE).word == "asking …"
@@ -275,7 +275,7 @@ def test_each_row_says_how_its_broker_is_and_a_failed_one_opens_with_what_helps(
     main = window()
     with full_socket() as port:
         saved("silent", "ada", address=f"tcp://127.0.0.1:{port}")
-        main.show_sheet()
+        main.connecting.open_sheet()
         until(lambda: words(main, expected) == expected, f"all are {expected}")
     assert state(main, "ada").word.startswith("answers in ")
     assert not main.sheet.rows["ada"].more.isVisible()
@@ -301,14 +301,14 @@ def test_a_row_that_fails_says_when_it_was_last_reached(
     lab.join("ada", Role.CLIENT)
     saved("never", "ada", address=f"tcp://127.0.0.1:{free_ports()}")
     main = window()
-    main.show_sheet()
+    main.connecting.open_sheet()
     until(lambda: state(main, "ada").word.startswith("answers in "), "ada answers")
     assert state(main, "ada").under == "no run is live"
     saved("ada", "never")
     clock = time.time
     monkeypatch.setattr("telefabric_gui.sources.time.time", lambda: clock() + 3 * 86_400 + 5)
     later = window()
-    later.show_sheet()
+    later.connecting.open_sheet()
     until(lambda: state(later, "ada").word == state(later, "never").word == "nothing runs there", "both are asked")
     assert state(later, "ada").under == "last reached 3 days ago"
     assert state(later, "never").under == ""
@@ -360,12 +360,12 @@ def test_without_keys_a_typed_address_connects_and_is_remembered(window: Callabl
     with plain_broker(free_ports()) as service:
         place = service.url.removeprefix("tcp://")
         main = window()
-        main.show_sheet()
+        main.connecting.open_sheet()
         main.sheet.line.setText(place)
         assert told(main) == f"{place} Without a key"
         main.sheet.go.click()
         until(lambda: main.controller.connection.link is LinkState.LIVE, "connected")
-        main.show_sheet()
+        main.connecting.open_sheet()
         assert list(main.sheet.rows) == [service.url, HERE]
         until(lambda: state(main, service.url).word.startswith("answers"), "asked")
         assert state(main, service.url).under == "not attached: store"
@@ -377,7 +377,7 @@ def test_without_keys_a_typed_address_connects_and_is_remembered(window: Callabl
 def test_scheme_and_port_may_be_left_out(window: Callable[..., MainWindow], typed: str, url: str) -> None:
     asked: list[str] = []
     main = window(opener=lambda source: (asked.append(source), ScriptedFeed())[1])
-    main.show_sheet()
+    main.connecting.open_sheet()
     main.sheet.line.setText("lab:x")
     assert "Write tcp://HOST:PORT" in told(main)
     main.sheet.line.setText(typed)
@@ -390,7 +390,7 @@ def test_what_was_shown_before_is_forgotten_and_its_feed_ends(window: Callable[.
     after = ScriptedFeed(update(runs=(view("other"),)))
     main = window(before, opener=lambda source: after)
     until(lambda: len(main.tabs.agents) == 1, "the run before")
-    main.open_source("tcp://lab:7750")
+    main.connecting.open_source("tcp://lab:7750")
     until(lambda: not before.running, "its feed ends")
     assert len(main.tabs.agents) == 0
     assert after.running
@@ -407,7 +407,7 @@ def test_nothing_on_this_machine_is_started_with_a_click(
         monkeypatch.setattr(module, "HERE", here)
     monkeypatch.setenv("TELEFABRIC_LISTEN", here)
     main = window()
-    main.show_sheet()
+    main.connecting.open_sheet()
     until(lambda: state(main, here).action == "Start it", "nothing runs here")
     assert not main.sheet.rows[here].more.isVisible(), "that is no failure"
     main.sheet.rows[here].button.click()
@@ -438,7 +438,7 @@ def test_a_row_is_forgotten_at_the_second_click(lab: Laboratory, window: Callabl
     lab.revoke("ada")
     main = window()
     main.memory.worked("ada")
-    main.show_sheet()
+    main.connecting.open_sheet()
     until(lambda: state(main, "ada").word == "key refused", "asked")
     main.sheet.rows["ada"].forget.click()
     assert saved_connections.names() == ["ada"]
@@ -455,10 +455,10 @@ def test_a_store_file_is_a_row_too(window: Callable[..., MainWindow], tmp_path: 
     main = window()
     main.sheet.chosen.emit(str(file))
     until(lambda: main.controller.connection.link is LinkState.FILE, "opened")
-    main.show_sheet()
+    main.connecting.open_sheet()
     assert (state(main, str(file)).word, state(main, str(file)).action) == ("read-only", "Open")
     file.unlink()
-    main.show_sheet()
+    main.connecting.open_sheet()
     assert state(main, str(file)).word == "not there"
 
 

@@ -19,9 +19,19 @@ import msgspec
 import pytest
 from processes import wait_for
 from skips import requires
-from store_fixtures import Scribe, episode, log, run_completed, run_started, step, stream, void
+from store_fixtures import (
+    Scribe,
+    episode,
+    log,
+    query_behind_broker,
+    run_completed,
+    run_started,
+    step,
+    stream,
+    void,
+)
 
-from telefabric.feed import Answer, Asked, Question, file_feed
+from telefabric.feed import Answer, Asked, BrokerFeed, Feed, Question, file_feed
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import Connection, FeedEvent, LinkState, RunView, Update
 from telefabric.subscribe.core.handover import Range
@@ -104,7 +114,7 @@ def view(run_id: str = "run", state: str = "running", **given: object) -> RunVie
 class Reading:
     """What came out of a feed so far."""
 
-    def __init__(self, feed: FileFeed) -> None:
+    def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.runs: tuple[RunView, ...] = ()
         self.events: list[FeedEvent] = []
@@ -213,6 +223,26 @@ def test_the_tail_comes_and_of_what_is_before_it_only_what_says_something_of_oth
     assert reading.skipped == {info.stream: 600 - 9}
     assert reading.gaps == {info.stream: (Range(403, 410),)}
     assert not any(reading.holes.values())
+
+
+def test_of_what_is_before_the_history_of_a_broker_only_what_says_something_of_others_comes(scribe: Scribe) -> None:
+    info = stream()
+    scribe.put(info, run_started(1, info))
+    write(scribe, info, 2, 400)
+    scribe.put(info, void(401, 3), step(402))
+    scribe.put_gap(info, 403, 410, "spool_full")
+    write(scribe, info, 411, 900)
+    with query_behind_broker(scribe.path) as address:
+        reading = Reading(BrokerFeed(address, history_events=300))
+        reading.feed.start()
+        try:
+            reading.feed.watch(frozenset({"run"}))
+            reading.until(lambda one: len(one.events) >= 302, "the newest and those")
+            assert sorted(reading.seqs) == [401, 403, *range(601, 901)]
+            assert reading.gaps == {info.stream: (Range(403, 410),)}
+            assert not any(reading.holes.values())
+        finally:
+            reading.feed.stop()
 
 
 def test_an_old_small_run_comes_whole_beside_a_large_one(scribe: Scribe, read: Callable[..., Reading]) -> None:

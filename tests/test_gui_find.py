@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from skips import requires
+from slowness import patience
 from store_fixtures import Scribe, metric, run_started, stream
 from test_gui_pages import events, steps_of
 
@@ -211,7 +212,7 @@ def test_episodes_are_filtered_as_steps_are_and_by_the_words_of_their_own_table(
     assert 0 < len(wanted) < len(episodes)
     until(lambda: table.rowCount() == len(wanted) and line._said.text().startswith("searched all"))
     assert cells(table, "RETURN")[0] == formatting.real(wanted[-1])
-    until(lambda: page._episodes_card.caption.text().startswith(f"{formatting.count(len(wanted))} of "))
+    until(lambda: page.episodes_card.caption.text().startswith(f"{formatting.count(len(wanted))} of "))
     page.episodes.order_wanted.emit("length")  # an order is of all
     assert page.episode_finder.search is None
     until(lambda: table.rowCount() == len(episodes))
@@ -247,18 +248,20 @@ def test_chosen_columns_are_those_of_every_page_and_of_the_next_start(
     for _ in range(2):
         main = MainWindow(Controller(FileFeed(store)))
         main.show()
-        qtbot.waitUntil(lambda main=main: main.page is not None and main.page.step_rows.rows == len(STEPS))
+        qtbot.waitUntil(
+            lambda main=main: main.page is not None and main.page.step_rows.rows == len(STEPS), timeout=patience(20_000)
+        )
         assert main.page is not None
         if not main.memory.step_columns:
             page_columns = [one.title for one in main.page.step_table.columns]
-            assert page_columns == [one.title for one in main.page.step_table.base]
+            assert page_columns == [one.title for one in main.page.step_table.usual]
             main.page.columns_chosen.emit(wanted)
         assert names_of(main.page.step_table.columns) == wanted
         assert main.page.step_rows.series_wanted == ("loss",)
         main.close()
         main.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-    assert columns_named(page.step_table, ["no such", ""]) == page.step_table.base
+    assert columns_named(page.step_table, ["no such", ""]) == tuple(page.step_table.usual)
 
 
 def cells_in_sight(page: AgentPage, title: str) -> list[str]:

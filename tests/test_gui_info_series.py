@@ -107,6 +107,28 @@ def test_a_part_of_info_is_in_the_tree_and_drawn_over_the_whole_run(
     assert "read" not in main.page.charts.caption
 
 
+def test_the_axis_of_a_stored_run_has_its_final_range_from_the_first_picture_on(
+    shown: Callable[[Any], MainWindow], store: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from telefabric_gui.views import charts, plot
+
+    drawn_at: list[Any] = []
+    draw = plot.Plot.draw
+
+    def noted(self: Any, curves: Any, height: Any, **how: Any) -> None:
+        drawn_at.append((len(curves[0].samples.x) if curves else 0, height))
+        draw(self, curves, height, **how)
+
+    monkeypatch.setattr(info_series, "_ASKED_MAX", 1)
+    monkeypatch.setattr(charts, "_STORE_ANSWERS_S", 60.0)  # however slow this machine is
+    main = shown(FileFeed(store))
+    monkeypatch.setattr(plot.Plot, "draw", noted)
+    main.charting.layout.show_alone("info/deep.er")
+    qtbot.waitUntil(lambda: drawn(main) == STEPS - len(BREAK), timeout=patience(20_000))
+    assert {number for number, _ in drawn_at if number} == {STEPS - len(BREAK)}, "all of it at once"
+    assert len({height for number, height in drawn_at if number}) == 1
+
+
 def test_with_more_in_sight_than_is_read_that_is_said_and_zooming_in_reads_the_rest(
     shown: Callable[[Any], MainWindow], store: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ def shown_value(page: AgentPage) -> int:
 
 def texts(page: AgentPage) -> tuple[str, str]:
     page.refresh(None)
-    return page._path.text(), page._lane_badge.text()
+    return page.environment_card.path.text(), page.environment_card.lane_badge.text()
 
 
 def test_a_frame_is_shown_when_the_writer_rings_with_its_own_figures(page: AgentPage, writer: RingWriter) -> None:
@@ -144,7 +144,7 @@ def test_a_paused_page_and_a_chosen_step_show_their_own(page: AgentPage, writer:
     until(lambda: page.lane.frame and page.lane.frame.number == 2, "it comes")
     page.refresh(None)
     assert shown_value(page) == 1, "what was in sight stays"
-    assert page._path.text() == "fast lane"
+    assert page.environment_card.path.text() == "fast lane"
     QTest.mouseClick(page.steps.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(20, 10))
     page.refresh(None)
     assert not isinstance(page.environment.scene, frames.PictureScene), "that step has no frame"
@@ -212,17 +212,17 @@ def test_zoom_keeps_what_is_under_the_pointer_and_never_leaves_the_picture(page:
 def test_the_picture_is_saved_with_the_pixels_that_it_has(
     page: AgentPage, writer: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from telefabric_gui.views import page as page_module
+    from telefabric_gui.views import environment_card
 
     until(lambda: writer.wanted, "the page waits at the bell")
     writer.publish(grey(77), Hud())
     until(lambda: page.lane.frame, "a frame")
     path = str(tmp_path / "picture.png")
-    monkeypatch.setattr(page_module.QFileDialog, "getSaveFileName", lambda *_: (path, ""))
-    page._ask_where(page.environment.picture())
+    monkeypatch.setattr(environment_card.QFileDialog, "getSaveFileName", lambda *_: (path, ""))
+    page.environment_card._ask_where(page.environment.picture())
     saved = QImage(path)
     assert (saved.width(), saved.height(), saved.pixelColor(3, 3).red()) == (32, 24, 77)
     path = str(tmp_path / "nowhere" / "picture.png")
-    page._ask_where(page.environment.picture())
+    page.environment_card._ask_where(page.environment.picture())
     page.refresh(None)
     assert "could not be saved" in page.banner._text.text(), "also after the next tick"

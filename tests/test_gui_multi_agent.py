@@ -179,7 +179,7 @@ def test_another_agent_leads_from_the_same_moment_on(show: Callable[..., MainWin
     assert page.moment is not None
     assert (page.moment.episode, page.moment.step) == (123, 2)
     assert page.cards[at].lead.text() == "leads"
-    main.act("on")
+    main.playing.act("on")
     until(main, lambda: page.moment is not None and page.moment.step == 3, "the next step")
 
 
@@ -239,7 +239,7 @@ def test_a_step_of_all_agents_is_bookmarked_at_the_one_that_leads(
     edits: list[tuple[str, str, Any]] = []
     monkeypatch.setattr(main.bookmarks, "_edit", lambda *edit: edits.append(edit))
     page.time.cursor.go_to(1_234)
-    main.act("bookmark")
+    main.playing.act("bookmark")
     main.bottom.transport.name.setText("caught")
     main.bottom.transport.name.returnPressed.emit()
     until(main, lambda: bool(edits), "it is asked for")

@@ -171,7 +171,7 @@ def test_returns_and_metrics_beyond_all_measure_are_drawn_as_far_as_they_can_be(
     tick(main)
     drawn = page.charts.charts[0].lines[0].curve.samples
     assert drawn.mean.tolist() == [value for value in REALS if math.isfinite(value)]
-    assert "2 values beyond all numbers not drawn" in page._charts_card.caption.text()
+    assert "2 values beyond all numbers not drawn" in page.charts_card.caption.text()
     assert page.episode_table.rowCount() == len(REALS)
 
 

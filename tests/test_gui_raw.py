@@ -201,7 +201,7 @@ def show(
         main = windows(feed, (1600, 1000))
         qtbot.waitUntil(lambda: main.page is not None and main.page.step_rows.rows > 0, timeout=patience(20_000))
         assert main.page is not None
-        qtbot.mouseClick(main.page.switch._buttons[RAW], Qt.MouseButton.LeftButton)
+        qtbot.mouseClick(main.page.environment_card.switch._buttons[RAW], Qt.MouseButton.LeftButton)
         qtbot.waitUntil(lambda: main.page.raw.tree.rowCount() > 0, timeout=patience(10_000))  # type: ignore[union-attr]
         return main.page
 

@@ -140,10 +140,10 @@ def test_a_new_attempt_takes_the_page_but_not_while_it_is_paused(show: Callable[
     tick(main, *of(OLD, step(1)))
     assert main.page is not None
     assert not main.page.streams_bar.isVisible()
-    main.pause()
+    main.playing.pause()
     tick(main, *of(NEW, step(1), step(2)))
     assert len(texts(main, "SEQ")) == 1
-    main.follow()
+    main.playing.follow()
     tick(main)
     assert len(texts(main, "SEQ")) == 2
 
@@ -158,11 +158,11 @@ def test_a_frame_belongs_to_the_step_of_its_own_stream(show: Callable[..., MainW
     asked = main.controller.feed.asked_for(FrameAt)[-1]  # type: ignore[attr-defined]
     place = asked.question
     assert (place.stream_id, place.episode_index, place.step_index) == (NEW, 0, 9)
-    assert page._environment_card.caption.toolTip() == "looking for its frame"
+    assert page.environment_card.caption.toolTip() == "looking for its frame"
     asked.answered(Answer(place, Page([], False)))
     tick(main)
     tick(main)
-    assert page._environment_card.caption.toolTip() == "no frame of this episode is stored"
+    assert page.environment_card.caption.toolTip() == "no frame of this episode is stored"
 
 
 def test_older_streams_give_way_and_are_counted(
@@ -202,7 +202,7 @@ def test_a_reset_is_the_step_before_the_first(show: Callable[..., MainWindow]) -
     assert texts(main, "STEP") == ["reset", "1", "2", "3", "4"]
     assert texts(main, "OBS") == ["7", "11", "12", "13", "14"]
     assert texts(main, "ACTION")[0] == NONE
-    assert page._steps_card.caption.text().endswith("· 4"), "a reset is no step"
+    assert page.steps_card.caption.text().endswith("· 4"), "a reset is no step"
     page.steps.selectRow(4)
     tick(main)
     assert dict(page.details)["observation"] == "7"
@@ -218,14 +218,14 @@ def test_a_voided_episode_leaves_tables_charts_and_pictures_and_is_counted(show:
     tick(main, *of(NEW, *events))
     page = main.page
     assert page is not None
-    assert page._steps_card.caption.text().endswith("· 14")
+    assert page.steps_card.caption.text().endswith("· 14")
     tick(main, *of(NEW, void(30, of=1)))
     tick(main)
     assert texts(main, "EP") == ["2"] * 5
     assert texts(main, "RETURN", "episode_table") == ["2.00"]
     assert page.stream.returns().tolist() == [2.0]
-    assert page._steps_card.caption.text().endswith("· 5")
-    assert page._episodes_card.caption.text() == "1 · 1 episode voided, in the store alone"
+    assert page.steps_card.caption.text().endswith("· 5")
+    assert page.episodes_card.caption.text() == "1 · 1 episode voided, in the store alone"
     assert page.stream.held.nearest((0, 1), 8) is None
     again = [reset(31, at=1), step(32, episode_index=1, step_index=0), episode(33, episode_index=1, total_reward=3.0)]
     late = step(12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -191,21 +190,21 @@ def test_the_grid_comes_with_the_first_tiles_and_a_click_follows_one(
     assert not page.charts.isVisible()
     assert envs_of(page) == [1, 3, 0, 2]
     assert follows(page) == 1, "the first in order"
-    assert page._environment_card.title.text() == "#1"
+    assert page.environment_card.title.text() == "#1"
     page.refresh(None)
-    assert page._environment_card.caption.toolTip() == "worst"
+    assert page.environment_card.caption.toolTip() == "worst"
     assert grey_of(page.environment.picture()) == 20
     click(qtbot, page, 2)
     page.refresh(None)
-    assert page._environment_card.title.text() == "#2"
-    assert page._environment_card.caption.toolTip() == "best"
+    assert page.environment_card.title.text() == "#2"
+    assert page.environment_card.caption.toolTip() == "best"
     assert grey_of(page.environment.picture()) == 30
     assert dict(page.environment._figures)["return"] == "9.00"
     assert page.step is not None
     assert int(page.step.record["env"]) == 2
     rows = [page.step_table.at(line).record["env"] for line in range(page.step_table.rowCount())]
     assert rows == [2] * 5
-    assert page._steps_card.caption.toolTip() == "#2: 5 of the newest"
+    assert page.steps_card.caption.toolTip() == "#2: 5 of the newest"
     page.stream.pending += [told(one_step(seq)) for seq in range(21, 25)]
     page.stream.apply()
     page.refresh(None)
@@ -254,23 +253,35 @@ def test_a_stalled_environment_comes_first_and_says_whether_its_last_step_is_sto
     before = page.lane.frame
     assert before is not None
     huds = [msgspec.structs.replace(hud, fresh=hud.env_index != 2) for hud in before.hud.tiles]
-    page.lane.frame = dataclasses.replace(
-        before, number=before.number + 1, hud=msgspec.structs.replace(before.hud, tiles=huds),
+    page.lane.frame = before._replace(
+        number=before.number + 1, hud=msgspec.structs.replace(before.hud, tiles=huds),
         shown_ns=before.shown_ns + round((STALLED_S + 1) * 1e9),
     )  # fmt: skip
-    page._show_lane()
+    page.environment_card.show_lane()
     assert envs_of(page)[0] == 2
     first = tiles_of(page)[0]
     assert (first.stalled, first.foot) == (True, ("stalled 4 s", "step 4: live only"))
     assert page.environments.card._badge.text() == "1 stalled"
     assert [tile.stalled for tile in tiles_of(page)] == [True, False, False, False]
     monkeypatch.setattr(type(page.step_rows), "stored_seq", 100)
-    page._show_lane()
+    page.environment_card.show_lane()
     assert tiles_of(page)[0].foot[1] == "step 4: stored"
     page.lane.state = "closed"
-    page._show_lane()
+    page.environment_card.show_lane()
     assert not any(tile.stalled for tile in tiles_of(page)), "a worker that has ended has not stalled"
     assert page.environments.card.grid.gone
+
+
+def test_the_environment_of_the_step_at_the_cursor_is_named_also_without_stored_frames(
+    page: AgentPage, writer: RingWriter
+) -> None:
+    publish(writer, page, [2.0, -1.0, 9.0, 0.0])
+    assert page.environment_card.title.text() == "#1"
+    page.time.cursor.go_to(2)
+    page.refresh(None)
+    assert page.step is not None
+    assert int(page.step.record["env"]) == 2
+    assert (page.environment_card.title.text(), page.environments.card.grid.follows) == ("#2", 2)
 
 
 # -- stored ------------------------------------------------------------------------------------------------------

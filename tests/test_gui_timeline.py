@@ -523,7 +523,7 @@ def test_what_a_stopped_store_does_not_have_is_never_painted_as_stored(
         assert spans["live only"].last == whole(main).rows
         x = round(float(main.bottom.line.scale.x(there + 200)))
         assert colours_of(main, "span")[x] == QColor(theme.active().live_only).name()
-        main.pause()
+        main.playing.pause()
         held = dict(page(main).details)["seq"]
         keeping.start()
         until(qtbot, lambda: whole(main).stored.rows > there + 300, 30_000)

@@ -137,7 +137,7 @@ def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., Ma
     tick(main, 2)
     page = main.page
     assert page is not None
-    main.pause()
+    main.playing.pause()
     shown = page.details, page.steps.chosen
     feed.updates.append(update(*some(31, 49)))
     tick(main)
@@ -146,7 +146,7 @@ def test_paused_stands_still_receives_and_says_how_much(window: Callable[..., Ma
     assert page.step_table.rowCount() == 45, "what is new is in the table, above the step that is shown"
     assert main.top._waiting.text().startswith("18 new steps, ")
     assert main.top._pause.isChecked()
-    main.follow()
+    main.playing.follow()
     tick(main)
     assert page.step_table.rowCount() == 45
     assert main.top._waiting.text() == ""
@@ -190,7 +190,7 @@ def test_a_table_follows_at_its_top_and_stands_still_elsewhere(window: Callable[
     tick(main)
     assert page.step_table.index(view_.rowAt(0), 0).data() == before
     assert not view_.following
-    main.follow()
+    main.playing.follow()
     tick(main)
     assert view_.following
     assert page.step_table.index(view_.rowAt(0), 0).data() == "1\u202f049"
@@ -315,7 +315,7 @@ def test_a_chart_shows_a_metric_when_asked(window: Callable[..., MainWindow], qt
     assert page is not None
     main.charting.layout.show_alone("metric/loss")
     tick(main)
-    qtbot.waitUntil(lambda: page._charts_card.title.text() == "loss", timeout=patience(5_000))
+    qtbot.waitUntil(lambda: page.charts_card.title.text() == "loss", timeout=patience(5_000))
     assert page.charts.charts[0].lines[0].curve.samples.mean.tolist() == [1 / seq for seq in range(101, 201)]
 
 
@@ -510,7 +510,7 @@ def test_a_chosen_step_shows_the_nearest_stored_frame_of_its_episode_and_says_ho
     tick(main, 2)
     page = main.page
     assert page is not None
-    caption, badge = page._environment_card.caption, page.picture.badge
+    caption, badge = page.environment_card.caption, page.picture.badge
     said = {}
     for row in range(page.step_table.rowCount()):
         page.steps.selectRow(row)
@@ -556,7 +556,7 @@ def test_the_store_is_asked_for_a_frame_that_is_not_held(window: Callable[..., M
         page.picture.stored._take(1, place, Answer(place, Page(rows, False)))
         tick(main)
         badge = page.picture.badge
-        return badge.text() if badge.isVisibleTo(page) else page._environment_card.caption.toolTip()
+        return badge.text() if badge.isVisibleTo(page) else page.environment_card.caption.toolTip()
 
     at = place.step_index
     assert answer(None) == "no frame of this episode is stored"
@@ -600,5 +600,5 @@ def test_replay_is_as_fast_as_the_environment_of_the_run(window: Callable[..., M
     tick(main, 2)
     assert main.page is not None
     assert main.page.time.cursor.rows_per_s == 30
-    main.replay(2.0)
+    main.playing.replay(2.0)
     assert main.page.time.cursor.rows_per_s == 60

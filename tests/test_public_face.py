@@ -21,7 +21,8 @@ PROJECT = Path(__file__).parent.parent
 DOCUMENTS = (PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("fabric/*.md")))
 PUBLIC_MODULES = {
     "telefabric", "telefabric.feed", "telefabric.ring", "telefabric_schemas", "telefabric_workers",
-    "telefabric_workers.integrations.gym",
+    "telefabric_workers.integrations.gym", "telefabric_workers.integrations.pettingzoo",
+    "telefabric_workers.integrations.sb3",
 }  # fmt: skip
 FACE = [
     "Address", "ClosedError", "DurableBatch", "DurableSubscription", "EnvironmentProblem", "LiveEvent",

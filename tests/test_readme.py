@@ -37,7 +37,7 @@ def page(name: str) -> str:
 
 pytestmark = [requires("a checkout, with its documentation", README.exists()), pytest.mark.timeout(180)]
 TEXT = README.read_text("utf-8") if README.exists() else ""
-SESSION = TEXT + page("gymnasium") + page("offline")
+SESSION = TEXT + page("gymnasium") + page("offline") + page("run")
 STORE = (PROJECT / "fabric" / "STORE.md").read_text("utf-8") if README.exists() else ""
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("fabric/*.md"), *PROJECT.glob("docs/**/*.md")]
 

@@ -39,12 +39,14 @@ from telefabric.ring import (
     TileHud,
     collect_garbage,
     discover,
+    form,
     layout,
     metrics,
     owner,
     places,
     ring_file,
 )
+from telefabric.ring import writer as ring_writer
 from telefabric.ring.owner import Owner
 from telefabric.ring.ring_file import RingFile
 from telefabric.settings import runtime_folder
@@ -251,6 +253,53 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+At = Callable[[str], None]
+
+
+class Words:
+    """The words of a segment, whose writer is looked at behind each store."""
+
+    def __init__(self, words: memoryview, block: layout.Superblock, at: At) -> None:
+        self._words, self._block, self._at = words, block, at
+
+    def __getitem__(self, index: int) -> int:
+        return self._words[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._words[index] = value
+        polled = {layout.INTENT: "intent", layout.HEAD: "head"}
+        in_slot = (index * 8 - layout.PAGE) % self._block.stride
+        name = polled.get(index * 8, "begin" if in_slot == layout.BEGIN else "end")
+        if index * 8 in polled or index * 8 >= layout.PAGE:
+            self._at(name)
+
+
+class Data:
+    """The bytes of a segment likewise: a writer stores descriptor and meta in them."""
+
+    def __init__(self, data: memoryview, at: At) -> None:
+        self._data, self._at = data, at
+
+    def __setitem__(self, place: slice, value: bytes) -> None:
+        self._data[place] = value
+        self._at("descriptor")
+
+
+class Payload:
+    """The payload of a slot likewise, copied in two halves."""
+
+    def __init__(self, array: np.ndarray[Any, Any], at: At) -> None:
+        self._array, self._at = array, at
+
+    def __setitem__(self, place: object, frame: np.ndarray[Any, Any]) -> None:
+        assert place is ...
+        half = len(frame) // 2
+        self._array[:half] = frame[:half]
+        self._at("half")
+        self._array[half:] = frame[half:]
+        self._at("payload")
+
+
 def dies_at(base: Path, step: str, number: int, size: int = 64) -> Callable[[], None]:
     """A writer that publishes, and is killed in frame `number`."""
 
@@ -261,7 +310,14 @@ def dies_at(base: Path, step: str, number: int, size: int = 64) -> Callable[[], 
             if reached == step and writer.counters.published == number - 1:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        writer._at = at
+        class Watched(form.WrittenForm):
+            def __init__(self, segment: RingFile, *rest: Any) -> None:
+                super().__init__(segment, *rest)
+                self.words, self.data = Words(segment.words, segment.block, at), Data(segment.data, at)
+                slot = self.slot
+                self.slot = lambda number: slot(number)._replace(payload=Payload(slot(number).payload, at))
+
+        ring_writer.WrittenForm = Watched
         while True:
             one = writer.counters.published + 1
             writer.publish(grey(one % 251, (size, size)), Hud(step=one))
@@ -421,9 +477,22 @@ def test_the_bell_of_a_reader_that_died_is_taken_away(write: Write) -> None:
     show(writer, 1)
     assert in_child(lambda: (RingReader(writer.folder).bell(), os.kill(os.getpid(), signal.SIGKILL))[0]) < 0  # type: ignore[func-returns-value]
     (left,) = (writer.folder / places.BELLS).iterdir()
-    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    wait_for(lambda: not writer.wanted and not left.exists(), "the writer has seen that nobody has it")
+
+    pid = os.fork()
+    if pid == 0:
+        held = RingReader(writer.folder).bell()
+        assert held
+        signal.pause()
+    try:
+        wait_for(lambda: writer.wanted, "the writer has seen the bell")
+        (left,) = (writer.folder / places.BELLS).iterdir()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     show(writer, 2)
     assert not left.exists()
+    assert (writer.wanted, writer.counters.bell_errors) == (False, 0)
 
 
 def test_a_bell_works_however_deep_its_folder_is(tmp_path: Path) -> None:
@@ -494,23 +563,39 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
         RingWriter(NAME, base=tmp_path / "file")
 
 
-@pytest.mark.parametrize("part", ["manifest", "bell"])
 def test_a_writer_that_cannot_be_made_leaves_its_folder_to_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, part: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
 ) -> None:
     def refuse(*_: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
     open_before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as broken:
-        if part == "manifest":
-            broken.setattr(places, "write_manifest", refuse)
-        else:
-            broken.setattr(socket, "socket", refuse)
+        broken.setattr(places, "write_manifest", refuse)
         with pytest.raises(EnvironmentProblem, match="Too many open files"):
             RingWriter(NAME, base=tmp_path)
     wait_for(lambda: len(os.listdir("/proc/self/fd")) <= open_before, "nothing of it is open")
     assert write().folder.name == next(places.folder_names(NAME))
+
+
+def test_a_bell_for_which_no_file_can_be_opened_is_counted_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, write: Write
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert (bell := reader.bell())
+    with monkeypatch.context() as broken:
+        broken.setattr(socket, "socket", refuse)
+        wait_for(lambda: not writer.wanted and writer.counters.bell_errors > 0, "the writer has tried it")
+        assert writer.publish(grey(2), Hud(step=2))
+    wait_for(lambda: writer.wanted, "the writer has tried it again")
+    show(writer, 3)
+    assert bell.drain() == 1
+    reader.close()
 
 
 def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:

@@ -20,7 +20,7 @@ from telefabric.address import Address
 from telefabric.errors import StoreError
 from telefabric.service.embedded import Services
 from telefabric.store.file.backup import backup
-from telefabric.store.file.database import FILE_NAME, open_reader
+from telefabric.store.file.database import FILE_NAME, open_reader, open_writer
 from telefabric.store.file.verify import verify
 from telefabric.store.read.file_reader import FileReader
 from telefabric.store.write.writer import Writer
@@ -235,3 +235,20 @@ def test_a_writer_that_begins_beside_a_read_only_mount_ends_what_is_read_without
             connection.close()
         finally:
             writer.close()
+
+
+@requires("/proc/locks", Path("/proc/locks").exists())
+def test_a_writer_that_opens_ends_no_lock_of_a_reader_in_its_process(store: Path) -> None:
+    def locks() -> list[str]:
+        mine = f" {os.getpid()} ", f":{store.stat().st_ino} "
+        lines = Path("/proc/locks").read_text().splitlines()
+        return sorted(line.split(maxsplit=1)[1] for line in lines if all(part in line for part in mine))
+
+    reader = open_reader(store)
+    with reader:
+        assert reader.execute("SELECT count(*) FROM runs").get
+        before = locks()
+        assert before
+        open_writer(store).close()
+        assert locks() == before
+    reader.close()

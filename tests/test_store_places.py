@@ -258,7 +258,7 @@ def test_places_equal_a_recount_whatever_arrives(tmp_path_factory: pytest.TempPa
 
 # -- export ------------------------------------------------------------------------------------------------------
 def test_export_says_what_it_left_out_and_takes_the_stream_that_is_named(attempts: Path, tmp_path: Path) -> None:
-    from telefabric.cli.export import find
+    from telefabric.exchange.mp4 import find
 
     with FileReader(attempts) as reader:
         place, others = find(reader, ("run", "agent_0", 0, 1), None, None, False)
@@ -269,7 +269,7 @@ def test_export_says_what_it_left_out_and_takes_the_stream_that_is_named(attempt
             assert (place.stream_id, others) == (FIRST.stream, [])
         with pytest.raises(UsageError, match="in the named stream"):
             find(reader, ("run", "agent_0", 0, 1), None, "nobody", False)
-    told = run("export", "--store", str(attempts), "--run", "run", "--episode", "9", "--video", str(tmp_path / "v.mp4"))
+    told = run("export", "mp4", str(tmp_path / "v.mp4"), "--store", str(attempts), "--run", "run", "--episode", "9")
     assert told.returncode == 2
     assert "has no steps of episode 9" in told.stderr
 

@@ -137,6 +137,10 @@ MISTAKES_KEPT = 16
 LIVE_SOCKET_BYTES = 128 * KIB
 LIVE_BEHIND_EVENTS_MAX = 5_000
 """A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
+LIVE_WAKE_EVENTS_PER_S = 3_000
+"""A watched stream's sender is woken by each event until they come faster than this; then it looks each 2 ms."""
+LIVE_WAKE_AGAIN_EVENTS_PER_S = 1_500
+"""Half of it: a rate that varies a little does not go to and fro."""
 LIVE_ABSENT_S = 5.0
 LIVE_ABSENT_MAX_S = 60.0
 """A live subscriber that says nothing is absent once all that waits for it is too old; within these two."""
@@ -196,6 +200,10 @@ ORPHANS_AT_ONCE = 4
 """Spools of dead workers that one process drains beside its own work."""
 ORPHANS_TRIED_A_TURN = 64
 """Folders that are looked at between two turns for the process's own streams: some milliseconds among thousands."""
+
+LINE_BYTES_MAX = 64 * MIB
+"""Of a longer line of a foreign program this much is kept, as text: an event of 8 MiB may take several times as much as
+JSON."""
 
 # -- ring --------------------------------------------------------------------------------------------------------
 RING_SLOTS_MAX = 64
@@ -269,6 +277,12 @@ QUERY_BYTES_MAX = 4 * MIB
 QUERY_DEADLINE_S = 5.0
 QUERY_NUMBERS_MAX = 65_536
 """Rows of a page of columns or points: 512 KiB a column."""
+EXPORT_CHUNK_EVENTS, EXPORT_CHUNK_BYTES = 250_000, 256 * MIB
+"""An export that is interrupted loses one chunk of work, half a minute; a format's files are a chunk long, too."""
+PLOTJUGGLER_EVENTS_MAX = 10_000
+"""Events that wait for one listener: a second or two of a fast run."""
+EXPORT_MEMORY_BYTES = 1024 * MIB
+"""For DuckDB, which needs several times the largest event, and some hundred MiB for a chunk."""
 
 # -- client --------------------------------------------------------------------------------------------------------
 CLIENT_MEMORY_MB = 1_024

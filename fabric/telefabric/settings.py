@@ -213,6 +213,8 @@ SETTINGS: dict[str, Setting] = {
         Setting("ring", _path, None,
                 "Folder of the frame rings, and of the socket for the broker's own user; by default shared memory "
                 "(/dev/shm)."),
+        Setting("fastlane", _choice("1", "0"), "1",
+                "1: frames go to clients on this machine through shared memory; 0: only over the network."),
         Setting("video", _choice("grid", "single", "off"), "grid",
                 "Which environments' frames are shown: grid shows the first video_tiles environments, single the "
                 "first one, off none."),

@@ -64,7 +64,7 @@ def run(
         QTimer.singleShot(int(after_s * 1000), window, end)
     window.show()
     if sheet:
-        window.show_sheet()
+        window.connecting.open_sheet()
     interval_s = sys.getswitchinterval()
     hook, sys.excepthook = sys.excepthook, window.views.hook
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -29,6 +29,7 @@ from telefabric.feed import (
 )
 from telefabric_gui import agent_stream
 from telefabric_gui.agent_stream import AgentKey, AgentStream
+from telefabric_gui.collector import Collector
 from telefabric_gui.formatting import plural
 from telefabric_gui.model.asking import Asking
 from telefabric_gui.model.drops import Drops, drops_of
@@ -51,6 +52,12 @@ LATENCIES_MAX = 1_200
 """Samples of the live path's latency: a minute of ticks."""
 
 
+StreamKey = tuple[str, str, bytes]
+"""Run, agent and stream."""
+OF_MACHINE = "system/"
+"""How the names of metrics begin that a worker sends by itself: an agent without any other event has no tab."""
+EARLY_MAX = 1_000
+"""Of them that wait for an agent's first other event; the store has those before."""
 _OF_AGENTS = frozenset((Step, Episode, Metric, Reset, EpisodeVoided))
 
 
@@ -93,7 +100,7 @@ class Controller(QObject):
         self.feed = feed
         self.connection = Connection(LinkState.CONNECTING, "")
         self.runs: dict[str, RunView] = {}
-        self.streams: dict[tuple[str, str, bytes], AgentStream] = {}
+        self.streams: dict[StreamKey, AgentStream] = {}
         """By run, agent and stream."""
         self.left_out: dict[tuple[str, str, bytes], int] = {}
         """Events of streams that gave way to newer ones of their agent: the store has them."""
@@ -108,6 +115,8 @@ class Controller(QObject):
         """Events of kinds or versions that this program does not know."""
         self.hidden_agents: set[AgentKey] = set()
         """Agents for which there was no tab left."""
+        self._early: defaultdict[StreamKey, deque[FeedEvent]] = defaultdict(lambda: deque(maxlen=EARLY_MAX))
+        """Metrics of the machine, by stream, of agents that have shown nothing else yet."""
         self.failures = Failures()
         """Events and views that failed."""
         self.shown_events = 0
@@ -117,17 +126,20 @@ class Controller(QObject):
         self._asking = Asking(feed, self)
         self._chosen = False
         self._missing: defaultdict[bytes, Missing] = defaultdict(Missing)
+        self._collector = Collector(self)
         self._timer = QTimer(self, interval=TICK_MS)
         self._timer.timeout.connect(self.tick)
 
     def start(self) -> None:
+        self._collector.start()
         self.feed.start()
         self._timer.start()
 
     def stop(self) -> None:
-        """Ends the timer and the feed's thread."""
+        """Ends the timer and the feed's threads."""
         self._timer.stop()
         self.feed.stop()
+        self._collector.stop()
 
     # -- what the user asks for ----------------------------------------------------------------------------------
 
@@ -173,6 +185,8 @@ class Controller(QObject):
             self.stream_closed.emit(self.streams.pop(key))
         self.hidden_agents = {key for key in self.hidden_agents if key.run_id != run_id}
         self.left_out = {key: number for key, number in self.left_out.items() if key[0] != run_id}
+        for early in [key for key in self._early if key[0] == run_id]:
+            del self._early[early]
         for stream_id in [stream_id for stream_id, missing in self._missing.items() if missing.run_id == run_id]:
             del self._missing[stream_id]
         self.feed.watch(frozenset(self.watched))
@@ -295,6 +309,9 @@ class Controller(QObject):
             inner = event.event
             if type(inner) in _OF_AGENTS:
                 key = (event.run_id, inner.agent_id, event.stream_id)  # type: ignore[union-attr]
+                if key not in self.streams and type(inner) is Metric and inner.name.startswith(OF_MACHINE):
+                    self._early[key].append(event)
+                    continue
                 stream = self.streams.get(key) or self._open(*key)
                 if stream is not None:
                     stream.pending.append(event)
@@ -342,6 +359,7 @@ class Controller(QObject):
         if len(self.streams) >= STREAMS_MAX and not self._make_room(stream):
             return None
         self.streams[key] = stream
+        stream.pending.extend(self._early.pop(key, ()))
         self.stream_opened.emit(stream)
         return stream
 

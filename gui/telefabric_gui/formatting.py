@@ -72,10 +72,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def megabytes(size: float) -> str:
-    return f"{count(round(size / 1e6))} MB"
-
-
 def ago(seconds: float) -> str:
     """In its largest unit: just now, 12 min ago, 5 h ago, 3 days ago."""
     minutes = int(seconds // 60)

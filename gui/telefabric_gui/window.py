@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from PySide6.QtCore import QEvent, Qt
-from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtGui import QCloseEvent, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
     QGridLayout,
     QMainWindow,
-    QMessageBox,
     QSplitter,
     QStackedWidget,
     QWidget,
 )
 
-from telefabric import TelefabricError, settings
-from telefabric.feed import LinkState, RunView
-from telefabric_gui import health, theme
+from telefabric import settings
+from telefabric.feed import Feed, LinkState, RunView
+from telefabric_gui import health, keys, theme
+from telefabric_gui.bars import Bars
 from telefabric_gui.budget import Holder, MemoryBudget, Part
+from telefabric_gui.connecting import Connecting
 from telefabric_gui.controller import Controller
-from telefabric_gui.formatting import duration, plural
+from telefabric_gui.exposure import Exposure
 from telefabric_gui.item_models.runs import Runs, spark
 from telefabric_gui.model.charting import Charting
-from telefabric_gui.model.cursor import SPEEDS, Mode
+from telefabric_gui.model.cursor import Mode
 from telefabric_gui.model.pins import Pins
 from telefabric_gui.model.sparks import Sparks
+from telefabric_gui.playing import Playing
 from telefabric_gui.redraw import Redraw
 from telefabric_gui.sources import Memory, Opener, feed_of
 from telefabric_gui.views.bookmarks import Bookmarks
-from telefabric_gui.views.connect import ConnectSheet, parts_of
-from telefabric_gui.views.details import DetailsDock
 from telefabric_gui.views.empty import EmptyView, situation
 from telefabric_gui.views.history import HistoryView
 from telefabric_gui.views.isolation import Views
@@ -43,11 +45,8 @@ from telefabric_gui.views.page import AgentPage
 from telefabric_gui.views.redraw_menu import redraw_menu
 from telefabric_gui.views.runs import WIDTH_PX, RunsDock
 from telefabric_gui.views.series import SeriesDock
-from telefabric_gui.views.status import StatusBar
 from telefabric_gui.views.styled import Banner, column, laid_out, row
 from telefabric_gui.views.tabs import Tabs
-from telefabric_gui.views.topbar import TopBar
-from telefabric_gui.views.transport import Bottom
 
 DETAILS_FROM_PX = 1280
 """Below this width the right dock starts collapsed."""
@@ -55,34 +54,6 @@ _DETAILS_TICKS = 6
 """Figures that change thirty times a second cannot be read."""
 _SLOW_TICKS = 15
 """Slow figures, such as sparklines and memory, are updated once per this many ticks."""
-_ACTS = {
-    "Home": "first", "Left": "back", "Right": "on", "Shift+Left": "episode back", "Shift+Right": "episode on",
-    ",": "frame back", ".": "frame on", "L": "loop", "B": "bookmark",
-}  # fmt: skip
-"""Key → what it does."""
-_KEYS = (
-    ("F, End", "follow: show the newest events"),
-    ("P", "pause: stay at the step that is shown"),
-    ("Space", "pause, and go on: replay, or follow again where it was paused"),
-    ("1 to 6", "replay at 0.1, 0.5, 1, 2, 5, 10 times"),
-    ("Left, Right", "a step back or on; with Shift an episode"),
-    (", .", "the stored frame before or behind"),
-    ("Home", "the first step"),
-    ("L", "replay the selection again and again"),
-    ("B", "bookmark this step in the store, under a name if you type one; or remove its bookmark"),
-    ("Esc", "unselect what is selected, then follow"),
-    ("H", "hide or show the probabilities over the picture"),
-    ("[  ]", "hide or show the left and the right side"),
-    ("/, Ctrl+F", "filter runs"),
-    ("Ctrl+H", "all runs as a table: search, sort, compare"),
-    ("Ctrl+G", "go to a step or an episode, or search for steps"),
-    ("Ctrl+click", "on a run: draw it in the charts, too"),
-    ("Ctrl+Tab", "next tab"),
-    ("Ctrl+W", "close the further replay in front, or else the run"),
-    ("C", "connect to another broker, or open a file"),
-    ("T", "dark or light"),
-    ("Ctrl+Q", "quit"),
-)
 
 
 class MainWindow(QMainWindow):
@@ -106,8 +77,6 @@ class MainWindow(QMainWindow):
         self.budget = MemoryBudget(memory_limit * 2**20, health.memory_bytes, health.give_back)
         self.memory = Memory()
         controller.redraw = self.memory.redraw
-        self._opener, self._source, self._offer = opener, source, offer
-        self._remembered = False
         self.views = Views(controller.failures)
         controller.setParent(self)
         self.setWindowTitle("Telefabric")
@@ -121,11 +90,12 @@ class MainWindow(QMainWindow):
         self._in_history = False
         self._left_shown = True
         """Whether the left side comes back after the table of all runs."""
-        self._to_replay = ""
-        """The run that is replayed from its start when it comes."""
-        self._started = self._seen = False
-        self._was_in_sight = True
+        self._exposure = Exposure(self, controller, lambda run_id: frozenset(self.charting.overlay.shown_with(run_id)))
+        self._body = QWidget(focusPolicy=Qt.FocusPolicy.ClickFocus)
+        self.connecting = Connecting(self.memory, opener, self._use, self._body, source, offer=offer)
+        self.sheet = self.connecting.sheet
         self._build()
+        self._lay_out()
         self._connect()
         self._add_keys()
         self._on_tick()
@@ -133,27 +103,22 @@ class MainWindow(QMainWindow):
     # -- building ------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.top = TopBar()
         self.runs = RunsDock(self.known_runs, self.charting.overlay)
+        self.runs.setAccessibleName("Runs")
         self.series = SeriesDock(self.charting)
-        self.details = DetailsDock(self.pins)
-        self.status = StatusBar()
-        for view, name in (
-            (self.top, "The bar on top"), (self.runs, "Runs"), (self.details, "Health and details"),
-            (self.status, "Figures"),
-        ):  # fmt: skip
-            view.setAccessibleName(name)
         self.banner = Banner()
         self.empty = EmptyView()
         self.tabs = Tabs(self.controller, self.charting, self.views, self.empty)
-        self.sheet = ConnectSheet(self.memory)
+        self.history = HistoryView(self.known_runs, self.memory)
+        self.bars = bars = Bars(self.controller, self.tabs, self.budget, self.pins)
+        self.top, self.bottom, self.status, self.details = bars.top, bars.bottom, bars.status, bars.details
+        self.bookmarks = Bookmarks(self.bottom, lambda: self.front, self.controller.edit)
+        self.playing = Playing(self.tabs, self.bookmarks.toggle)
+
+    def _lay_out(self) -> None:
         self.stack = QStackedWidget()
         self.stack.addWidget(self.tabs)
-        self.history = HistoryView(self.known_runs, self.memory)
         self.stack.addWidget(self.history)
-        self.bottom = Bottom()
-        self.bookmarks = Bookmarks(self.bottom, lambda: self.front, self.controller.edit)
-        self.bottom.hide()
         centre = laid_out(column(self.banner, (self.stack, 1), self.bottom), "centre")
         self.left = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
         self.left.setFixedWidth(WIDTH_PX)
@@ -161,8 +126,7 @@ class MainWindow(QMainWindow):
         self.left.addWidget(self.series)
         self.left.setSizes([600, 400])
         middle = row(self.left, (centre, 1), self.details)
-        self._body = laid_out(column(self.top, (middle, 1), self.status))
-        self._body.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self._body.setLayout(column(self.top, (middle, 1), self.status))
         over = QGridLayout()
         over.setContentsMargins(0, 0, 0, 0)
         over.addWidget(self._body, 0, 0)
@@ -187,38 +151,33 @@ class MainWindow(QMainWindow):
         self.tabs.page_changed.connect(self._on_tab)
         self.tabs.page_goes.connect(lambda: self.bottom.line.show_run(None, None))
         self.pins.changed.connect(lambda: self.memory.keep_pins(self.pins.paths))
-        self.top.mode_wanted.connect(self.set_mode)
-        self.bottom.transport.acted.connect(self.act)
-        self.bottom.transport.speed_wanted.connect(self.replay)
+        self.top.mode_wanted.connect(self.playing.set_mode)
+        self.bottom.transport.acted.connect(self.playing.act)
+        self.bottom.transport.speed_wanted.connect(self.playing.replay)
         self.top.theme_wanted.connect(self.switch_theme)
         self.top.redraw_wanted.connect(self._offer_redraw)
-        self.top.connect_wanted.connect(self.show_sheet)
-        self.empty.connect_wanted.connect(self.show_sheet)
-        self.sheet.chosen.connect(self.open_source)
-        self.sheet.closed.connect(lambda: self._rest(False))
+        self.top.connect_wanted.connect(self.connecting.open_sheet)
+        self.empty.connect_wanted.connect(self.connecting.open_sheet)
         self.top.help_wanted.connect(self.show_keys)
 
     def _add_keys(self) -> None:
-        keys = QKeySequence.StandardKey
-        for sequence, action in (
-            ("F", self.follow), ("End", self.follow), ("P", self.pause),
+        find = QKeySequence.StandardKey.Find
+        acts: list[tuple[Any, Callable[[], object]]] = [
             ("Space", self._press_space), ("[", lambda: self._toggle(self.left)),
             ("]", lambda: self._toggle(self.details)), ("T", self.switch_theme), ("?", self.show_keys),
-            ("C", self.show_sheet), ("Ctrl+H", lambda: self.show_history(not self._in_history)),
-            ("Esc", self._let_go), ("/", self._to_filter), (keys.Find, self._to_filter),
+            ("C", self.connecting.open_sheet), ("Ctrl+H", lambda: self.show_history(not self._in_history)),
+            ("Esc", self._let_go), ("/", self._to_filter), (find, self._to_filter),
             ("Ctrl+W", self.tabs.close_front), ("Ctrl+Q", self.close), ("Ctrl+Tab", lambda: self._next_tab(1)),
             ("Ctrl+Shift+Tab", lambda: self._next_tab(-1)),
-            *((key, partial(self.act, name)) for key, name in _ACTS.items()),
-            *((str(number), partial(self.replay, speed)) for number, speed in enumerate(SPEEDS, 1)),
-        ):  # fmt: skip
-            QShortcut(QKeySequence(sequence), self._body, activated=action)  # type: ignore[call-overload]
+        ]  # fmt: skip
+        keys.bind((*acts, *self.playing.keys()), self._body)
 
     # -- what the user does --------------------------------------------------------------------------------------
 
     def open_run(self, run_id: str, *, replay: bool = False) -> None:
         """Watch a run, and show its first tab when it has one; or replay it, once its first step is known."""
         self._turn_to(history=False)
-        self._to_replay = run_id if replay else ""
+        self.playing.to_replay = run_id if replay else ""
         self.controller.watch(run_id)
         self.tabs.show_run(run_id)
         self._show_centre()
@@ -242,28 +201,11 @@ class MainWindow(QMainWindow):
             self.left.setVisible(self._left_shown)
         self._in_history = history
 
-    def follow(self) -> None:
-        """Follow new events, with the newest in sight."""
-        if page := self.front:
-            page.follow()
-
-    def show_sheet(self) -> None:
-        """Open the sheet for connecting."""
-        self._rest(True)
-        self.sheet.open_sheet()
-
-    def open_source(self, source: str) -> None:
-        """Show a broker or a store file, by its address, name or path, in place of what is shown."""
-        try:
-            feed = self._opener(source)
-        except TelefabricError as error:
-            self.sheet.say("error", *parts_of(error))
-            return
-        self._source, self._offer, self._remembered = source, False, False
+    def _use(self, feed: Feed) -> None:
+        """Show another feed."""
         self.controller.use(feed)
         self.tabs.human.episodes.use(feed)
         self.charting.forget()
-        self.sheet.close_sheet()
 
     def _offer_redraw(self) -> None:
         under = self.top.redraw
@@ -280,10 +222,6 @@ class MainWindow(QMainWindow):
         page = self.page
         self.charting.overlay.toggle(run_id, page.stream.key.run_id if page else None)
 
-    def _rest(self, resting: bool) -> None:
-        """Below the sheet nothing takes keys or clicks."""
-        self._body.setEnabled(not resting)
-
     def switch_theme(self) -> None:
         """Dark to light and back."""
         app = QApplication.instance()
@@ -291,10 +229,7 @@ class MainWindow(QMainWindow):
         theme.use(app, "light" if theme.active().name == "dark" else "dark")
 
     def show_keys(self) -> None:
-        rows = "".join(f"<tr><td><b>{key}</b>&nbsp;&nbsp;</td><td>{what}</td></tr>" for key, what in _KEYS)
-        box = QMessageBox(QMessageBox.Icon.NoIcon, "Keys", f"<table cellpadding=3>{rows}</table>", parent=self)
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.open()
+        keys.show_meanings(self)
 
     @property
     def page(self) -> AgentPage | None:
@@ -306,47 +241,12 @@ class MainWindow(QMainWindow):
         """The page in front that has a cursor: of one agent, or of all of a run."""
         return self.tabs.front
 
-    def set_mode(self, mode: Mode) -> None:
-        """Follow, pause or replay."""
-        if mode is Mode.FOLLOW:
-            self.follow()
-        elif mode is Mode.PAUSED:
-            self.pause()
-        else:
-            self.replay()
-
-    def pause(self) -> None:
-        """Stay at the step that is shown."""
-        if page := self.front:
-            page.time.cursor.pause()
-
-    def replay(self, speed: float | None = None) -> None:
-        """Run on from the step that is shown; at another speed if one is given."""
-        if page := self.front:
-            if speed is not None:
-                page.time.cursor.set_speed(speed)
-            page.time.cursor.replay()
-
-    def act(self, name: str) -> None:
-        """What a button of the transport, or its key, does."""
-        if (page := self.front) is None:
-            return
-        cursor, jumps = page.time.cursor, page.time.jumps
-        acts: dict[str, Callable[[], object]] = {
-            "first": lambda: cursor.go_to(0), "back": lambda: cursor.step(-1), "on": lambda: cursor.step(1),
-            "toggle": cursor.toggle, "last": self.follow, "loop": lambda: cursor.loop(not cursor.looping),
-            "bookmark": self.bookmarks.toggle,
-            "episode back": lambda: jumps.by_episodes(-1), "episode on": lambda: jumps.by_episodes(1),
-            "frame back": lambda: jumps.by_frames(ahead=False), "frame on": lambda: jumps.by_frames(ahead=True),
-        }  # fmt: skip
-        acts[name]()
-
     def _press_space(self) -> None:
         focused = QApplication.focusWidget()
         if isinstance(focused, QAbstractButton):
             focused.click()  # to a button, Space means itself
         else:
-            self.act("toggle")
+            self.playing.act("toggle")
 
     def _toggle(self, dock: QWidget) -> None:
         dock.setVisible(not dock.isVisible())
@@ -362,11 +262,8 @@ class MainWindow(QMainWindow):
             self.runs.list.setFocus()
         elif self._in_history:
             self.show_history(False)
-        elif page := self.front:
-            if page.time.cursor.selection is not None:
-                page.time.cursor.select_nothing()
-            else:
-                page.follow()
+        else:
+            self.playing.let_go()
 
     def _next_tab(self, step: int) -> None:
         if number := self.tabs.count():
@@ -391,74 +288,29 @@ class MainWindow(QMainWindow):
             self.runs.select(page.run_id)
             self._refresh_page()
 
-    @property
-    def _in_sight(self) -> bool:
-        """Whether the window is in sight, as far as the desktop reports it; one that is not shown yet will be."""
-        handle = self.windowHandle()
-        exposed = handle is not None and handle.isExposed()
-        self._seen = self._seen or exposed
-        return not self._started or (self.isVisible() and not self.isMinimized() and (exposed or not self._seen))
-
-    def _look_at_sight(self) -> None:
-        """Give up the live events, the pictures and the bell of what is out of sight."""
-        page, front, in_sight = self.page, self.front, self._in_sight and not self._in_history
-        seen = front.run_id if front and in_sight else None
-        self.controller.show_runs(frozenset(self.charting.overlay.shown_with(seen) if seen else ()))
-        pictures = page is None or page.lane.state != "live"
-        self.controller.feed.want_pictures(frozenset({seen} if seen and pictures else ()))
-        if page is not None and in_sight is not self._was_in_sight:
-            (page.lane.start if in_sight else page.lane.stop)()
-        self._was_in_sight = in_sight
-
     def _on_tick(self) -> None:
-        self._look_at_sight()
+        self._exposure.look(self.page, self.front, covered=self._in_history)
         if self._ticks % _DETAILS_TICKS == 0:
             self.budget.keep(self._held)
-        if self._in_sight:
+        if self._exposure.in_sight:
             self._refresh_views()
-        self._note_link(self.controller.connection.link)
+        self.connecting.note_link(self.controller.connection.link)
         self._ticks += 1
 
     def _refresh_views(self) -> None:
         self._refresh_page()
+        bars, slow = self.bars, self._ticks % _SLOW_TICKS == 0
         for view, show, each in (
-            (self.top, self._show_top, 1), (self.status, self._show_figures, 1), (self.stack, self._show_centre, 1),
-            (self.bottom, self._show_bottom, 1), (self.details, self._show_health, _DETAILS_TICKS),
+            (self.top, lambda: bars.show_top(hidden=self._in_history), 1),
+            (self.status, lambda: bars.show_figures(self._painted_s, memory=slow), 1),
+            (self.stack, self._show_centre, 1), (self.bottom, self._show_bottom, 1),
+            (self.details, lambda: bars.show_health(*self._subject, latency=slow), _DETAILS_TICKS),
             (self.runs, self._show_runs, _SLOW_TICKS), (self.history, self.history.refresh, _SLOW_TICKS),
         ):  # fmt: skip
             if self._ticks % each == 0:
                 self.views.update(view, show, self._ticks)
 
-    def _note_link(self, link: LinkState) -> None:
-        """Remember a source that works; offer others when the first one does not."""
-        if self._source and link in (LinkState.LIVE, LinkState.FILE):
-            if not self._remembered:
-                self.memory.worked(self._source)
-                self._remembered, self._offer = True, False
-            self.memory.reached(self._source)
-        elif self._offer and link in (LinkState.UNREACHABLE, LinkState.REFUSED):
-            self._offer = False
-            self.show_sheet()
-
     # -- showing -------------------------------------------------------------------------------------------------
-
-    def _show_top(self) -> None:
-        connection = self.controller.connection
-        tone, words = health.LINKS[connection.link]
-        told = f"{words}: {connection.address}\n{connection.sentence}".rstrip()
-        self.top.show_connection(tone, health.place_of(connection), told, pulse=connection.link is LinkState.LIVE)
-        self._show_mode()
-
-    def _show_figures(self) -> None:
-        connection = self.controller.connection
-        live = connection.link is LinkState.LIVE
-        self.status.show_state(*health.LINKS[connection.link], pulse=live)
-        if self._ticks % _SLOW_TICKS == 0:
-            self.status.show_figure("memory", *health.memory_of(self.budget))
-        for name, text, role in health.figures_of(self.controller, self.controller.tick_s + self._painted_s):
-            self.status.show_figure(name, text, role)
-        age = page.frame_age_s if (page := self.page) else None
-        self.status.show_figure("frame", "" if age is None or not live else f"frame age {duration(age)}")
 
     def _held(self) -> list[Part]:
         """All that takes much memory here."""
@@ -466,31 +318,15 @@ class MainWindow(QMainWindow):
         holders: list[Holder] = [*self.controller.streams.values(), *(page for page in pages if page)]
         return [part for holder in (*holders, self.charting.data, self.charting.info) for part in holder.parts()]
 
-    def _show_mode(self) -> None:
-        cursor = page.time.cursor if (page := self.front) else None
-        waiting = ""
-        if cursor is not None and cursor.new:
-            waiting = f"{plural(cursor.new, 'new step')}, {duration(cursor.left_for_s)} behind"
-        self.top.show_mode(cursor.mode if cursor is not None else Mode.FOLLOW, waiting)
+    @property
+    def _subject(self) -> tuple[RunView | None, AgentPage | None]:
+        """Details are of this run, and of the step of this page."""
+        if self._in_history:
+            return next(iter(self.history.picked), None), None
+        return self.controller.runs.get(front.run_id) if (front := self.front) else None, self.page
 
     def _show_bottom(self) -> None:
-        """Time line and transport of the page in front."""
-        page = self.front
-        self.bottom.setVisible(page is not None and not self._in_history)
-        replaying = pace = ""
-        if page is not None:
-            cursor = page.time.cursor
-            self.bottom.line.show_run(cursor, page.time.whole)
-            self.bottom.transport.show_cursor(cursor, page.place)
-            if cursor.mode is Mode.REPLAY:
-                live = ", live goes on" if self.controller.connection.link is LinkState.LIVE else ""
-                replaying = f"replay {cursor.rows_per_s:.3g} steps/s{live}"
-                pace = f"Replay at {cursor.speed:g} times {cursor.pace.why}. Nothing live is lost by it"
-        else:
-            self.bottom.line.show_run(None, None)
-        self.status.show_figure("replay", replaying, tip=pace)
-        if replaying:
-            self.status.show_figure("redraw", "")  # there is not room for both
+        self.bars.show_bottom(hidden=self._in_history)
 
     def _show_centre(self) -> None:
         connection = self.controller.connection
@@ -500,16 +336,6 @@ class MainWindow(QMainWindow):
         self.stack.setCurrentWidget(self.history if self._in_history and controller.runs else self.tabs)
         waiting_for = controller.watched[-1] if controller.watched else None
         self.empty.show_situation(situation(connection, len(controller.runs), waiting_for))
-
-    def _begin_replay(self, front: AgentPage | MultiAgentPage) -> None:
-        cursor = front.time.cursor
-        if front.run_id == self._to_replay and cursor.total:
-            if isinstance(front, AgentPage) and cursor.live and not front.apart:
-                self.tabs.open_replay(front.stream.key)  # the page that follows goes on
-                return
-            self._to_replay = ""
-            cursor.go_to(0)
-            cursor.replay()
 
     def _refresh_page(self) -> None:
         page, front = self.page, self.front
@@ -524,20 +350,7 @@ class MainWindow(QMainWindow):
                 self.details.show_step(page.step)
         else:
             front.refresh(self.controller.runs.get(front.run_id))
-        self._begin_replay(front)
-
-    def _show_health(self) -> None:
-        if not self.details.isVisible():
-            return
-        controller, page = self.controller, self.page
-        run = controller.runs.get(front.run_id) if (front := self.front) else None
-        if self._in_history:
-            page, run = None, next(iter(self.history.picked), None)
-        self.details.show_health(health.parts_of(controller, run), *health.verdict_of(controller))
-        if self._ticks % _SLOW_TICKS == 0:
-            self.details.show_latency(controller.latencies)
-        self.details.show_step(page.step if page else None)
-        self.details.show_run(health.run_details(run))
+        self.playing.begin_replay(front)
 
     def _take_runs(self, changed: Sequence[RunView], gone: Sequence[str]) -> None:
         self.sparks.forget(gone)
@@ -553,6 +366,8 @@ class MainWindow(QMainWindow):
             if run_id not in drawn | self.sparks.known and (points := spark(tab.stream.returns())):
                 drawn.add(run_id)
                 self.known_runs.show_spark(run_id, points)
+        for run_id, number in Counter(key.run_id for key in {tab.stream.key for tab in self.tabs.agents}).items():
+            self.known_runs.show_agents(run_id, number)
         self._want_sparks()
         if page := self.front:
             self.runs.select(page.run_id)
@@ -572,13 +387,13 @@ class MainWindow(QMainWindow):
 
     def showEvent(self, event: object) -> None:
         super().showEvent(event)  # type: ignore[arg-type]
-        if not self._started:
-            self._started = True
+        if not self._exposure.started:
+            self._exposure.started = True
             self.details.setVisible(self.width() >= DETAILS_FROM_PX)
             self._body.setFocus()  # else Space would press the first button
             self.controller.start()
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if self._started:
+        if self._exposure.started:
             self.controller.stop()
         event.accept()

@@ -162,7 +162,7 @@ def _array_ext(array: np.ndarray[Any, Any]) -> Any:
     dtype = array.dtype
     if dtype.hasobject:
         return array.tolist()
-    if any(base.__name__ == "MaskedArray" for base in type(array).__mro__):
+    if type(array).__name__ != "ndarray" and any(base.__name__ == "MaskedArray" for base in type(array).__mro__):
         raise UnencodableError("a masked array cannot be encoded: fill it first with array.filled(value)")
     if dtype.kind == "V" and not dtype.names and dtype.type.__name__ != "void":
         array = array.astype("<f4")  # bfloat16 and the like of ml_dtypes: numpy knows only their size

@@ -140,15 +140,15 @@ def _dirty(root: Path) -> bool | None:
 
 
 def environment(env: Any) -> dict[str, Any]:
-    """Id, arguments and spaces of a gymnasium environment, or of a vector env and those in it."""
+    """Id, arguments and spaces of a gymnasium environment, of a vector env and those in it, or of one of PettingZoo."""
     looks: dict[str, Callable[[], Any]] = {
         "class": lambda: f"{type(env.unwrapped).__module__}.{type(env.unwrapped).__qualname__}",
-        "id": lambda: getattr(spec_of(env), "id", None),
+        "id": lambda: id_of(env),
         "max_episode_steps": lambda: getattr(spec_of(env), "max_episode_steps", None),
         "render_fps": lambda: env.metadata.get("render_fps"),
         "num_envs": lambda: getattr(env, "num_envs", None),
-        "observation_space": lambda: space_json(getattr(env, "single_observation_space", env.observation_space)),
-        "action_space": lambda: space_json(getattr(env, "single_action_space", env.action_space)),
+        "observation_space": lambda: _one_or_each(env, "observation_space"),
+        "action_space": lambda: _one_or_each(env, "action_space"),
     }
     found: dict[str, Any] = {}
     kwargs, parts = values.usable(getattr(spec_of(env), "kwargs", None))
@@ -163,10 +163,25 @@ def environment(env: Any) -> dict[str, Any]:
 
 def spec_of(env: Any) -> Any:
     """The specification by which gymnasium made an environment, or those in a vector env; None without one."""
-    spec = env.spec
+    spec = getattr(env, "spec", None)
     if spec is None and getattr(env.unwrapped, "envs", None):
         return env.unwrapped.envs[0].spec
     return spec
+
+
+def id_of(env: Any) -> Any:
+    """The id by which gymnasium makes an environment, or the name that PettingZoo gives it."""
+    return getattr(spec_of(env), "id", None) or (getattr(env, "metadata", None) or {}).get("name")
+
+
+def _one_or_each(env: Any, name: str) -> str:
+    """A space as JSON: of one environment in a vector env; of each agent, under its id, where a space is a method."""
+    space = getattr(env, f"single_{name}", None) or getattr(env, name)
+    if not callable(space):
+        return space_json(space)
+    from gymnasium import spaces
+
+    return space_json(spaces.Dict({str(agent): space(agent) for agent in env.possible_agents}))
 
 
 def space_json(space: gymnasium.Space[Any]) -> str:

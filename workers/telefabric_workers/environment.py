@@ -26,6 +26,8 @@ class FrameSettings(NamedTuple):
     stored: str
     """off, steps, episodes or best."""
     stored_every: int
+    fastlane: bool = True
+    """They go through shared memory, too."""
 
 
 class WorkerEnvironment(NamedTuple):
@@ -66,9 +68,10 @@ class WorkerEnvironment(NamedTuple):
 
         run_id, mode = value("run_id"), value("mode")
         recorded = mode in ("dual", "durable")
+        stored, stored_every = value("store_frames")
         frames = FrameSettings(
-            value("video"), value("video_tiles"), value("frame_fps"), value("network_fps"),
-            value("jpeg_quality"), *value("store_frames"),
+            value("video"), value("video_tiles"), value("frame_fps"), value("network_fps"), value("jpeg_quality"),
+            stored, stored_every, value("fastlane") == "1",
         )  # fmt: skip
         policy = SpoolPolicy(
             value("spool_bytes_max"), value("spool_free_bytes_min"), value("when_full"), value("fsync")

@@ -161,7 +161,7 @@ class Recording:
 
         Its id is that of the game where none was given.
         """
-        self.game_id = self.game_id or getattr(capture.spec_of(env), "id", None)
+        self.game_id = self.game_id or capture.id_of(env)
         worker = self.worker
         if "environment" in worker.captured and not worker.closed:
             more = capture.added(worker._metadata, "environment", capture.environment(env))
@@ -269,9 +269,10 @@ class EpisodeRecorder:
         """Emit the episode, unless it has no step. `info`: what its last step reported, with its statistics."""
         tracker, recording = self.tracker, self._recording
         if tracker.length:
+            statistics = _statistics(info)
             recording.worker.episode(
                 episode=tracker.number,
-                total_reward=tracker.total_reward,
+                total_reward=_return_in(statistics, tracker),
                 length=tracker.length,
                 env_index=self._env_index,
                 agent=self._agent,
@@ -280,7 +281,7 @@ class EpisodeRecorder:
                 game_id=recording.game_id,
                 control_mode=recording.control_mode,
                 policy_label=recording.policy_label,
-                metadata=_statistics(info) if recording.infos else None,
+                metadata=statistics if recording.infos else None,
             )
         tracker.end()
 
@@ -289,3 +290,15 @@ def _statistics(info: Any) -> Mapping[str, Any] | None:
     """The statistics that gymnasium's `RecordEpisodeStatistics` adds to the info of a last step."""
     found = info.get("episode") if isinstance(info, Mapping) else None
     return found if isinstance(found, Mapping) else None
+
+
+def _return_in(statistics: Mapping[str, Any] | None, tracker: EpisodeTracker) -> Any:
+    """The return in the environment's own statistics, which knows the rewards before other wrappers have scaled them.
+
+    The sum of the rewards where there are none, or where they are of another episode: one of several lives, for
+    example, or of more steps than the wrappers outside of them have made.
+    """
+    if statistics is None or statistics.get("r") is None:
+        return tracker.total_reward
+    stated, length = real_or_same(statistics["r"]), real_or_same(statistics.get("l"))
+    return stated if stated.__class__ is float and length == tracker.length else tracker.total_reward

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -277,8 +278,11 @@ _inherited: list[object] = []
 """Sockets and maps of the parent, which a forked child must not close, not even by garbage collection."""
 
 
-def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
-    """The outbox that the environment's mode asks for. Raises `telefabric.errors.SpoolError`."""
+def open_outbox(environment: WorkerEnvironment, info: StreamInfo, after: int = 0) -> Outbox:
+    """The outbox that the environment's mode asks for; the store has the events up to `after`.
+
+    Raises `telefabric.errors.SpoolError`.
+    """
     if environment.mode == "off":
         return Outbox()
     if environment.mode == "dry-run":
@@ -286,8 +290,18 @@ def open_outbox(environment: WorkerEnvironment, info: StreamInfo) -> Outbox:
     if environment.mode == "fast-lane":
         return Outbox(Frames(environment.frames, info, None))
     frames = environment.frames if environment.mode != "durable" else environment.frames._replace(video="off")
-    spool = Spool.create(environment.spool, info, environment.spool_policy)
+    spool = Spool.create(environment.spool, info, environment.spool_policy, after=after)
     return Spooled(spool, _acquire(environment.address, environment.spool, environment.ticket), frames)
+
+
+@contextmanager
+def link_of(environment: WorkerEnvironment) -> Iterator[Link]:
+    """The process's link to the environment's broker, for as long as this lasts."""
+    link = _acquire(environment.address, environment.spool, environment.ticket)
+    try:
+        yield link
+    finally:
+        _release(link)
 
 
 def _acquire(address: Address, root: Path, ticket: Ticket | None) -> Link:

@@ -31,11 +31,17 @@ class SystemMetrics:
     """The thread of one worker. It emits as the program itself does, and ends with the worker."""
 
     def __init__(
-        self, emit: Callable[[dict[str, float]], None], emitted: Callable[[], int], interval_s: float, folder: Path
+        self,
+        emit: Callable[[dict[str, float]], None],
+        emitted: Callable[[], int],
+        interval_s: float,
+        folder: Path,
+        process: int | None = None,
     ) -> None:
+        """`process` is the measured one; this one by default."""
         self._emit, self._emitted = emit, emitted
         self._interval_s = interval_s
-        self._sample = Sample(folder)
+        self._sample = Sample(folder, process)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telefabric-system", daemon=True)
         self._thread.start()
@@ -65,7 +71,8 @@ class SystemMetrics:
 class Sample:
     """Sample the system; rates are since the last sample. For one thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: int | None = None) -> None:
+        self._process = "self" if process is None else str(process)
         self._folder = folder
         """A folder on the file system whose free room is sampled."""
         self._totals: dict[str, float] = {}
@@ -77,7 +84,7 @@ class Sample:
         now_s = time.monotonic()
         span_s, self._taken_s = now_s - self._taken_s, now_s
         found: dict[str, float] = {}
-        for look in (*_LOOKS, self._room, self._gpus.look):
+        for look in (self._cpu_and_memory, self._disk, *_LOOKS, self._room, self._gpus.look):
             try:
                 values = dict(look())
             except (OSError, ValueError, LookupError):
@@ -92,21 +99,19 @@ class Sample:
                     found[f"system/{name}"] = max(0.0, value - before) / span_s
         return found
 
+    def _cpu_and_memory(self) -> Iterator[tuple[str, float]]:
+        fields = _read(f"{self._process}/stat").rpartition(")")[2].split()
+        yield "process_cpu_cores", (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+        yield "process_memory_bytes", int(_read(f"{self._process}/statm").split()[1]) * _PAGE_BYTES
+
+    def _disk(self) -> Iterator[tuple[str, float]]:
+        counts = dict(line.split(": ") for line in _read(f"{self._process}/io").splitlines())
+        yield "process_read_bytes_per_s", int(counts["read_bytes"])
+        yield "process_write_bytes_per_s", int(counts["write_bytes"])
+
     def _room(self) -> Iterator[tuple[str, float]]:
         stat = os.statvfs(self._folder)
         yield "disk_free_bytes", stat.f_bavail * stat.f_frsize
-
-
-def _process() -> Iterator[tuple[str, float]]:
-    fields = _read("self/stat").rpartition(")")[2].split()
-    yield "process_cpu_cores", (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
-    yield "process_memory_bytes", int(_read("self/statm").split()[1]) * _PAGE_BYTES
-
-
-def _process_disk() -> Iterator[tuple[str, float]]:
-    counts = dict(line.split(": ") for line in _read("self/io").splitlines())
-    yield "process_read_bytes_per_s", int(counts["read_bytes"])
-    yield "process_write_bytes_per_s", int(counts["write_bytes"])
 
 
 def _machine_cpu() -> Iterator[tuple[str, float]]:
@@ -127,7 +132,7 @@ def _machine_disks() -> Iterator[tuple[str, float]]:
         yield name, sum(int(row[column]) for row in rows if row[2] in disks) * _SECTOR_BYTES
 
 
-_LOOKS = (_process, _process_disk, _machine_cpu, _machine_memory, _machine_disks)
+_LOOKS = (_machine_cpu, _machine_memory, _machine_disks)
 
 
 class _Gpus:

@@ -113,7 +113,7 @@ class Worker(Lifetime):
             and (backend is None or backend.__class__ is str)
             and (frame_ref is None or frame_ref.__class__ is str)
         )
-        if not plain or frame is not None or outbox.stored is not None:
+        if not plain or outbox.stored is not None:
             self._step_slowly(event, event, global_step, frame, hud, plain=plain)
             return
         try:  # with the next numbers: nearly always nobody else has them meanwhile
@@ -137,17 +137,20 @@ class Worker(Lifetime):
         except BaseException as error:  # noqa: BLE001  raised again by what it calls
             self._settle(error)
         if not appended:
-            self._step_slowly(event, _steps.decode(encoded) if encoded else event, global_step, None, None, plain=True)
+            encoded_event = _steps.decode(encoded) if encoded else event
+            self._step_slowly(event, encoded_event, global_step, frame, hud, plain=True)
             return
         if self._on_step:
             self._tell_callbacks(self._on_step, event)
+        if frame is not None:
+            self._show(_moment_of(event), frame, hud)
         if self._deferred or self._unsaid:
             self._catch_up()
 
     def _step_slowly(
         self, given: Step, event: Step, global_step: Any, frame: Any, hud: Mapping[str, float] | None, *, plain: bool
     ) -> None:
-        """A step of any values, or with a frame, or one whose numbers somebody else has taken.
+        """A step of any values, or one whose frame may be stored, or whose numbers somebody else has taken.
 
         `given` has the caller's values, `event` is the same or what was encoded of it: no value is converted twice.
         `plain`: all of its fields but the payloads have exact built-in types.

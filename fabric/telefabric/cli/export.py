@@ -1,64 +1,139 @@
-"""`telefabric export`: an episode's stored frames as a video."""
+"""`telefabric export`: what is stored, in the forms of other tools."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
-from functools import lru_cache, partial
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import track
+from rich.progress import MofNCompleteColumn, Progress, track
 
 from telefabric.cli.options import NAME
+from telefabric.cli.plain import clean
 from telefabric.cli.read import open_source, require_run
-from telefabric.errors import EnvironmentProblem, UsageError
+from telefabric.errors import UsageError
+from telefabric.exchange import mp4
+from telefabric.exchange.folder import Question
+from telefabric.exchange.formats import FORMATS, Format
+from telefabric.exchange.selection import Range, Selection
+from telefabric.exchange.transfer import transfer
 from telefabric.settings import absolute
-from telefabric.store.read.query import Page, StepKey, StoredEvent
-from telefabric.store.read.reader import Reader
-from telefabric_schemas import EXPIRED, Frame, Step
-from telefabric_schemas.decoding import Decoder
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-_STRIP_PX, _TEXT_PX = 28, 15
-"""Height of the strip below the picture, and of the text in it."""
-_HUD_PX = 320
-"""Smaller pictures are enlarged by a whole factor to at least this width, so that the text can be read."""
-_INK, _GROUND = (230, 233, 238), (20, 23, 28)
-
-
-class Place(NamedTuple):
-    """An episode of one stream."""
-
-    run_id: str
-    agent_id: str
-    env_index: int
-    episode_index: int
-    stream_id: bytes
-    voided: bool
+_STORE = (
+    click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file."),
+    click.option("--connect", metavar="URL", help="Ask the store of the broker there."),
+)
+_FORCE = click.option("--force", is_flag=True, help="Replace what an earlier export wrote there.")
+_OPTIONS = {
+    "raw": click.option("--raw/--no-raw", default=True, show_default=True,
+                        help="Add each event as it was received, as MessagePack."),
+    "project": click.option("--project", default="telefabric", show_default=True, metavar="NAME",
+                            help="The project of W&B."),
+}  # fmt: skip
+"""Options of some formats."""
 
 
-class Shown(NamedTuple):
-    """One picture of the video."""
+@click.group()
+def export() -> None:
+    """Write stored events in the form of another tool.
 
-    step: Step
-    episode_return: float
-    frame: Frame
-    own: bool
-    """The frame belongs to this step, and is not repeated from another step."""
+    \b
+    telefabric export csv walker --run walker
+    telefabric export parquet walker --run walker --kind step --kind episode
+    telefabric export mp4 best.mp4 --run walker --episode 12
+
+    Without --store or --connect, export looks for the store in the same places as telefabric dump.
+    """
 
 
-@click.command()
+def _command(name: str, form: Format) -> click.Command:
+    """The command of one format of the table."""
+    examples = f"telefabric export {name} TARGET --run frozenlake-q"
+    again = "continues an export that was interrupted" if form.resumes else "begins an interrupted export again"
+    text = f"""Write stored events as {form.summary}, in the folder TARGET.
+
+    \b
+    {examples}
+    {examples} --episodes 10-19
+
+    A second call {again}. Events that are stored while it runs are left out. Voided episodes are left out, too.
+    """
+
+    def callback(target: Path, run: str | None, agent: str | None, kinds: tuple[str, ...], **given: Any) -> None:
+        episodes, steps = (Range.parse(given[each]) if given[each] else None for each in ("episodes", "steps"))
+        chosen = Selection(
+            tuple(sorted({*kinds})) or form.default_kinds(), run, agent, episodes, steps, given["voided"]
+        )
+        options = {each: given[each] for each in form.options}
+        _run(name, absolute(target), chosen, options, given["store"], given["connect"], given["force"])
+
+    choices = click.Choice(form.kinds)
+    kind_help = f"Only this kind; may be given several times. Default: {', '.join(form.default_kinds())}."
+    decorations = (
+        click.argument("target", type=click.Path(path_type=Path, file_okay=False), metavar="TARGET"),
+        click.option("--run", type=NAME, metavar="ID", help="Only this run."),
+        click.option("--agent", type=NAME, metavar="ID", help="Only this agent."),
+        click.option("--kind", "kinds", multiple=True, type=choices, metavar="KIND", help=kind_help),
+        click.option("--episodes", metavar="RANGE",
+                     help="Only episodes with these indices: 7, 10-19 or 10-; and only events that name an episode."),
+        click.option("--steps", metavar="RANGE",
+                     help="Only these global steps; and only events that name one."),
+        click.option("--voided", is_flag=True, help="Also what was voided, for example undone."),
+        *(_OPTIONS[each] for each in form.options),
+        _FORCE,
+        *_STORE,
+    )  # fmt: skip
+    return _decorated(callback, decorations, name, text)
+
+
+def _decorated(callback: Callable[..., None], decorations: tuple[Any, ...], name: str, text: str) -> click.Command:
+    for decoration in reversed(decorations):
+        callback = decoration(callback)
+    return click.command(name, help=text)(callback)
+
+
+def _run(
+    name: str, target: Path, chosen: Selection, options: dict[str, Any], store: Path | None, connect: str | None,
+    force: bool,
+) -> None:  # fmt: skip
+    form = FORMATS[name]
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with open_source(store, connect) as reader:
+        require_run(reader, chosen.run)
+        opener = form.opener(reader, options)
+        question = Question(name, reader.where, chosen, options)
+        bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        try:
+            with bar:
+                task = bar.add_task("events by id", total=None)
+                tell = partial(_tell, bar, task)
+                done = transfer(reader, target, question, opener, tell, force=force, resumes=form.resumes)
+        except KeyboardInterrupt:
+            again = "continues" if form.resumes else "begins again"
+            click.echo(f"telefabric: interrupted: the same command {again}", err=True)
+            raise
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.counts.items()))
+    left = "".join(f" Left out: {why} ({count:,})." for why, count in sorted(done.left_out.items()))
+    click.echo(f"Wrote {clean(str(target))}: {sum(done.counts.values()):,} events ({kinds or 'none fits'}).{left}")
+
+
+def _tell(bar: Progress, task: Any, reached: int, last: int) -> None:
+    bar.update(task, completed=reached, total=last)
+
+
+for _name, _form in FORMATS.items():
+    export.add_command(_command(_name, _form))
+
+
+@export.command("mp4")
+@click.argument("video", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.mp4")
 @click.option("--run", "run_id", type=NAME, required=True, metavar="ID", help="The run.")
 @click.option("--episode", required=True, type=int, metavar="N", help="The episode, counted from 0.")
-@click.option("--video", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.mp4",
-              help="The file to write, as H.264.")  # fmt: skip
 @click.option("--agent", "agent_id", type=NAME, metavar="ID", help="The agent; needed when the run has several.")
 @click.option("--env", "env_index", type=int, default=0, metavar="N", help="The environment; default 0.")
 @click.option("--stream", "stream", metavar="HEX", help="The stream; by default that of the newest attempt.")
@@ -66,202 +141,35 @@ class Shown(NamedTuple):
 @click.option("--voided", is_flag=True, help="Accept an episode that was voided, for example undone.")
 @click.option("--fps", type=click.IntRange(1, 240), default=30, show_default=True, help="Steps per second of video.")
 @click.option("--hud/--no-hud", default=True, help="Print reward, return, episode and step below the picture.")
+@click.option("--force", is_flag=True, help="Replace the file if there is one.")
 @click.option("--store", type=click.Path(path_type=Path), metavar="FILE", help="Read this store file.")
 @click.option("--connect", metavar="URL", help="Ask the store of the broker there.")
-def export(
-    run_id: str, episode: int, video: Path, agent_id: str | None, env_index: int, stream: str | None,
-    worker_id: str | None, voided: bool, fps: int, hud: bool, store: Path | None, connect: str | None,
+def video_command(
+    video: Path, run_id: str, episode: int, agent_id: str | None, env_index: int, stream: str | None,
+    worker_id: str | None, voided: bool, fps: int, hud: bool, force: bool, store: Path | None, connect: str | None,
 ) -> None:  # fmt: skip
-    """Write an episode as a video: one picture per step, from the stored frames.
+    """Write an episode as a video: one picture per step, from the stored frames, as H.264.
 
     \b
-    telefabric export --run frozenlake-q --episode 12 --video best.mp4
-    telefabric export --store telemetry.sqlite --run walker --agent ada --episode 3 --fps 60 --no-hud --video walk.mp4
+    telefabric export mp4 best.mp4 --run frozenlake-q --episode 12
+    telefabric export mp4 walk.mp4 --store telemetry.sqlite --run walker --agent ada --episode 3 --fps 60 --no-hud
 
     A step without a stored frame shows the frame before it; the last line says how many steps did so. Workers store
-    frames only when asked to: with store_frames of connect(), or TELEFABRIC_STORE_FRAMES.
+    frames only when asked to: with store_frames of connect(), or TELEFABRIC_STORE_FRAMES. A video that is interrupted
+    is begun again.
     """
     video = absolute(video)
+    if os.path.exists(video) and not force:  # False in a folder that is closed: writing names the reason
+        raise UsageError(f"{video} is there already: name another file, or replace it with --force")
     with open_source(store, connect) as reader:
         require_run(reader, run_id)
-        agent = agent_id or only_agent(reader, run_id)
-        place, others = find(reader, (run_id, agent, env_index, episode), stream, worker_id, voided)
-        count, size = measure(reader, place)
-        scale = -(-_HUD_PX // size[0]) if hud else 1
-        size = (scale * size[0], scale * size[1] + (_STRIP_PX if hud else 0))
-        shown = track(pictures(reader, place), "writing", count, console=Console(stderr=True), transient=True)
-        draw = partial(_picture, size=size, scale=scale, hud=hud)
-        held = _write(video, shown, draw, size, fps)
-        left_out = "".join(f" Left out: {each}." for each in others)
-    told = f"Wrote {video}: {count} steps, {count / fps:.1f} s."
-    click.echo(told + (f" {held} of them had no frame of their own and show another's." if held else "") + left_out)
+        agent = agent_id or mp4.only_agent(reader, run_id)
+        place, others = mp4.find(reader, (run_id, agent, env_index, episode), stream, worker_id, voided)
+        made = mp4.write_video(reader, place, video, fps=fps, hud=hud, seen=_drawing)
+    held = f" {made.held} of them had no frame of their own and show another's." if made.held else ""
+    left_out = "".join(f" Left out: {each}." for each in others)
+    click.echo(f"Wrote {video}: {made.steps} steps, {made.steps / fps:.1f} s.{held}{left_out}")
 
 
-def only_agent(reader: Reader, run_id: str) -> str:
-    """The only agent of a run. Raises `UsageError` when the run has several."""
-    found: set[str] = set()
-    page = reader.episodes_for_run(run_id)
-    while page.rows:
-        found.update(row.agent_id for row in page.rows)
-        page = reader.episodes_for_run(run_id, after=page.rows[-1].key)
-    agents = sorted(found or {stream.agent_id for stream in reader.streams(run_id)})
-    if len(agents) != 1:
-        raise UsageError(f"run {run_id} has several agents: name one with --agent: {', '.join(agents[:10])}")
-    return agents[0]
-
-
-def find(
-    reader: Reader, episode: tuple[str, str, int, int], stream: str | None, worker_id: str | None, voided: bool
-) -> tuple[Place, list[str]]:
-    """The episode in the chosen stream, and a phrase for each other stream that also has it.
-
-    Raises `UsageError` when no stream has the episode, or none with the given name.
-    """
-    run_id = episode[0]
-    known = {each.stream_id: each for each in reader.streams(run_id)}
-    chosen: list[bytes | None] = [None]
-    if stream is not None or worker_id is not None:
-        chosen = [
-            one.stream_id
-            for one in sorted(known.values(), key=lambda one: (one.attempt, one.started_ns), reverse=True)
-            if one.stream_id.hex().startswith((stream or "").lower()) and worker_id in (None, one.worker_id)
-        ]
-    for stream_id in chosen:
-        page = reader.steps_for_episode(*episode, limit=1, stream_id=stream_id, voided=voided)
-        if page.rows:
-            others = (known[each] for each in page.others if each in known)
-            told = [f"attempt {one.attempt}, worker {one.worker_id}, --stream {one.stream_id.hex()}" for one in others]
-            return Place(*episode, page.rows[0].stream_id, voided), told
-    named = " in the named stream" if stream or worker_id else ""
-    raise UsageError(
-        f"{reader.where} has no steps of {_named(*episode)}{named}: telefabric dump --run {run_id} --kind episode"
-    )
-
-
-def _named(run_id: str, agent_id: str, env_index: int, episode: int) -> str:
-    return f"episode {episode} of agent {agent_id} (environment {env_index}) of run {run_id}"
-
-
-def measure(reader: Reader, place: Place) -> tuple[int, tuple[int, int]]:
-    """The number of steps, and the sides of the largest frame, rounded up to even numbers for the codec.
-
-    Raises `UsageError` when no step has a frame.
-    """
-    count = sum(1 for _ in _each(reader.steps_for_episode, place))
-    sides = [(frame.width, frame.height) for frame in _frames(reader, place)]
-    if not sides:
-        raise UsageError(
-            f"no frames of {_named(*place[:4])} are stored, or they have expired: let the worker store them next time, "
-            "for example with connect(store_frames='episodes:10')"
-        )
-    width, height = map(max, zip(*sides, strict=True))
-    return count, (width + width % 2, height + height % 2)
-
-
-def pictures(reader: Reader, place: Place) -> Iterator[Shown]:
-    """One picture for each stored step; steps before the first frame show the first frame."""
-    frames = _frames(reader, place)
-    following: Frame | None = next(frames)
-    held = following
-    total = 0.0
-    for step in _each(reader.steps_for_episode, place):
-        while following is not None and following.step_index <= step.step_index:
-            held, following = following, next(frames, None)
-        total += step.reward or 0.0
-        assert held is not None
-        yield Shown(step, total, held, held.step_index == step.step_index)
-
-
-def _frames(reader: Reader, place: Place) -> Iterator[Frame]:
-    """The frames whose pictures the store still has."""
-    return (frame for frame in _each(reader.frames_for_episode, place) if frame.encoding != EXPIRED)
-
-
-def _each(read: Callable[..., Page[StoredEvent]], place: Place) -> Iterator[Any]:
-    """The steps or frames of an episode, in order. When a step has two, the later one."""
-    after: StepKey | None = None
-    last: Any = None
-    more = True
-    while more:
-        page = read(*place[:4], after=after, stream_id=place.stream_id, voided=place.voided)
-        for row in page.rows:
-            event = _decoder.decode(row.event)
-            if last is not None and last.step_index != event.step_index:
-                yield last
-            last, after = event, StepKey(event.step_index, row.id)
-        more = page.more
-    if last is not None:
-        yield last
-
-
-def _write(
-    path: Path, shown: Iterable[Shown], draw: Callable[[Shown], Image.Image], size: tuple[int, int], fps: int
-) -> int:
-    """Write the video. Returns how many steps had no frame of their own."""
-    try:
-        import av
-        import PIL  # noqa: F401
-    except ImportError:
-        raise EnvironmentProblem("telefabric export needs: pip install 'telefabric[video]'") from None
-    held = 0
-    making = path.with_name(f".{path.name}.{os.getpid()}")  # an older file stays until the new one is complete
-    try:
-        with av.open(str(making), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps))
-            stream.width, stream.height = size
-            stream.pix_fmt = "yuv420p"
-            for one in shown:
-                held += not one.own
-                picture = av.VideoFrame.from_image(draw(one))  # type: ignore[no-untyped-call]
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
-        os.replace(making, path)
-    except (OSError, av.error.FFmpegError) as error:
-        raise EnvironmentProblem(f"{path} cannot be written: {error}: choose another folder or name") from None
-    finally:
-        making.unlink(missing_ok=True)
-    return held
-
-
-def _picture(shown: Shown, *, size: tuple[int, int], scale: int, hud: bool) -> Image.Image:
-    """The frame in the middle of a picture of the largest frame's size, with the strip below it."""
-    from PIL import Image, ImageDraw
-
-    canvas = Image.new("RGB", size, _GROUND)
-    room = size[1] - (_STRIP_PX if hud else 0)
-    frame = _decoded(shown.frame)
-    if scale > 1:
-        frame = frame.resize((scale * frame.width, scale * frame.height), Image.Resampling.NEAREST)
-    canvas.paste(frame, ((size[0] - frame.width) // 2, (room - frame.height) // 2))
-    if hud:
-        step = shown.step
-        text = (
-            f"episode {step.episode_index}  step {step.step_index}  reward {step.reward or 0.0:.2f}"
-            f"  return {shown.episode_return:.2f}{'' if shown.own else '  (held)'}"
-        )
-        pixels = next((n for n in range(_TEXT_PX, 6, -1) if _font(n).getlength(text) <= size[0] - 12), 6)
-        at = (6, room + (_STRIP_PX - pixels) // 2 - 1)
-        ImageDraw.Draw(canvas).text(at, text, _INK, _font(pixels))
-    return canvas
-
-
-@lru_cache
-def _font(pixels: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(pixels)
-
-
-def _decoded(frame: Frame) -> Image.Image:
-    """Raises `UsageError` for a picture that cannot be read."""
-    from PIL import Image
-
-    try:
-        if frame.encoding == "raw":
-            return Image.frombytes("RGB", (frame.width, frame.height), frame.data)
-        return Image.open(io.BytesIO(frame.data)).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the stored frame of step {frame.step_index} cannot be read: {error}") from None
-
-
-_decoder: Decoder[Step | Frame] = Decoder(Step | Frame)
+def _drawing(shown: Iterable[mp4.Shown], count: int) -> Iterable[mp4.Shown]:
+    return track(shown, "writing", count, console=Console(stderr=True), transient=True)

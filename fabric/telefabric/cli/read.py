@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
-import math
-import struct
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import msgspec
-from msgspec.msgpack import Ext
-from msgspec.structs import fields
 
 from telefabric import limits, settings
 from telefabric.address import Address
 from telefabric.cli.livetail import LiveTail, live_row
 from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
+from telefabric.cli.plotjuggler import PORT, PlotJugglerSocket
 from telefabric.cli.streams import forget_output
 from telefabric.errors import StoreError, Unreachable, UsageError
+from telefabric.exchange.json_form import (
+    NO_JSON,
+    decode_values,
+    json_default,
+    json_line,
+    literal_json,
+    raw_line,
+    string_keys,
+)
 from telefabric.feed.broker_feed import BrokerFeed
 from telefabric.peer.requests import ask_status
 from telefabric.store.read.query import Page, StoredEvent
@@ -34,13 +39,12 @@ from telefabric.store.read.reader import KINDS, QUARANTINE, Reader
 from telefabric.store.read.remote_reader import RemoteReader, open_store
 from telefabric.wire.names import require_short
 from telefabric.wire.policy import parse_policy
-from telefabric_schemas import TOPICS, AnyEvent, events, values
-from telefabric_schemas.decoding import Decoder, decode_event
+from telefabric_schemas import AnyEvent, events
+from telefabric_schemas.decoding import decode_event
 
 _POLL_S = 0.1
 _POLL_LIVE_S = 0.02
 _RETRY_S = 1.0
-_NO_JSON = (msgspec.DecodeError, TypeError, ValueError, RecursionError)
 _SHORT = 48
 """Most characters of a value in a line for people."""
 Render = Callable[[StoredEvent], bytes]
@@ -134,7 +138,9 @@ def _output(render: Render) -> Iterator[Show]:
 @_source_options
 @click.option("--since", type=click.IntRange(min=0), default=0, metavar="ID", help="Only events with a higher id.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N events.")
-def dump(wanted: Wanted, store: Path | None, connect: str | None, since: int, limit: int | None) -> None:
+@click.option("--nan", type=click.Choice(["text", "literal"]), default="text", show_default=True,
+              help="How NaN and the infinities are written.")  # fmt: skip
+def dump(wanted: Wanted, store: Path | None, connect: str | None, since: int, limit: int | None, nan: str) -> None:
     """Write stored events as JSON lines: one object per event, in order of arrival.
 
     \b
@@ -150,11 +156,13 @@ def dump(wanted: Wanted, store: Path | None, connect: str | None, since: int, li
     arrival over all kinds: keep the last one, and continue there with --since. Events that are stored while dump runs
     are left for the next dump.
 
-    Arrays become {"dtype", "shape", "data"}, bytes {"base64"}, timestamps ISO 8601; keys of other types become strings.
-    NaN, Infinity and -Infinity are written so, as in Python's json. A gap names the lost seqs and the reason;
-    a quarantine holds bytes that could not be read, with the reason.
+    Each line is strict JSON. Arrays become {"dtype", "shape", "data"}, bytes {"base64"}, timestamps ISO 8601; keys of
+    other types become strings. NaN and the infinities become the strings "NaN", "Infinity" and "-Infinity"; with
+    --nan literal they are written without quotes, as Python's json does and other readers refuse. A gap names the lost
+    seqs and the reason; a quarantine holds bytes that could not be read, with the reason.
     """
-    with _output(json_line) as show, open_source(store, connect) as reader:
+    render = partial(json_line, encode=literal_json) if nan == "literal" else json_line
+    with _output(render) as show, open_source(store, connect) as reader:
         require_run(reader, wanted.run)
         newest = reader.newest(0).last
         at = min(since, newest)
@@ -187,12 +195,14 @@ def require_run(reader: Reader, run: str | None) -> None:
 @click.option("--live", is_flag=True,
               help="Events as they are emitted from now on, without waiting for the store; counts drops.")  # fmt: skip
 @setting("policy")
+@click.option("--plotjuggler", type=click.IntRange(1, 65_535), is_flag=False, flag_value=PORT, metavar="[PORT]",
+              help=f"With --live: publish for PlotJuggler on this port, or {PORT}, instead of printing.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, as telefabric dump does.")
 @click.option("--raw", is_flag=True,
               help="Print each event's MessagePack array as a JSON array, without names of fields.")  # fmt: skip
 def tail(
     wanted: Wanted, store: Path | None, connect: str | None, since: int | None, lines: int, follow: bool,
-    from_start: bool, live: bool, policy: str | None, as_json: bool, raw: bool,
+    from_start: bool, live: bool, policy: str | None, plotjuggler: int | None, as_json: bool, raw: bool,
 ) -> None:  # fmt: skip
     """Print events as they are stored, one line each.
 
@@ -202,6 +212,7 @@ def tail(
     telefabric tail --connect tcp://127.0.0.1:7750 --json | jq .
     telefabric tail --from-start --run frozenlake-q
     telefabric tail --live --kind step --policy sample:100
+    telefabric tail --live --plotjuggler
 
     Each line has local time, run, agent, kind and the main values of the event. ^C ends tail. --run may name a run that
     has not begun yet. Without --store or --connect, tail looks in the same places as telefabric dump.
@@ -214,6 +225,8 @@ def tail(
     """
     if as_json and raw:
         raise UsageError("--json and --raw are two forms: give one of them")
+    if plotjuggler is not None and not live:
+        raise UsageError("--plotjuggler publishes live events: give --live, too")
     render = json_line if as_json else raw_line if raw else human_line
     is_source_chosen = store is not None or since is not None or not follow
     if live:
@@ -224,8 +237,13 @@ def tail(
         address = settings.broker_address(connect)
         wish = parse_policy(settings.resolve("policy", policy).value)
         ask_status(address)  # an absent broker is an error at once
-        with _output(render) as show:
-            LiveTail(address, *wanted, wish).run(show)
+        tailed = LiveTail(address, *wanted, wish)
+        if plotjuggler is not None:
+            with PlotJugglerSocket(plotjuggler) as socket:
+                tailed.run(socket.show)
+        else:
+            with _output(render) as show:
+                tailed.run(show)
         return
     if policy is not None:
         raise UsageError("--policy concerns the live path: give --live, too")
@@ -377,156 +395,10 @@ def _number(value: float | None) -> str:
 
 def _short(raw: msgspec.Raw) -> str:
     try:
-        text = _encode_plainly(_string_keys(_decoder.decode(raw)))
-    except _NO_JSON:
+        text = _encode_plainly(string_keys(decode_values(raw)))
+    except NO_JSON:
         return "(unreadable)"
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
 
 
-# -- JSON --------------------------------------------------------------------------------------------------------
-_FIELDS = {
-    kind: {
-        field.encode_name: None if field.default in (msgspec.NODEFAULT, events.NIL) else field.default
-        for field in fields(topic.event_type)
-        if field.encode_name != "seq"
-    }
-    for kind, topic in TOPICS.items()
-}
-"""Kind → its fields after `seq`, in order, with the defaults of those that an older writer omits."""
-_CODES = {
-    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
-    "f2": "e", "f4": "f", "f8": "d", "M8": "q", "m8": "q",
-}  # fmt: skip
-"""numpy's type codes as `struct` writes them."""
-_PARTS = {"c8": "f", "c16": "d"}
-_array_decoder: Decoder[tuple[Any, tuple[int, ...], bytes]] = Decoder(tuple[Any, tuple[int, ...], bytes])
-
-
-def json_line(stored: StoredEvent) -> bytes:
-    """One event as a line of JSON. Never fails: a value that has no JSON form is written as bytes."""
-    row = {
-        "kind": stored.kind, "run_id": stored.run_id, "worker_id": stored.worker_id,
-        "stream_id": stored.stream_id.hex(), "seq": stored.seq,
-    }  # fmt: skip
-    if stored.id:
-        row = {"id": stored.id, **row}
-    try:
-        text = encode_json(row | _own_fields(stored) | row)  # where both have a field, the store's value counts
-    except _NO_JSON:
-        text = encode_json(row | _careful_fields(stored) | row)
-    return text.encode() + b"\n"
-
-
-def raw_line(stored: StoredEvent) -> bytes:
-    """The event's MessagePack array as JSON; bytes that are not MessagePack become {"base64"}."""
-    try:
-        text = encode_json(_decoder.decode(stored.event))
-    except _NO_JSON:
-        text = encode_json(careful(msgspec.Raw(stored.event)))
-    return text.encode() + b"\n"
-
-
-def _own_fields(stored: StoredEvent) -> dict[str, Any]:
-    """Of a gap and a quarantine the store's columns, else the event's fields. Raises the errors of decoding them."""
-    if stored.kind in _FIELDS and stored.kind != "gap":
-        return _named(stored.kind, _decoder.decode(stored.event)[2:])
-    found = {"last_seq": stored.last_seq, "reason": stored.reason, "time_ns": stored.time_ns}
-    return found | ({"detail": stored.detail, "event": stored.event} if stored.kind == QUARANTINE else {})
-
-
-def _careful_fields(stored: StoredEvent) -> dict[str, Any]:
-    """The event's fields, value by value: one without a JSON form stays as bytes, and the others are decoded."""
-    try:
-        items = _items.decode(stored.event)[2:]
-    except msgspec.DecodeError as error:
-        return _unreadable(stored.event, error)
-    return _named(stored.kind, [careful(item) for item in items])
-
-
-def _named(kind: str, items: list[Any]) -> dict[str, Any]:
-    names = _FIELDS[kind]
-    defaults = names if len(items) < len(names) else {}
-    newer = {"unknown_fields": items[len(names) :]} if len(items) > len(names) else {}
-    return defaults | dict(zip(names, items, strict=False)) | newer
-
-
-def careful(raw: msgspec.Raw) -> Any:
-    """A value in a form that JSON certainly has."""
-    try:
-        value = _string_keys(_decoder.decode(raw))
-        encode_json(value)
-    except _NO_JSON as error:
-        return _unreadable(raw, error)
-    return value
-
-
-def _unreadable(raw: bytes | msgspec.Raw, error: Exception) -> dict[str, Any]:
-    return {"unreadable": str(error), "base64": b64encode(raw).decode()}
-
-
-def _string_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        found = {_key(key): _string_keys(item) for key, item in value.items()}
-        if len(found) < len(value):  # two keys have the same text
-            return {"map": [[_string_keys(each) for each in pair] for pair in value.items()]}
-        return found
-    if isinstance(value, list):
-        return [_string_keys(item) for item in value]
-    return value
-
-
-def _key(key: Any) -> Any:
-    if isinstance(key, str):
-        return key
-    if key is None or isinstance(key, (int, float)):
-        return encode_json(key)
-    return b64encode(key).decode() if isinstance(key, bytes) else str(key)
-
-
-def _default(value: Any) -> Any:
-    """The JSON form of values that the json module does not know."""
-    if isinstance(value, bytes):
-        return {"base64": b64encode(value).decode()}
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Ext):
-        return {"ext": value.code, "base64": b64encode(value.data).decode()}
-    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
-
-
-def _ext_hook(code: int, data: memoryview) -> Any:
-    if code == values.EXT_BIGINT:
-        return int.from_bytes(data, "big", signed=True)
-    if code == values.EXT_NDARRAY:
-        with suppress(msgspec.DecodeError, ValueError, struct.error):
-            return _array(*_array_decoder.decode(data))
-    return Ext(code, bytes(data))
-
-
-def _array(dtype: Any, shape: tuple[int, ...], data: bytes) -> dict[str, Any]:
-    """An array as nested lists, without numpy. Types that `struct` lacks keep their bytes; complex numbers are pairs.
-
-    Raises `ValueError` when data and shape do not fit each other.
-    """
-    described = {"dtype": dtype, "shape": shape}
-    letters = dtype[1:].partition("[")[0] if isinstance(dtype, str) else ""
-    code = _CODES.get(letters) or _PARTS.get(letters)
-    if code is None:
-        return {**described, "data": data}
-    dimensions = (*shape, 2) if letters in _PARTS else shape
-    count = math.prod(dimensions)
-    if any(size < 0 for size in dimensions) or count * struct.calcsize("<" + code) != len(data):
-        raise ValueError(f"{len(data)} bytes are no {dtype} of shape {shape}")
-    flat: Any = list(struct.unpack(f"{'>' if dtype[0] == '>' else '<'}{count}{code}", data))
-    if not flat:
-        return {**described, "data": []}
-    for size in reversed(dimensions[1:]):
-        flat = [flat[at : at + size] for at in range(0, len(flat), size)]
-    return {**described, "data": flat if dimensions else flat[0]}
-
-
-_decoder: Decoder[Any] = Decoder(ext_hook=_ext_hook)
-_items: Decoder[list[msgspec.Raw]] = Decoder(list[msgspec.Raw])
-encode_json = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_default).encode
-"""ASCII, so that every reader sees one line: some programs take U+2028 for the end of a line."""
-_encode_plainly = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=_default).encode
+_encode_plainly = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=json_default).encode

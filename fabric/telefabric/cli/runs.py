@@ -15,8 +15,9 @@ from msgspec.structs import asdict
 
 from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
-from telefabric.cli.read import careful, encode_json, open_source, require_run
+from telefabric.cli.read import open_source, require_run
 from telefabric.errors import UsageError
+from telefabric.exchange.json_form import careful, encode_json
 from telefabric.peer.edit_request import ask_edit, read_only
 from telefabric.settings import broker_address
 from telefabric.store.read.query import BookmarkRow, Run

@@ -200,8 +200,8 @@ def _broker_of(where: str, keys: KeyFolder | None) -> tuple[Address, bool]:
     return address, address.keys is None or address.keys.server == keys.server().public
 
 
-store.add_command(storefile.backup)
-store.add_command(storefile.verify)
+for _command in (storefile.backup, storefile.extract, storefile.merge, storefile.verify):
+    store.add_command(_command)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`telefabric store backup` and `telefabric store verify`: copy and check a store file, in use or not."""
+"""`telefabric store backup`, `extract`, `merge` and `verify`: copy, divide, unite and check store files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from telefabric.errors import StoreError
+from telefabric.cli.options import NAME
+from telefabric.errors import StoreError, UsageError
 from telefabric.settings import absolute, data_folder, resolve
+
+if TYPE_CHECKING:
+    from telefabric.store.write.transfer import Moved
 
 _file = click.option(
     "--store", "file", type=click.Path(path_type=Path), metavar="FILE", help="The store file, or its folder."
@@ -39,8 +44,7 @@ def backup(target: Path, file: Path | None, as_json: bool) -> None:
     from telefabric.store.file.backup import backup as copy
 
     with _progress("pages", quiet=as_json) as progress:
-        for_group = resolve("group_readable").value == "on"
-        size = copy(_path(file), absolute(target), progress, group_readable=for_group)
+        size = copy(_path(file), absolute(target), progress, group_readable=_for_group())
     report = {"file": str(target), "bytes": size}
     click.echo(json.dumps(report) if as_json else f"Copied: {size} bytes to {target}.")
 
@@ -71,6 +75,68 @@ def verify(file: Path | None, as_json: bool) -> None:
         click.echo(f"Verified: {report.rows} rows, {report.streams} streams, {len(report.findings)} findings.")
     if report.contradictions:
         raise StoreError(f"{path} contradicts itself in {report.contradictions} places: restore a backup of it")
+
+
+_runs = click.option("--run", "runs", multiple=True, type=NAME, metavar="ID", help="This run; may be given repeatedly.")
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path), metavar="FILE")
+@_runs
+@_file
+@_json
+def extract(target: Path, runs: tuple[str, ...], file: Path | None, as_json: bool) -> None:
+    """Copy runs of a store to a store FILE of their own, even while the store runs.
+
+    What was killed on the way continues when it is begun again.
+
+    \b
+    Example:
+      telefabric store extract ./ppo.sqlite --run ppo-1 --run ppo-2
+    """
+    from telefabric.store.write import transfer
+
+    if not runs:
+        raise UsageError("name the runs with --run (all of them at once: telefabric store backup)")
+    with _progress("events", quiet=as_json) as progress:
+        moved = transfer.extract(_path(file), absolute(target), runs, progress, group_readable=_for_group())
+    _tell(moved, target, as_json)
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="FILE")
+@_runs
+@_file
+@_json
+def merge(source: Path, runs: tuple[str, ...], file: Path | None, as_json: bool) -> None:
+    """Add the runs of the store FILE, or those with --run, to a store that is not running.
+
+    Of a run that is in both, what is newer is added.
+
+    \b
+    Example:
+      telefabric store merge ./ppo.sqlite --store ./runs/telemetry.sqlite
+    """
+    from telefabric.store.file.database import store_file
+    from telefabric.store.write import transfer
+
+    into = _path(file)
+    with _progress("events", quiet=as_json) as progress:
+        moved = transfer.merge(store_file(source), into, runs or None, progress, group_readable=_for_group())
+    _tell(moved, into, as_json)
+
+
+def _tell(moved: Moved, target: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"file": str(target), **moved._asdict()}))
+        return
+    for note in moved.notes:
+        click.echo(f"telefabric: {note}", err=True)
+    click.echo(f"Moved: {moved.events} events of {moved.runs} runs to {target}.")
+
+
+def _for_group() -> bool:
+    return bool(resolve("group_readable").value == "on")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.feed.edit_requests import EditRequests
 from telefabric.feed.failures import Failures
-from telefabric.feed.interface import Connection, Delivery, FeedEvent, LinkState, Rate, Update
+from telefabric.feed.interface import OF_OTHERS, Connection, Delivery, FeedEvent, LinkState, Rate, Update
 from telefabric.feed.questions import Answer, Asked, Questions
 from telefabric.feed.run_views import RunViews
 from telefabric.feed.stored_runs import StoredRuns
@@ -35,8 +35,6 @@ RETRY_S = 1.0
 BUFFERED_MAX = 3_000
 """Events that wait for `drain`: what a client takes in within a tick without being felt."""
 TAIL_IDS = 5_000
-_OF_OTHERS = ("episode_voided", "gap")
-"""Kinds that say something of other events."""
 
 
 class FileFeed:
@@ -220,7 +218,7 @@ class _Pager:
         return None if self._past is None else self._delivery(self._past_page(reader, self._past))
 
     def _past_page(self, reader: Reader, after: int) -> list[StoredEvent]:
-        page = reader.events(after, self._run_id, _OF_OTHERS, limit=limits.QUERY_ROWS_MAX)
+        page = reader.events(after, self._run_id, OF_OTHERS, limit=limits.QUERY_ROWS_MAX)
         self._past = page.last if page.more and page.last < self._tail else None
         return [row for row in page.rows if row.id <= self._tail]
 

@@ -7,6 +7,7 @@ import threading
 from telefabric.address import Address
 from telefabric.errors import TelefabricError
 from telefabric.feed.failures import Failures
+from telefabric.feed.interface import OF_OTHERS
 from telefabric.feed.merged import MergedStreams, Seen, Task
 from telefabric.feed.run_views import RunViews
 from telefabric.feed.stored_runs import StoredRuns
@@ -94,22 +95,23 @@ class HistoryThread:
         return bool(tasks)
 
     def _fetch_one(self, reader: Reader, task: Task) -> None:
-        if task.voids_before is not None:
-            voids = [_numbered(row) for row in self._voids(reader, task.stream, task.since, task.voids_before)]
-            self._merged.stored(task, voids, [], task.voids_before)
-            return
-        page = reader.stream_since(task.stream, task.since)
-        gaps = [Range(row.seq, row.last_seq) for row in page.rows if row.kind == "gap"]
-        self._merged.stored(task, [_numbered(row) for row in page.rows], gaps, page.last)
+        if task.of_others_before is None:
+            page = reader.stream_since(task.stream, task.since)
+            rows, covers = page.rows, page.last
+        else:
+            covers = task.of_others_before
+            rows = self._of_others(reader, task.stream, task.since, covers)
+        gaps = [Range(row.seq, row.last_seq) for row in rows if row.kind == "gap"]
+        self._merged.stored(task, [_numbered(row) for row in rows], gaps, covers)
 
-    def _voids(self, reader: Reader, stream_id: bytes, after: int, last: int) -> list[StoredEvent]:
-        """Fetch the events that void episodes, after a seq of a stream and up to another."""
+    def _of_others(self, reader: Reader, stream_id: bytes, after: int, last: int) -> list[StoredEvent]:
+        """Fetch the events of `OF_OTHERS` after a seq of a stream and up to another."""
         found: list[StoredEvent] = []
         for run_id in {one.run_id for one in self.streams if one.stream_id == stream_id}:
-            page = reader.events(0, run_id, ["episode_voided"])
+            page = reader.events(0, run_id, OF_OTHERS)
             while page.rows or page.more:
                 found += [row for row in page.rows if row.stream_id == stream_id and after < row.seq <= last]
-                page = reader.events(page.last, run_id, ["episode_voided"])
+                page = reader.events(page.last, run_id, OF_OTHERS)
         return found
 
     def _close(self) -> None:

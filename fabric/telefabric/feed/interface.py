@@ -19,6 +19,9 @@ from telefabric.subscribe.core.handover import Range
 from telefabric.wire.delivery import AS_WISHED
 from telefabric_schemas import AnyEvent
 
+OF_OTHERS = "episode_voided", "gap"
+"""Kinds that say something of other events: they come of all times, also where only the newest events do."""
+
 
 class LinkState(Enum):
     """The state of a feed's connection to its source."""

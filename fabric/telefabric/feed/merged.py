@@ -14,7 +14,7 @@ PENDING_EVENTS_MAX = 200_000
 """Beyond it nobody seems to drain: history waits, and live events are left to the store."""
 HISTORY_EVENTS = 5_000
 """How far back before the watermark a stream's history is fetched unless asked: a client asks for what it shows of
-older times. Only the events that void an episode come of them, too."""
+older times. Only the events that say something of others come of them, too."""
 _UNKNOWN_EVENTS_MAX = 5_000
 
 
@@ -31,8 +31,8 @@ class Task(NamedTuple):
 
     stream: bytes
     since: int
-    voids_before: int | None = None
-    """Only the events that void an episode, up to this seq."""
+    of_others_before: int | None = None
+    """Only the events of `OF_OTHERS`, up to this seq."""
 
 
 class _MergedStream:
@@ -42,8 +42,8 @@ class _MergedStream:
         self.run_id = run_id
         self.handover: StreamHandover[Any] = StreamHandover()
         self.order: InOrder[FeedEvent] | None = InOrder(self.handover) if in_order else None
-        self.voids_up_to = 0
-        """Events that void an episode are fetched up to here, of the time before the handover begins."""
+        self.of_others_up_to = 0
+        """Events of `OF_OTHERS` are fetched up to here, of the time before the handover begins."""
         self.gaps: tuple[Range, ...] = ()
         self.skipped = 0
         """Live events left to the store since the last `drain`."""
@@ -176,11 +176,12 @@ class MergedStreams:
             followed = self._streams.get(task.stream)
             if followed is None:
                 return
-            if task.voids_before is not None:
-                self._pending += _feed_events(task.stream, followed.run_id, events, live=False)
-                followed.voids_up_to = task.voids_before
-                return
             followed.gaps = tuple(sorted({*followed.gaps, *gaps}))
+            if task.of_others_before is not None:
+                self._pending += _feed_events(task.stream, followed.run_id, events, live=False)
+                self._changed.add(task.stream)
+                followed.of_others_up_to = task.of_others_before
+                return
             self._take(task.stream, followed, followed.handover.stored(task.since, events, covers=covers), live=False)
 
     def tasks(self) -> list[Task]:
@@ -193,8 +194,8 @@ class MergedStreams:
                 if followed.run_id in self.resting:
                     continue
                 missing = followed.handover.ask()
-                if followed.voids_up_to < followed.handover.since:
-                    found.append(Task(stream, followed.voids_up_to, followed.handover.since))
+                if followed.of_others_up_to < followed.handover.since:
+                    found.append(Task(stream, followed.of_others_up_to, followed.handover.since))
                 elif missing is not None:
                     found.append(Task(stream, missing.first - 1))
             return found

@@ -30,6 +30,14 @@ class Pace:
     def due(self, now_ns: int) -> bool:
         return now_ns >= self._due_ns
 
+    def take(self, now_ns: int) -> bool:
+        """Whether a call is due; if so, it is this one."""
+        late = now_ns - self._due_ns
+        if late < 0:
+            return False
+        self._due_ns = now_ns + self._interval_ns - (late if late < self._interval_ns else 0)
+        return True
+
     def took(self, now_ns: int) -> None:
         late = now_ns - self._due_ns
         self._due_ns = now_ns + self._interval_ns - (late if late < self._interval_ns else 0)

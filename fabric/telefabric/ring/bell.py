@@ -64,9 +64,11 @@ class Bell:
     def drain(self) -> int:
         """Take what has rung; how often it did."""
         rung = 0
-        with contextlib.suppress(BlockingIOError):
+        try:
             while self._socket.recv(16):
                 rung += 1
+        except BlockingIOError:
+            pass
         return rung
 
     def close(self) -> None:
@@ -75,49 +77,72 @@ class Bell:
 
 
 class Ringer:
-    """The writer's end. One thread."""
+    """The writer's end. One thread. While no reader has a bell it makes no system call, but for a look at times."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / BELLS
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if SUPPORTED else None
-        if self._socket is not None:
-            self._socket.setblocking(False)
-        self._bells: list[Path] = []
+        self._bells: dict[Path, socket.socket] = {}
+        """Path → a socket that is connected to it."""
         self._looked_ns = 0
         self.errors = 0
         """Bells that could not be rung, and were not only full or gone."""
 
     def waiting(self) -> bool:
         """Some reader has a bell, as of a quarter of a second ago."""
-        self._look(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns >= _LOOK_NS:
+            self._look(now_ns)
         return bool(self._bells)
 
     def ring(self, now_ns: int) -> None:
         """All bells. One that is full has rung already; one whose reader is gone is taken away."""
-        self._look(now_ns)
-        for path in self._bells:
-            assert self._socket is not None
+        if now_ns - self._looked_ns >= _LOOK_NS:
+            self._look(now_ns)
+        for path, bell in list(self._bells.items()) if self._bells else ():
             try:
-                with _address(path) as address:
-                    self._socket.sendto(b".", address)
+                bell.send(b".")
             except BlockingIOError:
                 continue
-            except (ConnectionRefusedError, FileNotFoundError):
+            except (ConnectionError, FileNotFoundError):  # gone, or made again by its reader
+                self._let_go(path)
+                self._connect(path)
                 self._looked_ns = 0
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
             except OSError:
                 self.errors += 1
 
     def _look(self, now_ns: int) -> None:
-        if self._socket is None or now_ns - self._looked_ns < _LOOK_NS:
+        if not SUPPORTED:
             return
         self._looked_ns = now_ns
         try:
-            self._bells = [self._folder / name for name in sorted(os.listdir(self._folder))[:_READERS_MAX]]
+            found = {self._folder / name for name in sorted(os.listdir(self._folder))[:_READERS_MAX]}
         except OSError:
-            self._bells = []
+            found = set()
+        for path in self._bells.keys() - found:
+            self._let_go(path)
+        for path in found - self._bells.keys():
+            self._connect(path)
+
+    def _connect(self, path: Path) -> None:
+        """Connected once, so that ringing looks up no path."""
+        try:
+            with contextlib.ExitStack() as undo, _address(path) as address:
+                made = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+                made.setblocking(False)
+                made.connect(address)
+                undo.pop_all()
+        except OSError as error:
+            if isinstance(error, ConnectionRefusedError):  # nobody has it open any more
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            elif not isinstance(error, FileNotFoundError):
+                self.errors += 1
+        else:
+            self._bells[path] = made
+
+    def _let_go(self, path: Path) -> None:
+        self._bells.pop(path).close()
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
+        for path in list(self._bells):
+            self._let_go(path)

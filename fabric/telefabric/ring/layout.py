@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -66,8 +67,10 @@ class Superblock(NamedTuple):
 
 
 _SUPERBLOCK = struct.Struct("<8sHHIIIQQQQQQQQ16sq")
-_DESCRIPTOR = struct.Struct("<QQQqqIIIHBBI")
-_CRC = struct.Struct("<I")
+_DESCRIPTOR = struct.Struct("<Q16sqq8sI4sI")
+"""The bytes in it are those of a form, in three pieces."""
+_FORM = struct.Struct("<QQIIHBB")
+_META_BYTES = _CRC = struct.Struct("<I")
 assert _SUPERBLOCK.size <= SUPERBLOCK_BYTES - _CRC.size
 assert _DESCRIPTOR.size + _CRC.size <= DESCRIPTOR_BYTES
 
@@ -106,40 +109,62 @@ def stride_of(capacity: int) -> int:
     return -(-(PAYLOAD + capacity + END_BYTES) // PAGE) * PAGE
 
 
-class Descriptor(NamedTuple):
-    """The head of a slot: all about its frame except the HUD, which is in the slot's meta area."""
+class Form(NamedTuple):
+    """The part of a descriptor that frames of one form in one segment have in common."""
 
-    number: int
     generation: int
     payload_bytes: int
-    shown_ns: int
-    """Monotonic, when it was published."""
-    time_ns: int
-    """Wall clock."""
     height: int
     width: int
-    meta_bytes: int
     tiles: int
     """0 for one picture, else the number of tiles of one size, back to back."""
     pixels: int
     """A `PixelFormat`."""
     flags: int
+
+
+class Descriptor(NamedTuple):
+    """The head of a slot: all about its frame except the HUD, which is in the slot's meta area."""
+
+    number: int
+    shown_ns: int
+    """Monotonic, when it was published."""
+    time_ns: int
+    """Wall clock."""
     payload_crc: int
+    form: bytes
+    """A `Form`, packed: two frames of one form have the same bytes here."""
 
 
-def pack_descriptor(descriptor: Descriptor, meta: bytes) -> bytes:
-    packed = _DESCRIPTOR.pack(*descriptor)
-    return packed + _CRC.pack(zlib.crc32(meta, zlib.crc32(packed)))
+def head_packer(form: Form) -> Callable[[int, int, int, int, bytes], bytes]:
+    """What packs a slot's descriptor and meta, which follow each other, for frames of one form.
+
+    Its arguments: number, monotonic and wall clock in ns, CRC of the payload, meta.
+    """
+    packed = _FORM.pack(*form)
+    sizes, sides, kind = packed[:16], packed[16:24], packed[24:]
+    pack, pack_crc, crc32 = _DESCRIPTOR.pack, _CRC.pack, zlib.crc32
+
+    def pack_head(number: int, shown_ns: int, time_ns: int, payload_crc: int, meta: bytes) -> bytes:
+        head = pack(number, sizes, shown_ns, time_ns, sides, len(meta), kind, payload_crc)
+        return head + pack_crc(crc32(head + meta)) + meta
+
+    return pack_head
 
 
 def parse_descriptor(data: bytes, meta: bytes) -> Descriptor | None:
     """None when descriptor and meta area are not of one frame, or damaged."""
     packed = data[: _DESCRIPTOR.size]
-    if _CRC.unpack_from(data, _DESCRIPTOR.size)[0] != zlib.crc32(meta, zlib.crc32(packed)):
+    if _CRC.unpack_from(data, _DESCRIPTOR.size)[0] != zlib.crc32(packed + meta):
         return None
-    return Descriptor(*_DESCRIPTOR.unpack(packed))
+    number, sizes, shown_ns, time_ns, sides, _, kind, payload_crc = _DESCRIPTOR.unpack(packed)
+    return Descriptor(number, shown_ns, time_ns, payload_crc, sizes + sides + kind)
+
+
+def parse_form(packed: bytes) -> Form:
+    return Form(*_FORM.unpack(packed))
 
 
 def meta_bytes_of(data: bytes) -> int:
     """How long a descriptor says that the meta area is, before its checksum can be looked at; at most what there is."""
-    return min(int(_DESCRIPTOR.unpack_from(data)[7]), META_BYTES_MAX)
+    return min(int(_META_BYTES.unpack_from(data, 48)[0]), META_BYTES_MAX)

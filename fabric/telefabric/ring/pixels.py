@@ -46,6 +46,8 @@ class Picture(NamedTuple):
     """(height, width, channels), or (tiles, height, width, channels); a view of the caller's memory."""
     pixels: PixelFormat
     tiles: int
+    given: np.ndarray[Any, Any]
+    """The caller's array in the shape that it has there."""
 
     @property
     def dtype(self) -> str:
@@ -60,7 +62,7 @@ def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = F
     """
     import numpy
 
-    array = numpy.asarray(frame)
+    array = given = numpy.asarray(frame)
     if array.ndim == 2 + tiled:
         array = array[..., None]
     kind = (_NAMES.get(array.dtype.str[1:], ""), array.shape[-1] if array.ndim == 3 + tiled else 0)
@@ -68,7 +70,7 @@ def picture_of(frame: Any, pixels: PixelFormat | None = None, *, tiled: bool = F
     if found is None or _TYPES[found] != kind or 0 in array.shape or max(array.shape) > limits.FRAME_SIDE_MAX:
         wanted = _FORMS if pixels is None else "{} is {} with {} channels".format(pixels.name, *_TYPES[pixels])
         raise ValueError(f"a frame of shape {numpy.shape(frame)} and dtype {array.dtype}: {wanted}")
-    return Picture(array, found, len(array) if tiled else 0)
+    return Picture(array, found, len(array) if tiled else 0, given)
 
 
 def shape_of(pixels: int, height: int, width: int, tiles: int) -> tuple[str, tuple[int, ...]] | None:

@@ -12,7 +12,7 @@ import time
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,9 +20,10 @@ from telefabric import limits
 from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
 from telefabric.ring import hud as huds
-from telefabric.ring import layout, pixels, places
+from telefabric.ring import layout, places
 from telefabric.ring.bell import SUPPORTED, Bell
 from telefabric.ring.fence import fence
+from telefabric.ring.form import ReadForm
 from telefabric.ring.hud import Hud
 from telefabric.ring.layout import Descriptor, State
 from telefabric.ring.pixels import PixelFormat
@@ -39,8 +40,7 @@ _LOOK_NS = 250_000_000
 """How often a reader that gets no frames looks for another file, or for the writer's process."""
 
 
-@dataclass(frozen=True, slots=True)
-class RingFrame:
+class RingFrame(NamedTuple):
     """One frame, copied out of the ring."""
 
     number: int
@@ -80,6 +80,8 @@ class RingReader:
         self.folder = folder.absolute()
         self.counters = ReaderCounters()
         self._segment: RingFile | None = None
+        self._form: ReadForm | None = None
+        """Of the last frame; it belongs to the segment."""
         self.read_to = 0
         """Number of the newest frame that was read or skipped: received + skipped further than `start`.
 
@@ -173,6 +175,7 @@ class RingReader:
         if self._bell is not None:
             self._bell.close()
             self._bell = None
+        self._form = None
         if self._segment is not None:
             self._segment.close()
             self._segment = None
@@ -183,39 +186,40 @@ class RingReader:
 
     def _read(self, segment: RingFile, number: int) -> RingFrame | None:
         """Frame `number`, or None when its slot has another, or gets one meanwhile."""
-        slot = segment.slot(number)
-        words, data = segment.words, segment.data
-        if self._validate and words[segment.end_of(slot) // 8] != number:  # 1
+        words, data, start = segment.words, segment.data, segment.slot(number)
+        if self._validate and words[segment.end_of(start) // 8] != number:  # 1
             return None
         fence()  # 2
-        packed = bytes(data[slot + layout.DESCRIPTOR : slot + layout.DESCRIPTOR + layout.DESCRIPTOR_BYTES])
-        meta = bytes(data[slot + layout.META : slot + layout.META + layout.meta_bytes_of(packed)])
+        packed = bytes(data[start + layout.DESCRIPTOR : start + layout.META])  # 3
+        meta = bytes(data[start + layout.META : start + layout.META + layout.meta_bytes_of(packed)])
         descriptor = layout.parse_descriptor(packed, meta)
-        frame = None if descriptor is None else self._copied(segment, slot, descriptor, meta)  # 3
+        form = None if descriptor is None else self._form_of(segment, descriptor.form)
+        array = None if form is None else form.slot(number).payload.copy()
         fence()  # 4
-        if self._validate and words[(slot + layout.BEGIN) // 8] != number:  # 5
+        if self._validate and words[(start + layout.BEGIN) // 8] != number:  # 5
             return None
-        if frame is None or (self._validate and frame.number != number):
-            self.counters.damaged += 1
-            self._pass(number, received=False)  # it does not change any more
-            log.warning("fastlane.damaged: frame %d in %s contradicts itself", number, self.folder)
-            return None
-        return frame
+        if descriptor is not None and form is not None and array is not None:
+            frame = self._frame(segment, form, descriptor, meta, array)
+            if frame is not None and (frame.number == number or not self._validate):
+                return frame
+        self.counters.damaged += 1
+        self._pass(number, received=False)  # it does not change any more
+        log.warning("fastlane.damaged: frame %d in %s contradicts itself", number, self.folder)
+        return None
 
-    def _copied(self, segment: RingFile, slot: int, descriptor: Descriptor, meta: bytes) -> RingFrame | None:
-        """None for a descriptor that contradicts itself or the file."""
-        import numpy
+    def _form_of(self, segment: RingFile, packed: bytes) -> ReadForm | None:
+        """Checked once for all frames that have it; None for one that contradicts itself or the file."""
+        if self._form is None or self._form.packed != packed:
+            try:
+                self._form = ReadForm(segment, packed)
+            except ValueError:
+                return None
+        return self._form
 
-        found = pixels.shape_of(descriptor.pixels, descriptor.height, descriptor.width, descriptor.tiles)
-        if found is None or descriptor.generation != segment.block.generation:
-            return None
-        dtype, shape = found
-        size = pixels.bytes_of(dtype, shape)
-        if size != descriptor.payload_bytes or size > segment.block.capacity:
-            return None
-        source = numpy.frombuffer(segment.data, numpy.uint8, size, slot + layout.PAYLOAD)
-        array = numpy.empty(size, numpy.uint8)
-        numpy.copyto(array, source)
+    def _frame(
+        self, segment: RingFile, form: ReadForm, descriptor: Descriptor, meta: bytes, array: np.ndarray[Any, Any]
+    ) -> RingFrame | None:
+        """None if what was copied is not what its descriptor says."""
         checked = segment.block.features & layout.FEATURE_CHECKSUM and self._validate
         if checked and zlib.crc32(array.data) != descriptor.payload_crc:
             return None
@@ -223,10 +227,8 @@ class RingReader:
             hud = huds.decode(meta)
         except msgspec.DecodeError:
             return None
-        return RingFrame(
-            descriptor.number, array.view(dtype).reshape(shape), PixelFormat(descriptor.pixels), descriptor.tiles, hud,
-            descriptor.shown_ns, descriptor.time_ns,
-        )  # fmt: skip
+        number, shown_ns, time_ns, _, _ = descriptor
+        return RingFrame(number, array, form.pixels, form.tiles, hud, shown_ns, time_ns)
 
     def _pass(self, number: int, *, received: bool) -> None:
         """Count a frame, and those before it that are skipped with it."""
@@ -286,6 +288,7 @@ class RingReader:
             numbered_on = before.block.owner == segment.block.owner and base >= self.read_to
             self.counters.skipped += (base if numbered_on else self.newest) - self.read_to
             self.read_to = base
+        self._form = None
         if before is not None:
             before.close()
         self._segment = segment

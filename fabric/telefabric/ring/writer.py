@@ -12,9 +12,8 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError
@@ -25,12 +24,16 @@ from telefabric.ring import layout, pixels, places
 from telefabric.ring.bell import Ringer
 from telefabric.ring.discovery import collect_garbage
 from telefabric.ring.fence import CHECKSUM_NEEDED, fence
+from telefabric.ring.form import WrittenForm
 from telefabric.ring.layout import State
 from telefabric.ring.owner import Owner
 from telefabric.ring.pixels import Picture, PixelFormat
 from telefabric.ring.places import Manifest, Name
 from telefabric.ring.ring_file import RingFile
 from telefabric.settings import runtime_folder
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = library_logger("telefabric.ring")
 
@@ -72,8 +75,8 @@ class RingWriter:
         self._rate_limited = self._left_out = self._generations = 0
         self._guard = threading.Lock()
         """Between a frame and the heartbeat, which may have to make a new file."""
-        self._at: Callable[[str], None] | None = None
-        """Called between the steps of a frame, by tests that end the process there."""
+        self._form: WrittenForm | None = None
+        """Of the last frame; it belongs to the segment."""
         self.closed = False
         self._told = time.monotonic(), 0
         """When the counters were last written, and the number of frames by then."""
@@ -81,8 +84,7 @@ class RingWriter:
             self.folder, lock = _take_folder(name, base)
             undo.callback(lock.release)
             self._lock: FileLock | None = lock
-            self._ringer = _ringer(self.folder)
-            undo.callback(self._ringer.close)
+            self._ringer = Ringer(self.folder)
             self._tell_where(0, 0)
             undo.pop_all()
         _keeper.add(self)
@@ -104,71 +106,47 @@ class RingWriter:
         `frame`: see `pixels.picture_of`; any strides, and any size. With `tiled` its first axis counts tiles;
         `hud.tiles` describes each. Raises `ValueError` for anything but a picture.
         """
-        picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
         now_ns = time.monotonic_ns()
-        if self.closed or os.getpid() != self._owner.pid:
-            return False
-        if not self._pace.due(now_ns):
-            self._rate_limited += 1
-            return False
-        meta = huds.encode(hud)
         with self._guard:
-            segment = self._segment_for(picture.array.nbytes)
-            if segment is None or len(meta) > layout.META_BYTES_MAX:
+            form, picture = self._form, None
+            if form is None or not form.fits(frame, pixel_format, tiled):
+                picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
+                frame = picture.given
+            if self.closed:
+                return False
+            if not self._pace.take(now_ns):
+                self._rate_limited += 1
+                return False
+            if picture is not None:
+                form = self._form_of(picture, pixel_format)
+            meta = huds.encode(hud)
+            if form is None or len(meta) > layout.META_BYTES_MAX:
                 self._left_out += 1
                 return False
-            self._pace.took(now_ns)
-            self._write(segment, picture, meta, now_ns)
+            self._write(form, frame, meta, now_ns)
         self._ringer.ring(now_ns)
         return True
 
-    def _write(self, segment: RingFile, picture: Picture, meta: bytes, now_ns: int) -> None:
-        words, data, number = segment.words, segment.data, self._head + 1
-        slot = segment.slot(number)
-        at = self._at or _nowhere
+    def _form_of(self, picture: Picture, given: PixelFormat | None) -> WrittenForm | None:
+        segment = self._segment_for(picture.array.nbytes)
+        if segment is not None:
+            self._form = WrittenForm(segment, picture, given)
+        return self._form if segment is not None else None
+
+    def _write(self, form: WrittenForm, frame: np.ndarray[Any, Any], meta: bytes, now_ns: int) -> None:
+        number, words = self._head + 1, form.words
+        begin, end, descriptor, payload = form.slot(number)
         words[_INTENT] = number  # 1
-        at("intent")
-        words[(slot + layout.BEGIN) // 8] = number  # 2
-        at("begin")
+        words[begin] = number  # 2
         fence()  # 3
-        self._copy(segment, slot, picture, at)  # 4
-        descriptor = layout.Descriptor(
-            number, segment.block.generation, picture.array.nbytes, now_ns, time.time_ns(), picture.array.shape[-3],
-            picture.array.shape[-2], len(meta), picture.tiles, picture.pixels, 0,
-            self._checksum(segment, slot, picture),
-        )  # fmt: skip
-        packed = layout.pack_descriptor(descriptor, meta)
-        data[slot + layout.META : slot + layout.META + len(meta)] = meta
-        data[slot + layout.DESCRIPTOR : slot + layout.DESCRIPTOR + len(packed)] = packed
-        at("descriptor")
+        payload[...] = frame  # 4, one call, which lets other threads run
+        crc = zlib.crc32(payload.data) if self._features else 0  # of the copy: the caller's may lie in any order
+        head = form.pack(number, now_ns, time.time_ns(), crc, meta)
+        form.data[descriptor : descriptor + len(head)] = head
         fence()  # 5
-        words[segment.end_of(slot) // 8] = number  # 6
-        at("end")
+        words[end] = number  # 6
         words[_HEAD] = number  # 7
-        at("head")
         self._head = number
-
-    def _copy(self, segment: RingFile, slot: int, picture: Picture, at: Callable[[str], None]) -> None:
-        """Copy in one call, which lets other threads run; in two halves for a test that looks between them."""
-        import numpy
-
-        array = picture.array
-        target = numpy.frombuffer(segment.data, picture.dtype, array.size, slot + layout.PAYLOAD).reshape(array.shape)
-        if self._at is None:
-            numpy.copyto(target, array)
-            return
-        half = array.shape[0] // 2
-        numpy.copyto(target[:half], array[:half])
-        at("half")
-        numpy.copyto(target[half:], array[half:])
-        at("payload")
-
-    def _checksum(self, segment: RingFile, slot: int, picture: Picture) -> int:
-        """Checksum of the copy in the slot: the caller's array may lie in any order."""
-        if not self._features & layout.FEATURE_CHECKSUM:
-            return 0
-        start = slot + layout.PAYLOAD
-        return zlib.crc32(segment.data[start : start + picture.array.nbytes])
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -202,6 +180,7 @@ class RingWriter:
             segment.path.unlink(missing_ok=True)
             raise
         self._generations += 1
+        self._form = None  # its views would keep the memory of what is closed
         if self._segment is not None:  # whose readers hear where to go on
             self._segment.words[_STATE] = State.SUPERSEDED
             self._segment.close()
@@ -276,6 +255,7 @@ class RingWriter:
             if self._segment is not None:
                 self._tell_stats()
                 self._segment.words[_STATE] = State.CLOSED
+                self._form = None
                 self._segment.close()
             self._ringer.ring(time.monotonic_ns())
             self._ringer.close()
@@ -290,10 +270,6 @@ class RingWriter:
         self._guard = threading.Lock()
 
 
-def _nowhere(step: str) -> None:
-    return
-
-
 def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:
     """The folder of this name, which nobody else writes; what a dead one left in it is taken over."""
     for folder_name in places.folder_names(name):
@@ -306,13 +282,6 @@ def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:
         if lock is not None:
             return folder, lock
     raise EnvironmentProblem(f"too many writers of frames for agent {name.agent_id} of run {name.run_id}")
-
-
-def _ringer(folder: Path) -> Ringer:
-    try:
-        return Ringer(folder)
-    except OSError as error:
-        raise places.no_ring(folder, error) from None
 
 
 class _Keeper:

@@ -31,7 +31,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -126,6 +126,8 @@ class Spool:
         self.sync_failures = 0
         self.room = threading.Condition(self.lock)
         """Notified when a segment was removed."""
+        self.on_append: Callable[[], None] | None = None
+        """Called behind each append, with `lock` held: by this the link is woken. It raises nothing."""
         self.ending = False
         """The last events of a run are taken over the limit rather than refused: nobody could emit them again."""
         self.policy = policy
@@ -146,8 +148,11 @@ class Spool:
     # -- making --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, root: Path, info: StreamInfo, policy: SpoolPolicy = _DEFAULT) -> Spool:
-        """A new stream's spool. Raises `SpoolError` when the place cannot be written or has no room."""
+    def create(cls, root: Path, info: StreamInfo, policy: SpoolPolicy = _DEFAULT, *, after: int = 0) -> Spool:
+        """A new stream's spool, or that of one whose events up to `after` are stored and will not be here.
+
+        Raises `SpoolError` when the place cannot be written or has no room.
+        """
         least = 2 * limits.SEGMENT_BYTES
         if policy.bytes_max < least:
             raise UsageError(f"a spool of {policy.bytes_max} bytes is too small: give it {least} or more")
@@ -163,7 +168,10 @@ class Spool:
             try:
                 privatefile.write(directory / "stream", msgspec.msgpack.encode(info))
                 spool = cls(directory, info, owner, policy)
-                spool._active = spool._begin_segment(1, limits.SEGMENT_BYTES)
+                if after:
+                    _replace_sealed(directory / "position", after.to_bytes(8, "big"), sync=policy.fsync != "off")
+                spool.head = spool.acked = after
+                spool._active = spool._begin_segment(after + 1, limits.SEGMENT_BYTES)
                 if policy.fsync != "off":
                     for path in (directory / "stream", directory, root):
                         sync_file(path)
@@ -246,6 +254,8 @@ class Spool:
             segment.marks.append(end)
         if self._sync_always:
             self.sync()
+        if self.on_append is not None:
+            self.on_append()
 
     def sync(self) -> None:
         """Bring everything appended so far to the disk; what fails is counted, and tried again next time.

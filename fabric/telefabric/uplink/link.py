@@ -25,6 +25,7 @@ from telefabric.log.thread import log_thread
 from telefabric.peer.core.backoff import Backoff
 from telefabric.peer.core.clock import Clock
 from telefabric.spool import Spool, fabrics_in
+from telefabric.uplink.core.pace import LivePace
 from telefabric.uplink.core.stream import Phase, StreamSession, claimed
 from telefabric.uplink.linked_stream import LinkedStream
 from telefabric.uplink.orphans import Orphans
@@ -95,6 +96,7 @@ class Link:
         self._stalled = False
         """Acknowledgements of some stream have stopped."""
         self._told_absurd = False
+        self._live_pace = LivePace()
         self._look_due_ns = 0
         self._tend_due_ns = 0
         self.cut_off_s: float | None = time.monotonic()
@@ -156,7 +158,7 @@ class Link:
             self._sockets = Sockets(self.address)
             self._data_well_ns = now_ns
         sockets = self._sockets
-        sockets.wait(self._patience_ms())
+        self._sleep(sockets)
         now_ns = time.monotonic_ns()
         look, beat = now_ns >= self._look_due_ns, sockets.beat_due(now_ns)
         was_heard = sockets.subscribed
@@ -184,6 +186,22 @@ class Link:
             self._adopt(spool)
         self.orphans.scanned = True
 
+    def _sleep(self, sockets: Sockets) -> None:
+        """Until there is something to do. An event of a watched stream ends it at once, while they come slowly."""
+        watched = [linked for linked in self.streams.values() if linked.feed.watched]
+        stuck = any(linked.more or linked.feed.waiting for linked in self.streams.values())
+        if not watched or stuck or not self._live_pace.wakes:
+            sockets.wait(self._patience_ms(watched))
+            return
+        for linked in watched:
+            linked.spool.on_append = sockets.waker.ring
+        try:
+            missed = any(linked.spool.head != linked.fed or linked.frames for linked in watched)
+            sockets.wait(0 if missed else self._patience_ms([]))
+        finally:
+            for linked in watched:
+                linked.spool.on_append = None
+
     def _mind_data(self, sockets: Sockets, now_ns: int) -> None:
         """A connection can be broken without a word, either way: control is well, and no data gets across."""
         amiss = self._stalled or sockets.unheard
@@ -205,18 +223,22 @@ class Link:
 
         With many streams in a process looks are what they cost, and most look at nothing new.
         """
+        emitted = 0
         live = LiveSender(sockets, self.instance or bytes(16), self._clock.offset_ns if self._clock else 0)
         for stream, linked in list(self.streams.items()):
             if linked.feed.watched:
+                emitted += linked.spool.head - linked.fed
+                linked.fed = linked.spool.head
                 live.feed(linked, now_ns)
             if look or linked.more or linked.hurry or linked.closing or stream in heard:
                 self._serve(sockets, linked, now_ns)
+        self._live_pace.emitted(emitted, now_ns)
 
-    def _patience_ms(self) -> int:
+    def _patience_ms(self, watched: list[LinkedStream]) -> int:
         """How long to sleep: live events wait two milliseconds at most; what did not fit the last turn, not at all."""
         if any(linked.more for linked in self.streams.values()):
             return 0
-        if any(linked.feed.watched for linked in self.streams.values()):
+        if watched:
             return _POLL_LIVE_MS
         return min(self._look_ms(), _POLL_IDLE_MS)
 
@@ -377,6 +399,7 @@ class Link:
         wishes, run_id = sockets.watched, linked.spool.info.run_id
         run = topic_of(run_id, "")
         watched = not linked.adopted and any(run.startswith(topic) or topic.startswith(run) for topic in wishes)
+        linked.fed = head
         linked.feed.watch(watched, head, pictures=watched and wishes_pictures(wishes, run_id))
 
     # -- one stream ----------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ class LinkedStream:
     session: StreamSession
     feed: LiveFeed = field(default_factory=LiveFeed)
     ticked_ns: int = 0
+    fed: int = 0
+    """The spool's newest seq when its live feed was last looked at."""
     frames: dict[object, Callable[[], Frame | None]] = field(default_factory=dict)
     """The newest picture of each environment, to be encoded on the link's thread."""
     adopted: bool = False
@@ -60,6 +62,11 @@ class LinkedStream:
     def backlog_bytes(self) -> int:
         """Bytes of events that are not acknowledged."""
         return self.session.in_flight_bytes + self.spool.unsent_bytes(self.session.cursor)
+
+    def wake(self) -> None:
+        """Something else than an event is there to be sent live. Any thread."""
+        if (ring := self.spool.on_append) is not None:
+            ring()
 
     def beat(self) -> StreamBeat:
         """Its part of a heartbeat."""

@@ -10,6 +10,7 @@ from telefabric.errors import WireError
 from telefabric.log.limit import library_logger
 from telefabric.peer.connection import Connection
 from telefabric.peer.sockets import receive_some, send_frames
+from telefabric.uplink.waker import Waker
 from telefabric.wire import control
 
 log = library_logger("telefabric.link")
@@ -24,6 +25,8 @@ class Sockets(Connection):
         super().__init__(address, b"w")
         self._data = self._publisher(limits.DATA_HWM, limits.SOCKET_BUFFER_BYTES)
         self._live = self._publisher(limits.LIVE_HWM, limits.LIVE_SOCKET_BYTES)
+        self.waker = Waker()
+        self._poller.register(self.waker.fileno(), zmq.POLLIN)
         self._data_url: str | None = None
         self._live_url: str | None = None
         self.watched: set[bytes] = set()
@@ -31,6 +34,16 @@ class Sockets(Connection):
         self.watched_changed = False
         self.subscribed = False
         """The broker listens on the data socket. A PUB socket would send into the void without knowing."""
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until a socket can be read, or the waker has rung."""
+        super().wait(timeout_ms)
+        if self.waker.fileno() in self._readable:
+            self.waker.drain()
+
+    def close(self, linger_ms: int = 200) -> None:
+        super().close(linger_ms)
+        self.waker.close()
 
     def connect_data(self, url: str) -> None:
         if url != self._data_url:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,16 +20,20 @@ from telefabric_schemas import Episode, Reset, Step, event_of
 _CELL = 20
 
 
+ENV = Column("ENV", 3, RIGHT, "Environment")
+
+
 class StepTable(EventTable):
     """One row a step. Action and observation are decoded for the rows in sight alone."""
 
     base = (
         Column("SEQ", 10, RIGHT, "Number of the event in its stream"),
+        ENV,
         Column("EP", 6, RIGHT, "Episode"),
         Column("STEP", 5, RIGHT, "Step within the episode; its reset comes before the first"),
         Column("ACTION", 7, LEFT, "The agent's action"),
         Column("REWARD", 7, RIGHT),
-        Column("OBS", 8, LEFT, "Observation after the action"),
+        Column("OBS", 8, LEFT, "Observation after the action", grows_to=2 * _CELL),
         Column("END", 10, LEFT, "Whether the episode ended with this step"),
         Column("TIME", 13, RIGHT, "The worker's clock, in this machine's time zone"),
     )
@@ -46,6 +50,13 @@ class StepTable(EventTable):
 
     action_names: tuple[str, ...] = ()
     """Names of discrete actions, where they are known. Set them by `name_actions`."""
+
+    several = False
+    """Whether the run has several environments, so that their column is shown unless others were chosen."""
+
+    @property
+    def usual(self) -> Sequence[Column]:
+        return self.base if self.several else [column for column in self.base if column is not ENV]
 
     def name_actions(self, names: tuple[str, ...]) -> None:
         """Once they are known; what is in sight already is shown with them, too."""
@@ -64,8 +75,8 @@ class StepTable(EventTable):
             action = self.name_of(done) or short(done, _CELL)
             observation = short(decoded(step.observation), 2 * _CELL)
         return (
-            count(int(row["seq"])), count(int(row["episode"])), number_of(row), action, real(float(row["reward"])),
-            observation, end_of(row), clock(int(row["time_ns"])),
+            *(count(int(row[part])) for part in ("seq", "env", "episode")), number_of(row), action,
+            real(float(row["reward"])), observation, end_of(row), clock(int(row["time_ns"])),
         )  # fmt: skip
 
     def chosen_cell(self, found: Found, source: str) -> str:

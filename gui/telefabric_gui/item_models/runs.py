@@ -42,15 +42,22 @@ _EXPLAINED = {
 class RunRow(NamedTuple):
     run: RunView
     spark: tuple[float, ...]
+    agents: int = 0
+    """How many are open; 0 before any is."""
 
     @property
     def caption(self) -> str:
         """The second line."""
-        agents = self.run.agents
-        if not agents:  # of a run that nobody watches, only the store may know them
+        agents, number = agents_of(self.run), self.agents
+        alone = len(agents) == 1 and number < 2
+        if not (alone or number):  # of a run that nobody watches, only the store may know them
             return state_words(self.run)
-        who = agents[0] if len(agents) == 1 else plural(len(agents), "agent")
-        return f"{who} · {state_words(self.run)}"
+        return f"{agents[0] if alone else plural(number, 'agent')} · {state_words(self.run)}"
+
+
+def agents_of(run: RunView) -> tuple[str, ...]:
+    """The agents by whose names streams go; of several agents, a stream's own name is not one of theirs."""
+    return () if run.control_mode == "multi_agent" and len(run.agents) == 1 else run.agents
 
 
 def mode_words(run: RunView) -> str:
@@ -127,7 +134,7 @@ class Runs(QObject):
             self.rows.pop(name, None)
         for run in changed:
             old = self.rows.get(run.run_id)
-            self.rows[run.run_id] = RunRow(run, old.spark if old else ())
+            self.rows[run.run_id] = old._replace(run=run) if old else RunRow(run, ())
         for name in names:
             self._texts.pop(name, None)
         self._unread += names
@@ -147,6 +154,13 @@ class Runs(QObject):
         row = self.rows.get(run_id)
         if row is not None and row.spark != points:
             self.rows[run_id] = row._replace(spark=points)
+            self.changed.emit([run_id])
+
+    def show_agents(self, run_id: str, number: int) -> None:
+        """So many agents of a run are open."""
+        row = self.rows.get(run_id)
+        if row is not None and row.agents != number:
+            self.rows[run_id] = row._replace(agents=number)
             self.changed.emit([run_id])
 
     def text(self, run_id: str) -> str:
@@ -201,7 +215,7 @@ COLUMNS = (
     STARTED,
     RunColumn("TOOK", 8, _took_s, lambda run: duration(took) if (took := _took_s(run)) is not None else "", RIGHT),
     RunColumn("TAGS", 12, lambda run: ", ".join(run.tags), lambda run: ", ".join(run.tags)),
-    RunColumn("AGENTS", 8, lambda run: ", ".join(run.agents), lambda run: ", ".join(run.agents)),
+    RunColumn("AGENTS", 8, lambda run: ", ".join(agents_of(run)), lambda run: ", ".join(agents_of(run))),
     RunColumn("NOTE", 10, lambda run: run.notes, lambda run: short(run.notes, 80) if run.notes else ""),
 )
 _Key = tuple[Any, ...]

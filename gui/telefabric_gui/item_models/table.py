@@ -36,6 +36,8 @@ class Column(NamedTuple):
     """By this the store can sort the rows; empty when it cannot."""
     source: str = ""
     """Of a column that was chosen: ``info/KEY`` or ``metric/NAME``."""
+    grows_to: int = 0
+    """Characters that it takes where there is room."""
 
 
 class Cell(NamedTuple):
@@ -103,7 +105,7 @@ class EventTable(QAbstractTableModel):
     def __init__(self, rows: EventRows | Pages, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.pages = rows if isinstance(rows, Pages) else Pages(rows)
-        self.columns: Sequence[Column] = self.base
+        self.columns: Sequence[Column] = tuple(self.usual)
         self.order = "", True
         """By what the store sorts the rows, and whether descending; empty for the order of time."""
         self.version = 0
@@ -113,6 +115,11 @@ class EventTable(QAbstractTableModel):
         self.listing: Listing = self.whole
         self._lines = len(self.listing)
         self.listing.changed.connect(self._sync)
+
+    @property
+    def usual(self) -> Sequence[Column]:
+        """The columns that are shown when none were chosen."""
+        return self.base
 
     def cells(self, found: Found) -> tuple[str, ...]:
         """The texts of one event's row in the base columns."""

@@ -42,6 +42,8 @@ class Read(NamedTuple):
     of: int
     limited: bool
     """There are more than are read for one picture."""
+    whole: bool = True
+    """All that is read for one picture has been."""
 
     @property
     def words(self) -> str:
@@ -106,7 +108,8 @@ class InfoSeries(QObject):
             if again and free and place not in self._coming:
                 self._coming[place] = _Coming()
                 self._ask(place)
-        return Read(rows, max(0, last + 1 - first), len(wanted) < len(numbers))
+        whole = all((key, number) in self._blocks for number in wanted)
+        return Read(rows, max(0, last + 1 - first), len(wanted) < len(numbers), whole)
 
     def samples(self, key: SeriesKey, tail: Samples, tail_row: float) -> Samples:
         """All that is held of a series, up to the newest live value; these begin at a row.

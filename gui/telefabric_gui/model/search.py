@@ -35,16 +35,22 @@ class Words(NamedTuple):
     names: dict[str, str]
     """Fields by the names in the table's head."""
     examples: str
+    brief: str
+    """An example that has room in a narrow field."""
 
 
 _OF_BOTH = {"ep": "episode_index", "episode": "episode_index", "mode": "control_mode"}
 OF_STEPS = Words(
-    "step", {**_OF_BOTH, "step": "step_index"}, "step 12 000, episode 512, or reward > 1 and terminated = true"
+    "step",
+    {**_OF_BOTH, "step": "step_index"},
+    "step 12 000, episode 512, or reward > 1 and terminated = true",
+    "step 12 000, or reward > 1",
 )
 OF_EPISODES = Words(
     "episode",
     {**_OF_BOTH, "return": "total_reward", "end": "end_reason"},
     "episode 512, or return > 200 and end = truncated",
+    "episode 512, or return > 200",
 )
 _PLACE = re.compile(rf"(?:({'|'.join(PLACES)})\s*)?(\d+)", re.IGNORECASE)
 _CONDITION = re.compile(

@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, Signal
 
 from telefabric.feed import Answer, Asked, Bucket, Buckets, Points, Question
 from telefabric_gui.budget import Part, Sort
-from telefabric_gui.model.asking import Asker
+from telefabric_gui.model.asking import Asker, Asking
 from telefabric_gui.model.pyramid import BITS, VALUES, Pyramid, Tile, buckets, with_tail
 from telefabric_gui.reduction import Floats, Samples, single
 
@@ -37,7 +37,7 @@ class SeriesKey(NamedTuple):
 @dataclass
 class _Held:
     pyramid: Pyramid = field(default_factory=Pyramid)
-    asked: dict[Tile, Asked] = field(default_factory=dict)
+    asked: dict[Tile, Asked | None] = field(default_factory=dict)
     pages: dict[Tile, list[Floats]] = field(default_factory=dict)
     failed_s: float = -AGAIN_S
     wanted_s: float = 0.0
@@ -47,25 +47,21 @@ class _Held:
     drawn: tuple[Hashable, Samples] | None = None
     near: tuple[int, Samples] | None = None
     """The single values up to the end of a block, for the cursor."""
-    near_asked: tuple[int, Asked] | None = None
+    near_asked: tuple[int, Asked | None] | None = None
 
 
 class SeriesData(QObject):
-    """What charts draw. GUI thread; answers come from the feed's threads by a signal."""
+    """What charts draw. GUI thread."""
 
     arrived = Signal(object)
     """A part of this series."""
-    _answered = Signal(object, object, object, object)
-    _near = Signal(object, int, object)
 
     def __init__(self, feed: Asker, parent: QObject) -> None:
         super().__init__(parent)
-        self._feed = feed
+        self._asking = Asking(feed, self)
         self._held: dict[SeriesKey, _Held] = {}
         self.problem = ""
         """Why something could not be read, in a sentence."""
-        self._answered.connect(self._take)
-        self._near.connect(self._take_near)
 
     def want(self, key: SeriesKey, first: float, last: float, pixels: int, tail: Samples, *, grows: bool) -> None:
         """Have a range of steps of a series read, as fine as pixels can show; what is not in sight any more is not."""
@@ -75,7 +71,7 @@ class SeriesData(QObject):
         self._refresh(held, tail, grows=grows)
         wanted = held.pyramid.wanted(first, last, pixels)
         for tile in held.asked.keys() - set(wanted):
-            held.asked.pop(tile).drop()
+            self._asking.drop(held.asked.pop(tile))
             held.pages.pop(tile, None)
         if time.monotonic() - held.failed_s >= AGAIN_S:
             for tile in wanted:
@@ -106,10 +102,10 @@ class SeriesData(QObject):
             return None if at is None else float(held.near[1].mean[at])
         if held.near_asked is None or held.near_asked[0] != block:
             if held.near_asked is not None:
-                held.near_asked[1].drop()
+                self._asking.drop(held.near_asked[1])
             first, last = (block - 1) << BITS, ((block + 1) << BITS) - 1
             question = Points(key.stream_id, key.agent_id, key.name, first, last, 0, _VALUES_A_PAGE)
-            asked = self._feed.ask(question, lambda answer: self._near.emit(key, block, answer), urgent=True)
+            asked = self._asking.ask(question, partial(self._take_near, key, block), urgent=True)
             held.near_asked = block, asked
         return None
 
@@ -129,7 +125,7 @@ class SeriesData(QObject):
         """Let go of the series of what is not shown any more."""
         for key in [key for key in self._held if not keep(key)]:
             for asked in self._held.pop(key).asked.values():
-                asked.drop()
+                self._asking.drop(asked)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -158,18 +154,15 @@ class SeriesData(QObject):
             question = Buckets(
                 None, key.stream_id, key.agent_id, key.name, tile.level, first, last, after, _BUCKETS_A_PAGE
             )
-        held.asked[tile] = self._feed.ask(question, partial(self._on_thread, key, tile, held))
-
-    def _on_thread(self, key: SeriesKey, tile: Tile, held: _Held, answer: Answer) -> None:
-        """On a thread of the feed: numbers are unpacked here, so that the window need not."""
-        rows = None if answer.page is None else _numbers(tile, answer.page.rows)
-        self._answered.emit(key, tile, held, (rows, answer))
+        then = partial(self._take, key, tile, held)
+        held.asked[tile] = self._asking.ask(question, then, read=partial(_unpacked, tile))
 
     def _take(self, key: SeriesKey, tile: Tile, held: _Held, came: tuple[Floats | None, Answer]) -> None:
         rows, answer = came
         page = answer.page
-        if self._held.get(key) is not held or held.asked.pop(tile, None) is None:
+        if self._held.get(key) is not held or tile not in held.asked:
             return
+        del held.asked[tile]
         if rows is None or page is None:
             held.failed_s, self.problem = time.monotonic(), answer.problem
             held.pages.pop(tile, None)
@@ -223,6 +216,10 @@ class SeriesData(QObject):
             over -= held.pyramid.bytes
             held.pyramid.forget_fine()
             over += held.pyramid.bytes
+
+
+def _unpacked(tile: Tile, answer: Answer) -> tuple[Floats | None, Answer]:
+    return None if answer.page is None else _numbers(tile, answer.page.rows), answer
 
 
 def _numbers(tile: Tile, rows: Sequence[Any]) -> Floats:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from telefabric.ring import TileHud
+from telefabric_gui.rows import NO_STEP
 
 OLD_S = 0.5
 """From this age on, a tile's age is shown as a warning."""
@@ -16,6 +17,8 @@ ORDER_S = 2.0
 """The order stays for at least this long, or nobody could follow a tile with the eye."""
 NEW_S = 1.0
 """How long an episode is called new."""
+SILENT_MAX = 64
+"""Of more environments than a ring shows, the others are not known to be silent."""
 
 
 class Tile(NamedTuple):
@@ -24,6 +27,7 @@ class Tile(NamedTuple):
     env: int
     episode: int
     step: int
+    """`NO_STEP` when none is in memory; then `age_s` is the least that it can be."""
     total: float | None
     """Return of the episode so far; None while it is not known."""
     age_s: float
@@ -40,24 +44,37 @@ class Ages:
 
     def __init__(self) -> None:
         self._stepped: dict[int, tuple[tuple[int, int], float]] = {}
+        self._shown_s, self.came_s = -math.inf, math.inf
+        """When the newest frame was published, and when it came here: a ring keeps it for who looks later."""
         self._begun_s: dict[int, float] = {}
 
-    def see(self, huds: Iterable[TileHud], now_s: float) -> None:
-        """A frame came."""
+    def see(self, huds: Iterable[TileHud], shown_s: float, came_s: float | None = None) -> None:
+        """A frame was published, and came later when one has not looked before."""
+        self._shown_s, self.came_s = shown_s, shown_s if came_s is None else came_s
         for hud in huds:
             place, known = (hud.episode, hud.step), self._stepped.get(hud.env_index)
             if known is None or known[0] != place or hud.fresh:
-                self._stepped[hud.env_index] = place, now_s
+                self._stepped[hud.env_index] = place, shown_s
             if known is not None and known[0][0] != hud.episode:
-                self._begun_s[hud.env_index] = now_s
+                self._begun_s[hud.env_index] = shown_s
 
     def tile(self, hud: TileHud, now_s: float) -> Tile:
         """A tile without its picture."""
         env = hud.env_index
-        age_s = now_s - self._stepped[env][1] if env in self._stepped else 0.0
+        stepped_s = self._stepped[env][1] if env in self._stepped else now_s
         new = now_s - self._begun_s.get(env, -math.inf) < NEW_S
         foot = ("new episode",) if new else ()
-        return Tile(env, hud.episode, hud.step, hud.episode_return, age_s, age_s >= STALLED_S, foot)
+        stalled = max(self._shown_s - stepped_s, now_s - self.came_s) >= STALLED_S
+        return Tile(env, hud.episode, hud.step, hud.episode_return, now_s - stepped_s, stalled, foot)
+
+
+def silent(seen: Collection[int], told: object, for_s: float) -> list[Tile]:
+    """Environments that are not among those `seen` in the last `for_s` seconds: their numbers, or the run's metadata
+    (`num_envs`), tell of them."""
+    number = max(max(seen, default=-1) + 1, told if isinstance(told, int) else 0)
+    if for_s < STALLED_S or not 1 < number <= SILENT_MAX:
+        return []
+    return [Tile(env, NO_STEP, NO_STEP, None, for_s, True, ("stalled",)) for env in range(number) if env not in seen]
 
 
 def _by_total(tile: Tile, sign: int) -> tuple[bool, float, int]:

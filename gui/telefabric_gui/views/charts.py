@@ -111,6 +111,8 @@ class ChartsView(QScrollArea):
         """All is to be drawn soon, and not the cursor alone."""
         self._read: dict[str, Read] = {}
         """How much was read of the parts of `info` that are in sight."""
+        self._wanted_s: dict[SeriesKey, float] = {}
+        """Since when a part of `info` is waited for, lest its axis change while it is read; 0 when no longer."""
         self._tails: dict[SeriesKey, tuple[int, Samples, int]] = {}
         self._column = QVBoxLayout()
         self._column.setContentsMargins(0, 0, 0, 0)
@@ -252,6 +254,7 @@ class ChartsView(QScrollArea):
             names = [line.name._replace(value=_said(value, exact=exact)) for line, (value, exact) in held]
             front = number == layout.front and len(self.charts) > 1
             chart.names.show_names(names, front=front, hint="Tick a series on the left, or drag one here.")
+            chart.keep_room()
 
     def _show(self, source: Source) -> _Shown:
         streams, kind = self._charting.streams, self._charting.layout.axis
@@ -312,7 +315,11 @@ class ChartsView(QScrollArea):
         if scale is not _AS_STEPS and (source.live is None or key.name in source.live.series()):
             first, last = scale.rows(self._charting.layout.axis, np.array(sight)).tolist()
             rows = max(scale.row[0], first), min(scale.row[-1], last, tail_row - 1)
-            self._read[key.name] = info.want(key, *rows, grows=source.grows)
+            read = self._read[key.name] = info.want(key, *rows, grows=source.grows)
+            wanted_s = self._wanted_s.setdefault(key, time.monotonic())
+            if not read.whole and time.monotonic() - wanted_s < _STORE_ANSWERS_S:
+                return NOTHING  # else the axis would grow with each part that comes
+            self._wanted_s[key] = 0.0
         return info.samples(key, tail, tail_row)
 
     def _tail(self, source: Source, series: str) -> tuple[Samples, int]:
@@ -424,6 +431,7 @@ class Chart(QWidget):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.setMinimumHeight(_CHART_PX)
+        self.narrow = False
         self.setAccessibleName(f"Chart {number + 1}")
         self.setAcceptDrops(True)
         self.names, self.plot = Names(), Plot()
@@ -438,9 +446,14 @@ class Chart(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         narrow = self.width() < _NAMES_BESIDE_PX
+        self.narrow = narrow
         self.names.lie(above=narrow)
         directions = QBoxLayout.Direction
         self._parts.setDirection(directions.TopToBottom if narrow else directions.LeftToRight)
+
+    def keep_room(self) -> None:
+        """The plot has as much where the names lie above it."""
+        self.setMinimumHeight(_CHART_PX + (self.names.height() if self.narrow else 0))
 
     def draw(self, plan: ChartPlan, keep: float) -> None:
         """Draw its lines, with an average that keeps so much."""

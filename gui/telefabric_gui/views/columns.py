@@ -15,8 +15,8 @@ from telefabric_gui.views.styled import heading, menu_of
 
 OFFERED_MAX = 40
 """Parts of `info`, and metrics, that a menu has room for."""
-_BEFORE = 5
-"""The number of base columns before the chosen ones. The last columns are hidden first where there is no room."""
+_BEFORE = 6
+"""The first base columns come before the chosen ones. The last columns are hidden first where there is no room."""
 
 
 def offer_columns(
@@ -48,7 +48,8 @@ def with_column(table: StepTable, column: Column, *, on: bool) -> Sequence[Colum
     """The shown columns, and one more or less; there is always one."""
     base = [one for one in table.base if (one in table.columns and one != column) or (one == column and on)]
     more = [one for one in table.columns if one.source and one != column] + [column] * bool(on and column.source)
-    return (*base[:_BEFORE], *more, *base[_BEFORE:]) or table.columns
+    before = [one for one in base if one in table.base[:_BEFORE]]
+    return (*before, *more, *base[len(before) :]) or table.columns
 
 
 def names_of(columns: Iterable[Column]) -> list[str]:
@@ -57,10 +58,10 @@ def names_of(columns: Iterable[Column]) -> list[str]:
 
 
 def columns_named(table: StepTable, names: Iterable[str]) -> Sequence[Column]:
-    """The columns of these names; the ones that every table has, if there is none."""
+    """The columns of these names; the usual ones, if there is none."""
     base = {one.title: one for one in table.base}
     found = [base[name] if name in base else _column(name) for name in names if name in base or "/" in name]
-    return tuple(found[: OFFERED_MAX + len(base)]) or table.base
+    return tuple(found[: OFFERED_MAX + len(base)]) or tuple(table.usual)
 
 
 def _column(source: str) -> Column:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QSignalBlocker, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QKeyEvent, QKeySequence, QPaintEvent, QShortcut
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QFrame, QLabel, QLineEdit, QScrollArea, QWidget
+from PySide6.QtWidgets import QFileDialog, QFrame, QLabel, QLineEdit, QScrollArea, QWidget
 
 from telefabric import Address, TelefabricError, UsageError
 from telefabric.feed import (
@@ -32,7 +32,7 @@ from telefabric_gui.formatting import ago, duration, plural
 from telefabric_gui.sources import Memory, is_file, start_here
 from telefabric_gui.views.painting import painting
 from telefabric_gui.views.source_row import Source, SourceRow, State, capital
-from telefabric_gui.views.styled import Panel, button, column, label, laid_out, restyle, row
+from telefabric_gui.views.styled import Panel, TickBox, button, column, label, laid_out, restyle, row
 
 WIDTH_PX, MARGIN_PX = 760, 24
 _KEYCAP_PX = 20
@@ -101,7 +101,7 @@ class ConnectSheet(QWidget):
         self._list = column(spacing=8)
         self._scroll = _Fitting(laid_out(column(self._list, 1), "sheet_rows"))
         middle = column(head, (self._scroll, 1), margins=(MARGIN_PX, 14, MARGIN_PX, 18), spacing=10)
-        self.again = QCheckBox("Reconnect to the last one at start")
+        self.again = TickBox("Reconnect to the last one at start")
         self.again.toggled.connect(self._memory.set_again)
         footer = row(button("Open a store file…", self._pick_file), _keycap("Ctrl O"), 1, self.again, spacing=6)
         footer.setContentsMargins(MARGIN_PX - 10, 12, MARGIN_PX, 12)

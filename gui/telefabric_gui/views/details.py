@@ -52,6 +52,8 @@ class DetailsDock(Panel):
         self._step_part = _part("THIS STEP", self._step)
         self._run_part = _part("RUN", self._run)
         parts = self._latency_part, self._step_part, self._run_part
+        for part in (self._verdict, *parts):
+            part.hide()  # until there is something to say
         body = column(heading, self._chain, *parts, 1, margins=(14, 12, 10, 12), spacing=8)
         area = QScrollArea(widgetResizable=True)
         area.setFrameShape(QFrame.Shape.NoFrame)
@@ -61,6 +63,7 @@ class DetailsDock(Panel):
 
     def show_health(self, parts: Sequence[HealthRow], verdict: str, tone: str) -> None:
         self._verdict.setText(verdict)
+        self._verdict.show()
         restyle(self._verdict, "badge", tone)
         self._chain.show_parts(parts)
 

@@ -35,7 +35,8 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
         return Situation("Refused", connection.sentence or f"{address} refuses this client.")
     if link is LinkState.UNREACHABLE:
         if "://" in address:
-            return Situation("Not reachable", connection.sentence, "telefabric up")
+            command = "telefabric up"  # in a field of its own, and not in the sentence, too
+            return Situation("Not reachable", connection.sentence.removesuffix(f" Start one with: {command}"), command)
         return Situation("No store to read", connection.sentence, _demo(address))
     if waiting_for is not None:
         return Situation("Waiting for the first step", f"{waiting_for} has begun, and has emitted no step yet.")
@@ -67,9 +68,10 @@ class EmptyView(Panel):
         self._sentence.setWordWrap(True)
         self._command = QLineEdit(readOnly=True)
         self._command.setAccessibleName("Command to type")
-        self._copy = button("Copy", lambda: QGuiApplication.clipboard().setText(self._command.text()))
-        connect = button("Connect to another…", self.connect_wanted, tip="A saved connection, a ticket, a file (C)")
-        under = row(self._copy, connect, 1)  # not beside it: the command has all of the width
+        self._copy = button("Copy", lambda: QGuiApplication.clipboard().setText(self._command.text()), "button")
+        tip = "A saved connection, a ticket, a file (C)"
+        connect = button("Connect to another…", self.connect_wanted, "button", tip)
+        under = row(self._copy, connect, 1, spacing=8)  # not beside it: the command has all of the width
         texts = laid_out(column(self._title, self._sentence, self._command, under, spacing=12))
         texts.setMaximumWidth(_WIDTH_PX)
         middle = row(1, (texts, 100), 1, margins=(16, 0, 16, 0), spacing=6)

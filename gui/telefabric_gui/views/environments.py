@@ -12,6 +12,7 @@ from telefabric_gui.model.cursor import Cursor, Mode
 from telefabric_gui.model.lines import Found
 from telefabric_gui.model.returns import Returns
 from telefabric_gui.model.rows_of_env import RowsOfEnv
+from telefabric_gui.model.tiles import silent
 from telefabric_gui.views.cards import Cards
 from telefabric_gui.views.find import StepFinder
 from telefabric_gui.views.stored_tiles import StoredTiles, by_env
@@ -36,6 +37,8 @@ class Environments(QObject):
         """Those of the table, when it has the rows of one environment alone."""
         self._stream, self._table, self._finder, self._cursor = stream, table, finder, cursor
         self._stored = StoredTiles(stream.held, returns)
+        self.told: object = None
+        """How many there are, by the run's metadata."""
         self._wanted: int | None = None
         """The environment that the user chose."""
         self._cards: Cards
@@ -74,17 +77,23 @@ class Environments(QObject):
 
     def show_ring(self, frame: RingFrame, state: str) -> None:
         """Show a frame of the ring that has several."""
-        newest = newest_of(self._stream.newest_steps(), self._table.pages.stored_seq)
-        self.card.show_ring(frame, state, newest)
+        records = self._stream.newest_steps()
+        newest = newest_of(records, self._table.pages.stored_seq)
+        seen = newest.keys() | {hud.env_index for hud in frame.hud.tiles}
+        span_s = float(records["time_ns"].max() - records["time_ns"].min()) / 1e9 if len(records) else 0.0
+        self.card.show_ring(frame, state, newest, silent(seen, self.told, span_s))
         self._open()
 
     def show_stored(self, shown: Found) -> None:
         """Show the environments around the cursor, if their frames are stored."""
         at = self._cursor.row
-        if at is None or not (tiles := self._stored.at(self._table.pages.lines, at)):
+        if at is None:
             return
-        if self._cursor.mode is Mode.PAUSED:
+        tiles = self._stored.at(self._table.pages.lines, at, self.told)
+        if self._cursor.mode is Mode.PAUSED and (tiles or self.card.tiles):
             self.card.mark(int(shown.record["env"]))
+        if not tiles:
+            return
         self.card.show_stored(tiles)
         self._open()
 

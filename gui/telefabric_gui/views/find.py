@@ -31,7 +31,8 @@ class FindLine(Panel):
     def __init__(self, words: Words) -> None:
         super().__init__("find")
         self._words = words
-        self.field = Field(placeholderText=words.examples, clearButtonEnabled=True)
+        self.field = Field(placeholderText=words.brief, clearButtonEnabled=True)
+        self.field.setToolTip(words.examples)
         self.field.setAccessibleName(f"Go to a place, or search for rows: {words.examples}")
         self.field.returnPressed.connect(self._on_enter)
         self.field.textChanged.connect(lambda text: self.conditions.emit(None) if not text else None)

@@ -78,7 +78,7 @@ class Names(QWidget):
         left, top, found = 12, 4, []
         for name in self.names:
             value_px = max(figures.horizontalAdvance(name.value), 8 * figures.horizontalAdvance("0"))
-            wide = min(metrics.horizontalAdvance(name.text), _NAME_PX) + value_px + _MARK_PX + 20
+            wide = min(metrics.horizontalAdvance(name.text), _NAME_PX) + value_px + _MARK_PX + 12
             if left > 12 and left + wide > self.width():
                 left, top = 12, top + _ROW_PX
             found.append(QRect(left, top, wide, _ROW_PX))
@@ -120,9 +120,9 @@ class Names(QWidget):
         if place.height() == _TALL_PX:
             write(painter, QRectF(left, top + 17, room, 17), name.value, colours.text, figures, LEFT)
         else:
-            aside = 16 if self._above else 4
+            aside = 10 if self._above else 4
             write(painter, QRectF(left, top, room - aside, 18), name.value, colours.text, figures, RIGHT)
-            room -= QFontMetrics(figures).horizontalAdvance(name.value) + aside + 8
+            room -= QFontMetrics(figures).horizontalAdvance(name.value) + aside + 4
         text = QFontMetrics(small).elidedText(name.text, Qt.TextElideMode.ElideMiddle, room)
         write(painter, QRectF(left, top, room, 18), text, colours.dim, small, LEFT)
 

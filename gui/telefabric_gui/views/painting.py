@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PySide6.QtCore import QPointF, QRect, QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QPaintDevice, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QPaintDevice, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QWidget
 
 from telefabric_gui import theme
@@ -95,6 +95,21 @@ def draw_badge(painter: QPainter, left: int, top: int, text: str, colour: str) -
 
 def badge_width(text: str) -> int:
     return QFontMetrics(theme.text_font(11, bold=True)).horizontalAdvance(text) + 16
+
+
+TICK_BOX_PX = 14
+
+
+def draw_tick_box(painter: QPainter, box: QRectF, colour: str, *, ticked: bool, focused: bool = False) -> None:
+    """A square of `TICK_BOX_PX` in this colour when it is ticked."""
+    colours = theme.active()
+    painter.setPen(QPen(QColor(colours.text if focused else colour if ticked else colours.faint), 1.2))
+    painter.setBrush(QColor(colour) if ticked else Qt.BrushStyle.NoBrush)
+    painter.drawRoundedRect(box, 3, 3)
+    if ticked:
+        painter.setPen(QPen(QColor(colours.on_accent), 1.8))
+        left, top = box.left(), box.top()
+        painter.drawPolyline([QPointF(left + dx, top + dy) for dx, dy in ((3.2, 7.2), (6.0, 10.0), (10.8, 4.4))])
 
 
 def draw_dot(painter: QPainter, x: int, y: int, colour: str) -> None:

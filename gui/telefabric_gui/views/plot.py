@@ -24,8 +24,12 @@ _FLAT = 1e-12
 _WIDE_MAX = 4
 """Lines of two pixels; with more, a pixel each, which take a quarter of the time to paint."""
 _TICKS_WIDTH = 56
-_TICK_PX, _TICKS_MAX = 96, 100
+_TICK_PX, _TICKS_MAX = 80, 100
 """From tick to tick at least, and most of them."""
+_TICK_UP_PX = 16, 36
+"""From figure to figure beside a low plot and a high one."""
+_OVER_PX = 8
+"""By so much a figure may be above or below a low plot: else none would be beside it."""
 _TIME_STEPS_S = (
     0.001, 0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400,
 )  # fmt: skip
@@ -72,14 +76,14 @@ class _Axis(pg.AxisItem):  # type: ignore[misc]
     def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
         if self.logMode:
             return [(1.0, _decades(low, high))]
-        if self.orientation != "bottom":
-            found: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
-            return found
-        wanted = (high - low) * self.unit * _TICK_PX / max(1.0, size)
+        along = self.orientation == "bottom"
+        low_px, high_px = _TICK_UP_PX
+        apart_px = _TICK_PX if along else min(max(low_px, size / 4), high_px)
+        wanted = (high - low) * self.unit * apart_px / max(1.0, size)
         shift = 0.0
-        if not self.kind.endswith("time"):
+        if not along or not self.kind.endswith("time"):
             power = 10.0 ** math.floor(math.log10(max(wanted, 1e-300)))
-            step = max(next(power * part for part in (1, 2, 5, 10) if power * part >= wanted * 0.999), 1.0)
+            step = max(next(power * part for part in (1, 2, 5, 10) if power * part >= wanted * 0.999), float(along))
         else:
             step = next((one for one in _TIME_STEPS_S if one >= wanted), math.ceil(wanted / _DAY_S) * _DAY_S)
             shift = _utc_offset_s(high * self.unit) if self.kind == WALL_TIME else 0.0
@@ -388,6 +392,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             axis.setTextPen(pg.mkPen(colours.dim))
             axis.setStyle(tickFont=theme.text_font(11), tickLength=0, tickTextOffset=6, maxTickLevel=0)
         self._axes["right"].setWidth(_TICKS_WIDTH)
+        self._axes["right"].setStyle(hideOverlappingLabels=_OVER_PX)
+        self._axes["bottom"].setTickPen(pg.mkPen(None))
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)

@@ -19,7 +19,7 @@ from telefabric_gui.views.trees import Tree
 _EVERY_S = 0.5
 """Time between two lists while the newest events are shown: nobody reads a tree that moves faster."""
 _INFO = "info."
-_NAME_PX, _TYPE_PX = 136, 96
+_NAME_PX, _TYPE_PX = 120, 88
 
 
 class RawView(QWidget):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPointF, QRect, QRectF, Qt
-from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPen
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, Qt
+from PySide6.QtGui import QColor, QKeyEvent, QPainter
 from PySide6.QtWidgets import QHeaderView, QLineEdit, QStyledItemDelegate, QStyleOptionViewItem
 
 from telefabric_gui import theme
@@ -11,11 +11,10 @@ from telefabric_gui.formatting import count
 from telefabric_gui.item_models.series_tree import SERIES_ROLE, SeriesFilter, SeriesTree
 from telefabric_gui.model.charting import Charting
 from telefabric_gui.model.streams import Source
-from telefabric_gui.views.painting import line_colour
+from telefabric_gui.views.painting import TICK_BOX_PX, draw_tick_box, line_colour
 from telefabric_gui.views.styled import Panel, column, label, row
 from telefabric_gui.views.trees import Tree
 
-_BOX_PX = 14
 _CHART_PX = 54
 
 
@@ -103,23 +102,16 @@ class _Delegate(QStyledItemDelegate):
         widget.style().drawControl(widget.style().ControlElement.CE_ItemViewItem, option, painter, widget)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        box = QRectF(area.left() + 4.5, area.center().y() - _BOX_PX / 2 + 1, _BOX_PX, _BOX_PX)
+        box = QRectF(area.left() + 4.5, area.center().y() - TICK_BOX_PX / 2 + 1, TICK_BOX_PX, TICK_BOX_PX)
         self._draw_box(painter, box, series, index.data(Qt.ItemDataRole.CheckStateRole) == Qt.CheckState.Checked.value)
         painter.setPen(QColor(theme.active().text))
         painter.setFont(theme.text_font())
-        text_area = area.adjusted(_BOX_PX + 12, 0, -4, 0)
+        text_area = area.adjusted(TICK_BOX_PX + 12, 0, -4, 0)
         cut = painter.fontMetrics().elidedText(shown, Qt.TextElideMode.ElideMiddle, text_area.width())
         painter.drawText(text_area, theme.LEFT, cut)
         painter.restore()
 
     def _draw_box(self, painter: QPainter, box: QRectF, series: str, ticked: bool) -> None:
-        colours = theme.active()
         several = len(self._charting.overlay.runs) > 1
-        colour = colours.dim if several else line_colour(self._charting.layout.slot(series))
-        painter.setPen(QPen(QColor(colour if ticked else colours.faint), 1.2))
-        painter.setBrush(QColor(colour) if ticked else Qt.BrushStyle.NoBrush)
-        painter.drawRoundedRect(box, 3, 3)
-        if ticked:
-            painter.setPen(QPen(QColor(colours.on_accent), 1.8))
-            left, top = box.left(), box.top()
-            painter.drawPolyline([QPointF(left + dx, top + dy) for dx, dy in ((3.2, 7.2), (6.0, 10.0), (10.8, 4.4))])
+        colour = theme.active().dim if several else line_colour(self._charting.layout.slot(series))
+        draw_tick_box(painter, box, colour, ticked=ticked)

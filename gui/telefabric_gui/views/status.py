@@ -6,14 +6,14 @@ from PySide6.QtWidgets import QLabel
 
 from telefabric_gui import theme
 from telefabric_gui.views.painting import Dot
-from telefabric_gui.views.styled import Panel, label, restyle, row
+from telefabric_gui.views.styled import Badges, Panel, label, restyle, row
 
 HEIGHT_PX = 28
 _MARGIN_PX = 2
 """A label asks for a little more than its text takes."""
 FIGURES = {
     "rate": ("0 000 000 events/s", "Events that this client receives per second"),
-    "replay": ("replay 000 steps/s, live goes on", "Replay runs through what is stored; nothing live is lost by it"),
+    "replay": ("replay 00 000 steps/s, live goes on", "Replay runs through what is stored; nothing live is lost by it"),
     "behind": ("behind live 00.0 s", "Age of the newest live event when it came in"),
     "missing": ("missing 000 000", "Events that have not come yet and are being fetched from the store"),
     "gaps": ("gaps 000 000", "Events that are lost for good"),
@@ -26,7 +26,7 @@ FIGURES = {
 
 
 class StatusBar(Panel):
-    """`show_figure` once a tick; widths are fixed, so that nothing moves."""
+    """`show_figure` once a tick; widths are fixed, so that nothing moves. Without room, the last ones are hidden."""
 
     def __init__(self) -> None:
         super().__init__("statusbar")
@@ -40,7 +40,8 @@ class StatusBar(Panel):
             figure.setMinimumWidth(figure.fontMetrics().horizontalAdvance(widest) + _MARGIN_PX)
             figure.setToolTip(tip)
         state = row(self.dot, self._state, spacing=6)
-        self.setLayout(row(state, *self._figures.values(), 1, margins=(14, 0, 14, 0), spacing=16))
+        figures = Badges(*self._figures.values(), spacing=16)
+        self.setLayout(row(state, (figures, 1), margins=(14, 0, 14, 0), spacing=16))
 
     def show_state(self, tone: str, words: str, *, pulse: bool) -> None:
         self.dot.show_state(tone, words, pulse=pulse)

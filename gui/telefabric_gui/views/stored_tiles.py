@@ -7,7 +7,7 @@ import numpy as np
 from telefabric_gui.held_frames import HeldFrames
 from telefabric_gui.model.lines import Found, Lines
 from telefabric_gui.model.returns import Returns
-from telefabric_gui.model.tiles import STALLED_S, Tile
+from telefabric_gui.model.tiles import STALLED_S, Tile, silent
 from telefabric_gui.rows import EVENT, counted
 from telefabric_gui.views.scenes import FrameScene
 
@@ -23,14 +23,16 @@ class StoredTiles:
         self._decoded: dict[int, FrameScene] = {}
         """The last picture of each environment."""
 
-    def at(self, lines: Lines, row: int) -> list[Tile]:
-        """Tiles of the environments; none when there is one environment only, or no frame of any."""
+    def at(self, lines: Lines, row: int, told: object = None) -> list[Tile]:
+        """Tiles of the environments, of as many as the run tells; none without several, or without any frame."""
         found = by_env(lines, row)
         if len(found) < 2:
             return []
         now_ns = max(int(one.record["time_ns"]) for one in found.values())
         tiles = [self._tile(lines, one, now_ns) for one in found.values()]
-        return tiles if any(tile.image is not None for tile in tiles) else []
+        if all(tile.image is None for tile in tiles):
+            return []
+        return [*tiles, *silent(found.keys(), told, (now_ns - _looked_from_ns(lines, row)) / 1e9)]
 
     def _tile(self, lines: Lines, found: Found, now_ns: int) -> Tile:
         env, episode, step = (int(found.record[part]) for part in ("env", "episode", "step"))
@@ -42,6 +44,13 @@ class StoredTiles:
         age_s = max(0, now_ns - int(found.record["time_ns"])) / 1e9
         total, foot = self._returns.so_far(lines, found), ("ended",) if ended else ()
         return Tile(env, episode, step, total, age_s, age_s >= STALLED_S and not ended, foot, image)
+
+
+def _looked_from_ns(lines: Lines, row: int) -> int:
+    """The time of the first of the rows that are looked at."""
+    records = np.concatenate([segment for _, segment in lines.before(row)])[-_BACK_ROWS:]
+    times = records["time_ns"][records["mark"] == EVENT]
+    return int(times[0]) if len(times) else 0
 
 
 def by_env(lines: Lines, row: int) -> dict[int, Found]:

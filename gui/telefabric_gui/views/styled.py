@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtCore import QEvent, QRectF, QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QBoxLayout,
+    QCheckBox,
     QFrame,
     QHBoxLayout,
     QHeaderView,
@@ -22,12 +24,17 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from telefabric_gui import theme
+from telefabric_gui.views.painting import TICK_BOX_PX, draw_tick_box, painting, write
+
 Part = QWidget | QLayout | int | tuple[QWidget | QLayout, int]
 """A number is an empty space that stretches by so much; a pair is a part with the share of free space that it takes."""
 Margins = tuple[int, int, int, int]
 _NONE: Margins = (0, 0, 0, 0)
 _Box = TypeVar("_Box", bound=QBoxLayout)
 _View = TypeVar("_View", bound=QTableView)
+_CAPTION_PX = 56
+"""A caption with less room than this is left out."""
 CELLS_PX = 26
 """Rows of a table that one acts on."""
 
@@ -142,7 +149,7 @@ class Badges(QWidget):
             badge.setParent(self)
 
     def sizeHint(self) -> QSize:
-        sizes = [badge.sizeHint() for badge in self._badges if not badge.isHidden()]
+        sizes = [_size_of(badge) for badge in self._badges if not badge.isHidden()]
         wide = sum(size.width() + self._spacing for size in sizes) - self._spacing
         return QSize(max(0, wide), max((size.height() for size in sizes), default=0))
 
@@ -158,7 +165,7 @@ class Badges(QWidget):
     def _place(self) -> None:
         left = 0
         for badge in self._badges:
-            size = badge.sizeHint()
+            size = _size_of(badge)
             if not badge.isHidden():
                 fits = left + size.width() <= self.width()
                 top = (self.height() - size.height()) // 2
@@ -166,13 +173,50 @@ class Badges(QWidget):
                 left += size.width() + self._spacing
 
 
+def _size_of(badge: QWidget) -> QSize:
+    return badge.sizeHint().expandedTo(badge.minimumSize())
+
+
+class Caption(QLabel):
+    """Cut at its end where there is no room for all of it, and left out where there is hardly any."""
+
+    def __init__(self, role: str = "caption") -> None:
+        super().__init__(textFormat=Qt.TextFormat.PlainText)
+        self.setProperty("role", role)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        metrics, room = self.fontMetrics(), self.width()
+        if metrics.horizontalAdvance(self.text()) <= room:
+            super().paintEvent(event)
+        elif room >= _CAPTION_PX:
+            cut = metrics.elidedText(self.text(), Qt.TextElideMode.ElideRight, room)
+            with painting(self) as painter:
+                painter.drawText(self.rect(), theme.LEFT, cut)
+
+
+class TickBox(QCheckBox):
+    """As the tree of series has them."""
+
+    def sizeHint(self) -> QSize:
+        return QSize(TICK_BOX_PX + 14 + self.fontMetrics().horizontalAdvance(self.text()), super().sizeHint().height())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        area = self.rect()
+        with painting(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            box = QRectF(1.5, area.center().y() - TICK_BOX_PX / 2 + 1, TICK_BOX_PX, TICK_BOX_PX)
+            draw_tick_box(painter, box, theme.active().accent, ticked=self.isChecked(), focused=self.hasFocus())
+            area.setLeft(TICK_BOX_PX + 10)
+            write(painter, area, self.text(), theme.active().dim, self.font())
+
+
 class Card(Panel):
     """`caption` may be set each tick; it is cut rather than moving anything. `corner` takes widgets on the right."""
 
     def __init__(self, title: str, body: QWidget) -> None:
         super().__init__("card")
-        self.caption = label(role="caption")
-        self.caption.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.caption = Caption()
         self.badges = row(spacing=6)
         self.corner = row(spacing=6)
         self.title = label(title, "title")

@@ -212,6 +212,12 @@ class TableView(QTableView):
         for place, width in enumerate(self._widths):
             left -= width
             self.setColumnHidden(place, left < 0 and place >= kept)
+        shown = [width for place, width in enumerate(self._widths) if not self.isColumnHidden(place)]
+        spare = self.viewport().width() - sum(shown)
+        digit = QFontMetrics(theme.figure_font()).horizontalAdvance("0")
+        for place, column in enumerate(self._events.columns):
+            if column.grows_to:
+                self.setColumnWidth(place, self._widths[place] + max(0, min(spare, digit * column.grows_to)))
 
     def _lay_out_columns(self) -> None:
         digits = QFontMetrics(theme.figure_font())
@@ -220,11 +226,12 @@ class TableView(QTableView):
         header.setMinimumSectionSize(digits.horizontalAdvance("000"))
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         titles = QFontMetrics(theme.text_font(_HEADER_PX, bold=True))
+        self._widths: list[int] = []
         for place, column in enumerate(self._events.columns):
             title = titles.horizontalAdvance(column.title + " \u25be" * bool(column.order))
             widest = max(digits.horizontalAdvance("0" * column.width), title) + 2
-            self.setColumnWidth(place, widest + 2 * _PAD_PX)
-        self._widths = [self.columnWidth(place) for place in range(len(self._events.columns))]
+            self._widths.append(max(widest + 2 * _PAD_PX, header.minimumSectionSize()))
+            self.setColumnWidth(place, self._widths[place])
         header.setStretchLastSection(True)
         self._laid_out_for = self._events.columns
 

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 from telefabric_gui import theme
 from telefabric_gui.formatting import count, duration, real
 from telefabric_gui.model.tiles import OLD_S, Tile
+from telefabric_gui.rows import NO_STEP
 from telefabric_gui.theme import CENTRED, LEFT, RIGHT
 from telefabric_gui.views.painting import painting, write
 from telefabric_gui.views.scenes import paint_image
@@ -70,7 +71,8 @@ class TileGrid(QWidget):
         return next((tile for cell, tile in cells if cell.contains(at)), None)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        if event.button() == Qt.MouseButton.LeftButton and (tile := self.tile_at(event.position())):
+        tile = self.tile_at(event.position())
+        if event.button() == Qt.MouseButton.LeftButton and tile is not None and tile.step != NO_STEP:
             self.followed.emit(tile.env)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
@@ -88,7 +90,7 @@ class TileGrid(QWidget):
         envs = [tile.env for tile in self.tiles]
         at = envs.index(self.follows) if self.follows in envs else 0
         to = at + columns + rows * self._columns
-        if 0 <= to < len(envs):
+        if 0 <= to < len(envs) and self.tiles[to].step != NO_STEP:
             self.followed.emit(envs[to])
 
     def event(self, event: QEvent) -> bool:
@@ -192,10 +194,12 @@ class TileGrid(QWidget):
         if _words_px(line.width() + 8) > _LINE_PX:
             below = line.translated(0, _LINE_PX)
             step, age = f"step {count(tile.step)}", duration(tile.age_s)
+            if tile.step == NO_STEP:
+                step, age = "", f"> {age}"
             old = tile.age_s >= OLD_S and not self.gone
             write(painter, below, age, colours.warning if old else colours.dim, font, RIGHT)
             fits = painter.fontMetrics().horizontalAdvance(f"{step} {age}") <= below.width()
-            write(painter, below, step if fits else count(tile.step), colours.dim, font, LEFT)
+            write(painter, below, step if fits else step.removeprefix("step "), colours.dim, font, LEFT)
 
     def _paint_foot(self, painter: QPainter, picture: QRectF, tile: Tile) -> None:
         """What is to be said of the picture, over its foot."""
@@ -223,6 +227,8 @@ def _words_px(width: float) -> int:
 
 
 def words_of(tile: Tile) -> str:
+    if tile.step == NO_STEP:
+        return f"Environment {tile.env}: no step for more than {duration(tile.age_s)}. Search the steps for it"
     said = f". {'. '.join(tile.foot)}" if tile.foot else ""
     place = f"Environment {tile.env}: episode {count(tile.episode)}, step {count(tile.step)}"
     return f"{place}, return {real(tile.total)}. Its newest step is {duration(tile.age_s)} old{said}"

@@ -5,6 +5,7 @@ Density, spans and bands are painted into a pixmap when they change; cursor, sel
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ _MARK_PX = 6.0
 _GRAB_PX = 5
 _LINES = {False: Qt.PenStyle.SolidLine, True: Qt.PenStyle.DashLine}
 """Under the mark of a bookmark, and of an alert."""
-_TICK_PX = 110
+_TICK_PX, _EDGE_PX, _APART_PX = 110, 40, 6
 _ENDS_PX = 4
 """Ends of episodes are marked when they are on average so far apart."""
 _ZOOM = 1.25
@@ -276,13 +277,22 @@ class TimeLine(QWidget):
 
     def _paint_axis(self, painter: QPainter, lane: _Lane, scale: TimeScale) -> None:
         colours = theme.active()
+        metrics, end = QFontMetricsF(theme.figure_font(11)), -math.inf
         for x, text in scale.ticks(_TICK_PX):
             painter.setPen(QPen(QColor(colours.line), 1))
             painter.drawLine(QPointF(x, lane.top - 2), QPointF(x, lane.top + 2))
-            area = QRectF(x - 60, lane.top + 2, 120, lane.height)
-            if x < 30:
+            area, alignment = QRectF(x - 60, lane.top + 2, 120, lane.height), theme.CENTRED
+            if x < _EDGE_PX:
                 area.moveLeft(x)
-            alignment = theme.LEFT if x < 30 else theme.CENTRED
+                alignment = theme.LEFT
+            elif x > self._room - _EDGE_PX:
+                area.moveRight(x)
+                alignment = theme.RIGHT
+            wide = metrics.horizontalAdvance(text)
+            left = {theme.LEFT: x, theme.CENTRED: x - wide / 2, theme.RIGHT: x - wide}[alignment]
+            if left < end + _APART_PX:
+                continue  # where rows are missing, steps far from each other are beside each other
+            end = left + wide
             write(painter, area, text, colours.dim, theme.figure_font(11), alignment)
 
     def _paint_run(self, painter: QPainter, lane: _Lane, scale: TimeScale) -> None:

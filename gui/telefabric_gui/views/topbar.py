@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QButtonGroup, QLabel, QPushButton
 
 from telefabric_gui.model.cursor import Mode
 from telefabric_gui.views.painting import Dot
-from telefabric_gui.views.styled import Panel, button, label, row
+from telefabric_gui.views.styled import Caption, Panel, button, restyle, row, say_fitting
 
 HEIGHT_PX = 44
 
@@ -26,9 +28,8 @@ class TopBar(Panel):
         self.setFixedHeight(HEIGHT_PX)
         self.dot = Dot()
         self._address = button("", self.connect_wanted)
-        self._waiting = label(role="warning")
+        self._waiting = Caption("warning")
         self._follow = QPushButton("●  Follow live")
-        self._follow.setToolTip("Follow new events as they come (F or End)")
         self._follow.clicked.connect(lambda: self.mode_wanted.emit(Mode.FOLLOW))
         self._pause = QPushButton("❚❚  Pause")
         self._pause.setObjectName("pause")
@@ -43,7 +44,7 @@ class TopBar(Panel):
         for switch in self._switches.values():
             switch.setCheckable(True)
             group.addButton(switch)
-        self._follow.setChecked(True)
+        self.show_mode(None)
         switches = Panel("segments")
         switches.setLayout(row(*self._switches.values(), margins=(2, 2, 2, 2), spacing=2))
         name = QLabel("Telefabric")
@@ -53,7 +54,7 @@ class TopBar(Panel):
         self.redraw = button("Redraw \u25be", self.redraw_wanted, tip="How often tables, charts and pictures are drawn")
         theme = button("Theme", self.theme_wanted, tip="Dark or light (T)")
         keys = button("?", self.help_wanted, tip="Keys (?)")
-        right = row(self._waiting, 1, self.redraw, theme, keys, spacing=6)
+        right = row((self._waiting, 1), self.redraw, theme, keys, spacing=6)
         layout = row((left, 1), switches, (right, 1), margins=(16, 0, 12, 0), spacing=16)
         layout.setAlignment(switches, Qt.AlignmentFlag.AlignVCenter)
         self.setLayout(layout)
@@ -64,6 +65,14 @@ class TopBar(Panel):
             self._address.setText(address)
         self._address.setToolTip(f"{words}\nClick to connect to another (C)")
 
-    def show_mode(self, mode: Mode, waiting: str = "") -> None:
-        self._switches[mode].setChecked(True)
-        self._waiting.setText(waiting)
+    def show_mode(self, mode: Mode | None, waiting: Sequence[str] = ("",), *, live: bool = False) -> None:
+        """The mode of the page in front, None without any; and what came since one paused, from long to short."""
+        for switch in self._switches.values():
+            switch.setEnabled(mode is not None)
+        self._switches[mode or Mode.FOLLOW].setChecked(True)
+        say_fitting(self._waiting, *waiting)
+        ended = mode is not None and not live
+        self._follow.setText("●  At the end" if ended else "●  Follow live")
+        tip = "The last step: no more is expected" if ended else "Follow new events as they come"
+        self._follow.setToolTip(f"{tip} (F or End)")
+        restyle(self._follow, "live", str(live).lower())

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QButtonGroup, QCheckBox, QPushButton
+from PySide6.QtWidgets import QButtonGroup, QPushButton
 
 from telefabric.ring import RingFrame, TileHud
 from telefabric_gui.formatting import count, duration, plural
 from telefabric_gui.model.tiles import ORDERS, Ages, Tile, TileOrder
+from telefabric_gui.rows import NO_STEP
 from telefabric_gui.views.frames import image_of
-from telefabric_gui.views.styled import Card, Panel, button, column, label, laid_out, row, say_fitting
+from telefabric_gui.views.styled import Card, Panel, TickBox, button, column, label, laid_out, row, say_fitting
 from telefabric_gui.views.tile_grid import TileGrid
 
 _TIPS = {
@@ -47,7 +48,7 @@ class VectorCard(Card):
         self._buttons = QButtonGroup()
         segments = Panel("segments")
         segments.setLayout(row(*(self._switch(name) for name in ORDERS), margins=(2, 2, 2, 2), spacing=2))
-        self._stalled_first = QCheckBox("stalled first")
+        self._stalled_first = TickBox("stalled first")
         self._stalled_first.setChecked(True)
         self._stalled_first.setToolTip("Environments that stand still come before all others")
         self._stalled_first.toggled.connect(self._sort)
@@ -84,19 +85,24 @@ class VectorCard(Card):
         self.grid.show_tiles(self.tiles, env, gone=self.grid.gone)
         self.chosen.emit(env)
 
+    def look_again(self) -> None:
+        """Nobody has looked for a while: the frame that is there says of nothing that it has stalled."""
+        self._ages.came_s = time.monotonic()
+
     def mark(self, env: int) -> None:
         """This environment is followed from now on, since the cursor is at its step."""
         self.follows = env
+        self.grid.show_tiles(self.tiles, env, gone=self.grid.gone)
 
-    def show_ring(self, frame: RingFrame, state: str, newest: Mapping[int, Newest]) -> None:
-        """Show a frame of the ring with the newest steps of its environments; again for their ages."""
+    def show_ring(self, frame: RingFrame, state: str, newest: Mapping[int, Newest], silent: Sequence[Tile]) -> None:
+        """Show a frame of the ring with the newest steps of its environments, and the silent ones; again for ages."""
         now_s = time.monotonic()
         huds: list[TileHud] = frame.hud.tiles
         if len(huds) != frame.tiles:  # a writer that says less of them than it shows
             huds = [TileHud(place) for place in range(frame.tiles)]
         if frame.number != self._last_frame:
             self._last_frame = frame.number
-            self._ages.see(huds, frame.shown_ns / 1e9)
+            self._ages.see(huds, frame.shown_ns / 1e9, now_s)
         gone = state in ("closed", "died")
         tiles = []
         for place, hud in enumerate(huds):
@@ -104,7 +110,9 @@ class VectorCard(Card):
             if gone:
                 tile = tile._replace(stalled=False, foot=())
             tiles.append(_with_foot(tile, newest.get(hud.env_index)))
-        self._show(tiles, now_s, gone=gone, envs=len(newest))
+        shown = {tile.env for tile in tiles}
+        tiles += [tile for tile in silent if tile.env not in shown and not gone]
+        self._show(tiles, now_s, gone=gone, envs=len(newest.keys() | {tile.env for tile in tiles}))
 
     def show_stored(self, tiles: Sequence[Tile]) -> None:
         self._show(tiles, time.monotonic(), gone=self.grid.gone and tiles is self.tiles, envs=self._envs)
@@ -112,7 +120,7 @@ class VectorCard(Card):
     def _show(self, tiles: Sequence[Tile], now_s: float, *, gone: bool, envs: int) -> None:
         self.tiles = self._order.arrange(tiles, now_s, held=self.grid.underMouse())
         if self.followed is None and self.tiles:
-            self.follows = self.tiles[0].env
+            self.follows = next((tile for tile in self.tiles if tile.step != NO_STEP), self.tiles[0]).env
         self.grid.show_tiles(self.tiles, self.follows, gone=gone)
         stalled = [tile for tile in tiles if tile.stalled]
         self._badge.setVisible(bool(stalled) and not gone)

@@ -43,6 +43,7 @@ class NetworkFrames:
         self._paces[key].took(now_ns)
         copy = pictures.copied(picture)
         self._linked.frames[key] = partial(_encoded, copy, shot.moment, self._quality, time.time_ns(), now_ns)
+        self._linked.wake()
 
     def close(self) -> None:
         return

@@ -37,7 +37,8 @@ class Frames:
         from telefabric_workers.frames.fastlane import FastLane  # with the ring and JPEG, not needed to import a worker
         from telefabric_workers.frames.network import NetworkFrames
 
-        self._ways.append(FastLane(info, settings.fps_max))
+        if settings.fastlane:
+            self._ways.append(FastLane(info, settings.fps_max))
         if linked is not None:
             self._ways.append(NetworkFrames(linked, settings.network_fps, settings.jpeg_quality))
 

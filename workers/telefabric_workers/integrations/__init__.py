@@ -1,1 +1,1 @@
-"""Adapters: libraries of environments and trainers as workers. Each is imported by its own name and needs its library."""
+"""Adapters: libraries of environments and trainers as workers. Each is imported by name and needs its library."""

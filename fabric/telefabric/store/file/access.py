@@ -23,7 +23,8 @@ def make_private(path: Path, *, group_readable: bool) -> None:
 
     SQLite gives the log and its index the rights of the file. Raises `OSError`.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if not path.exists():  # closing it ends the locks of this process on it, also those of SQLite
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     mode = 0o640 if group_readable else 0o600
     for name in _BESIDE:
         file = path.with_name(path.name + name)

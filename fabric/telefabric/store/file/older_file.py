@@ -22,7 +22,7 @@ _SINCE_3 = {
 _STREAMS_SINCE_3 = ", NULL AS parent, 1 AS attempt, 'counts' AS role, NULL AS outcome_reason, NULL AS last_ns"
 _SINCE_4 = {
     "bookmarks": ("bookmark", "run", *_OF_PLACE, "stream_id", "label", "by", "time_ns"),
-    "edits": ("edit", "run_id", "outcome"),
+    "edits": ("edit", "edit_id", "time_ns", "by", "command", "run_id", "value", "outcome", "sentence"),
     "deleted_streams": ("stream", "stream_id", "stored_seq", "rows_left"),
 }
 

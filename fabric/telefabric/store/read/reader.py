@@ -9,7 +9,7 @@ checkpoints, and within a page all tables show the same moment: an event that is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Self, TypeVar
 
@@ -36,6 +36,7 @@ from telefabric.store.read.query import (
     StoredEvent,
     Stream,
 )
+from telefabric.store.read.recording import Recording
 from telefabric.wire.control import StreamSeq
 from telefabric_schemas import DURABLE_KINDS
 
@@ -70,6 +71,14 @@ class Reader(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def __getitem__(self, run_id: str) -> Recording:
+        """A run with its events, one by one and as columns. Raises `StoreError` when the store has no such run."""
+        return Recording(self, run_id)
+
+    def __iter__(self) -> Iterator[Recording]:
+        """All runs, in order of appearance."""
+        return (Recording(self, run.run_id) for run in self.runs())
 
     # -- runs and streams ----------------------------------------------------------------------------------------
 

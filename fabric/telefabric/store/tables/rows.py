@@ -7,13 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from telefabric import limits
 from telefabric.errors import WireError
-from telefabric.store.tables.columns import COLUMNS, EVENTS, RANGES
+from telefabric.store.tables.columns import COLUMNS, EVENTS, KINDS_OF, RANGES
 from telefabric.store.tables.overview import Overview
 from telefabric.store.tables.places import Span, spans
 from telefabric.wire import records
@@ -31,6 +31,9 @@ _GLOBAL_STEP, _REWARD = map(COLUMNS["steps"].index, ("global_step", "reward"))
 _VALUES = {"steps": "reward", "episodes": "total_reward", "metrics": "value"}
 """The tables with a numeric series, and its column."""
 _SERIES = {table: (COLUMNS[table].index("global_step"), COLUMNS[table].index(_VALUES[table])) for table in _VALUES}
+
+_KEPT = {KINDS_OF[table][0]: (table, *COLUMNS[table][5:]) for table in RANGES}
+"""The kinds that are no events of their stream, their table, and its columns behind `last_seq`."""
 
 UNREADABLE = "unreadable"
 """The reason of a gap whose own cannot be read."""
@@ -54,6 +57,21 @@ class Lifecycle(NamedTuple):
 
     place: Place
     event: events.RunStarted | events.RunMetadata | events.RunCompleted
+
+
+class StoredRow(Protocol):
+    """A row of any table, as readers of a store have it."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def last_seq(self) -> int: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def event(self) -> bytes: ...
 
 
 class Rows:
@@ -90,8 +108,7 @@ class Rows:
             self.discarded[header.stream] = (header.last_seq, events)
             return
         first_id = self.next_id
-        steps = self.tables["steps"]
-        before = len(steps)
+        before = len(self.tables["steps"])
         try:
             if not whole:
                 check_body(header, body)
@@ -102,10 +119,31 @@ class Rows:
         except WireError as error:  # never of one of our senders
             left = header._replace(first_seq=header.first_seq + skip)
             self.quarantine_batch(place, left, body, error.reason, str(error))
+        self._added(place, first_id, before, header.last_seq)
+
+    def copy(self, place: Place, stored: Iterable[StoredRow]) -> None:
+        """Consecutive rows of a stream in another store, as they are there."""
+        first_id, before, last_seq = self.next_id, len(self.tables["steps"]), 0
+        for row in stored:
+            number, self.next_id = self.next_id, self.next_id + 1
+            if row.kind in _KEPT:
+                table, *columns = _KEPT[row.kind]
+                head = (number, place.run, place.stream, row.seq, row.last_seq)
+                self.tables[table].extend((*head, *(getattr(row, column) for column in columns)))
+            else:
+                self._add_event(number, place, row.seq, None, row.event)
+            if row.reason != "conflict":
+                last_seq = row.last_seq
+        if last_seq:
+            self._added(place, first_id, before, last_seq)
+
+    def _added(self, place: Place, first_id: int, before: int, last_seq: int) -> None:
+        """Sum up what was added of a stream: all from `first_id` on, and the steps whose values begin at `before`."""
+        steps = self.tables["steps"]
         if len(steps) > before:
             self._sum_up(place.stream, steps, before)
-        previous = self.marks.get(header.stream)
-        self.marks[header.stream] = (header.last_seq, previous[1] if previous else first_id, self.next_id - 1)
+        previous = self.marks.get(place.stream_id)
+        self.marks[place.stream_id] = (last_seq, previous[1] if previous else first_id, self.next_id - 1)
 
     def _add_events(self, place: Place, header: Header, body: bytes, skip: int) -> None:
         try:

@@ -224,7 +224,7 @@ class Writer:
         place = self.find(info.stream)
         if place is None:
             stream, self._next_stream = self._next_stream, self._next_stream + 1
-            if (run := self._deleted_run(info)) is not None:
+            if (run := self.deleted_run(info)) is not None:
                 self._new.append(("deleted_streams", (stream, info.stream, run)))
                 place = self._places[info.stream] = Place(run, stream, info.run_id, info.stream, deleted=True)
                 return place
@@ -256,7 +256,7 @@ class Writer:
         """Drop a stream's place from memory; the database still has it. Not for a stream with uncommitted rows."""
         self._places.pop(stream, None)
 
-    def _deleted_run(self, info: StreamInfo) -> int | None:
+    def deleted_run(self, info: StreamInfo) -> int | None:
         """The run of this stream, if it was deleted after the stream began; later streams begin a run of that name."""
         with self._connection(unreadable) as db:
             found: int | None = db.execute(_FIND_DELETED, (info.run_id, info.started_ns)).get
@@ -466,13 +466,19 @@ class Writer:
 
     def edit(self, edit: Edit) -> Edited:
         """Apply an edit, in a transaction of its own. Between commits only: no row may wait for its run."""
-        self.require_short_log()
-        with self._connection(unwritable) as db, db:
+        with self.changing() as db:
             answer = edits.apply(db, edit, self._next_id - 1)
         if edit.command == "delete":
             self._places = {stream: place for stream, place in self._places.items() if place.run_id != edit.run_id}
         self.require_file()
         return answer
+
+    @contextmanager
+    def changing(self) -> Iterator[apsw.Connection]:
+        """A transaction for something else than rows of events, between commits."""
+        self.require_short_log()
+        with self._connection(unwritable) as db, db:
+            yield db
 
     def remove_deleted(self, rows: int) -> int | None:
         """Remove about so many rows of deleted runs; how many, None when there are none."""

@@ -1,0 +1,153 @@
+"""Minari: complete episodes of one agent as a data set, with the spaces that the run's metadata names."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+import h5py  # noqa: F401  Minari names it only when it writes
+import minari
+import numpy as np
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+from minari.serialization import deserialize_space
+
+from telefabric.errors import UsageError
+from telefabric.exchange.folder import Folder
+from telefabric.exchange.writer import Writer
+from telefabric.store.read.query import StoredEvent
+from telefabric.store.read.reader import Reader
+from telefabric_schemas import Episode, Reset, Step, values
+from telefabric_schemas.decoding import event_of
+
+_NAME = re.compile(r"[\w.-]+-v\d+")
+_Place = tuple[bytes, str, int]
+
+
+class _Begun(NamedTuple):
+    """An episode that has begun."""
+
+    reset: Reset
+    steps: list[Step]
+
+
+class MinariWriter(Writer):
+    """Writes `data/` as Minari lays it out: the folder is the data set, its name is the name of the data set.
+
+    In memory are the episodes that have begun and not ended.
+    """
+
+    def __init__(self, folder: Folder, reader: Reader) -> None:
+        super().__init__(folder, reader)
+        self._open: dict[_Place, _Begun] = {}
+        self._agent: str | None = None
+        if not _NAME.fullmatch(folder.path.name):
+            raise UsageError(f"{folder.path.name} is not a name of a data set: name the folder so that it ends in -v0")
+        selection = folder.progress.question.selection
+        if selection.run is None:
+            raise UsageError("a Minari data set is of one run: name it with --run")
+        self._storage = self._new(folder, reader, selection.run)
+
+    def _new(self, folder: Folder, reader: Reader, run_id: str) -> MinariStorage:
+        run = reader.run(run_id)
+        metadata = values.decode(run.metadata) if run else None
+        known = metadata.get("environment", {}) if isinstance(metadata, dict) else {}
+        spaces = []
+        for name in ("observation_space", "action_space"):
+            if not isinstance(known.get(name), str):
+                raise UsageError(
+                    f"run {run_id} does not name the {name.replace('_', ' ')} of its environment, which Minari needs: "
+                    "record with telefabric_workers.integrations, or give connect() the metadata "
+                    f"{{'environment': {{'{name}': …}}}} as docs/worker.md shows"
+                )
+            spaces.append(deserialize_space(json.dumps(_with_all_bounds(json.loads(known[name])))))
+        storage = MinariStorage.new(folder.add("data"), *spaces, data_format="hdf5", jpeg_encoding=False)
+        storage.update_metadata({
+            "dataset_id": folder.path.name, "minari_version": minari.__version__,
+            "description": f"Run {run_id}, exported by Telefabric.",
+        })  # fmt: skip
+        return storage
+
+    def add(self, rows: list[StoredEvent]) -> None:
+        complete = []
+        for row in rows:
+            event = event_of(row.event)
+            match event:
+                case Reset():
+                    self._begin(row, event)
+                case Step() if begun := self._open.get(_place(row, event)):
+                    begun.steps.append(event)
+                case Episode():
+                    begun = self._open.pop(_place(row, event), None)
+                    if why := _why_incomplete(begun, event):
+                        self.left_out[why] += 1
+                    else:
+                        assert begun is not None
+                        complete.append(self._buffer(begun))
+        if complete:
+            self._storage.update_episodes(complete)
+
+    def _begin(self, row: StoredEvent, event: Reset) -> None:
+        if self._agent not in (None, row.agent_id):
+            raise UsageError(f"the run has several agents, {self._agent} and {row.agent_id}: name one with --agent")
+        self._agent = row.agent_id
+        if self._open.pop(_place(row, event), None):
+            self.left_out["episodes that did not end"] += 1
+        self._open[_place(row, event)] = _Begun(event, [])
+
+    def _buffer(self, begun: _Begun) -> EpisodeBuffer:
+        first, steps = begun
+        observations = [values.decode(raw) for raw in (first.observation, *(step.observation for step in steps))]
+        seed = values.decode(first.seed)
+        self.written.update({"reset": 1, "step": len(steps), "episode": 1})
+        return EpisodeBuffer(
+            seed=seed if isinstance(seed, int) else None,
+            observations=_columns(observations, self._storage.observation_space),
+            actions=_columns([values.decode(step.action) for step in steps], self._storage.action_space),
+            rewards=[np.nan if step.reward is None else step.reward for step in steps],
+            terminations=[step.terminated for step in steps],
+            truncations=[step.truncated for step in steps],
+            infos={},
+        )
+
+    def close(self) -> None:
+        if self._open:
+            self.left_out["episodes that did not end"] += len(self._open)
+            self._open.clear()
+
+
+def _why_incomplete(begun: _Begun | None, end: Episode) -> str:
+    """Why an episode cannot be in a data set; empty when it can."""
+    if begun is None or begun.reset.episode_index != end.episode_index:
+        return "episodes without a reset"
+    steps = [step.step_index for step in begun.steps]
+    complete = steps and steps == list(range(len(steps))) and end.length in (None, len(steps))
+    return "" if complete else "episodes with missing steps"
+
+
+def _place(row: StoredEvent, event: Reset | Step | Episode) -> _Place:
+    return row.stream_id, row.agent_id, event.env_index
+
+
+def _columns(rows: list[Any], space: Any) -> Any:
+    """Values one by one as Minari has them: a map or tuple of lists for a space of several parts."""
+    kind = type(space).__name__
+    if kind == "Dict":
+        return {name: _columns([row[name] for row in rows], part) for name, part in space.spaces.items()}
+    if kind == "Tuple":
+        return tuple(_columns([row[at] for row in rows], part) for at, part in enumerate(space.spaces))
+    if kind == "Text":
+        return [str(row) for row in rows]
+    return np.asarray(rows, dtype=space.dtype).reshape(len(rows), *space.shape)
+
+
+def _with_all_bounds(space: dict[str, Any]) -> dict[str, Any]:
+    """The space with a bound for each number of a Box: a run names one bound where all are equal."""
+    parts = space.get("subspaces")
+    if isinstance(parts, dict):
+        return space | {"subspaces": {name: _with_all_bounds(part) for name, part in parts.items()}}
+    if isinstance(parts, list):
+        return space | {"subspaces": [_with_all_bounds(part) for part in parts]}
+    bounds = {name: np.broadcast_to(space[name], space["shape"]).tolist() for name in ("low", "high") if name in space}
+    return space | bounds

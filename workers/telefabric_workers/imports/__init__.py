@@ -1,0 +1,1 @@
+"""Bringing what other programs recorded into a store: `telefabric import`."""

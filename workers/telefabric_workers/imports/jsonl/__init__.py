@@ -1,0 +1,1 @@
+"""Import of logs of JSON lines."""

@@ -1,0 +1,1 @@
+"""`telefabric run`: any program that prints lines is a worker."""

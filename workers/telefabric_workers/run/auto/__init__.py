@@ -1,0 +1,1 @@
+"""`telefabric run --auto`: an unmodified Python program is recorded, through the libraries that it imports."""
