@@ -15,7 +15,7 @@ FAULTS_LEAST = 3
 
 def test_nothing_is_lost_or_stored_twice_whatever_is_killed_stopped_or_cut(tmp_path: Path) -> None:
     with Chaos(tmp_path, SEED, rate=500) as chaos:
-        chaos.run(7)
+        chaos.run(5)
         while chaos.faults.total() < FAULTS_LEAST:  # on a slow machine each takes longer
             chaos.run(1)
         chaos.settle()

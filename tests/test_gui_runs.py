@@ -34,7 +34,6 @@ if THERE:
 
 __all__ = ["window"]
 pytestmark = [
-    pytest.mark.alone,
     requires("PySide6 and pyqtgraph", THERE),
     pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),  # said by the offscreen platform
 ]
@@ -526,6 +525,7 @@ def test_the_return_of_a_run_is_asked_for_again_while_it_goes_on_or_has_no_answe
     assert asked(going_on, some_)
 
 
+@pytest.mark.alone
 def test_ten_thousand_chosen_runs_cost_no_more_than_a_moment(window: Callable[..., MainWindow]) -> None:
     main = window(ScriptedFeed(update(runs=tuple(some(number) for number in range(10_000)))))
     tick(main)
@@ -575,6 +575,7 @@ def test_several_runs_are_edited_at_once_and_deleted_after_a_question(
     assert asked == ["Delete 3 runs with all their events, for good?"]
 
 
+@pytest.mark.alone
 def test_one_change_among_ten_thousand_runs_is_shown_within_a_tick(window: Callable[..., MainWindow]) -> None:
     known = tuple(some(number, metadata=told(lr=number, algorithm="dqn")) for number in range(10_000))
     feed = ScriptedFeed(update(runs=known))

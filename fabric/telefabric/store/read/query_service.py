@@ -11,6 +11,7 @@ only such as take milliseconds: so slow ones stall nobody.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -351,6 +352,7 @@ class QueryService:
 
 def main(arguments: list[str] | None = None) -> None:
     """The process: says ``ready URL`` and answers until its standard input closes."""
+    gc.freeze()  # a module is no garbage, now or at the exit
     parser = argparse.ArgumentParser(description="Answer questions about a store file; ends with its standard input.")
     parser.add_argument("--listen", required=True, help="tcp://HOST:PORT on this machine; port 0 takes any free one")
     parser.add_argument("--store", required=True, type=Path, help="the store file")
