@@ -21,7 +21,7 @@ from telefabric.exchange import mp4
 from telefabric.exchange.folder import Question
 from telefabric.exchange.formats import FORMATS, Format
 from telefabric.exchange.selection import Range, Selection
-from telefabric.exchange.transfer import transfer
+from telefabric.exchange.exporting import transfer
 from telefabric.settings import absolute
 
 _STORE = (
