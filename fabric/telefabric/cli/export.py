@@ -18,10 +18,10 @@ from telefabric.cli.plain import clean
 from telefabric.cli.read import open_source, require_run
 from telefabric.errors import UsageError
 from telefabric.exchange import mp4
+from telefabric.exchange.exporting import transfer
 from telefabric.exchange.folder import Question
 from telefabric.exchange.formats import FORMATS, Format
 from telefabric.exchange.selection import Range, Selection
-from telefabric.exchange.exporting import transfer
 from telefabric.settings import absolute
 
 _STORE = (
