@@ -133,7 +133,7 @@ def test_a_view_that_failed_is_tried_again_with_what_is_new_and_not_at_each_tick
     main, failing = followed(show), Failing()
     page = main.page
     assert page is not None
-    monkeypatch.setattr(page, "_say_episodes", failing)
+    monkeypatch.setattr(page.episodes_card, "say", failing)
     tick(main, told(episode(11)))
     assert covered(main, "episodes") is not None
     calls = failing.calls

@@ -80,7 +80,9 @@ def test_a_stream_that_is_far_behind_begins_again_with_its_newest_events() -> No
     merged, again = rested(9_000)
     assert again == {S}
     tasks = merged.tasks()
-    assert [(task.since, task.voids_before) for task in tasks] == [(0, 8_900)], "what voids others is fetched of all"
+    assert [(task.since, task.of_others_before) for task in tasks] == [(0, 8_900)], (
+        "what voids others is fetched of all"
+    )
     merged.stored(tasks[0], [], [], 8_900)
     assert [task.since for task in merged.tasks()] == [8_900]
     merged.live(S, seen(9_003, 9_004))

@@ -177,7 +177,7 @@ def test_the_history_window_holds_whoever_tells_of_a_stream_first(status_comes_f
         merged.know(STREAM, "run", None)
         assert merged.tasks() == []
     merged.know(STREAM, "run", 1_000)
-    assert merged.tasks() == [Task(STREAM, 0, voids_before=900)]
+    assert merged.tasks() == [Task(STREAM, 0, of_others_before=900)]
     whole = MergedStreams(history_events=None)
     whole.watch(frozenset({"run"}))
     whole.know(STREAM, "run", 1_000)

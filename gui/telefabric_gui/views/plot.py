@@ -79,7 +79,9 @@ class _Axis(pg.AxisItem):  # type: ignore[misc]
         along = self.orientation == "bottom"
         low_px, high_px = _TICK_UP_PX
         apart_px = _TICK_PX if along else min(max(low_px, size / 4), high_px)
-        wanted = (high - low) * self.unit * apart_px / max(1.0, size)
+        wanted = (high - low) * self.unit * (apart_px / max(1.0, size))
+        if not math.isfinite(10 * wanted):
+            return []  # beyond all measure
         shift = 0.0
         if not along or not self.kind.endswith("time"):
             power = 10.0 ** math.floor(math.log10(max(wanted, 1e-300)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -23,8 +24,11 @@ def make_private(path: Path, *, group_readable: bool) -> None:
 
     SQLite gives the log and its index the rights of the file. Raises `OSError`.
     """
-    if not path.exists():  # closing it ends the locks of this process on it, also those of SQLite
+    if not path.exists():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    elif not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        # It is not opened to find out: closing it would end the locks of this process on it, also those of SQLite.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     mode = 0o640 if group_readable else 0o600
     for name in _BESIDE:
         file = path.with_name(path.name + name)
