@@ -27,8 +27,8 @@ def jsonl(file: Path, follow: bool, dry_run: bool, as_json: bool, **given: Any) 
     telefabric import jsonl train.jsonl
     telefabric import jsonl train.jsonl --follow --run seed-7
 
-    Each run_id in the lines is a run, and a line without one is of the run before it. If no line has one, the run is
-    called as the file. With --run all lines are of that run. A second import adds only what is new, also of a file that
+    Each run_id in the lines is a run, and a line without one is of the run before it. If no line has one, the run has
+    the file's name. With --run all lines are of that run. A second import adds only what is new, also of a file that
     was moved; a file that was cut or written again is another.
     """
     read_log(file, given, dry_run=dry_run, follow=follow, as_json=as_json)

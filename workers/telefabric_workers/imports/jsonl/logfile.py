@@ -70,7 +70,7 @@ class Report:
         found = [f"{run_id}: {counted_kinds(added) or nothing}" for run_id, added in self.added.items()]
         if self.texts * 2 > self.lines:
             found.append(
-                f"{self.texts} of {counted(self.lines, 'line')} are not JSON and become log events: check that "
+                f"{self.texts} of {counted(self.lines, 'line')} are not JSON objects and become log events: check that "
                 "this is a log of JSON lines."
             )
         if self.unfinished_bytes:
