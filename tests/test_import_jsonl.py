@@ -23,9 +23,11 @@ from telefabric import TelefabricError, open_store
 from telefabric.service.embedded import Services
 from telefabric.store.file.database import open_reader
 from telefabric_schemas import Episode, Log, Step, decode_event
+from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.imports.command import importing
 from telefabric_workers.imports.filestream import FileStream
 from telefabric_workers.imports.jsonl import logfile
+from telefabric_workers.outbox import link_of
 from telefabric_workers.run.command import run as run_command
 
 
@@ -270,6 +272,14 @@ def test_an_import_that_is_interrupted_ends_no_run_and_the_same_command_continue
     assert desk.bring() == {"step": 4}
     assert desk.steps() == list(range(10))
     assert desk.outcomes(desk.run_id) == [("completed", "the end of its file")]
+
+
+def test_what_a_long_file_ends_with_is_waited_for_though_the_link_had_nothing_to_send_before(desk: Desk) -> None:
+    desk.write(desk.step(0))
+    environment = WorkerEnvironment.read(connect=desk.options[1], spool=desk.options[3], mode="durable")
+    with link_of(environment) as link:
+        link.cut_off_s = time.monotonic() - 100
+        assert desk.bring() == {"step": 1}
 
 
 def test_an_interrupted_log_of_many_runs_ends_only_those_that_say_so(
