@@ -346,7 +346,7 @@ def test_merge_says_that_it_makes_a_store_and_nothing_of_lost_streams(
 ) -> None:
     fill(source := tmp_path / "source.sqlite")
     there = tmp_path / "typo.sqlite"
-    for said in (f"telefabric: there is no store {there} yet: merge makes it\n", ""):
+    for said in (f"telefabric: there was no store {there}: merge made it\n", ""):
         result = CliRunner().invoke(store, ["merge", str(source), "--store", str(there)])
         assert (result.exit_code, result.stderr) == (0, said)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

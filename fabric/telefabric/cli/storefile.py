@@ -123,10 +123,11 @@ def merge(source: Path, runs: tuple[str, ...], file: Path | None, as_json: bool)
     from telefabric.store.write import transfer
 
     into = _path(file)
-    if not into.exists():
-        click.echo(f"telefabric: there is no store {into} yet: merge makes it", err=True)
+    is_new = not into.exists()
     with _progress("events", quiet=as_json, again="continues") as progress:
         moved = transfer.merge(store_file(source), into, runs or None, progress, group_readable=_for_group())
+    if is_new:
+        click.echo(f"telefabric: there was no store {into}: merge made it", err=True)
     _tell(moved, into, as_json)
 
 
