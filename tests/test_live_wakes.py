@@ -35,7 +35,7 @@ def paced(rates: list[int], span_ms: int = 100) -> list[bool]:
 
 
 def test_between_the_two_limits_it_stays_as_it_was() -> None:
-    slow, between, fast = 1_000, 2_000, 10_000
+    slow, between, fast = 1_000, 1_600, 10_000
     assert limits.LIVE_WAKE_AGAIN_EVENTS_PER_S < between < limits.LIVE_WAKE_EVENTS_PER_S
     assert paced([slow, between, fast, between, slow, between]) == [True, True, False, False, True, True]
 

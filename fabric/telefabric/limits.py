@@ -137,10 +137,10 @@ MISTAKES_KEPT = 16
 LIVE_SOCKET_BYTES = 128 * KIB
 LIVE_BEHIND_EVENTS_MAX = 5_000
 """A worker's live feed further behind its own head than this skips ahead, and counts what it skipped."""
-LIVE_WAKE_EVENTS_PER_S = 3_000
+LIVE_WAKE_EVENTS_PER_S = 2_000
 """A watched stream's sender is woken by each event until they come faster than this; then it looks each 2 ms."""
-LIVE_WAKE_AGAIN_EVENTS_PER_S = 1_500
-"""Half of it: a rate that varies a little does not go to and fro."""
+LIVE_WAKE_AGAIN_EVENTS_PER_S = 1_200
+"""Lower, so that a rate that varies a little does not go to and fro."""
 LIVE_ABSENT_S = 5.0
 LIVE_ABSENT_MAX_S = 60.0
 """A live subscriber that says nothing is absent once all that waits for it is too old; within these two."""
