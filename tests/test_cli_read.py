@@ -398,6 +398,16 @@ def test_each_mistake_is_one_sentence_with_its_exit_code(small: Path, tmp_path: 
     assert refused(1, "dump", "--store", small, "--run", "nope") == (
         f"telefabric: there is no run 'nope' in {small}: the newest are lake, cart\n"
     )
+    assert "there is no run 'nope' in" in refused(1, "tail", "--store", small, "--run", "nope", "--no-follow")
+    for command in (["dump"], ["tail", "--no-follow"]):
+        assert refused(1, *command, "--store", small, "--agent", "nobody").startswith(
+            f"telefabric: there is no agent 'nobody' in {small}: its newest runs have "
+        )
+        said = refused(1, *command, "--store", small, "--run", "lake", "--agent", "nobody")
+        assert said.startswith(f"telefabric: there is no agent 'nobody' in run 'lake' of {small}: it has ")
+    assert refused(2, "export", "mp4", "x.mp4", "--run", "lake", "--episodes", "1") == (
+        "telefabric: No such option '--episodes'. Did you mean '--episode'? See telefabric export mp4 --help\n"
+    )
     assert "there is no store at" in refused(1, "dump", "--store", tmp_path / "no.sqlite")
     assert f"nobody answers at {nowhere}" in refused(1, "dump", "--connect", nowhere)
     assert "give one of them" in refused(2, "dump", "--store", small, "--connect", nowhere)

@@ -15,6 +15,7 @@ from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -355,7 +356,137 @@ def test_only_what_was_asked_for_is_exported(store: Path, tmp_path: Path) -> Non
     }  # fmt: skip
     voided = seqs("voided", "--run", "lake", "--episodes", "2", "--voided")
     assert (voided["reset"], voided["step"]) == ([17, 22], [18, 19, 20, 23])
-    assert "0 events (none fits)" in exported("csv", tmp_path / "none", store, "--episodes", "99-")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        (["--episodes", "99-"], "no stored event fits, so nothing was written: choose others of "),
+        (["--run", "lake", "--agent", "nobody"], "there is no agent 'nobody' in run 'lake' of .*: it has agent_0$"),
+        (["--agent", "nobody"], "there is no agent 'nobody' in .*: its newest runs have .*ada"),
+    ],
+)
+def test_an_export_that_nothing_fits_is_one_sentence_and_leaves_no_folder(
+    store: Path, tmp_path: Path, chosen: list[str], said: str
+) -> None:
+    with pytest.raises(TelefabricError, match=said):
+        exported("csv", tmp_path / "out", store, *chosen)
+    assert not (tmp_path / "out").exists()
+    assert "events (" in exported("csv", tmp_path / "out", store), "a corrected command is not refused"
+
+
+# -- Minari, of which a stand-in takes the episodes: scripts/check_exports has the real one -----------------------
+CART = {"type": "Box", "dtype": "float32", "shape": [2], "low": [-9.0] * 2, "high": [9.0] * 2}
+WIDE = {"type": "Box", "dtype": "float32", "shape": [3], "low": [-9.0] * 3, "high": [9.0] * 3}
+PARTS = {"type": "Dict", "subspaces": {"at": CART}}
+TWO, FOUR = ({"type": "Discrete", "dtype": "int64", "start": 0, "n": n} for n in (2, 4))
+OBSERVED = {"CART": np.zeros(2, "<f4"), "WIDE": np.ones(3, "<f4"), "PARTS": {"at": np.zeros(2, "<f4")}}
+
+
+@pytest.fixture
+def data_sets(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+    """The data sets that an export has begun, with their spaces and episodes."""
+    spaces = pytest.importorskip("gymnasium.spaces")
+    begun: list[SimpleNamespace] = []
+
+    def deserialized(text: str) -> Any:
+        def space(given: dict[str, Any]) -> Any:
+            if given["type"] == "Dict":
+                return spaces.Dict({name: space(part) for name, part in given["subspaces"].items()})
+            if given["type"] == "Discrete":
+                return spaces.Discrete(given["n"])
+            return spaces.Box(np.float32(given["low"]), np.float32(given["high"]), dtype=np.float32)
+
+        return space(json.loads(text))
+
+    def new(path: Path, observation: Any, action: Any, **given: Any) -> SimpleNamespace:
+        path.mkdir()
+        episodes: list[Any] = []
+        made = SimpleNamespace(
+            spaces=(observation, action), episodes=episodes, update_metadata=dict, update_episodes=episodes.extend
+        )
+        begun.append(made)
+        return made
+
+    for name, parts in {
+        "h5py": {}, "minari": {"__version__": "0"}, "minari.data_collector": {"EpisodeBuffer": SimpleNamespace},
+        "minari.dataset": {}, "minari.dataset.minari_storage": {"MinariStorage": SimpleNamespace(new=new)},
+        "minari.serialization": {"deserialize_space": deserialized},
+    }.items():  # fmt: skip
+        module = ModuleType(name)
+        vars(module).update(parts)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "telefabric.exchange.minari", raising=False)
+    yield begun
+    sys.modules.pop("telefabric.exchange.minari", None)
+
+
+def of_environments(path: Path, *observed: str, first_action: int = 1) -> Path:
+    """A run of one agent, with an episode of two steps in each of its environments; they come by turns."""
+    known = {"CART": (CART, TWO), "WIDE": (WIDE, FOUR), "PARTS": (PARTS, TWO)}
+    names = {
+        "environment" + (f"_{n}" if n > 1 else ""): known[each] for n, each in enumerate(dict.fromkeys(observed), 1)
+    }
+    metadata = {
+        name: {"observation_space": json.dumps(one), "action_space": json.dumps(other)}
+        for name, (one, other) in names.items()
+    }
+    seqs = iter(range(2, 1_000))
+    with Scribe(path) as scribe:
+        scribe.put(WALK, run_started(1, WALK, metadata))
+        for make in (
+            lambda env, seen: reset(next(seqs), episode_index=0, env_index=env, observation=seen),
+            lambda env, seen: step(
+                next(seqs), episode_index=0, env_index=env, step_index=0, observation=seen, action=raw(first_action)
+            ),
+            lambda env, seen: step(
+                next(seqs), episode_index=0, env_index=env, step_index=1, observation=seen, action=raw(0)
+            ),
+            lambda env, seen: episode(next(seqs), episode_index=0, env_index=env, length=2),
+        ):
+            scribe.put(WALK, *(make(env, raw(OBSERVED[each])) for env, each in enumerate(observed)))
+        scribe.commit()
+    return path
+
+
+@pytest.mark.parametrize("other", ["WIDE", "PARTS"])
+def test_minari_leaves_out_episodes_of_other_spaces_and_takes_them_when_asked(
+    tmp_path: Path, data_sets: list[SimpleNamespace], other: str
+) -> None:
+    path = of_environments(tmp_path / "telemetry.sqlite", "CART", "CART", other)
+    said = exported("minari", tmp_path / "all-v0", path, "--run", "walk")
+    assert said.endswith(
+        "8 events (2 episode, 2 reset, 4 step). Left out: "
+        "episodes of environment 2 with values of other spaces: choose them with --env 2 (1).\n"
+    )
+    assert "4 events (1 episode" in exported("minari", tmp_path / "one-v0", path, "--run", "walk", "--env", "2")
+    first, second = data_sets
+    assert [each.observations.shape for each in first.episodes] == [(3, 2)] * 2
+    (found,) = second.episodes
+    assert second.spaces[0].contains(found.observations[0] if other == "WIDE" else {"at": found.observations["at"][0]})
+
+
+def test_minari_leaves_out_actions_that_the_space_does_not_have(
+    tmp_path: Path, data_sets: list[SimpleNamespace]
+) -> None:
+    path = of_environments(tmp_path / "telemetry.sqlite", "CART", first_action=2)
+    with pytest.raises(UsageError, match=r"no stored event fits.*; left out: episodes of environment 0 .*\(1\)$"):
+        exported("minari", tmp_path / "all-v0", path, "--run", "walk")
+    assert not (tmp_path / "all-v0").exists()
+    assert data_sets == []
+
+
+def test_a_data_set_that_failed_leaves_nothing_behind(
+    tmp_path: Path, data_sets: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise RuntimeError("a library's own")
+
+    path = of_environments(tmp_path / "telemetry.sqlite", "CART")
+    monkeypatch.setattr(sys.modules["minari.dataset.minari_storage"].MinariStorage, "new", fail)
+    with pytest.raises(RuntimeError, match="a library's own"):
+        exported("minari", tmp_path / "all-v0", path, "--run", "walk")
+    assert not (tmp_path / "all-v0").exists()
 
 
 @pytest.mark.parametrize("text", ["", "x", "-3", "5-4", "1-2-3", "1.5"])

@@ -83,7 +83,7 @@ def test_the_figures_stand_below_the_picture(file: Path, tmp_path: Path) -> None
     [
         ({"--run": "nix"}, "there is no run 'nix'"), ({"--episode": "7"}, "no steps of episode 7 of agent ada"),
         ({"--episode": "1"}, "no frames of episode 1 of agent ada .*store_frames='episodes:10'"),
-        ({"--agent": "bob"}, "no steps of episode 0 of agent bob"),
+        ({"--agent": "bob"}, "there is no agent .bob. in run .* it has ada"),
         ({"mp4": "/nowhere/at/all.mp4"}, "/nowhere/at/all.mp4 cannot be written: .*: choose another folder"),
     ],
 )  # fmt: skip

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from processes import TELEFABRIC, wait_for
 from slowness import patience
 from store_fixtures import LOOPBACK
@@ -23,7 +24,11 @@ from telefabric.errors import StoreError
 from telefabric.service.embedded import Services
 from telefabric.store.file.database import open_reader
 from telefabric_schemas import Episode, Log, Step, decode_event
+from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.imports.command import importing
+from telefabric_workers.imports.filestream import FileStream
+from telefabric_workers.imports.jsonl import logfile
+from telefabric_workers.outbox import link_of
 from telefabric_workers.run.command import run as run_command
 
 
@@ -59,6 +64,14 @@ class Desk:
             raise result.exception
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)  # type: ignore[no-any-return]
+
+    def said(self, *more: str) -> Result:
+        """What the import says to people, or how it fails."""
+        return CliRunner().invoke(importing, ["jsonl", str(self.log), *more, *self.options], standalone_mode=False)
+
+    def outcomes(self, run_id: str) -> list[tuple[str | None, str | None]]:
+        with open_store(self.services.file) as reader:
+            return [(one.outcome, one.outcome_reason) for one in reader.streams(run_id)]
 
     def follow(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -194,7 +207,8 @@ def test_half_a_line_waits_for_the_other_half(desk: Desk) -> None:
 
 def test_a_followed_log_may_grow_be_rotated_and_be_cut(desk: Desk) -> None:
     follower = desk.follow()
-    time.sleep(0.1)
+    assert follower.stderr is not None
+    assert follower.stderr.readline().decode() == f"telefabric: waiting for {desk.log}\n"
     desk.write(desk.step(0), desk.step(1)[:20])
     wait_for(lambda: desk.steps() == [0], "the first line")
     desk.write(desk.step(1)[20:])
@@ -226,7 +240,7 @@ def test_a_reader_that_is_killed_at_any_moment_leaves_nothing_out_and_nothing_tw
 def test_a_dry_run_needs_no_broker(desk: Desk) -> None:
     desk.write(desk.step(0), '{"type": "step", "step": "one"}\n')
     desk.options[1] = "tcp://127.0.0.1:9"
-    with pytest.raises(TelefabricError, match="1 of 2 lines name a kind of event and are none"):
+    with pytest.raises(TelefabricError, match=r"^1 problem in 2 lines: an import would store"):
         desk.bring("--dry-run")
 
 
@@ -236,3 +250,95 @@ def test_what_is_no_file_is_one_sentence(desk: Desk) -> None:
     desk.log.mkdir()
     with pytest.raises(TelefabricError, match=r"cannot be read: Is a directory"):
         desk.bring()
+    desk.log = Path("-")
+    for option in ("--dry-run", "--follow"):
+        with pytest.raises(TelefabricError, match=r"- is not a file: telefabric run -- cat records"):
+            desk.bring(option)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """^C after so many events of a file."""
+    add, left = FileStream.add, iter(range(after))
+
+    def adding(stream: FileStream, event: Any) -> bool:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return add(stream, event)
+
+    monkeypatch.setattr(FileStream, "add", adding)
+
+
+def test_an_import_that_is_interrupted_ends_no_run_and_the_same_command_continues(desk: Desk) -> None:
+    desk.write(*(desk.step(n) for n in range(10)))
+    for after, added in ((6, "6 steps"), (3, "nothing new so far")):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt(patch, after)
+            result = desk.said()
+        assert isinstance(result.exception, click.Abort)
+        assert result.stdout == f"{desk.run_id}: {added}\n"
+        assert "telefabric: interrupted: the same command continues\n" in result.stderr
+        assert desk.outcomes(desk.run_id) == [(None, None)]
+    assert desk.bring() == {"step": 4}
+    assert desk.steps() == list(range(10))
+    assert desk.outcomes(desk.run_id) == [("completed", "the end of its file")]
+
+
+def test_what_a_long_file_ends_with_is_waited_for_though_the_link_had_nothing_to_send_before(desk: Desk) -> None:
+    desk.write(desk.step(0))
+    environment = WorkerEnvironment.read(connect=desk.options[1], spool=desk.options[3], mode="durable")
+    with link_of(environment) as link:
+        link.cut_off_s = time.monotonic() - 100
+        assert desk.bring() == {"step": 1}
+
+
+def test_an_interrupted_log_of_many_runs_ends_only_those_that_say_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "_OPEN_MAX", 2)
+    runs = [f"{desk.run_id}-{name}" for name in "abcd"]
+    desk.write(f'{{"type": "run_completed", "status": "failed", "a": 1, "run_id": "{runs[0]}"}}\n')
+    for run_id in (*runs[1:], *runs):
+        desk.write(f'{{"type": "episode", "run_id": "{run_id}"}}\n')
+    with monkeypatch.context() as patch:
+        interrupt(patch, 4)
+        desk.said()
+    assert [desk.outcomes(run_id) for run_id in runs] == [[("failed", None)], *[[(None, None)]] * 3]
+    desk.said()
+    for run_id, episodes in zip(runs, (1, 2, 2, 2), strict=True):
+        assert sum(isinstance(event, Episode) for event in desk.events(run_id)) == episodes
+    at_end = ("completed", "the end of its file")
+    assert [desk.outcomes(run_id) for run_id in runs] == [[("failed", None)], *[[at_end]] * 3]
+
+
+def test_the_environment_names_no_run_of_a_file(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELEFABRIC_RUN_ID", "of-the-environment")
+    desk.write(desk.step(0))
+    assert desk.said().stdout == f"{desk.run_id}: 1 step\n"
+    assert desk.said("--run", f"{desk.run_id}-given").stdout == f"{desk.run_id}-given: 1 step\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", ["No line was read."]),
+        (b"\x7fELF\x01\n\x00\x02\n", ["train: 2 logs", "2 of 2 lines are not JSON objects and become log events"]),
+        (b'text\n{"type": "step"}\n\n', ["train: 1 log, 1 step"]),
+    ],
+)
+def test_a_file_that_is_hardly_a_log_of_lines_gets_a_remark(desk: Desk, content: bytes, said: list[str]) -> None:
+    desk.log.write_bytes(content)
+    lines = desk.said("--dry-run").stdout.splitlines()
+    assert [line.partition(":")[0] if "objects" in line else line for line in lines] == said
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "give a program after --"),
+        (["--from", "F", "--", "cat"], "give only one of a program and --from"),
+        (["--from", "F", "--follow", "F"], "give only one of --from and --follow"),
+    ],
+)
+def test_run_has_one_source_of_lines(given: list[str], sentence: str) -> None:
+    result = CliRunner().invoke(run_command, given, standalone_mode=False)
+    assert str(result.exception).startswith(sentence)

@@ -31,6 +31,7 @@ from telefabric_schemas import Log, Metric, values
 from telefabric_schemas.decoding import decode_event
 from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.imports.command import importing
+from telefabric_workers.imports.filestream import FileStream
 from telefabric_workers.imports.tensorboard import command
 from telefabric_workers.imports.tensorboard.events import Reader
 from telefabric_workers.imports.tensorboard.records import Damaged, Tail, masked
@@ -234,6 +235,44 @@ def test_a_torn_tail_waits_for_the_next_import(desk: Desk) -> None:
     assert desk.run()["runs"] == {"a": {"metric": 3}}
     assert [one.value for one in desk.metrics("a", "loss")] == list(range(8))
     assert verify(desk.services.file).contradictions == 0
+
+
+def test_an_import_that_is_interrupted_ends_no_run_and_the_same_command_continues(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write(desk.folder / name / "tfevents", version(T0), *numbered(0, 4))
+    add, left = FileStream.add, iter(range(3))
+
+    def adding(stream: FileStream, one: Any) -> bool:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return add(stream, one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStream, "add", adding)
+        result = CliRunner().invoke(importing, [*desk.arguments, "--spool", str(desk.spool)])
+    assert "telefabric: interrupted: the same command continues\n" in result.stderr
+    assert "no whole record" not in result.stderr
+    with open_store(desk.services.file) as reader:
+        assert [one.outcome for one in reader.streams(desk.prefix + "a")] == [None]
+    assert desk.run()["runs"] == {"a": {"metric": 2}, "b": {"metric": 5}}
+    with open_store(desk.services.file) as reader:
+        assert [one.outcome for one in reader.streams(desk.prefix + "a")] == ["completed"]
+
+
+def test_the_report_counts_in_words(desk: Desk) -> None:
+    write(desk.folder / "a" / "tfevents")
+    desk.arguments.remove("--json")
+    arguments = [*desk.arguments, "--spool", str(desk.spool)]
+    assert CliRunner().invoke(importing, arguments).stdout == "No record was read.\n"
+    append(
+        desk.folder / "a" / "tfevents",
+        version(T0),
+        *numbered(0, 0),
+        event(T0, 0, field(1, b"i") + field(4, field(1, 4))),
+    )
+    assert CliRunner().invoke(importing, arguments).stdout == f"{desk.prefix}a: 1 metric\nLeft out: images (1)\n"
 
 
 def test_a_restart_with_an_earlier_step_is_a_further_attempt_and_two_files_at_once_are_one(desk: Desk) -> None:

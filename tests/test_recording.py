@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -28,6 +28,8 @@ from store_fixtures import (
 
 from telefabric import EnvironmentProblem, Reader, StoreError, UsageError, limits, open_store
 from telefabric.store.file.database import FILE_NAME
+from telefabric_schemas import Episode, Frame, Log, Metric, Reset, Step
+from telefabric_schemas.events import Event
 
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "returns.ipynb"
 
@@ -121,6 +123,48 @@ def test_columns_have_the_types_of_their_values(store: Reader) -> None:
         store["run"].steps().columns("reward", "rewards", "action")
 
 
+_OF_KINDS: dict[str, type[Event]] = {
+    "steps": Step, "episodes": Episode, "resets": Reset, "frames": Frame, "metrics": Metric, "logs": Log,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", _OF_KINDS)
+def test_columns_of_numbers_have_their_type_also_when_nothing_fits(store: Reader, kind: str) -> None:
+    found = getattr(store["run"], kind)(agent="nobody").columns()
+    hints = get_type_hints(_OF_KINDS[kind])
+    for name, column in found.items():
+        types = set(get_args(hints[name]) or [hints[name]]) - {type(None)}
+        expected = "i" if types == {int} else "f" if types == {float} else "b" if types == {bool} else "O"
+        assert (column.dtype.kind, len(column)) == (expected, 0), name
+
+
+def test_columns_of_one_selection_have_one_type(store: Reader) -> None:
+    run = store["run"]
+    assert run.metrics("nope").columns("value")["value"].dtype == np.float64
+    assert run.steps(agent="nobody").columns("reward", "info/x", "action")["info/x"].dtype == np.float64
+    none = run.metrics("loss", steps=slice(0, 0)).columns("value", "name")
+    assert (none["value"].dtype, none["name"].dtype) == (np.float64, object)
+    with_events = run.episodes(agent="agent_0").columns("length", "seed")["length"]
+    assert with_events.dtype == run.episodes(agent="agent_0").columns("length")["length"].dtype
+
+
+def test_one_number_is_a_range_and_what_is_none_is_one_sentence(store: Reader) -> None:
+    run = store["run"]
+    assert [one.total_reward for one in run.episodes(agent="agent_0", episodes=3)] == [3.0]
+    assert run.steps(agent="vector", steps=np.int64(7)).columns("global_step")["global_step"].tolist() == [7]
+    for wrong in ("3", 1.5, (1, 2), -1, slice("a"), slice(0, 9, 2)):
+        with pytest.raises(
+            UsageError, match=r"^episodes=.* is no number and no range of numbers from 0 on: give 3, or"
+        ):
+            run.episodes(episodes=wrong)
+    with pytest.raises(UsageError, match=r"^env=slice\(0, 2, None\) is no number"):
+        run.steps(env=slice(0, 2))  # type: ignore[arg-type]
+    with pytest.raises(
+        UsageError, match=r"^episode= narrows nothing: give one of agent, env, episodes, steps, voided$"
+    ):
+        run.steps(episode=3)  # type: ignore[call-arg]
+
+
 def test_ranges_take_what_a_look_at_everything_takes(store: Reader) -> None:
     whole = store["run"].steps(agent="vector").columns("env_index", "episode_index", "global_step")
     every = list(zip(*(column.tolist() for column in whole.values()), strict=True))
@@ -137,7 +181,7 @@ def test_ranges_take_what_a_look_at_everything_takes(store: Reader) -> None:
     for first, end in ((0, 10), (1_023, 1_025), (2_390, None), (5_000, 5_001)):
         columns = store["run"].steps(agent="vector", steps=slice(first, end)).columns("global_step")
         assert columns["global_step"].tolist() == list(range(first, min(end or 2_400, 2_400)))
-    with pytest.raises(UsageError, match="is no range of numbers from 0 on"):
+    with pytest.raises(UsageError, match="no range of numbers from 0 on"):
         store["run"].steps(episodes=slice(-3, None))
     for kind, name in (("metrics", "env"), ("logs", "steps"), ("resets", "steps")):
         with pytest.raises(UsageError, match=f"has no {name}: leave {name}= out"):

@@ -346,6 +346,13 @@ def _spooled_mib(spool: Path) -> float:
     return sum(path.stat().st_size for path in spool.rglob("*.seg")) / 2**20
 
 
+def test_a_program_whose_spool_cannot_be_used_does_not_start(run: Run) -> None:
+    run.environ["TELEFABRIC_SPOOL"] = str(run.folder / "program.py" / "spool")
+    code, out, errors = run.ended("print('on')")
+    assert (code, out) == (1, b"")
+    assert b"spool" in errors
+
+
 def test_before_the_program_starts_one_line_says_what_is_wrong(run: Run) -> None:
     run.environ |= {"TELEFABRIC_CONNECT": "tcp://127.0.0.1:9", "TELEFABRIC_EXIT_FLUSH_S": "0"}
     _, out, errors = run.ended("print('on')")
@@ -372,12 +379,13 @@ def test_a_dry_run_stores_nothing_and_names_the_lines_that_are_wrong(run: Run) -
 print('{"type": "step", "episode": 0}')
 print('{"type": "step", "episode": "first"}')
 print("text")
+print('{"type": "run_completed"}')
 """
     code, out, errors = run.ended(program, options=("--dry-run",))
     assert code == 1
     assert out == b'{"type": "step", "episode": "first"}\ntext\n'
     assert errors.decode().splitlines() == [
-        "3 lines: 2 log, 1 step",
+        "4 lines: 2 logs, 1 run_completed, 1 step",
         "line 2: step: episode_index is 'first' and should be a whole number from 0",
     ]
     assert not run.service.spool.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_a_store_extracted_and_merged_elsewhere_is_equal_but_for_ids(tmp_path: P
         own = stream("its own")
         scribe.put(own, run_started(1, own), *map(step, range(2, 30)))
         scribe.commit()
-    assert "Moved" in cli("extract", tmp_path / "both.sqlite", "--run", A, "--run", B, "--store", source)
+    assert "Copied" in cli("extract", tmp_path / "both.sqlite", "--run", A, "--run", B, "--store", source)
     cli("merge", tmp_path / "both.sqlite", "--store", there)
     assert dumped(tmp_path / "both.sqlite") == dumped(source)
     assert [one for one in dumped(there) if one["run_id"] != "its own"] == dumped(source)
@@ -301,6 +302,54 @@ def test_an_extract_that_is_killed_again_and_again_is_whole_in_the_end(tmp_path:
     assert dumped(target) == dumped(source)
     assert verify(target).contradictions == 0
     assert told(target, A) == told(source, A)
+
+
+def test_the_last_line_counts_all_that_was_copied_and_says_where_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(source := tmp_path / "source.sqlite")
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-c", _KILLED, str(source), "both.sqlite", "1900"]
+    assert subprocess.run(command, check=False).returncode == -9
+    rows = len(dumped(source))
+    said = cli("extract", "both.sqlite", "--run", A, "--run", B, "--store", source)
+    assert said == f"Copied: {rows:,} events of 2 runs to {tmp_path / 'both.sqlite'}.\n"
+    one = len(dumped(source, B))
+    assert json.loads(cli("extract", "b.sqlite", "--run", B, "--store", source, "--json")) == {
+        "file": str(tmp_path / "b.sqlite"), "runs": 1, "events": one, "notes": []
+    }  # fmt: skip
+    assert cli("merge", "b.sqlite", "--store", "both.sqlite").startswith("Copied: 0 events of 1 run to /")
+    assert cli("backup", "copy.sqlite", "--store", source).endswith(f"bytes to {tmp_path / 'copy.sqlite'}.\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "again"), [("extract", "continues"), ("merge", "continues"), ("backup", "begins again")]
+)
+def test_a_copy_that_is_interrupted_says_what_the_same_command_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, again: str
+) -> None:
+    def interrupt(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    fill(source := tmp_path / "source.sqlite")
+    monkeypatch.setattr(transfer, "merge", interrupt)
+    monkeypatch.setattr("telefabric.store.file.backup.backup", interrupt)
+    more = ["--run", A] if command == "extract" else []
+    there = tmp_path / "there.sqlite"
+    files = [there, "--store", source] if command != "merge" else [source, "--store", source]
+    result = CliRunner().invoke(store, list(map(str, [command, *files, *more])))
+    assert result.stderr.startswith(f"telefabric: interrupted: the same command {again}\n")
+
+
+def test_merge_says_that_it_makes_a_store_and_nothing_of_lost_streams(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(source := tmp_path / "source.sqlite")
+    there = tmp_path / "typo.sqlite"
+    for said in (f"telefabric: there was no store {there}: merge made it\n", ""):
+        result = CliRunner().invoke(store, ["merge", str(source), "--store", str(there)])
+        assert (result.exit_code, result.stderr) == (0, said)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_full_disk_is_a_sentence_and_the_next_attempt_continues(

@@ -32,6 +32,8 @@ _FORCE = click.option("--force", is_flag=True, help="Replace what an earlier exp
 _OPTIONS = {
     "raw": click.option("--raw/--no-raw", default=True, show_default=True,
                         help="Add each event as it was received, as MessagePack."),
+    "env": click.option("--env", type=click.IntRange(min=0), metavar="N",
+                        help="Only this environment, and the spaces of the run's metadata that its values fit."),
     "project": click.option("--project", default="telefabric", show_default=True, metavar="NAME",
                             help="The project of W&B."),
 }  # fmt: skip
@@ -104,7 +106,7 @@ def _run(
     form = FORMATS[name]
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with open_source(store, connect) as reader:
-        require_run(reader, chosen.run)
+        require_run(reader, chosen.run, chosen.agent)
         opener = form.opener(reader, options)
         question = Question(name, reader.where, chosen, options)
         bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
@@ -119,7 +121,7 @@ def _run(
             raise
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(done.counts.items()))
     left = "".join(f" Left out: {why} ({count:,})." for why, count in sorted(done.left_out.items()))
-    click.echo(f"Wrote {clean(str(target))}: {sum(done.counts.values()):,} events ({kinds or 'none fits'}).{left}")
+    click.echo(f"Wrote {clean(str(target))}: {sum(done.counts.values()):,} events ({kinds}).{left}")
 
 
 def _tell(bar: Progress, task: Any, reached: int, last: int) -> None:
@@ -162,7 +164,7 @@ def video_command(
     if os.path.exists(video) and not force:  # False in a folder that is closed: writing names the reason
         raise UsageError(f"{video} is there already: name another file, or replace it with --force")
     with open_source(store, connect) as reader:
-        require_run(reader, run_id)
+        require_run(reader, run_id, agent_id)
         agent = agent_id or mp4.only_agent(reader, run_id)
         place, others = mp4.find(reader, (run_id, agent, env_index, episode), stream, worker_id, voided)
         made = mp4.write_video(reader, place, video, fps=fps, hud=hud, seen=_drawing)

@@ -108,7 +108,8 @@ def _sentence(error: click.ClickException | TelefabricError) -> str:
         return str(error.format_message())
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "telefabric"
-        return f"telefabric: {_without_hidden(error).format_message().rstrip('.')}: see {command} --help"
+        said = _without_hidden(error).format_message().rstrip(".")
+        return f"telefabric: {said}{' See' if said.endswith('?') else ': see'} {command} --help"
     if isinstance(error, click.ClickException):
         return f"telefabric: {error.format_message()}"
     return "" if isinstance(error, PartFailed) else f"telefabric: {error}"

@@ -163,7 +163,7 @@ def dump(wanted: Wanted, store: Path | None, connect: str | None, since: int, li
     """
     render = partial(json_line, encode=literal_json) if nan == "literal" else json_line
     with _output(render) as show, open_source(store, connect) as reader:
-        require_run(reader, wanted.run)
+        require_run(reader, wanted.run, wanted.agent)
         newest = reader.newest(0).last
         at = min(since, newest)
         left = limit or sys.maxsize
@@ -174,13 +174,18 @@ def dump(wanted: Wanted, store: Path | None, connect: str | None, since: int, li
             left -= len(page.rows)
 
 
-def require_run(reader: Reader, run: str | None) -> None:
-    """Raises `StoreError` for a run that is not in the store; the error names some runs that are."""
-    if run is None or reader.run(run) is not None:
-        return
-    known = [found.run_id for found in reader.runs()[-5:]]
-    hint = f"the newest are {', '.join(known)}" if known else "it holds none yet"
-    raise StoreError(f"there is no run {run!r} in {reader.where}: {hint}")
+def require_run(reader: Reader, run: str | None, agent: str | None = None) -> None:
+    """Raises `StoreError` for a run, or an agent in it, that is not in the store; the error names some that are."""
+    if run is not None and reader.run(run) is None:
+        known = [found.run_id for found in reader.runs()[-5:]]
+        hint = f"the newest are {', '.join(known)}" if known else "it holds none yet"
+        raise StoreError(f"there is no run {run!r} in {reader.where}: {hint}")
+    if agent is not None and not reader.newest(1, run, None, agent).rows:
+        runs = [found.run_id for found in reader.runs()[-5:]] if run is None else [run]
+        agents = dict.fromkeys(count.agent_id for one in reversed(runs) for count in reader.counts(one))
+        hint = f"{'its newest runs have' if run is None else 'it has'} {', '.join([*agents][:5]) or 'none yet'}"
+        where = reader.where if run is None else f"run {run!r} of {reader.where}"
+        raise StoreError(f"there is no agent {agent!r} in {where}: {hint}")
 
 
 # -- tail --------------------------------------------------------------------------------------------------------
@@ -257,6 +262,8 @@ def tail(
             _tail_from_start(settings.broker_address(connect), wanted, show)
         return
     with _output(render) as show, open_source(store, connect) as reader:
+        if not follow:  # else it may begin yet
+            require_run(reader, wanted.run, wanted.agent)
         page = wanted.newest(reader, lines) if since is None else wanted.page(reader, since)
         show(page.rows)
         while page.more or follow:

@@ -43,8 +43,9 @@ def backup(target: Path, file: Path | None, as_json: bool) -> None:
     """
     from telefabric.store.file.backup import backup as copy
 
-    with _progress("pages", quiet=as_json) as progress:
-        size = copy(_path(file), absolute(target), progress, group_readable=_for_group())
+    target = absolute(target)
+    with _progress("pages", quiet=as_json, again="begins again") as progress:
+        size = copy(_path(file), target, progress, group_readable=_for_group())
     report = {"file": str(target), "bytes": size}
     click.echo(json.dumps(report) if as_json else f"Copied: {size} bytes to {target}.")
 
@@ -64,7 +65,7 @@ def verify(file: Path | None, as_json: bool) -> None:
     from telefabric.store.file.verify import verify as check
 
     path = _path(file)
-    with _progress("events", quiet=as_json) as progress:
+    with _progress("events", quiet=as_json, again="begins again") as progress:
         report = check(path, progress)
     if as_json:
         found = [{**one._asdict(), "contradicts": one.contradicts} for one in report.findings]
@@ -88,7 +89,7 @@ _runs = click.option("--run", "runs", multiple=True, type=NAME, metavar="ID", he
 def extract(target: Path, runs: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     """Copy runs of a store to a store FILE of their own, even while the store runs.
 
-    What was killed on the way continues when it is begun again.
+    An extract that was interrupted continues when it is begun again.
 
     \b
     Example:
@@ -98,8 +99,9 @@ def extract(target: Path, runs: tuple[str, ...], file: Path | None, as_json: boo
 
     if not runs:
         raise UsageError("name the runs with --run (all of them at once: telefabric store backup)")
-    with _progress("events", quiet=as_json) as progress:
-        moved = transfer.extract(_path(file), absolute(target), runs, progress, group_readable=_for_group())
+    target = absolute(target)
+    with _progress("events", quiet=as_json, again="continues") as progress:
+        moved = transfer.extract(_path(file), target, runs, progress, group_readable=_for_group())
     _tell(moved, target, as_json)
 
 
@@ -111,7 +113,7 @@ def extract(target: Path, runs: tuple[str, ...], file: Path | None, as_json: boo
 def merge(source: Path, runs: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     """Add the runs of the store FILE, or those with --run, to a store that is not running.
 
-    Of a run that is in both, what is newer is added.
+    Of a run that is in both, what is newer is added. A store that does not exist is made.
 
     \b
     Example:
@@ -121,8 +123,11 @@ def merge(source: Path, runs: tuple[str, ...], file: Path | None, as_json: bool)
     from telefabric.store.write import transfer
 
     into = _path(file)
-    with _progress("events", quiet=as_json) as progress:
+    is_new = not into.exists()
+    with _progress("events", quiet=as_json, again="continues") as progress:
         moved = transfer.merge(store_file(source), into, runs or None, progress, group_readable=_for_group())
+    if is_new:
+        click.echo(f"telefabric: there was no store {into}: merge made it", err=True)
     _tell(moved, into, as_json)
 
 
@@ -132,7 +137,8 @@ def _tell(moved: Moved, target: Path, as_json: bool) -> None:
         return
     for note in moved.notes:
         click.echo(f"telefabric: {note}", err=True)
-    click.echo(f"Moved: {moved.events} events of {moved.runs} runs to {target}.")
+    events, runs = (f"{n:,} {what}{'s' * (n != 1)}" for n, what in ((moved.events, "event"), (moved.runs, "run")))
+    click.echo(f"Copied: {events} of {runs} to {target}.")
 
 
 def _for_group() -> bool:
@@ -140,7 +146,8 @@ def _for_group() -> bool:
 
 
 @contextmanager
-def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def _progress(what: str, *, quiet: bool, again: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a command is; `again` says what the same command does after ^C."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -150,4 +157,8 @@ def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total or None)
 
-        yield progress
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            click.echo(f"telefabric: interrupted: the same command {again}", err=True)
+            raise

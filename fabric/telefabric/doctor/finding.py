@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -57,3 +57,9 @@ def few_of(names: Sequence[str], most: int = 3) -> str:
 
 def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def counted_kinds(counts: Mapping[str, int]) -> str:
+    """Events by kind; empty for none."""
+    found = sorted((kind, count) for kind, count in counts.items() if count)
+    return ", ".join(f"{count} {kind}" if "_" in kind else counted(count, kind) for kind, count in found)

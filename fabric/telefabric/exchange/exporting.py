@@ -26,8 +26,9 @@ def transfer(
         folder = Folder.open(target, wanted, force=force, resumes=resumes)
         try:
             _fill(folder, reader, open_writer, tell)
-        except UsageError:
-            folder.forget()
+        except Exception as error:
+            if isinstance(error, UsageError) or not resumes:  # nobody can continue it
+                folder.forget()
             raise
         finally:
             folder.close()
@@ -49,6 +50,11 @@ def _fill(folder: Folder, reader: Reader, open_writer: Callable[[Folder], Writer
     finally:
         writer.close()
     _count(progress, writer, *before)
+    if not progress.counts:
+        raise UsageError(
+            f"no stored event fits, so nothing was written: choose others of {reader.where}"
+            + "".join(f"; left out: {why} ({count:,})" for why, count in sorted(progress.left_out.items()))
+        )
     folder.checkpoint(progress.until, complete=True)
 
 

@@ -67,6 +67,7 @@ FORMATS = {
         options=("project",),
     ),
     "minari": Format(
-        "minari:MinariWriter", "'telefabric[minari]'", ("reset", "step", "episode"), "a Minari data set", resumes=False
+        "minari:MinariWriter", "'telefabric[minari]'", ("reset", "step", "episode"), "a Minari data set", resumes=False,
+        options=("env",),
     ),
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import h5py  # noqa: F401  Minari names it only when it writes
@@ -22,6 +23,10 @@ from telefabric_schemas import Episode, Reset, Step, values
 from telefabric_schemas.decoding import event_of
 
 _NAME = re.compile(r"[\w.-]+-v\d+")
+_METADATA = re.compile(r"environment(?:_\d+)?")
+"""Names under which wrappers put their environments into a run's metadata, in the order in which these were wrapped."""
+_UNFIT = (ValueError, TypeError, LookupError, OverflowError)
+"""Errors of values that are made into arrays of a space to which they do not belong."""
 _Place = tuple[bytes, str, int]
 
 
@@ -35,11 +40,13 @@ class _Begun(NamedTuple):
 class MinariWriter(Writer):
     """Writes `data/` as Minari lays it out: the folder is the data set, its name is the name of the data set.
 
-    In memory are the episodes that have begun and not ended.
+    A data set has the spaces of one environment: of the first in the run's metadata; with `env` of the first that the
+    episodes of this environment fit. In memory are the episodes that have begun and not ended.
     """
 
-    def __init__(self, folder: Folder, reader: Reader) -> None:
+    def __init__(self, folder: Folder, reader: Reader, *, env: int | None) -> None:
         super().__init__(folder, reader)
+        self._env = env
         self._open: dict[_Place, _Begun] = {}
         self._agent: str | None = None
         if not _NAME.fullmatch(folder.path.name):
@@ -47,25 +54,32 @@ class MinariWriter(Writer):
         selection = folder.progress.question.selection
         if selection.run is None:
             raise UsageError("a Minari data set is of one run: name it with --run")
-        self._storage = self._new(folder, reader, selection.run)
+        self._run_id = selection.run
+        self._spaces = self._known_spaces()
+        """Of observations and actions; the first that an episode fits become those of the data set."""
+        self._storage: MinariStorage | None = None
 
-    def _new(self, folder: Folder, reader: Reader, run_id: str) -> MinariStorage:
-        run = reader.run(run_id)
+    def _known_spaces(self) -> list[list[Any]]:
+        run = self.reader.run(self._run_id)
         metadata = values.decode(run.metadata) if run else None
-        known = metadata.get("environment", {}) if isinstance(metadata, dict) else {}
-        spaces = []
-        for name in ("observation_space", "action_space"):
-            if not isinstance(known.get(name), str):
-                raise UsageError(
-                    f"run {run_id} does not name the {name.replace('_', ' ')} of its environment, which Minari needs: "
-                    "record with telefabric_workers.integrations, or give connect() the metadata "
-                    f"{{'environment': {{'{name}': …}}}} as docs/worker.md shows"
-                )
-            spaces.append(deserialize_space(json.dumps(_with_all_bounds(json.loads(known[name])))))
-        storage = MinariStorage.new(folder.add("data"), *spaces, data_format="hdf5", jpeg_encoding=False)
+        named = metadata.items() if isinstance(metadata, dict) else ()
+        environments = [known for name, known in named if _METADATA.fullmatch(str(name)) and isinstance(known, dict)]
+        found: list[list[Any]] = [[known.get("observation_space"), known.get("action_space")] for known in environments]
+        found = [texts for texts in found if all(isinstance(text, str) for text in texts)]
+        if not found:
+            raise UsageError(
+                f"run {self._run_id} does not name the spaces of its environment, which Minari needs: record with "
+                "telefabric_workers.integrations, or give connect() the metadata {'environment': {'observation_space': "
+                "…, 'action_space': …}} as docs/worker.md shows"
+            )
+        chosen = found[:1] if self._env is None else found
+        return [[deserialize_space(json.dumps(_with_all_bounds(json.loads(one)))) for one in texts] for texts in chosen]
+
+    def _new(self, spaces: list[Any]) -> MinariStorage:
+        storage = MinariStorage.new(self.folder.add("data"), *spaces, data_format="hdf5", jpeg_encoding=False)
         storage.update_metadata({
-            "dataset_id": folder.path.name, "minari_version": minari.__version__,
-            "description": f"Run {run_id}, exported by Telefabric.",
+            "dataset_id": self.folder.path.name, "minari_version": minari.__version__,
+            "description": f"Run {self._run_id}, exported by Telefabric.",
         })  # fmt: skip
         return storage
 
@@ -73,6 +87,8 @@ class MinariWriter(Writer):
         complete = []
         for row in rows:
             event = event_of(row.event)
+            if self._env not in (None, getattr(event, "env_index", None)):
+                continue
             match event:
                 case Reset():
                     self._begin(row, event)
@@ -84,8 +100,9 @@ class MinariWriter(Writer):
                         self.left_out[why] += 1
                     else:
                         assert begun is not None
-                        complete.append(self._buffer(begun))
+                        complete += self._fitting(begun)
         if complete:
+            self._storage = self._storage or self._new(self._spaces[0])
             self._storage.update_episodes(complete)
 
     def _begin(self, row: StoredEvent, event: Reset) -> None:
@@ -96,25 +113,39 @@ class MinariWriter(Writer):
             self.left_out["episodes that did not end"] += 1
         self._open[_place(row, event)] = _Begun(event, [])
 
-    def _buffer(self, begun: _Begun) -> EpisodeBuffer:
-        first, steps = begun
-        observations = [values.decode(raw) for raw in (first.observation, *(step.observation for step in steps))]
-        seed = values.decode(first.seed)
-        self.written.update({"reset": 1, "step": len(steps), "episode": 1})
-        return EpisodeBuffer(
-            seed=seed if isinstance(seed, int) else None,
-            observations=_columns(observations, self._storage.observation_space),
-            actions=_columns([values.decode(step.action) for step in steps], self._storage.action_space),
-            rewards=[np.nan if step.reward is None else step.reward for step in steps],
-            terminations=[step.terminated for step in steps],
-            truncations=[step.truncated for step in steps],
-            infos={},
-        )
+    def _fitting(self, begun: _Begun) -> list[EpisodeBuffer]:
+        """The episode; nothing, and it is counted, when its values are not of the spaces of the data set."""
+        for spaces in self._spaces:
+            with suppress(*_UNFIT):
+                buffer = _buffer(begun, spaces)
+                self._spaces = [spaces]
+                self.written.update({"reset": 1, "step": len(begun.steps), "episode": 1})
+                return [buffer]
+        env = begun.reset.env_index
+        hint = f": choose them with --env {env}" if self._env is None else ""
+        self.left_out[f"episodes of environment {env} with values of other spaces{hint}"] += 1
+        return []
 
     def close(self) -> None:
         if self._open:
             self.left_out["episodes that did not end"] += len(self._open)
             self._open.clear()
+
+
+def _buffer(begun: _Begun, spaces: list[Any]) -> EpisodeBuffer:
+    """Raises one of `_UNFIT` for values that are not of these spaces."""
+    first, steps = begun
+    observations = [values.decode(raw) for raw in (first.observation, *(step.observation for step in steps))]
+    seed = values.decode(first.seed)
+    return EpisodeBuffer(
+        seed=seed if isinstance(seed, int) else None,
+        observations=_columns(observations, spaces[0]),
+        actions=_columns([values.decode(step.action) for step in steps], spaces[1]),
+        rewards=[np.nan if step.reward is None else step.reward for step in steps],
+        terminations=[step.terminated for step in steps],
+        truncations=[step.truncated for step in steps],
+        infos={},
+    )
 
 
 def _why_incomplete(begun: _Begun | None, end: Episode) -> str:
@@ -139,7 +170,12 @@ def _columns(rows: list[Any], space: Any) -> Any:
         return tuple(_columns([row[at] for row in rows], part) for at, part in enumerate(space.spaces))
     if kind == "Text":
         return [str(row) for row in rows]
-    return np.asarray(rows, dtype=space.dtype).reshape(len(rows), *space.shape)
+    found = np.asarray(rows, dtype=space.dtype)
+    column = found.reshape(len(rows), *space.shape)
+    is_shaped = [size for size in found.shape[1:] if size > 1] == [size for size in space.shape if size > 1]
+    if not is_shaped or (kind == "Discrete" and not all(map(space.contains, column))):
+        raise ValueError(f"there are values that are not of {space}")
+    return column
 
 
 def _with_all_bounds(space: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ log = EventLog("telefabric.store")
 
 _POLL_S = 0.02
 _LOOK_S = 1.0
+_WORKERS_TOLD = 10
 _NEVER = 2**62
 """Nanoseconds."""
 
@@ -292,6 +293,8 @@ class Store(Owner):
         self._committing = None
         self._commits.observe(self._writer.commit_s)
         self._changes.update(self._writer.changes)
+        if lost := self._writer.lost_workers:
+            log.warning("store.streams_lost", streams=len(lost), workers=lost[:_WORKERS_TOLD])
         self.subscription.stored_events += rows.events
         self.subscription.quarantined_events += rows.quarantined
         self._discarded += sum(events for _, events in rows.discarded.values())

@@ -107,6 +107,8 @@ class Link:
     def add(self, spool: Spool) -> LinkedStream:
         """Carry a stream from now on."""
         linked = LinkedStream(spool, StreamSession(spool.info, self._random, spool.fabrics))
+        if not self.streams and self.cut_off_s is not None:
+            self.cut_off_s = time.monotonic()  # a broker answers streams: until now there was none
         self._arriving.append(linked)
         return linked
 

@@ -31,7 +31,7 @@ _OUTCOMES: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class BadLines:
-    """Lines that name a kind of event and are none."""
+    """Lines that name a kind of event, and what is wrong with them."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class BadLines:
 
     def sentences(self) -> list[str]:
         more = self.count - len(self.first)
-        return [*self.first, *([f"and {more} more such lines"] if more else [])]
+        return [*self.first, *([f"and {more} more"] if more else [])]
 
 
 class Now(NamedTuple):

@@ -6,7 +6,7 @@ imported. `FileStream` asks it, skips what is stored and sends the rest through 
 that was killed leaves its spool, which is delivered first.
 
 The events of a file lie between lifecycle events: `run_started` first, and a `run_completed` at the end of each import
-that added something. Those are not counted as events of the file.
+that added something and came to the end of the file. Those are not counted as events of the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from telefabric_workers.repair import coerce, name_of
 _LEFT_SPOOL_S = 30.0
 """How long the spool of a killed import may take to be delivered."""
 _LOOK_S = 0.05
-_COMPLETED = Ending("completed")
+COMPLETED = Ending("completed")
+CONTINUES = "telefabric: interrupted: the same command continues"
+"""For a reading that did not come to the end of its files."""
 _LAST_EVENTS = 8
 """Among so many there is one of the file: the end of an import is followed by another event of it, or nothing."""
 
@@ -139,15 +141,19 @@ class FileStream:
             setattr(event, name, getattr(alike, name))
         return PLAIN.encode(event) == PLAIN.encode(alike)
 
-    def close(self, ending: Ending = _COMPLETED) -> None:
-        """The end of this import: what was added is stored. Raises `EnvironmentProblem` when it is not."""
-        if self._ended:
+    def close(self, ending: Ending | None = COMPLETED) -> None:
+        """What was added is stored. Without an ending the file goes on, and may be added to.
+
+        Raises `EnvironmentProblem` when not all is stored.
+        """
+        if self._ended or (ending is None and not self.is_open):
             return
-        outbox, self._outbox, self._ended = self._open(), None, True
+        outbox, self._outbox, self._ended = self._open(), None, ending is not None
         stored = False
         try:
-            end = RunCompleted(0, *ending, self._last_ns, self._last_ns - self.info.started_ns)
-            self._append(outbox, end)
+            if ending is not None:
+                end = RunCompleted(0, *ending, self._last_ns, self._last_ns - self.info.started_ns)
+                self._append(outbox, end)
         finally:
             stored = outbox.close(math.inf)
         if not stored:

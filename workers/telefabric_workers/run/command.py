@@ -25,11 +25,12 @@ from telefabric_workers.run.recorder import lines_read
 
 _FILE = click.Path(path_type=Path)
 _BAD_EXIT_CODE = 1
+_RUN_HELP = "The run; by default a name made from the time, and with --from and --follow the run_ids in the file."
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @setting("connect")
-@setting("run_id", flag="--run")
+@click.option("--run", "run_id", metavar="RUN_ID", type=NAME, help=_RUN_HELP)
 @setting("agent_id", flag="--agent")
 @setting("spool")
 @click.option("--from", "log", type=_FILE, metavar="FILE", help="Read a log that a program has left.")
@@ -57,9 +58,7 @@ def run(
       telefabric run --dry-run -- ./simulate --seed 7
       telefabric run --follow train.jsonl
     """
-    ways = [bool(command), log is not None, growing is not None, asked is not None]
-    if sum(ways) != 1:
-        raise UsageError("give a program after --, as in telefabric run -- python train.py, or one of --from, --follow")
+    _require_one_way({"a program": command, "--from": log, "--follow": growing, "--lines-read": asked})
     file = log or growing
     if file is not None:
         read_log(file, given, dry_run=dry_run, follow=log is None)
@@ -71,6 +70,14 @@ def run(
         _say_lines_read(environment.address, asked)
     else:
         _run(environment, command, _environ(environment, given), auto=auto, quiet=quiet)
+
+
+def _require_one_way(ways: Mapping[str, object]) -> None:
+    given = [name for name, value in ways.items() if value]
+    if not given:
+        raise UsageError("give a program after --, as in telefabric run -- python train.py, or one of --from, --follow")
+    if len(given) > 1:
+        raise UsageError(f"give only one of {' and '.join(given)}")
 
 
 def _environ(environment: WorkerEnvironment, given: Mapping[str, Any]) -> dict[str, str]:

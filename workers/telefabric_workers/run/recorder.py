@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+from telefabric.doctor.finding import counted, counted_kinds
 from telefabric.errors import UsageError
 from telefabric.store.read.reader import Reader
 from telefabric_schemas import decode_event, values
@@ -69,8 +70,8 @@ class Recorder:
 
     def report(self) -> str:
         """What a dry run has found."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items())) or "no event"
-        return "\n".join([f"{self.number} lines: {kinds}", *self.bad.sentences()])
+        kinds = counted_kinds(self.kinds) or "no event"
+        return "\n".join([f"{counted(self.number, 'line')}: {kinds}", *self.bad.sentences()])
 
     def _emit(self, line: Line) -> bool:
         """False when the worker is strict, and a value cannot be used."""
@@ -90,7 +91,9 @@ class Recorder:
             self.bad.add(self.number, str(error))
             return False
         self._told += bool(line.events) or line.metadata is not None
-        self.ending = line.ending or self.ending
+        if line.ending is not None:
+            self.ending = line.ending
+            self.kinds["run_completed"] += 1
         return True
 
     def _emit_text(self, raw: bytes, reason: str, now: Now) -> None:

@@ -17,6 +17,8 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 
 WHOLE = frozenset(("id", "seq", "env_index", "episode_index", "step_index", "global_step", "length"))
 FLAGS = frozenset(("terminated", "truncated"))
+REALS = frozenset(("reward", "total_reward", "value"))
+_WHOLE = WHOLE | {"time_ns", "mono_ns", "payload_version", "width", "height"}
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -49,9 +51,11 @@ def joined(parts: list[Any]) -> Any:
 def as_array(name: str, column: Any) -> Array:
     """A column as whole numbers, truth values, numbers with NaN for null, arrays of one shape, or objects."""
     np = numpy()
+    kind = np.int64 if name in _WHOLE else bool if name in FLAGS else np.float64
     if not isinstance(column, list):
-        kind = np.int64 if name in WHOLE else bool if name in FLAGS else np.float64
         return column if np.isnan(column).any() else column.astype(kind)  # type: ignore[no-any-return]
+    if name in _WHOLE | FLAGS | REALS or ("/" in name and not column):  # as the store's numbers, also without rows
+        return np.array(column, dtype=np.float64 if None in column else kind)  # type: ignore[no-any-return]
     kinds = {type(value) for value in column}
     if kinds == {np.ndarray} and len({(value.shape, value.dtype) for value in column}) == 1:
         return np.stack(column)  # type: ignore[no-any-return]

@@ -15,17 +15,19 @@ that a newer attempt has, too, and voided ones are left out, as everywhere. Orde
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from itertools import chain
 from math import inf
-from typing import Any, Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
+from operator import index
+from typing import Any, Generic, Literal, NamedTuple, Protocol, SupportsIndex, TypedDict, TypeVar, Unpack
 
 import msgspec
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, StoreError, UsageError
 from telefabric.store.read import query
-from telefabric.store.read.arrays import FLAGS, WHOLE, Array, as_array, as_cells, joined, numpy, value_at
+from telefabric.store.read.arrays import FLAGS, REALS, WHOLE, Array, as_array, as_cells, joined, numpy, value_at
 from telefabric_schemas import Episode, Frame, Log, Metric, Reset, Step, values
 from telefabric_schemas.decoding import decode_event
 from telefabric_schemas.events import Event
@@ -36,7 +38,7 @@ E = TypeVar("E", bound=Event)
 _EVENTS: dict[str, type[Event]] = {
     "step": Step, "episode": Episode, "reset": Reset, "frame": Frame, "metric": Metric, "log": Log,
 }  # fmt: skip
-_NUMBERS = WHOLE | FLAGS | {"reward", "total_reward", "value"}
+_NUMBERS = WHOLE | FLAGS | REALS
 """Fields that the store gives as numbers. Times are not among them: 64 bits of a float are not enough."""
 _LEFT_OUT = frozenset(("mono_ns", "payload_version"))
 """Fields that are no columns unless they are named."""
@@ -59,14 +61,14 @@ class Asked(Protocol):
 class Range(TypedDict, total=False):
     """Which events: any where nothing is said.
 
-    `episodes` is a range of episodes, ``slice(100, 110)``; with `env` it is found at once, else all rows are looked at.
-    `steps` is one of the agent's global steps, which should rise. `voided` includes voided events.
+    `episodes` is one or a range, ``slice(100, 110)``; with `env` it is found at once, else all rows are looked at.
+    `steps` is the same of the agent's global steps, which should rise. `voided` includes voided events.
     """
 
     agent: str
     env: int
-    episodes: slice
-    steps: slice
+    episodes: int | slice
+    steps: int | slice
     voided: bool
 
 
@@ -125,15 +127,19 @@ class Selection(Generic[E]):
 
     def __init__(self, reader: Asked, run_id: str, kind: str, wanted: Range, name: str | None = None) -> None:
         """Raises `UsageError` for a range that no event of the kind can be in. `name` is a metric's."""
+        if unknown := sorted(wanted.keys() - Range.__annotations__.keys()):
+            raise UsageError(f"{unknown[0]}= narrows nothing: give one of {', '.join(Range.__annotations__)}")
         self._reader, self._run_id, self._kind, self._name = reader, run_id, kind, name
         self._of_episodes = kind in ("step", "episode", "reset", "frame")
         self._agent, self._env = wanted.get("agent"), wanted.get("env")
-        self._episodes, self._steps = _bounds(wanted.get("episodes")), _bounds(wanted.get("steps"))
+        self._episodes, self._steps = _bounds(wanted, "episodes"), _bounds(wanted, "steps")
         self._voided = wanted.get("voided", False)
         missing = ("env", "episodes") if not self._of_episodes else ("steps",) if kind in ("reset", "frame") else ()
         for name in (*missing, *(("steps",) if kind == "log" else ())):
             if name in wanted:
                 raise UsageError(f"a {kind} has no {name}: leave {name}= out")
+        if not isinstance(wanted.get("env"), SupportsIndex | None):
+            raise UsageError(f"env={wanted['env']!r} is no number: give the index of one environment, such as 0")
 
     def __iter__(self) -> Iterator[E]:
         """The events, their actions, observations and the like decoded."""
@@ -307,14 +313,17 @@ class Selection(Generic[E]):
             first = page.last
 
 
-def _bounds(part: slice | None) -> tuple[int, float] | None:
+def _bounds(wanted: Range, name: Literal["episodes", "steps"]) -> tuple[int, float] | None:
     """The first and the end of a range. Raises `UsageError` for what is none."""
+    part = wanted.get(name)
     if part is None:
         return None
-    first, end = part.start or 0, inf if part.stop is None else part.stop
-    if part.step not in (None, 1) or min(first, end) < 0:
-        raise UsageError(f"{part} is no range of numbers from 0 on: give slice(first, end)")
-    return first, end
+    with suppress(TypeError):
+        whole = part if isinstance(part, slice) else slice(index(part), index(part) + 1)
+        first, end = index(whole.start or 0), inf if whole.stop is None else index(whole.stop)
+        if whole.step in (None, 1) and min(first, end) >= 0:
+            return first, end
+    raise UsageError(f"{name}={part!r} is no number and no range of numbers from 0 on: give 3, or slice(first, end)")
 
 
 def _place(columns: dict[str, Array]) -> Array:

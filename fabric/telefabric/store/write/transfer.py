@@ -50,7 +50,7 @@ class Moved(NamedTuple):
 
     runs: int
     events: int
-    """Rows that were added; 0 when all were there already."""
+    """Rows that were added; 0 when all were there already. Of an extract that was continued, all that it copied."""
     notes: list[str]
     """A sentence for each run that was edited in both files."""
 
@@ -66,10 +66,11 @@ def extract(
     """Copy runs to a store file that is not there yet; it appears under its name when it is whole. `StoreError`."""
     if os.path.exists(target):
         raise StoreError(f"{target} is there already: name another file, or merge into it: telefabric store merge")
-    part = target.with_name(target.name + ".part")
+    part, earlier = target.with_name(target.name + ".part"), 0
     if part.exists():
         with FileReader(part) as begun:
             others = {run.run_id for run in begun.runs()} - set(runs)
+            earlier = begun.newest(0).last  # its ids count its rows
         if others:
             raise StoreError(f"{part} is of another extract, with run {min(others)}: remove it, or name another file")
     moved = merge(source, part, runs, progress, group_readable=group_readable)
@@ -83,7 +84,7 @@ def extract(
         raise explain(part, error) from None
     with suppress(OSError):
         part.with_name(part.name + ".lock").unlink()
-    return moved
+    return moved._replace(events=moved.events + earlier)
 
 
 def merge(

@@ -58,7 +58,6 @@ _INSERT_MANY = {table: _statement(table, _ROWS_A_STATEMENT) for table in COLUMNS
 _RAW = -1
 _LOST_KNOWN = 100_000
 """Streams that are remembered as lost, so that they can be revived: 16 bytes each."""
-_WORKERS_TOLD = 10
 _CHECKPOINT_PATIENCE_MS = 100
 _FIND = (
     "SELECT run, stream, run_id, stream_id, 0, carrier FROM streams JOIN runs USING (run) WHERE stream_id = ?1"
@@ -103,6 +102,8 @@ class Writer:
         self.path = path = path.absolute()
         self.commit_s = 0.0
         """How long the last commit took, from its first row to the end of the sync."""
+        self.lost_workers: list[str] = []
+        """The workers of the streams that the last commit called lost."""
         self.changes: Counter[str] = Counter()
         """How many streams the last commit called lost and revived."""
         self._commit_began_s = 0.0
@@ -351,10 +352,8 @@ class Writer:
             self._revive(stream)
         carriers = ((carrier, stream) for stream, carrier in rows.carriers.items())
         self._db.executemany("UPDATE streams SET carrier = ? WHERE stream_id = ?", carriers)
-        lost = [worker for stream in rows.lost for worker in self._lose(stream)]
-        if lost:
-            self.changes["lost"] += len(lost)
-            log.warning("store.streams_lost", streams=len(lost), workers=lost[:_WORKERS_TOLD])
+        self.lost_workers = [worker for stream in rows.lost for worker in self._lose(stream)]
+        self.changes["lost"] += len(self.lost_workers)
         self._db.executemany(overview.UPSERT, rows.overview.rows())
         marks = ((self._places[stream].stream, *mark) for stream, mark in rows.marks.items())
         self._db.executemany(_MARK, marks)

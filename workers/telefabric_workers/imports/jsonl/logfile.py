@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from telefabric.doctor.finding import counted
+from telefabric.doctor.finding import counted, counted_kinds
 from telefabric.store.read.reader import Reader
 from telefabric_schemas.events import Event, RunMetadata
 from telefabric_workers.emitter import PLAIN
@@ -55,20 +55,28 @@ class Report:
     """What was read, of all files that had the name."""
 
     lines: int = 0
+    texts: int = 0
+    """Lines that are no JSON object."""
     added: dict[str, Counter[str]] = field(default_factory=dict)
     """Events by run and kind."""
     bad: BadLines = field(default_factory=BadLines)
     unfinished_bytes: int = 0
     """Of a last line without its end, which is read when it has one."""
+    is_whole: bool = False
+    """The reading came to the end of the file."""
 
     def sentences(self) -> list[str]:
-        found = []
-        for run_id, added in self.added.items():
-            what = ", ".join(counted(count, kind) for kind, count in sorted((+added).items()))
-            found.append(f"{run_id}: {what or 'nothing new'}")
+        nothing = "nothing new" if self.is_whole else "nothing new so far"
+        found = [f"{run_id}: {counted_kinds(added) or nothing}" for run_id, added in self.added.items()]
+        if self.texts * 2 > self.lines:
+            found.append(
+                f"{self.texts} of {counted(self.lines, 'line')} are not JSON objects and become log events: check that "
+                "this is a log of JSON lines."
+            )
         if self.unfinished_bytes:
-            found.append(f"The last line has {self.unfinished_bytes} bytes and no end: it is read when it has one.")
-        return [*found, *self.bad.sentences()]
+            unfinished = counted(self.unfinished_bytes, "byte")
+            found.append(f"The last line has {unfinished} and no end: it is read when it has one.")
+        return [*found, *self.bad.sentences()] or ["No line was read."]
 
 
 class LogFile:
@@ -102,19 +110,21 @@ class LogFile:
     def read(self, *, last: bool) -> Iterator[int]:
         """Take in what is there, and yield how far it is read. `last`: the last line, too, if it is a whole object."""
         while True:
+            self.report.is_whole = False
             is_over = self.tail.is_replaced() or self.tail.is_cut()
             try:
                 yield from self._read(last=last, is_over=is_over)
             except _Other as other:
                 self._others[other.args[0]] += 1
-                self.report.lines, self.report.bad, is_over = 0, BadLines(), True
+                self.report.lines, self.report.texts, self.report.bad, is_over = 0, 0, BadLines(), True
+            self.report.is_whole = True
             if not is_over:
                 return
             self.close()
             self._begin(Tail(self.tail.path))
 
     def close(self) -> None:
-        """Raises `EnvironmentProblem` when not all is stored."""
+        """A run whose file was not read to its end has none. Raises `EnvironmentProblem` when not all is stored."""
         self.report.unfinished_bytes = len(self.tail.part)
         for run in self._runs.values():
             self._end(run)
@@ -139,6 +149,7 @@ class LogFile:
         named, is_object = run_named_in(raw)
         if named and self._given is None:
             self._current = name_of(named) or self._current
+        self.report.texts += not is_object and not raw.isspace()
         self._held.append(raw)
         if self._current is not None or is_object or len(self._held) == _HELD_MAX:
             self._release()
@@ -197,4 +208,5 @@ class LogFile:
 
     def _end(self, run: _Run) -> None:
         if run.stream is not None:
-            run.stream.close(run.ending or Ending("completed", "the end of its file"))
+            at_end = Ending("completed", "the end of its file") if self.report.is_whole else None
+            run.stream.close(run.ending or at_end)

@@ -12,11 +12,13 @@ from typing import Any
 import click
 
 from telefabric.cli.options import setting
+from telefabric.doctor.finding import counted_kinds
 from telefabric.errors import EnvironmentProblem, UsageError
 from telefabric.settings import absolute
 from telefabric.store.read.reader import Reader
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric_workers.environment import WorkerEnvironment
+from telefabric_workers.imports.filestream import CONTINUES
 from telefabric_workers.imports.tensorboard.folder import OPEN_MAX, EventFile, event_files
 from telefabric_workers.outbox import link_of
 
@@ -61,6 +63,8 @@ def tensorboard(
                 job.look()
         finally:
             job.end()
+            if isinstance(sys.exception(), KeyboardInterrupt) and not job.is_whole:
+                click.echo(CONTINUES, err=True)
     click.echo(json.dumps(job.report()) if as_json else "\n".join(job.sentences()))
 
 
@@ -75,6 +79,8 @@ class Import:
         """By run and kind."""
         self._left_out: Counter[str] = Counter()
         self._told: set[str] = set()
+        self.is_whole = True
+        """Each file was read to its end."""
 
     def once(self, *, follow: bool) -> None:
         """All that is there now, one file after the other, with a progress bar on a terminal."""
@@ -134,6 +140,7 @@ class Import:
 
     def _forget(self, path: Path) -> None:
         file = self._files.pop(path)
+        self.is_whole &= file.is_through
         file.end()
         if file.stream is not None:
             self._added.setdefault(file.stream.run_id, Counter()).update(+file.counts)
@@ -141,7 +148,7 @@ class Import:
 
     def _tell(self, file: EventFile) -> None:
         """Say once what cannot be read of a file."""
-        if (sentence := file.unread()) and sentence not in self._told:
+        if (sentence := file.unread) and sentence not in self._told:
             self._told.add(sentence)
             click.echo(f"telefabric: {sentence}", err=True)
 
@@ -149,10 +156,7 @@ class Import:
         return {"runs": dict(sorted(self._added.items())), "left_out": self._left_out}
 
     def sentences(self) -> list[str]:
-        lines = []
-        for run_id, added in sorted(self._added.items()):
-            what = ", ".join(f"{count} {kind}s" for kind, count in sorted(added.items())) or "nothing new"
-            lines.append(f"{run_id}: {what}")
+        lines = [f"{run_id}: {counted_kinds(added) or 'nothing new'}" for run_id, added in sorted(self._added.items())]
         if self._left_out:
-            lines.append("Left out: " + ", ".join(f"{count} {what}" for what, count in self._left_out.items()))
-        return lines
+            lines.append("Left out: " + ", ".join(f"{what} ({count})" for what, count in self._left_out.items()))
+        return lines or ["No record was read."]

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from telefabric.doctor.finding import counted
 from telefabric.store.read.reader import Reader
 from telefabric_schemas.events import Event, Log, Metric
 from telefabric_workers.environment import WorkerEnvironment
-from telefabric_workers.imports.filestream import FileStream, stream_id_of
+from telefabric_workers.imports.filestream import COMPLETED, FileStream, stream_id_of
 from telefabric_workers.imports.tensorboard.events import Reader as EventReader
 from telefabric_workers.imports.tensorboard.events import Value, time_of
 from telefabric_workers.imports.tensorboard.records import Damaged, Tail
@@ -32,7 +33,10 @@ class EventFile:
         self.path, self.run_id = path, run_id
         self.counts: Counter[str] = Counter()
         """Events that were added, by kind."""
-        self._damage = ""
+        self.unread = ""
+        """A sentence about what cannot be read of it; empty in the usual case."""
+        self.is_through = False
+        """The last reading came to the end of it."""
         self.stream: FileStream | None = None
         self._reader = EventReader()
         self._tail = Tail(path)
@@ -58,17 +62,9 @@ class EventFile:
     def is_replaced(self) -> bool:
         return self._tail.is_replaced()
 
-    def unread(self) -> str:
-        """A sentence about what cannot be read of it; empty in the usual case."""
-        if self._damage:
-            return f"{self._damage}: what follows is not imported"
-        if not self._tail.is_replaced() and (torn := self._tail.torn_bytes):
-            return f"{self.path} ends with {torn} bytes that are no whole record yet: import again later"
-        return ""
-
     def read(self, environment: WorkerEnvironment, reader: Reader) -> Iterator[int]:
         """Send what is new, and yield after each record how many bytes of the file are through."""
-        self._damage = ""
+        self.unread, self.is_through = "", False
         try:
             for record in self._tail.records():
                 if self.stream is None:
@@ -77,8 +73,14 @@ class EventFile:
                     event = _event_of(value, environment.agent_id, self.stream.info.started_ns)
                     self.counts[event.kind] += self.stream.add(event)
                 yield self._tail.offset
+            if not self._tail.is_replaced() and (torn := self._tail.torn_bytes):
+                verb = "is" if torn == 1 else "are"
+                self.unread = (
+                    f"{self.path} ends with {counted(torn, 'byte')} that {verb} no whole record yet: import again later"
+                )
         except Damaged as error:
-            self._damage = str(error)
+            self.unread = f"{error}: what follows is not imported"
+        self.is_through = True
 
     def _begin(self, record: bytes, environment: WorkerEnvironment, reader: Reader) -> FileStream:
         stream = stream_id_of("tensorboard", self.run_id, self.path.name, record)
@@ -88,7 +90,7 @@ class EventFile:
     def end(self) -> None:
         """Store what was added. Raises as `FileStream.close` does. It may be read on afterwards."""
         if self.stream is not None:
-            self.stream.close()
+            self.stream.close(COMPLETED if self.is_through else None)
 
 
 def event_files(folder: Path, prefix: str = "") -> dict[Path, str]:
