@@ -322,6 +322,61 @@ def test_environments_in_processes_of_the_program_s_own_are_recorded_by_helpers(
     assert len(ran.said) == 1, "the program is told of, not its processes"
 
 
+FORKED = """
+    import gc, os, sys
+    import gymnasium as gym
+
+    if sys.argv[1] == "turns":
+        from pettingzoo.classic import tictactoe_v3
+
+        env = tictactoe_v3.env()
+        actions = iter(range(9))
+        turns = lambda: next(actions)
+    elif sys.argv[1] == "vector":
+        env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+        turns = env.action_space.sample
+    else:
+        env = gym.make("CartPole-v1")
+        turns = lambda: 0
+    closed = gym.make("CartPole-v1")
+    env.reset(seed=1)
+    closed.reset(seed=1)
+    env.step(turns())
+    child = os.fork()
+    for _ in range(3):
+        env.step(turns())
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        closed.close()
+        del closed
+        gc.collect()
+        evaluation = gym.make("CartPole-v1")
+        evaluation.reset()
+        evaluation.step(0)
+    env.close()
+"""
+
+
+@FORK
+@pytest.mark.parametrize(("kind", "count"), [("single", 1), ("vector", 2), ("turns", 1)])
+def test_an_environment_that_was_reset_before_a_fork_is_recorded_in_the_child(
+    tmp_path: Path, kind: str, count: int
+) -> None:
+    ran = auto(tmp_path, FORKED, kind)
+    assert ran.code == 0, ran.stderr
+    assert "not recorded" not in ran.stderr
+    (own,) = [stream for stream, parent in ran.parents.items() if parent is None]
+    steps: dict[bool, dict[int, int]] = {True: defaultdict(int), False: defaultdict(int)}
+    for stream, events in ran.streams.items():
+        for event in events:
+            if isinstance(event, Step):
+                steps[stream == own][event.env_index] += 1
+    forked = range(count + 1, 2 * count + 1)
+    assert steps[True] == dict.fromkeys(range(count), 4)
+    assert steps[False] == {**dict.fromkeys(forked, 3), 2 * count + 1: 1}, "no index is one of the parent's"
+
+
 # -- what the program sees -----------------------------------------------------------------------------------------
 
 WRAPPERS = """
@@ -519,10 +574,14 @@ def test_the_last_line_is_true_when_nothing_is_stored(tmp_path: Path, environ: d
 
 
 SILENT = """
+    import sys
     import gymnasium as gym
     from telefabric_workers import connect
     from telefabric_workers.integrations.gym import TelemetryWrapper
 
+    if len(sys.argv) > 1:
+        evaluation = gym.make("CartPole-v1")
+        evaluation.reset()
     with connect() as worker:
         env = TelemetryWrapper(gym.make("CartPole-v1"), worker)
         env.reset(seed=1)
@@ -536,6 +595,32 @@ def test_a_program_that_records_itself_is_not_recorded_twice(tmp_path: Path) -> 
     ran = auto(tmp_path, SILENT)
     assert ran.code == 0, ran.stderr
     assert len(ran.of(Step)) == 5
+    assert ran.said == ["telefabric: --auto left 1 environment to the program's own adapters"]
+    (line,) = auto(tmp_path, SILENT, "evaluation").said
+    assert "1 environment of gymnasium; 0 steps" in line
+    assert line.endswith("; left 1 environment to the program's own adapters")
+
+
+SILENT_TURNS = """
+    from pettingzoo.classic import tictactoe_v3
+    from telefabric_workers import connect
+    from telefabric_workers.integrations.pettingzoo import TelemetryAEC
+
+    with connect() as worker:
+        env = TelemetryAEC(tictactoe_v3.env(), worker)
+        env.reset(seed=1)
+        for action in range(3):
+            env.last()
+            env.step(action)
+        env.close()
+"""
+
+
+def test_an_adapter_of_pettingzoo_is_left_alone_and_the_last_line_says_so(tmp_path: Path) -> None:
+    ran = auto(tmp_path, SILENT_TURNS)
+    assert ran.code == 0, ran.stderr
+    assert len(ran.of(Step)) == 3
+    assert ran.said == ["telefabric: --auto left 1 environment to the program's own adapters"]
 
 
 PICTURES = """

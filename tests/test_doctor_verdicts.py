@@ -10,7 +10,7 @@ import pytest
 
 import telefabric
 from telefabric import __version__
-from telefabric.address import DEFAULT, Address
+from telefabric.address import DEFAULT, Address, ClientKeys
 from telefabric.broker import sockets
 from telefabric.broker.core.hops import Hop
 from telefabric.doctor import broker as on_broker
@@ -23,6 +23,7 @@ from telefabric.doctor.service import LiveSeen
 from telefabric.doctor.settings import SettingsSeen
 from telefabric.doctor.storefile import StoreOpenSeen
 from telefabric.peer.core.clock import Clock
+from telefabric.peer.requests import nobody_at
 from telefabric.store.file import database
 from telefabric.wire.control import Endpoints
 
@@ -211,6 +212,20 @@ def test_nobody_on_this_machine_is_only_a_broker_that_is_not_started() -> None:
     assert told(on_broker.judge_broker(HERE, BrokerSeen(None, port=refused, taken={}))).remedy == "telefabric up"
     foreign = BrokerSeen(None, port=PortSeen(Answer.ZEROMQ), foreign="a control message fails its checksum")
     assert told(on_broker.judge_broker(HERE, foreign)).remedy.startswith("pip install -U telefabric, on both machines")
+
+
+def test_a_broker_is_started_at_the_port_that_is_asked_for() -> None:
+    refused = BrokerSeen(None, port=PortSeen(Answer.REFUSED))
+    there = told(on_broker.judge_broker(LAB._replace(port=9000), refused)).remedy
+    assert "start telefabric up --listen tcp://127.0.0.1:9000 there, and forward its ports: ssh -N -L 9000:" in there
+    keys = ClientKeys("server", "public", "secret")
+    with_keys = told(on_broker.judge_broker(LAB._replace(port=9000, keys=keys), refused)).remedy
+    assert with_keys.startswith("Start telefabric up --listen 'tcp://*:9000' there. ")
+    here = HERE._replace(port=9000)
+    assert nobody_at(here).endswith("Start one with: telefabric up --listen tcp://127.0.0.1:9000")
+    assert nobody_at(HERE).endswith("Start one with: telefabric up")
+    for elsewhere in (LAB, here._replace(keys=keys)):
+        assert "telefabric up" not in nobody_at(elsewhere), "a broker that is started here does not help"
 
 
 def test_names() -> None:

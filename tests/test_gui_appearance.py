@@ -202,12 +202,13 @@ def test_a_tick_box_has_room_for_its_words(qtbot: Any, qapp: Any) -> None:
 
 
 def test_an_address_that_does_not_answer_has_its_remedy_once(window: Callable[..., MainWindow]) -> None:
-    said = "Nobody answers at tcp://lab:7750. Is the broker running there? Start one with: telefabric up"
-    away = Connection(LinkState.UNREACHABLE, "tcp://lab:7750", said)
+    url = "tcp://127.0.0.1:9000"
+    said = f"Nobody answers at {url}: is the broker running there? Start one with: telefabric up --listen {url}"
+    away = Connection(LinkState.UNREACHABLE, url, said)
     main = window(ScriptedFeed(update(connection=away), connection=away))
     tick(main, 2)
-    assert main.empty._command.text() == "telefabric up"
-    assert main.empty._sentence.text() == "Nobody answers at tcp://lab:7750. Is the broker running there?"
+    assert main.empty._command.text() == f"telefabric up --listen {url}"
+    assert main.empty._sentence.text() == f"Nobody answers at {url}: is the broker running there?"
 
 
 def test_a_small_window_shows_the_first_figures_of_the_status_and_does_not_grow(

@@ -20,6 +20,7 @@ from slowness import patience
 from store_fixtures import LOOPBACK
 
 from telefabric import TelefabricError, open_store
+from telefabric.errors import StoreError
 from telefabric.service.embedded import Services
 from telefabric.store.file.database import open_reader
 from telefabric_schemas import Episode, Log, Step, decode_event
@@ -126,7 +127,15 @@ def test_run_from_reads_the_same(desk: Desk) -> None:
     asked = CliRunner().invoke(run_command, ["--lines-read", desk.run_id, *desk.options], standalone_mode=False)
     assert asked.stdout == f"Lines 1 to 2 of the output of {desk.run_id} were read and are stored.\n"
     nobody = CliRunner().invoke(run_command, ["--lines-read", "nobody", *desk.options], standalone_mode=False)
-    assert "no line of run nobody is stored" in str(nobody.exception)
+    assert isinstance(nobody.exception, StoreError)
+    assert "there is no run 'nobody'" in str(nobody.exception)
+
+
+def test_a_run_whose_lines_have_no_numbers_is_told_from_one_that_is_not_there(desk: Desk) -> None:
+    desk.write(desk.step(0), mode="w")
+    desk.bring()
+    asked = CliRunner().invoke(run_command, ["--lines-read", desk.run_id, *desk.options], standalone_mode=False)
+    assert str(asked.exception).startswith(f"run {desk.run_id} has no lines with numbers")
 
 
 def test_a_moved_log_is_the_same_and_a_new_one_of_its_name_is_another(desk: Desk) -> None:

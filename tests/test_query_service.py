@@ -287,7 +287,8 @@ def test_nobody_there_is_one_sentence_with_the_remedy() -> None:
     with pytest.raises(Unreachable) as caught:
         RemoteReader(address, timeout_s=0.3)
     assert str(caught.value) == (
-        f"nobody answers at {address.url}: is the broker running there? Start one with: telefabric up"
+        f"nobody answers at {address.url}: is the broker running there? Start one with: "
+        f"telefabric up --listen {address.url}"
     )
     with pytest.raises(Unreachable, match="nobody answers at"):
         ask_status(address, 0.05)

@@ -125,6 +125,16 @@ def test_lines_that_are_no_events_pass_unchanged_and_are_log_events(run: Run) ->
     assert run.lines_read() == 5
 
 
+def test_values_that_are_left_out_are_said_once_and_counted_in_the_end(run: Run) -> None:
+    program = """print('{"type": "step", "episode": 0, "step": 0, "info": "%s"}\\n' % ("x" * 9_000_000) * 2, end="")"""
+    code, out, errors = run.ended(program)
+    assert (code, out) == (0, b"")
+    said = errors.decode().splitlines()
+    assert len(said) == 2, said
+    assert "worker.problems" not in said[0]
+    assert said[1] == "telefabric: step.info was left out 2 times"
+
+
 @pytest.mark.parametrize("turn", range(2))
 def test_what_a_killed_run_had_read_is_stored_and_the_store_knows_its_last_line(run: Run, turn: int) -> None:
     process = run.start(FOREVER, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -227,7 +227,23 @@ def test_calls_after_close_are_ignored_told_and_counted(
         assert not worker.flush()
     assert worker.emitted == head
     assert worker.problems == {"worker.closed": 15}
-    assert len([record for record in caplog.records if "after close" in record.message]) == 1
+    (said,) = [record.message for record in caplog.records if "after close" in record.message]
+    assert said.startswith("worker.closed: it was called after close(), and the call was ignored")
+
+
+def test_a_callback_that_raises_is_logged_as_one_and_not_as_a_value(
+    alone: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = alone()
+
+    def broken(_: object) -> None:
+        raise ValueError("of the program")
+
+    worker.register_on_step(broken)
+    emit_one(worker)
+    (said,) = [record.message for record in caplog.records if "broken" in record.message]
+    assert said.startswith("worker.callback_failed: callback.test_a_callback")
+    assert "value_left_out" not in caplog.text
 
 
 def test_calls_after_close_raise_when_strict() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import NamedTuple
 
 from telefabric.errors import UsageError, WireError
@@ -48,6 +49,19 @@ class Address(NamedTuple):
     @property
     def url(self) -> str:
         return f"tcp://{self.host}:{self.port}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is dialled on this machine, where a broker is, or this end of a tunnel."""
+        return self.host in ("localhost", "[::1]") or self.host.startswith("127.")
+
+    @property
+    def up(self) -> str:
+        """The command that starts a broker with this port, on its machine: without keys, behind a tunnel."""
+        there = "*" if self.keys else "127.0.0.1"
+        host = self.host.replace("[::1]", "127.0.0.1") if self.is_here else there  # brokers serve IPv4 only
+        wanted = f"tcp://{host}:{self.port}"
+        return "telefabric up" if wanted == DEFAULT else f"telefabric up --listen {shlex.quote(wanted)}"
 
     def beside(self, offset: int) -> Address:
         """The address of another socket of the same service; port 0 stays 0, any free one.

@@ -12,8 +12,6 @@ from telefabric.errors import UsageError
 
 log = logging.getLogger("telefabric.worker")
 
-_NO_VALUES = ("worker.", "callback.")
-"""Problems with calls and callbacks, as opposed to values that were given."""
 NAMES_MAX = 256
 """Names of problems of one worker: a name may be a key that the program makes up at each step."""
 
@@ -64,7 +62,7 @@ class Problems:
         if not self.counts["frame.thinned"]:
             log.warning(
                 "worker.frames_thinned: running episodes have more frames than %d MiB: of the largest every second one "
-                "is left out (logged once; counted in worker.problems)",
+                "is left out (logged once; each time is counted)",
                 mib,
             )
         self.counts["frame.thinned"] = frames
@@ -75,8 +73,14 @@ class Problems:
                 name, why = self.unsaid.popleft()
             except IndexError:  # another thread says it
                 return
-            what = "" if name.startswith(_NO_VALUES) else " was left out"
-            log.warning("worker.value_left_out: %s%s: %s (logged once; counted in worker.problems)", name, what, why)
+            if name == "worker.closed":
+                log.warning("worker.closed: %s (logged once; each time is counted)", why)
+            elif name == "worker.off":
+                log.warning("worker.off: %s", why)
+            elif name.startswith("callback."):
+                log.warning("worker.callback_failed: %s: %s (logged once; each time is counted)", name, why)
+            else:
+                log.warning("worker.value_left_out: %s was left out: %s (logged once; each time is counted)", name, why)
 
     def forked(self) -> None:
         """In a forked child: a thread that is not here may hold the lock."""

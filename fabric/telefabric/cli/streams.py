@@ -51,7 +51,7 @@ def why_unwritable(error: OSError) -> str:
     """The reason why the output cannot be written; empty for any other error."""
     if error.errno not in _UNWRITABLE or error.filename is not None:
         return ""
-    return "it is closed" if error.errno == errno.EBADF else f"{error.strerror}: make room"
+    return "it is closed" if error.errno == errno.EBADF else str(error.strerror)
 
 
 def forget_output() -> None:

@@ -81,11 +81,11 @@ def judge_broker(address: Address, seen: BrokerSeen) -> Finding | None:
         "broker", what, address=address, last=address.port + max(PORTS), default=DEFAULT, detail=seen.port.detail,
         foreign=seen.foreign, not_admitted=seen.not_admitted, by=f" (listening there: {who})" if who else "",
         taken=", ".join(f"{port} ({PORTS[port - address.port]}, by {owner})" for port, owner in taken.items()),
-        listen="" if address.url == DEFAULT else f" --listen {address.url}",
+        up=address.up,
         elsewhere=f"telefabric up --listen tcp://127.0.0.1:{seen.free or 'PORT'}",
         wake=f"kill -CONT {number} wakes a stopped one. " if number else "",
-        start=f"Start telefabric up there. {forward}" if address.keys else
-        f"A broker without keys listens on its own machine only: start telefabric up there, and forward its ports: "
+        start=f"Start {address.up} there. {forward}" if address.keys else
+        f"A broker without keys listens on its own machine only: start {address.up} there, and forward its ports: "
         f"{forward}",
     )  # fmt: skip
 

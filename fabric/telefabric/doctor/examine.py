@@ -78,8 +78,8 @@ def about_broker(address: Address, data: Path) -> Rows:
         status = seen.reply.status
         attached = any(one.get("name") == streams.STORE for one in status.get("durable", ()))
         hosts = {one["host"] for one in status.get("streams", ()) if one.get("host")}
-        is_alone = ports.is_here(address) and len(hosts) < 2
-        holder = storefile.judge_holder(path, opened) if ports.is_here(address) else ""
+        is_alone = address.is_here and len(hosts) < 2
+        holder = storefile.judge_holder(path, opened) if address.is_here else ""
         rows += about_service(address, name.addresses[0], seen.reply, holder)
     synchronised = machine.look_at_synchronisation()
     rows.append(machine.judge_time(machine.look_at_clock_source(), synchronised, alone=is_alone))
@@ -100,7 +100,7 @@ def about_service(address: Address, host: str, reply: StatusReply, holder: str) 
     }
     answers = {name: seen_by(deadline_s, knock) or PortSeen(Answer.SILENT) for name, knock in knocks.items()}
     silent = [one.port for name, one in named.items() if answers[name].answer is Answer.SILENT]
-    owners = listeners(silent) if silent and ports.is_here(address) else {}
+    owners = listeners(silent) if silent and address.is_here else {}
     reached = {name for name, seen in answers.items() if seen.answer is Answer.ZEROMQ}
     clock_seen = seen_by(deadline_s, clock)
     live_seen = seen_by(deadline_s if "watch" in reached else time.monotonic() + _REFUSAL_S, live) if live else None

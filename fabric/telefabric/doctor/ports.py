@@ -55,11 +55,6 @@ class NameSeen(NamedTuple):
     error: str = ""
 
 
-def is_here(address: Address) -> bool:
-    """Whether it is dialled on this machine, where a broker is, or this end of a tunnel."""
-    return address.host in ("localhost", "[::1]") or address.host.startswith("127.")
-
-
 # -- looks -------------------------------------------------------------------------------------------------------
 def look_up(host: str) -> NameSeen:
     """The IPv4 addresses of a host, which is what ZeroMQ dials, or why there are none. `NAME_S` at most."""
@@ -193,6 +188,6 @@ def tunnel(address: Address, far_port: int, others: Iterable[int]) -> str:
     if address.keys:
         return f"Let ports {', '.join(str(port) for port, _ in pairs)} through the firewall of {address.host}"
     forwards = " ".join(f"-L {here}:127.0.0.1:{there}" for here, there in pairs)
-    if is_here(address):
+    if address.is_here:
         return f"If this is a tunnel, end it and forward all: ssh -N {forwards} USER@HOST"
     return f"ssh -N {forwards} USER@{address.host}, and then here: --connect tcp://127.0.0.1:{address.port}"

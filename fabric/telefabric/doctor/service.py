@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from telefabric.address import Address
 from telefabric.doctor.broker import ASK_S
 from telefabric.doctor.finding import Finding, counted, say
-from telefabric.doctor.ports import is_here
 from telefabric.doctor.streams import CLOCK_OFF_S, ROUND_TRIP_SLOW_S, STORE, remedy
 from telefabric.errors import StoreError, Unreachable, WireError
 from telefabric.keys import saved_connections
@@ -163,4 +162,4 @@ def judge_clock(address: Address, seen: Clock | None) -> list[Finding]:
 
 
 def _there(address: Address) -> str:
-    return "" if is_here(address) else ", on the broker's machine"
+    return "" if address.is_here else ", on the broker's machine"

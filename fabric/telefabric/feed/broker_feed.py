@@ -16,6 +16,7 @@ from telefabric.feed.merged import HISTORY_EVENTS, MergedStreams
 from telefabric.feed.questions import Answer, Asked, Questions
 from telefabric.feed.run_views import RunViews
 from telefabric.peer.edit_request import ask_edit
+from telefabric.peer.requests import nobody_at
 from telefabric.store.read.query import Question
 from telefabric.store.read.remote_reader import RemoteReader
 from telefabric.wire.policy import QueuePolicy
@@ -128,8 +129,8 @@ class BrokerFeed:
             return LinkState.LIVE, url, self._history.problem
         if time.monotonic() - self._started_s < _UNREACHABLE_S:
             return LinkState.CONNECTING, url, ""
-        sentence = f"Nobody answers at {url}. Is the broker running there? Start one with: telefabric up"
-        return LinkState.UNREACHABLE, url, sentence
+        sentence = nobody_at(self.address)
+        return LinkState.UNREACHABLE, url, sentence[0].upper() + sentence[1:]
 
     def _changed_runs(self) -> tuple[tuple[RunView, ...], tuple[str, ...]]:
         status = self._live.status

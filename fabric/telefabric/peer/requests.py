@@ -122,9 +122,14 @@ def unanswered(handshake: Handshake, address: Address) -> Unreachable:
         return Unreachable(
             f"something listens at {address.url} and does not answer: it is frozen, or no broker: see telefabric doctor"
         )
-    if address.keys:  # most likely on another machine, where this one starts nothing
-        return Unreachable(why_not(Handshake.NOBODY, address.url, "this key"))
-    return Unreachable(f"nobody answers at {address.url}: is the broker running there? Start one with: telefabric up")
+    return Unreachable(nobody_at(address))
+
+
+def nobody_at(address: Address) -> str:
+    """The sentence for an address at which nothing listens."""
+    if address.keys or not address.is_here:  # most likely on another machine, where this one starts nothing
+        return why_not(Handshake.NOBODY, address.url, "")
+    return f"nobody answers at {address.url}: is the broker running there? Start one with: {address.up}"
 
 
 def _listens(address: Address) -> bool:

@@ -75,7 +75,8 @@ class Drain:
         if self._link.refusal is not None:
             return self._link.refusal
         if self._link.instance is None:
-            return f"no broker answers at {self._address.url}: start one with telefabric up, or name it with --connect"
+            start = f"one with {self._address.up}" if self._address.is_here else "it there"
+            return f"no broker answers at {self._address.url}: start {start}, or name another with --connect"
         reasons = {linked.session.wait_reason for linked in self._link.streams.values()} - {None}
         return ", ".join(sorted(map(str, reasons))) or "the time is up"
 

@@ -35,8 +35,8 @@ def situation(connection: Connection, runs: int, waiting_for: str | None) -> Sit
         return Situation("Refused", connection.sentence or f"{address} refuses this client.")
     if link is LinkState.UNREACHABLE:
         if "://" in address:
-            command = "telefabric up"  # in a field of its own, and not in the sentence, too
-            return Situation("Not reachable", connection.sentence.removesuffix(f" Start one with: {command}"), command)
+            sentence, _, command = connection.sentence.partition(" Start one with: ")  # in a field of its own
+            return Situation("Not reachable", sentence, command)
         return Situation("No store to read", connection.sentence, _demo(address))
     if waiting_for is not None:
         return Situation("Waiting for the first step", f"{waiting_for} has begun, and has emitted no step yet.")

@@ -13,6 +13,7 @@ import click
 from telefabric.address import Address
 from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
+from telefabric.cli.read import require_run
 from telefabric.doctor.finding import OK
 from telefabric.errors import UsageError
 from telefabric.settings import SETTINGS, resolve
@@ -100,6 +101,9 @@ def _run(
         with launch.environment(command, environ) if auto else nullcontext(environ) as variables:
             code = program.run(variables, signals)
     program.close(code)
+    for name, times in program.worker.problems.items():
+        if times > 1:  # the first was logged
+            click.echo(f"telefabric: {clean(name)} was left out {times} times", err=True)
     if environment.mode == "dry-run":
         click.echo(program.recorder.report(), err=True)
         code = code or _BAD_EXIT_CODE * bool(program.recorder.bad.count)
@@ -117,7 +121,11 @@ def _preflight(environment: WorkerEnvironment, *, quiet: bool) -> None:
 
 def _say_lines_read(address: Address, run_id: str) -> None:
     with RemoteReader(address) as reader:
+        require_run(reader, run_id)
         number = lines_read(reader, run_id)
     if number is None:
-        raise UsageError(f"no line of run {run_id} is stored: telefabric runs list names those that have events")
+        raise UsageError(
+            f"run {run_id} has no lines with numbers, which telefabric run gives to those of a program's output: of a "
+            "file, a second telefabric import jsonl adds only what is new"
+        )
     click.echo(f"Lines 1 to {number} of the output of {clean(run_id)} were read and are stored.")

@@ -7,7 +7,8 @@ holds nor its types change, and a wrapper that is added later is outermost from 
 What is recorded is decided by an adapter of `telefabric_workers.integrations`. It wraps an `Echo` of the environment
 instead of the environment, and carries out the program's call in its midst.
 
-An environment is known from its first reset on. A copy of one that is only stepped, such as a planner's, is not.
+An environment is known from its first reset on, and in a forked child of the program that has reset it from the child's
+first step on. A copy of one that is only stepped, such as a planner's, is not.
 """
 
 from __future__ import annotations
@@ -102,6 +103,10 @@ class Observed:
         except Exception as error:  # noqa: BLE001  ours are counted, the environment's are raised
             return self._echo.answer(error)
 
+    def disown(self) -> None:
+        """In a forked child: its places are the parent's."""
+        self._ended = True
+
     def end(self) -> None:
         """It was closed, or is gone."""
         if not self._ended:
@@ -177,6 +182,8 @@ def records_itself(echo: Echo) -> bool:
     layer = echo._env()
     while layer is not None and not type(layer).__module__.startswith("telefabric_workers.integrations"):
         layer = vars(layer).get("env")
+    if layer is not None:
+        session.left += getattr(layer, "num_envs", 1)
     return layer is not None
 
 
@@ -212,7 +219,7 @@ def _look_at(kind: str, env: Any, name: str) -> _Known | None:
         root = env.unwrapped
         known = _find(kind, root)
         if known is None:
-            if name != "reset":
+            if name != "reset" and not (name == "step" and _is_inherited(kind, root)):
                 return None
             observed = _adapters[kind](Echo(weakref.ref(env)))
             if observed is not None:
@@ -244,8 +251,17 @@ def _forget(observed: Observed) -> None:
             _known.pop(key, None)
 
 
+def _is_inherited(kind: str, root: Any) -> bool:
+    env = _inherited.get((kind, id(root)))
+    return env is not None and env() is root
+
+
 def _forked() -> None:
-    """What a child steps is its own: it is known from the child's first reset on."""
+    """What a child resets or steps is its own. What the parent's adapters know of it is not."""
+    for key, known in list(_known.items()):
+        if known.observed is not None:
+            known.observed.disown()
+            _inherited[key] = known.env
     _known.clear()
 
 
@@ -253,5 +269,7 @@ _thread = _Thread()
 _adapters: dict[str, Adapt] = {}
 _known: dict[tuple[str, int], _Known] = {}
 """By kind and id: those that the program calls, and what they are without their wrappers."""
+_inherited: dict[tuple[str, int], weakref.ref[Any]] = {}
+"""In a forked child: environments that the parent had reset."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)

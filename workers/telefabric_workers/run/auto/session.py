@@ -22,6 +22,8 @@ class Session:
         """This process steps an environment of a vector env, whose constructor has started it."""
         self.seen: Counter[str] = Counter()
         """Environments by their library, values by that of their writer, such as ``environment of gymnasium``."""
+        self.left = 0
+        """Environments that the program itself has wrapped in an adapter."""
         self._claimed = 0
         self._free: list[tuple[int, int]] = []
         self._worker: Worker | None = None
@@ -70,17 +72,20 @@ class Session:
         if elsewhere:
             seen.append(_counted(elsewhere, "environment of other processes"))
         worker = self._worker
+        left = f"left {_counted(self.left, 'environment')} to the program's own adapters" if self.left else ""
         mode = worker._terms.environment.mode if worker else ""
         if mode == "off":
             said = "recorded nothing: the worker is off"
         elif not seen:
-            said = "recorded nothing: no environment was reset, and no value was written"
+            said = left or "recorded nothing: no environment was reset, and no value was written"
         elif worker is None:
             said = f"recorded {', '.join(seen)}"
         else:
             did = "checked" if mode == "dry-run" else "recorded"
             counts = f"{_counted(worker._step_count, 'step')}, {_counted(worker._episode_count, 'episode')}"
             said = f"{did} run {worker.run_id}: {', '.join(seen)}; {counts}{' of this one' if elsewhere else ''}"
+        if seen and left:
+            said += f"; {left}"
         if self._failures:
             said += f"; {_counted(self._failures, 'call')} not recorded, first: {self._first_failure}"
         return said
@@ -88,6 +93,7 @@ class Session:
     def _forked(self) -> None:
         self._lock = threading.RLock()
         self.seen.clear()
+        self.left = 0
         self._claimed = 0
         self._free.clear()
         self._failures = 0
