@@ -252,8 +252,7 @@ def _forget(observed: Observed) -> None:
 
 
 def _is_inherited(kind: str, root: Any) -> bool:
-    env = _inherited.get((kind, id(root)))
-    return env is not None and env() is root
+    return _inherited.get((kind, id(root)), lambda: None)() is root
 
 
 def _forked() -> None:
