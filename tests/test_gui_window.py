@@ -22,10 +22,12 @@ from slowness import patience
 from store_fixtures import episode, metric, raw, step
 from test_gui_feed import LIVE, ScriptedFeed, told, update, view
 
+from telefabric.address import Address
 from telefabric.errors import UsageError
 from telefabric.feed import Answer, FrameAt, Page, StoredEvent
 from telefabric.feed.file_feed import FileFeed
 from telefabric.feed.interface import Connection, FeedEvent, LinkState
+from telefabric.peer.requests import nobody_at
 from telefabric.subscribe.core.handover import Range
 from telefabric_schemas import Frame
 
@@ -234,10 +236,16 @@ def test_holes_and_gaps_are_counted_and_the_verdict_says_so(window: Callable[...
     [
         (Connection(LinkState.CONNECTING, "tcp://lab:7750"), None, "Connecting", ""),
         (
-            Connection(LinkState.UNREACHABLE, "tcp://lab:7750", "Can't reach lab:7750."),
+            Connection(LinkState.UNREACHABLE, "tcp://127.0.0.1:9000", nobody_at(Address("127.0.0.1", 9000))),
             None,
             "Not reachable",
-            "telefabric up",
+            "telefabric up --listen tcp://127.0.0.1:9000",
+        ),
+        (
+            Connection(LinkState.UNREACHABLE, "tcp://lab:7750", nobody_at(Address("lab", 7750))),
+            None,
+            "Not reachable",
+            "",
         ),
         (Connection(LinkState.REFUSED, "tcp://lab:7750", "lab:7750 refused this key."), None, "Refused", ""),
         (Connection(LinkState.FILE, "/data/telemetry.sqlite"), (), "No run yet", "telefabric demo --data /data"),
@@ -259,7 +267,7 @@ def test_with_nothing_to_show_it_says_why_and_what_to_type(
     assert main.empty._command.text() == command
     assert main.empty._command.isVisible() is bool(command)
     if connection.sentence:
-        assert main.empty._sentence.text() == connection.sentence
+        assert connection.sentence == " Start one with: ".join(filter(None, (main.empty._sentence.text(), command)))
 
 
 def test_a_lost_connection_and_a_stalled_run_are_said_above_what_stays(window: Callable[..., MainWindow]) -> None:
