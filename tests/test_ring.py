@@ -40,6 +40,7 @@ from telefabric.ring import (
     collect_garbage,
     discover,
     form,
+    hud,
     layout,
     metrics,
     owner,
@@ -237,6 +238,62 @@ def test_a_reader_that_takes_all_in_turn_gets_all_that_is_safe(write: Write) -> 
         show(writer, number)
     assert [frame.number for frame in iter(reader.next, None)] == [9, 10, 11], "one slot is the writer's"
     assert (reader.counters.received, reader.counters.skipped) == (4, 7)
+    reader.close()
+
+
+RGB = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((np.full((4, 5), 7, np.uint8), {}), (np.full((4, 5), 300, np.uint16), {})),
+        ((np.full((4, 5), 300, np.uint16), {}), (np.full((4, 5), 0.5, np.float32), {})),
+        ((np.full((4, 5), 300, "<u2"), {}), (np.full((4, 5), 300, ">u2"), {})),
+        ((RGB, {}), (RGB, {"pixel_format": PixelFormat.BGR8})),
+        ((RGB, {}), (RGB, {"tiled": True})),
+        ((RGB, {}), (RGB[::-1, :, ::-1], {})),
+        ((RGB, {}), (RGB[:, :4], {})),
+    ],
+    ids=["wider", "real", "byte order", "format", "tiles", "strides", "shape"],
+)
+def test_a_frame_that_differs_in_one_thing_from_the_one_before_is_its_own(
+    write: Write, first: tuple[Any, dict[str, Any]], second: tuple[Any, dict[str, Any]]
+) -> None:
+    writer = write()
+    reader = RingReader(writer.folder)
+    for frame, options in (first, second, first, second):
+        assert writer.publish(frame, Hud(), **options)
+        found = reader.latest()
+        assert found is not None
+        assert np.array_equal(found.array.reshape(frame.shape), frame)
+        assert found.array.dtype == frame.dtype.newbyteorder("=")
+        assert found.tiles == (len(frame) if options.get("tiled") else 0)
+        assert found.pixels == options.get("pixel_format", found.pixels)
+        if frame is RGB and not options:
+            assert found.pixels == PixelFormat.RGB8
+    reader.close()
+
+
+BEYOND = {"height": 16_000, "width": 16_000, "payload_bytes": 16_000 * 16_000 * 3}
+
+
+@pytest.mark.parametrize(
+    "lie", [{"payload_bytes": 61}, {"height": 5}, {"generation": 1}, {"pixels": 99}, {"tiles": 2}, BEYOND]
+)
+def test_a_descriptor_that_contradicts_itself_or_the_segment_is_not_read(write: Write, lie: dict[str, int]) -> None:
+    writer = write()
+    reader = RingReader(writer.folder)
+    writer.publish(RGB, Hud())
+    assert reader.latest() is not None
+    writer.publish(RGB, Hud())
+    segment = writer._segment
+    assert segment is not None
+    true = layout.Form(segment.block.generation, RGB.nbytes, 4, 5, 0, PixelFormat.RGB8, 0)
+    head = layout.head_packer(true._replace(**lie))(2, 0, 0, 0, hud.encode(Hud()))
+    at = segment.slot(2) + layout.DESCRIPTOR
+    segment.data[at : at + len(head)] = head
+    assert (reader.latest(), reader.counters.damaged) == (None, 1)
     reader.close()
 
 

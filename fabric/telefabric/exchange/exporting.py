@@ -13,7 +13,7 @@ from telefabric.exchange.writer import Writer
 from telefabric.store.read.reader import Reader
 
 Tell = Callable[[int, int], None]
-"""Is told the id that has been reached, and the last one."""
+"""Called with the id that has been reached, and with the last one."""
 
 
 def transfer(
