@@ -14,6 +14,7 @@ import pytest
 from conftest import FabricService
 from emitter import Progress
 from processes import TELEFABRIC, Service, broker, free_ports, run, store, wait_for
+from slowness import patience
 from store_fixtures import Scribe, query_behind_broker, run_started, step, stream
 from test_kills import emitter
 
@@ -109,11 +110,12 @@ def test_without_a_run_it_takes_the_newest_and_shows_lines_for_people(tmp_path: 
         with connect(url, run="older", spool=tmp_path / "spool") as older:
             older.log("no")
         with connect(url, run="newer", spool=tmp_path / "spool") as newer:
+            newer.step(episode=0, step=0, reward=1.0)
+            assert newer.flush(patience(10)), "a run that nobody has heard of yet is not the newest"
             follow_the_newest(newer, tailing("--connect", url))
 
 
 def follow_the_newest(newer: Worker, tail: Tail) -> None:
-    newer.step(episode=0, step=0, reward=1.0)
     wait_for(lambda: len(tail.lines) == 2, "what is there")
     newer.metric("loss", 0.5)
     wait_for(lambda: len(tail.lines) == 3, "what comes")
