@@ -22,10 +22,10 @@ from telefabric.log.limit import library_logger
 from telefabric.ring import hud as huds
 from telefabric.ring import layout, places
 from telefabric.ring.bell import SUPPORTED, Bell
-from telefabric.ring.fence import fence
+from telefabric.ring.fence import FENCED, fence
 from telefabric.ring.form import ReadForm
 from telefabric.ring.hud import Hud
-from telefabric.ring.layout import Descriptor, State
+from telefabric.ring.layout import Head, State
 from telefabric.ring.pixels import PixelFormat
 from telefabric.ring.ring_file import RingFile
 
@@ -36,8 +36,14 @@ log = library_logger("telefabric.ring")
 
 _HEAD, _INTENT, _HEARTBEAT, _STATE = layout.HEAD // 8, layout.INTENT // 8, layout.HEARTBEAT // 8, layout.STATE // 8
 _TRIES = 8
+_POLL_S = 0.005
+"""How long a reader sleeps that has no bell."""
 _LOOK_NS = 250_000_000
 """How often a reader that gets no frames looks for another file, or for the writer's process."""
+
+
+_frame_of = tuple.__new__
+"""Makes a `RingFrame` in half the time of its class."""
 
 
 class RingFrame(NamedTuple):
@@ -110,6 +116,17 @@ class RingReader:
         """The frame after the last one; when that is gone, the oldest that is safe from the writer. None: no more."""
         return self._take(each=True)
 
+    def wait(self, timeout_s: float) -> RingFrame | None:
+        """The newest frame, as soon as there is one that was not returned before. None when none came in time."""
+        deadline_s = time.monotonic() + timeout_s
+        while (frame := self.latest()) is None and (left_s := deadline_s - time.monotonic()) > 0:
+            bell = self.bell() if self.folder.is_dir() else None
+            if bell is None:
+                time.sleep(min(left_s, _POLL_S))
+            else:
+                bell.wait(min(left_s, _LOOK_NS / limits.NS))
+        return frame
+
     def _take(self, *, each: bool) -> RingFrame | None:
         segment = self._attached()
         if segment is None:
@@ -124,6 +141,7 @@ class RingReader:
             frame = self._read(segment, number)
             if frame is not None:
                 self._pass(frame.number, received=True)
+                self._tell_at(frame.shown_ns)
                 return frame
             self.counters.retries += 1
         self.counters.starved += 1
@@ -152,6 +170,7 @@ class RingReader:
         if segment.words[_STATE] == State.CLOSED:
             return "closed"
         now_ns = time.monotonic_ns()
+        self._tell_at(now_ns)
         silent_ns = now_ns - segment.words[_HEARTBEAT]
         if now_ns - self._asked_ns >= _LOOK_NS:
             self._asked_ns, self._alive = now_ns, segment.block.owner.alive()
@@ -186,20 +205,23 @@ class RingReader:
 
     def _read(self, segment: RingFile, number: int) -> RingFrame | None:
         """Frame `number`, or None when its slot has another, or gets one meanwhile."""
-        words, data, start = segment.words, segment.data, segment.slot(number)
-        if self._validate and words[segment.end_of(start) // 8] != number:  # 1
+        words, place = segment.words, number % segment.block.slots
+        begin, end, descriptor = segment.places[place]
+        if words[end] != number and self._validate:  # 1
             return None
-        fence()  # 2
-        packed = bytes(data[start + layout.DESCRIPTOR : start + layout.META])  # 3
-        meta = bytes(data[start + layout.META : start + layout.META + layout.meta_bytes_of(packed)])
-        descriptor = layout.parse_descriptor(packed, meta)
-        form = None if descriptor is None else self._form_of(segment, descriptor.form)
-        array = None if form is None else form.slot(number).payload.copy()
-        fence()  # 4
-        if self._validate and words[(start + layout.BEGIN) // 8] != number:  # 5
+        if FENCED:
+            fence()  # 2
+        head = layout.head_at(segment.data, descriptor)  # 3
+        form = self._form
+        if head is None or form is None or form.packed != head[4]:
+            form = None if head is None else self._form_of(segment, head[4])
+        array = None if form is None else form.payloads[place].copy()
+        if FENCED:
+            fence()  # 4
+        if words[begin] != number and self._validate:  # 5
             return None
-        if descriptor is not None and form is not None and array is not None:
-            frame = self._frame(segment, form, descriptor, meta, array)
+        if head is not None and form is not None and array is not None:
+            frame = self._frame(segment, form, head, array)
             if frame is not None and (frame.number == number or not self._validate):
                 return frame
         self.counters.damaged += 1
@@ -209,26 +231,23 @@ class RingReader:
 
     def _form_of(self, segment: RingFile, packed: bytes) -> ReadForm | None:
         """Checked once for all frames that have it; None for one that contradicts itself or the file."""
-        if self._form is None or self._form.packed != packed:
-            try:
-                self._form = ReadForm(segment, packed)
-            except ValueError:
-                return None
+        try:
+            self._form = ReadForm(segment, packed)
+        except ValueError:
+            return None
         return self._form
 
-    def _frame(
-        self, segment: RingFile, form: ReadForm, descriptor: Descriptor, meta: bytes, array: np.ndarray[Any, Any]
-    ) -> RingFrame | None:
+    def _frame(self, segment: RingFile, form: ReadForm, head: Head, array: np.ndarray[Any, Any]) -> RingFrame | None:
         """None if what was copied is not what its descriptor says."""
+        number, shown_ns, time_ns, payload_crc, _, meta = head
         checked = segment.block.features & layout.FEATURE_CHECKSUM and self._validate
-        if checked and zlib.crc32(array.data) != descriptor.payload_crc:
+        if checked and zlib.crc32(array.data) != payload_crc:
             return None
         try:
             hud = huds.decode(meta)
         except msgspec.DecodeError:
             return None
-        number, shown_ns, time_ns, _, _ = descriptor
-        return RingFrame(number, array, form.pixels, form.tiles, hud, shown_ns, time_ns)
+        return _frame_of(RingFrame, (number, array, form.pixels, form.tiles, hud, shown_ns, time_ns))
 
     def _pass(self, number: int, *, received: bool) -> None:
         """Count a frame, and those before it that are skipped with it."""
@@ -240,11 +259,11 @@ class RingReader:
 
     def _attached(self) -> RingFile | None:
         """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
-        segment, now_ns = self._segment, time.monotonic_ns()
-        if now_ns - self._told_ns > limits.NS:
-            self._tell(now_ns)
-        if self.newest > self.read_to:
+        segment = self._segment
+        if segment is not None and segment.whole() and self.read_to < segment.words[_HEAD] <= segment.words[_INTENT]:
             return segment
+        now_ns = time.monotonic_ns()
+        self._tell_at(now_ns)
         whole = segment is not None and segment.whole()
         waits = segment is not None and (not whole or segment.words[_STATE] != State.SUPERSEDED)
         if waits and now_ns - self._looked_ns < _LOOK_NS:
@@ -257,9 +276,11 @@ class RingReader:
         self._keep_bell()
         return self._segment if self._segment is not None and self._segment.whole() else None
 
-    def _tell(self, now_ns: int) -> None:
-        """The counters, for people and metrics, while the ring is there."""
-        self._told_ns = now_ns
+    def _tell_at(self, now_ns: int) -> None:
+        """The counters once a second, for people and metrics, while the ring is there."""
+        if now_ns - self._told_ns <= limits.NS:
+            return
+        self._told_ns = time.monotonic_ns()  # now may be the writer's word
         told = {"time_ns": time.time_ns(), "read_to": self.read_to, "lag": self.lag, **asdict(self.counters)}
         with contextlib.suppress(OSError):
             self._stats.parent.mkdir(mode=0o700, exist_ok=True)

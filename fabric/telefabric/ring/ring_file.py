@@ -6,11 +6,22 @@ import errno
 import mmap
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, WireError
 from telefabric.ring import layout
 from telefabric.ring.layout import PAGE, Superblock
+
+
+class Place(NamedTuple):
+    """One slot."""
+
+    begin: int
+    end: int
+    """Indexes of words."""
+    descriptor: int
+    """Offset in bytes; the meta follows it."""
 
 
 class RingFile:
@@ -23,6 +34,13 @@ class RingFile:
         self.words = self.data.cast("Q")
         self._mapped = mapped
         self._descriptor: int | None = descriptor
+        self.places = [self._place(number) for number in range(block.slots)]
+        """Where the frame of a number lies: its place is the number modulo the slots."""
+
+    def _place(self, number: int) -> Place:
+        slot = self.slot(number)
+        end = slot + self.block.stride - layout.END_BYTES
+        return Place((slot + layout.BEGIN) // 8, end // 8, slot + layout.DESCRIPTOR)
 
     @classmethod
     def create(cls, directory: Path, block: Superblock) -> RingFile:
@@ -68,17 +86,13 @@ class RingFile:
         """Offset of the slot of a frame."""
         return PAGE + (number - 1) % self.block.slots * self.block.stride
 
-    def end_of(self, slot: int) -> int:
-        """Offset of a slot's `end` word."""
-        return slot + self.block.stride - layout.END_BYTES
-
     def linked(self) -> bool:
         """The file still has a name."""
         return self._descriptor is not None and os.fstat(self._descriptor).st_nlink > 0
 
     def whole(self) -> bool:
         """The file is as long as it was: to touch what somebody has cut off would be SIGBUS."""
-        return self._descriptor is not None and os.fstat(self._descriptor).st_size >= self.block.total
+        return self._descriptor is not None and os.lseek(self._descriptor, 0, os.SEEK_END) >= self.block.total
 
     def close(self) -> None:
         """Let go of the map, unless somebody still looks at it; then it goes when they do."""

@@ -23,7 +23,7 @@ from telefabric.ring import hud as huds
 from telefabric.ring import layout, pixels, places
 from telefabric.ring.bell import Ringer
 from telefabric.ring.discovery import collect_garbage
-from telefabric.ring.fence import CHECKSUM_NEEDED, fence
+from telefabric.ring.fence import CHECKSUM_NEEDED, FENCED, fence
 from telefabric.ring.form import WrittenForm
 from telefabric.ring.layout import State
 from telefabric.ring.owner import Owner
@@ -107,9 +107,13 @@ class RingWriter:
         `hud.tiles` describes each. Raises `ValueError` for anything but a picture.
         """
         now_ns = time.monotonic_ns()
-        with self._guard:
+        self._guard.acquire()  # for `with`, more of the interpreter has to be fetched into a cold cache
+        try:
             form, picture = self._form, None
-            if form is None or not form.fits(frame, pixel_format, tiled):
+            if (
+                form is None or frame.__class__ is not form.type
+                or (frame.shape, frame.dtype, pixel_format, tiled) != form.key
+            ):  # fmt: skip
                 picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
                 frame = picture.given
             if self.closed:
@@ -124,6 +128,8 @@ class RingWriter:
                 self._left_out += 1
                 return False
             self._write(form, frame, meta, now_ns)
+        finally:
+            self._guard.release()
         self._ringer.ring(now_ns)
         return True
 
@@ -135,15 +141,19 @@ class RingWriter:
 
     def _write(self, form: WrittenForm, frame: np.ndarray[Any, Any], meta: bytes, now_ns: int) -> None:
         number, words = self._head + 1, form.words
-        begin, end, descriptor, payload = form.slot(number)
+        place = number % self._slots
+        begin, end, descriptor = form.places[place]
+        payload = form.payloads[place]
         words[_INTENT] = number  # 1
         words[begin] = number  # 2
-        fence()  # 3
+        if FENCED:
+            fence()  # 3
         payload[...] = frame  # 4, one call, which lets other threads run
         crc = zlib.crc32(payload.data) if self._features else 0  # of the copy: the caller's may lie in any order
         head = form.pack(number, now_ns, time.time_ns(), crc, meta)
         form.data[descriptor : descriptor + len(head)] = head
-        fence()  # 5
+        if FENCED:
+            fence()  # 5
         words[end] = number  # 6
         words[_HEAD] = number  # 7
         self._head = number
