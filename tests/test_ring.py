@@ -311,7 +311,7 @@ def test_where_fences_are_needed_each_copy_lies_between_two(write: Write, monkey
     def fence(who: str) -> None:
         words = writer._segment.words  # type: ignore[union-attr]
         stored = words[(at + layout.DESCRIPTOR) // 8] == 2
-        seen.append((who, words[at // 8] == 2, stored, words[writer._segment.places[2].end] == 2))  # type: ignore[union-attr]
+        seen.append((who, words[at // 8] == 2, stored, words[writer._segment.places[2][1]] == 2))  # type: ignore[union-attr]
 
     for module, who in ((ring_writer, "writer"), (ring_reader, "reader")):
         monkeypatch.setattr(module, "FENCED", True)

@@ -108,6 +108,8 @@ class Ringer:
         """All bells. One that is full has rung already; one whose reader is gone is taken away."""
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._look(now_ns)
+        if not self._bells:
+            return
         gone: tuple[Path, ...] = ()
         for path, bell in self._bells.items():
             try:

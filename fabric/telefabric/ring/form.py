@@ -52,6 +52,6 @@ class ReadForm:
         size = pixels.bytes_of(dtype, shape)
         if size != form.payload_bytes or size > segment.block.capacity:
             raise ValueError(form)
-        self.packed = packed
+        self.packed, self.checked = packed, bool(segment.block.features & layout.FEATURE_CHECKSUM)
         self.pixels, self.tiles = PixelFormat(form.pixels), form.tiles
         self.payloads = payloads_of(segment, dtype, shape)

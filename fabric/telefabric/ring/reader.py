@@ -25,7 +25,7 @@ from telefabric.ring.bell import SUPPORTED, Bell
 from telefabric.ring.fence import FENCED, fence
 from telefabric.ring.form import ReadForm
 from telefabric.ring.hud import Hud
-from telefabric.ring.layout import Head, State
+from telefabric.ring.layout import State
 from telefabric.ring.pixels import PixelFormat
 from telefabric.ring.ring_file import RingFile
 
@@ -119,7 +119,7 @@ class RingReader:
     def wait(self, timeout_s: float) -> RingFrame | None:
         """The newest frame, as soon as there is one that was not returned before. None when none came in time."""
         deadline_s = time.monotonic() + timeout_s
-        while (frame := self.latest()) is None and (left_s := deadline_s - time.monotonic()) > 0:
+        while (frame := self._take(each=False)) is None and (left_s := deadline_s - time.monotonic()) > 0:
             bell = self.bell() if self.folder.is_dir() else None
             if bell is None:
                 time.sleep(min(left_s, _POLL_S))
@@ -128,9 +128,11 @@ class RingReader:
         return frame
 
     def _take(self, *, each: bool) -> RingFrame | None:
-        segment = self._attached()
-        if segment is None:
-            return None
+        segment = self._segment
+        if segment is None or not (segment.whole() and self.read_to < segment.words[_HEAD] <= segment.words[_INTENT]):
+            segment = self._attached()
+            if segment is None:
+                return None
         for _ in range(_TRIES):
             number = newest = segment.words[_HEAD]
             if newest <= self.read_to:
@@ -140,8 +142,6 @@ class RingReader:
                 number = max(self.read_to + 1, min(oldest, newest))
             frame = self._read(segment, number)
             if frame is not None:
-                self._pass(frame.number, received=True)
-                self._tell_at(frame.shown_ns)
                 return frame
             self.counters.retries += 1
         self.counters.starved += 1
@@ -164,13 +164,14 @@ class RingReader:
     @property
     def state(self) -> str:
         """live; stalled (no frame for a while, or no sign of life); closed; died; absent."""
-        segment = self._attached()
+        segment = self._segment if self.lag else self._attached()
         if segment is None:
             return "absent"
         if segment.words[_STATE] == State.CLOSED:
             return "closed"
         now_ns = time.monotonic_ns()
-        self._tell_at(now_ns)
+        if now_ns - self._told_ns > limits.NS:
+            self._tell()
         silent_ns = now_ns - segment.words[_HEARTBEAT]
         if now_ns - self._asked_ns >= _LOOK_NS:
             self._asked_ns, self._alive = now_ns, segment.block.owner.alive()
@@ -205,7 +206,7 @@ class RingReader:
 
     def _read(self, segment: RingFile, number: int) -> RingFrame | None:
         """Frame `number`, or None when its slot has another, or gets one meanwhile."""
-        words, place = segment.words, number % segment.block.slots
+        words, place = segment.words, number % segment.slots
         begin, end, descriptor = segment.places[place]
         if words[end] != number and self._validate:  # 1
             return None
@@ -221,9 +222,19 @@ class RingReader:
         if words[begin] != number and self._validate:  # 5
             return None
         if head is not None and form is not None and array is not None:
-            frame = self._frame(segment, form, head, array)
-            if frame is not None and (frame.number == number or not self._validate):
-                return frame
+            written, shown_ns, time_ns, payload_crc, _, meta = head
+            if not self._validate or (
+                written == number and (not form.checked or zlib.crc32(array.data) == payload_crc)
+            ):
+                try:
+                    hud = huds.decode(meta)
+                except msgspec.DecodeError:
+                    pass  # damaged
+                else:
+                    self._pass(written, received=True)
+                    if shown_ns - self._told_ns > limits.NS:
+                        self._tell()
+                    return _frame_of(RingFrame, (written, array, form.pixels, form.tiles, hud, shown_ns, time_ns))
         self.counters.damaged += 1
         self._pass(number, received=False)  # it does not change any more
         log.warning("fastlane.damaged: frame %d in %s contradicts itself", number, self.folder)
@@ -237,33 +248,21 @@ class RingReader:
             return None
         return self._form
 
-    def _frame(self, segment: RingFile, form: ReadForm, head: Head, array: np.ndarray[Any, Any]) -> RingFrame | None:
-        """None if what was copied is not what its descriptor says."""
-        number, shown_ns, time_ns, payload_crc, _, meta = head
-        checked = segment.block.features & layout.FEATURE_CHECKSUM and self._validate
-        if checked and zlib.crc32(array.data) != payload_crc:
-            return None
-        try:
-            hud = huds.decode(meta)
-        except msgspec.DecodeError:
-            return None
-        return _frame_of(RingFrame, (number, array, form.pixels, form.tiles, hud, shown_ns, time_ns))
-
     def _pass(self, number: int, *, received: bool) -> None:
         """Count a frame, and those before it that are skipped with it."""
         self.counters.received += received
-        self.counters.skipped += max(number - self.read_to - received, 0)
-        self.read_to = max(number, self.read_to)
+        ahead = number - self.read_to
+        if ahead > 0:
+            self.counters.skipped += ahead - received
+            self.read_to = number
 
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _attached(self) -> RingFile | None:
-        """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
-        segment = self._segment
-        if segment is not None and segment.whole() and self.read_to < segment.words[_HEAD] <= segment.words[_INTENT]:
-            return segment
-        now_ns = time.monotonic_ns()
-        self._tell_at(now_ns)
+        """The file to read from, when the last is read out: another one if its writer has gone on, or is gone."""
+        segment, now_ns = self._segment, time.monotonic_ns()
+        if now_ns - self._told_ns > limits.NS:
+            self._tell()
         whole = segment is not None and segment.whole()
         waits = segment is not None and (not whole or segment.words[_STATE] != State.SUPERSEDED)
         if waits and now_ns - self._looked_ns < _LOOK_NS:
@@ -276,11 +275,9 @@ class RingReader:
         self._keep_bell()
         return self._segment if self._segment is not None and self._segment.whole() else None
 
-    def _tell_at(self, now_ns: int) -> None:
+    def _tell(self) -> None:
         """The counters once a second, for people and metrics, while the ring is there."""
-        if now_ns - self._told_ns <= limits.NS:
-            return
-        self._told_ns = time.monotonic_ns()  # now may be the writer's word
+        self._told_ns = time.monotonic_ns()
         told = {"time_ns": time.time_ns(), "read_to": self.read_to, "lag": self.lag, **asdict(self.counters)}
         with contextlib.suppress(OSError):
             self._stats.parent.mkdir(mode=0o700, exist_ok=True)

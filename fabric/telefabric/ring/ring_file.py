@@ -6,22 +6,11 @@ import errno
 import mmap
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, WireError
 from telefabric.ring import layout
 from telefabric.ring.layout import PAGE, Superblock
-
-
-class Place(NamedTuple):
-    """One slot."""
-
-    begin: int
-    end: int
-    """Indexes of words."""
-    descriptor: int
-    """Offset in bytes; the meta follows it."""
 
 
 class RingFile:
@@ -34,13 +23,13 @@ class RingFile:
         self.words = self.data.cast("Q")
         self._mapped = mapped
         self._descriptor: int | None = descriptor
-        self.places = [self._place(number) for number in range(block.slots)]
-        """Where the frame of a number lies: its place is the number modulo the slots."""
+        self.slots, self._total = block.slots, block.total
+        self.places = [self._place(self.slot(number)) for number in range(block.slots)]
+        """Indexes of `begin` and `end` in `words`, offset of the descriptor. A frame's place is its number modulo slots."""
 
-    def _place(self, number: int) -> Place:
-        slot = self.slot(number)
+    def _place(self, slot: int) -> tuple[int, int, int]:
         end = slot + self.block.stride - layout.END_BYTES
-        return Place((slot + layout.BEGIN) // 8, end // 8, slot + layout.DESCRIPTOR)
+        return (slot + layout.BEGIN) // 8, end // 8, slot + layout.DESCRIPTOR
 
     @classmethod
     def create(cls, directory: Path, block: Superblock) -> RingFile:
@@ -92,7 +81,7 @@ class RingFile:
 
     def whole(self) -> bool:
         """The file is as long as it was: to touch what somebody has cut off would be SIGBUS."""
-        return self._descriptor is not None and os.lseek(self._descriptor, 0, os.SEEK_END) >= self.block.total
+        return self._descriptor is not None and os.lseek(self._descriptor, 0, os.SEEK_END) >= self._total
 
     def close(self) -> None:
         """Let go of the map, unless somebody still looks at it; then it goes when they do."""
