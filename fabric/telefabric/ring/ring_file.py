@@ -25,7 +25,7 @@ class RingFile:
         self._descriptor: int | None = descriptor
         self.slots, self._total = block.slots, block.total
         self.places = [self._place(self.slot(number)) for number in range(block.slots)]
-        """Indexes of `begin` and `end` in `words`, offset of the descriptor. A frame's place is its number modulo slots."""
+        """Indexes of `begin` and `end`, offset of the descriptor. A frame's place is its number modulo the slots."""
 
     def _place(self, slot: int) -> tuple[int, int, int]:
         end = slot + self.block.stride - layout.END_BYTES
