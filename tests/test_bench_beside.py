@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,8 +13,9 @@ import pytest
 from skips import requires
 from slowness import patience
 
-BENCH = Path(__file__).parent.parent / "scripts" / "bench_beside"
-pytestmark = requires("apsw and numpy", find_spec("apsw") is not None and find_spec("numpy") is not None)
+PROJECT = Path(__file__).parent.parent
+BENCH = PROJECT / "scripts" / "bench_beside"
+measures = requires("apsw and numpy", find_spec("apsw") is not None and find_spec("numpy") is not None)
 HERE = {"bare loop", "JSON lines, flushed", "MCAP, flushed", "MCAP, chunks", "tensorboardX"}
 LOST = "steps lost by kill -9"
 ELSEWHERE = {"W&B offline": "wandb", "trackio": "trackio", "Rerun": "rerun", "iceoryx2": "iceoryx2"}
@@ -28,6 +30,7 @@ def bench(*options: str) -> tuple[list[dict[str, object]], str]:
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
+@measures
 @pytest.mark.timeout(600)
 def test_a_training_step_is_recorded_by_each_way_that_is_installed() -> None:
     rows, said = bench("--only", "step")
@@ -50,6 +53,7 @@ def test_a_training_step_is_recorded_by_each_way_that_is_installed() -> None:
     assert lost["MCAP, chunks"]["against_value"] >= 200, "no chunk was full"  # type: ignore[operator]
 
 
+@measures
 @pytest.mark.timeout(600)
 def test_events_rows_and_frames_have_their_peers() -> None:
     rows, said = bench("--only", "live", "row", "frame")
@@ -64,3 +68,13 @@ def test_events_rows_and_frames_have_their_peers() -> None:
             for peer in frames
         ),
     }
+
+
+def test_each_command_of_the_page_is_one_that_its_script_takes() -> None:
+    page = (PROJECT / "docs" / "performance.md").read_text()
+    commands = re.findall(r"^\$ scripts/(\w+)(.*)$", page, re.M) + re.findall(r"`scripts/(\w+)([^`]*)`", page)
+    assert len(commands) > 10
+    for script, options in commands:
+        source = (PROJECT / "scripts" / script).read_text()
+        for option in re.findall(r"--[\w-]+", options):
+            assert f'"{option}"' in source, f"scripts/{script} has no {option}"
