@@ -54,7 +54,7 @@ class Program:
             self._process = subprocess.Popen(
                 command, env=self._environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
             )
-        self._stack.enter_context(self._process)
+        self._stack.callback(self._process.communicate)
         self._stack.callback(self._process.kill)
         return self
 

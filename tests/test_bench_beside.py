@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,11 +23,12 @@ ELSEWHERE = {"W&B offline": "wandb", "trackio": "trackio", "Rerun": "rerun", "ic
 """Peers that tests need not have, and the modules that show whether they are there."""
 
 
-def bench(*options: str) -> tuple[list[dict[str, object]], str]:
+def bench(*options: str, exit_code: int = 0, **variables: str) -> tuple[list[dict[str, object]], str]:
     """The figures, and what is said beside them."""
     command = [sys.executable, str(BENCH), "--seconds", "2", "--json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(110), check=False)
-    assert done.returncode == 0, done.stderr
+    environ = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(110), check=False, env=environ)
+    assert done.returncode == exit_code, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
@@ -51,6 +53,18 @@ def test_a_training_step_is_recorded_by_each_way_that_is_installed() -> None:
     assert lost["JSON lines, flushed"]["against_value"] == 0
     assert lost["MCAP, flushed"]["against_value"] == 0
     assert lost["MCAP, chunks"]["against_value"] >= 200, "no chunk was full"  # type: ignore[operator]
+
+
+@measures
+@pytest.mark.timeout(600)
+def test_a_peer_that_fails_is_named_and_the_others_are_measured(tmp_path: Path) -> None:
+    (tmp_path / "tensorboardX.py").write_text("raise RuntimeError('of another Python')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    rows, said = bench("--only", "step", exit_code=1, PYTHONPATH=path)
+    assert "failed: tensorboardX: Failed: RuntimeError: of another Python" in said
+    assert said.count("failed: ") == 1
+    assert HERE - {"tensorboardX"} <= {row["against"] for row in rows}
+    assert "tensorboardX" not in {row["against"] for row in rows}
 
 
 @measures
