@@ -120,8 +120,7 @@ scribe.put(info, *map(step, range(1, 11)))
 scribe.commit()
 scribe.put(info, *map(step, range(11, 5_000)))
 scribe.writer._db.execute("PRAGMA cache_size = 1")  # so that pages of the open transaction reach the file
-scribe.writer._db.execute("BEGIN IMMEDIATE")
-scribe.writer._write(scribe.rows)
+scribe.writer._write(scribe.rows, scribe.writer._insert)
 print(info.stream.hex(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
