@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from telefabric.ring import (
     places,
     ring_file,
 )
+from telefabric.ring import reader as ring_reader
 from telefabric.ring import writer as ring_writer
 from telefabric.ring.owner import Owner
 from telefabric.ring.ring_file import RingFile
@@ -254,8 +256,9 @@ RGB = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
         ((RGB, {}), (RGB, {"tiled": True})),
         ((RGB, {}), (RGB[::-1, :, ::-1], {})),
         ((RGB, {}), (RGB[:, :4], {})),
+        ((RGB, {}), (list(RGB), {})),
     ],
-    ids=["wider", "real", "byte order", "format", "tiles", "strides", "shape"],
+    ids=["wider", "real", "byte order", "format", "tiles", "strides", "shape", "type"],
 )
 def test_a_frame_that_differs_in_one_thing_from_the_one_before_is_its_own(
     write: Write, first: tuple[Any, dict[str, Any]], second: tuple[Any, dict[str, Any]]
@@ -264,10 +267,10 @@ def test_a_frame_that_differs_in_one_thing_from_the_one_before_is_its_own(
     reader = RingReader(writer.folder)
     for frame, options in (first, second, first, second):
         assert writer.publish(frame, Hud(), **options)
-        found = reader.latest()
+        found, given = reader.latest(), np.asarray(frame)
         assert found is not None
-        assert np.array_equal(found.array.reshape(frame.shape), frame)
-        assert found.array.dtype == frame.dtype.newbyteorder("=")
+        assert np.array_equal(found.array.reshape(given.shape), given)
+        assert found.array.dtype == given.dtype.newbyteorder("=")
         assert found.tiles == (len(frame) if options.get("tiled") else 0)
         assert found.pixels == options.get("pixel_format", found.pixels)
         if frame is RGB and not options:
@@ -294,6 +297,29 @@ def test_a_descriptor_that_contradicts_itself_or_the_segment_is_not_read(write: 
     at = segment.slot(2) + layout.DESCRIPTOR
     segment.data[at : at + len(head)] = head
     assert (reader.latest(), reader.counters.damaged) == (None, 1)
+    reader.close()
+
+
+def test_where_fences_are_needed_each_copy_lies_between_two(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = write()
+    reader = RingReader(writer.folder)
+    show(writer, 1)
+    assert reader.latest()
+    at = layout.PAGE + writer._segment.block.stride  # type: ignore[union-attr]  (the slot of frame 2)
+    seen: list[tuple[str, bool, bool, bool]] = []
+
+    def fence(who: str) -> None:
+        words = writer._segment.words  # type: ignore[union-attr]
+        stored = words[(at + layout.DESCRIPTOR) // 8] == 2
+        seen.append((who, words[at // 8] == 2, stored, words[writer._segment.places[2][1]] == 2))  # type: ignore[union-attr]
+
+    for module, who in ((ring_writer, "writer"), (ring_reader, "reader")):
+        monkeypatch.setattr(module, "FENCED", True)
+        monkeypatch.setattr(module, "fence", lambda who=who: fence(who))
+    show(writer, 2)
+    assert reader.latest()
+    begun, copied, whole = (True, False, False), (True, True, False), (True, True, True)
+    assert seen == [("writer", *begun), ("writer", *copied), ("reader", *whole), ("reader", *whole)]
     reader.close()
 
 
@@ -371,8 +397,7 @@ def dies_at(base: Path, step: str, number: int, size: int = 64) -> Callable[[], 
             def __init__(self, segment: RingFile, *rest: Any) -> None:
                 super().__init__(segment, *rest)
                 self.words, self.data = Words(segment.words, segment.block, at), Data(segment.data, at)
-                slot = self.slot
-                self.slot = lambda number: slot(number)._replace(payload=Payload(slot(number).payload, at))
+                self.payloads = [Payload(one, at) for one in self.payloads]
 
         ring_writer.WrittenForm = Watched
         while True:
@@ -527,6 +552,39 @@ def test_the_bell_wakes_whoever_waits(write: Write) -> None:
     show(writer, 2_001)
     wait_for(lambda: not writer.wanted, "the bell is gone")
     assert writer.counters.bell_errors == 0
+
+
+def test_who_waits_has_the_newest_frame_at_once_and_none_when_none_comes(write: Write) -> None:
+    writer = write()
+    reader = RingReader(writer.folder)
+    assert reader.wait(0.01) is None
+    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    for number in range(1, 4):
+        show(writer, number)
+    assert (frame := reader.wait(60))
+    assert frame.number == 3
+    began_s = time.monotonic()
+    assert reader.wait(0.05) is None, "the bell has rung for those before"
+    assert time.monotonic() - began_s >= 0.05
+    with ThreadPoolExecutor(1) as pool:
+        since_ns, waited = time.monotonic_ns(), pool.submit(reader.wait, 60)
+        wait_for(lambda: reader._looked_ns - since_ns > 0.3e9, "it waits on after looking for another file")
+        show(writer, 4)
+        assert (frame := waited.result(20))
+        assert frame.number == 4
+    reader.close()
+
+
+def test_who_waits_needs_no_bell_and_no_ring(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = RingReader(runtime_folder(tmp_path) / next(places.folder_names(NAME)))
+    assert reader.wait(0.01) is None
+    monkeypatch.setattr(ring_reader, "SUPPORTED", False)
+    with ThreadPoolExecutor(1) as pool:
+        waited = pool.submit(reader.wait, 60)
+        show(write(), 1)
+        assert (frame := waited.result(20))
+        assert frame.number == 1
+    reader.close()
 
 
 def test_the_bell_of_a_reader_that_died_is_taken_away(write: Write) -> None:
@@ -866,6 +924,20 @@ def test_figures_of_rings_and_readers_are_those_of_who_uses_them(tmp_path: Path,
     assert told("readers") == {(): 0}
     (one.folder / places.STATS).write_bytes(b"{\xff")
     assert told("published_frames") == {(): 1}, "what cannot be read is left out"
+
+
+def test_a_reader_that_always_finds_a_frame_tells_its_figures_too(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.latest()
+    assert not list((writer.folder / places.READERS).glob("*.json"))
+    monotonic_ns, reader._told_ns = time.monotonic_ns(), 0
+    show(writer, 2)
+    assert reader.latest()
+    (told,) = (writer.folder / places.READERS).glob("*.json")
+    assert (json.loads(told.read_text())["read_to"], reader._told_ns >= monotonic_ns) == (2, True)
+    reader.close()
 
 
 def _stats(folder: Path) -> dict | None:

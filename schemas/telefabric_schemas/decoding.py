@@ -6,7 +6,7 @@ msgspec itself has two more: `UnicodeDecodeError` for a text that is not UTF-8, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -21,12 +21,12 @@ class Decoder(Generic[T]):
     __slots__ = ("_decode",)
 
     def __init__(self, kind: Any = Any, ext_hook: Callable[[int, memoryview], Any] | None = None) -> None:
-        self._decode = msgspec.msgpack.Decoder(kind, ext_hook=ext_hook).decode
+        self._decode: Callable[[Any], T] = msgspec.msgpack.Decoder(kind, ext_hook=ext_hook).decode
 
     def decode(self, raw: bytes | msgspec.Raw | memoryview) -> T:
         """Raises `msgspec.DecodeError`."""
         try:
-            return cast("T", self._decode(raw))
+            return self._decode(raw)
         except (UnicodeDecodeError, RecursionError) as error:
             raise msgspec.DecodeError(str(error)) from None
 

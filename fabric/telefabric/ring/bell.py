@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ SUPPORTED = hasattr(socket, "AF_UNIX")
 _LOOK_NS = 250_000_000
 """How often a writer looks for bells of readers."""
 _READERS_MAX = 32
+_TIMEVAL = struct.Struct("@ll")
 
 
 @contextlib.contextmanager
@@ -42,7 +44,6 @@ class Bell:
 
     def _bound(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        made.setblocking(False)
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             with _address(self._path) as address:
@@ -61,11 +62,20 @@ class Bell:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def wait(self, timeout_s: float) -> None:
+        """Until it rings, at most so long. One system call wakes, and takes what rang; it may ring for older frames."""
+        left_s, left_us = divmod(max(round(timeout_s * 1e6), 1), 1_000_000)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(left_s, left_us))
+        try:
+            self._socket.recv(16)
+        except BlockingIOError:  # the time is over
+            return
+
     def drain(self) -> int:
         """Take what has rung; how often it did."""
         rung = 0
         try:
-            while self._socket.recv(16):
+            while self._socket.recv(16, socket.MSG_DONTWAIT):
                 rung += 1
         except BlockingIOError:
             pass
@@ -98,17 +108,22 @@ class Ringer:
         """All bells. One that is full has rung already; one whose reader is gone is taken away."""
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._look(now_ns)
-        for path, bell in list(self._bells.items()) if self._bells else ():
+        if not self._bells:
+            return
+        gone: tuple[Path, ...] = ()
+        for path, bell in self._bells.items():
             try:
                 bell.send(b".")
             except BlockingIOError:
                 continue
             except (ConnectionError, FileNotFoundError):  # gone, or made again by its reader
-                self._let_go(path)
-                self._connect(path)
-                self._looked_ns = 0
+                gone += (path,)
             except OSError:
                 self.errors += 1
+        for path in gone:
+            self._let_go(path)
+            self._connect(path)
+            self._looked_ns = 0
 
     def _look(self, now_ns: int) -> None:
         if not SUPPORTED:

@@ -17,10 +17,6 @@ _SEQ_CST = 5
 STRONGLY_ORDERED = platform.machine().lower() in ("x86_64", "amd64", "i686")
 
 
-def _nothing() -> None:
-    return
-
-
 def _native() -> Callable[[], None] | None:
     try:
         import atomicshm
@@ -48,7 +44,9 @@ def _by_lock() -> Callable[[], None]:
     return fence
 
 
-_found = _nothing if STRONGLY_ORDERED else _native()
+_found = None if STRONGLY_ORDERED else _native()
 fence: Callable[[], None] = _found or _by_lock()
-CHECKSUM_NEEDED = _found is None
+FENCED = not STRONGLY_ORDERED
+"""A fence is needed at all. Whoever asks first saves the call, which is felt where a frame wakes a sleeping process."""
+CHECKSUM_NEEDED = FENCED and _found is None
 """No native fence here: frames carry a checksum."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from telefabric.ring import layout, pixels
 from telefabric.ring.layout import Form
@@ -13,72 +13,31 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Slot(NamedTuple):
-    """One slot with the view of its payload."""
-
-    begin: int
-    end: int
-    """Indexes of words."""
-    descriptor: int
-    """Offset in bytes; the meta follows it."""
-    payload: np.ndarray[Any, Any]
-
-
-class Slots:
-    """The slots of a segment, for frames of one dtype and shape; each is made at its first use.
+def payloads_of(segment: RingFile, dtype: str, shape: tuple[int, ...]) -> list[np.ndarray[Any, Any]]:
+    """The payload of each slot, for frames of one dtype and shape, at the places of the segment.
 
     The views keep the memory of a segment that is closed: let go of these first.
     """
-
-    def __init__(self, segment: RingFile, dtype: str, shape: tuple[int, ...]) -> None:
-        self._segment, self._dtype, self._shape = segment, dtype, shape
-        self._made: list[Slot | None] = [None] * segment.block.slots
-
-    def of(self, number: int) -> Slot:
-        """The slot of a frame."""
-        place = number % len(self._made)
-        return self._made[place] or self._make(number, place)
-
-    def _make(self, number: int, place: int) -> Slot:
-        start = self._segment.slot(number)
-        payload = payload_of(self._segment, start, self._dtype, self._shape)
-        made = Slot((start + layout.BEGIN) // 8, self._segment.end_of(start) // 8, start + layout.DESCRIPTOR, payload)
-        self._made[place] = made
-        return made
-
-
-def payload_of(segment: RingFile, slot: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """The payload of the slot at this offset."""
     import numpy
 
-    return numpy.ndarray(shape, dtype, segment.data, slot + layout.PAYLOAD)
+    slots = map(segment.slot, range(segment.block.slots))
+    return [numpy.ndarray(shape, dtype, segment.data, slot + layout.PAYLOAD) for slot in slots]
 
 
 class WrittenForm:
-    """A writer's form: it knows a frame of the same form by its type, and how to pack what stands beside it."""
+    """A writer's form, and how to pack what stands beside a frame. One with this type and key is a picture likewise."""
 
     def __init__(self, segment: RingFile, picture: Picture, given: PixelFormat | None) -> None:
         array, frame = picture.array, picture.given
-        self.words, self.data = segment.words, segment.data
-        self.slot = Slots(segment, picture.dtype, frame.shape).of
+        self.words, self.data, self.places = segment.words, segment.data, segment.places
+        self.payloads = payloads_of(segment, picture.dtype, frame.shape)
         self.pack = layout.head_packer(
             Form(
                 segment.block.generation, array.nbytes, array.shape[-3], array.shape[-2], picture.tiles, picture.pixels,
                 flags=0,
             )
         )  # fmt: skip
-        self._type, self._shape, self._dtype = frame.__class__, frame.shape, frame.dtype
-        self._given, self._tiled = given, bool(picture.tiles)
-
-    def fits(self, frame: Any, given: PixelFormat | None, tiled: bool) -> bool:
-        """The frame is a picture of this form: all that `pixels.picture_of` would find out."""
-        return (
-            frame.__class__ is self._type
-            and frame.shape == self._shape
-            and frame.dtype is self._dtype
-            and given is self._given
-            and tiled is self._tiled
-        )
+        self.type, self.key = frame.__class__, (frame.shape, frame.dtype, given, bool(picture.tiles))
 
 
 class ReadForm:
@@ -93,6 +52,6 @@ class ReadForm:
         size = pixels.bytes_of(dtype, shape)
         if size != form.payload_bytes or size > segment.block.capacity:
             raise ValueError(form)
-        self.packed = packed
+        self.packed, self.checked = packed, bool(segment.block.features & layout.FEATURE_CHECKSUM)
         self.pixels, self.tiles = PixelFormat(form.pixels), form.tiles
-        self.slot = Slots(segment, dtype, shape).of
+        self.payloads = payloads_of(segment, dtype, shape)

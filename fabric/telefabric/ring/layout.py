@@ -7,10 +7,10 @@ through `memoryview.cast('Q')` alone: `struct.pack_into` zeroes its record first
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
+from zlib import crc32
 
 from telefabric import limits
 from telefabric.errors import WireError
@@ -70,15 +70,17 @@ _SUPERBLOCK = struct.Struct("<8sHHIIIQQQQQQQQ16sq")
 _DESCRIPTOR = struct.Struct("<Q16sqq8sI4sI")
 """The bytes in it are those of a form, in three pieces."""
 _FORM = struct.Struct("<QQIIHBB")
-_META_BYTES = _CRC = struct.Struct("<I")
+_CRC = struct.Struct("<I")
+_WHOLE = struct.Struct(_DESCRIPTOR.format + "I")
+"""With its checksum."""
 assert _SUPERBLOCK.size <= SUPERBLOCK_BYTES - _CRC.size
-assert _DESCRIPTOR.size + _CRC.size <= DESCRIPTOR_BYTES
+assert _WHOLE.size == DESCRIPTOR_BYTES
 
 
 def pack_superblock(block: Superblock) -> bytes:
     packed = _SUPERBLOCK.pack(MAGIC, MAJOR, MINOR, PAGE, *block[:7], *block.owner, block.created_ns)
     packed = packed.ljust(SUPERBLOCK_BYTES - _CRC.size, b"\0")
-    return packed + _CRC.pack(zlib.crc32(packed))
+    return packed + _CRC.pack(crc32(packed))
 
 
 def parse_superblock(data: bytes, file_bytes: int) -> Superblock:
@@ -89,7 +91,7 @@ def parse_superblock(data: bytes, file_bytes: int) -> Superblock:
     if major != MAJOR:
         raise WireError("version", f"the ring has layout {major}, this program reads {MAJOR}: install one version")
     body = data[: SUPERBLOCK_BYTES - _CRC.size]
-    if _CRC.unpack_from(data, len(body))[0] != zlib.crc32(body):
+    if _CRC.unpack_from(data, len(body))[0] != crc32(body):
         raise WireError("damaged", "the start of the ring fails its checksum")
     fields[7:11] = [Owner(*fields[7:11])]
     block = Superblock(*fields)
@@ -123,19 +125,6 @@ class Form(NamedTuple):
     flags: int
 
 
-class Descriptor(NamedTuple):
-    """The head of a slot: all about its frame except the HUD, which is in the slot's meta area."""
-
-    number: int
-    shown_ns: int
-    """Monotonic, when it was published."""
-    time_ns: int
-    """Wall clock."""
-    payload_crc: int
-    form: bytes
-    """A `Form`, packed: two frames of one form have the same bytes here."""
-
-
 def head_packer(form: Form) -> Callable[[int, int, int, int, bytes], bytes]:
     """What packs a slot's descriptor and meta, which follow each other, for frames of one form.
 
@@ -143,28 +132,32 @@ def head_packer(form: Form) -> Callable[[int, int, int, int, bytes], bytes]:
     """
     packed = _FORM.pack(*form)
     sizes, sides, kind = packed[:16], packed[16:24], packed[24:]
-    pack, pack_crc, crc32 = _DESCRIPTOR.pack, _CRC.pack, zlib.crc32
+    pack, pack_crc = _DESCRIPTOR.pack, _CRC.pack
 
     def pack_head(number: int, shown_ns: int, time_ns: int, payload_crc: int, meta: bytes) -> bytes:
         head = pack(number, sizes, shown_ns, time_ns, sides, len(meta), kind, payload_crc)
-        return head + pack_crc(crc32(head + meta)) + meta
+        return head + pack_crc(crc32(meta, crc32(head))) + meta
 
     return pack_head
 
 
-def parse_descriptor(data: bytes, meta: bytes) -> Descriptor | None:
-    """None when descriptor and meta area are not of one frame, or damaged."""
-    packed = data[: _DESCRIPTOR.size]
-    if _CRC.unpack_from(data, _DESCRIPTOR.size)[0] != zlib.crc32(packed + meta):
+Head = tuple[int, int, int, int, bytes, bytes]
+"""All about a frame except the payload: number, monotonic and wall clock in ns, CRC of the payload, `Form`, meta.
+
+The form is packed: two frames of one form have the same bytes there.
+"""
+
+
+def head_at(data: memoryview, at: int) -> Head | None:
+    """Copied from there, and then looked at. None when descriptor and meta are not of one frame, or damaged."""
+    descriptor = data[at : at + DESCRIPTOR_BYTES].tobytes()
+    number, sizes, shown_ns, time_ns, sides, meta_bytes, kind, payload_crc, crc = _WHOLE.unpack(descriptor)
+    at += DESCRIPTOR_BYTES
+    meta = data[at : at + min(meta_bytes, META_BYTES_MAX)].tobytes()
+    if crc32(meta, crc32(descriptor[: _DESCRIPTOR.size])) != crc:
         return None
-    number, sizes, shown_ns, time_ns, sides, _, kind, payload_crc = _DESCRIPTOR.unpack(packed)
-    return Descriptor(number, shown_ns, time_ns, payload_crc, sizes + sides + kind)
+    return number, shown_ns, time_ns, payload_crc, sizes + sides + kind, meta
 
 
 def parse_form(packed: bytes) -> Form:
     return Form(*_FORM.unpack(packed))
-
-
-def meta_bytes_of(data: bytes) -> int:
-    """How long a descriptor says that the meta area is, before its checksum can be looked at; at most what there is."""
-    return min(int(_META_BYTES.unpack_from(data, 48)[0]), META_BYTES_MAX)

@@ -22,10 +22,10 @@ from telefabric.log.limit import library_logger
 from telefabric.ring import hud as huds
 from telefabric.ring import layout, places
 from telefabric.ring.bell import SUPPORTED, Bell
-from telefabric.ring.fence import fence
+from telefabric.ring.fence import FENCED, fence
 from telefabric.ring.form import ReadForm
 from telefabric.ring.hud import Hud
-from telefabric.ring.layout import Descriptor, State
+from telefabric.ring.layout import State
 from telefabric.ring.pixels import PixelFormat
 from telefabric.ring.ring_file import RingFile
 
@@ -36,8 +36,14 @@ log = library_logger("telefabric.ring")
 
 _HEAD, _INTENT, _HEARTBEAT, _STATE = layout.HEAD // 8, layout.INTENT // 8, layout.HEARTBEAT // 8, layout.STATE // 8
 _TRIES = 8
+_POLL_S = 0.005
+"""How long a reader sleeps that has no bell."""
 _LOOK_NS = 250_000_000
 """How often a reader that gets no frames looks for another file, or for the writer's process."""
+
+
+_frame_of = tuple.__new__
+"""Makes a `RingFrame` in half the time of its class."""
 
 
 class RingFrame(NamedTuple):
@@ -110,10 +116,23 @@ class RingReader:
         """The frame after the last one; when that is gone, the oldest that is safe from the writer. None: no more."""
         return self._take(each=True)
 
+    def wait(self, timeout_s: float) -> RingFrame | None:
+        """The newest frame, as soon as there is one that was not returned before. None when none came in time."""
+        deadline_s = time.monotonic() + timeout_s
+        while (frame := self._take(each=False)) is None and (left_s := deadline_s - time.monotonic()) > 0:
+            bell = self.bell() if self.folder.is_dir() else None
+            if bell is None:
+                time.sleep(min(left_s, _POLL_S))
+            else:
+                bell.wait(min(left_s, _LOOK_NS / limits.NS))
+        return frame
+
     def _take(self, *, each: bool) -> RingFrame | None:
-        segment = self._attached()
-        if segment is None:
-            return None
+        segment = self._segment
+        if segment is None or not (segment.whole() and self.read_to < segment.words[_HEAD] <= segment.words[_INTENT]):
+            segment = self._attached()
+            if segment is None:
+                return None
         for _ in range(_TRIES):
             number = newest = segment.words[_HEAD]
             if newest <= self.read_to:
@@ -123,7 +142,6 @@ class RingReader:
                 number = max(self.read_to + 1, min(oldest, newest))
             frame = self._read(segment, number)
             if frame is not None:
-                self._pass(frame.number, received=True)
                 return frame
             self.counters.retries += 1
         self.counters.starved += 1
@@ -146,12 +164,14 @@ class RingReader:
     @property
     def state(self) -> str:
         """live; stalled (no frame for a while, or no sign of life); closed; died; absent."""
-        segment = self._attached()
+        segment = self._segment if self.lag else self._attached()
         if segment is None:
             return "absent"
         if segment.words[_STATE] == State.CLOSED:
             return "closed"
         now_ns = time.monotonic_ns()
+        if now_ns - self._told_ns > limits.NS:
+            self._tell()
         silent_ns = now_ns - segment.words[_HEARTBEAT]
         if now_ns - self._asked_ns >= _LOOK_NS:
             self._asked_ns, self._alive = now_ns, segment.block.owner.alive()
@@ -186,22 +206,35 @@ class RingReader:
 
     def _read(self, segment: RingFile, number: int) -> RingFrame | None:
         """Frame `number`, or None when its slot has another, or gets one meanwhile."""
-        words, data, start = segment.words, segment.data, segment.slot(number)
-        if self._validate and words[segment.end_of(start) // 8] != number:  # 1
+        words, place = segment.words, number % segment.slots
+        begin, end, descriptor = segment.places[place]
+        if words[end] != number and self._validate:  # 1
             return None
-        fence()  # 2
-        packed = bytes(data[start + layout.DESCRIPTOR : start + layout.META])  # 3
-        meta = bytes(data[start + layout.META : start + layout.META + layout.meta_bytes_of(packed)])
-        descriptor = layout.parse_descriptor(packed, meta)
-        form = None if descriptor is None else self._form_of(segment, descriptor.form)
-        array = None if form is None else form.slot(number).payload.copy()
-        fence()  # 4
-        if self._validate and words[(start + layout.BEGIN) // 8] != number:  # 5
+        if FENCED:
+            fence()  # 2
+        head = layout.head_at(segment.data, descriptor)  # 3
+        form = self._form
+        if head is None or form is None or form.packed != head[4]:
+            form = None if head is None else self._form_of(segment, head[4])
+        array = None if form is None else form.payloads[place].copy()
+        if FENCED:
+            fence()  # 4
+        if words[begin] != number and self._validate:  # 5
             return None
-        if descriptor is not None and form is not None and array is not None:
-            frame = self._frame(segment, form, descriptor, meta, array)
-            if frame is not None and (frame.number == number or not self._validate):
-                return frame
+        if head is not None and form is not None and array is not None:
+            written, shown_ns, time_ns, payload_crc, _, meta = head
+            if not self._validate or (
+                written == number and (not form.checked or zlib.crc32(array.data) == payload_crc)
+            ):
+                try:
+                    hud = huds.decode(meta)
+                except msgspec.DecodeError:
+                    pass  # damaged
+                else:
+                    self._pass(written, received=True)
+                    if shown_ns - self._told_ns > limits.NS:
+                        self._tell()
+                    return _frame_of(RingFrame, (written, array, form.pixels, form.tiles, hud, shown_ns, time_ns))
         self.counters.damaged += 1
         self._pass(number, received=False)  # it does not change any more
         log.warning("fastlane.damaged: frame %d in %s contradicts itself", number, self.folder)
@@ -209,42 +242,27 @@ class RingReader:
 
     def _form_of(self, segment: RingFile, packed: bytes) -> ReadForm | None:
         """Checked once for all frames that have it; None for one that contradicts itself or the file."""
-        if self._form is None or self._form.packed != packed:
-            try:
-                self._form = ReadForm(segment, packed)
-            except ValueError:
-                return None
-        return self._form
-
-    def _frame(
-        self, segment: RingFile, form: ReadForm, descriptor: Descriptor, meta: bytes, array: np.ndarray[Any, Any]
-    ) -> RingFrame | None:
-        """None if what was copied is not what its descriptor says."""
-        checked = segment.block.features & layout.FEATURE_CHECKSUM and self._validate
-        if checked and zlib.crc32(array.data) != descriptor.payload_crc:
-            return None
         try:
-            hud = huds.decode(meta)
-        except msgspec.DecodeError:
+            self._form = ReadForm(segment, packed)
+        except ValueError:
             return None
-        number, shown_ns, time_ns, _, _ = descriptor
-        return RingFrame(number, array, form.pixels, form.tiles, hud, shown_ns, time_ns)
+        return self._form
 
     def _pass(self, number: int, *, received: bool) -> None:
         """Count a frame, and those before it that are skipped with it."""
         self.counters.received += received
-        self.counters.skipped += max(number - self.read_to - received, 0)
-        self.read_to = max(number, self.read_to)
+        ahead = number - self.read_to
+        if ahead > 0:
+            self.counters.skipped += ahead - received
+            self.read_to = number
 
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _attached(self) -> RingFile | None:
-        """The file to read from; another one when the last is read out and its writer has gone on, or is gone."""
+        """The file to read from, when the last is read out: another one if its writer has gone on, or is gone."""
         segment, now_ns = self._segment, time.monotonic_ns()
         if now_ns - self._told_ns > limits.NS:
-            self._tell(now_ns)
-        if self.newest > self.read_to:
-            return segment
+            self._tell()
         whole = segment is not None and segment.whole()
         waits = segment is not None and (not whole or segment.words[_STATE] != State.SUPERSEDED)
         if waits and now_ns - self._looked_ns < _LOOK_NS:
@@ -257,9 +275,9 @@ class RingReader:
         self._keep_bell()
         return self._segment if self._segment is not None and self._segment.whole() else None
 
-    def _tell(self, now_ns: int) -> None:
-        """The counters, for people and metrics, while the ring is there."""
-        self._told_ns = now_ns
+    def _tell(self) -> None:
+        """The counters once a second, for people and metrics, while the ring is there."""
+        self._told_ns = time.monotonic_ns()
         told = {"time_ns": time.time_ns(), "read_to": self.read_to, "lag": self.lag, **asdict(self.counters)}
         with contextlib.suppress(OSError):
             self._stats.parent.mkdir(mode=0o700, exist_ok=True)

@@ -23,6 +23,13 @@ class RingFile:
         self.words = self.data.cast("Q")
         self._mapped = mapped
         self._descriptor: int | None = descriptor
+        self.slots, self._total = block.slots, block.total
+        self.places = [self._place(self.slot(number)) for number in range(block.slots)]
+        """Indexes of `begin` and `end`, offset of the descriptor. A frame's place is its number modulo the slots."""
+
+    def _place(self, slot: int) -> tuple[int, int, int]:
+        end = slot + self.block.stride - layout.END_BYTES
+        return (slot + layout.BEGIN) // 8, end // 8, slot + layout.DESCRIPTOR
 
     @classmethod
     def create(cls, directory: Path, block: Superblock) -> RingFile:
@@ -68,17 +75,13 @@ class RingFile:
         """Offset of the slot of a frame."""
         return PAGE + (number - 1) % self.block.slots * self.block.stride
 
-    def end_of(self, slot: int) -> int:
-        """Offset of a slot's `end` word."""
-        return slot + self.block.stride - layout.END_BYTES
-
     def linked(self) -> bool:
         """The file still has a name."""
         return self._descriptor is not None and os.fstat(self._descriptor).st_nlink > 0
 
     def whole(self) -> bool:
         """The file is as long as it was: to touch what somebody has cut off would be SIGBUS."""
-        return self._descriptor is not None and os.fstat(self._descriptor).st_size >= self.block.total
+        return self._descriptor is not None and os.lseek(self._descriptor, 0, os.SEEK_END) >= self._total
 
     def close(self) -> None:
         """Let go of the map, unless somebody still looks at it; then it goes when they do."""

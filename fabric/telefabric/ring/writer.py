@@ -13,7 +13,7 @@ import time
 import weakref
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from telefabric import limits
 from telefabric.errors import EnvironmentProblem, UsageError
@@ -23,7 +23,7 @@ from telefabric.ring import hud as huds
 from telefabric.ring import layout, pixels, places
 from telefabric.ring.bell import Ringer
 from telefabric.ring.discovery import collect_garbage
-from telefabric.ring.fence import CHECKSUM_NEEDED, fence
+from telefabric.ring.fence import CHECKSUM_NEEDED, FENCED, fence
 from telefabric.ring.form import WrittenForm
 from telefabric.ring.layout import State
 from telefabric.ring.owner import Owner
@@ -31,9 +31,6 @@ from telefabric.ring.pixels import Picture, PixelFormat
 from telefabric.ring.places import Manifest, Name
 from telefabric.ring.ring_file import RingFile
 from telefabric.settings import runtime_folder
-
-if TYPE_CHECKING:
-    import numpy as np
 
 log = library_logger("telefabric.ring")
 
@@ -109,7 +106,10 @@ class RingWriter:
         now_ns = time.monotonic_ns()
         with self._guard:
             form, picture = self._form, None
-            if form is None or not form.fits(frame, pixel_format, tiled):
+            if (
+                form is None or frame.__class__ is not form.type
+                or (frame.shape, frame.dtype, pixel_format, tiled) != form.key
+            ):  # fmt: skip
                 picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
                 frame = picture.given
             if self.closed:
@@ -123,30 +123,31 @@ class RingWriter:
             if form is None or len(meta) > layout.META_BYTES_MAX:
                 self._left_out += 1
                 return False
-            self._write(form, frame, meta, now_ns)
-        self._ringer.ring(now_ns)
-        return True
+            number, words = self._head + 1, form.words
+            place = number % self._slots
+            begin, end, descriptor = form.places[place]
+            payload = form.payloads[place]
+            words[_INTENT] = number  # 1
+            words[begin] = number  # 2
+            if FENCED:
+                fence()  # 3
+            payload[...] = frame  # 4, one call, which lets other threads run
+            crc = zlib.crc32(payload.data) if self._features else 0  # of the copy: the caller's may lie in any order
+            head = form.pack(number, now_ns, time.time_ns(), crc, meta)
+            form.data[descriptor : descriptor + len(head)] = head
+            if FENCED:
+                fence()  # 5
+            words[end] = number  # 6
+            words[_HEAD] = number  # 7
+            self._head = number
+            self._ringer.ring(now_ns)  # 8
+            return True
 
     def _form_of(self, picture: Picture, given: PixelFormat | None) -> WrittenForm | None:
         segment = self._segment_for(picture.array.nbytes)
         if segment is not None:
             self._form = WrittenForm(segment, picture, given)
         return self._form if segment is not None else None
-
-    def _write(self, form: WrittenForm, frame: np.ndarray[Any, Any], meta: bytes, now_ns: int) -> None:
-        number, words = self._head + 1, form.words
-        begin, end, descriptor, payload = form.slot(number)
-        words[_INTENT] = number  # 1
-        words[begin] = number  # 2
-        fence()  # 3
-        payload[...] = frame  # 4, one call, which lets other threads run
-        crc = zlib.crc32(payload.data) if self._features else 0  # of the copy: the caller's may lie in any order
-        head = form.pack(number, now_ns, time.time_ns(), crc, meta)
-        form.data[descriptor : descriptor + len(head)] = head
-        fence()  # 5
-        words[end] = number  # 6
-        words[_HEAD] = number  # 7
-        self._head = number
 
     # -- files ---------------------------------------------------------------------------------------------------
 
