@@ -386,9 +386,7 @@ class Link:
             return False
         for linked in self.streams.values():
             session = linked.session
-            wanted = session.in_flight_bytes + linked.unsent_bytes
-            may_have_more = session.credit < limits.CREDIT_STREAM_BYTES_MAX
-            if linked.moving and may_have_more and (session.next_bytes or wanted > session.credit):
+            if linked.moving and (session.next_bytes or session.in_flight_bytes + linked.unsent_bytes > session.credit):
                 return True
         return False
 
