@@ -22,7 +22,8 @@ def show(
         row = {"figure": figure, "value": value, "unit": unit, "against": against, "against_value": against_value}
         print(json.dumps({**row, "ratio": ratio}), flush=True)
         return
-    peer = f"   {against}: {against_value:,.4g} {unit}   ratio {ratio:.2f}" if ratio is not None else ""
+    peer = f"   {against}: {against_value:,.4g} {unit}" if against_value is not None else ""
+    peer += f"   ratio {ratio:.2f}" if ratio is not None else ""
     print(f"{figure:<44} {value:>12,.4g} {unit:<10}{peer}", flush=True)
 
 

@@ -33,6 +33,7 @@ from store_fixtures import (
     stream,
 )  # fmt: skip
 
+from telefabric import limits
 from telefabric.errors import StoreError
 from telefabric.store.file import database
 from telefabric.store.file.database import APPLICATION_ID, VERSION, open_reader
@@ -120,8 +121,7 @@ scribe.put(info, *map(step, range(1, 11)))
 scribe.commit()
 scribe.put(info, *map(step, range(11, 5_000)))
 scribe.writer._db.execute("PRAGMA cache_size = 1")  # so that pages of the open transaction reach the file
-scribe.writer._db.execute("BEGIN IMMEDIATE")
-scribe.writer._write(scribe.rows)
+scribe.writer._write(scribe.rows, scribe.writer._insert)
 print(info.stream.hex(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -224,6 +224,46 @@ def test_one_of_many_events_that_does_not_fit_leaves_its_neighbours_alone(path: 
         scribe.commit()
     assert read(path, "SELECT seq FROM steps ORDER BY seq") == [(seq,) for seq in range(1, 122)]
     assert read(path, "SELECT seq, reason FROM quarantine") == [(taken, "not_storable")]
+
+
+def test_a_transaction_with_an_event_that_does_not_fit_is_written_once(path: Path) -> None:
+    """It is begun again for that event; nothing of the first attempt is left, in any table."""
+    info = stream()
+    with Scribe(path) as scribe:
+        scribe.put(info, step(4), first_seq=4)
+        scribe.commit()
+        found = [run_started(1, info, {"lr": 0.1}), metric(2), step(3), step(4), metric(5), episode(6), log(7)]
+        scribe.put(info, *found, run_completed(8), first_seq=1)
+        scribe.put_body(info, b"\xc1", 9, 9)
+        assert scribe.commit() == {info.stream: 9}
+    counts = {table: read(path, f"SELECT count(*) FROM {table}") for table in COLUMNS}
+    expected = {"steps": 2, "metrics": 2, "episodes": 1, "logs": 1, "lifecycle": 2, "quarantine": 2}
+    assert counts == {table: [(expected.get(table, 0),)] for table in COLUMNS}
+    assert read(path, "SELECT seq, reason FROM quarantine ORDER BY seq") == [(4, "not_storable"), (9, "bad_body")]
+    assert read(path, "SELECT kind, n FROM counts ORDER BY kind") == [
+        ("episode", 1), ("log", 1), ("metric", 2), ("step", 2),
+    ]  # fmt: skip
+    assert read(path, "SELECT series, count, total FROM overview WHERE level = 1 ORDER BY series") == [
+        ("metric/loss", 2, 0.5), ("return", 1, 5.0), ("reward", 2, 1.0),
+    ]  # fmt: skip
+    assert read(path, "SELECT status FROM runs") == [("completed",)]
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_transaction_is_full_by_its_events_or_by_their_bytes(scribe: Scribe, size: int) -> None:
+    info, seq = stream(), 1
+    while not scribe.rows.full:
+        assert scribe.rows.events < limits.COMMIT_EVENTS_MAX
+        assert scribe.rows.bytes < limits.COMMIT_BYTES_MAX
+        scribe.put(info, *(step(seq + number, observation=raw(bytes(size))) for number in range(20)))
+        seq += 20
+    assert (scribe.rows.events >= limits.COMMIT_EVENTS_MAX, scribe.rows.bytes >= limits.COMMIT_BYTES_MAX) == (
+        not size, bool(size),
+    )  # fmt: skip
+    rows = scribe.rows
+    assert scribe.commit() == {info.stream: seq - 1}
+    assert not rows.tables, "what is written is not kept in memory while the disk works"
+    assert not scribe.rows.full
 
 
 def test_a_batch_that_lies_about_its_records_is_kept_whole_and_passed(path: Path) -> None:

@@ -7,7 +7,6 @@ are numbered and appended, and no code of the caller runs: no conversion, no cal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -42,11 +41,11 @@ class Emitter(ABC):
         self._unsaid = self._problems.unsaid
         self._emitting = False
         """Looked at under the outbox's lock: true there means that this call interrupts another one of its thread."""
-        self._deferred: deque[Callable[[], object]] = deque()
-        """Calls that came from inside another one: from a signal handler."""
         self._unusual = "unopened"
         """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
         self._outbox = Outbox()
+        self._deferred = self._outbox.deferred
+        """Calls that came from inside another one, from a signal handler; and what the link asks for."""
         self._next_seq = 1
         """The seq that a step is encoded with before the lock is taken; stale when another thread emits meanwhile."""
         self._steps: dict[str, int] = {}

@@ -91,7 +91,7 @@ class Lifetime(Emitter):
         outbox = open_outbox(self._terms.environment, info)
         with outbox.lock:
             outbox.append(1, PLAIN.encode(started))
-        self._outbox, self._info = outbox, info
+        self._outbox, self._deferred, self._info = outbox, outbox.deferred, info
         self._steps, self._step_count, self._episode_count = {}, 0, 0
         self._next_seq = 2
         self._error_before = program.last_error()

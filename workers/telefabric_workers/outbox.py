@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,8 @@ class Outbox:
 
     def __init__(self, frames: Frames | None = None) -> None:
         self.lock = threading.RLock()
+        self.deferred: deque[Callable[[], object]] = deque()
+        """Calls for a thread that emits, after its event and without `lock`. Any thread adds to it."""
         self._frames = frames
 
     @property
@@ -136,6 +138,7 @@ class Spooled(Outbox):
         self._link = link
         self._linked = link.add(spool)
         super().__init__(Frames(settings, spool.info, self._linked))
+        self.deferred = self._linked.after_emit
         self.spool = spool
         if spool.policy.when_full != "block":  # else a call that waits for room holds a lock of its own
             self.lock = spool.lock

@@ -256,7 +256,7 @@ class Store(Owner):
         The disk works on one transaction while the next gathers. Watermarks are reported first: rows take a while.
         """
         rows = self._rows
-        while rows.events < limits.COMMIT_EVENTS_MAX and (batch := next(batches, None)) is not None:
+        while not rows.full and (batch := next(batches, None)) is not None:
             rows.add(self._place(batch.header.stream), batch.header, batch.body, batch.skip, whole=batch.whole)
         more = self.subscription.more
         due = self._due(time.monotonic_ns(), more)
@@ -275,8 +275,7 @@ class Store(Owner):
 
     def _due(self, now_ns: int, more: bool) -> bool:
         patience_s = limits.COMMIT_INTERVAL_BUSY_S if more else limits.COMMIT_INTERVAL_S
-        full = self._rows.events >= limits.COMMIT_EVENTS_MAX
-        return full or (bool(self._rows) and now_ns - self._rows.began_ns >= patience_s * limits.NS)
+        return self._rows.full or (bool(self._rows) and now_ns - self._rows.began_ns >= patience_s * limits.NS)
 
     def _begin_commit(self) -> None:
         """Write what has gathered. Raises `StoreError` when the file cannot be written."""

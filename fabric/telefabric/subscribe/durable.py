@@ -78,7 +78,8 @@ class DurableBatch(NamedTuple):
     header: Header
     message: bytes
     """The batch's bytes, unchanged."""
-    body: bytes
+    body: memoryview
+    """Its records: a part of `message`."""
     skip: int
     """So many of its first events are held already."""
     whole: bool
@@ -300,7 +301,7 @@ class DurableSubscription:
             return None
         if not self._intake.knows(header.stream) and (mark := self._held(header.stream)):
             self._learn(header.stream, mark)
-        body = message[start:]
+        body = memoryview(message)[start:]
         whole = is_whole(header, body)
         if not whole:
             log.warning("durable.bad_batch: the body of seqs %d to %d is damaged", header.first_seq, header.last_seq)

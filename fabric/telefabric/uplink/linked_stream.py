@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +13,13 @@ from telefabric.uplink.core.live_feed import LiveFeed
 from telefabric.uplink.core.stream import Phase, StreamSession
 from telefabric.wire.control import StreamBeat
 from telefabric_schemas import Frame
+
+_LEND_S = 50e-6
+"""A thread that waits for the interpreter's lock has it by then."""
+
+
+def _lend() -> None:
+    time.sleep(_LEND_S)
 
 
 @dataclass(slots=True)
@@ -25,6 +34,8 @@ class LinkedStream:
     """The spool's newest seq when its live feed was last looked at."""
     frames: dict[object, Callable[[], Frame | None]] = field(default_factory=dict)
     """The newest picture of each environment, to be encoded on the link's thread."""
+    after_emit: deque[Callable[[], object]] = field(default_factory=deque)
+    """What the thread that emits does after its next event, when it holds no lock of ours."""
     adopted: bool = False
     closing: bool = False
     """No event will follow: finish when everything is acknowledged."""
@@ -67,6 +78,14 @@ class LinkedStream:
         """Something else than an event is there to be sent live. Any thread."""
         if (ring := self.spool.on_append) is not None:
             ring()
+
+    def borrow(self) -> None:
+        """Ask the thread that emits for the interpreter's lock: it gives it away for a moment after its next event.
+
+        Beside a loop that never does, the link waits a switch interval (5 ms) for it after each call that gave it away.
+        """
+        if not self.after_emit:
+            self.after_emit.append(_lend)
 
     def beat(self) -> StreamBeat:
         """Its part of a heartbeat."""

@@ -57,6 +57,8 @@ def _carry_out(linked: LinkedStream, sockets: Sockets, decision: SendBatch | Sen
         last_seq=last, events=count, counter=0, time_ns=time.time_ns(),
     )  # fmt: skip
     message = batch.pack(header, body)
+    if linked.unsent_bytes - len(body) > limits.BATCH_BYTES_MAX:
+        linked.borrow()
     if not sockets.send_data(spool.info.stream, message):
         return False
     session.sent(last, len(message), now_ns)

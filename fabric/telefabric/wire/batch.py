@@ -10,6 +10,7 @@ import msgspec
 
 from telefabric import limits
 from telefabric.errors import WireError
+from telefabric.wire import records
 from telefabric.wire.seal import CHECK_BYTES, seal, unseal
 from telefabric_schemas import AnyEvent
 from telefabric_schemas.decoding import Decoder
@@ -71,15 +72,27 @@ class Record(msgspec.Struct, Generic[E], array_like=True, gc=False):
     event: E
 
 
+ARRAY_BYTES = 5
+
+
+def array_of(body: records.Buffer, count: int) -> bytes:
+    """The records of a body as one MessagePack array, whose head has `ARRAY_BYTES`."""
+    return b"".join((b"\xdd", count.to_bytes(4, "big"), body))
+
+
 class BodyDecoder(Generic[E]):
     """Decodes all records of a body in one call, their events as one type."""
 
     def __init__(self, event: Any) -> None:
         self._decoder: Decoder[list[Record[E]]] = Decoder(list[Record[event]])
 
-    def decode(self, body: bytes, count: int) -> list[Record[E]]:
+    def decode(self, body: records.Buffer, count: int) -> list[Record[E]]:
         """Raises `msgspec.DecodeError` when any of them is not of that type."""
-        return self._decoder.decode(b"\xdd" + count.to_bytes(4, "big") + body)
+        return self.decode_array(array_of(body, count))
+
+    def decode_array(self, array: bytes) -> list[Record[E]]:
+        """The same of `array_of` a body."""
+        return self._decoder.decode(array)
 
 
 def pack(header: Header, body: bytes) -> bytes:
@@ -146,15 +159,16 @@ def _check_ranges(header: Header) -> None:
         raise _bad("too_large", why, "events", header.stream)
 
 
-def check_body(header: Header, body: bytes) -> None:
+def check_body(header: Header, body: records.Buffer) -> None:
     """Raises `WireError` when the body is not the one that the header was made for."""
     if not is_whole(header, body):
         raise _bad("damaged", "a batch body fails its CRC-32", "body CRC", header.stream)
 
 
-def is_whole(header: Header, body: bytes) -> bool:
+def is_whole(header: Header, body: records.Buffer) -> bool:
     return crc32(body) == header.body_crc
 
 
 _events: BodyDecoder[AnyEvent] = BodyDecoder(AnyEvent)
 decode_body = _events.decode
+decode_array = _events.decode_array

@@ -65,7 +65,7 @@ def walk(buffer: Buffer, start: int, end: int) -> Iterator[Span]:
         start = stop
 
 
-def spans(body: bytes, count: int) -> list[Span]:
+def spans(body: Buffer, count: int) -> list[Span]:
     """The events of a batch's body, found by their lengths only (the batch has its own checksum).
 
     Raises `WireError` when the lengths and `count` do not fill the body exactly.

@@ -17,7 +17,7 @@ from telefabric.store.tables.columns import COLUMNS, EVENTS, KINDS_OF, RANGES
 from telefabric.store.tables.overview import Overview
 from telefabric.store.tables.places import Span, spans
 from telefabric.wire import records
-from telefabric.wire.batch import Header, check_body, decode_body
+from telefabric.wire.batch import ARRAY_BYTES, Header, array_of, check_body, decode_array
 from telefabric_schemas import events, values
 from telefabric_schemas.decoding import Decoder, decode_event
 
@@ -94,11 +94,13 @@ class Rows:
         """The rows' contribution to the overview."""
         self.step_spans: list[Span] = []
         """The rows of steps by stream and agent."""
+        self.bytes = 0
+        """Of the batches."""
         self.quarantined = 0
         self.first_id = self.next_id = first_id
         self.began_ns = time.monotonic_ns()
 
-    def add(self, place: Place, header: Header, body: bytes, skip: int, *, whole: bool = True) -> None:
+    def add(self, place: Place, header: Header, body: records.Buffer, skip: int, *, whole: bool = True) -> None:
         """All events of an accepted batch, but the first `skip`. Whatever cannot be read goes to quarantine.
 
         So does a batch that is not `whole`, all of it: nobody can tell what of it is right.
@@ -109,6 +111,7 @@ class Rows:
             return
         first_id = self.next_id
         before = len(self.tables["steps"])
+        self.bytes += len(body)
         try:
             if not whole:
                 check_body(header, body)
@@ -145,17 +148,18 @@ class Rows:
         previous = self.marks.get(place.stream_id)
         self.marks[place.stream_id] = (last_seq, previous[1] if previous else first_id, self.next_id - 1)
 
-    def _add_events(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+    def _add_events(self, place: Place, header: Header, body: records.Buffer, skip: int) -> None:
+        array = array_of(body, header.events)
         try:
-            decoded = decode_body(body, header.events)
+            decoded = decode_array(array)
         except msgspec.DecodeError:
             self._add_one_by_one(place, header, body, skip)
             return
         if sum([record.length for record in decoded]) + records.PREFIX_BYTES * header.events != len(body):
             raise WireError("bad_body", f"the records of a batch body of {len(body)} bytes do not add up")
         steps = self.tables["steps"]
-        run, stream = place.run, place.stream
-        number, seq, end = self.next_id, header.first_seq - 1, 0
+        run, stream, step, modes = place.run, place.stream, events.Step, _MODES
+        number, seq, end = self.next_id, header.first_seq - 1, ARRAY_BYTES
         for record in decoded:
             event = record.event
             start = end + records.PREFIX_BYTES
@@ -163,23 +167,23 @@ class Rows:
             seq += 1
             if skip:
                 skip -= 1
-            elif type(event) is events.Step and event.seq == seq:  # nearly all events: no call, no look-up
+            elif type(event) is step and event.seq == seq:  # nearly all events: no call, no look-up
                 steps += (
                     number, run, stream, seq, event.agent_id, event.env_index, event.episode_index, event.step_index,
                     event.global_step, event.reward, event.terminated, event.truncated, event.time_ns,
-                    _MODES.get(event.control_mode, "unknown"), body[start:end],
+                    modes.get(event.control_mode, "unknown"), array[start:end],
                 )  # fmt: skip
                 number += 1
             else:
-                self._add_event(number, place, seq, event, body[start:end])
+                self._add_event(number, place, seq, event, array[start:end])
                 number += 1
         self.next_id = number
 
-    def _add_one_by_one(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+    def _add_one_by_one(self, place: Place, header: Header, body: records.Buffer, skip: int) -> None:
         """When some event of a batch has no schema here: the others are stored as what they are."""
         for index, (start, end) in enumerate(records.spans(body, header.events)):
             if index >= skip:
-                self._add_event(self.next_id, place, header.first_seq + index, None, body[start:end])
+                self._add_event(self.next_id, place, header.first_seq + index, None, bytes(body[start:end]))
                 self.next_id += 1
 
     def _add_event(self, number: int, place: Place, seq: int, event: events.AnyEvent | None, raw: bytes) -> None:
@@ -202,9 +206,9 @@ class Rows:
         elif table in _SERIES and table != "steps":  # `_sum_up` has those
             _add_value(self.overview, table, row)
 
-    def _add_gap(self, place: Place, header: Header, body: bytes, skip: int) -> None:
+    def _add_gap(self, place: Place, header: Header, body: records.Buffer, skip: int) -> None:
         """Raises `WireError` when the event is of other seqs than its batch."""
-        raw = body[slice(*records.spans(body, 1)[0])]
+        raw = bytes(body[slice(*records.spans(body, 1)[0])])
         try:
             gap = _gaps.decode(raw)
         except msgspec.DecodeError:
@@ -222,7 +226,7 @@ class Rows:
         self.tables["quarantine"].extend(row)
         self.quarantined += 1
 
-    def quarantine_batch(self, place: Place, header: Header, body: bytes, reason: str, detail: str) -> None:
+    def quarantine_batch(self, place: Place, header: Header, body: records.Buffer, reason: str, detail: str) -> None:
         """Keep a whole batch that contradicts what is stored; the watermark does not move."""
         number, self.next_id = self.next_id, self.next_id + 1
         row = (number, place.run, place.stream, header.first_seq, header.last_seq, reason, detail, time.time_ns(), body)
@@ -261,6 +265,11 @@ class Rows:
     @property
     def events(self) -> int:
         return self.next_id - self.first_id
+
+    @property
+    def full(self) -> bool:
+        """A transaction's worth."""
+        return self.events >= limits.COMMIT_EVENTS_MAX or self.bytes >= limits.COMMIT_BYTES_MAX
 
     def __bool__(self) -> bool:
         return self.next_id > self.first_id or bool(self.lost or self.revived or self.carriers or self.discarded)

@@ -33,7 +33,7 @@ from telefabric_schemas.decoding import Decoder
 log = EventLog("telefabric.store")
 
 _ROWS_A_STATEMENT = 50
-"""A statement opens the table and its indexes once for all of its rows: 2.2 µs of CPU a step instead of 3.0 at best."""
+"""A statement opens the table and its indexes once for all of its rows: 0.8 µs of CPU a step instead of 1.6 at best."""
 
 
 _COLUMNS = {
@@ -49,8 +49,8 @@ _COLUMNS = {
 
 def _statement(table: str, rows: int) -> str:
     columns = _COLUMNS[table]
-    row = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+    row = f"({','.join('?' * len(columns))})"  # each use of a statement reads its text: no blanks
+    return f"INSERT INTO {table} ({','.join(columns)}) VALUES {','.join([row] * rows)}"
 
 
 _INSERT = {table: _statement(table, 1) for table in _COLUMNS}
@@ -285,14 +285,13 @@ class Writer:
         self.require_short_log()
         self._commit_began_s = time.monotonic()
         self.changes = Counter()
-        with self._connection(unwritable) as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self._connection(unwritable):
             try:
-                self._write(rows)
-            except BaseException:
-                self._roll_back()
-                raise
+                self._write(rows, self._insert)
+            except _UNFIT:
+                self._write(rows, self._insert_what_fits)
         self._next_id = rows.next_id
+        rows.tables.clear()  # memory that is used again at once is still in the processor's cache
         self._new.clear()
         self._changed_runs.clear()
         self._new_runs.clear()
@@ -336,16 +335,25 @@ class Writer:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def _write(self, rows: Rows) -> None:
-        for table, row in self._new:
-            self._db.execute(_INSERT[table], row)
-        for table in list(rows.tables):
-            if table != "quarantine" and rows.tables[table]:
-                self._insert(rows, table)
-                if table in places.KINDS:
-                    places.write(self._db, table, rows.tables[table], rows.spans(table))
-        if "quarantine" in rows.tables:
+    def _write(self, rows: Rows, insert: Callable[[Rows, str], None]) -> None:
+        """All of a transaction but its end. When it fails nothing of it is left, in the file or in `rows`."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for table, row in self._new:
+                self._db.execute(_INSERT[table], row)
+            for table in list(rows.tables):
+                if table != "quarantine" and rows.tables[table]:
+                    insert(rows, table)
+                    if table in places.KINDS:
+                        places.write(self._db, table, rows.tables[table], rows.spans(table))
             self._db.executemany(_INSERT["quarantine"], _one_by_one(rows, "quarantine"))
+            self._write_rest(rows)
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _write_rest(self, rows: Rows) -> None:
+        """What follows from the rows: lifecycle, overview, watermarks."""
         for change in rows.lifecycle:
             self._apply(change)
         for stream in rows.revived:
@@ -362,23 +370,22 @@ class Writer:
             runs.settle(self._db, run)
 
     def _insert(self, rows: Rows, table: str) -> None:
-        """All rows of a table; when one of them does not fit its columns, that one goes to quarantine."""
-        try:
-            with self._db:
-                values = rows.tables[table]
-                many = len(COLUMNS[table]) * _ROWS_A_STATEMENT
-                whole = len(values) - len(values) % many
-                self._db.executemany(_INSERT_MANY[table], (values[i : i + many] for i in range(0, whole, many)))
-                self._db.executemany(_INSERT[table], _one_by_one(rows, table, whole))
-        except _UNFIT:
-            kept = [row for row in _one_by_one(rows, table) if self._insert_one(rows, table, row)]
-            rows.keep(table, [value for row in kept for value in row])
+        """All rows of a table. Raises one of `_UNFIT` when a row does not fit its columns."""
+        values = rows.tables[table]
+        many = len(COLUMNS[table]) * _ROWS_A_STATEMENT
+        whole = len(values) - len(values) % many
+        self._db.executemany(_INSERT_MANY[table], (values[i : i + many] for i in range(0, whole, many)))
+        self._db.executemany(_INSERT[table], _one_by_one(rows, table, whole))
+
+    def _insert_what_fits(self, rows: Rows, table: str) -> None:
+        """The rows of a table one by one: each that does not fit its columns goes to quarantine."""
+        kept = [row for row in _one_by_one(rows, table) if self._insert_one(rows, table, row)]
+        rows.keep(table, [value for row in kept for value in row])
 
     def _insert_one(self, rows: Rows, table: str, row: list[Any]) -> bool:
         """False when it went to quarantine."""
         try:
-            with self._db:
-                self._db.execute(_INSERT[table], row)
+            self._db.execute(_INSERT[table], row)
         except _UNFIT as no:
             number, run, stream, seq = row[:4]
             rows.quarantine(number, Place(run, stream, "", b""), seq, "not_storable", str(no), row[_RAW])
