@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -320,6 +321,40 @@ def test_where_fences_are_needed_each_copy_lies_between_two(write: Write, monkey
     assert reader.latest()
     begun, copied, whole = (True, False, False), (True, True, False), (True, True, True)
     assert seen == [("writer", *begun), ("writer", *copied), ("reader", *whole), ("reader", *whole)]
+    reader.close()
+
+
+@pytest.mark.parametrize("place", ["number", "clock", "meta", "payload"])
+def test_a_slot_that_does_not_hold_what_was_written_is_not_read(write: Write, place: str) -> None:
+    writer = write(checksum=True)
+    reader = RingReader(writer.folder)
+    writer.publish(RGB, Hud(values={"loss": 1.0}))
+    assert reader.latest() is not None
+    writer.publish(RGB, Hud(values={"loss": 1.0}))
+    segment = writer._segment
+    assert segment is not None
+    at = segment.slot(2) + layout.DESCRIPTOR
+    if place == "number":
+        true = layout.Form(segment.block.generation, RGB.nbytes, 4, 5, 0, PixelFormat.RGB8, 0)
+        head = layout.head_packer(true)(1, 0, 0, zlib.crc32(RGB.tobytes()), hud.encode(Hud()))
+        segment.data[at : at + len(head)] = head
+    else:
+        byte = at + {"clock": 32, "meta": 64 + 2, "payload": layout.PAYLOAD - layout.DESCRIPTOR}[place]
+        segment.data[byte] ^= 1
+    assert (reader.latest(), reader.counters.damaged) == (None, 1)
+    reader.close()
+
+
+def test_a_reader_that_asks_for_the_state_stays_in_a_file_until_it_is_read_out(write: Write) -> None:
+    writer = write()
+    reader = RingReader(writer.folder)
+    show(writer, 1)
+    assert reader.next()
+    show(writer, 2)
+    writer.publish(np.zeros((200, 200), np.uint8), Hud(step=3))
+    assert reader.state == "live"
+    assert [frame.hud.step for frame in iter(reader.next, None)] == [2, 3]
+    assert reader.counters.skipped == 0
     reader.close()
 
 
