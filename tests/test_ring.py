@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -608,6 +609,68 @@ def test_who_waits_has_the_newest_frame_at_once_and_none_when_none_comes(write: 
         assert (frame := waited.result(20))
         assert frame.number == 4
     reader.close()
+
+
+def test_signals_do_not_lengthen_the_wait(write: Write) -> None:
+    reader = RingReader(write().folder)
+    over, seen = threading.Event(), []
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        while len(seen) < 400 and not over.wait(0.01):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(interrupt)
+            assert reader.wait(0.3) is None
+            rang = len(seen)
+            over.set()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert 0 < rang < 400
+    reader.close()
+
+
+def test_a_bell_that_was_waited_at_is_drained_without_waiting(write: Write) -> None:
+    reader = RingReader(write().folder)
+    bell = reader.bell()
+    assert bell is not None
+    bell.wait(0)
+    reader.wait(0.01)
+    bell.wait(0.001)
+    bell._socket.settimeout(60)  # as a longer wait leaves it
+    began_s = time.monotonic()
+    assert bell.drain() == 0
+    assert time.monotonic() - began_s < 30
+    reader.close()
+
+
+def test_a_signal_handler_may_ask_who_waits_while_the_bells_ring(write: Write) -> None:
+    writer = write()
+    first = RingReader(writer.folder)
+    first.bell()
+    show(writer, 1)
+    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    ringer = writer._ringer
+    ((path, socket_),) = ringer._bells.items()
+    others = [RingReader(writer.folder) for _ in range(3)]
+
+    class Interrupted:
+        def send(self, data: bytes) -> None:
+            for other in others:
+                other.bell()
+            ringer._looked_ns = 0
+            assert writer.wanted
+            socket_.send(data)
+
+    ringer._bells[path] = Interrupted()  # type: ignore[assignment]
+    show(writer, 2)
+    assert len(ringer._bells) == 4
+    ringer._bells[path] = socket_
+    for reader in (first, *others):
+        reader.close()
 
 
 def test_who_waits_needs_no_bell_and_no_ring(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
