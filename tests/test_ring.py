@@ -443,6 +443,50 @@ def dies_at(base: Path, step: str, number: int, size: int = 64) -> Callable[[], 
     return write
 
 
+class Handled:
+    """The payload of a slot, into which a frame is being copied as a signal handler runs."""
+
+    def __init__(self, array: np.ndarray[Any, Any], handler: Callable[[], object]) -> None:
+        self._array, self._handler = array, handler
+
+    def __setitem__(self, place: object, frame: np.ndarray[Any, Any]) -> None:
+        self._array[...] = frame
+        self._handler()
+
+
+def interrupt(writer: RingWriter, handler: Callable[[], object]) -> None:
+    assert writer._form is not None
+    writer._form.payloads = [Handled(one, handler) for one in writer._form.payloads]  # type: ignore[misc]
+
+
+def test_a_frame_that_a_signal_handler_gives_inside_another_is_left_out(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    inside: list[bool] = []
+    interrupt(writer, lambda: inside.append(writer.publish(RGB, Hud(step=9))))
+    show(writer, 2)
+    show(writer, 3)
+    assert inside == [False] * 2
+    assert (writer.counters.published, writer.counters.left_out) == (3, 2)
+    reader = RingReader(writer.folder)
+    assert (frame := reader.latest())
+    assert frame.hud.step == 3
+    reader.close()
+
+
+def test_a_writer_that_a_signal_handler_closes_inside_a_frame_closes_after_it(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    interrupt(writer, writer.close)
+    show(writer, 2)
+    assert writer.closed
+    reader = RingReader(writer.folder)
+    assert (frame := reader.latest())
+    assert (frame.number, reader.state) == (2, "closed")
+    assert not writer.publish(RGB, Hud())
+    reader.close()
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_writer_that_is_killed_in_a_frame_leaves_no_part_of_it(tmp_path: Path, step: str) -> None:
     """Between every two stores of the protocol, at 29 frames each: 203 points."""
