@@ -52,6 +52,7 @@ from telefabric.ring import (
 )
 from telefabric.ring import reader as ring_reader
 from telefabric.ring import writer as ring_writer
+from telefabric.ring.bell import Bell
 from telefabric.ring.owner import Owner
 from telefabric.ring.ring_file import RingFile
 from telefabric.settings import runtime_folder
@@ -325,7 +326,7 @@ def test_where_fences_are_needed_each_copy_lies_between_two(write: Write, monkey
     reader.close()
 
 
-@pytest.mark.parametrize("place", ["number", "clock", "meta", "payload"])
+@pytest.mark.parametrize("place", ["number", "clock", "meta", "hud", "payload"])
 def test_a_slot_that_does_not_hold_what_was_written_is_not_read(write: Write, place: str) -> None:
     writer = write(checksum=True)
     reader = RingReader(writer.folder)
@@ -335,9 +336,10 @@ def test_a_slot_that_does_not_hold_what_was_written_is_not_read(write: Write, pl
     segment = writer._segment
     assert segment is not None
     at = segment.slot(2) + layout.DESCRIPTOR
-    if place == "number":
+    if place in ("number", "hud"):
         true = layout.Form(segment.block.generation, RGB.nbytes, 4, 5, 0, PixelFormat.RGB8, 0)
-        head = layout.head_packer(true)(1, 0, 0, zlib.crc32(RGB.tobytes()), hud.encode(Hud()))
+        number, meta = (1, hud.encode(Hud())) if place == "number" else (2, b"\xc1")
+        head = layout.head_packer(true)(number, 0, 0, zlib.crc32(RGB.tobytes()), meta)
         segment.data[at : at + len(head)] = head
     else:
         byte = at + {"clock": 32, "meta": 64 + 2, "payload": layout.PAYLOAD - layout.DESCRIPTOR}[place]
@@ -646,12 +648,83 @@ def test_who_waits_has_the_newest_frame_at_once_and_none_when_none_comes(write: 
     began_s = time.monotonic()
     assert reader.wait(0.05) is None, "the bell has rung for those before"
     assert time.monotonic() - began_s >= 0.05
+    for number in (4, 5):
+        show(writer, number)
+    assert (frame := reader.wait(60))
+    assert frame.number == 5, "those between are skipped"
     with ThreadPoolExecutor(1) as pool:
         since_ns, waited = time.monotonic_ns(), pool.submit(reader.wait, 60)
         wait_for(lambda: reader._looked_ns - since_ns > 0.3e9, "it waits on after looking for another file")
-        show(writer, 4)
+        show(writer, 6)
         assert (frame := waited.result(20))
-        assert frame.number == 4
+        assert frame.number == 6
+    reader.close()
+
+
+def test_no_sleep_of_a_wait_is_longer_than_what_is_left_of_it(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    ring, sleep = Bell.wait, time.sleep
+    monkeypatch.setattr(Bell, "wait", lambda bell, timeout_s: (slept.append(timeout_s), ring(bell, timeout_s)))
+    monkeypatch.setattr(ring_reader.time, "sleep", lambda timeout_s: (slept.append(timeout_s), sleep(timeout_s)))
+    absent, there = RingReader(tmp_path / "absent"), RingReader(write().folder)
+    for reader in (absent, there):
+        for timeout_s in (0.002, 0.0, -1.0, float("nan")):
+            assert reader.wait(timeout_s) is None
+        reader.close()
+    assert len(slept) >= 2
+    assert max(slept) <= 0.002
+
+
+def test_a_file_that_was_lengthened_is_read_on(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.latest()
+    assert writer._segment is not None
+    os.truncate(writer._segment.path, writer._segment.block.total + layout.PAGE)
+    show(writer, 2)
+    assert reader.latest()
+    reader.close()
+
+
+def test_a_reader_that_goes_on_in_another_file_lets_go_of_the_memory_of_the_last(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.latest()
+    before = reader._segment
+    assert before is not None
+    writer.publish(np.zeros((200, 200), np.uint8), Hud(step=2))
+    assert reader.latest()
+    assert reader._segment is not before
+    assert before._mapped.closed
+    reader.close()
+
+
+def test_a_head_whose_meta_is_longer_than_its_area_is_not_read() -> None:
+    pack = layout.head_packer(layout.Form(1, 60, 4, 5, 0, PixelFormat.RGB8, 0))
+    for size, read in ((layout.META_BYTES_MAX, True), (layout.META_BYTES_MAX + 1, False)):
+        assert (layout.head_at(memoryview(pack(1, 0, 0, 0, bytes(size))), 0) is not None) == read
+
+
+def test_a_bell_that_cannot_be_rung_is_counted(write: Write) -> None:
+    writer = write()
+    reader = RingReader(writer.folder)
+    reader.bell()
+    show(writer, 1)
+    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    ((path, there),) = writer._ringer._bells.items()
+
+    class Broken:
+        def send(self, data: bytes) -> None:
+            raise OSError(errno.ENOBUFS, "no memory for it")
+
+    writer._ringer._bells[path] = Broken()  # type: ignore[assignment]
+    show(writer, 2)
+    writer._ringer._bells[path] = there
+    assert writer.counters.bell_errors == 1
     reader.close()
 
 
@@ -717,9 +790,12 @@ def test_a_signal_handler_may_ask_who_waits_while_the_bells_ring(write: Write) -
         reader.close()
 
 
-def test_who_waits_needs_no_bell_and_no_ring(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_needs_no_bell_and_no_ring(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     reader = RingReader(runtime_folder(tmp_path) / next(places.folder_names(NAME)))
     assert reader.wait(0.01) is None
+    assert not caplog.records, "no bell is tried where there is no folder"
     monkeypatch.setattr(ring_reader, "SUPPORTED", False)
     with ThreadPoolExecutor(1) as pool:
         waited = pool.submit(reader.wait, 60)
