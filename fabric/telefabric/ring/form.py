@@ -25,7 +25,7 @@ def payloads_of(segment: RingFile, dtype: str, shape: tuple[int, ...]) -> list[n
 
 
 class WrittenForm:
-    """A writer's form, and how to pack what stands beside a frame. One with this type and key is a picture likewise."""
+    """A writer's form. A frame of this `type` and `key` needs no second look; `pack` makes the head of its slot."""
 
     def __init__(self, segment: RingFile, picture: Picture, given: PixelFormat | None) -> None:
         array, frame = picture.array, picture.given
