@@ -703,6 +703,21 @@ def test_a_reader_that_goes_on_in_another_file_lets_go_of_the_memory_of_the_last
     reader.close()
 
 
+def test_a_reader_that_a_signal_handler_closes_inside_a_read_keeps_its_memory(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+
+    def read() -> None:
+        reader = RingReader(writer.folder)
+        assert reader.latest()
+        assert reader._form is not None
+        payloads = reader._form.payloads  # as `_read` has them
+        reader.close()
+        assert [payload.copy() for payload in payloads]
+
+    assert in_child(read) == 0
+
+
 def test_a_head_whose_meta_is_longer_than_its_area_is_not_read() -> None:
     pack = layout.head_packer(layout.Form(1, 60, 4, 5, 0, PixelFormat.RGB8, 0))
     for size, read in ((layout.META_BYTES_MAX, True), (layout.META_BYTES_MAX + 1, False)):
