@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import PATIENCE_S, FabricService
 
+from telefabric import limits
 from telefabric.store.read.file_reader import FileReader
-from telefabric.uplink import linked_stream
-from telefabric_workers import Worker
+from telefabric.uplink import linked_stream, senders
+from telefabric.uplink.core.stream import SendBatch
+from telefabric.uplink.linked_stream import LinkedStream
+from telefabric_workers import Worker, connect
+from telefabric_workers.outbox import Spooled
 
 STEPS_MAX = 50_000
 
@@ -57,6 +64,34 @@ def test_one_that_keeps_up_borrows_nothing(fabric_service: FabricService, lent: 
             worker.step(episode=0, step=step, observation=bytes(1_024))
             assert worker.flush(PATIENCE_S)
     assert not lent.calls
+
+
+def test_a_link_asks_once_until_a_thread_has_emitted(lent: Lent, tmp_path: Path) -> None:
+    with connect("tcp://127.0.0.1:1", spool=tmp_path / "spool", exit_flush_s=0) as lent.worker:
+        outbox = lent.worker._outbox
+        assert isinstance(outbox, Spooled)
+        for _ in range(2):
+            outbox._linked.borrow()
+            outbox._linked.borrow()
+            lent.worker.metric("loss", 0.5)
+    assert lent.calls == [True] * 2
+
+
+@pytest.mark.parametrize(("waiting", "asks"), [(1, False), (2, True)])
+def test_a_link_asks_while_more_than_a_batch_waits_behind_the_one_that_it_sends(
+    tmp_path: Path, waiting: int, asks: bool
+) -> None:
+    with connect("tcp://127.0.0.1:1", spool=tmp_path / "spool", exit_flush_s=0) as worker:
+        outbox, size = worker._outbox, limits.BATCH_BYTES_MAX // 16
+        assert isinstance(outbox, Spooled)
+        while (unsent := outbox.spool.unsent_bytes(1)) <= (waiting + 0.5) * limits.BATCH_BYTES_MAX:
+            worker.step(episode=0, step=outbox.head, observation=bytes(size))
+        session: Any = SimpleNamespace(instance=bytes(16), epoch=1, sent=lambda *_: None)
+        sockets: Any = SimpleNamespace(send_data=lambda *_: True)
+        linked = LinkedStream(outbox.spool, session, unsent_bytes=unsent)
+        decision = SendBatch(1, limits.BATCH_BYTES_MAX, 2 * limits.BATCH_BYTES_MAX)
+        assert senders._carry_out(linked, sockets, decision, 0)
+        assert bool(linked.after_emit) == asks
 
 
 def test_a_worker_that_closes_lends_first_and_ends_once(fabric_service: FabricService, lent: Lent) -> None:
