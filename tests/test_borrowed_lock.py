@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,6 +93,28 @@ def test_a_link_asks_while_more_than_a_batch_waits_behind_the_one_that_it_sends(
         decision = SendBatch(1, limits.BATCH_BYTES_MAX, 2 * limits.BATCH_BYTES_MAX)
         assert senders._carry_out(linked, sockets, decision, 0)
         assert bool(linked.after_emit) == asks
+
+
+def test_what_was_asked_of_a_thread_is_not_done_in_a_forked_child(tmp_path: Path) -> None:
+    calls: list[int] = []
+    with connect("tcp://127.0.0.1:1", spool=tmp_path / "spool", exit_flush_s=0) as worker:
+        worker._deferred.append(lambda: calls.append(os.getpid()))
+        if (child := os.fork()) == 0:
+            worker._catch_up()  # as when it was forked inside a call
+            worker.metric("loss", 0.5)
+            shared = worker._deferred is not worker._outbox.deferred
+            os._exit(1 if calls or shared else 0)
+        assert os.waitpid(child, 0)[1] == 0
+        worker.metric("loss", 0.5)
+    assert calls == [os.getpid()]
+
+
+def test_lending_gives_the_lock_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(linked_stream.time, "sleep", slept.append)
+    linked_stream._lend()
+    assert len(slept) == 1
+    assert 0 < slept[0] < 0.001, "an event is late by this"
 
 
 def test_a_worker_that_closes_lends_first_and_ends_once(fabric_service: FabricService, lent: Lent) -> None:
