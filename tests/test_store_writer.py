@@ -276,7 +276,9 @@ def test_a_transaction_with_an_event_that_does_not_fit_is_written_once(path: Pat
         found = [run_started(1, info, {"lr": 0.1}), metric(2), step(3), step(4), metric(5), episode(6), log(7)]
         scribe.put(info, *found, run_completed(8), first_seq=1)
         scribe.put_body(info, b"\xc1", 9, 9)
+        rows = scribe.rows
         assert scribe.commit() == {info.stream: 9}
+        assert (rows.events, rows.quarantined) == (9, 2)
     counts = {table: read(path, f"SELECT count(*) FROM {table}") for table in COLUMNS}
     expected = {"steps": 2, "metrics": 2, "episodes": 1, "logs": 1, "lifecycle": 2, "quarantine": 2}
     assert counts == {table: [(expected.get(table, 0),)] for table in COLUMNS}
