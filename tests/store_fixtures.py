@@ -127,11 +127,11 @@ class Scribe:
         header = batch.Header(
             flags, b"broker instance!", info.stream, 1, first_seq, last_seq, count, 0, TIME_NS, crc32(body)
         )
-        self.rows.add(self.writer.place(info), header, body, skip)
+        self.rows.add(self.writer.place(info), header, memoryview(body), skip)  # as a part of its message
 
     def put_conflict(self, info: control.StreamInfo, first_seq: int, *found: Event) -> None:
         """A batch that contradicts what is stored."""
-        body = b"".join(records.frame(_encoder.encode(each)) for each in found)
+        body = memoryview(b"".join(records.frame(_encoder.encode(each)) for each in found))
         last_seq = first_seq + len(found) - 1
         header = batch.Header(
             0, b"broker instance!", info.stream, 1, first_seq, last_seq, len(found), 0, TIME_NS, crc32(body)

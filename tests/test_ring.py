@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ from telefabric.ring import (
 )
 from telefabric.ring import reader as ring_reader
 from telefabric.ring import writer as ring_writer
+from telefabric.ring.bell import Bell
 from telefabric.ring.owner import Owner
 from telefabric.ring.ring_file import RingFile
 from telefabric.settings import runtime_folder
@@ -324,7 +326,7 @@ def test_where_fences_are_needed_each_copy_lies_between_two(write: Write, monkey
     reader.close()
 
 
-@pytest.mark.parametrize("place", ["number", "clock", "meta", "payload"])
+@pytest.mark.parametrize("place", ["number", "clock", "meta", "hud", "payload"])
 def test_a_slot_that_does_not_hold_what_was_written_is_not_read(write: Write, place: str) -> None:
     writer = write(checksum=True)
     reader = RingReader(writer.folder)
@@ -334,9 +336,10 @@ def test_a_slot_that_does_not_hold_what_was_written_is_not_read(write: Write, pl
     segment = writer._segment
     assert segment is not None
     at = segment.slot(2) + layout.DESCRIPTOR
-    if place == "number":
+    if place in ("number", "hud"):
         true = layout.Form(segment.block.generation, RGB.nbytes, 4, 5, 0, PixelFormat.RGB8, 0)
-        head = layout.head_packer(true)(1, 0, 0, zlib.crc32(RGB.tobytes()), hud.encode(Hud()))
+        number, meta = (1, hud.encode(Hud())) if place == "number" else (2, b"\xc1")
+        head = layout.head_packer(true)(number, 0, 0, zlib.crc32(RGB.tobytes()), meta)
         segment.data[at : at + len(head)] = head
     else:
         byte = at + {"clock": 32, "meta": 64 + 2, "payload": layout.PAYLOAD - layout.DESCRIPTOR}[place]
@@ -440,6 +443,50 @@ def dies_at(base: Path, step: str, number: int, size: int = 64) -> Callable[[], 
             writer.publish(grey(one % 251, (size, size)), Hud(step=one))
 
     return write
+
+
+class Handled:
+    """The payload of a slot, into which a frame is being copied as a signal handler runs."""
+
+    def __init__(self, array: np.ndarray[Any, Any], handler: Callable[[], object]) -> None:
+        self._array, self._handler = array, handler
+
+    def __setitem__(self, place: object, frame: np.ndarray[Any, Any]) -> None:
+        self._array[...] = frame
+        self._handler()
+
+
+def interrupt(writer: RingWriter, handler: Callable[[], object]) -> None:
+    assert writer._form is not None
+    writer._form.payloads = [Handled(one, handler) for one in writer._form.payloads]  # type: ignore[misc]
+
+
+def test_a_frame_that_a_signal_handler_gives_inside_another_is_left_out(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    inside: list[bool] = []
+    interrupt(writer, lambda: inside.append(writer.publish(RGB, Hud(step=9))))
+    show(writer, 2)
+    show(writer, 3)
+    assert inside == [False] * 2
+    assert (writer.counters.published, writer.counters.left_out) == (3, 2)
+    reader = RingReader(writer.folder)
+    assert (frame := reader.latest())
+    assert frame.hud.step == 3
+    reader.close()
+
+
+def test_a_writer_that_a_signal_handler_closes_inside_a_frame_closes_after_it(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    interrupt(writer, writer.close)
+    show(writer, 2)
+    assert writer.closed
+    reader = RingReader(writer.folder)
+    assert (frame := reader.latest())
+    assert (frame.number, reader.state) == (2, "closed")
+    assert not writer.publish(RGB, Hud())
+    reader.close()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -601,18 +648,169 @@ def test_who_waits_has_the_newest_frame_at_once_and_none_when_none_comes(write: 
     began_s = time.monotonic()
     assert reader.wait(0.05) is None, "the bell has rung for those before"
     assert time.monotonic() - began_s >= 0.05
+    for number in (4, 5):
+        show(writer, number)
+    assert (frame := reader.wait(60))
+    assert frame.number == 5, "those between are skipped"
     with ThreadPoolExecutor(1) as pool:
         since_ns, waited = time.monotonic_ns(), pool.submit(reader.wait, 60)
         wait_for(lambda: reader._looked_ns - since_ns > 0.3e9, "it waits on after looking for another file")
-        show(writer, 4)
+        show(writer, 6)
         assert (frame := waited.result(20))
-        assert frame.number == 4
+        assert frame.number == 6
     reader.close()
 
 
-def test_who_waits_needs_no_bell_and_no_ring(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_sleep_of_a_wait_is_longer_than_what_is_left_of_it(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    ring, sleep = Bell.wait, time.sleep
+    monkeypatch.setattr(Bell, "wait", lambda bell, timeout_s: (slept.append(timeout_s), ring(bell, timeout_s)))
+    monkeypatch.setattr(ring_reader.time, "sleep", lambda timeout_s: (slept.append(timeout_s), sleep(timeout_s)))
+    absent, there = RingReader(tmp_path / "absent"), RingReader(write().folder)
+    for reader in (absent, there):
+        for timeout_s in (0.002, 0.0, -1.0, float("nan")):
+            assert reader.wait(timeout_s) is None
+        reader.close()
+    assert len(slept) >= 2
+    assert max(slept) <= 0.002
+
+
+def test_a_file_that_was_lengthened_is_read_on(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.latest()
+    assert writer._segment is not None
+    os.truncate(writer._segment.path, writer._segment.block.total + layout.PAGE)
+    show(writer, 2)
+    assert reader.latest()
+    reader.close()
+
+
+def test_a_reader_that_goes_on_in_another_file_lets_go_of_the_memory_of_the_last(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+    reader = RingReader(writer.folder)
+    assert reader.latest()
+    before = reader._segment
+    assert before is not None
+    writer.publish(np.zeros((200, 200), np.uint8), Hud(step=2))
+    assert reader.latest()
+    assert reader._segment is not before
+    assert before._mapped.closed
+    reader.close()
+
+
+def test_a_reader_that_a_signal_handler_closes_inside_a_read_keeps_its_memory(write: Write) -> None:
+    writer = write()
+    show(writer, 1)
+
+    def read() -> None:
+        reader = RingReader(writer.folder)
+        assert reader.latest()
+        assert reader._form is not None
+        payloads = reader._form.payloads  # as `_read` has them
+        reader.close()
+        assert [payload.copy() for payload in payloads]
+
+    assert in_child(read) == 0
+
+
+def test_a_head_whose_meta_is_longer_than_its_area_is_not_read() -> None:
+    pack = layout.head_packer(layout.Form(1, 60, 4, 5, 0, PixelFormat.RGB8, 0))
+    for size, read in ((layout.META_BYTES_MAX, True), (layout.META_BYTES_MAX + 1, False)):
+        assert (layout.head_at(memoryview(pack(1, 0, 0, 0, bytes(size))), 0) is not None) == read
+
+
+def test_a_bell_that_cannot_be_rung_is_counted(write: Write) -> None:
+    writer = write()
+    reader = RingReader(writer.folder)
+    reader.bell()
+    show(writer, 1)
+    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    ((path, there),) = writer._ringer._bells.items()
+
+    class Broken:
+        def send(self, data: bytes) -> None:
+            raise OSError(errno.ENOBUFS, "no memory for it")
+
+    writer._ringer._bells[path] = Broken()  # type: ignore[assignment]
+    show(writer, 2)
+    writer._ringer._bells[path] = there
+    assert writer.counters.bell_errors == 1
+    reader.close()
+
+
+def test_signals_do_not_lengthen_the_wait(write: Write) -> None:
+    reader = RingReader(write().folder)
+    over, seen = threading.Event(), []
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        while len(seen) < 400 and not over.wait(0.01):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(interrupt)
+            assert reader.wait(0.3) is None
+            rang = len(seen)
+            over.set()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert 0 < rang < 400
+    reader.close()
+
+
+def test_a_bell_that_was_waited_at_is_drained_without_waiting(write: Write) -> None:
+    reader = RingReader(write().folder)
+    bell = reader.bell()
+    assert bell is not None
+    bell.wait(0)
+    reader.wait(0.01)
+    bell.wait(0.001)
+    bell._socket.settimeout(60)  # as a longer wait leaves it
+    began_s = time.monotonic()
+    assert bell.drain() == 0
+    assert time.monotonic() - began_s < 30
+    reader.close()
+
+
+def test_a_signal_handler_may_ask_who_waits_while_the_bells_ring(write: Write) -> None:
+    writer = write()
+    first = RingReader(writer.folder)
+    first.bell()
+    show(writer, 1)
+    wait_for(lambda: writer.wanted, "the writer has seen the bell")
+    ringer = writer._ringer
+    ((path, socket_),) = ringer._bells.items()
+    others = [RingReader(writer.folder) for _ in range(3)]
+
+    class Interrupted:
+        def send(self, data: bytes) -> None:
+            for other in others:
+                other.bell()
+            ringer._looked_ns = 0
+            assert writer.wanted
+            socket_.send(data)
+
+    ringer._bells[path] = Interrupted()  # type: ignore[assignment]
+    show(writer, 2)
+    assert len(ringer._bells) == 4
+    ringer._bells[path] = socket_
+    for reader in (first, *others):
+        reader.close()
+
+
+def test_who_waits_needs_no_bell_and_no_ring(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     reader = RingReader(runtime_folder(tmp_path) / next(places.folder_names(NAME)))
     assert reader.wait(0.01) is None
+    assert not caplog.records, "no bell is tried where there is no folder"
     monkeypatch.setattr(ring_reader, "SUPPORTED", False)
     with ThreadPoolExecutor(1) as pool:
         waited = pool.submit(reader.wait, 60)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import zmq
 from processes import wait_for
+from store_fixtures import step, stream
 
 from telefabric import limits
+from telefabric.address import Address
 from telefabric.store.file.backup import backup
 from telefabric.store.file.database import open_reader
-from telefabric.wire import control
+from telefabric.store.service import Store
+from telefabric.subscribe.durable import DurableBatch
+from telefabric.wire import batch, control, records
 
 if TYPE_CHECKING:
     from conftest import FabricService
@@ -32,12 +38,38 @@ def test_streams_of_long_ago_leave_the_memory_and_may_speak_again(
     assert store._writer is not None
     assert len(store._writer._places) <= limits.STREAMS_KNOWN_MAX
     assert not store.subscription.infos, "metadata is not kept beside the file"
-    for step in range(100):
-        first.step(episode=0, step=step)
+    for number in range(100):
+        first.step(episode=0, step=number)
     assert first.close()
     assert fabric_service.rows("SELECT run_id, count(*) FROM steps JOIN runs USING (run)") == [("first", 100)]
     assert fabric_service.rows("SELECT count(*) FROM runs") == [(9,)]
     assert not store.subscription.refused, "no batch was refused"
+
+
+@pytest.mark.parametrize("limit", ["COMMIT_EVENTS_MAX", "COMMIT_BYTES_MAX"])
+def test_a_full_transaction_takes_no_more_batches_and_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    info = stream()
+    body = memoryview(records.frame(msgspec.msgpack.encode(step(1))))
+    monkeypatch.setattr(limits, limit, 3 if limit == "COMMIT_EVENTS_MAX" else 2 * len(body) + 1)
+    monkeypatch.setattr(limits, "COMMIT_INTERVAL_S", 3_600.0)
+    store = Store(Address("127.0.0.1", 1), tmp_path / "s.db")
+    store.subscription.infos[info.stream] = info
+
+    def batches() -> Iterator[DurableBatch]:
+        for seq in range(1, 6):
+            body = memoryview(records.frame(msgspec.msgpack.encode(step(seq))))
+            header = batch.Header(0, bytes(16), info.stream, 1, seq, seq, 1, 0, 0)
+            yield DurableBatch(header, bytes(body), body, 0, whole=True)
+
+    come = batches()
+    assert store.commit(come) == {}
+    assert store._committing is not None
+    assert [each.header.first_seq for each in come] == [4, 5]
+    assert store._end_commit() == {info.stream: 3}
+    store.subscription.close()
+    store.close()
 
 
 def test_streams_that_have_ended_are_not_watched_and_what_runs_is(fabric_service: FabricService) -> None:

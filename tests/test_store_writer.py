@@ -226,6 +226,47 @@ def test_one_of_many_events_that_does_not_fit_leaves_its_neighbours_alone(path: 
     assert read(path, "SELECT seq, reason FROM quarantine") == [(taken, "not_storable")]
 
 
+@pytest.mark.parametrize("count", [1, 49, 50, 51, 100])
+def test_rows_that_fit_are_written_at_the_first_attempt(
+    path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one, row by row, would mend rows that are inserted twice, and nobody would see it."""
+
+    def again(*_: object) -> None:
+        raise AssertionError("it was begun again")
+
+    monkeypatch.setattr(Writer, "_insert_what_fits", again)
+    info = stream()
+    with Scribe(path) as scribe:
+        scribe.put(info, *map(step, range(1, count + 1)))
+        assert scribe.commit() == {info.stream: count}
+    assert read(path, "SELECT count(*) FROM steps") == [(count,)]
+
+
+def test_when_the_disk_fails_at_the_second_attempt_nothing_is_stored(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = stream()
+    with Scribe(path) as scribe:
+        scribe.put(info, step(2), first_seq=2)
+        scribe.commit()
+        scribe.put(info, *map(step, (1, 2, 3)), first_seq=1)
+
+        def full(*_: object) -> None:
+            raise apsw.FullError("disk full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(scribe.writer, "_write_rest", full)
+            with pytest.raises(StoreError):
+                scribe.commit()
+        assert not scribe.writer._db.in_transaction
+        scribe.rows = scribe.writer.begin()
+        scribe.put(info, *map(step, (1, 2, 3)), first_seq=1)
+        assert scribe.commit() == {info.stream: 3}
+    assert read(path, "SELECT seq FROM steps ORDER BY seq") == [(1,), (2,), (3,)]
+    assert read(path, "SELECT seq, reason FROM quarantine") == [(2, "not_storable")]
+
+
 def test_a_transaction_with_an_event_that_does_not_fit_is_written_once(path: Path) -> None:
     """It is begun again for that event; nothing of the first attempt is left, in any table."""
     info = stream()

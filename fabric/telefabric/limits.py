@@ -260,7 +260,7 @@ RETENTION_TURN_S = 0.02
 """So long, but one frame at least, before the store takes in events again."""
 COMMIT_EVENTS_MAX = 20_000
 COMMIT_BYTES_MAX = CREDIT_STREAM_BYTES_MAX // 4
-"""Of events in a transaction: one gathers while one is on its way to the disk, and their stream still has credit."""
+"""A transaction is full then: one is written while the next gathers, and a stream that fills both still has credit."""
 COMMIT_INTERVAL_S = 0.03
 """When nothing more is waiting; a transaction is then small and its acknowledgement early."""
 COMMIT_INTERVAL_BUSY_S = 0.15

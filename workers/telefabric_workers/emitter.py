@@ -45,7 +45,7 @@ class Emitter(ABC):
         """Why a call must not simply emit: unopened in this process, closed, off. Empty in the normal case."""
         self._outbox = Outbox()
         self._deferred = self._outbox.deferred
-        """Calls that came from inside another one, from a signal handler; and what the link asks for."""
+        """Calls that a signal handler made inside another one, and calls that the link asks for."""
         self._next_seq = 1
         """The seq that a step is encoded with before the lock is taken; stale when another thread emits meanwhile."""
         self._steps: dict[str, int] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ SUPPORTED = hasattr(socket, "AF_UNIX")
 _LOOK_NS = 250_000_000
 """How often a writer looks for bells of readers."""
 _READERS_MAX = 32
-_TIMEVAL = struct.Struct("@ll")
 
 
 @contextlib.contextmanager
@@ -44,6 +42,7 @@ class Bell:
 
     def _bound(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made.setblocking(False)
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             with _address(self._path) as address:
@@ -63,19 +62,20 @@ class Bell:
         return self._socket.fileno()
 
     def wait(self, timeout_s: float) -> None:
-        """Until it rings, at most so long. One system call wakes, and takes what rang; it may ring for older frames."""
-        left_s, left_us = divmod(max(round(timeout_s * 1e6), 1), 1_000_000)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(left_s, left_us))
-        try:
+        """Until it rings, at most so long; it may ring for older frames.
+
+        Python counts the time: the kernel's (`SO_RCVTIMEO`) begins again after each signal.
+        """
+        self._socket.settimeout(timeout_s)
+        with contextlib.suppress(TimeoutError, BlockingIOError):
             self._socket.recv(16)
-        except BlockingIOError:  # the time is over
-            return
 
     def drain(self) -> int:
         """Take what has rung; how often it did."""
         rung = 0
+        self._socket.setblocking(False)
         try:
-            while self._socket.recv(16, socket.MSG_DONTWAIT):
+            while self._socket.recv(16):
                 rung += 1
         except BlockingIOError:
             pass
@@ -110,20 +110,17 @@ class Ringer:
             self._look(now_ns)
         if not self._bells:
             return
-        gone: tuple[Path, ...] = ()
-        for path, bell in self._bells.items():
+        for path, bell in tuple(self._bells.items()):  # a signal handler may look at `waiting` meanwhile
             try:
                 bell.send(b".")
             except BlockingIOError:
                 continue
             except (ConnectionError, FileNotFoundError):  # gone, or made again by its reader
-                gone += (path,)
+                self._let_go(path)
+                self._connect(path)
+                self._looked_ns = 0
             except OSError:
                 self.errors += 1
-        for path in gone:
-            self._let_go(path)
-            self._connect(path)
-            self._looked_ns = 0
 
     def _look(self, now_ns: int) -> None:
         if not SUPPORTED:

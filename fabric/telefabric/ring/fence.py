@@ -47,6 +47,6 @@ def _by_lock() -> Callable[[], None]:
 _found = None if STRONGLY_ORDERED else _native()
 fence: Callable[[], None] = _found or _by_lock()
 FENCED = not STRONGLY_ORDERED
-"""A fence is needed at all. Whoever asks first saves the call, which is felt where a frame wakes a sleeping process."""
+"""This processor needs fences. A caller that looks here first saves a call where none is needed."""
 CHECKSUM_NEEDED = FENCED and _found is None
 """No native fence here: frames carry a checksum."""

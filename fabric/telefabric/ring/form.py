@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from telefabric.ring import layout, pixels
@@ -16,16 +17,17 @@ if TYPE_CHECKING:
 def payloads_of(segment: RingFile, dtype: str, shape: tuple[int, ...]) -> list[np.ndarray[Any, Any]]:
     """The payload of each slot, for frames of one dtype and shape, at the places of the segment.
 
-    The views keep the memory of a segment that is closed: let go of these first.
+    The views keep the memory of a segment that is closed (those of `numpy.ndarray` would not, and then lead nowhere):
+    let go of these first.
     """
     import numpy
 
-    slots = map(segment.slot, range(segment.block.slots))
-    return [numpy.ndarray(shape, dtype, segment.data, slot + layout.PAYLOAD) for slot in slots]
+    slots, count = map(segment.slot, range(segment.block.slots)), math.prod(shape)
+    return [numpy.frombuffer(segment.data, dtype, count, slot + layout.PAYLOAD).reshape(shape) for slot in slots]
 
 
 class WrittenForm:
-    """A writer's form, and how to pack what stands beside a frame. One with this type and key is a picture likewise."""
+    """A writer's form. A frame of this `type` and `key` needs no second look; `pack` makes the head of its slot."""
 
     def __init__(self, segment: RingFile, picture: Picture, given: PixelFormat | None) -> None:
         array, frame = picture.array, picture.given

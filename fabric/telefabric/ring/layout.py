@@ -149,7 +149,7 @@ The form is packed: two frames of one form have the same bytes there.
 
 
 def head_at(data: memoryview, at: int) -> Head | None:
-    """Copied from there, and then looked at. None when descriptor and meta are not of one frame, or damaged."""
+    """The head at this offset: it is copied first, and then checked. None when it is damaged, or of two frames."""
     descriptor = data[at : at + DESCRIPTOR_BYTES].tobytes()
     number, sizes, shown_ns, time_ns, sides, meta_bytes, kind, payload_crc, crc = _WHOLE.unpack(descriptor)
     at += DESCRIPTOR_BYTES

@@ -25,7 +25,10 @@ _WRITERS = {
     "published_frames": ("published", "Frames published"),
     "frames_per_second": ("frames_per_s", "Frames published a second"),
     "rate_limited_frames": ("rate_limited", "Frames not published, over the rate"),
-    "left_out_frames": ("left_out", "Frames for which there was no room"),
+    "left_out_frames": (
+        "left_out",
+        "Frames left out: no room, too long a HUD, or given inside another frame",
+    ),
     "generations": ("generations", "Files made"),
     "bell_errors": ("bell_errors", "Readers that could not be woken"),
 }

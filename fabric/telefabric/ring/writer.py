@@ -44,7 +44,7 @@ class WriterCounters(NamedTuple):
     published: int
     rate_limited: int
     left_out: int
-    """Frames left out because there was no room, or because the HUD was too long."""
+    """Frames left out: there was no room, the HUD was too long, or a signal handler gave one inside `publish`."""
     generations: int
     bell_errors: int
 
@@ -70,8 +70,10 @@ class RingWriter:
         self._segment: RingFile | None = None
         self._head = 0
         self._rate_limited = self._left_out = self._generations = 0
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         """Between a frame and the heartbeat, which may have to make a new file."""
+        self._publishing = self._close_waits = False
+        """Looked at under the guard: a call that finds `_publishing` comes from a signal handler, inside `publish`."""
         self._form: WrittenForm | None = None
         """Of the last frame; it belongs to the segment."""
         self.closed = False
@@ -98,50 +100,59 @@ class RingWriter:
     def publish(
         self, frame: Any, hud: huds.Hud, *, pixel_format: PixelFormat | None = None, tiled: bool = False
     ) -> bool:
-        """Copy a frame and its HUD into the ring; False if the frame is over the rate, or has no room.
+        """Copy a frame and its HUD into the ring; False if the frame is over the rate, or left out.
 
         `frame`: see `pixels.picture_of`; any strides, and any size. With `tiled` its first axis counts tiles;
         `hud.tiles` describes each. Raises `ValueError` for anything but a picture.
         """
         now_ns = time.monotonic_ns()
         with self._guard:
-            form, picture = self._form, None
-            if (
-                form is None or frame.__class__ is not form.type
-                or (frame.shape, frame.dtype, pixel_format, tiled) != form.key
-            ):  # fmt: skip
-                picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
-                frame = picture.given
-            if self.closed:
-                return False
-            if not self._pace.take(now_ns):
-                self._rate_limited += 1
-                return False
-            if picture is not None:
-                form = self._form_of(picture, pixel_format)
-            meta = huds.encode(hud)
-            if form is None or len(meta) > layout.META_BYTES_MAX:
+            if self._publishing:
                 self._left_out += 1
                 return False
-            number, words = self._head + 1, form.words
-            place = number % self._slots
-            begin, end, descriptor = form.places[place]
-            payload = form.payloads[place]
-            words[_INTENT] = number  # 1
-            words[begin] = number  # 2
-            if FENCED:
-                fence()  # 3
-            payload[...] = frame  # 4, one call, which lets other threads run
-            crc = zlib.crc32(payload.data) if self._features else 0  # of the copy: the caller's may lie in any order
-            head = form.pack(number, now_ns, time.time_ns(), crc, meta)
-            form.data[descriptor : descriptor + len(head)] = head
-            if FENCED:
-                fence()  # 5
-            words[end] = number  # 6
-            words[_HEAD] = number  # 7
-            self._head = number
-            self._ringer.ring(now_ns)  # 8
-            return True
+            try:
+                self._publishing = True
+                form, picture = self._form, None
+                if (
+                    form is None or frame.__class__ is not form.type
+                    or (frame.shape, frame.dtype, pixel_format, tiled) != form.key
+                ):  # fmt: skip
+                    picture = pixels.picture_of(frame, pixel_format, tiled=tiled)
+                    frame = picture.given
+                if self.closed:
+                    return False
+                if not self._pace.take(now_ns):
+                    self._rate_limited += 1
+                    return False
+                if picture is not None:
+                    form = self._form_of(picture, pixel_format)
+                meta = huds.encode(hud)
+                if form is None or len(meta) > layout.META_BYTES_MAX:
+                    self._left_out += 1
+                    return False
+                number, words = self._head + 1, form.words
+                place = number % self._slots
+                begin, end, descriptor = form.places[place]
+                payload = form.payloads[place]
+                words[_INTENT] = number  # 1
+                words[begin] = number  # 2
+                if FENCED:
+                    fence()  # 3
+                payload[...] = frame  # 4, one call, which lets other threads run
+                crc = zlib.crc32(payload.data) if self._features else 0  # of the copy: the caller's may have any order
+                head = form.pack(number, now_ns, time.time_ns(), crc, meta)
+                form.data[descriptor : descriptor + len(head)] = head
+                if FENCED:
+                    fence()  # 5
+                words[end] = number  # 6
+                words[_HEAD] = number  # 7
+                self._head = number
+                self._ringer.ring(now_ns)  # 8
+                return True
+            finally:
+                self._publishing = False
+                if self._close_waits:
+                    self.close()
 
     def _form_of(self, picture: Picture, given: PixelFormat | None) -> WrittenForm | None:
         segment = self._segment_for(picture.array.nbytes)
@@ -245,9 +256,15 @@ class RingWriter:
             places.write_json(self.folder / places.STATS, told)
 
     def close(self) -> None:
-        """The last frame stays for a while, and the state says closed. The janitor clears the folder later."""
+        """The last frame stays for a while, and the state says closed. The janitor clears the folder later.
+
+        From inside `publish` (a signal handler) it happens when that call ends.
+        """
         with self._guard:
             if self.closed:
+                return
+            if self._publishing:
+                self._close_waits = True
                 return
             self.closed = True
             if os.getpid() != self._owner.pid:
@@ -268,7 +285,7 @@ class RingWriter:
     def disown(self) -> None:
         """In a forked child: it is the parent's. Nothing is closed, unlinked or written."""
         self.closed = True
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
 
 
 def _take_folder(name: Name, base: Path | None) -> tuple[Path, FileLock]:

@@ -91,7 +91,7 @@ class BodyDecoder(Generic[E]):
         return self.decode_array(array_of(body, count))
 
     def decode_array(self, array: bytes) -> list[Record[E]]:
-        """The same of `array_of` a body."""
+        """The same, from what `array_of` has made of a body."""
         return self._decoder.decode(array)
 
 

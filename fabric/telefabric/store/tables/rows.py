@@ -95,7 +95,7 @@ class Rows:
         self.step_spans: list[Span] = []
         """The rows of steps by stream and agent."""
         self.bytes = 0
-        """Of the batches."""
+        """The size of the bodies that were added."""
         self.quarantined = 0
         self.first_id = self.next_id = first_id
         self.began_ns = time.monotonic_ns()
@@ -268,7 +268,7 @@ class Rows:
 
     @property
     def full(self) -> bool:
-        """A transaction's worth."""
+        """These rows fill a transaction, by their number or by the bytes that they came from."""
         return self.events >= limits.COMMIT_EVENTS_MAX or self.bytes >= limits.COMMIT_BYTES_MAX
 
     def __bool__(self) -> bool:

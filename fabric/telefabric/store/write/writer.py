@@ -336,7 +336,10 @@ class Writer:
             self._db.execute("ROLLBACK")
 
     def _write(self, rows: Rows, insert: Callable[[Rows, str], None]) -> None:
-        """All of a transaction but its end. When it fails nothing of it is left, in the file or in `rows`."""
+        """All of a transaction but its end. When it fails, the file has nothing of it.
+
+        With `_insert`, `rows` are then as they were; `_insert_what_fits` moves rows to quarantine.
+        """
         self._db.execute("BEGIN IMMEDIATE")
         try:
             for table, row in self._new:
