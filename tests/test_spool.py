@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import itertools
+import mmap
 import os
+import platform
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -768,3 +771,66 @@ def test_what_an_adopted_spool_delivered_and_what_it_had_lost_is_all_of_it(tmp_p
     assert left.known_events == 700
     assert left.lost_events > 100
     left.close()
+
+
+LINUX = requires(
+    "Linux 5.14", sys.platform == "linux" and tuple(map(int, platform.release().split(".")[:2])) >= (5, 14)
+)
+
+
+def faults_of(act: Callable[[], None]) -> int:
+    """Pages that the system had to bring in for this thread meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    act()
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+
+@LINUX
+def test_an_append_finds_its_pages_in_memory(tmp_path: Path) -> None:
+    event, pages = bytes(mmap.PAGESIZE // 4), limits.SPOOL_AHEAD_BYTES // 2 // mmap.PAGESIZE
+    spool = Spool.create(tmp_path, info(), SpoolPolicy())
+    fill(spool, 1)
+
+    def append() -> None:
+        with spool.lock:
+            for seq in range(spool.head + 1, spool.head + 4 * (pages - 1)):
+                spool.append(seq, event)
+
+    cold = faults_of(append)
+    spool.warm_up()
+    warm = faults_of(append)
+    assert cold >= pages // 2
+    assert warm <= pages // 4
+    assert seqs(spool, 1, 2**20)[0] == 1
+    assert spool.read(2, 2**20) is not None
+    spool.close()
+
+
+@LINUX
+def test_pages_are_brought_in_up_to_the_end_of_a_segment(tmp_path: Path, small_segments: int) -> None:
+    spool = Spool.create(tmp_path, info(), SpoolPolicy())
+    for _ in range(40):
+        spool.warm_up()
+        fill(spool, 20, 200)
+        assert spool._active is not None
+        assert spool._active.warm <= small_segments
+    assert spool._warms
+    assert seqs(spool, 1) == list(range(1, 801))
+    spool.close()
+
+
+def test_a_system_that_brings_no_pages_in_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(segment: Segment, ahead: int) -> None:
+        asked.append(ahead)
+        raise OSError(errno.EINVAL, "no")
+
+    monkeypatch.setattr(Segment, "warm_up", refuse)
+    spool = Spool.create(tmp_path, info(), SpoolPolicy())
+    for _ in range(3):
+        fill(spool, 10)
+        spool.warm_up()
+    assert len(asked) == 1
+    assert seqs(spool, 1) == list(range(1, 31))
+    spool.close()

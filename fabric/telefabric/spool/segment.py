@@ -8,9 +8,11 @@ full disk is an error when the segment is made and never a SIGBUS when it is wri
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +29,8 @@ _VERSION = 1
 HEADER_BYTES = _HEADER.size + CHECK_BYTES
 SUFFIX = ".seg"
 MARK_SEQS = 64
+_POPULATE_WRITE = 23 if sys.platform == "linux" else None
+"""MADV_POPULATE_WRITE, of Linux 5.14; `mmap` has no name for it."""
 SPOOL_ELSEWHERE = "make room or set TELEFABRIC_SPOOL to a folder that has some"
 
 
@@ -65,7 +69,7 @@ def allocate(path: Path, size: int) -> None:
 class Segment:
     """One mapped segment. `first_seq` … `last_seq` are its events; `end` is the offset behind the last of them."""
 
-    __slots__ = ("base", "end", "first_seq", "last_seq", "map", "marks", "path", "size", "unread")
+    __slots__ = ("base", "end", "first_seq", "last_seq", "map", "marks", "path", "size", "unread", "warm")
 
     def __init__(self, path: Path, first_seq: int, base: int, *, writable: bool) -> None:
         self.path = path
@@ -77,6 +81,8 @@ class Segment:
         self.first_seq = first_seq
         self.last_seq = first_seq - 1
         self.end = HEADER_BYTES
+        self.warm = 0
+        """The pages up to this offset are in memory, or have been written."""
         self.base = base
         """Bytes of records in all segments before this one."""
         self.marks: list[int] = []
@@ -124,6 +130,22 @@ class Segment:
                 if not self.last_seq % MARK_SEQS:
                     self.marks.append(self.end)
         self.release()
+
+    def warm_up(self, ahead: int) -> None:
+        """Bring the next pages into memory when less than half of `ahead` bytes is there. Any thread.
+
+        Else the append that first touches a page waits for the system to make it: some 20 µs, for one event of 30.
+        Raises `OSError` where the system cannot.
+        """
+        found = self.map
+        if found is None or self.warm - self.end >= ahead // 2 or self.warm >= self.size:
+            return
+        if _POPULATE_WRITE is None:
+            raise OSError(errno.ENOSYS, "this system brings no pages into memory")
+        start = max(self.warm, self.end) // mmap.PAGESIZE * mmap.PAGESIZE
+        until = min(-(-(self.end + ahead) // mmap.PAGESIZE) * mmap.PAGESIZE, self.size)
+        found.madvise(_POPULATE_WRITE, start, until - start)
+        self.warm = until
 
     def mapped(self) -> mmap.mmap:
         """The mapping, opened again if need be. Raises `OSError`."""

@@ -142,6 +142,8 @@ class Spool:
         self._written = 0
         self._delivered = self._adopted_at = 0
         self._prepared = False
+        self._warms = True
+        """The system can bring pages into memory ahead of time, as far as is known."""
         self.fabrics = fabrics_in(directory)
         self._fabrics_synced = False
 
@@ -288,6 +290,16 @@ class Spool:
         if not full:
             self._make_spare()
             self._prepared = True
+
+    def warm_up(self) -> None:
+        """Bring the pages that come next into memory, so that `append` need not wait for them. Any thread."""
+        segment = self._active
+        if segment is None or not self._warms:
+            return
+        try:
+            segment.warm_up(limits.SPOOL_AHEAD_BYTES)
+        except OSError:  # an older system: each append goes on as it would without
+            self._warms = False
 
     def _make_spare(self) -> None:
         spare = self.directory / _SPARE

@@ -412,6 +412,7 @@ class Link:
             self._finish(linked)
             return
         if not linked.closing:
+            linked.spool.warm_up()
             try:
                 linked.spool.prepare()
             except SpoolError as error:
