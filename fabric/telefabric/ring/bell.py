@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -39,6 +40,10 @@ class Bell:
     def __init__(self, folder: Path) -> None:
         self._path = folder / BELLS / f"{os.getpid()}-{os.urandom(4).hex()}"
         self._socket = self._bound()
+        self._poller = select.poll()
+        self._poller.register(self._socket, select.POLLIN)
+        self._rung = False
+        """It rang when it was last waited for, and that has not been taken yet."""
 
     def _bound(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -64,16 +69,17 @@ class Bell:
     def wait(self, timeout_s: float) -> None:
         """Until it rings, at most so long; it may ring for older frames.
 
-        Python counts the time: the kernel's (`SO_RCVTIMEO`) begins again after each signal.
+        One system call lies between the bell and the frame: what rang is taken by the next call, which returns at once,
+        since a frame may have come meanwhile.
         """
-        self._socket.settimeout(timeout_s)
-        with contextlib.suppress(TimeoutError, BlockingIOError):
-            self._socket.recv(16)
+        if self._rung:
+            self.drain()
+        else:
+            self._rung = bool(self._poller.poll(timeout_s * 1_000))
 
     def drain(self) -> int:
         """Take what has rung; how often it did."""
-        rung = 0
-        self._socket.setblocking(False)
+        rung, self._rung = 0, False
         try:
             while self._socket.recv(16):
                 rung += 1
