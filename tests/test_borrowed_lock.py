@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,12 +110,11 @@ def test_what_was_asked_of_a_thread_is_not_done_in_a_forked_child(tmp_path: Path
     assert calls == [os.getpid()]
 
 
-def test_lending_gives_the_lock_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(linked_stream.time, "sleep", slept.append)
+def test_lending_sleeps_and_an_event_is_late_by_little() -> None:
+    began_s = time.perf_counter()
     linked_stream._lend()
-    assert len(slept) == 1
-    assert 0 < slept[0] < 0.001, "an event is late by this"
+    assert time.perf_counter() - began_s >= linked_stream._LEND_S
+    assert 0 < linked_stream._LEND_S < 0.001
 
 
 def test_a_worker_that_closes_lends_first_and_ends_once(fabric_service: FabricService, lent: Lent) -> None:

@@ -257,7 +257,7 @@ def test_what_is_no_file_is_one_sentence(desk: Desk) -> None:
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """^C after so many events of a file."""
+    """End the import as ^C does, when this many events of a file were added."""
     add, left = FileStream.add, iter(range(after))
 
     def adding(stream: FileStream, event: Any) -> bool:

@@ -308,13 +308,15 @@ def test_where_fences_are_needed_each_copy_lies_between_two(write: Write, monkey
     reader = RingReader(writer.folder)
     show(writer, 1)
     assert reader.latest()
-    at = layout.PAGE + writer._segment.block.stride  # type: ignore[union-attr]  (the slot of frame 2)
+    segment = writer._segment
+    assert segment is not None
+    at = segment.slot(2)
     seen: list[tuple[str, bool, bool, bool]] = []
 
     def fence(who: str) -> None:
-        words = writer._segment.words  # type: ignore[union-attr]
+        words = segment.words
         stored = words[(at + layout.DESCRIPTOR) // 8] == 2
-        seen.append((who, words[at // 8] == 2, stored, words[writer._segment.places[2][1]] == 2))  # type: ignore[union-attr]
+        seen.append((who, words[at // 8] == 2, stored, words[segment.places[2][1]] == 2))
 
     for module, who in ((ring_writer, "writer"), (ring_reader, "reader")):
         monkeypatch.setattr(module, "FENCED", True)
