@@ -22,6 +22,7 @@ from telefabric import limits
 from telefabric.address import Address
 from telefabric.broker.service import Broker
 from telefabric.errors import UsageError
+from telefabric.files.lock import FileLock
 from telefabric.service.notify import Manager
 from telefabric.service.supervisor import Part, Supervisor
 from telefabric.store.file.database import FILE_NAME, open_reader
@@ -106,10 +107,14 @@ def test_one_that_is_killed_and_started_again_loses_nothing_and_is_in_nobodys_wa
 
 
 def test_up_that_is_killed_leaves_nothing_that_is_in_the_way_of_the_next(tmp_path: Path) -> None:
-    with ServiceManager(commands(free_ports(), tmp_path / "data")["up"], tmp_path) as manager:
+    """Its store ends by itself, which takes a moment on a busy disk."""
+    port, data = free_ports(), tmp_path / "data"
+    lock = data / f"{FILE_NAME}.lock"
+    with ServiceManager(commands(port, data)["up"], tmp_path) as manager:
         for _ in range(3):
             manager.start()
             manager.kill()
+            wait_for(lambda: not FileLock.is_elsewhere(lock), "the store lets go of its file")
         manager.start()
         assert manager.stop() == 0
 
