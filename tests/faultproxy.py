@@ -87,23 +87,27 @@ class FaultProxy:
 
     async def _close(self) -> None:
         for server in self._servers:
-            server.close()
+            for listening in server.sockets:  # a server that is closed forgets the connections that it is taking
+                self._loop.remove_reader(listening)
         self._own.unlink(missing_ok=True)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # one of the loop's that accepts begins one of ours
+        for server in self._servers:
+            server.close()
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         task = self._loop.create_task(self._connection(reader, writer, port))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: _abort(writer))  # also when it is cancelled before it begins
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         """Both ways until either ends; then neither side hears of the other any more."""
         try:
             there, back = await self._dial(port)
         except OSError:  # the broker is away: so is its proxy
-            _abort(writer)
             return
         self.connections += 1
         up = asyncio.create_task(self._pass(reader, back, self.connections, port, upward=True))
@@ -114,7 +118,6 @@ class FaultProxy:
             up.cancel()
             down.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
-            _abort(writer)
             _abort(back)
 
     async def _dial(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

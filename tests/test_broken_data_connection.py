@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 import zmq
-from faultproxy import FaultProxy, Garble
+from faultproxy import BROKER_HOST, FaultProxy, Garble
 from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wait_for
 
 from telefabric.address import Address
@@ -190,3 +193,17 @@ def test_a_client_whose_welcome_was_lost_asks_again(tmp_path: Path) -> None:
             assert lost
         finally:
             follower.stop()
+
+
+def test_a_proxy_that_ends_while_connections_come_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whichever test runs when they are collected fails."""
+    left: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: left.append(str(found.exc_value)))
+    port = free_ports()
+    for _ in range(10):
+        with closing(socket.create_server((BROKER_HOST, port))), FaultProxy(HOST, [port], seed=1):
+            peers = [socket.create_connection((HOST, port)) for _ in range(20)]
+        for peer in peers:
+            peer.close()
+        gc.collect()
+    assert left == []

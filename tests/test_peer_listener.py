@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,3 +95,12 @@ def test_a_flood_of_what_is_refused_leaves_the_loop_its_turn() -> None:
 
     router, gate = cast("Any", Flooded()), cast("Any", Closed())
     assert hear(router, Guard(gate, Domain.CONTROL)) is None
+
+
+def test_a_port_that_somebody_is_about_to_let_go_of_is_waited_for() -> None:
+    """As after a kill of `telefabric up`, whose broker ends by itself."""
+    with zmq.Context() as context, socket.create_server(("127.0.0.1", 0)) as holder:
+        address = Address("127.0.0.1", holder.getsockname()[1])
+        threading.Timer(0.2, holder.close).start()
+        with listener(context, zmq.ROUTER) as router:
+            assert bind(router, address) == address

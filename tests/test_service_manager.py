@@ -107,7 +107,7 @@ def test_one_that_is_killed_and_started_again_loses_nothing_and_is_in_nobodys_wa
 
 
 def test_up_that_is_killed_leaves_nothing_that_is_in_the_way_of_the_next(tmp_path: Path) -> None:
-    """Its store ends by itself, which takes a moment on a busy disk."""
+    """Its parts end by themselves, which takes a moment; on a busy disk longer than the next one waits."""
     port, data = free_ports(), tmp_path / "data"
     lock = data / f"{FILE_NAME}.lock"
     with ServiceManager(commands(port, data)["up"], tmp_path) as manager:

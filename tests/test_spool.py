@@ -11,6 +11,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import wait_for
 from skips import requires
+from slowness import patience
 
 from telefabric import limits
 from telefabric.errors import SpoolError, SpoolFull, UsageError
@@ -332,6 +335,26 @@ def test_a_lock_that_the_file_system_refuses_costs_no_descriptor(
             Spool.adopt(directory)
         assert not lock.FileLock.is_elsewhere(directory / "lock")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_lock_that_another_process_is_about_to_let_go_of_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    hold = "import sys; from pathlib import Path; from telefabric.files.lock import FileLock; "
+    hold += "lock = FileLock.take(Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == b"\n"
+        assert lock.FileLock.take(path) is None
+        threading.Timer(0.2, holder.stdin.close).start()
+        taken = lock.FileLock.take(path, patience(5))
+        assert taken is not None
+        began_s = time.monotonic()
+        assert lock.FileLock.take(path, 60) is None, "this process has it itself: waiting would be of no use"
+        assert time.monotonic() - began_s < 30
+        taken.release()
 
 
 def test_recovery_of_a_segment_ends_at_its_own_size(tmp_path: Path) -> None:

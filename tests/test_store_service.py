@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 import zmq
-from processes import wait_for
-from store_fixtures import step, stream
+from processes import free_ports, wait_for
+from slowness import patience
+from store_fixtures import running, step, stream
 
 from telefabric import limits
 from telefabric.address import Address
+from telefabric.broker.service import Broker
 from telefabric.store.file.backup import backup
 from telefabric.store.file.database import open_reader
 from telefabric.store.service import Store
@@ -44,6 +48,30 @@ def test_streams_of_long_ago_leave_the_memory_and_may_speak_again(
     assert fabric_service.rows("SELECT run_id, count(*) FROM steps JOIN runs USING (run)") == [("first", 100)]
     assert fabric_service.rows("SELECT count(*) FROM runs") == [(9,)]
     assert not store.subscription.refused, "no batch was refused"
+
+
+def test_a_store_is_ready_when_its_broker_has_taken_it_in(tmp_path: Path) -> None:
+    address, ready = Address("127.0.0.1", free_ports()), threading.Event()
+    store = Store(address, tmp_path / "s.db", ready=ready.set)
+    with running([store]):
+        assert not ready.wait(0.5), "there is no broker yet"
+        with running([Broker(address)]):
+            assert ready.wait(patience(limits.READY_S))
+            assert store.subscription.attached
+    store.close()
+
+
+def test_a_store_without_a_broker_is_ready_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "READY_S", 0.2)
+    calls: list[float] = []
+    store = Store(Address("127.0.0.1", free_ports()), tmp_path / "s.db", ready=lambda: calls.append(time.monotonic()))
+    began_s = time.monotonic()
+    with running([store]):
+        wait_for(lambda: calls, "the store says that it is ready")
+        time.sleep(0.3)
+    store.close()
+    assert len(calls) == 1
+    assert calls[0] - began_s >= 0.2
 
 
 @pytest.mark.parametrize("limit", ["COMMIT_EVENTS_MAX", "COMMIT_BYTES_MAX"])

@@ -163,10 +163,14 @@ FIGURES_S = 1.0
 START_SILENCE_S = 20.0
 """A service that prints, reads, writes and computes nothing for this time while it starts is stuck. One that does any
 of these may take as long as it needs: the migration of a large store takes minutes."""
+READY_S = 5.0
+"""A store that no broker takes in for this time is ready all the same: its file can be read, and a broker may come."""
 HANG_S = 30.0
 """A service whose loop shows no sign of life for this time is killed and started again. A commit on a busy disk takes
 seconds."""
 ALIVE_S = 5.0
+LET_GO_S = 2.0
+"""How long a service waits for a file or a port that another one has: the parts of a killed `up` end by themselves."""
 STOP_S = 10.0
 """A service that does not end within this time after it was asked to is killed."""
 STOP_STORE_S = 40.0

@@ -168,10 +168,14 @@ def store(
         starting(doing)
         manager.starting(doing)
 
+    def serves() -> None:
+        ready(str(path))  # raises when the supervisor is gone
+        manager.ready(f"writing {path}")
+
     if log_bytes(path) > _LOG_BYTES_USUAL:
         tell(f"recovering a log of {log_bytes(path) >> 20} MiB")
     queries = Part("query service", query_service)
-    opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, **options)
+    opened = Store(broker_address, path, show=show, tell=tell, tend=manager.tend, ready=serves, **options)
     with closing(opened) as service, Supervisor([queries]):
         if shares_keys:  # else the broker is elsewhere, and nobody there can ask this store
             service.subscription.query = f"*:{Address.parse(queries.url).port}"
@@ -180,8 +184,6 @@ def store(
             os.nice(_NICE)
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
-        ready(str(path))  # raises when the supervisor is gone
-        manager.ready(f"writing {path}")
         service.run()
         log_mib = log_bytes(path) >> 20
         needs_s = limits.STOP_S + log_mib / _LOG_MIB_A_SECOND

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
+_LOOK_S = 0.02
 _guard = threading.Lock()
 _held: set[Path] = set()
 """POSIX locks belong to the process: a second lock of a file in one process would succeed, and closing it would drop
@@ -25,14 +27,19 @@ class FileLock:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, path: Path) -> FileLock | None:
-        """The lock, or None when somebody holds it or its folder is gone. Any thread. Raises `OSError`."""
+    def take(cls, path: Path, wait_s: float = 0.0) -> FileLock | None:
+        """The lock, or None when somebody holds it or its folder is gone. Any thread. Raises `OSError`.
+
+        Another process has `wait_s` to let go of it.
+        """
         path = path.absolute()
         if not _reserve(path):
             return None
         descriptor = None
+        until_s = time.monotonic() + wait_s
         try:
-            descriptor = _open_locked(path, os.O_CREAT)
+            while (descriptor := _open_locked(path, os.O_CREAT)) is None and time.monotonic() < until_s:
+                time.sleep(_LOOK_S)
         except FileNotFoundError:
             pass
         finally:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from glob import iglob
 from pathlib import Path
+from typing import TypeVar
 
+from telefabric import limits
+
+Found = TypeVar("Found")
+
+_LOOK_S = 0.02
 _LISTENING = "0A"
 _OUR_UNIT = re.compile(r"telefabric-\w+\.service")
 
@@ -64,6 +72,18 @@ def listeners(ports: Iterable[int]) -> dict[int, str]:
     """Port → the process that listens on it, for those of the given ports that are in use."""
     by_port = dict(_listening_sockets())
     return {port: _owner(by_port[port]) for port in ports if port in by_port}
+
+
+def when_port_is_free(listen: Callable[[], Found]) -> Found:
+    """What `listen` returns; while its port is in use it is called again, for `limits.LET_GO_S`. Raises its error."""
+    until_s = time.monotonic() + limits.LET_GO_S
+    while True:
+        try:
+            return listen()
+        except Exception as error:  # of `socket` or of `zmq`, which have no class in common
+            if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() >= until_s:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def _listening_sockets() -> Iterator[tuple[int, str]]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from telefabric.address import Address
 from telefabric.errors import EnvironmentProblem
+from telefabric.files.processes import when_port_is_free
 from telefabric.log.events import EventLog
 from telefabric.metrics.figures import COMMON, COUNTER, HISTOGRAM, Distribution, Family, Figures
 
@@ -153,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _listen(listen: Address, registry: CollectorRegistry) -> _Server:
     try:
-        return _Server((listen.host.strip("[]"), listen.port), registry)
+        return when_port_is_free(lambda: _Server((listen.host.strip("[]"), listen.port), registry))
     except OSError as error:
         raise EnvironmentProblem(
             f"metrics cannot be served on {listen.url}: {error.strerror}: choose another port with --metrics"

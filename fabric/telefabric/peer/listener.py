@@ -10,7 +10,7 @@ import zmq
 from telefabric import limits
 from telefabric.address import DEFAULT, Address
 from telefabric.errors import EnvironmentProblem
-from telefabric.files.processes import listeners
+from telefabric.files.processes import listeners, when_port_is_free
 from telefabric.keys.core.roles import Domain
 from telefabric.keys.gate import Gate
 from telefabric.peer.core.principal import LOCAL_USERS, Peer, Principal
@@ -58,9 +58,12 @@ def listener(context: zmq.Context[Any], kind: int, guard: Guard | None = None) -
 
 
 def bind(socket: zmq.Socket[Any], wanted: Address) -> Address:
-    """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had."""
+    """Bind, and say where; port 0 takes any free one. Raises `EnvironmentProblem` when it cannot be had.
+
+    Somebody else has `limits.LET_GO_S` to let go of the port.
+    """
     try:
-        socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}")
+        when_port_is_free(lambda: socket.bind(f"tcp://{wanted.host}:{wanted.port or '*'}"))
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
             holder = listeners([wanted.port]).get(wanted.port)

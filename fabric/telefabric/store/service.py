@@ -48,8 +48,9 @@ class Store(Owner):
     """Opens the file on construction (raises `StoreError`), serves in `run` until `stop`.
 
     `run` raises `StoreReplaced` when the file is removed or replaced under it: its supervisor begins again with
-    what is there then. Whatever else goes wrong with the file, it tries again until that is over. `show` is given the
-    store's figures once a second, on the thread that runs it, and `tend` the time in each turn.
+    what is there then. Whatever else goes wrong with the file, it tries again until that is over. On the thread that
+    runs it: `ready` is called once, when the broker has taken it in or none did for `limits.READY_S`; `show` is given
+    the store's figures once a second, and `tend` the time in each turn from then on.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Store(Owner):
         show: Callable[[Figures], None] | None = None,
         tell: Callable[[str], None] = lambda words: None,
         tend: Callable[[int], None] = lambda now_ns: None,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path = path.absolute()
         self._broker = broker
@@ -79,6 +81,8 @@ class Store(Owner):
         self._lost_after_s = lost_after_s
         self._stopped = False  # an Event takes a lock, which the code that a signal interrupts may hold
         self._tend = tend
+        self._ready: Callable[[], None] | None = ready
+        """None after it was called."""
         self._backoff = Backoff(Random(os.urandom(8)))
         self._checkpoints = Checkpoints(time.monotonic_ns())
         self._retention = Retention(frame_bytes_max)
@@ -125,6 +129,7 @@ class Store(Owner):
     def run(self) -> None:
         """Serve until `stop`. The file stays open: `close` it."""
         log.info("store.started", path=str(self.path), broker=self._broker.url)
+        ready_by_ns = time.monotonic_ns() + int(limits.READY_S * limits.NS)
         try:
             while not self._stopped:
                 try:
@@ -133,8 +138,13 @@ class Store(Owner):
                     raise
                 except StoreError as error:
                     self._fail(error)
-                self._health.tend(self._figures, time.monotonic_ns())
-                self._tend(time.monotonic_ns())
+                now_ns = time.monotonic_ns()
+                self._health.tend(self._figures, now_ns)
+                if self._ready is None:
+                    self._tend(now_ns)
+                elif self.subscription.attached or now_ns >= ready_by_ns:
+                    say_ready, self._ready = self._ready, None
+                    say_ready()
             if self._writing:
                 self._commit_all()
         finally:

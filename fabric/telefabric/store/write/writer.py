@@ -137,7 +137,7 @@ class Writer:
     def _take_lock(path: Path, group_readable: bool) -> FileLock:
         try:
             access.make_folder(path.parent, group_readable=group_readable)
-            lock = FileLock.take(path.with_name(path.name + ".lock"))
+            lock = FileLock.take(path.with_name(path.name + ".lock"), limits.LET_GO_S)
         except OSError as error:
             raise StoreError(
                 f"{path.parent} cannot be written: {error.strerror}: choose another folder with --data"
