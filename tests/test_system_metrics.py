@@ -8,8 +8,10 @@ import os
 import sys
 import threading
 import time
+import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,20 @@ def steps_until(worker: Worker, condition: Callable[[], object], what: str) -> N
         return condition()
 
     wait_for(look, what)
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Around what a forked child does: it ends there, with 0 when nothing was raised."""
+    code = 1
+    try:
+        yield
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(code)
 
 
 # -- the figures -------------------------------------------------------------------------------------------------
@@ -197,24 +213,43 @@ def test_none_when_the_setting_says_so(watched: Callable[..., Worker], monkeypat
 
 
 def test_a_forked_child_has_none_until_its_own_stream_begins(watched: Callable[..., Worker]) -> None:
-    worker = watched()
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            assert not threads()
-            worker.step(episode=0, step=0)
-            assert len(threads()) == 1
-            steps_until(worker, lambda: told(worker), "the child's own")
-            worker.close()
-            assert not threads()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert len(threads()) == 1, "the parent's goes on"
-    steps_until(worker, lambda: told(worker), "the parent's own")
-    worker.close()
+    with watched() as worker:
+        child = os.fork()
+        if not child:
+            with forked():
+                assert not threads()
+                worker.step(episode=0, step=0)
+                assert len(threads()) == 1
+                steps_until(worker, lambda: told(worker), "the child's own")
+                worker.close()
+                wait_for(lambda: not threads(), "the thread has ended")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(threads()) == 1, "the parent's goes on"
+        steps_until(worker, lambda: told(worker), "the parent's own")
+
+
+def test_a_fork_while_the_gpu_library_is_slow_to_import_costs_the_child_no_metrics(
+    watched: Callable[..., Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of an import that another thread has begun is held in the child for ever."""
+    begun = tmp_path / "begun"
+    (tmp_path / "pynvml.py").write_text(
+        "import pathlib, time\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "time.sleep(0.3)\n"
+        "class NVMLError(Exception): pass\n"
+        "def nvmlInit(): raise NVMLError\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    with watched() as worker:
+        wait_for(begun.exists, "the import has begun")
+        child = os.fork()
+        if not child:
+            with forked():
+                steps_until(worker, lambda: told(worker), "the child's own")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    sys.modules.pop("pynvml", None)
 
 
 def test_a_worker_that_cannot_emit_loses_its_system_metrics_alone(

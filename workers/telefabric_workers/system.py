@@ -139,24 +139,28 @@ class _Gpus:
     """The NVIDIA GPUs that this process may see."""
 
     def __init__(self) -> None:
+        try:  # not in the thread: the lock of an import that a fork interrupts is held for ever in the child
+            import pynvml
+        except ImportError:
+            pynvml = None
+        self._nvml = pynvml
         self._handles: list[Any] | None = None
 
     def look(self) -> Iterator[tuple[str, float]]:
         """Looks for them the first time; what goes wrong with NVML then is that there are none."""
-        try:
-            import pynvml
-        except ImportError:
+        nvml = self._nvml
+        if nvml is None:
             return
         try:
             if self._handles is None:
                 self._handles = []
-                pynvml.nvmlInit()
-                self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+                nvml.nvmlInit()
+                self._handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
             for index, handle in enumerate(self._handles):
-                yield f"gpu{index}_busy_share", pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-                yield f"gpu{index}_memory_bytes", pynvml.nvmlDeviceGetMemoryInfo(handle).used
-                yield f"gpu{index}_power_watts", pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
-        except pynvml.NVMLError:
+                yield f"gpu{index}_busy_share", nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+                yield f"gpu{index}_memory_bytes", nvml.nvmlDeviceGetMemoryInfo(handle).used
+                yield f"gpu{index}_power_watts", nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        except nvml.NVMLError:
             return
 
 

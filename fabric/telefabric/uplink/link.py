@@ -73,6 +73,8 @@ class Link:
 
     def __init__(self, address: Address, spool_root: Path, ticket: Ticket | None = None) -> None:
         """With a ticket the link gets itself a key, which ends with its work."""
+        if ticket is not None:  # not in the thread: the lock of an import that a fork interrupts is held in the child
+            import telefabric.keys.join  # noqa: F401
         self.address = address
         self._ticket = ticket
         self._pairs: JoinPairs | None = None
