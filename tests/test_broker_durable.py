@@ -766,9 +766,8 @@ def test_a_stream_that_says_bye_is_forgotten(open_world):
 def test_a_backlog_is_lent_credit_and_told(open_world):
     world = open_world
     world.wait(1, alive=[STORE])
-    world.beat(backlog=10 * BASE)
-    told = [message for peer, message in world.wait(1, alive=[STORE]) if isinstance(message, control.Credit)]
-    assert told[-1] == control.Credit(INSTANCE, A, world.epoch(), 20 * BASE, 20, 2), "it grows until the credit arrives"
+    told = only(world.beat(backlog=10 * BASE), control.Credit)
+    assert told == control.Credit(INSTANCE, A, world.epoch(), 20 * BASE, 20, 2), "it grows until the credit arrives"
     world.send(1, 5, size=5 * BASE)
     assert world.core.dropped == {}
 
@@ -807,6 +806,21 @@ def test_more_streams_are_told_to_send_less_often():
     told = [message for _, message in world.wait(0.5, alive=[STORE]) if isinstance(message, control.Credit)]
     assert {credit.interval_ms for credit in told} == {welcome.interval_ms}
     assert len(told) == 200
+
+
+def test_many_streams_that_ask_for_credit_are_granted_it_together():
+    """A review looks at all of them, so that it is not for each heartbeat."""
+    world = World()
+    world.attach()
+    streams = [number.to_bytes(16, "big") for number in range(100)]
+    for stream in streams:
+        world.hello(stream)
+        world.marks(stream)
+    world.wait(1, alive=[STORE])
+    sent = [world.beat(stream, backlog=BASE) for stream in streams]
+    assert [kinds(one) for one in sent] == 64 * [["Credit"]] + 36 * [[]]
+    told = [message for _, message in world.wait(0.5, alive=[STORE]) if isinstance(message, control.Credit)]
+    assert {credit.stream for credit in told} >= set(streams[64:])
 
 
 def test_credit_is_told_again_while_the_heartbeats_do_not_show_it(open_world):

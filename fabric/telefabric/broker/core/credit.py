@@ -45,6 +45,7 @@ class _Account:
 
 
 _NONE = _Account(0, 0)
+_QUICK_STREAMS = 64
 
 
 class CreditBook:
@@ -150,6 +151,11 @@ class CreditBook:
 
     def _free(self) -> int:
         return self._pool - sum(account.reserved - self._base for account in self._stirring.values())
+
+    @property
+    def quick(self) -> bool:
+        """A review has few streams to look at."""
+        return len(self._stirring) <= _QUICK_STREAMS
 
     def total_reserved(self) -> int:
         return sum(account.reserved for account in self._accounts.values())

@@ -306,6 +306,8 @@ class BrokerCore:
                     self._tell_credit(state, now_ns)
             elif _long_ago(state.opened_ns, now_ns):
                 self._send(peer, control.Who(self.instance, beat.stream))
+        if self._credit.quick:  # a stream that begins to be fast waits for no tick
+            self._tell_grants(self._credit.review(), now_ns)
 
     def _mind_live(self, state: StreamState, numbered: int | None, now_ns: int) -> None:
         """A live connection can be broken without a word: its source numbers on, and nothing comes.
@@ -534,6 +536,9 @@ class BrokerCore:
         if abs(interval_ms - self._interval_told_ms) * 4 > self._interval_told_ms:
             self._interval_told_ms = interval_ms
             changed = {stream: self._credit.granted(stream) for stream, state in self._streams.items() if state.open}
+        self._tell_grants(changed, now_ns)
+
+    def _tell_grants(self, changed: Iterable[bytes], now_ns: int) -> None:
         for stream in changed:
             self._tell_credit(self._streams[stream], now_ns)
 
