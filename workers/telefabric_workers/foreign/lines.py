@@ -16,8 +16,10 @@ from telefabric_workers.foreign.fields import BadValue, Fields, object_in
 from telefabric_workers.program import Ending
 
 _KIND_NAMES = ("type", "event_type", "event", "kind")
-_ENVELOPE = (*_KIND_NAMES, "run_id", "worker_id", "stream_id", "id", "seq", "seq_id", "mono_ns", "payload_version")
-"""What the fabric says of each event itself."""
+_DUMPED = "payload_version"
+"""A line that has it is an event that `telefabric dump` has written."""
+_ENVELOPE = (_DUMPED, "worker_id", "stream_id", "id", "seq", "mono_ns")
+"""What the fabric itself says of each event in a dump."""
 _AGENT = ("agent_id", "agent")
 LOGGER = "stdout"
 """The logger of log events that are a line of text."""
@@ -99,20 +101,18 @@ class Lines:
     places: dict[str, _Place] = field(default_factory=dict)
 
     def read(self, line: bytes, now: Now) -> Line:
-        found = object_in(line) if line.lstrip()[:1] == b"{" else None
-        if found is None:
+        found = object_in(line) or {}
+        named = {name: kind for name in _KIND_NAMES if isinstance(kind := found.get(name), str) and kind in _MAKERS}
+        if not named:
             return Line()
-        kind = next((found[name] for name in _KIND_NAMES if found.get(name) is not None), None)
-        make = _MAKERS.get(kind) if isinstance(kind, str) else None
-        if make is None:
-            return Line()
+        name, kind = next(iter(named.items()))
         if isinstance(found.get("payload"), dict):  # lifecycle lines of some have all in it
             found = {**found.pop("payload"), **found}
         fields = Fields(found)
         try:
             at = _moment(fields.time_ns(), now)
-            fields.drop(_ENVELOPE)
-            return make(self, fields, at)
+            fields.drop((name, "run_id", *(_ENVELOPE if _DUMPED in found else ())))
+            return _MAKERS[kind](self, fields, at)
         except BadValue as error:
             return Line(reason=f"{kind}: {error}")
 
@@ -177,15 +177,20 @@ class Lines:
         agent = self._agent(fields)
         name, unit = fields.text("name", "metric", "tag"), fields.text("unit")
         if name is not None:
-            value = fields.real("value", "scalar")
+            values = {name: fields.real("value", "scalar")}
             step = self._newest(agent, fields, "step", "iteration")
-            return Line((Metric(0, name, value, unit, step, agent, *at),))
-        step = self._newest(agent, fields)
-        series = {**fields.map("metrics", "values", "scalars"), **fields.rest()}
-        numbers = {name: float(value) for name, value in series.items() if type(value) in (int, float)}
-        if not numbers:
+            rest = fields.rest()
+        else:
+            step = self._newest(agent, fields)
+            series = Fields({**fields.map("metrics", "values", "scalars"), **fields.rest()})
+            names = [name for name, value in series.rest().items() if type(value) in (int, float)]
+            values = {name: series.real(name) for name in names}
+            rest = series.rest()
+        if not values:
             raise BadValue("it has neither a name and a value nor numbers by name")
-        return Line(tuple(Metric(0, name, value, unit, step, agent, *at) for name, value in numbers.items()))
+        metrics = [Metric(0, name, value, unit, step, agent, *at) for name, value in values.items()]
+        # a metric has no map for what else its line has
+        return Line((*metrics, *([Log(0, "debug", ", ".join(values), agent, *at, "metric", rest)] if rest else [])))
 
     def _log(self, fields: Fields, at: Now) -> Line:
         agent = self._agent(fields)
@@ -248,7 +253,7 @@ def text_event(raw: bytes, number: int, reason: str, agent: str, now: Now) -> Lo
 
 def run_named_in(line: bytes) -> tuple[str | None, bool]:
     """The run that a line names, and whether it is an object at all."""
-    found = object_in(line) if line.lstrip()[:1] == b"{" else None
+    found = object_in(line)
     named = None if found is None else found.get("run_id")
     return named if isinstance(named, str) else None, found is not None
 
