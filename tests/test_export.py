@@ -476,6 +476,15 @@ def test_minari_leaves_out_actions_that_the_space_does_not_have(
     assert data_sets == []
 
 
+def test_a_space_that_minari_does_not_know_is_named(tmp_path: Path, data_sets: list[SimpleNamespace]) -> None:
+    metadata = {"environment": {"left_out": ["observation_space: a space of type Graph has no form"]}}
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        scribe.put(WALK, run_started(1, WALK, metadata), reset(2), step(3), episode(4, length=1))
+        scribe.commit()
+    with pytest.raises(UsageError, match=r"no form for \(observation_space: a space of type Graph .*export parquet"):
+        exported("minari", tmp_path / "all-v0", tmp_path / "telemetry.sqlite", "--run", "walk")
+
+
 def test_a_data_set_that_failed_leaves_nothing_behind(
     tmp_path: Path, data_sets: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

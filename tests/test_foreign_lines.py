@@ -185,6 +185,12 @@ def test_nan_infinities_and_large_numbers_are_values() -> None:
     assert found.action == [math.inf, 123456789012345678901234567890]
 
 
+def test_a_reward_that_is_null_is_unknown_and_one_that_is_not_named_is_zero() -> None:
+    assert event(type="step", reward=None).reward is None  # as JavaScript writes NaN
+    assert event(type="step").reward == 0.0
+    assert event(type="step", reward_json="0.5").reward == 0.5
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

@@ -67,6 +67,12 @@ class MinariWriter(Writer):
         found: list[list[Any]] = [[known.get("observation_space"), known.get("action_space")] for known in environments]
         found = [texts for texts in found if all(isinstance(text, str) for text in texts)]
         if not found:
+            without = [why for known in environments for why in known.get("left_out") or () if "_space: " in str(why)]
+            if without:
+                raise UsageError(
+                    f"run {self._run_id} has an environment that Minari has no form for ({without[0]}): telefabric "
+                    "export parquet takes every space"
+                )
             raise UsageError(
                 f"run {self._run_id} does not name the spaces of its environment, which Minari needs: record with "
                 "telefabric_workers.integrations, or give connect() the metadata {'environment': {'observation_space': "

@@ -49,6 +49,10 @@ class Fields:
     def __init__(self, found: Mapping[str, Any]) -> None:
         self._left = dict(found)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether the object has it, be it null."""
+        return name in self._left or f"{name}_json" in self._left
+
     def take(self, *names: str) -> Any:
         """The first of these that is there and not null. ``NAME_json`` holds the same as JSON in a text."""
         for name in names:

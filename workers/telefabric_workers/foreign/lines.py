@@ -126,8 +126,9 @@ class Lines:
         if step is not None:
             place.step = step
         terminated, truncated = fields.flag("terminated", "done"), fields.flag("truncated")
+        reward = fields.real("reward") if "reward" in fields else 0.0  # null is a number that JSON has no word for
         event = Step(
-            0, agent, env, place.episode, place.step, self._count(agent, fields), fields.real("reward") or 0.0,
+            0, agent, env, place.episode, place.step, self._count(agent, fields), reward,
             terminated, truncated, *at, fields.take("action"), fields.take("observation", "obs", "next_state"),
             fields.mode() or self.control_mode, fields.text("policy_label"), fields.text("backend"),
             fields.take("render_hint"), fields.text("frame_ref"),
