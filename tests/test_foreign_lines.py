@@ -210,12 +210,31 @@ def test_a_value_that_cannot_be_is_named(given: dict[str, Any], reason: str) -> 
 
 @pytest.mark.parametrize("line", [
     b"hello\n", b"\n", b"{not json}\n", b"[1,2]\n", b'{"type":"artifact","path":"x"}\n', b'{"type":7}\n',
-    b'{"loss":1}\n', b"\xff\xfe\n", b'{"type":"step"', b"{" * 200_000,
+    b'{"loss":1}\n', b"\xff\xfe\n", b'{"type":"st', b"{" * 200_000,
 ])  # fmt: skip
 def test_any_other_line_is_text(line: bytes) -> None:
     found = Lines("a").read(line, NOW)
     assert not found.is_event
     assert not found.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"type": "step", "reward": nan}', "step: the line is not JSON: Expecting value: line 1 column 28 (char 27)"),
+        (b"{'kind': 'episode'}", "episode: the line is not JSON: Expecting property name enclosed in double quotes"),
+        (b'\xef\xbb\xbf{"type":"metric",}\r\n', "metric: the line is not JSON: Expecting property name"),
+        (b'{"type":"step"', "step: the line is not JSON: Expecting ',' delimiter"),
+        (b'{"type":"log"} {"type":"log"}', "log: the line is not JSON: Extra data"),
+        (b'{"type":"step","action":' + b"9" * 5_000 + b"}", "step: the line is not JSON: Exceeds the limit (4300"),
+        (b'{"type":"step","info":' + b'{"a":' * 200_000, "step: the line is not JSON: maximum recursion depth"),
+        (b'{"type":"step","action":"\xff"}', "step: the line is not JSON: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)  # fmt: skip
+def test_a_line_that_was_to_be_an_event_and_is_not_json_has_a_reason(line: bytes, reason: str) -> None:
+    found = Lines("a").read(line, NOW)
+    assert not found.is_event
+    assert found.reason.startswith(reason)
 
 
 def test_the_text_of_a_line_is_what_a_terminal_shows_in_the_end() -> None:

@@ -43,6 +43,15 @@ def object_in(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def why_unreadable(line: bytes) -> str:
+    """Why a line that begins as an object is none; empty if it is one."""
+    try:
+        json.loads(line.removeprefix(codecs.BOM_UTF8))
+    except (ValueError, RecursionError) as error:
+        return f"the line is not JSON: {error}"
+    return ""
+
+
 class Fields:
     """What is left of an object while its fields are taken."""
 

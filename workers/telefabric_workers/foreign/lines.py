@@ -7,12 +7,13 @@ Without input and output: the caller gives the time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from telefabric_schemas.events import Episode, Event, Log, Metric, Reset, Step
-from telefabric_workers.foreign.fields import BadValue, Fields, object_in
+from telefabric_workers.foreign.fields import BadValue, Fields, may_be_object, object_in, why_unreadable
 from telefabric_workers.program import Ending
 
 _KIND_NAMES = ("type", "event_type", "event", "kind")
@@ -101,7 +102,10 @@ class Lines:
     places: dict[str, _Place] = field(default_factory=dict)
 
     def read(self, line: bytes, now: Now) -> Line:
-        found = object_in(line) or {}
+        found = object_in(line)
+        if found is None:
+            meant = _MEANT.search(line) if may_be_object(line) else None
+            return Line(reason=f"{meant[1].decode()}: {why_unreadable(line)}" if meant else "")
         named = {name: kind for name in _KIND_NAMES if isinstance(kind := found.get(name), str) and kind in _MAKERS}
         if not named:
             return Line()
@@ -288,3 +292,5 @@ _MAKERS: dict[str, Callable[[Lines, Fields, Now], Line]] = {
     "run_cancelled": _ended("cancelled"),
 }
 KINDS = frozenset(_MAKERS)
+_MEANT = re.compile(rf"""["'](?:{"|".join(_KIND_NAMES)})["']\s*:\s*["']({"|".join(_MAKERS)})["']""".encode())
+"""What a line has that was to be an event, such as one with the ``nan`` that C prints, or one of Python's ``print``."""
