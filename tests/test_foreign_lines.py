@@ -63,7 +63,8 @@ def test_plain_values_and_json_in_a_text_are_the_same() -> None:
     for plain in (3, [1, [2]], {"a": None}, "left", False, 0):
         one, other = event(type="step", action=plain), event(type="step", action_json=json.dumps(plain))
         assert one.action == other.action == plain
-    assert event(type="step", action_json="no JSON").action == "no JSON"
+    for text in ("no JSON", "\ud800", "9" * 5_000, "[" * 100_000):
+        assert event(type="step", action_json=text).action == text
 
 
 def test_a_reset_a_log_line_and_metrics() -> None:
@@ -108,6 +109,20 @@ def test_names_of_the_fabric_s_own_are_the_program_s_unless_the_line_was_dumped(
         "payload_version": 1,
     }
     assert event(**dumped).info is None
+
+
+def test_two_values_of_one_name_are_both_kept() -> None:
+    assert event(type="step", phase="a", info={"phase": "a", "x": 1}).info == {"phase": "a", "x": 1}
+    assert event(type="step", phase="a", info={"phase": "b"}).info == {"phase": "a", "info": {"phase": "b"}}
+    assert event(type="step", reward=1, payload={"reward": 2}).info == {"payload": {"reward": 2}}
+    (begun, metric) = read(
+        {"type": "run_started", "lr": 1, "metadata": {"lr": 2}}, {"type": "metric", "loss": 1, "metrics": {"loss": 2}}
+    )
+    assert begun.metadata == {"lr": 1, "metadata": {"lr": 2}}
+    assert [getattr(one, "value", getattr(one, "fields", None)) for one in metric.events] == [
+        1.0,
+        {"metrics": {"loss": 2}},
+    ]
 
 
 def test_any_of_the_four_keys_that_names_a_kind_makes_an_event() -> None:

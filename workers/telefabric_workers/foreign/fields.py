@@ -137,7 +137,7 @@ def _read(written: Any) -> Any:
         return written
     try:
         return msgspec.json.decode(written)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         try:
             return json.loads(written)
         except (ValueError, RecursionError):

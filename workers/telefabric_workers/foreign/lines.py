@@ -8,7 +8,7 @@ Without input and output: the caller gives the time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -111,7 +111,7 @@ class Lines:
             return Line()
         name, kind = next(iter(named.items()))
         if isinstance(found.get("payload"), dict):  # lifecycle lines of some have all in it
-            found = {**found.pop("payload"), **found}
+            found = _joined(found.pop("payload"), found, "payload")
         fields = Fields(found)
         try:
             at = _moment(fields.time_ns(), now)
@@ -137,7 +137,7 @@ class Lines:
             fields.mode() or self.control_mode, fields.text("policy_label"), fields.text("backend"),
             fields.take("render_hint"), fields.text("frame_ref"),
         )  # fmt: skip
-        event.info = _with(fields.map("info"), fields)
+        event.info = _joined(fields.map("info"), fields.rest(), "info") or None
         place.step += 1
         if terminated or truncated:
             place.episode, place.step = place.episode + 1, 0
@@ -162,7 +162,7 @@ class Lines:
             fields.mode() or also.mode() or self.control_mode,
             fields.text("policy_label") or also.text("policy_label"),
         )  # fmt: skip
-        event.metadata = _with(told, fields)
+        event.metadata = _joined(told, fields.rest(), "metadata") or None
         return Line((event,))
 
     def _reset(self, fields: Fields, at: Now) -> Line:
@@ -175,7 +175,7 @@ class Lines:
             0, agent, env, episode, *at, fields.take("observation", "obs", "state"), None, fields.take("seed"),
             fields.take("options"), fields.mode() or self.control_mode,
         )  # fmt: skip
-        event.info = _with(fields.map("info"), fields)
+        event.info = _joined(fields.map("info"), fields.rest(), "info") or None
         return Line((event,))
 
     def _metric(self, fields: Fields, at: Now) -> Line:
@@ -187,7 +187,7 @@ class Lines:
             rest = fields.rest()
         else:
             step = self._newest(agent, fields)
-            series = Fields({**fields.map("metrics", "values", "scalars"), **fields.rest()})
+            series = Fields(_joined(fields.map("metrics", "values", "scalars"), fields.rest(), "metrics"))
             names = [name for name, value in series.rest().items() if type(value) in (int, float)]
             values = {name: series.real(name) for name in names}
             rest = series.rest()
@@ -203,12 +203,12 @@ class Lines:
         message = fields.text("message", "msg", "text") or ""
         level = {"warn": "warning", "fatal": "critical"}.get(level, level)
         event = Log(0, level, message, agent, *at, fields.text("logger"))
-        event.fields = _with(fields.map("fields"), fields)
+        event.fields = _joined(fields.map("fields"), fields.rest(), "fields") or None
         return Line((event,))
 
     def _run_started(self, fields: Fields, at: Now) -> Line:
         fields.drop(_AGENT)
-        told = {**fields.map("metadata"), **fields.rest()}
+        told = _joined(fields.map("metadata"), fields.rest(), "metadata")
         config = told.get("config")
         known = Fields({**(config if isinstance(config, dict) else {}), **told})
         self.game_id = known.text("game_id", "env_id") or self.game_id
@@ -263,9 +263,10 @@ def run_named_in(line: bytes) -> tuple[str | None, bool]:
     return named if isinstance(named, str) else None, found is not None
 
 
-def _with(own: Mapping[str, Any], fields: Fields) -> dict[str, Any] | None:
-    """A map of an event, with all that its line has beyond the kind's fields."""
-    return {**fields.rest(), **own} or None
+def _joined(own: dict[str, Any], rest: dict[str, Any], name: str) -> dict[str, Any]:
+    """A map of a line, with what else the line has. If a name has one value here and another there, both are kept."""
+    differ = any(key in rest and rest[key] != value for key, value in own.items())
+    return {**own, **rest, **({name: own} if differ else {})}
 
 
 def _first(*values: Any) -> Any:
