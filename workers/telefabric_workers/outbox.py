@@ -223,6 +223,8 @@ class Spooled(Outbox):
 
     def _leave(self) -> None:
         """Raises nothing of its own, and does all of it, however often it is interrupted."""
+        if self._disowned:  # a signal handler has forked during the wait, and this is the child
+            return
         try:
             self._linked.leaving = True
             if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
@@ -270,11 +272,11 @@ class Spooled(Outbox):
     def disown(self) -> None:
         self._disowned = True
         _inherited.extend((self._link, self.spool))
-        with _guard:
-            _links.clear()
+        self.lock = self.spool.lock = threading.RLock()  # a call that goes on in the child asks for it
+        self.spool.room = threading.Condition(self.lock)
 
 
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal handler may open or close a worker while its thread does
 _links: dict[tuple[Address, Path], tuple[Link, int]] = {}
 """The links of this process and how many streams of its own each carries."""
 _inherited: list[object] = []
@@ -331,6 +333,8 @@ def _release(link: Link) -> None:
 
 
 def reset_after_fork() -> None:
-    """In a forked child: the guard may be held by a thread that is not here."""
+    """In a forked child: the guard may be held by a thread that is not here, and the links' threads are not here."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
+    _inherited.extend(_links.values())
+    _links.clear()

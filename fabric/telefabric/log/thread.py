@@ -21,6 +21,8 @@ from telefabric import limits
 
 _EXIT_S = 1.0
 """How long the end of a process waits for lines that are not written yet."""
+_FORK_S = 0.2
+"""How long a fork waits for the line that is being written: a handler that takes longer is stuck."""
 
 
 class LogThread:
@@ -30,7 +32,9 @@ class LogThread:
         self._begin()
         atexit.register(self.settle, _EXIT_S)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)  # the thread is not there, and its lines are the parent's
+            os.register_at_fork(  # in the child the thread is not there, and its lines are the parent's
+                before=self._pause, after_in_parent=self._go_on, after_in_child=self._begin
+            )
 
     def _begin(self) -> None:
         self._lines: deque[Callable[[], object]] = deque()
@@ -38,6 +42,19 @@ class LogThread:
         self._wake = threading.Condition(threading.RLock())  # a signal handler may log while its thread holds it
         self._thread: threading.Thread | None = None
         self._writing = False
+        self._forks = 0
+
+    def _pause(self) -> None:
+        """Before a fork: what a handler locks, such as a stream's buffer, would be locked in the child for ever."""
+        with self._wake:
+            self._forks += 1
+            if threading.current_thread() is not self._thread:
+                self._wake.wait_for(lambda: not self._writing, _FORK_S)
+
+    def _go_on(self) -> None:
+        with self._wake:
+            self._forks -= 1
+            self._wake.notify_all()
 
     def put(self, logger: logging.Logger, record: logging.LogRecord) -> None:
         with self._wake:
@@ -62,7 +79,7 @@ class LogThread:
             with self._wake:
                 self._writing = False
                 self._wake.notify_all()
-                self._wake.wait_for(lambda: bool(self._lines))
+                self._wake.wait_for(lambda: bool(self._lines) and not self._forks)
                 write, self._writing = self._lines.popleft(), True
                 left_out, self._left_out = self._left_out, 0
             try:

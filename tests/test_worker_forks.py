@@ -1,0 +1,224 @@
+"""Programs that fork at an awkward moment: a lock is held, a worker is being opened or closed, a line is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from scripted import script
+from skips import requires
+
+pytestmark = requires("fork", hasattr(os, "fork"))
+
+BEGIN = """
+import os, pickle, signal, sys, threading, traceback
+from telefabric_workers import connect
+
+def forked(work):
+    '''What a child does: it has to end with 0, and is killed when it hangs.'''
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            signal.alarm(60)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+def opened(**options):
+    return connect("tcp://127.0.0.1:1", run="r", spool=sys.argv[1], exit_flush_s=0, **options)
+"""
+
+
+def test_a_fork_while_another_thread_opens_the_worker_of_a_child(tmp_path: Path) -> None:
+    script(
+        BEGIN + """
+from telefabric_workers import lifetime
+
+def child():
+    opening, go_on = threading.Event(), threading.Event()
+    really = lifetime.open_outbox
+    def slowly(*given):
+        opening.set()
+        go_on.wait()
+        return really(*given)
+    lifetime.open_outbox = slowly
+    thread = threading.Thread(target=worker.step, kwargs={"episode": 0, "step": 0})
+    thread.start()
+    opening.wait()
+    lifetime.open_outbox = really
+    def grandchild():
+        worker.step(episode=1, step=0)
+        assert worker.emitted == 2
+    forked(grandchild)
+    go_on.set()
+    thread.join()
+    assert worker.emitted == 2
+
+worker = opened()
+forked(child)
+        """,
+        tmp_path,
+    )  # fmt: skip
+
+
+def test_each_process_has_its_own_worker_id_however_often_it_was_forked(tmp_path: Path) -> None:
+    script(
+        BEGIN + """
+def named():
+    assert worker.worker_id == f"{os.uname().nodename}-{os.getpid()}", worker.worker_id
+    worker.step(episode=0, step=0)
+    assert worker._info.worker_id == worker.worker_id
+
+worker = opened()
+forked(lambda: [forked(named), forked(named)])  # from a process that has not used it, as a daemon's parent has not
+token = pickle.dumps(worker)
+worker.close()
+worker = pickle.loads(token)  # as in a process that was spawned, and has not used it
+assert worker.emitted == 0
+forked(named)
+worker.close()
+worker = opened(worker="mine-" + str(os.getpid()))
+def given():
+    worker.step(episode=0, step=0)
+    assert worker._info.worker_id == f"mine-{os.getppid()}"
+forked(given)
+        """,
+        tmp_path,
+    )  # fmt: skip
+
+
+def test_a_child_that_goes_on_in_a_call_of_its_parent_waits_for_no_thread_of_the_parent(tmp_path: Path) -> None:
+    """Its step is the parent's, which emits it."""
+    script(
+        BEGIN + """
+import numpy
+worker = opened(store_frames="steps:1")
+held, go_on = threading.Event(), threading.Event()
+
+def hold():
+    with worker._outbox.lock:
+        held.set()
+        go_on.wait()
+
+thread = threading.Thread(target=hold)
+
+def render():
+    global child
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+    go_on.set()
+    return numpy.zeros((8, 8, 3), numpy.uint8)
+
+worker.step(episode=0, step=0, frame=render)
+if not child:
+    os._exit(worker._step_count)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+assert worker.emitted == 3
+        """,
+        tmp_path,
+    )  # fmt: skip
+
+
+def test_a_child_that_goes_on_in_the_end_of_its_parents_worker_leaves_the_spool_alone(tmp_path: Path) -> None:
+    script(
+        BEGIN + """
+from pathlib import Path
+from telefabric_workers.outbox import Spooled
+
+def sizes():
+    return {path.name: path.stat().st_size for path in worker._outbox.spool.directory.iterdir()}
+
+def wait(outbox, flush_s):  # a signal handler may fork in it
+    global child
+    before = sizes()
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        assert sizes() == before
+
+worker = opened()
+worker.step(episode=0, step=0)
+Spooled._wait = wait
+stored = worker.close()
+if not child:
+    os._exit(not stored)  # nothing of the child's is left
+assert not stored
+        """,
+        tmp_path,
+    )  # fmt: skip
+
+
+def test_a_fork_waits_for_the_line_that_is_being_written(tmp_path: Path) -> None:
+    """A handler's lock, such as that of the buffer of stderr, would be held in the child for ever."""
+    script(
+        BEGIN + """
+import logging, time
+from telefabric.log import thread
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        lines.append(record.getMessage())
+        if len(lines) == 1:
+            with lock:
+                writing.set()
+                forking.wait()
+                time.sleep(0.01)
+
+lines, lock, writing, forking = [], threading.Lock(), threading.Event(), threading.Event()
+log = logging.getLogger("telefabric.link")
+log.addHandler(Handler())
+log.propagate = False
+thread._FORK_S = 60
+worker = opened()
+log.warning("a.b: first")
+writing.wait()
+os.register_at_fork(before=forking.set)
+def child():
+    assert lock.acquire(blocking=False)
+    log.warning("a.b: child")
+    assert thread.log_thread.settle(60) and lines == ["a.b: first", "a.b: child"]
+forked(child)
+log.warning("c.d: second")
+assert thread.log_thread.settle(60) and lines == ["a.b: first", "c.d: second"]
+        """,
+        tmp_path,
+    )  # fmt: skip
+
+
+def test_a_fork_does_not_wait_for_a_log_handler_that_is_stuck_or_forks_itself(tmp_path: Path) -> None:
+    script(
+        BEGIN + """
+import logging
+from telefabric.log import thread
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        if not writing.is_set():
+            writing.set()
+            go_on.wait()
+        else:
+            forked(lambda: None)
+
+writing, go_on = threading.Event(), threading.Event()
+log = logging.getLogger("telefabric.link")
+log.addHandler(Handler())
+log.propagate = False
+worker = opened()
+log.warning("a.b: stuck")
+writing.wait()
+forked(lambda: worker.step(episode=0, step=0))
+go_on.set()
+log.warning("c.d: forks")
+assert thread.log_thread.settle(60)
+        """,
+        tmp_path,
+    )  # fmt: skip
