@@ -314,7 +314,7 @@ class _Keeper:
     def _begin(self) -> None:
         self._writers: weakref.WeakSet[RingWriter] = weakref.WeakSet()
         self._thread: threading.Thread | None = None
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal handler may open or close a ring while its thread does
         self._wake = threading.Event()
 
     def add(self, writer: RingWriter) -> None:
