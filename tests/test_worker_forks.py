@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripted import script
 from skips import requires
+
+from telefabric.keys.core.ticket import Ticket
+
+if TYPE_CHECKING:
+    from conftest import FabricService
 
 pytestmark = requires("fork", hasattr(os, "fork"))
 
@@ -222,3 +228,68 @@ assert thread.log_thread.settle(60)
         """,
         tmp_path,
     )  # fmt: skip
+
+
+def test_our_threads_import_nothing(fabric_service: FabricService, tmp_path: Path) -> None:
+    """The lock of an import that a fork interrupts is held in the child for ever."""
+    script(
+        BEGIN + """
+import logging, time
+from telefabric.log.thread import log_thread
+
+def look(event, given):
+    if event == "import" and threading.current_thread().name.startswith("telefabric-"):
+        imported.append((threading.current_thread().name, given[0]))
+
+imported = []
+sys.addaudithook(look)
+with connect(run="t", spool=sys.argv[1], exit_flush_s=0) as worker:  # with a ticket that nobody takes
+    until_s = time.monotonic() + 60
+    while worker._outbox._link.refusal is None and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert worker._outbox._link.refusal
+    assert log_thread.settle(60)
+with connect(sys.argv[2], run="r", spool=sys.argv[1], exit_flush_s=60) as worker:
+    logging.getLogger("telefabric.link").warning("a.b: a line")
+    worker.step(episode=0, step=0)
+    assert worker.flush(60)
+    assert log_thread.settle(60)
+assert not imported, imported
+        """,
+        tmp_path / "spool",
+        fabric_service.url,
+        TELEFABRIC_SYSTEM_METRICS_S="1",
+        TELEFABRIC_TICKET=Ticket(b"s" * 32, b"t" * 32, "tcp://127.0.0.1:1", 1, 2**40).encode(),
+        **dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), ""),
+    )  # fmt: skip
+
+
+def test_a_child_that_can_start_no_thread_records_all_the_same(fabric_service: FabricService) -> None:
+    """None is left to its user; or the interpreter ends, which starts none from Python 3.12 on."""
+    done = script(
+        BEGIN + """
+import logging, numpy
+logging.basicConfig()
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+def child():
+    threading.Thread.start = refuse
+    worker.step(episode=1, step=0, frame=numpy.zeros((8, 8, 3), numpy.uint8))
+    worker.step(episode=1, step=1)
+    assert not worker.flush(60)
+    assert not worker.close()
+
+with connect(sys.argv[2], run="r", spool=sys.argv[1], exit_flush_s=60) as worker:
+    forked(child)
+    assert worker.flush(60)
+        """,
+        fabric_service.spool,
+        fabric_service.url,
+        TELEFABRIC_SYSTEM_METRICS_S="1",
+    )  # fmt: skip
+    assert fabric_service.rows("SELECT episode_index, step_index FROM steps ORDER BY id") == [(1, 0), (1, 1)]
+    assert "link.no_thread: can't start new thread: events stay in the spool" in done.stderr
+    assert "worker.system_metrics_off: no system metrics: can't start new thread" in done.stderr
+    assert "Traceback" not in done.stderr

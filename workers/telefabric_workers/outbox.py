@@ -227,7 +227,7 @@ class Spooled(Outbox):
             return
         try:
             self._linked.leaving = True
-            if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
+            if not self._linked.done.wait(_LEAVING_S if self._link.alive else 0) and not self._link.alive:
                 self.spool.close()
         finally:
             try:

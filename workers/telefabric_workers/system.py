@@ -44,12 +44,16 @@ class SystemMetrics:
         self._sample = Sample(folder, process)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telefabric-system", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no thread is left to this user, or the interpreter ends
+            log.warning("worker.system_metrics_off: no system metrics: %s", error)
 
     def stop(self) -> None:
         """Any thread but its own. Waits for a sample that is under way, but not for long."""
         self._ending.set()
-        self._thread.join(_LEAVING_S)
+        if self._thread.is_alive():
+            self._thread.join(_LEAVING_S)
 
     def _run(self) -> None:
         ours = theirs = 0

@@ -63,14 +63,22 @@ class LogThread:
                 return
             self._lines.append(partial(logging.Logger.callHandlers, logger, record))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="telefabric-log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="telefabric-log", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread is left to this user, or the interpreter ends: see `settle`
+                    return
+                self._thread = thread
             self._wake.notify_all()
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until all lines so far are written; False when that takes longer. From a log handler at once."""
         if threading.current_thread() is self._thread:
             return False
+        with self._wake:
+            unwritten = [self._lines.popleft() for _ in list(self._lines)] if self._thread is None else []
+        for write in unwritten:  # here, since no thread could be started
+            _carry_out(write)
         with self._wake:
             return self._wake.wait_for(lambda: not self._lines and not self._writing, timeout_s)
 
@@ -82,13 +90,21 @@ class LogThread:
                 self._wake.wait_for(lambda: bool(self._lines) and not self._forks)
                 write, self._writing = self._lines.popleft(), True
                 left_out, self._left_out = self._left_out, 0
-            try:
-                write()
-                if left_out:
-                    log.warning("log.left_out: %d lines had no room: a log handler is slow", left_out)
-            except Exception:  # noqa: BLE001  a filter of the user's: shown as logging shows what a handler raises
-                if sys.stderr is not None:
-                    traceback.print_exc()
+            _carry_out(write)
+            if left_out:
+                _carry_out(partial(_say_left_out, left_out))
+
+
+def _carry_out(write: Callable[[], object]) -> None:
+    try:
+        write()
+    except Exception:  # noqa: BLE001  a filter of the user's: shown as logging shows what a handler raises
+        if sys.stderr is not None:
+            traceback.print_exc()
+
+
+def _say_left_out(lines: int) -> None:
+    log.warning("log.left_out: %d lines had no room: a log handler is slow", lines)
 
 
 def write_later(logger: logging.Logger) -> None:

@@ -321,8 +321,9 @@ class _Keeper:
         with self._guard:
             self._writers.add(writer)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="telefabric-ring", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="telefabric-ring", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def remove(self, writer: RingWriter) -> None:
         with self._guard:
