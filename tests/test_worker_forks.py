@@ -72,6 +72,29 @@ forked(child)
     )  # fmt: skip
 
 
+def test_a_fork_while_another_thread_connects_for_the_first_time(tmp_path: Path) -> None:
+    """It imports the link, and the lock of that import would be held in the child for ever."""
+    script(
+        BEGIN + """
+def look(event, given):
+    if event == "import" and given[0] == "telefabric.uplink.link" and threading.current_thread() is thread:
+        importing.set()
+        forking.wait()
+
+importing, forking, workers = threading.Event(), threading.Event(), []
+thread = threading.Thread(target=lambda: workers.append(opened()))
+sys.addaudithook(look)
+os.register_at_fork(before=forking.set)
+thread.start()
+importing.wait()
+forked(lambda: opened().step(episode=0, step=0))
+thread.join()
+workers[0].step(episode=0, step=0)
+        """,
+        tmp_path,
+    )  # fmt: skip
+
+
 def test_each_process_has_its_own_worker_id_however_often_it_was_forked(tmp_path: Path) -> None:
     script(
         BEGIN + """
