@@ -95,6 +95,30 @@ workers[0].step(episode=0, step=0)
     )  # fmt: skip
 
 
+def test_a_fork_while_another_thread_looks_for_the_gpu_library(tmp_path: Path) -> None:
+    (tmp_path / "pynvml.py").write_text(
+        "import builtins\n"
+        "builtins.importing.set()\n"
+        "builtins.forking.wait()\n"
+        "raise ImportError\n"
+    )  # fmt: skip
+    script(
+        BEGIN + """
+import builtins
+builtins.importing, builtins.forking = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)
+sys.path.insert(0, sys.argv[1])
+thread = threading.Thread(target=lambda: opened().step(episode=0, step=0))
+thread.start()
+importing.wait()
+forked(lambda: opened().step(episode=0, step=0))
+thread.join()
+        """,
+        tmp_path,
+        TELEFABRIC_SYSTEM_METRICS_S="1",
+    )  # fmt: skip
+
+
 def test_each_process_has_its_own_worker_id_however_often_it_was_forked(tmp_path: Path) -> None:
     script(
         BEGIN + """

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from telefabric_workers.outbox import unforked
+
 log = logging.getLogger("telefabric.worker")
 
 _LEAVING_S = 0.2
@@ -143,8 +145,9 @@ class _Gpus:
     """The NVIDIA GPUs that this process may see."""
 
     def __init__(self) -> None:
-        try:  # not in the thread: the lock of an import that a fork interrupts is held for ever in the child
-            import pynvml
+        try:  # not in the thread, which may be forked at any moment
+            with unforked():
+                import pynvml
         except ImportError:
             pynvml = None
         self._nvml = pynvml
