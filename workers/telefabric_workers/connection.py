@@ -14,6 +14,7 @@ from telefabric_workers import parent_stream
 from telefabric_workers.environment import WorkerEnvironment
 from telefabric_workers.lifetime import Terms, close_earlier
 from telefabric_workers.notebook import current_cell
+from telefabric_workers.outbox import unforked
 from telefabric_workers.worker import Worker, open_worker
 
 log = logging.getLogger("telefabric.worker")
@@ -77,10 +78,11 @@ def connect(
 
     try:
         _require_threads()
-        environment = WorkerEnvironment.read(
-            connect=address, run_id=run, agent_id=agent, worker_id=worker, mode=mode, spool=spool, when_full=when_full,
-            fsync=fsync, exit_flush_s=exit_flush_s, video=video, store_frames=store_frames,
-        )  # fmt: skip
+        with unforked():
+            environment = WorkerEnvironment.read(
+                connect=address, run_id=run, agent_id=agent, worker_id=worker, mode=mode, spool=spool,
+                when_full=when_full, fsync=fsync, exit_flush_s=exit_flush_s, video=video, store_frames=store_frames,
+            )  # fmt: skip
         cell = current_cell()
         if cell is not None:
             close_earlier(cell, environment)

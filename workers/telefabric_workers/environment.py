@@ -82,7 +82,7 @@ class WorkerEnvironment(NamedTuple):
             run_id=run_id or new_run_id(),
             run_named=run_id is not None,
             agent_id=value("agent_id"),
-            worker_id=value("worker_id") or default_worker_id(),
+            worker_id=value("worker_id") or "",
             mode=mode,
             spool=spool_folder(given.get("spool")).absolute(),  # a program may change its folder later
             spool_policy=policy,

@@ -192,9 +192,10 @@ class Lifetime(Emitter):
             raise
 
     def _let_go(self) -> bool:
-        _workers.discard(self)
         parent_stream.retract(self.run_id, self.stream_id)
-        return self._outbox.close(self._terms.environment.exit_flush_s)
+        stored = self._outbox.close(self._terms.environment.exit_flush_s)
+        _workers.discard(self)  # last: a child that is forked meanwhile lets go of the outbox, too
+        return stored
 
     def _close_at_end(self) -> None:
         assert program.program is not None
@@ -207,11 +208,8 @@ class Lifetime(Emitter):
         self.close(*ending_of(error))
 
     def __reduce__(self) -> tuple[Callable[..., Lifetime], tuple[type[Lifetime], Terms, bytes, bool]]:
-        environment = self._terms.environment
-        if self.worker_id == default_worker_id():
-            environment = environment._replace(worker_id="")  # each process has its own
         metadata = {name: bytes(value) for name, value in self._metadata.items()}
-        terms = self._terms._replace(environment=environment, metadata=metadata, helps=self.stream_id)
+        terms = self._terms._replace(metadata=metadata, helps=self.stream_id)
         return _inherit, (type(self), terms, self.stream_id, self.closed)
 
     def __deepcopy__(self, memo: object = None) -> Self:
@@ -220,18 +218,20 @@ class Lifetime(Emitter):
     __copy__ = __deepcopy__
 
     def _after_fork(self) -> None:
-        """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own."""
+        """In a forked child: nothing inherited is touched; the next call opens a stream of the child's own.
+
+        Also a worker that is not open here: another thread of the parent may have been about to open or close it.
+        """
         self._problems.forked()
+        self._revival = threading.RLock()
+        self.worker_id = self._terms.environment.worker_id or default_worker_id()
+        self._outbox.disown()
         if not self._unusual:
             self._unusual = "unopened"
             self.helps = self.stream_id
             _heirs[self.helps] = self
             self._emitting = False
             self._deferred.clear()
-            self._revival = threading.RLock()
-            if self.worker_id.endswith(f"-{os.getppid()}"):
-                self.worker_id = default_worker_id()
-            self._outbox.disown()
 
 
 def _inherit(kind: type[Lifetime], terms: Terms, stream: bytes, closed: bool) -> Lifetime:
@@ -268,7 +268,7 @@ def _forked() -> None:
     global _guard
     _guard = threading.RLock()
     reset_after_fork()
-    for worker in list(_workers):
+    for worker in {*_workers, *_heirs.values()}:
         worker._after_fork()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ _LOOK_FOR_ROOM_S = 0.1
 """How often a call that waits for room looks by itself: a disk does not say when it has some."""
 _HELPERS_S = 0.02
 """How often a call that waits looks for spools that child processes have left."""
+_FORK_S = 2.0
+"""How long a fork waits for what it must not interrupt."""
 _UNSTORED_S = 3.0
 """How long it waits for a broker that has answered and does not take events yet: its store may be starting."""
 
@@ -223,9 +226,11 @@ class Spooled(Outbox):
 
     def _leave(self) -> None:
         """Raises nothing of its own, and does all of it, however often it is interrupted."""
+        if self._disowned:  # a signal handler has forked during the wait, and this is the child
+            return
         try:
             self._linked.leaving = True
-            if not self._linked.done.wait(_LEAVING_S) and not self._link.alive:
+            if not self._linked.done.wait(_LEAVING_S if self._link.alive else 0) and not self._link.alive:
                 self.spool.close()
         finally:
             try:
@@ -270,11 +275,11 @@ class Spooled(Outbox):
     def disown(self) -> None:
         self._disowned = True
         _inherited.extend((self._link, self.spool))
-        with _guard:
-            _links.clear()
+        self.lock = self.spool.lock = threading.RLock()  # a call that goes on in the child asks for it
+        self.spool.room = threading.Condition(self.lock)
 
 
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal handler may open or close a worker while its thread does
 _links: dict[tuple[Address, Path], tuple[Link, int]] = {}
 """The links of this process and how many streams of its own each carries."""
 _inherited: list[object] = []
@@ -294,7 +299,8 @@ def open_outbox(environment: WorkerEnvironment, info: StreamInfo, after: int = 0
         return Outbox(Frames(environment.frames, info, None))
     frames = environment.frames if environment.mode != "durable" else environment.frames._replace(video="off")
     spool = Spool.create(environment.spool, info, environment.spool_policy, after=after)
-    return Spooled(spool, _acquire(environment.address, environment.spool, environment.ticket), frames)
+    with _guard:
+        return Spooled(spool, _acquire(environment.address, environment.spool, environment.ticket), frames)
 
 
 @contextmanager
@@ -308,9 +314,9 @@ def link_of(environment: WorkerEnvironment) -> Iterator[Link]:
 
 
 def _acquire(address: Address, root: Path, ticket: Ticket | None) -> Link:
-    from telefabric.uplink import Link  # imports zmq, which takes most of the time that importing a worker takes
-
     with _guard:
+        from telefabric.uplink import Link  # imports zmq, which takes most of the time that importing a worker takes
+
         link, users = _links.get((address, root), (None, 0))
         if link is None or not link.alive:
             link, users = Link(address, root, ticket), 0
@@ -330,7 +336,30 @@ def _release(link: Link) -> None:
     link.stop()
 
 
+def unforked() -> threading.RLock:
+    """While a thread has this no other one forks: the lock of an import that a fork interrupts stays held in the child.
+
+    Not for code of the caller.
+    """
+    return _guard
+
+
+def _before_fork() -> None:
+    _guard.acquire(timeout=_FORK_S)
+
+
+def _after_fork_in_parent() -> None:
+    with suppress(RuntimeError):  # it had waited in vain
+        _guard.release()
+
+
+if hasattr(os, "register_at_fork"):  # in the child: `reset_after_fork`
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+
+
 def reset_after_fork() -> None:
-    """In a forked child: the guard may be held by a thread that is not here."""
+    """In a forked child: the guard may be held by a thread that is not here, and the links' threads are not here."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
+    _inherited.extend(_links.values())
+    _links.clear()

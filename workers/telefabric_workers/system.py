@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from telefabric_workers.outbox import unforked
+
 log = logging.getLogger("telefabric.worker")
 
 _LEAVING_S = 0.2
@@ -44,12 +46,16 @@ class SystemMetrics:
         self._sample = Sample(folder, process)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telefabric-system", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no thread is left to this user, or the interpreter ends
+            log.warning("worker.system_metrics_off: no system metrics: %s", error)
 
     def stop(self) -> None:
         """Any thread but its own. Waits for a sample that is under way, but not for long."""
         self._ending.set()
-        self._thread.join(_LEAVING_S)
+        if self._thread.is_alive():
+            self._thread.join(_LEAVING_S)
 
     def _run(self) -> None:
         ours = theirs = 0
@@ -139,8 +145,9 @@ class _Gpus:
     """The NVIDIA GPUs that this process may see."""
 
     def __init__(self) -> None:
-        try:  # not in the thread: the lock of an import that a fork interrupts is held for ever in the child
-            import pynvml
+        try:  # not in the thread, which may be forked at any moment
+            with unforked():
+                import pynvml
         except ImportError:
             pynvml = None
         self._nvml = pynvml

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 _LOOK_S = 0.02
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal handler may take a lock while its thread does
 _held: set[Path] = set()
 """POSIX locks belong to the process: a second lock of a file in one process would succeed, and closing it would drop
 the first."""
@@ -107,7 +107,7 @@ def _open_locked(path: Path, flags: int = 0) -> int | None:
 def _forget_after_fork() -> None:
     """A forked child holds no locks."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
     _held.clear()
 
 

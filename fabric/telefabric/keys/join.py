@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def join(ticket: Ticket, pairs: JoinPairs, *, brief: bool = False, timeout_s: fl
             socket,
             HandshakeMonitor(socket, keys),
             ticket.enrol,
-            control.Join(control.PROTOCOL, pairs.new.public, _holder(), brief),
+            control.Join(control.PROTOCOL, pairs.new.public, holder(), brief),
             timeout_s,
         )
     finally:
@@ -145,8 +146,9 @@ def _read(data: bytes, url: str) -> control.Joined | control.NotJoined:
     raise Unreachable(f"the program at {url} does not answer like a broker: check the address")
 
 
-def _holder() -> str:
-    """For people who read the list of keys."""
+@cache
+def holder() -> str:
+    """For people who read the list of keys. The first call may import what the system has for it."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user without a name

@@ -79,7 +79,7 @@ class LimitWarnings(logging.Filter):
 
     def _begin(self) -> None:
         self._limit = RateLimit()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may log while its thread does
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:

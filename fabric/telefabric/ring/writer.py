@@ -314,15 +314,16 @@ class _Keeper:
     def _begin(self) -> None:
         self._writers: weakref.WeakSet[RingWriter] = weakref.WeakSet()
         self._thread: threading.Thread | None = None
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal handler may open or close a ring while its thread does
         self._wake = threading.Event()
 
     def add(self, writer: RingWriter) -> None:
         with self._guard:
             self._writers.add(writer)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="telefabric-ring", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="telefabric-ring", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def remove(self, writer: RingWriter) -> None:
         with self._guard:

@@ -74,7 +74,9 @@ class Link:
     def __init__(self, address: Address, spool_root: Path, ticket: Ticket | None = None) -> None:
         """With a ticket the link gets itself a key, which ends with its work."""
         if ticket is not None:  # not in the thread: the lock of an import that a fork interrupts is held in the child
-            import telefabric.keys.join  # noqa: F401
+            import telefabric.keys.join
+
+            telefabric.keys.join.holder()
         self.address = address
         self._ticket = ticket
         self._pairs: JoinPairs | None = None
@@ -104,7 +106,10 @@ class Link:
         self.cut_off_s: float | None = time.monotonic()
         """Since when no broker has answered; None while one does."""
         self._thread = threading.Thread(target=self._run, name="telefabric-link", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no thread is left to this user, or the interpreter ends
+            log.warning("link.no_thread: %s: events stay in the spool", error)
 
     def add(self, spool: Spool) -> LinkedStream:
         """Carry a stream from now on."""
@@ -117,7 +122,8 @@ class Link:
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the thread; spools that are not complete stay on the disk for a later drain."""
         self._stop.set()
-        self._thread.join(timeout_s)
+        if self.alive:
+            self._thread.join(timeout_s)
         log_thread.settle(timeout_s)
 
     @property

@@ -28,7 +28,7 @@ class StoredFrames:
         self._quality = settings.jpeg_quality
         self._prefix = stream_id.hex()[:12]
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may step while its thread does
         self._episodes: dict[tuple[str, int], Episode] = {}
         self._best: dict[str, float] = {}
         """Agent → its best return so far."""
@@ -69,15 +69,15 @@ class StoredFrames:
         self._make_room()
         if not moment.ended:
             return []
-        del self._episodes[moment.agent_id, moment.env_index]
+        self._episodes.pop((moment.agent_id, moment.env_index), None)
         if episode.total <= self._best.get(moment.agent_id, float("-inf")):
             return []
         self._best[moment.agent_id] = episode.total
         return episode.frames
 
     def _make_room(self) -> None:
-        while sum(one.bytes for one in self._episodes.values()) > BYTES_MAX:
-            largest = max(self._episodes.values(), key=lambda one: one.bytes)
+        while sum(one.bytes for one in list(self._episodes.values())) > BYTES_MAX:
+            largest = max(list(self._episodes.values()), key=lambda one: one.bytes)
             if len(largest.frames) < 2:
                 return
             self.thinned += largest.thin()
