@@ -320,7 +320,9 @@ def test_the_tree_chooses_what_is_drawn_and_the_choice_is_there_at_the_next_star
     window = opened()
     layout = window.charting.layout
     qtbot.waitUntil(lambda: index_of(window, "metric/loss/policy") is not None, timeout=patience(5_000))
+    assert window.series.view.columnWidth(1) == 0, "names have its room while there is one chart"
     layout.add_chart()
+    assert window.series.view.columnWidth(1) > 0
     model = window.series.view.model()
     model.setData(index_of(window, "metric/loss/policy"), Qt.CheckState.Checked, Qt.ItemDataRole.CheckStateRole)
     window.series.view.setCurrentIndex(index_of(window, "reward"))

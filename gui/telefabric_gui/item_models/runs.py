@@ -49,8 +49,8 @@ class RunRow(NamedTuple):
     def caption(self) -> str:
         """The second line."""
         agents, number = agents_of(self.run), self.agents
-        alone = len(agents) == 1 and number < 2
-        if not (alone or number):  # of a run that nobody watches, only the store may know them
+        alone = len(agents) == 1 and (number == 1 or (not number and bool(self.spark)))
+        if not (alone or number):  # a stream's own name may be none of its agents', as long as that has no return
             return state_words(self.run)
         return f"{agents[0] if alone else plural(number, 'agent')} · {state_words(self.run)}"
 
