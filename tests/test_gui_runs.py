@@ -370,6 +370,12 @@ def test_all_runs_as_a_table_are_searched_sorted_compared_opened_and_replayed(
     assert history.changes.rowCount() == 5
     click(qtbot, main, "run013", Qt.KeyboardModifier.ControlModifier)
     assert [run.run_id for run in history.pair] == ["run007", "run013"]
+    assert history.changes.horizontalHeader().textElideMode() is Qt.TextElideMode.ElideRight
+
+    qtbot.keyClicks(history.search, "run000")
+    click(qtbot, main, "run000")
+    assert history._changes_card.caption.text().startswith("There is no run before this one")
+    history.search.clear()
 
     click(qtbot, main, "run013")
     qtbot.keyClick(history.list, Qt.Key.Key_Return)
