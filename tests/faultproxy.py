@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 
+from slowness import patience
+
 from telefabric.address import Address
 from telefabric.files import private
 from telefabric.peer import own_socket
@@ -65,7 +67,7 @@ class FaultProxy:
     def __exit__(self, *exception: object) -> None:
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(patience(10))
         self._loop.close()
 
     @contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import zmq
 from processes import wait_for
+from slowness import patience
 from test_garbage import CONTROL, DURABLE, GREETING, Fabric, info, mutated, peak_rss, say, stranger
 
 from telefabric import limits
@@ -63,7 +64,7 @@ class Onlookers:
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(patience(20))
 
     def check(self) -> None:
         """All of them hear of the run, and the broker numbered nothing for them that it did not send or tell."""
@@ -255,7 +256,7 @@ class Fuzz:
             say(peer, [control.encode(control.StatusRequest())])
             sizes, status = [], False
             while not status:
-                assert peer.poll(5_000), "the broker answers"
+                assert peer.poll(patience(5_000)), "the broker answers"
                 data = peer.recv()
                 status = isinstance(control.decode(data, limits.STATUS_BYTES_MAX), control.StatusReply)
                 sizes += [] if status else [len(data)]

@@ -27,6 +27,7 @@ from every_view import every_view
 from processes import TELEFABRIC, Service, broker, free_ports, store, wait_for
 from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtGui import QColor
+from slowness import patience
 
 from telefabric.address import Address
 from telefabric.feed import BrokerFeed
@@ -223,7 +224,7 @@ class Handover:
     def _restart_other(self) -> None:
         if self._other is not None:
             self._other.kill()
-            self._other.wait(20)
+            self._other.wait(patience(20))
         self._other = subprocess.Popen([*TELEFABRIC, "gui", "--connect", self._url], stdin=subprocess.DEVNULL)
 
     def _restart(self, *names: str, meanwhile: Callable[[], None] = lambda: None) -> None:
@@ -339,7 +340,7 @@ class Handover:
     def _close(self) -> None:
         if self._other is not None:
             self._other.kill()
-            self._other.wait(20)
+            self._other.wait(patience(20))
         self.judge.close()
         self._close_window()
 

@@ -13,6 +13,7 @@ from typing import Any
 import zmq
 from faultproxy import FaultProxy
 from processes import PORTS
+from slowness import patience
 
 from telefabric.broker import sockets
 from telefabric.wire.batch import parse_header
@@ -57,7 +58,7 @@ class LossyRelay:
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(patience(10))
         self._context.destroy(linger=0)
         self._proxy.__exit__()
 

@@ -13,6 +13,7 @@ from zlib import crc32
 import msgspec
 import zmq
 from processes import wait_for
+from slowness import patience
 
 from telefabric.address import Address
 from telefabric.broker.service import Broker
@@ -166,7 +167,7 @@ def running(parts: Sequence[Broker | QueryService | Store]) -> Iterator[None]:
         for part in parts:
             part.stop()
         for thread in threads:
-            thread.join(20)
+            thread.join(patience(20))
         assert not any(thread.is_alive() for thread in threads)
 
 

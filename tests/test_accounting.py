@@ -340,7 +340,7 @@ def test_tail_live_shows_what_the_policy_leaves_and_tells_what_it_does_not(tmp_p
         try:
             wait_for(lambda: output.read_bytes().count(b"\n") > 20, "lines come", 30)
             tail.send_signal(signal.SIGINT)
-            assert tail.wait(20) == 130
+            assert tail.wait(patience(20)) == 130
         finally:
             tail.kill()
     stream, _ = Progress(tmp_path / "progress").read()

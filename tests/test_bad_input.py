@@ -488,7 +488,7 @@ def test_an_interrupt_in_the_middle_of_a_start(tmp_path: Path) -> None:
         assert "broker.started" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()  # ends when the last of its parts has
-        assert process.wait(20) in (0, 128 + signal.SIGINT)
+        assert process.wait(patience(20)) in (0, 128 + signal.SIGINT)
     assert "Traceback" not in rest
     with broker(port), store(port, tmp_path):
         pass

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE_S, FabricService
+from slowness import patience
 
 from telefabric import limits
 from telefabric.store.read.file_reader import FileReader
@@ -34,7 +35,7 @@ class Lent:
     def __call__(self) -> None:
         assert self.worker is not None
         lock, free = self.worker._outbox.lock, []
-        other = threading.Thread(target=lambda: free.append(lock.acquire(timeout=5) and not lock.release()))
+        other = threading.Thread(target=lambda: free.append(lock.acquire(timeout=patience(5)) and not lock.release()))
         other.start()
         other.join()
         self.calls.append(free == [True] and threading.get_ident() == self._emits)

@@ -14,6 +14,7 @@ import pytest
 import zmq
 from faultproxy import BROKER_HOST, FaultProxy, Garble
 from processes import PORTS, TELEFABRIC, Service, broker, free_ports, store, wait_for
+from slowness import patience
 
 from telefabric.address import Address
 from telefabric.broker import sockets
@@ -158,7 +159,7 @@ def test_a_live_connection_that_a_long_subscription_cost_is_made_anew(tapped: bo
             wait_for(lambda: came("second"), "they come again", RENEWED_S)
     finally:
         service.stop()
-        thread.join(20)
+        thread.join(patience(20))
 
 
 @contextmanager

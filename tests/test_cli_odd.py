@@ -145,7 +145,7 @@ def test_they_are_followed_from_the_start_and_hold_up_no_other_run(
             assert process.poll() is None, errors.read_text()
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(20)
+            process.wait(patience(20))
         assert "Traceback" not in errors.read_text()
         return output.read_bytes().count(b"\n")
 
@@ -170,6 +170,6 @@ def test_they_are_shown_live(recorded: Recorded, tmp_path: Path) -> None:
             wait_for(said, f"step {number} is shown")
             shown.add(number)
     process.send_signal(signal.SIGINT)
-    process.wait(20)
+    process.wait(patience(20))
     assert len(shown) == len(ODD)
     assert "Traceback" not in errors.read_text()

@@ -345,7 +345,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(path: Path) -> None:
             assert json.loads(process.stdout.readline())["kind"] == "step"
             process.stdout.close()
             assert process.stderr.read() == b""
-            assert process.wait(30) == 0
+            assert process.wait(patience(30)) == 0
 
 
 @requires("/dev/full", Path("/dev/full").exists())
@@ -540,7 +540,7 @@ def follow(scribe: Scribe, process: subprocess.Popen[str]) -> None:
         found = json.loads(process.stdout.readline())
         assert (found["run_id"], found["seq"]) == ("lake", seq)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(patience(10)) == 130
     assert process.stdout.read() == ""
     assert process.stderr.read().strip() in ("", "Aborted!")
 

@@ -45,13 +45,13 @@ class Tail:
     def end(self) -> tuple[int, str]:
         """^C; exit code and what it said on stderr."""
         self.process.send_signal(signal.SIGINT)
-        self._reading.join(20)
+        self._reading.join(patience(20))
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         said = self.process.stderr.read()
         self.process.stdout.close()
         self.process.stderr.close()
-        return self.process.wait(20), said
+        return self.process.wait(patience(20)), said
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_every_event_once_and_in_order_through_kills_of_broker_and_store(tmp_pat
             service.start()
         assert worker.process is not None
         worker.signal(signal.SIGINT)
-        worker.process.wait(30)
+        worker.process.wait(patience(30))
         stream_id, emitted = progress.read()
         wait_for(lambda: len(tail.lines) >= emitted, f"all of {emitted} events", 30)
         code, said = tail.end()

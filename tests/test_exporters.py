@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import FabricService
 from processes import wait_for
+from slowness import patience
 
 from telefabric import limits
 from telefabric.address import Address
@@ -118,13 +119,13 @@ def test_an_exporter_that_is_there_before_the_store_gets_all_and_costs_nothing(t
         wait_for(all_here, "the exporter has got all of it")
         assert got == list(range(1, emitted + 1))
     store.stop()
-    storing.join(20)
+    storing.join(patience(20))
     store.close()
     emitted = worker.emitted
     assert audit(tmp_path / FILE_NAME, worker.stream_id, emitted)[:4] == (emitted, emitted, 0, 0)
     exporter.session.close()
     broker.stop()
-    serving.join(20)
+    serving.join(patience(20))
 
 
 def test_many_streams_emit_an_event_of_the_largest_size_at_once(fabric_service: FabricService) -> None:

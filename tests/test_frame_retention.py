@@ -171,9 +171,9 @@ def test_a_running_store_lets_go_while_it_stores(tmp_path: Path, monkeypatch: py
             wait_for(lambda: store._retention.expired > 50, "old pictures go")
     finally:
         store.stop()
-        threads[1].join(20)
+        threads[1].join(patience(20))
         broker.stop()
-        threads[0].join(20)
+        threads[0].join(patience(20))
         store.close()
     frames = left(path)
     assert len(frames) == 100

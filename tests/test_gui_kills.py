@@ -55,7 +55,7 @@ class Screen:
         """-9, as the system would."""
         if self.other is not None:
             self.other.kill()
-            self.other.wait(20)
+            self.other.wait(patience(20))
             self.other = None
 
     def close(self) -> None:

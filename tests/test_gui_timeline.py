@@ -494,6 +494,28 @@ class Watch:
             self.wrong.append(f"the holes {beyond} are not hatched")
 
 
+def test_a_paused_step_stays_when_rows_before_it_come(
+    show: Callable[..., MainWindow], qtbot: Any, tmp_path: Path
+) -> None:
+    """Without a store rows are numbered from the first that came. Those before it get it another number."""
+    port, path = free_ports(), tmp_path / FILE_NAME
+    url, progress = f"tcp://127.0.0.1:{port}", Progress(tmp_path / "run.progress")
+    keeping = store(port, tmp_path)
+    with broker(port), keeping, emitter(url, tmp_path, "run", "--rate", 500):
+        until(qtbot, lambda: committed(path) > 300, 20_000)
+        keeping.stop()
+        begin = progress.read()[1]
+        until(qtbot, lambda: progress.read()[1] > begin + 300, 20_000)
+        main = show(BrokerFeed(Address.parse(url)))
+        until(qtbot, lambda: main.page is not None and whole(main).rows > 100, 20_000)
+        main.playing.pause()
+        row, seq = cursor(main).row, dict(page(main).details)["seq"]
+        keeping.start()
+        until(qtbot, lambda: whole(main).stored is not None and whole(main).stored.rows > row + 500, 30_000)
+        until(qtbot, lambda: cursor(main).row >= row + 300)
+        assert dict(page(main).details)["seq"] == seq
+
+
 def test_what_a_stopped_store_does_not_have_is_never_painted_as_stored(
     show: Callable[..., MainWindow], qtbot: Any, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ import pytest
 import zmq
 from processes import wait_for
 from skips import requires
+from slowness import patience
 from zmq.utils import z85
 
 from telefabric import limits
@@ -306,7 +307,7 @@ def test_what_is_not_a_join_is_answered_in_words(locked: Locked) -> None:
     with Caller(locked, Domain.ENROL, keys) as caller:
         for frames, reason in cases:
             caller.socket.send_multipart(frames)
-            assert caller.socket.poll(5_000)
+            assert caller.socket.poll(patience(5_000))
             answer = control.decode(caller.socket.recv())
             assert isinstance(answer, control.NotJoined)
             assert answer.reason == reason

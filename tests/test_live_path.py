@@ -75,7 +75,7 @@ class Watcher:
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(patience(20))
         self.follower.stop()
 
     def _run(self) -> None:
@@ -310,7 +310,7 @@ class Client(Service):
     def _end(self, number: int) -> int:
         if self.process is not None:
             self.process.kill()
-            self._reading.join(20)
+            self._reading.join(patience(20))
         return super()._end(number)
 
 

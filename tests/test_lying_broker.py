@@ -22,6 +22,7 @@ import pytest
 import zmq
 from fuzzing import HUGE, Onlookers
 from processes import free_ports, wait_for
+from slowness import patience
 from test_garbage import DATA, DURABLE, RSS_MAX, Fabric, info, mutated, peak_rss, strange_info
 
 from telefabric import limits
@@ -190,7 +191,7 @@ def exporter(address: Address) -> Iterator[Counter[bytes]]:
         yield held
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(patience(20))
     assert not wrong, wrong
 
 

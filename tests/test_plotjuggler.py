@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import zmq
 from processes import TELEFABRIC, broker, free_ports, store, wait_for
+from slowness import patience
 from store_fixtures import metric, raw, step, stream
 
 from telefabric import limits
@@ -103,7 +104,7 @@ def test_curves_have_the_values_and_times_of_the_events(tmp_path: Path, listenin
                 curves = wait_for(lambda: last in subscriber.read() and subscriber.curves, "the last event")
         finally:
             tail.send_signal(signal.SIGINT)
-            said = tail.communicate(timeout=20)
+            said = tail.communicate(timeout=patience(20))
     assert (tail.returncode, said[0]) == (130, "")
     rewards = curves["walk/ada/step/reward"]
     assert [value for _, value in rewards] == [index / 2 for index in range(20)]

@@ -66,7 +66,7 @@ def asker(address: Address) -> Iterator[zmq.Socket[bytes]]:
 
 def answer(socket: zmq.Socket[bytes], question: bytes, number: bytes = NUMBER) -> tuple[bytes, bytes]:
     socket.send_multipart((number, question))
-    assert socket.poll(10_000), "no reply"
+    assert socket.poll(patience(10_000)), "no reply"
     echoed, status, body = socket.recv_multipart()
     assert echoed == number
     return status, body
@@ -117,7 +117,7 @@ def test_messages_that_are_no_requests_are_counted_and_stop_nothing(service: Que
         socket.send_multipart((b"the last", GOOD))
         said = []
         while not said or said[-1][0] != b"the last":
-            assert socket.poll(10_000), "no reply"
+            assert socket.poll(patience(10_000)), "no reply"
             said.append(socket.recv_multipart())
     assert service.counts["bad_request"] == len(bad)
     *corrections, last = said
@@ -158,7 +158,7 @@ def test_an_asker_that_went_away_is_counted(service: QueryService) -> None:
     with asker(service.address) as socket:
         for _ in range(100):
             socket.send_multipart((NUMBER, msgspec.msgpack.encode(["events", 0, None, None, None, None, 300])))
-        assert socket.poll(10_000)
+        assert socket.poll(patience(10_000))
     wait_for(lambda: service.counts["ok"] > 0, "it answered")
     assert_answers(service)
 
@@ -190,7 +190,7 @@ def test_a_stop_does_not_wait_for_the_question_in_work(path: Path, monkeypatch: 
     monkeypatch.setattr(FileReader, "_runs", forever)
     with running([service]), asker(service.address) as socket:
         socket.send_multipart((NUMBER, GOOD))
-        assert began.wait(10)
+        assert began.wait(patience(10))
 
 
 # -- listening ---------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_the_process_says_where_it_answers_and_ends_with_its_standard_input(path
         with asker(Address.parse(url)) as socket:
             assert answer(socket, GOOD)[0] == query.OK
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(patience(10)) == 0
 
 
 def test_the_process_that_cannot_start_says_why(path: Path, service: QueryService) -> None:

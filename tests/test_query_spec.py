@@ -13,6 +13,7 @@ import msgspec
 import zmq
 from conftest import FabricService
 from skips import requires
+from slowness import patience
 from store_fixtures import running
 
 from telefabric.address import Address
@@ -105,7 +106,7 @@ def test_a_stranger_with_plain_msgpack_gets_its_rows(fabric_service: FabricServi
         def ask(*question: object) -> list[typing.Any]:
             number = os.urandom(8)
             socket.send_multipart([number, msgpack.packb(question)])
-            assert socket.poll(10_000)
+            assert socket.poll(patience(10_000))
             echoed, status, body = socket.recv_multipart()
             assert (echoed, status) == (number, b"ok")
             return list(msgpack.unpackb(body))

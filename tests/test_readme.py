@@ -120,7 +120,7 @@ def test_the_session_of_the_readme_goes_as_pasted(tmp_path: Path, environment: d
     finally:
         for service in services:
             service.send_signal(signal.SIGTERM)
-        assert [service.wait(30) for service in services] == [0] * len(services)
+        assert [service.wait(patience(30)) for service in services] == [0] * len(services)
         for service in services:
             service.stdout.close()  # type: ignore[union-attr]
     assert not list((tmp_path / "share" / "telefabric" / "spool").iterdir()), "everything was delivered"

@@ -14,6 +14,7 @@ import pytest
 from eventlog import logged_events
 from faultvfs import ObservedVFS
 from processes import free_ports, run
+from slowness import patience
 from store_fixtures import Scribe, step, stream
 
 from telefabric import limits
@@ -119,7 +120,7 @@ def test_a_store_that_starts_says_to_whoever_started_it_that_it_migrates(older: 
     while lines[-1] and not lines[-1].startswith("ready"):
         lines.append(process.stdout.readline())
     process.terminate()
-    process.wait(30)
+    process.wait(patience(30))
     process.stdout.close()
     assert "starting migrating events, 0 %\n" in lines
     assert lines[-1] == f"ready {older}\n"

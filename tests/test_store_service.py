@@ -123,7 +123,7 @@ def test_the_store_names_itself_to_all_who_come_to_its_broker_and_a_copy_keeps_t
         socket.set(zmq.LINGER, 0)
         socket.connect(fabric_service.url)
         socket.send(control.encode(control.Attach(control.PROTOCOL, "exporter")))
-        assert socket.poll(20_000)
+        assert socket.poll(patience(20_000))
         attached = control.decode(socket.recv())
     assert isinstance(attached, control.Attached)
     assert attached.fabric == name

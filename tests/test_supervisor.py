@@ -255,7 +255,7 @@ def test_up_says_that_a_long_log_is_recovered_and_starts_a_killed_store_again(tm
             assert up.stdout.readline().startswith("ready ")
         finally:
             up.terminate()
-        assert up.wait(20) == 0
+        assert up.wait(patience(20)) == 0
     said = log.read_text()
     assert "recovering a log of 7" in said
     assert "part.died" in said

@@ -56,9 +56,9 @@ def test_the_ten_lines_of_the_readme_see_every_event_of_a_run(tmp_path: Path) ->
                 wait_for(lambda: any("'episode'" in line for line in printed), "the last event")
         finally:
             process.kill()
-            reading.join(20)
+            reading.join(patience(20))
             process.stdout.close()
-            process.wait(20)
+            process.wait(patience(20))
     assert heard
     events = [event for event in map(read_line, printed) if event[0] in ("step", "episode") and event[4] == 1]
     assert [event[5] for event in events if event[0] == "step"] == list(range(1_000))

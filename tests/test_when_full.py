@@ -108,8 +108,8 @@ def test_block_waits_for_room_and_loses_nothing(
     assert isinstance(worker._outbox, Spooled)
     spool = worker._outbox.spool
     spool.acknowledge(worker.emitted)
-    loop.join(20)
-    other.join(20)
+    loop.join(patience(20))
+    other.join(patience(20))
     assert not loop.is_alive()
     assert not other.is_alive()
     assert (worker.emitted, worker.dropped) == (STEPS_OVER + 2, 0)
@@ -121,7 +121,7 @@ def test_close_lets_in_whoever_waits(waiting: Callable[[str], tuple[Worker, thre
     emitted = worker.emitted
     start = time.monotonic()
     worker.close()
-    loop.join(10)
+    loop.join(patience(10))
     assert time.monotonic() - start < 10
     assert not loop.is_alive()
     spool = adopted(tmp_path / "spool")

@@ -21,6 +21,7 @@ import pytest
 from processes import wait_for
 from scripted import script
 from skips import requires
+from slowness import patience
 
 from telefabric import limits
 from telefabric.errors import ClosedError, SpoolError, UsageError
@@ -338,11 +339,11 @@ def test_a_close_while_others_emit_is_the_last_event(alone: Callable[..., Worker
         running = [threading.Thread(target=work) for _ in range(4)]
         for thread in running:
             thread.start()
-        begun.wait(10)
+        begun.wait(patience(10))
         worker.close()
         head = worker.emitted
         for thread in running:
-            thread.join(20)
+            thread.join(patience(20))
         assert errors == []
         assert worker.emitted == head == spool.head
 
@@ -356,7 +357,7 @@ def test_a_step_that_waited_while_the_worker_was_closed_is_ignored(alone: Callab
         wait_for(lambda: sys._current_frames()[late.ident or 0].f_code is code, "the step stands at the lock")
         late.join(0.05)
         worker._unusual = "closed"  # as close() does under the lock
-    late.join(10)
+    late.join(patience(10))
     assert worker.emitted == 1
     worker._unusual = ""
     worker.close()

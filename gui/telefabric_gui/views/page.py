@@ -138,8 +138,11 @@ class AgentPage(QWidget):
             self._set_pace()
         due, shown = is_due(self.redraw.pictures_ms, self._ticks), self._shown
         other = self.environment_card.refresh(shown, self._run, metadata, due=due)
-        if other and shown is not None and not self._following and shown.row == self.time.cursor.row:
+        if shown is None or shown.row != self.time.cursor.row:
+            return
+        if self._following or self._at is None:
             self._at = shown.row, int(shown.record["seq"])
+        if other and not self._following:
             self.episode_at.look(int(shown.record["env"]), int(shown.record["episode"]))
 
     @property
@@ -239,7 +242,6 @@ class AgentPage(QWidget):
         """Show in the table where the cursor is; while it follows, no step is chosen."""
         row = self.time.cursor.row
         if self._following or row is None:
-            self._at = None
             self.steps.show_none()
             self.episode_at.forget()
             self.episodes.show_none()
@@ -259,15 +261,15 @@ class AgentPage(QWidget):
 
     def _keep_step(self) -> None:
         """The step at the cursor has another number when rows before it come late: stay at the step."""
-        if self._at is None or self._following:
+        cursor = self.time.cursor
+        if self._at is None or self._following or self._at[0] != cursor.row:
             return
         row, seq = self._at
-        found = self.step_rows.row(row)
-        if found is not None and int(found.record["seq"]) != seq:
-            number = self.step_rows.row_of_seq(seq)
-            if number is not None and number != row:
-                self._at = number, seq
-                self.time.cursor.renumber(number)
+        number = self.step_rows.row_of_seq(seq)
+        if number is not None and number != row:
+            still = self.environment_card.still
+            cursor.renumber(number)
+            self.environment_card.still, self._at = still, (number, seq)
 
     @property
     def place(self) -> str:
