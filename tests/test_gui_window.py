@@ -102,7 +102,6 @@ def test_a_window_is_as_large_as_the_last_one_was(window: Callable[..., MainWind
     assert again.height() == 657
     again.memory._file.setValue("geometry", "spoiled by somebody")
     assert MainWindow(Controller(ScriptedFeed())).height() == 900
-    again.memory._file.remove("geometry")
 
 
 def test_a_latency_is_counted_once_and_not_again_while_nothing_comes(window: Callable[..., MainWindow]) -> None:
