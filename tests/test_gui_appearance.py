@@ -62,6 +62,8 @@ def test_follow_is_green_only_while_more_is_expected(window: Callable[..., MainW
     tick(main, 2)
     assert (main.top._follow.text(), main.top._follow.property("live")) == ("●  At the end", "false")
     assert main.top._follow.isEnabled()
+    assert main.page is not None
+    assert main.page.steps_card.caption.toolTip().startswith("at the end ·")
     main.tabs.setCurrentWidget(main.tabs.human)
     tick(main)
     assert not main.top._follow.isEnabled(), "there is nothing to follow"
