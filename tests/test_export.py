@@ -476,6 +476,36 @@ def test_minari_leaves_out_actions_that_the_space_does_not_have(
     assert data_sets == []
 
 
+def test_minari_takes_an_agent_s_own_part_of_the_spaces_of_several(
+    tmp_path: Path, data_sets: list[SimpleNamespace]
+) -> None:
+    each = ({"type": "Dict", "subspaces": {"agent_0": CART, "other": WIDE}}, {"type": "Dict", "subspaces": {}})
+    each[1]["subspaces"] = {"agent_0": TWO, "other": FOUR}
+    observation, action = map(json.dumps, each)
+    seen = raw(OBSERVED["CART"])
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        scribe.put(
+            WALK, run_started(1, WALK, {"environment": {"observation_space": observation, "action_space": action}}),
+            reset(2, episode_index=0, observation=seen),
+            step(3, episode_index=0, step_index=0, observation=seen, action=raw(1)),
+            episode(4, episode_index=0, length=1),
+        )  # fmt: skip
+        scribe.commit()
+    exported("minari", tmp_path / "all-v0", tmp_path / "telemetry.sqlite", "--run", "walk", "--agent", "agent_0")
+    (made,) = data_sets
+    assert [space.shape for space in made.spaces] == [(2,), ()]
+    assert [found.observations.shape for found in made.episodes] == [(2, 2)]
+
+
+def test_a_space_that_minari_does_not_know_is_named(tmp_path: Path, data_sets: list[SimpleNamespace]) -> None:
+    metadata = {"environment": {"left_out": ["observation_space: a space of type Graph has no form"]}}
+    with Scribe(tmp_path / "telemetry.sqlite") as scribe:
+        scribe.put(WALK, run_started(1, WALK, metadata), reset(2), step(3), episode(4, length=1))
+        scribe.commit()
+    with pytest.raises(UsageError, match=r"no form for \(observation_space: a space of type Graph .*export parquet"):
+        exported("minari", tmp_path / "all-v0", tmp_path / "telemetry.sqlite", "--run", "walk")
+
+
 def test_a_data_set_that_failed_leaves_nothing_behind(
     tmp_path: Path, data_sets: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

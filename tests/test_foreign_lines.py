@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telefabric_schemas.events import Episode, Log, Metric, Reset, Step
-from telefabric_workers.foreign.lines import KINDS, Line, Lines, Now, text_event
+from telefabric_workers.foreign.lines import KINDS, Line, Lines, Now, run_named_in, text_event
 from telefabric_workers.foreign.tail import Tail
 
 NOW = Now(1_796_000_000_000_000_000, 5_000_000_000_000)
@@ -63,7 +63,8 @@ def test_plain_values_and_json_in_a_text_are_the_same() -> None:
     for plain in (3, [1, [2]], {"a": None}, "left", False, 0):
         one, other = event(type="step", action=plain), event(type="step", action_json=json.dumps(plain))
         assert one.action == other.action == plain
-    assert event(type="step", action_json="no JSON").action == "no JSON"
+    for text in ("no JSON", "\ud800", "9" * 5_000, "[" * 100_000):
+        assert event(type="step", action_json=text).action == text
 
 
 def test_a_reset_a_log_line_and_metrics() -> None:
@@ -76,8 +77,64 @@ def test_a_reset_a_log_line_and_metrics() -> None:
     one = event(type="metric", tag="loss", value="0.5", step=9, unit="nat")
     assert isinstance(one, Metric)
     assert (one.name, one.value, one.global_step, one.unit) == ("loss", 0.5, 9, "nat")
-    (several,) = read({"type": "metric", "loss": 0.5, "lr": 1, "note": "x", "global_step": 3})
+    (several,) = read({"type": "metric", "loss": 0.5, "lr": 1, "global_step": 3})
     assert [(one.name, one.value, one.global_step) for one in several.events] == [("loss", 0.5, 3), ("lr", 1.0, 3)]
+
+
+def test_what_else_the_line_of_a_metric_has_is_a_log_event_beside_it() -> None:
+    one, several = read(
+        {"type": "metric", "name": "loss", "value": 1, "epoch": 3, "unit": "nat"},
+        {"type": "metric", "loss": 0.5, "lr": 1, "phase": "eval", "ok": True},
+    )
+    for line, names, fields in (
+        (one, ["loss"], {"epoch": 3}),
+        (several, ["loss", "lr"], {"phase": "eval", "ok": True}),
+    ):
+        *metrics, said = line.events
+        assert [metric.name for metric in metrics if isinstance(metric, Metric)] == names
+        assert isinstance(said, Log)
+        assert (said.level, said.message, said.logger, said.fields) == ("debug", ", ".join(names), "metric", fields)
+
+
+def test_names_of_the_fabric_s_own_are_the_program_s_unless_the_line_was_dumped() -> None:
+    own = {"id": "robot-7", "seq": 5, "event": "collision", "kind": "x", "worker_id": 3}
+    assert event(type="step", run_id="r", **own).info == own
+    dumped = {
+        "id": 4,
+        "kind": "step",
+        "seq": 4,
+        "stream_id": "7f",
+        "mono_ns": 3,
+        "worker_id": "w",
+        "payload_version": 1,
+    }
+    assert event(**dumped).info is None
+
+
+def test_two_values_of_one_name_are_both_kept() -> None:
+    assert event(type="step", phase="a", info={"phase": "a", "x": 1}).info == {"phase": "a", "x": 1}
+    assert event(type="step", phase="a", info={"phase": "b"}).info == {"phase": "a", "info": {"phase": "b"}}
+    assert event(type="step", reward=1, payload={"reward": 2}).info == {"payload": {"reward": 2}}
+    (begun, metric) = read(
+        {"type": "run_started", "lr": 1, "metadata": {"lr": 2}}, {"type": "metric", "loss": 1, "metrics": {"loss": 2}}
+    )
+    assert begun.metadata == {"lr": 1, "metadata": {"lr": 2}}
+    assert [getattr(one, "value", getattr(one, "fields", None)) for one in metric.events] == [
+        1.0,
+        {"metrics": {"loss": 2}},
+    ]
+
+
+def test_any_of_the_four_keys_that_names_a_kind_makes_an_event() -> None:
+    found = event(event="user logged in", kind="log", level="info")
+    assert isinstance(found, Log)
+    assert found.fields == {"event": "user logged in"}
+
+
+def test_a_byte_order_mark_before_an_object_is_skipped() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert Lines("a").read(mark + b'{"type":"step","reward":NaN}\r\n', NOW).is_event
+    assert run_named_in(mark + b'{"run_id":"r"}') == ("r", True)
 
 
 def test_the_beginning_and_the_end_of_a_run() -> None:
@@ -114,6 +171,12 @@ def test_times_are_seconds_or_finer_units_or_texts() -> None:
     for written in (second, float(second), second * 1_000, second * 1_000_000, second * 1_000_000_000, str(second)):
         assert event(type="step", ts=written).time_ns == second * 1_000_000_000
     assert event(type="step", timestamp="2026-09-21T15:33:20+02:00").time_ns == 1_789_997_600_000_000_000
+    for empty in (
+        "0001-01-01T00:00:00",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59",
+    ):  # .NET's, Go's
+        assert event(type="step", ts=empty).info == {"ts": empty}
     relative = event(type="step", ts=12.5)
     assert (relative.time_ns, relative.info) == (NOW.time_ns, {"ts": 12.5})
 
@@ -137,6 +200,12 @@ def test_nan_infinities_and_large_numbers_are_values() -> None:
     assert found.action == [math.inf, 123456789012345678901234567890]
 
 
+def test_a_reward_that_is_null_is_unknown_and_one_that_is_not_named_is_zero() -> None:
+    assert event(type="step", reward=None).reward is None  # as JavaScript writes NaN
+    assert event(type="step").reward == 0.0
+    assert event(type="step", reward_json="0.5").reward == 0.5
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -144,6 +213,8 @@ def test_nan_infinities_and_large_numbers_are_values() -> None:
         ({"step": -1}, "step: step_index is -1 and should be a whole number from 0"),
         ({"reward": [1]}, "step: reward is [1] and should be a number"),
         ({"terminated": "maybe"}, "step: terminated is 'maybe' and should be true or false"),
+        ({"step": "9" * 5_000}, f"step: step_index is '{'9' * 79} and should be a whole number from 0"),
+        ({"type": "metric", "loss": 10**80 * 10**400}, f"metric: loss is 1{'0' * 79} and should be a number"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(given: dict[str, Any], reason: str) -> None:
@@ -154,12 +225,31 @@ def test_a_value_that_cannot_be_is_named(given: dict[str, Any], reason: str) -> 
 
 @pytest.mark.parametrize("line", [
     b"hello\n", b"\n", b"{not json}\n", b"[1,2]\n", b'{"type":"artifact","path":"x"}\n', b'{"type":7}\n',
-    b'{"loss":1}\n', b"\xff\xfe\n", b'{"type":"step"', b"{" * 200_000,
+    b'{"loss":1}\n', b"\xff\xfe\n", b'{"type":"st', b"{" * 200_000,
 ])  # fmt: skip
 def test_any_other_line_is_text(line: bytes) -> None:
     found = Lines("a").read(line, NOW)
     assert not found.is_event
     assert not found.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"type": "step", "reward": nan}', "step: the line is not JSON: Expecting value: line 1 column 28 (char 27)"),
+        (b"{'kind': 'episode'}", "episode: the line is not JSON: Expecting property name enclosed in double quotes"),
+        (b'\xef\xbb\xbf{"type":"metric",}\r\n', "metric: the line is not JSON: Expecting property name"),
+        (b'{"type":"step"', "step: the line is not JSON: Expecting ',' delimiter"),
+        (b'{"type":"log"} {"type":"log"}', "log: the line is not JSON: Extra data"),
+        (b'{"type":"step","action":' + b"9" * 5_000 + b"}", "step: the line is not JSON: Exceeds the limit (4300"),
+        (b'{"type":"step","info":' + b'{"a":' * 200_000, "step: the line is not JSON: maximum recursion depth"),
+        (b'{"type":"step","action":"\xff"}', "step: the line is not JSON: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)  # fmt: skip
+def test_a_line_that_was_to_be_an_event_and_is_not_json_has_a_reason(line: bytes, reason: str) -> None:
+    found = Lines("a").read(line, NOW)
+    assert not found.is_event
+    assert found.reason.startswith(reason)
 
 
 def test_the_text_of_a_line_is_what_a_terminal_shows_in_the_end() -> None:
@@ -169,7 +259,8 @@ def test_the_text_of_a_line_is_what_a_terminal_shows_in_the_end() -> None:
     assert text_event(b" \r\n", 4, "", "a", NOW) is None
 
 
-_ONE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+_EXTREME = st.sampled_from([10**400, -(10**400), "9" * 5_000, "0001-01-01T00:00:00", "9999-12-31", "\ud800", 1e308])
+_ONE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | _EXTREME
 _ANY = _ONE | st.lists(_ONE, max_size=2) | st.dictionaries(st.text(max_size=3), _ONE, max_size=2)
 _NAMES = st.sampled_from(
     ["episode", "step", "reward", "ts", "ts_unix_ns", "info", "metadata_json", "agent_id", "terminated", "payload",

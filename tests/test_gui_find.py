@@ -62,7 +62,7 @@ def page(qtbot: Any, qapp: Any, store: Path, monkeypatch: pytest.MonkeyPatch) ->
     main.resize(1440, 900)
     main.show()
     qtbot.waitExposed(main)
-    qtbot.waitUntil(lambda: main.page is not None and main.page.step_rows.rows == len(STEPS), timeout=20_000)
+    qtbot.waitUntil(lambda: main.page is not None and main.page.step_rows.rows == len(STEPS), timeout=patience(20_000))
     assert main.page is not None
     fatal = QAbstractItemModelTester.FailureReportingMode.Fatal
     testers = [QAbstractItemModelTester(table, fatal) for table in (main.page.step_table, main.page.episode_table)]
@@ -76,7 +76,7 @@ def page(qtbot: Any, qapp: Any, store: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def until(qtbot: Any) -> Callable[[Callable[[], object]], None]:
-    return lambda true: qtbot.waitUntil(lambda: bool(true()), timeout=20_000)
+    return lambda true: qtbot.waitUntil(lambda: bool(true()), timeout=patience(20_000))
 
 
 def type_in(page: AgentPage, qtbot: Any, text: str) -> None:

@@ -257,6 +257,16 @@ def test_autoreset_wrapper_resets_are_no_steps(recorder: Recorder) -> None:
     assert [episode.seed for episode in recorder.episodes] == [3, None]
 
 
+def test_an_end_that_a_wrapper_outside_of_autoreset_makes_is_followed_by_a_step(recorder: Recorder) -> None:
+    env = gymnasium.wrappers.TimeLimit(gymnasium.wrappers.Autoreset(Ends([4, 1])), 2)
+    env = TelemetryWrapper(env, recorder.worker)
+    env.reset()
+    rewards = [env.step(0)[1] for _ in range(7)]  # the limit ends each from the second on; the sixth is a reset
+    assert len(rewards) == 7
+    assert [row[:2] for row in recorder.of(0)] == [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0)]
+    assert [end[1] for end in recorder.ends()] == [2, 1, 1, 1]
+
+
 def test_rewards_that_are_no_floats(recorder: Recorder) -> None:
     class Pays(Ends):
         def step(self, action: Any) -> Any:

@@ -189,6 +189,20 @@ def test_several_runs_of_one_log_are_several_runs(desk: Desk) -> None:
     assert sum(isinstance(event, Episode) for event in desk.events()) == 2
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_what_of_a_line_is_left_out_is_said(desk: Desk, more: tuple[str, ...]) -> None:
+    desk.write(json.dumps({"type": "run_started", "run_id": desk.run_id, "big": "x" * 300_000, "lr": 1}) + "\n")
+    desk.write(json.dumps({"type": "step", "observation": "y" * 9_000_000, "reward": 1}) + "\n")
+    desk.write(json.dumps({"type": "step", "agent": "a" * 300}) + "\n")
+    assert desk.said(*more).stdout.splitlines()[1:] == [
+        "line 1: metadata.big: metadata is over 262144 bytes",
+        "line 2: step.observation: it makes the event larger than 8388608 bytes",
+        "line 3: step.agent: it should be printable text of 1 to 255 bytes",
+    ]
+    if not more:
+        assert [event.agent_id for event in desk.events() if isinstance(event, Step)] == ["agent_0", "a" * 255]
+
+
 def test_a_line_without_an_end_is_read_once(desk: Desk) -> None:
     desk.write(desk.step(0), desk.step(1).rstrip())
     assert desk.bring() == {"step": 2}

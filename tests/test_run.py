@@ -135,6 +135,24 @@ def test_values_that_are_left_out_are_said_once_and_counted_in_the_end(run: Run)
     assert said[1] == "telefabric: step.info was left out 2 times"
 
 
+def test_lines_that_should_be_events_and_are_none_are_counted_in_the_end_and_stop_nothing(run: Run) -> None:
+    given = [
+        '{"type":"step","reward":nan}',
+        '{"type":"step","ts":"0001-01-01T00:00:00"}',
+        '{"type":"step","episode":"x"}',
+    ]
+    lines = "".join(line + "\n" for line in [*given, '{"type":"step","reward":1}'])
+    code, out, errors = run.ended(f"print({lines!r}, end='')")
+    assert (code, out.decode().splitlines()) == (0, [given[0], given[2]])
+    assert errors.decode() == (
+        "telefabric: 2 lines could only be recorded as text: line 1: step: the line is not JSON: Expecting value: "
+        "line 1 column 25 (char 24): telefabric run --dry-run names each\n"
+    )
+    run.service.wait_for_rows(1, "SELECT run FROM runs WHERE status = 'completed'")
+    assert run.service.rows("SELECT reward FROM steps ORDER BY id") == [(0.0,), (1.0,)]
+    assert run.service.rows("SELECT level FROM logs") == [("warning",), ("warning",)]
+
+
 @pytest.mark.parametrize("turn", range(2))
 def test_what_a_killed_run_had_read_is_stored_and_the_store_knows_its_last_line(run: Run, turn: int) -> None:
     process = run.start(FOREVER, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -67,6 +67,12 @@ class MinariWriter(Writer):
         found: list[list[Any]] = [[known.get("observation_space"), known.get("action_space")] for known in environments]
         found = [texts for texts in found if all(isinstance(text, str) for text in texts)]
         if not found:
+            without = [why for known in environments for why in known.get("left_out") or () if "_space: " in str(why)]
+            if without:
+                raise UsageError(
+                    f"run {self._run_id} has an environment that Minari has no form for ({without[0]}): telefabric "
+                    "export parquet takes every space"
+                )
             raise UsageError(
                 f"run {self._run_id} does not name the spaces of its environment, which Minari needs: record with "
                 "telefabric_workers.integrations, or give connect() the metadata {'environment': {'observation_space': "
@@ -108,6 +114,8 @@ class MinariWriter(Writer):
     def _begin(self, row: StoredEvent, event: Reset) -> None:
         if self._agent not in (None, row.agent_id):
             raise UsageError(f"the run has several agents, {self._agent} and {row.agent_id}: name one with --agent")
+        if self._agent is None:
+            self._spaces += _of_agent(row.agent_id, self._spaces)
         self._agent = row.agent_id
         if self._open.pop(_place(row, event), None):
             self.left_out["episodes that did not end"] += 1
@@ -155,6 +163,12 @@ def _why_incomplete(begun: _Begun | None, end: Episode) -> str:
     steps = [step.step_index for step in begun.steps]
     complete = steps and steps == list(range(len(steps))) and end.length in (None, len(steps))
     return "" if complete else "episodes with missing steps"
+
+
+def _of_agent(agent: str, known: list[list[Any]]) -> list[list[Any]]:
+    """The parts of spaces that are an agent's: an environment with several agents names those of each, under its id."""
+    each: list[list[Any]] = [[getattr(space, "spaces", ()) for space in spaces] for spaces in known]
+    return [[part[agent] for part in parts] for parts in each if all(agent in part for part in parts)]
 
 
 def _place(row: StoredEvent, event: Reset | Step | Episode) -> _Place:

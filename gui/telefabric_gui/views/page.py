@@ -140,7 +140,8 @@ class AgentPage(QWidget):
         other = self.environment_card.refresh(shown, self._run, metadata, due=due)
         if shown is None or shown.row != self.time.cursor.row:
             return
-        if self._following or self._at is None:
+        replays = self.time.cursor.mode is Mode.REPLAY
+        if self._following or (self._at is None and (other or not replays)):
             self._at = shown.row, int(shown.record["seq"])
         if other and not self._following:
             self.episode_at.look(int(shown.record["env"]), int(shown.record["episode"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -12,6 +13,8 @@ import msgspec
 from telefabric import limits
 from telefabric_schemas.events import CONTROL_MODES, INT_MAX
 
+_DIGITS_MAX = 4_300
+"""Python makes no integer of a longer text."""
 _WALL_CLOCK_S_MIN = 10**8
 """A number below is no time since 1970: it counts from the start of the program, or is a step."""
 
@@ -20,8 +23,16 @@ class BadValue(ValueError):
     """A field has a value that it cannot have; the message names both."""
 
 
+def may_be_object(head: bytes) -> bool:
+    """Whether a line that begins so may be a JSON object; a program of Windows may write a byte order mark first."""
+    return head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
+
+
 def object_in(line: bytes) -> dict[str, Any] | None:
-    """The JSON object that a line is; None if it is none. NaN, infinities and integers of any size are read."""
+    """The JSON object that a line is; None if it is none. NaN, infinities and integers of `_DIGITS_MAX` are read."""
+    if not may_be_object(line):
+        return None
+    line = line.removeprefix(codecs.BOM_UTF8)
     try:
         found = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -32,11 +43,24 @@ def object_in(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def why_unreadable(line: bytes) -> str:
+    """Why a line that begins as an object is none; empty if it is one."""
+    try:
+        json.loads(line.removeprefix(codecs.BOM_UTF8))
+    except (ValueError, RecursionError) as error:
+        return f"the line is not JSON: {error}"
+    return ""
+
+
 class Fields:
     """What is left of an object while its fields are taken."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self._left = dict(found)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the object has it, be it null."""
+        return name in self._left or f"{name}_json" in self._left
 
     def take(self, *names: str) -> Any:
         """The first of these that is there and not null. ``NAME_json`` holds the same as JSON in a text."""
@@ -53,7 +77,7 @@ class Fields:
         value = self.take(*names)
         if value is None:
             return None
-        if isinstance(value, str) and value.isdecimal():
+        if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS_MAX:
             value = int(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -113,7 +137,7 @@ def _read(written: Any) -> Any:
         return written
     try:
         return msgspec.json.decode(written)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         try:
             return json.loads(written)
         except (ValueError, RecursionError):
@@ -122,15 +146,13 @@ def _read(written: Any) -> Any:
 
 def _time_ns(value: Any, *, given_ns: bool) -> int | None:
     if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
+        try:  # one without a zone is of this machine's, as it is for Python
+            return _in_range(int(datetime.fromisoformat(value).timestamp() * 1_000_000) * 1_000)
+        except (ValueError, OverflowError):  # no such text, or of a year that no clock has, as an empty time of .NET is
             try:
                 value = float(value)
             except ValueError:
                 return None
-        else:  # one without a zone is of this machine's, as it is for Python
-            return _in_range(int(moment.timestamp() * 1_000_000) * 1_000)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return None
     if given_ns:

@@ -7,17 +7,20 @@ Without input and output: the caller gives the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from telefabric_schemas.events import Episode, Event, Log, Metric, Reset, Step
-from telefabric_workers.foreign.fields import BadValue, Fields, object_in
+from telefabric_workers.foreign.fields import BadValue, Fields, may_be_object, object_in, why_unreadable
 from telefabric_workers.program import Ending
 
 _KIND_NAMES = ("type", "event_type", "event", "kind")
-_ENVELOPE = (*_KIND_NAMES, "run_id", "worker_id", "stream_id", "id", "seq", "seq_id", "mono_ns", "payload_version")
-"""What the fabric says of each event itself."""
+_DUMPED = "payload_version"
+"""A line that has it is an event that `telefabric dump` has written."""
+_ENVELOPE = (_DUMPED, "worker_id", "stream_id", "id", "seq", "mono_ns")
+"""What the fabric itself says of each event in a dump."""
 _AGENT = ("agent_id", "agent")
 LOGGER = "stdout"
 """The logger of log events that are a line of text."""
@@ -99,20 +102,21 @@ class Lines:
     places: dict[str, _Place] = field(default_factory=dict)
 
     def read(self, line: bytes, now: Now) -> Line:
-        found = object_in(line) if line.lstrip()[:1] == b"{" else None
+        found = object_in(line)
         if found is None:
+            meant = _MEANT.search(line) if may_be_object(line) else None
+            return Line(reason=f"{meant[1].decode()}: {why_unreadable(line)}" if meant else "")
+        named = {name: kind for name in _KIND_NAMES if isinstance(kind := found.get(name), str) and kind in _MAKERS}
+        if not named:
             return Line()
-        kind = next((found[name] for name in _KIND_NAMES if found.get(name) is not None), None)
-        make = _MAKERS.get(kind) if isinstance(kind, str) else None
-        if make is None:
-            return Line()
+        name, kind = next(iter(named.items()))
         if isinstance(found.get("payload"), dict):  # lifecycle lines of some have all in it
-            found = {**found.pop("payload"), **found}
+            found = _joined(found.pop("payload"), found, "payload")
         fields = Fields(found)
         try:
             at = _moment(fields.time_ns(), now)
-            fields.drop(_ENVELOPE)
-            return make(self, fields, at)
+            fields.drop((name, "run_id", *(_ENVELOPE if _DUMPED in found else ())))
+            return _MAKERS[kind](self, fields, at)
         except BadValue as error:
             return Line(reason=f"{kind}: {error}")
 
@@ -126,13 +130,14 @@ class Lines:
         if step is not None:
             place.step = step
         terminated, truncated = fields.flag("terminated", "done"), fields.flag("truncated")
+        reward = fields.real("reward") if "reward" in fields else 0.0  # null is a number that JSON has no word for
         event = Step(
-            0, agent, env, place.episode, place.step, self._count(agent, fields), fields.real("reward") or 0.0,
+            0, agent, env, place.episode, place.step, self._count(agent, fields), reward,
             terminated, truncated, *at, fields.take("action"), fields.take("observation", "obs", "next_state"),
             fields.mode() or self.control_mode, fields.text("policy_label"), fields.text("backend"),
             fields.take("render_hint"), fields.text("frame_ref"),
         )  # fmt: skip
-        event.info = _with(fields.map("info"), fields)
+        event.info = _joined(fields.map("info"), fields.rest(), "info") or None
         place.step += 1
         if terminated or truncated:
             place.episode, place.step = place.episode + 1, 0
@@ -157,7 +162,7 @@ class Lines:
             fields.mode() or also.mode() or self.control_mode,
             fields.text("policy_label") or also.text("policy_label"),
         )  # fmt: skip
-        event.metadata = _with(told, fields)
+        event.metadata = _joined(told, fields.rest(), "metadata") or None
         return Line((event,))
 
     def _reset(self, fields: Fields, at: Now) -> Line:
@@ -170,22 +175,27 @@ class Lines:
             0, agent, env, episode, *at, fields.take("observation", "obs", "state"), None, fields.take("seed"),
             fields.take("options"), fields.mode() or self.control_mode,
         )  # fmt: skip
-        event.info = _with(fields.map("info"), fields)
+        event.info = _joined(fields.map("info"), fields.rest(), "info") or None
         return Line((event,))
 
     def _metric(self, fields: Fields, at: Now) -> Line:
         agent = self._agent(fields)
         name, unit = fields.text("name", "metric", "tag"), fields.text("unit")
         if name is not None:
-            value = fields.real("value", "scalar")
+            values = {name: fields.real("value", "scalar")}
             step = self._newest(agent, fields, "step", "iteration")
-            return Line((Metric(0, name, value, unit, step, agent, *at),))
-        step = self._newest(agent, fields)
-        series = {**fields.map("metrics", "values", "scalars"), **fields.rest()}
-        numbers = {name: float(value) for name, value in series.items() if type(value) in (int, float)}
-        if not numbers:
+            rest = fields.rest()
+        else:
+            step = self._newest(agent, fields)
+            series = Fields(_joined(fields.map("metrics", "values", "scalars"), fields.rest(), "metrics"))
+            names = [name for name, value in series.rest().items() if type(value) in (int, float)]
+            values = {name: series.real(name) for name in names}
+            rest = series.rest()
+        if not values:
             raise BadValue("it has neither a name and a value nor numbers by name")
-        return Line(tuple(Metric(0, name, value, unit, step, agent, *at) for name, value in numbers.items()))
+        metrics = [Metric(0, name, value, unit, step, agent, *at) for name, value in values.items()]
+        # a metric has no map for what else its line has
+        return Line((*metrics, *([Log(0, "debug", ", ".join(values), agent, *at, "metric", rest)] if rest else [])))
 
     def _log(self, fields: Fields, at: Now) -> Line:
         agent = self._agent(fields)
@@ -193,12 +203,12 @@ class Lines:
         message = fields.text("message", "msg", "text") or ""
         level = {"warn": "warning", "fatal": "critical"}.get(level, level)
         event = Log(0, level, message, agent, *at, fields.text("logger"))
-        event.fields = _with(fields.map("fields"), fields)
+        event.fields = _joined(fields.map("fields"), fields.rest(), "fields") or None
         return Line((event,))
 
     def _run_started(self, fields: Fields, at: Now) -> Line:
         fields.drop(_AGENT)
-        told = {**fields.map("metadata"), **fields.rest()}
+        told = _joined(fields.map("metadata"), fields.rest(), "metadata")
         config = told.get("config")
         known = Fields({**(config if isinstance(config, dict) else {}), **told})
         self.game_id = known.text("game_id", "env_id") or self.game_id
@@ -248,14 +258,15 @@ def text_event(raw: bytes, number: int, reason: str, agent: str, now: Now) -> Lo
 
 def run_named_in(line: bytes) -> tuple[str | None, bool]:
     """The run that a line names, and whether it is an object at all."""
-    found = object_in(line) if line.lstrip()[:1] == b"{" else None
+    found = object_in(line)
     named = None if found is None else found.get("run_id")
     return named if isinstance(named, str) else None, found is not None
 
 
-def _with(own: Mapping[str, Any], fields: Fields) -> dict[str, Any] | None:
-    """A map of an event, with all that its line has beyond the kind's fields."""
-    return {**fields.rest(), **own} or None
+def _joined(own: dict[str, Any], rest: dict[str, Any], name: str) -> dict[str, Any]:
+    """A map of a line, with what else the line has. If a name has one value here and another there, both are kept."""
+    differ = any(key in rest and rest[key] != value for key, value in own.items())
+    return {**own, **rest, **({name: own} if differ else {})}
 
 
 def _first(*values: Any) -> Any:
@@ -282,3 +293,5 @@ _MAKERS: dict[str, Callable[[Lines, Fields, Now], Line]] = {
     "run_cancelled": _ended("cancelled"),
 }
 KINDS = frozenset(_MAKERS)
+_MEANT = re.compile(rf"""["'](?:{"|".join(_KIND_NAMES)})["']\s*:\s*["']({"|".join(_MAKERS)})["']""".encode())
+"""What a line has that was to be an event, such as one with the ``nan`` that C prints, or one of Python's ``print``."""

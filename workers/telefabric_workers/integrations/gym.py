@@ -16,7 +16,7 @@ returns is passed on untouched.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, SupportsFloat, cast
 
@@ -71,7 +71,7 @@ class TelemetryWrapper(Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._recording = Recording(worker, "gymnasium", game_id, control_mode, policy_label, observations, infos)
         self._recording.describe(env)
-        by_itself = any(isinstance(layer, AutoresetWrapper) for layer in _layers(env))
+        by_itself = _autoreset_layers(env)
         autoreset = Autoreset.NEXT_STEP if by_itself else Autoreset.SAME_STEP
         self._recorder = EpisodeRecorder(self._recording, env_index, agent, EpisodeTracker(autoreset, first_episode))
         if frames or (frames is None and env.render_mode == "rgb_array"):
@@ -87,6 +87,10 @@ class TelemetryWrapper(Labels, gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         result = self.env.step(action)
         self._recorder.step(action, *result)
+        tracker = self._recorder.tracker
+        if tracker.ended and tracker.autoreset is Autoreset.NEXT_STEP:
+            # an end that a wrapper outside of `Autoreset` has made is not seen there: the next call is a step
+            tracker.ended = any(layer.autoreset for layer in _autoreset_layers(self.env))
         return result
 
     def close(self) -> None:
@@ -241,12 +245,10 @@ class VectorTelemetryWrapper(Labels, VectorWrapper):
         return seed
 
 
-def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
-    """An environment, and those that it wraps."""
-    yield env
-    while isinstance(env, gymnasium.Wrapper):
-        env = env.env
-        yield env
+def _autoreset_layers(env: gymnasium.Env[Any, Any]) -> list[AutoresetWrapper[Any, Any]]:
+    """The wrappers that reset an environment by themselves, among it and those that it wraps."""
+    found = [env] if isinstance(env, AutoresetWrapper) else []
+    return found + (_autoreset_layers(env.env) if isinstance(env, gymnasium.Wrapper) else [])
 
 
 def _autoreset_of(env: VectorEnv[Any, Any, Any], given: AutoresetMode | str | None) -> Autoreset | None:

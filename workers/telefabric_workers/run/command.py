@@ -14,7 +14,7 @@ from telefabric.address import Address
 from telefabric.cli.options import NAME, setting
 from telefabric.cli.plain import clean
 from telefabric.cli.read import require_run
-from telefabric.doctor.finding import OK
+from telefabric.doctor.finding import OK, counted
 from telefabric.errors import UsageError
 from telefabric.settings import SETTINGS, resolve
 from telefabric.store.read.remote_reader import RemoteReader
@@ -104,9 +104,13 @@ def _run(
     for name, times in program.worker.problems.items():
         if times > 1:  # the first was logged
             click.echo(f"telefabric: {clean(name)} was left out {times} times", err=True)
+    bad = program.recorder.bad
     if environment.mode == "dry-run":
         click.echo(program.recorder.report(), err=True)
-        code = code or _BAD_EXIT_CODE * bool(program.recorder.bad.count)
+        code = code or _BAD_EXIT_CODE * bool(bad.count)
+    elif bad.count:
+        said = f"{counted(bad.count, 'line')} could only be recorded as text: {clean(bad.first[0])}"
+        click.echo(f"telefabric: {said}: telefabric run --dry-run names each", err=True)
     end_as(code)
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 from telefabric.limits import LINE_BYTES_MAX
+from telefabric_workers.foreign.fields import may_be_object
 
 log = logging.getLogger("telefabric.run")
 
@@ -94,8 +95,8 @@ class Pump:
             self._out += b"".join(self._kept) if before < LINE_BYTES_MAX else part
 
     def _may_be_event(self) -> bool:
-        head = next((part.lstrip(b" \t") for part in self._kept if part.strip(b" \t")), b"{")
-        return head[:1] == b"{"
+        head = next((part for part in self._kept if part.strip(b" \t")), b"{")
+        return may_be_object(head)
 
     def _line(self) -> None:
         """The current line is complete."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import msgspec
 
 from telefabric.doctor.finding import counted, counted_kinds
 from telefabric.store.read.reader import Reader
+from telefabric.wire.names import DEMAND
 from telefabric_schemas.events import Event, RunMetadata
 from telefabric_workers.emitter import PLAIN
 from telefabric_workers.environment import WorkerEnvironment
@@ -25,6 +26,7 @@ from telefabric_workers.foreign.lines import BadLines, Lines, Now, run_named_in,
 from telefabric_workers.foreign.tail import Tail
 from telefabric_workers.imports.filestream import FileStream, stream_id_of
 from telefabric_workers.metadata import encode_metadata
+from telefabric_workers.problems import Problem
 from telefabric_workers.program import Ending
 from telefabric_workers.repair import coerce, name_of
 
@@ -172,7 +174,8 @@ class LogFile:
             self.report.bad.add(self._number, line.reason)
         events = line.events
         if line.metadata is not None:
-            usable, _ = encode_metadata(line.metadata)
+            usable, problems = encode_metadata(line.metadata)
+            self._note(problems)
             events = (*events, RunMetadata(0, msgspec.Raw(PLAIN.encode(usable)), run.lines.agent, *at))
         if not line.is_event:
             text = text_event(raw, self._number, line.reason, run.lines.agent, at)
@@ -183,14 +186,23 @@ class LogFile:
 
     def _add(self, run: _Run, event: Event) -> bool:
         """Whether it is new."""
+        self._note(coerce(event))
+        given = event.agent_id  # type: ignore[attr-defined]
+        name = name_of(given) or run.lines.agent
+        if name != given:
+            self._note([Problem(event.kind, "agent", f"it should be {DEMAND}")])
+            event.agent_id = name  # type: ignore[attr-defined]
         if run.stream is None:
-            for problem in coerce(event):
-                self.report.bad.add(self._number, f"{problem.kind}.{problem.field}: {problem.why}")
             return True
         is_new = run.stream.add(event)
         if not is_new and run.stream.is_last_stored(event) is False:
             raise _Other(run.begins)
         return is_new
+
+    def _note(self, problems: Iterable[Problem]) -> None:
+        """What of the line is left out."""
+        for problem in problems:
+            self.report.bad.add(self._number, f"{problem.kind}.{problem.field}: {problem.why}")
 
     def _open(self, run_id: str, first: bytes) -> _Run:
         begins, path, stream = stream_id_of("lines", run_id, first), self.tail.path, None
