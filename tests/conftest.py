@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +100,9 @@ def ring_folder() -> Iterator[str]:
         yield folder
 
 
+_NUMBERS = count()
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(
     monkeypatch: pytest.MonkeyPatch, ring_folder: str, tmp_path_factory: pytest.TempPathFactory
@@ -106,7 +110,8 @@ def _clean_environment(
     for name in [name for name in os.environ if name.startswith("TELEFABRIC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TELEFABRIC_RING", ring_folder)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+    own = f"config-{next(_NUMBERS)}"  # what the client remembers of a test is not there in the next one
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / own))
     monkeypatch.setenv("TELEFABRIC_CAPTURE", "off")  # so that metadata and events are those that a test gave
     monkeypatch.setenv("TELEFABRIC_SYSTEM_METRICS_S", "0")
 

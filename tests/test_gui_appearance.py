@@ -25,7 +25,7 @@ pytestmark = [
 ]
 if THERE:
     from PySide6.QtCore import QCoreApplication, Qt
-    from PySide6.QtGui import QFontMetrics
+    from PySide6.QtGui import QFontMetrics, QTextLayout
     from PySide6.QtWidgets import QLabel
 
     from telefabric_gui import theme
@@ -33,6 +33,7 @@ if THERE:
     from telefabric_gui.model.cursor import Mode
     from telefabric_gui.model.tiles import STALLED_S, Ages, silent
     from telefabric_gui.rows import NO_STEP
+    from telefabric_gui.views.details import held
     from telefabric_gui.views.plot import _OVER_PX, _Axis
     from telefabric_gui.views.styled import Caption, TickBox
     from telefabric_gui.window import MainWindow
@@ -61,6 +62,8 @@ def test_follow_is_green_only_while_more_is_expected(window: Callable[..., MainW
     tick(main, 2)
     assert (main.top._follow.text(), main.top._follow.property("live")) == ("●  At the end", "false")
     assert main.top._follow.isEnabled()
+    assert main.page is not None
+    assert main.page.steps_card.caption.toolTip().startswith("at the end ·")
     main.tabs.setCurrentWidget(main.tabs.human)
     tick(main)
     assert not main.top._follow.isEnabled(), "there is nothing to follow"
@@ -73,6 +76,50 @@ def test_what_came_since_one_paused_does_not_make_the_window_wider(window: Calla
     main.top.show_mode(Mode.PAUSED, ["14 803 new steps, 2 h 14 min behind", "14 803"], live=True)
     QCoreApplication.processEvents()
     assert main.minimumSizeHint().width() == before <= NARROW_PX
+
+
+def test_a_selection_of_many_steps_does_not_make_the_window_wider_nor_cut_a_speed(
+    window: Callable[..., MainWindow],
+) -> None:
+    main = window(ScriptedFeed(update(*(told(step(seq)) for seq in range(1, 400)), runs=(view(),))), (NARROW_PX, 800))
+    tick(main, 3)
+    assert main.page is not None
+    bar, cursor = main.bottom.transport, main.page.time.cursor
+    cursor.pause()
+    for last, words in ((4, {"Loop 5 steps"}), (10**12 - 1, {"Loop 1" + 4 * "\u202f000", "Loop"})):
+        bar.show_cursor(_Selected(cursor, (0, last)), "")
+        QCoreApplication.processEvents()
+        assert bar._loop.text() in words
+        assert main.width() == NARROW_PX >= main.minimumSizeHint().width()
+        buttons = (*bar._speeds.values(), bar._loop, bar._buttons["bookmark"], bar._by)
+        assert all(one.width() >= one.sizeHint().width() for one in buttons), "none is cut"
+    main.resize(1_920, 1_080)
+    QCoreApplication.processEvents()
+    bar.show_cursor(_Selected(cursor, (0, last)), "")
+    assert bar._loop.text().endswith("000 steps")
+
+
+class _Selected:
+    """A cursor with another selection."""
+
+    def __init__(self, cursor: Any, selection: tuple[int, int]) -> None:
+        self._cursor, self.selection = cursor, selection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+def test_nothing_live_goes_on_while_an_ended_run_is_replayed(window: Callable[..., MainWindow]) -> None:
+    feed = ScriptedFeed(update(*(told(step(seq)) for seq in range(1, 400)), runs=(view(),)))
+    main = window(feed)
+    tick(main, 3)
+    main.playing.act("first")
+    main.playing.replay()
+    tick(main)
+    assert main.status._figures["replay"].text().endswith(" steps/s, live goes on")
+    feed.updates.append(update(runs=(view(state="completed", finished_ns=2),)))
+    tick(main, 2)
+    assert main.status._figures["replay"].text().endswith(" steps/s")
 
 
 def test_the_picture_of_a_run_that_has_ended_has_no_age(window: Callable[..., MainWindow]) -> None:
@@ -94,6 +141,8 @@ def test_the_name_of_a_stream_is_none_of_several_agents() -> None:
     assert RunRow(several, ()).caption == "running"
     assert RunRow(several, (), 3).caption == "3 agents · running"
     assert RunRow(view(), (), 1).caption == "agent_0 · running"
+    assert RunRow(view(), ()).caption == "running", "nothing is known of an agent of that name"
+    assert RunRow(view(), (0.0, 1.0)).caption == "agent_0 · running"
     agents = next(column for column in COLUMNS if column.title == "AGENTS")
     assert (agents.text(several), agents.text(view())) == ("", "agent_0")
 
@@ -211,6 +260,19 @@ def test_an_address_that_does_not_answer_has_its_remedy_once(window: Callable[..
     assert main.empty._sentence.text() == f"Nobody answers at {url}: is the broker running there?"
 
 
+def test_options_and_addresses_in_a_sentence_are_not_broken(qapp: Any) -> None:
+    sentence = "Start one with: telefabric up --listen tcp://127.0.0.1:17750"
+    for width in range(120, 300, 10):
+        layout = QTextLayout(held(sentence), theme.text_font(theme.CAPTION_PX))
+        layout.beginLayout()
+        lines = []
+        while (line := layout.createLine()).isValid():
+            line.setLineWidth(width)
+            lines.append(layout.text()[line.textStart() : line.textStart() + line.textLength()])
+        layout.endLayout()
+        assert not [one for one in lines if one.rstrip("\u2060").endswith(("-", "/"))], lines
+
+
 def test_a_small_window_shows_the_first_figures_of_the_status_and_does_not_grow(
     window: Callable[..., MainWindow],
 ) -> None:
@@ -259,6 +321,23 @@ def test_figures_of_the_time_line_are_not_written_over_each_other(
     assert len(spans) > 3
     assert all(one[1] <= other[0] for one, other in pairwise(spans))
     assert max(end for _, end in spans) <= main.bottom.line._room + 1, "the last one is not cut"
+
+
+def test_the_chosen_row_stays_in_sight_when_a_table_grows_and_shrinks(window: Callable[..., MainWindow]) -> None:
+    main = window(ScriptedFeed(update(*(told(step(seq)) for seq in range(1, 60)), runs=(view(),))))
+    tick(main, 2)
+    assert main.page is not None
+    table = main.page.steps
+    table.resize(400, 200)
+    table.show_row(0)
+    for height in (1_000, 200):
+        table.resize(400, height)
+        QCoreApplication.processEvents()
+        line = main.page.step_table.rowCount() - 1
+        assert 0 <= line - table.verticalScrollBar().value() < table._lines_in_sight
+    table.scrollToTop()
+    table.resize(400, 180)
+    assert table.verticalScrollBar().value() == 0, "one has scrolled away from it"
 
 
 @pytest.mark.parametrize("width", [360, 480, 540, 580, 620, 900])

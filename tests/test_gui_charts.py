@@ -40,6 +40,7 @@ if THERE:
     from telefabric_gui.model.scale import EPISODE, RELATIVE_TIME, STEP, WALL_TIME, Scale
     from telefabric_gui.model.series import SeriesData, SeriesKey
     from telefabric_gui.reduction import NOTHING
+    from telefabric_gui.views.charts import name_of
     from telefabric_gui.window import MainWindow
 
 STEPS = 6_000
@@ -320,7 +321,9 @@ def test_the_tree_chooses_what_is_drawn_and_the_choice_is_there_at_the_next_star
     window = opened()
     layout = window.charting.layout
     qtbot.waitUntil(lambda: index_of(window, "metric/loss/policy") is not None, timeout=patience(5_000))
+    assert window.series.view.columnWidth(1) == 0, "names have its room while there is one chart"
     layout.add_chart()
+    assert window.series.view.columnWidth(1) > 0
     model = window.series.view.model()
     model.setData(index_of(window, "metric/loss/policy"), Qt.CheckState.Checked, Qt.ItemDataRole.CheckStateRole)
     window.series.view.setCurrentIndex(index_of(window, "reward"))
@@ -379,6 +382,11 @@ def test_runs_laid_over_each_other_have_letters_and_keep_their_colours(
     assert colours() == {"third": ("A", series[0]), "second": ("C", series[2])}
     lay("second")
     qtbot.waitUntil(lambda: colours() == {"third": ("", series[0])}, timeout=patience(5_000))
+
+
+def test_a_series_is_named_in_full_where_it_has_room(qapp: Any) -> None:
+    name = "group/" + 20 * "layer_" + "007/weight_norm"
+    assert name_of(f"metric/{name}") == name
 
 
 def test_the_tree_is_a_sound_model(qapp: Any) -> None:

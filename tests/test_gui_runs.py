@@ -22,10 +22,11 @@ if THERE:
     from PySide6.QtTest import QAbstractItemModelTester
     from PySide6.QtWidgets import QApplication, QInputDialog, QMenu, QMessageBox
 
-    from telefabric.feed import Answer, BrokerFeed, Bucket, Feed, FileFeed, Page, RunView
+    from telefabric.feed import Answer, BrokerFeed, Bucket, Connection, Feed, FileFeed, LinkState, Page, RunView
     from telefabric.store.file.database import FILE_NAME
     from telefabric_gui.formatting import NONE
-    from telefabric_gui.item_models.runs import COLUMNS, Runs, RunTable, explained, of_metadata
+    from telefabric_gui.health import _worker
+    from telefabric_gui.item_models.runs import COLUMNS, Runs, RunTable, explained, of_metadata, warning_of
     from telefabric_gui.model.cursor import Mode
     from telefabric_gui.model.run_difference import difference
     from telefabric_gui.model.run_search import search, text_of
@@ -234,6 +235,7 @@ def test_order_words_and_columns_change_as_a_model_may(runs: Runs) -> None:
         ({"state": "running", "attempts": 3, "superseded": 2}, "Resumed: this is attempt 3"),
         ({"state": "revived"}, "is heard again"),
         ({"state": "stalled", "silent_s": 14.0}, "Silent for 14 s"),
+        ({"state": "stalled"}, "The broker hears nothing of its worker any more"),
         ({"state": "pending"}, "no event of it yet"),
         ({"state": "waiting", "backlog": 7}, "7 events wait"),
         ({"state": "held"}, "another store"),
@@ -245,6 +247,16 @@ def test_order_words_and_columns_change_as_a_model_may(runs: Runs) -> None:
 )
 def test_the_tooltip_explains_the_state(given_: dict[str, Any], words: str) -> None:
     assert words in explained(view(**given_))
+
+
+def test_a_stalled_run_that_the_broker_has_forgotten_is_not_called_stored_or_silent_for_no_time() -> None:
+    killed = view(state="stalled")
+    said = [warning_of(killed), explained(killed), _worker(Connection(LinkState.LIVE, "tcp://broker"), killed).caption]
+    assert not [text for text in said if "is stored" in text or "0.0 ms" in text]
+    assert "not stored yet wait in its worker's spool" in said[0]
+    heard = view(state="stalled", silent_s=14.0, emitted=9)
+    assert warning_of(heard) == "Stalled: nothing from run for 14 s. Its last step is stored."
+    assert "2 events of it wait" in warning_of(heard._replace(backlog=2))
 
 
 def test_the_difference_of_two_runs_is_value_by_value_those_that_differ_first() -> None:
@@ -358,6 +370,12 @@ def test_all_runs_as_a_table_are_searched_sorted_compared_opened_and_replayed(
     assert history.changes.rowCount() == 5
     click(qtbot, main, "run013", Qt.KeyboardModifier.ControlModifier)
     assert [run.run_id for run in history.pair] == ["run007", "run013"]
+    assert history.changes.horizontalHeader().textElideMode() is Qt.TextElideMode.ElideRight
+
+    qtbot.keyClicks(history.search, "run000")
+    click(qtbot, main, "run000")
+    assert history._changes_card.caption.text().startswith("There is no run before this one")
+    history.search.clear()
 
     click(qtbot, main, "run013")
     qtbot.keyClick(history.list, Qt.Key.Key_Return)

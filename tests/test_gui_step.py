@@ -38,6 +38,7 @@ if THERE:
     from telefabric_gui.model.pins import PINS_MAX, Pins
     from telefabric_gui.model.step_parts import Shown, lines, numbers, probabilities, reward_parts, value_estimate
     from telefabric_gui.rows import step_row
+    from telefabric_gui.views import step as step_view
     from telefabric_gui.views.page import AgentPage
     from telefabric_gui.window import MainWindow
 
@@ -246,6 +247,19 @@ def test_where_there_is_no_room_the_details_alone_have_them(show: Callable[..., 
     main = show(*(step(seq, info=raw(INFO)) for seq in range(1, 9)), size=(1280, 800))
     assert not page_of(main).probabilities.isVisible()
     assert "0.65" in main.details._step.accessibleDescription()
+
+
+def test_numbers_of_one_array_are_told_apart_where_their_names_are_cut(
+    qtbot: Any, qapp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(step_view, "write", lambda painter, area, text, *how: written.append(text))
+    part = step_view.Lines()
+    qtbot.addWidget(part)
+    part.resize(270, 400)
+    part.show_lines(numbers({"observation": list(range(9))}, {}))
+    part.grab()
+    assert [one[-2:] for one in written[::2]] == [f"{at}]" for at in range(9)]
 
 
 def test_a_step_without_them_has_no_panel(show: Callable[..., MainWindow]) -> None:

@@ -221,18 +221,24 @@ def test_an_ended_run_is_read_only_with_what_is_known_of_the_episode(
                 episode(len(events) + 1, episode_index=number, total_reward=float(number), length=10,
                         global_step=10 * number + 9)
             )  # fmt: skip
+        events.append(step(len(events) + 1, episode_index=4, step_index=0, global_step=40))
         events.append(run_completed(len(events) + 1))
         scribe.put(info, *events)
         scribe.commit()
     main = show(FileFeed(path))
+    said: set[str] = set()
 
     def facts() -> str:
         tick(main)
-        return main.page.replay_bar._facts.text() if main.page is not None else ""
+        text = main.page.replay_bar._facts.text() if main.page is not None else ""
+        said.add(text)
+        return text
 
-    wait_for(lambda: "epsilon" in facts(), "the last episode", patience(10))
+    wait_for(lambda: "not ended" in facts(), "the last episode, which has no end", patience(10))
     page = main.page
     assert page is not None
+    page.time.cursor.go_to(35)
+    wait_for(lambda: "epsilon" in facts(), "the last one that has ended", patience(10))
     assert sorted(facts().split("   ")) == ["episode 3:", "epsilon 0.2500", "length 10", "loss 0.1250", "return 3.00"]
     assert page.replay_bar.isVisible()
     assert page.replay_bar._badge.text() == "read-only"
@@ -242,3 +248,5 @@ def test_an_ended_run_is_read_only_with_what_is_known_of_the_episode(
     wait_for(lambda: "epsilon" in facts() and "episode 1:" in facts(), "the episode at the cursor", patience(10))
     assert "loss 0.2500" in facts()
     assert not page.grab().isNull()
+    assert "episode 1" in said, "nothing is said of an episode before the store has answered"
+    assert {text for text in said if "not ended" in text} == {"episode 4:   not ended"}

@@ -95,6 +95,22 @@ def test_the_newest_running_run_opens_by_itself_with_its_first_step(window: Call
     assert main.tabs.indexOf(main.empty) < 0
 
 
+def test_a_window_is_as_large_as_the_last_one_was(window: Callable[..., MainWindow]) -> None:
+    """As far as there is room on the screen, which is 800 pixels high here."""
+    window(ScriptedFeed(), (1_111, 657)).close()
+    again = MainWindow(Controller(ScriptedFeed()))
+    assert again.height() == 657
+    again.memory._file.setValue("geometry", "spoiled by somebody")
+    assert MainWindow(Controller(ScriptedFeed())).height() == 900
+
+
+def test_a_latency_is_counted_once_and_not_again_while_nothing_comes(window: Callable[..., MainWindow]) -> None:
+    late, soon = (LIVE._replace(behind_s=behind, received=number) for number, behind in ((1, 0.2), (5, 0.1)))
+    main = window(ScriptedFeed(update(connection=late), *[update(connection=soon)] * 4))
+    tick(main, 5)
+    assert list(main.controller.latencies) == [0.2, 0.1]
+
+
 def test_a_tab_for_each_agent_and_none_twice(window: Callable[..., MainWindow]) -> None:
     events = [told(step(seq, agent=f"agent_{seq % 3}")) for seq in range(1, 31)]
     main = window(ScriptedFeed(update(runs=(view(agents=("agent_0", "agent_1", "agent_2")),)), update(*events)))

@@ -66,7 +66,8 @@ class Bars:
             self.bottom.line.show_run(cursor, page.time.whole)
             self.bottom.transport.show_cursor(cursor, page.place)
             if cursor.mode is Mode.REPLAY:
-                live = ", live goes on" if self._controller.connection.link is LinkState.LIVE else ""
+                link = self._controller.connection.link
+                live = ", live goes on" if link is LinkState.LIVE and cursor.live else ""
                 speed = cursor.rows_per_s
                 replaying = f"replay {count(round(speed)) if speed >= 10 else real(speed, 1)} steps/s{live}"
                 pace = f"Replay at {cursor.speed:g} times {cursor.pace.why}. Nothing live is lost by it"

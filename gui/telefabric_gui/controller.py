@@ -49,7 +49,7 @@ ANSWER_S = 8.0
 ANSWERS_MAX = 3
 """The number of last answers that are shown."""
 LATENCIES_MAX = 1_200
-"""Samples of the live path's latency: a minute of ticks."""
+"""Samples of the live path's latency: a minute of ticks, each of which brought live events."""
 
 
 StreamKey = tuple[str, str, bytes]
@@ -258,8 +258,8 @@ class Controller(QObject):
         self.ticked.emit()
 
     def _take(self, update: Update) -> None:
-        self.connection = update.connection
-        if update.connection.behind_s is not None:
+        before, self.connection = self.connection, update.connection
+        if update.connection.behind_s is not None and update.connection.received != before.received:
             self.latencies.append(update.connection.behind_s)
         if update.runs or update.gone:
             self._take_runs(update.runs or (), update.gone)

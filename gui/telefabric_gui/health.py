@@ -12,6 +12,7 @@ from telefabric.feed import Connection, LinkState, RunView
 from telefabric_gui.budget import MemoryBudget, Sort
 from telefabric_gui.controller import Controller
 from telefabric_gui.formatting import count, duration, metadata_of, plural, short
+from telefabric_gui.item_models.runs import silence
 from telefabric_gui.redraw import TICK_MS
 from telefabric_gui.views.details import HealthRow
 
@@ -149,7 +150,7 @@ def _worker(connection: Connection, run: RunView) -> HealthRow:
     known = run.emitted and connection.link is LinkState.LIVE
     figure = f"{count(run.emitted)} emitted" if known else plural(run.workers, "worker")
     if run.state == "stalled":
-        return HealthRow("Worker", figure, f"nothing heard for {duration(run.silent_s or 0)}", "warning")
+        return HealthRow("Worker", figure, silence(run), "warning")
     if run.state in ("failed", "lost"):
         return HealthRow("Worker", figure, short(run.reason or run.state, _TOLD_CHARACTERS), "error")
     words = f"{plural(run.workers, 'worker')}, {run.state}" if known else run.state

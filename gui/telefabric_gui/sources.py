@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QIODevice, QProcess, QSettings
+from PySide6.QtCore import QByteArray, QIODevice, QProcess, QSettings
 
 from telefabric import QueuePolicy, settings
 from telefabric.feed import BrokerFeed, Feed, FileFeed, known_brokers
@@ -91,6 +91,16 @@ class Memory:
 
     def keep_layout(self, text: str) -> None:
         self._file.setValue("charts", text)
+        self._file.sync()
+
+    @property
+    def geometry(self) -> QByteArray:
+        """Size and place of the window that was closed last; empty before any was."""
+        found = self._file.value("geometry")
+        return found if isinstance(found, QByteArray) else QByteArray()
+
+    def keep_geometry(self, geometry: QByteArray) -> None:
+        self._file.setValue("geometry", geometry)
         self._file.sync()
 
     @property

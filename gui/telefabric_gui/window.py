@@ -81,6 +81,7 @@ class MainWindow(QMainWindow):
         controller.setParent(self)
         self.setWindowTitle("Telefabric")
         self.resize(1440, 900)
+        self.restoreGeometry(self.memory.geometry)
         self.known_runs = Runs(self)
         self.sparks = Sparks(controller, self)
         self.charting = Charting(controller, controller.held_of, self.memory.layout, self)
@@ -395,5 +396,6 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if self._exposure.started:
+            self.memory.keep_geometry(self.saveGeometry())
             self.controller.stop()
         event.accept()

@@ -49,8 +49,8 @@ class RunRow(NamedTuple):
     def caption(self) -> str:
         """The second line."""
         agents, number = agents_of(self.run), self.agents
-        alone = len(agents) == 1 and number < 2
-        if not (alone or number):  # of a run that nobody watches, only the store may know them
+        alone = len(agents) == 1 and (number == 1 or (not number and bool(self.spark)))
+        if not (alone or number):  # a stream's own name may be none of its agents', as long as that has no return
             return state_words(self.run)
         return f"{agents[0] if alone else plural(number, 'agent')} · {state_words(self.run)}"
 
@@ -72,12 +72,18 @@ def state_words(run: RunView) -> str:
     return run.state
 
 
+def silence(run: RunView) -> str:
+    """How long a stalled run has been silent, which nobody knows once the broker has forgotten its streams."""
+    known = run.silent_s is not None
+    return f"silent for {duration(run.silent_s or 0)}" if known else "the broker hears nothing of its worker any more"
+
+
 def explained(run: RunView) -> str:
     """State of a run in a sentence or two, for its tooltip."""
     reason = run.reason or ("the worker gave no reason" if run.state == "failed" else "")
     lines = [f"{run.run_id}: {state_words(run)}" + (f", {short(reason, 200)}" if reason else "")]
     if run.state == "stalled":
-        lines.append(f"Silent for {duration(run.silent_s or 0)}. All received events are kept.")
+        lines.append(f"{silence(run).capitalize()}. All received events are kept.")
     if run.state in _EXPLAINED:
         lines.append(_EXPLAINED[run.state])
     if run.attempts > 1:
@@ -100,9 +106,14 @@ def explained(run: RunView) -> str:
 def warning_of(run: RunView) -> str:
     """A warning above a run that has stopped; empty for any other."""
     if run.state == "stalled":
-        silent = f" for {duration(run.silent_s)}" if run.silent_s is not None else ""
-        waiting = f"{plural(run.backlog, 'event')} of it wait to be stored."
-        return f"Stalled: nothing from {run.run_id}{silent}. {waiting if run.backlog else 'Its last step is stored.'}"
+        silent, kept = " any more", "Events that are not stored yet wait in its worker's spool."
+        if run.silent_s is not None:
+            silent, waiting = (
+                f" for {duration(run.silent_s)}",
+                f"{plural(run.backlog, 'event')} of it wait to be stored.",
+            )
+            kept = waiting if run.backlog else "Its last step is stored."
+        return f"Stalled: nothing from {run.run_id}{silent}. {kept}"
     if run.state == "failed":
         why = short(run.reason or "the worker gave no reason", _REASON_MAX)
         return f"Failed: {why}. All received events are kept."

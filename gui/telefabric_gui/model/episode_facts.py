@@ -40,8 +40,8 @@ class EpisodeFacts(QObject):
         self._metrics: dict[str, str] | None = None
         """What is meant → the metric; None before the store has listed them."""
         self._place: tuple[int, int] | None = None
-        self.facts: list[tuple[str, str]] = []
-        """Names and values."""
+        self.facts: list[tuple[str, str]] | None = None
+        """Names and values, none of an episode that has not ended; None before the store has answered."""
 
     def close(self) -> None:
         self._asking.close()
@@ -51,7 +51,7 @@ class EpisodeFacts(QObject):
         if (env, episode) == self._place:
             return
         self._asking.forget()
-        self._place, self.facts = (env, episode), []
+        self._place, self.facts = (env, episode), None
         if self._metrics is None:
             self._asking.ask(SeriesOf(self._subject.run_id), self._take_names)
         else:
@@ -71,8 +71,11 @@ class EpisodeFacts(QObject):
             self._ask_episode(*self._place)
 
     def _take_episode(self, answer: Answer) -> None:
-        row = next(iter(answer.page.rows), None) if answer.page is not None else None
+        if answer.page is None:
+            return
+        row = next(iter(answer.page.rows), None)
         if row is None or (row.env_index, row.episode_index) != self._place:
+            self.facts = []
             return
         length = NONE if row.length is None else count(row.length)
         self.facts = [("return", real(row.total_reward)), ("length", length)]
@@ -89,4 +92,4 @@ class EpisodeFacts(QObject):
         values = [np.frombuffer(chunk.points, "<f8").reshape(-1, 2)[:, 1] for chunk in chunks]
         found = np.concatenate(values) if values else np.empty(0)
         if len(found):
-            self.facts = [*self.facts, (kind, real(float(found[-1]), 4))]
+            self.facts = [*(self.facts or []), (kind, real(float(found[-1]), 4))]

@@ -30,6 +30,7 @@ from telefabric_gui.views.painting import PEN_STYLES, line_colour
 from telefabric_gui.views.plot import NO_GAPS, Curve, Plot
 from telefabric_gui.views.styled import button, drop_menu, laid_out, menu_of, row
 
+_NAME_CHARACTERS = 200
 _NAMES_BESIDE_PX = 560
 """A narrower chart has its names above."""
 _CHART_PX = 84
@@ -193,7 +194,7 @@ class ChartsView(QScrollArea):
         """The name of the series, when there is only one."""
         charts = self._charting.layout.charts
         only = charts[0].series if len(charts) == 1 else []
-        return "Charts" if len(only) != 1 else "Episode return" if only[0] == RETURN else name_of(only[0])
+        return "Charts" if len(only) != 1 else "Episode return" if only[0] == RETURN else short(name_of(only[0]))
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
@@ -300,7 +301,7 @@ class ChartsView(QScrollArea):
         slot = self._charting.overlay.slot(source.run_id) if several else layout.slot(series)
         style = PEN_STYLES[(place if several else slot // len(theme.active().series)) % len(PEN_STYLES)]
         letter = chr(ord("A") + slot) if several else ""
-        tip = f"{short(name_of(series), 200)} of {source.run_id}"
+        tip = f"{name_of(series)} of {source.run_id}"
         colour = line_colour(slot)
         said = Name(name_of(series), colour, style, letter, "", tip)
         left_out = infinite + data.infinite(key)
@@ -481,5 +482,5 @@ def _said(value: float, *, exact: bool) -> str:
 
 
 def name_of(series: str) -> str:
-    """A series' name for readers."""
-    return short(series.removeprefix(METRIC).removeprefix(INFO))
+    """A series' name for readers; it is cut where it is drawn."""
+    return short(series.removeprefix(METRIC).removeprefix(INFO), _NAME_CHARACTERS)

@@ -123,7 +123,7 @@ class _Chain(_Tipped):
     def _measure(self) -> None:
         metrics = QFontMetrics(theme.text_font(theme.CAPTION_PX))
         flags, room = int(Qt.TextFlag.TextWordWrap), QRect(0, 0, self._text_px, 1_000)
-        heights = [metrics.boundingRect(room, flags, part.caption).height() for part in self._parts]
+        heights = [metrics.boundingRect(room, flags, held(part.caption)).height() for part in self._parts]
         self._lines = tuple(min(max(1, height // metrics.height()), _CAPTION_LINES_MAX) for height in heights)
         self.setFixedHeight(sum(self._heights))
 
@@ -155,7 +155,7 @@ class _Chain(_Tipped):
         second = QRect(26, top + 25, self._text_px, _LINE_PX * lines)
         write(painter, first, part.name, colours.text, theme.text_font(bold=True))
         write(painter, first, part.figure, colours.dim, caption, theme.RIGHT)
-        words = part.caption
+        words = held(part.caption)
         if lines == 1:
             words = painter.fontMetrics().elidedText(words, Qt.TextElideMode.ElideMiddle, second.width())
         colour = getattr(colours, part.tone) if part.tone in ("warning", "error") else colours.dim
@@ -166,6 +166,11 @@ class _Chain(_Tipped):
             if y < bottom:
                 return f"{part.name}: {part.figure}\n{part.caption}"
         return ""
+
+
+def held(sentence: str) -> str:
+    """With joiners, at which no line breaks, in the options and addresses that one copies."""
+    return sentence.replace("--", "-\u2060-\u2060").replace("://", ":\u2060/\u2060/\u2060")
 
 
 class _Histogram(QWidget):

@@ -44,7 +44,7 @@ from telefabric_gui.views.run_menu import RunMenu
 from telefabric_gui.views.styled import Card, button, cells, column, label, laid_out, menu_of, row
 
 _DIFFERENCE_PX = 232
-_CHANGES_PX = (170, 240)
+_CHANGES_PX = (240, 240)
 """Widths of names and of values before; what is now has the rest."""
 _BAR_PX, _PAD_PX = 3, 8
 _NAMES_MAX = 60
@@ -83,6 +83,7 @@ class HistoryView(QWidget):
         self.list.customContextMenuRequested.connect(self._on_menu)
         self.changes = cells(QTableWidget(0, 3), "What changed")
         self.changes.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.changes.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         for place, width in enumerate(_CHANGES_PX):
             self.changes.setColumnWidth(place, width)
         self._equal = button("", self._toggle_equal, "link")
@@ -203,7 +204,9 @@ class HistoryView(QWidget):
             before, picked = picked[1], picked[:1]
         self.pair = (before, picked[0]) if before is not None and len(picked) == 1 else None
         if self.pair is None:
-            self._show_changes([], "Choose a run to compare it with the run before it, or two runs.")
+            alone = "There is no run before this one: choose another run, too, to compare the two."
+            general = "Choose a run to compare it with the run before it, or two runs."
+            self._show_changes([], alone if len(picked) == 1 else general)
             return
         self._show_changes(difference(*self.pair), "")
 

@@ -40,7 +40,7 @@ class ReplayBar(Panel):
         for part in (self._badge, self._said):
             part.setToolTip(tip)
 
-    def show_episode(self, episode: int | None, facts: Sequence[tuple[str, str]]) -> None:
-        """What is known of an episode."""
-        told = "   ".join(f"{name} {value}" for name, value in facts) or "not ended"
-        self._facts.setText("" if episode is None else f"episode {count(episode)}:   {told}")
+    def show_episode(self, episode: int, facts: Sequence[tuple[str, str]] | None) -> None:
+        """What is known of an episode; None while nothing is."""
+        told = "   ".join(f"{name} {value}" for name, value in facts or ()) or "not ended"
+        self._facts.setText(f"episode {count(episode)}" + ("" if facts is None else f":   {told}"))

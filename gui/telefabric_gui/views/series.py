@@ -36,7 +36,7 @@ class SeriesDock(Panel):
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
-        header.resizeSection(1, _CHART_PX)
+        header.setMinimumSectionSize(0)
         self._hint = label("Drag onto a chart, or press Enter to put it in the chart in front.", "caption")
         self._hint.setWordWrap(True)
         heading = row(label("SERIES", "heading"), 1, self._total, spacing=8)
@@ -58,6 +58,8 @@ class SeriesDock(Panel):
         self.view.expandAll()
 
     def _on_count(self) -> None:
+        several = len(self._charting.layout.charts) > 1
+        self.view.header().resizeSection(1, _CHART_PX if several else 0)  # else names have the room
         self._total.setText(f"{count(self.tree.shown)} of {count(len(self.tree.series))} shown")
 
 
@@ -69,6 +71,7 @@ class _Tree(Tree):
         self.setDragEnabled(True)
         self.setDragDropMode(self.DragDropMode.DragOnly)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of layers differ at their ends
         self.setItemDelegate(_Delegate(charting, self))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:

@@ -17,7 +17,7 @@ from telefabric_gui.views.styled import heading, menu_of
 
 _PAIR_PX, _BAR_LINE_PX = 22, 19
 _INDENT_PX = 12
-_NUMBER_GAP_PX, _NUMBER_NAME_PX, _NUMBER_TEXT_PX = 14, 40, 52
+_NUMBER_GAP_PX, _NUMBER_NAME_PX, _NUMBER_TEXT_PX = 14, 50, 56
 
 
 class Lines(QWidget):
@@ -116,7 +116,8 @@ def _draw_chance(painter: QPainter, place: QRect, line: Line) -> None:
 def _draw_number(painter: QPainter, place: QRect, line: Line) -> None:
     """The bar goes from the middle to the left or the right."""
     colours, caption = theme.active(), theme.text_font(theme.CAPTION_PX)
-    name = QFontMetrics(caption).elidedText(line.name, Qt.TextElideMode.ElideMiddle, _NUMBER_NAME_PX - 4)
+    cut = Qt.TextElideMode.ElideLeft if line.name.endswith("]") else Qt.TextElideMode.ElideMiddle  # indices differ
+    name = QFontMetrics(caption).elidedText(line.name, cut, _NUMBER_NAME_PX - 4)
     write(painter, place, name, colours.dim, caption)
     write(painter, place, line.text, colours.text, theme.figure_font(), theme.RIGHT)
     ground = QRectF(place.left() + _NUMBER_NAME_PX, place.center().y() - 2, 0, 5)

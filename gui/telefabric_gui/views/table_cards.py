@@ -54,7 +54,8 @@ class StepsCard(Card):
         elif search is not None:
             said = [f"{count(len(search))} of {number}"]
         elif following:
-            said = [f"{'following' if self.view.following else 'scrolled back'} · {number}", number]
+            newest = "following" if cursor.live else "at the end"
+            said = [f"{newest if self.view.following else 'scrolled back'} · {number}", number]
         else:
             at = count((cursor.row or 0) + 1)
             said = [f"row {at} of {number}", f"{at} of {number}", f"row {at}", at]

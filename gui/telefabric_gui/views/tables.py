@@ -92,11 +92,14 @@ class TableView(QTableView):
             if self._events.pages.row(row) is None:
                 self._events.pages.see(row, row)
             line = self._events.line_of(self._chosen)
-            rows = self._lines_in_sight
-            if not 0 <= line - self.verticalScrollBar().value() < rows:
-                self.updateGeometries()
-                self.verticalScrollBar().setValue(max(line - rows // 2, 0))
+            self._bring_into_sight(line)
             self._mark_chosen()
+
+    def _bring_into_sight(self, line: int) -> None:
+        rows = self._lines_in_sight
+        if not 0 <= line - self.verticalScrollBar().value() < rows:
+            self.updateGeometries()
+            self.verticalScrollBar().setValue(max(line - rows // 2, 0))
 
     def show_none(self) -> None:
         """Mark no row as chosen, and follow again at the top."""
@@ -119,8 +122,11 @@ class TableView(QTableView):
         self._pictures.clear()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
+        line, top = self._chosen_line, self.verticalScrollBar().value()
         super().resizeEvent(event)
         self._hide_what_does_not_fit()
+        if line is not None and top <= line <= top + event.oldSize().height() // ROW_PX:
+            self._bring_into_sight(line)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Row by row: an item delegate is asked for each cell, which takes ten times as long."""

@@ -9,7 +9,7 @@ from PySide6.QtGui import QPainter, QPaintEvent, QPolygonF
 from PySide6.QtWidgets import QButtonGroup, QLabel, QPushButton, QSizePolicy
 
 from telefabric_gui import theme
-from telefabric_gui.formatting import plural
+from telefabric_gui.formatting import count, plural
 from telefabric_gui.model.axis import By
 from telefabric_gui.model.cursor import SPEEDS, Cursor, Mode
 from telefabric_gui.views.field import NameField
@@ -42,6 +42,8 @@ class Transport(Panel):
         }  # fmt: skip
         self._loop = self._buttons["loop"]
         self._loop.setCheckable(True)
+        self._loop_for = 0, 0
+        """The selection, and the width, for which its text is."""
         speeds = Panel("segments")
         group = QButtonGroup(self)
         switches = []
@@ -62,7 +64,7 @@ class Transport(Panel):
         self._by = button("by step ▾", self._offer_axes, "link", "What the time line counts")
         moves = [self._buttons[name] for name in ("first", "back", "toggle", "on", "last")]
         others = [self._buttons[name] for name in ("loop", "bookmark")]
-        bar = row(*moves, speeds, *others, 1, self._by, margins=(12, 6, 16, 2), spacing=4)
+        bar = self._bar = row(*moves, speeds, *others, 1, self._by, margins=(12, 6, 16, 2), spacing=4)
         self.name = NameField()
         """Of a bookmark."""
         for part in (self._place, self.name):
@@ -76,10 +78,10 @@ class Transport(Panel):
         runs = replaying or (cursor.mode is Mode.FOLLOW and cursor.live)
         self._buttons["toggle"].show_strokes("pause" if runs else "toggle")
         self._buttons["toggle"].setToolTip("Pause (Space)" if runs else "Replay (Space)")
-        selection = cursor.selection
-        steps = f"Loop {plural(selection[1] - selection[0] + 1, 'step')}" if selection else "Loop"
-        if self._loop.text() != steps:
-            self._loop.setText(steps)
+        first, last = cursor.selection or (1, 0)
+        if (last - first, self.width()) != self._loop_for:
+            self._loop_for = last - first, self.width()
+            self._say_loop(last - first + 1)
         with QSignalBlocker(self._loop):
             self._loop.setChecked(cursor.looping)
         if cursor.speed in self._speeds:
@@ -90,6 +92,14 @@ class Transport(Panel):
 
     def show_axis(self, by: By) -> None:
         self._by.setText(f"by {by.value} ▾")
+
+    def _say_loop(self, steps: int) -> None:
+        """How many steps are selected, as far as there is room for it: no button gives way, and no window grows."""
+        for text in (f"Loop {plural(steps, 'step')}", f"Loop {count(steps)}", "Loop") if steps else ("Loop",):
+            self._loop.setText(text)
+            self._bar.invalidate()  # Qt does it later
+            if self._bar.sizeHint().width() <= self.width():
+                return
 
     def _button(self, name: str, text: str, tip: str) -> _Move:
         made = _Move(text)
