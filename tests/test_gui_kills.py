@@ -48,6 +48,7 @@ class Screen:
         """Closes the one before, as its user would."""
         self.close()
         self.window = MainWindow(Controller(BrokerFeed(Address.parse(self.url), history_events=None)))
+        self.window.resize(1440, 900)  # not what is left of the last one on a small screen
         self.window.show()
         self.other = subprocess.Popen([*TELEFABRIC, "gui", "--connect", self.url], stdin=subprocess.DEVNULL)
 
