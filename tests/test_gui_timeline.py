@@ -310,6 +310,18 @@ def test_keys_move_by_steps_episodes_and_frames(main: MainWindow, qtbot: Any) ->
     press(Qt.Key.Key_Period, 40)
     press(Qt.Key.Key_Period, 50)
     press(Qt.Key.Key_Comma, 40)
+    for _ in range(3):
+        qtbot.keyClick(main, Qt.Key.Key_Period)
+    press(Qt.Key.Key_Period, 80)
+    for _ in range(4):
+        qtbot.keyClick(main, Qt.Key.Key_Right, shift)
+    press(Qt.Key.Key_Left, 150, shift)
+    for _ in range(9):
+        qtbot.keyClick(main, Qt.Key.Key_Left, shift)
+    press(Qt.Key.Key_Right, 151)
+    qtbot.wait(100)
+    assert cursor(main).row == 151, "a step ends the moves that are in line"
+    qtbot.keyClick(main, Qt.Key.Key_Left, shift)
     press(Qt.Key.Key_End, STEPS - 1)
     assert cursor(main).mode is Mode.FOLLOW
     assert not page(main).charts._cursor

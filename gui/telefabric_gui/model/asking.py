@@ -68,6 +68,11 @@ class Asking(QObject):
     def can_ask(self) -> bool:
         return self._feed is not None
 
+    @property
+    def waits(self) -> bool:
+        """Some answer has not come yet."""
+        return bool(self._waiting)
+
     def ask(
         self, question: Any, then: Callable[[Any], None], *, urgent: bool = False,
         read: Callable[[Answer], Any] = lambda answer: answer,
