@@ -372,6 +372,18 @@ def test_no_secret_is_in_what_python_shows(locked: Locked) -> None:
 # -- revoking ----------------------------------------------------------------------------------------------------
 
 
+def test_a_revoked_key_opens_no_connection_any_more(locked: Locked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are open are cut at the next look at the file."""
+    keys = locked.join("eve", Role.WORKER)
+    with Caller(locked, Domain.CONTROL, keys) as caller:
+        assert caller.outcome() is Handshake.DONE
+    monkeypatch.setattr(limits, "REGISTRY_LOOK_S", 3_600.0)
+    locked.gate.registry.current(look=True)  # the next look is in an hour
+    locked.folder.registry().change(lambda registry: (registry.revoke("eve", now()), None))
+    with Caller(locked, Domain.CONTROL, keys) as caller:
+        assert caller.outcome() is Handshake.REFUSED
+
+
 @pytest.mark.parametrize("domain", [Domain.CONTROL, Domain.DATA, Domain.DURABLE])
 def test_a_revoked_key_is_cut_off_within_a_second_and_nobody_else(locked: Locked, domain: Domain) -> None:
     bad, good = locked.join("eve", Role.RELAY), locked.join("ada", Role.RELAY)

@@ -111,9 +111,7 @@ class Gate(Entrance):
 
     def _decide(self, domain: Domain, public: str, host: str) -> tuple[bytes, bytes, bytes]:
         """Status code, text and user id."""
-        found = self.registry.current().admit(domain, public, now())
-        if isinstance(found, Refusal) and found.reason in _UNKNOWN:  # it may have been written just now
-            found = self.registry.current(look=True).admit(domain, public, now())
+        found = self.registry.current(look=True).admit(domain, public, now())  # it may have been changed just now
         if isinstance(found, Refusal):
             self.count(found.reason, domain, found.name)
             code = UNKNOWN_CODE if found.reason in _UNKNOWN else REFUSED_CODE
