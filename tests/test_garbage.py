@@ -185,10 +185,14 @@ def say(socket: zmq.Socket[bytes], frames: list[bytes]) -> bool:
 
 def until_read(peer: zmq.Socket[bytes]) -> None:
     """Until the broker has read all that was said: with its answers unread, closing would reset the connection."""
-    say(peer, [control.encode(control.StatusRequest())])
-    wait_for(
-        lambda: isinstance(control.decode(peer.recv(), limits.STATUS_BYTES_MAX), control.StatusReply), "its status"
-    )
+
+    def is_answered() -> bool:
+        return bool(peer.poll(100)) and isinstance(
+            control.decode(peer.recv(), limits.STATUS_BYTES_MAX), control.StatusReply
+        )
+
+    wait_for(lambda: say(peer, [control.encode(control.StatusRequest())]), "there is room for a request")
+    wait_for(is_answered, "its status")
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------
