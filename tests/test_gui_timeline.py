@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -16,7 +16,7 @@ import test_gui_window
 from emitter import Progress
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import broker, free_ports, store
+from processes import Service, broker, free_ports, store
 from slowness import patience
 from store_fixtures import (
     TIME_NS,
@@ -506,20 +506,29 @@ class Watch:
             self.wrong.append(f"the holes {beyond} are not hatched")
 
 
-def test_a_paused_step_stays_when_rows_before_it_come(
-    show: Callable[..., MainWindow], qtbot: Any, tmp_path: Path
-) -> None:
-    """Without a store rows are numbered from the first that came. Those before it get it another number."""
-    port, path = free_ports(), tmp_path / FILE_NAME
-    url, progress = f"tcp://127.0.0.1:{port}", Progress(tmp_path / "run.progress")
-    keeping = store(port, tmp_path)
-    with broker(port), keeping, emitter(url, tmp_path, "run", "--rate", 500):
+@contextmanager
+def without_its_store(
+    show: Callable[..., MainWindow], qtbot: Any, folder: Path
+) -> Iterator[tuple[MainWindow, Service]]:
+    """A window, opened while the store was away, when some rows were stored and more had come; and its store."""
+    port, path = free_ports(), folder / FILE_NAME
+    url, progress = f"tcp://127.0.0.1:{port}", Progress(folder / "run.progress")
+    keeping = store(port, folder)
+    with broker(port), keeping, emitter(url, folder, "run", "--rate", 500):
         until(qtbot, lambda: committed(path) > 300, 20_000)
         keeping.stop()
         begin = progress.read()[1]
         until(qtbot, lambda: progress.read()[1] > begin + 300, 20_000)
         main = show(BrokerFeed(Address.parse(url)))
         until(qtbot, lambda: main.page is not None and whole(main).rows > 100, 20_000)
+        yield main, keeping
+
+
+def test_a_paused_step_stays_when_rows_before_it_come(
+    show: Callable[..., MainWindow], qtbot: Any, tmp_path: Path
+) -> None:
+    """Without a store rows are numbered from the first that came. Those before it get it another number."""
+    with without_its_store(show, qtbot, tmp_path) as (main, keeping):
         main.playing.pause()
         row, seq = cursor(main).row, dict(page(main).details)["seq"]
         keeping.start()
@@ -531,16 +540,8 @@ def test_a_paused_step_stays_when_rows_before_it_come(
 def test_what_a_stopped_store_does_not_have_is_never_painted_as_stored(
     show: Callable[..., MainWindow], qtbot: Any, tmp_path: Path
 ) -> None:
-    port, path = free_ports(), tmp_path / FILE_NAME
-    url, progress = f"tcp://127.0.0.1:{port}", Progress(tmp_path / "run.progress")
-    keeping = store(port, tmp_path)
-    with broker(port), keeping, emitter(url, tmp_path, "run", "--rate", 500):
-        until(qtbot, lambda: committed(path) > 300, 20_000)
-        keeping.stop()
-        begin = progress.read()[1]
-        until(qtbot, lambda: progress.read()[1] > begin + 300, 20_000)
-        main = show(BrokerFeed(Address.parse(url)))  # the store is away: what came before is a hole
-        until(qtbot, lambda: main.page is not None and whole(main).rows > 100, 20_000)
+    path = tmp_path / FILE_NAME
+    with without_its_store(show, qtbot, tmp_path) as (main, keeping):  # what came before the window is a hole
         watch = Watch(main, path)
         until(qtbot, lambda: watch.pictures > 20)
         assert "stored" not in watch.kinds

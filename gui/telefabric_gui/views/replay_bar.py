@@ -41,6 +41,6 @@ class ReplayBar(Panel):
             part.setToolTip(tip)
 
     def show_episode(self, episode: int, facts: Sequence[tuple[str, str]] | None) -> None:
-        """What is known of an episode; None while nothing is."""
-        told = "   ".join(f"{name} {value}" for name, value in facts or ()) or "not ended"
-        self._facts.setText(f"episode {count(episode)}" + ("" if facts is None else f":   {told}"))
+        """Show an episode with its `facts`: empty for one that has not ended, None before the store has answered."""
+        known = "   ".join(f"{name} {value}" for name, value in facts or ()) or "not ended"
+        self._facts.setText(f"episode {count(episode)}" + ("" if facts is None else f":   {known}"))

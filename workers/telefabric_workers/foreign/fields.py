@@ -24,12 +24,12 @@ class BadValue(ValueError):
 
 
 def may_be_object(head: bytes) -> bool:
-    """Whether a line that begins so may be a JSON object; a program of Windows may write a byte order mark first."""
+    """Whether a line with this beginning may be a JSON object. Some programs write a byte order mark first."""
     return head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
 
 
 def object_in(line: bytes) -> dict[str, Any] | None:
-    """The JSON object that a line is; None if it is none. NaN, infinities and integers of `_DIGITS_MAX` are read."""
+    """Parse a line as a JSON object; None for all else. NaN, infinities and integers of `_DIGITS_MAX` digits pass."""
     if not may_be_object(line):
         return None
     line = line.removeprefix(codecs.BOM_UTF8)
@@ -44,7 +44,7 @@ def object_in(line: bytes) -> dict[str, Any] | None:
 
 
 def why_unreadable(line: bytes) -> str:
-    """Why a line that begins as an object is none; empty if it is one."""
+    """The reason why a line is not JSON; empty when it is."""
     try:
         json.loads(line.removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as error:
